@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up themselves: they need Python 3.10+ with its venv module, and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+
+.PHONY: demo test check clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/digits.py --out $(RUNS)
+	$(BIN)/python examples/plane.py --out $(RUNS)
+	@echo
+	@echo "Both runs are in $(RUNS)/. Look at them with:"
+	@echo
+	@echo "    $(BIN)/tensorboard --logdir $(RUNS) --samples_per_plugin=images=1000"
+	@echo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest --doctest-modules lightning_viz
+
+clean:
+	rm -rf $(VENV) $(RUNS) lightning_logs

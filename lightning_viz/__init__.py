@@ -1,0 +1,1 @@
+"""See what a network learns, while it learns."""

@@ -1,0 +1,1 @@
+"""What in the input mattered."""

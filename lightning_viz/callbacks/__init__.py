@@ -1,0 +1,1 @@
+"""Views: Lightning callbacks that look at a training run and leave it alone."""
