@@ -1,0 +1,181 @@
+"""Look at a model and leave it, bit for bit, as it was found."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Restore = Callable[[], None]
+
+_CONTAINERS = (dict, OrderedDict, list, set, deque)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, also an exception, leaves no trace in the model or in a random generator.
+
+    On leaving, these are bit for bit as before: the mode of every submodule, ``requires_grad``, ``.grad``, buffers,
+    hooks, the attributes of every submodule (tensors, generators and counters among them; lists, dicts and sets one
+    level deep), and the global generators of torch (CPU and devices), NumPy and Python. ``log`` and ``log_dict`` of
+    a LightningModule do nothing inside. Not covered, because only a copy of everything could: weights that are
+    changed in place, and what objects that are no modules keep to themselves.
+    """
+    restores = [
+        *random_states(),
+        *(_parameter_state(parameter) for parameter in model.parameters()),
+        *(restore for module in model.modules() for restore in _module_state(module)),
+    ]
+    with ExitStack() as stack:  # runs every one of them, also when one raises
+        for restore in restores:
+            stack.callback(restore)
+        for parameter in model.parameters():
+            parameter.grad = None  # out of reach of a stray backward, which would add to it in place
+        for module in model.modules():
+            _silence(module)
+        yield
+
+
+def random_states() -> Iterator[Restore]:
+    """For each global random generator, a function that puts its present state back."""
+    yield _later(random.setstate, random.getstate())
+    yield _later(np.random.set_state, np.random.get_state())  # noqa: NPY002
+    yield _later(torch.set_rng_state, torch.get_rng_state())
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        yield _later(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+    if torch.backends.mps.is_available():
+        yield _later(torch.mps.set_rng_state, torch.mps.get_rng_state())
+
+
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """All global random generators leave as they came."""
+    with ExitStack() as stack:
+        for restore in random_states():
+            stack.callback(restore)
+        yield
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every submodule in eval mode, no weight asking for a gradient, gradients possible, compiled code run eagerly.
+
+    To be opened inside `unchanged`, which undoes it. The flags are set one by one: ``eval()`` of some modules does
+    more than its name says (LoRA layers merge their weights).
+    """
+    for module in model.modules():
+        module.training = False
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _later(function: Callable[[Any], Any], state: Any) -> Restore:
+    def restore() -> None:
+        function(state)
+
+    return restore
+
+
+def _parameter_state(parameter: nn.Parameter) -> Restore:
+    grad, requires_grad = parameter.grad, parameter.requires_grad
+
+    def restore() -> None:
+        parameter.grad = grad
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+
+    return restore
+
+
+def _module_state(module: nn.Module) -> Iterator[Restore]:
+    """Restores what the module's attributes are, and then what is in those that can change in place."""
+    yield _later(lambda mode: setattr(module, "training", mode), module.training)
+    if isinstance(module, torch.jit.ScriptModule):  # keeps its attributes out of Python's sight
+        yield from (_tensor_state(buffer) for buffer in module.buffers(recurse=False))
+        return
+    attributes = module.__dict__
+    for value in attributes.values():
+        if isinstance(value, Tensor):
+            yield _tensor_state(value)
+        elif isinstance(value, torch.Generator):
+            yield _later(value.set_state, value.get_state())
+        elif isinstance(value, random.Random):
+            yield _later(value.setstate, value.getstate())
+        elif isinstance(value, np.random.RandomState):
+            yield _later(value.set_state, value.get_state())
+        elif isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            yield _later(lambda state, bits=bits: setattr(bits, "state", state), bits.state)  # type: ignore[misc]
+        elif type(value) in _CONTAINERS:
+            yield _container_state(value)
+    yield from (_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None)
+    yield _attributes_state(attributes)
+
+
+def _attributes_state(attributes: dict[str, Any]) -> Restore:
+    before = dict(attributes)
+
+    def restore() -> None:
+        for name in attributes.keys() - before.keys():
+            del attributes[name]
+        for name, value in before.items():
+            if attributes.get(name, attributes) is not value:
+                attributes[name] = value
+
+    return restore
+
+
+def _container_state(container: Any) -> Restore:
+    before = container.copy()
+
+    def same() -> bool:
+        if len(container) != len(before):
+            return False
+        if isinstance(container, dict):
+            pairs = zip(container.items(), before.items(), strict=True)
+            return all(new[0] == old[0] and new[1] is old[1] for new, old in pairs)
+        return isinstance(container, set) or all(new is old for new, old in zip(container, before, strict=True))
+
+    def restore() -> None:
+        if not same():
+            container.clear()
+            container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
+
+    return restore
+
+
+def _tensor_state(tensor: Tensor) -> Restore:
+    """Restores a tensor's content if it was written to; an inference tensor cannot have been."""
+    if tensor.is_inference():
+        return lambda: None
+    version, before = tensor._version, tensor.detach().clone()
+
+    def restore() -> None:
+        if tensor._version != version:
+            with torch.inference_mode(False), torch.no_grad():
+                tensor.copy_(before)
+
+    return restore
+
+
+def _silence(module: nn.Module) -> None:
+    """Shadow Lightning's ``log`` and ``log_dict``; the shadow goes with the restored attributes."""
+    if callable(getattr(type(module), "log", None)) and callable(getattr(type(module), "log_dict", None)):
+        module.__dict__["log"] = module.__dict__["log_dict"] = _log_nothing
+
+
+def _log_nothing(*args: Any, **options: Any) -> None:
+    """Stands in for ``log`` and ``log_dict`` while a model is looked at."""

@@ -1,0 +1,46 @@
+"""What was seen of a model in one pass: plain data, without model or graph. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at a model. It can be pickled and drawn later.
+
+    Attributes:
+        inputs: what the model was given, in the form in which it was given (tensor, tuple or dict of tensors).
+        outputs: the first floating-point tensor of what the model returned, ``[N, classes, ...]`` as a rule.
+        targets: the class explained for each sample, ``[N]``; None where the target is a function, or none was needed.
+        labels: the true classes ``[N]``, where they are known.
+        activations: output of each recorded layer; a layer called several times is ``"relu:0"``, ``"relu:1"``, ...
+        gradients: of the target with respect to those activations; None where the target does not depend on them.
+        input_gradient: of the target with respect to `inputs`, in their form.
+        reduced: what the reductions asked for made of the layers' outputs.
+        weights: copies of parameters, by name.
+        unreached: layers asked for which the pass did not call.
+        step: completed updates of the weights, where known.
+    """
+
+    inputs: Any
+    outputs: Tensor | None = None
+    targets: Tensor | None = None
+    labels: Tensor | None = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
+    input_gradient: Any = None
+    reduced: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    unreached: tuple[str, ...] = ()
+    step: int | None = None
+
+    def calls(self, layer: str) -> list[str]:
+        """Names under which a layer's calls were recorded: itself, or ``"layer:0"``, ``"layer:1"``, ..."""
+        names = [*self.activations, *self.reduced]
+        return list(dict.fromkeys(name for name in names if name == layer or name.rpartition(":")[0] == layer))

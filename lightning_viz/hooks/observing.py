@@ -1,0 +1,148 @@
+"""The hook core's one entrance: look at a model once, and leave it as found."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.layers import Layers, select_layers
+from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.record import Record, Reduce, call_names, recording
+from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors
+from lightning_viz.hooks.target import Target, target_scores
+
+Forward = Callable[[nn.Module, Any], Any]
+"""How to run a model on inputs, where ``model(*inputs)`` is not the way."""
+
+
+def observe(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    layers: Layers = (),
+    gradients: bool | Layers = False,
+    input_gradient: bool = False,
+    reduce: Mapping[str, Reduce] | None = None,
+    forward: Forward | None = None,
+) -> Observation:
+    """Run one forward and, if a gradient is asked for, one backward, in eval mode, and leave the model as found.
+
+    The backward pass stops at the shallowest thing asked for and computes no gradient for any weight. In-place
+    operations that follow a recorded layer do not change what was recorded. Works inside `torch.no_grad` and
+    `torch.inference_mode`; compiled modules run eagerly for this one pass.
+
+    Args:
+        model: any module; on leaving it is bit for bit as before (see `unchanged`).
+        inputs: as the model takes them, on its device: a tensor, a tuple (``model(*inputs)``) or a dict
+            (``model(**inputs)``).
+        target: the scalar to explain, one per sample; the predicted class's logit if omitted.
+        layers: those whose output to keep.
+        gradients: towards those layers' outputs (True), or towards the layers named here.
+        input_gradient: also the gradient towards the inputs.
+        reduce: layers of whose output only what a function makes of it is kept, by name (large layers).
+        forward: how to run the model, ``forward(model, inputs)``, if not as above.
+
+    Returns:
+        Detached tensors on the model's device. A layer called several times is ``"name:0"``, ``"name:1"``, ...
+
+    Raises:
+        LayerNotFoundError: no layer matches; the message lists the nearest names.
+        RuntimeError: a block under reentrant activation checkpointing, through which no gradient can be taken.
+    """
+    kept = select_layers(model, layers)
+    wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
+    reductions = {
+        name: (module, function)
+        for asked, function in (reduce or {}).items()
+        for name, module in select_layers(model, asked).items()
+    }
+    with unchanged(model), evaluating(model), torch.set_grad_enabled(bool(wanted) or input_gradient):
+        leaves = map_tensors(inputs, lambda x: _leaf(x, input_gradient))
+        given = map_tensors(leaves, lambda x: x.clone())  # for the model to write to
+        with recording({**kept, **wanted}, gradients=wanted, reduce=reductions) as record:
+            outputs = (forward or run)(model, given)
+            record.close()
+            answer = first_tensor(outputs)
+            explicable = bool(wanted) or input_gradient or (answer is not None and answer.dim() > 0)
+            scores, targets = target_scores(outputs, target) if explicable else (None, None)
+            towards = [call for name in wanted for call in record.calls[name]]
+            leaf_list = [x for x in all_tensors(leaves) if x.requires_grad]
+            found = _gradients(scores, towards + leaf_list)
+    by_layer = {name: [found[id(call)] for call in record.calls[name]] for name in wanted if record.calls[name]}
+    return Observation(
+        inputs=map_tensors(leaves, Tensor.detach),
+        outputs=_detached(answer),
+        targets=targets,
+        activations={name: call.detach() for name, call in call_names(record.calls).items()},
+        gradients=call_names(by_layer),
+        input_gradient=map_tensors(leaves, lambda x: found.get(id(x))) if input_gradient else None,
+        reduced=call_names(record.reduced),
+        unreached=_unreached({**kept, **wanted, **reductions}, record),
+    )
+
+
+def observe_batches(
+    model: nn.Module, batches: Iterable[Any], *, reduce: Mapping[str, Reduce], forward: Forward | None = None
+) -> dict[str, Tensor]:
+    """What reductions make of layers' outputs over a population: forward only, batch by batch, nothing else kept.
+
+    Args:
+        model: any module, left as found.
+        batches: inputs as in `observe`; fetched inside the guard.
+        reduce: by layer name, a function from the layer's output ``[n, ...]`` to what is kept of it ``[n, d]``.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        By call (see `observe`), all batches' results, concatenated.
+    """
+    layers = {name: (select_layers(model, name)[name], function) for name, function in reduce.items()}
+    results: defaultdict[str, list[Tensor]] = defaultdict(list)
+    with unchanged(model), evaluating(model), torch.no_grad():
+        for batch in batches:
+            with recording({}, reduce=layers) as record:
+                (forward or run)(model, map_tensors(batch, torch.clone))
+            for name, result in call_names(record.reduced).items():
+                results[name].append(result)
+    return {name: torch.cat(parts) for name, parts in results.items()}
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """Call a model on a tensor, a tuple of arguments, or a dict of keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def _leaf(tensor: Tensor, differentiable: bool) -> Tensor:
+    leaf = tensor.detach().clone()
+    return leaf.requires_grad_() if differentiable and leaf.is_floating_point() else leaf
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
+
+
+def _gradients(scores: Tensor | None, towards: list[Tensor]) -> dict[int, Tensor | None]:
+    """The gradient of the summed scores towards each tensor, by its identity: each sample's is its own."""
+    if scores is None or not towards or not scores.requires_grad:
+        return {id(tensor): None for tensor in towards}
+    try:
+        found = torch.autograd.grad(scores.sum(), towards, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" in str(error) or ("checkpoint" in str(error).lower() and "backward()" in str(error)):
+            raise RuntimeError(
+                "a checkpointed block refuses the gradient: call torch.utils.checkpoint.checkpoint with "
+                "use_reentrant=False"
+            ) from error
+        raise
+    return {id(tensor): gradient for tensor, gradient in zip(towards, found, strict=True)}
+
+
+def _unreached(asked: Mapping[str, Any], record: Record) -> tuple[str, ...]:
+    return tuple(name for name in asked if not record.calls.get(name) and not record.reduced.get(name))

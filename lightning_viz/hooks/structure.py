@@ -1,0 +1,65 @@
+"""Tensors in whatever layers and models pass around: tensors, tuples, lists, dicts, dataclasses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def first_tensor(structure: Any) -> Tensor | None:
+    """The first floating-point tensor: what a layer or model returned, the rest being by-products."""
+    if isinstance(structure, Tensor):
+        return structure if structure.is_floating_point() else None
+    return next((found for _, part in _parts(structure) if (found := first_tensor(part)) is not None), None)
+
+
+def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with its first floating-point tensor changed; the structure given is not touched."""
+    if isinstance(structure, Tensor):
+        return change(structure) if structure.is_floating_point() else structure
+    for key, part in _parts(structure):
+        if first_tensor(part) is not None:
+            return _with_part(structure, key, replace_first_tensor(part, change))
+    return structure
+
+
+def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same structure with every tensor changed."""
+    if isinstance(structure, Tensor):
+        return change(structure)
+    for key, part in _parts(structure):
+        structure = _with_part(structure, key, map_tensors(part, change))
+    return structure
+
+
+def all_tensors(structure: Any) -> list[Tensor]:
+    """Every tensor, in order."""
+    if isinstance(structure, Tensor):
+        return [structure]
+    return [tensor for _, part in _parts(structure) for tensor in all_tensors(part)]
+
+
+def _parts(structure: Any) -> list[tuple[Any, Any]]:
+    if isinstance(structure, Mapping):
+        return list(structure.items())
+    if isinstance(structure, (tuple, list)):
+        return list(enumerate(structure))
+    if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
+        return [(field.name, getattr(structure, field.name)) for field in dataclasses.fields(structure)]
+    return []
+
+
+def _with_part(structure: Any, key: Any, part: Any) -> Any:
+    if isinstance(structure, tuple):
+        parts = [*structure[:key], part, *structure[key + 1 :]]
+        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+    changed = copy.copy(structure)
+    if isinstance(structure, (Mapping, list)):
+        changed[key] = part
+    else:
+        object.__setattr__(changed, key, part)  # also in a frozen dataclass
+    return changed

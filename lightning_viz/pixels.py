@@ -1,0 +1,89 @@
+"""Pixel space: how a model's input values map to pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelSpace:
+    """Between what a model takes and pixels: ``pixels = input * std + mean``, the inverse of ``Normalize(mean, std)``.
+
+    Attributes:
+        mean: per channel, or one for all, in pixels. 0 by default: inputs are pixels.
+        std: per channel, or one for all, in pixels per unit of input.
+        bounds: the pixels' range; what shows or clamps them keeps to it.
+
+    >>> PixelSpace(mean=[0.5], std=[0.25]).to_pixels(torch.tensor([[[[-2.0, 0.0, 2.0]]]])).flatten().tolist()
+    [0.0, 0.5, 1.0]
+    """
+
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std is {list(self.std)}: every channel's deviation must be positive")
+        if not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds are {self.bounds}: give (low, high) with low < high")
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Pixels of inputs ``[N, C, ...]``, within the bounds."""
+        return (inputs * _channels(self.std, inputs) + _channels(self.mean, inputs)).clamp(*self.bounds)
+
+    def to_inputs(self, pixels: Tensor) -> Tensor:
+        """What the model takes for pixels ``[N, C, ...]``."""
+        return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+
+    @classmethod
+    def of_transform(cls, transform: Any) -> PixelSpace | None:
+        """The space of a data set's transform, from the ``Normalize`` in it (or in what it wraps); None without one."""
+        for part in _transforms(transform, set()):
+            mean, std = getattr(part, "mean", None), getattr(part, "std", None)
+            if type(part).__name__ == "Normalize" and mean is not None and std is not None:
+                return cls(
+                    tuple(torch.as_tensor(mean).flatten().tolist()), tuple(torch.as_tensor(std).flatten().tolist())
+                )
+        return None
+
+    @classmethod
+    def guess(cls, inputs: Tensor) -> PixelSpace:
+        """A space in which the inputs show in full, if nothing is known: [0, 1], [-1, 1], 0 to 255, or their range."""
+        finite = inputs[torch.isfinite(inputs)].float()
+        low, high = (finite.min().item(), finite.max().item()) if finite.numel() else (0.0, 1.0)
+        if low >= 0 and high <= 1:
+            return cls()
+        if low >= -1 and high <= 1:
+            return cls((0.5,), (0.5,))
+        if low >= 0 and 2 < high <= 255:
+            return cls((0.0,), (1 / 255,))
+        width = (high - low) or 1.0
+        return cls((-low / width,), (1 / width,))
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    """Values per channel, shaped to go with ``[N, C, ...]``."""
+    if len(values) not in (1, like.shape[1]):
+        raise ValueError(f"the pixel space has {len(values)} channels, the images have {like.shape[1]}")
+    return torch.tensor(list(values), dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
+
+
+def _transforms(transform: Any, seen: set[int]) -> Iterator[Any]:
+    """A transform, and those that it is composed of, whatever holds them."""
+    if transform is None or id(transform) in seen:
+        return
+    seen.add(id(transform))
+    yield transform
+    for name in ("transforms", "transform", "dataset", "datasets"):
+        inner = getattr(transform, name, None)
+        for one in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from _transforms(one, seen)
+    if isinstance(transform, torch.nn.Sequential):
+        for one in transform:
+            yield from _transforms(one, seen)
