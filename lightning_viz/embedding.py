@@ -1,0 +1,372 @@
+"""A layer's samples in the plane, comparable from step to step: PCA, t-SNE, k-means, and numbers that say how far to believe them.
+
+Everything here is arrays in, arrays out, deterministic in an explicit seed, and never touches NumPy's global generator: it
+runs in the drawing process beside training. t-SNE runs on one thread, so that a run drawn again draws the same pictures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from threadpoolctl import threadpool_limits
+
+Floats = NDArray[np.float32]
+Extent = tuple[float, float, float, float]
+Engine = Literal["auto", "sklearn", "opentsne"]
+
+_GROWTH = 1.25  # margin of the first extent, and the step in which it grows
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Samples in the plane or in space, and how they came there.
+
+    Attributes:
+        points: where each sample lies, ``[N, 2 or 3]``, aligned to the previous step's points if those were given.
+        method: ``"t-SNE"``, ``"PCA"``, or ``"constant"`` where all samples are the same and lie on one point.
+        divergence: Kullback-Leibler divergence that t-SNE reached, in nats; None for other methods.
+        warm: whether t-SNE started from the previous step's points.
+        perplexity: t-SNE's effective perplexity, lower than asked for with few samples; None for other methods.
+        engine: ``"sklearn"`` or ``"opentsne"``, which drew the t-SNE; None for other methods.
+    """
+
+    points: Floats
+    method: str
+    divergence: float | None = None
+    warm: bool = False
+    perplexity: float | None = None
+    engine: str | None = None
+
+
+def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats:
+    """The samples on their first principal components: what t-SNE, k-NN and the projector work on.
+
+    Args:
+        vectors: one row per sample, ``[N, D]``.
+        dimensions: components to keep at most (50, as van der Maaten and Hinton, 2008).
+        seed: of the randomised solver (Halko et al., 2011), used where both N and D exceed 500.
+
+    Returns:
+        Centred scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest component first. Signs are fixed: the
+        largest loading of each component is positive.
+
+    Raises:
+        ValueError: the vectors are no matrix, have no sample, or contain NaN or infinity.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    centred, scale = _standardise(_matrix(vectors, "vectors"))
+    kept = min(*centred.shape, dimensions)
+    with threadpool_limits(1):
+        if min(centred.shape) > 500 and kept < 0.5 * min(centred.shape):
+            left, singular, right = randomized_svd(centred, kept, n_iter=7, random_state=seed)
+        else:
+            left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    largest = np.take_along_axis(right, np.abs(right).argmax(axis=1)[:, None], axis=1)[:kept, 0]
+    return np.asarray(left[:, :kept] * (singular[:kept] * np.where(largest < 0, -1, 1)) * scale, dtype=np.float32)
+
+
+def pca(vectors: ArrayLike, *, previous: ArrayLike | None = None, dimensions: int = 2, seed: int = 0) -> Embedding:
+    """The samples' first principal components, turned onto the previous step's points.
+
+    Args:
+        vectors: one row per sample, ``[N, D]``.
+        previous: the previous step's points, ``[N, dimensions]``.
+        dimensions: 2 or 3; missing ones (D or N is smaller) are zero.
+        seed: of the randomised solver.
+
+    Returns:
+        The embedding, in the vectors' unit.
+
+    Raises:
+        ValueError: the vectors contain NaN or infinity, or ``previous`` has another shape.
+    """
+    scores = reduce(vectors, dimensions=dimensions, seed=seed)
+    points = np.pad(scores, ((0, 0), (0, dimensions - scores.shape[1])))
+    return Embedding(points if previous is None else procrustes(points, previous), "PCA")
+
+
+def tsne(
+    vectors: ArrayLike,
+    *,
+    previous: ArrayLike | None = None,
+    perplexity: float = 30.0,
+    dimensions: int = 2,
+    seed: int = 0,
+    engine: Engine = "auto",
+) -> Embedding:
+    r"""Neighbours stay neighbours (van der Maaten and Hinton, 2008), and from step to step points move, the picture does not jump.
+
+    .. math:: \min_y \sum_{i \ne j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \qquad q_{ij} \propto (1 + \|y_i - y_j\|^2)^{-1}
+
+    A cold start is PCA shrunk to a standard deviation of 1e-4 (Kobak and Berens, 2019) with early exaggeration 12. A warm start
+    is the previous step's points without exaggeration, which would tear them apart: 250 iterations with scikit-learn (the
+    fewest it allows), 50 with openTSNE. Learning rates are both packages' ``"auto"``, N / exaggeration (Belkina et al., 2019).
+
+    Args:
+        vectors: one row per sample, ``[N, D]``; above 50 dimensions reduced by PCA.
+        previous: the previous step's points of the same samples, ``[N, dimensions]``: start there, and align to them.
+        perplexity: effective number of neighbours, 30 (both packages' default); at most (N - 1) / 3.
+        dimensions: 2 or 3.
+        seed: of everything random.
+        engine: ``"opentsne"`` (Policar et al., 2024), ``"sklearn"``, or ``"auto"``: openTSNE where it is installed.
+
+    Returns:
+        The embedding. Fewer than 4 samples: PCA. All samples the same: all on one point.
+
+    Raises:
+        ValueError: the vectors contain NaN or infinity, ``previous`` has another shape, or an option is out of range.
+        ImportError: openTSNE is asked for and not installed.
+    """
+    if dimensions not in (2, 3) or perplexity <= 0 or engine not in ("auto", "sklearn", "opentsne"):
+        raise ValueError(f"tsne: no such options: {dimensions=} (2 or 3), {perplexity=} (positive), {engine=}")
+    data = _matrix(vectors, "vectors")
+    count = len(data)
+    start = None if previous is None else _like(previous, (count, dimensions))
+    if (data == data[0]).all():
+        place = np.zeros(dimensions) if start is None else start.mean(axis=0)
+        return Embedding(np.tile(place, (count, 1)).astype(np.float32), "constant")
+    if count < 4:
+        return pca(data, previous=start, dimensions=dimensions, seed=seed)
+    perplexity = min(perplexity, max(1.0, (count - 1) / 3))
+    if engine == "auto":
+        engine = "opentsne" if importlib.util.find_spec("openTSNE") else "sklearn"
+    # Coincident points attract and repel nothing: from a layer that was dead a step ago, start afresh.
+    warm = start is not None and float(start.std()) > 1e-2
+    scores = _standardise(reduce(data, seed=seed))[0]
+    begin = start if start is not None and warm else _shrunk(scores, dimensions, seed)
+    run = _opentsne if engine == "opentsne" else _sklearn
+    with threadpool_limits(1):
+        points, divergence = run(scores, begin.astype(np.float32), perplexity, seed, warm)
+    points = points - points.mean(axis=0) if start is None else procrustes(points, start)
+    return Embedding(points.astype(np.float32), "t-SNE", divergence, warm, perplexity, engine)
+
+
+def _sklearn(data: Floats, start: Floats, perplexity: float, seed: int, warm: bool) -> tuple[Floats, float]:
+    from sklearn.manifold import TSNE
+
+    model = TSNE(
+        n_components=start.shape[1],
+        perplexity=perplexity,
+        early_exaggeration=1.0 if warm else 12.0,
+        learning_rate="auto",
+        max_iter=251 if warm else 1000,  # at 250 scikit-learn forgets the divergence
+        init=start,
+        random_state=seed,
+    )
+    return model.fit_transform(data), float(model.kl_divergence_)
+
+
+def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: bool) -> tuple[Floats, float]:
+    from openTSNE import TSNEEmbedding
+    from openTSNE.affinity import PerplexityBasedNN
+
+    affinities = PerplexityBasedNN(data, perplexity=perplexity, method="exact", n_jobs=1, random_state=seed)
+    points: Any = TSNEEmbedding(start, affinities, negative_gradient_method="bh", n_jobs=1, random_state=seed)
+    if warm:
+        points = points.optimize(n_iter=50, momentum=0.8)
+    else:
+        points = points.optimize(n_iter=250, exaggeration=12, momentum=0.8).optimize(n_iter=500, momentum=0.8)
+    return np.array(points, dtype=np.float32), float(points.kl_divergence)
+
+
+def _shrunk(scores: Floats, dimensions: int, seed: int) -> Floats:
+    """The scores' first dimensions, shrunk; what is missing is noise, for t-SNE cannot leave a line."""
+    noise = np.random.default_rng(seed).normal(size=(len(scores), dimensions))
+    start = np.where(scores[:, :dimensions].std() > 0, 0.01 * noise, noise)
+    first = scores[:, :dimensions] / scores[:, 0].std()
+    start[:, : first.shape[1]] += first
+    return np.asarray(1e-4 * start, dtype=np.float32)
+
+
+def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
+    r"""The points turned, mirrored and shifted, never scaled, onto the reference (Schönemann, 1966).
+
+    .. math:: \min_{R^\top R = 1,\, t} \sum_i \|R^\top y_i + t - r_i\|^2: \qquad R = U V^\top, \quad Y^\top R' = U S V^\top
+
+    Args:
+        points: ``[N, d]``.
+        reference: the same samples' places, ``[N, d]``.
+
+    Returns:
+        The moved points, ``[N, d]``; their distances to each other are unchanged.
+
+    Raises:
+        ValueError: the shapes differ, or something is NaN or infinite.
+    """
+    moved = _matrix(points, "points").astype(np.float64)
+    target = _like(reference, moved.shape).astype(np.float64)
+    centred, centre = moved - moved.mean(axis=0), target.mean(axis=0)
+    left, _, right = np.linalg.svd(centred.T @ (target - centre))
+    return np.asarray(centred @ (left @ right) + centre, dtype=np.float32)
+
+
+def extent(points: ArrayLike, previous: Extent | None = None) -> Extent:
+    """The axes' range, fixed over a run: it grows, in steps, only when a point would be cut off, and never shrinks.
+
+    Clouds of t-SNE and PCA grow while a network learns. A range that followed them would make every point move at every step;
+    so the first is a square a quarter wider than the cloud, and later ones keep its centre and are 1.25 times wider, as
+    often as needed.
+
+    Args:
+        points: ``[N, 2 or more]``; the first two columns count.
+        previous: the previous step's extent.
+
+    Returns:
+        ``(x0, x1, y0, y1)``, a square that holds all points.
+
+    Raises:
+        ValueError: the points contain NaN or infinity.
+    """
+    plane = _matrix(points, "points")[:, :2].astype(np.float64)
+    if previous is None:
+        x, y = (plane.min(axis=0) + plane.max(axis=0)) / 2
+        half = _GROWTH * float(np.abs(plane - (x, y)).max()) or 1e-3 * max(1.0, abs(x), abs(y))
+    else:
+        x, y = (previous[0] + previous[1]) / 2, (previous[2] + previous[3]) / 2
+        half = (previous[1] - previous[0]) / 2
+        reach = float(np.abs(plane - (x, y)).max())
+        while half < reach:
+            half *= _GROWTH
+    return float(x - half), float(x + half), float(y - half), float(y + half)
+
+
+def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None, seed: int = 0) -> NDArray[np.int64]:
+    """Clusters to hold against classes: the best of 10 k-means runs (Lloyd, 1982; k-means++), numbered like the classes.
+
+    Args:
+        vectors: one row per sample, ``[N, D]``.
+        clusters: how many; fewer come back where fewer samples differ.
+        labels: classes, ``[N]``, non-negative integers. Clusters and classes are paired so that most samples agree (Kuhn,
+            1955); a cluster takes its class's number, so that colours agree, one without a class the next free number.
+        seed: of the starts.
+
+    Returns:
+        Each sample's cluster, ``[N]``.
+
+    Raises:
+        ValueError: the vectors contain NaN or infinity, or there are not as many labels as vectors.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    data, _ = _standardise(_matrix(vectors, "vectors"))
+    model = KMeans(min(clusters, len(data)), n_init=10, random_state=seed)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct samples than clusters: fewer clusters
+        found = np.unique(model.fit_predict(data), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if labels is None:
+        return found
+    classes, members = np.unique(_labels(labels, len(data)), return_inverse=True)
+    agreement = np.zeros((found.max() + 1, len(classes)), dtype=np.int64)
+    np.add.at(agreement, (found, members.reshape(-1)), 1)
+    pairs = dict(zip(*linear_sum_assignment(agreement, maximize=True), strict=True))
+    taken = {int(value) for value in classes}
+    free = (number for number in range(len(agreement) + len(taken)) if number not in taken)
+    numbers = [int(classes[pairs[row]]) if row in pairs else next(free) for row in range(len(agreement))]
+    return np.asarray(numbers, dtype=np.int64)[found]
+
+
+def trustworthiness(vectors: ArrayLike, points: ArrayLike, *, neighbours: int = 5) -> float | None:
+    """How far neighbours in the picture are neighbours in the layer (Venna and Kaski, 2001): 1 is all, 0.5 is chance.
+
+    Args:
+        vectors: the layer's samples, ``[N, D]``.
+        points: their places in the picture, ``[N, 2 or 3]``.
+        neighbours: how many are looked at (5, as scikit-learn).
+
+    Returns:
+        A number in [0, 1]; None with at most 2 x ``neighbours`` samples.
+
+    Raises:
+        ValueError: the numbers of samples differ, or something is NaN or infinite.
+    """
+    from sklearn import manifold
+
+    data, places = _matrix(vectors, "vectors"), _matrix(points, "points")
+    if len(data) != len(places):
+        raise ValueError(f"{len(data)} vectors and {len(places)} points: give one point per vector")
+    if len(data) <= 2 * neighbours:
+        return None
+    with threadpool_limits(1):
+        return float(manifold.trustworthiness(data, places, n_neighbors=neighbours))
+
+
+def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbours: int = 5, seed: int = 0) -> float | None:
+    """How separable the classes are: each sample is classified by its nearest neighbours among all the others.
+
+    Leave-one-out, so every sample is held out once and no class is too small for the folds.
+
+    Args:
+        vectors: one row per sample, ``[N, D]``: a layer's or a picture's.
+        labels: classes, ``[N]``.
+        neighbours: how many vote (5, as scikit-learn); among classes with as many votes the nearest sample's wins.
+        seed: of the order in which samples at the same distance are taken, which is not that of the data set.
+
+    Returns:
+        The share classified correctly; None without labels, with a single class, or with at most ``neighbours`` samples.
+
+    Raises:
+        ValueError: the vectors contain NaN or infinity, or there are not as many labels as vectors.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    data, _ = _standardise(_matrix(vectors, "vectors"))
+    if labels is None or len(data) <= neighbours:
+        return None
+    order = np.random.default_rng(seed).permutation(len(data))
+    classes, members = np.unique(_labels(labels, len(data))[order], return_inverse=True)
+    if len(classes) < 2:
+        return None
+    with threadpool_limits(1):
+        nearest = NearestNeighbors(n_neighbors=neighbours).fit(data[order]).kneighbors(return_distance=False)
+    votes = np.zeros((len(data), len(classes)))
+    for rank in range(neighbours):
+        votes[np.arange(len(data)), members.reshape(-1)[nearest[:, rank]]] += 1 + 0.5 ** (rank + 2) / neighbours
+    return float((votes.argmax(axis=1) == members.reshape(-1)).mean())
+
+
+def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
+    matrix = np.asarray(values)
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float32)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(
+            f"{name} has shape {list(matrix.shape)}: give [N, D] with N and D at least 1 (flatten maps first)"
+        )
+    bad = ~np.isfinite(matrix).all(axis=1)
+    if bad.any():
+        kind = "NaN" if np.isnan(matrix).any() else "infinity"
+        raise ValueError(
+            f"{name} contains {kind} in {int(bad.sum())} of {len(matrix)} rows: nothing can be placed by it"
+        )
+    return matrix
+
+
+def _like(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    matrix = _matrix(values, "the reference")
+    if matrix.shape != shape:
+        raise ValueError(
+            f"the reference has shape {list(matrix.shape)}, the points {list(shape)}: give the same samples"
+        )
+    return matrix
+
+
+def _labels(labels: ArrayLike, count: int) -> NDArray[Any]:
+    values = np.asarray(labels)
+    if values.shape != (count,):
+        raise ValueError(f"labels have shape {list(values.shape)} for {count} vectors: give one class per vector")
+    return values
+
+
+def _standardise(matrix: NDArray[Any]) -> tuple[Floats, float]:
+    """Centred and divided by the largest deviation, so that squares neither overflow nor vanish; and that deviation."""
+    centred = matrix - matrix.mean(axis=0, dtype=np.float64)
+    scale = float(np.abs(centred).max())
+    return np.asarray(centred / (scale or 1.0), dtype=np.float32), scale
