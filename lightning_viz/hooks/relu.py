@@ -1,0 +1,235 @@
+"""What a ReLU passes back: swap the backward rule of every ReLU call, however the call is written."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["ReLURule", "Rule", "relu_rule"]
+
+Rule: TypeAlias = Literal["backprop", "deconvolution", "guided"]
+Bounds: TypeAlias = tuple[Any, Any, bool]  # lower, upper, in place
+
+# Which gradients g pass, where `on` says that the ReLU's derivative is one. The third, "backprop", is autograd's own.
+_PASSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "deconvolution": lambda on, g: g > 0,
+    "guided": lambda on, g: on & (g > 0),
+}
+
+# The functions that can be a ReLU, each with torch's own signature after the input: their bounds say whether a call is.
+_BOUNDS: dict[str, Callable[..., Bounds]] = {
+    "relu": lambda inplace=False: (0, None, inplace),
+    "relu6": lambda inplace=False: (0, 6, inplace),
+    "hardtanh": lambda min_val=-1, max_val=1, inplace=False: (min_val, max_val, inplace),
+    "threshold": lambda threshold, value, inplace=False: (threshold if value == 0 else None, None, inplace),
+    "clamp": lambda min=None, max=None: (min, max, False),
+    "clip": lambda min=None, max=None: (min, max, False),
+    "clamp_min": lambda min: (min, None, False),
+}
+
+# The nodes that plain ReLU calls leave in autograd's graph, and the bounds that these remember.
+_NODES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "ReluBackward0": lambda node: (0, None),
+    "HardtanhBackward0": lambda node: (node._saved_min_val, node._saved_max_val),
+    "ThresholdBackward0": lambda node: (node._saved_threshold, None),
+    "ThresholdBackward1": lambda node: (node._saved_threshold, None),
+    "ClampBackward1": lambda node: (node._saved_min, node._saved_max),
+    "ClampMinBackward0": lambda node: (node._saved_min, None),
+}
+
+# Nodes that stand for whole graphs, compiled or recomputed past the rule: nobody can say what is in them.
+_OPAQUE = ("DifferentiableGraphBackward", "CompiledFunctionBackward", "CheckpointFunctionBackward")
+
+
+def relu_rule(rule: Rule) -> "ReLURule":
+    r"""Let every ReLU pass back what `rule` says, within a ``with`` block that holds the forward and the backward.
+
+    With :math:`s` what goes into the ReLU and :math:`g` the gradient from above, it passes back
+
+    .. math::
+        \text{backprop:}\ 1[s > 0]\, g \qquad
+        \text{deconvolution:}\ 1[g > 0]\, g \qquad
+        \text{guided:}\ 1[s > 0]\, 1[g > 0]\, g
+
+    (Zeiler & Fergus, 2014, "Visualizing and Understanding Convolutional Networks"; Springenberg et al., 2015,
+    "Striving for Simplicity: The All Convolutional Net"). ReLU6 is on where :math:`0 < s < 6`.
+
+    A ReLU is a call that computes :math:`\max(s, 0)` or :math:`\min(\max(s, 0), 6)` of a floating-point tensor by
+    ``relu``, ``relu6``, ``hardtanh``, ``threshold``, ``clamp``, ``clip`` or ``clamp_min``, with its bounds given as
+    numbers: as module, function, method or ``aten`` operator, in place or not. Everything else stays plain: other
+    bounds, bounds that are tensors, ``leaky_relu`` of any slope, ``maximum``, ``where``, GELU, SiLU. Values and the
+    memory that in-place calls write to are those of the plain call.
+
+    What runs outside Python or on another thread cannot be intercepted: see :meth:`ReLURule.escaped`. Call compiled
+    modules under ``torch.compiler.set_stance("force_eager")``.
+
+    Args:
+        rule: "backprop" leaves autograd alone and only counts; "deconvolution" and "guided" replace the gradient.
+
+    Returns:
+        The context manager; entered, it yields itself, which counts the calls.
+
+    Raises:
+        ValueError: there is no such rule.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 2.0, 3.0], requires_grad=True)
+        >>> with relu_rule("guided") as relus:
+        ...     y = torch.tensor([1.0, 1.0, -1.0]) @ torch.relu(x)
+        ...     (gradient,) = torch.autograd.grad(y, x)
+        >>> gradient, relus.met, relus.escaped(y)
+        (tensor([0., 1., 0.]), 1, [])
+    """
+    return ReLURule(rule)
+
+
+class ReLURule(TorchFunctionMode):
+    """The context that :func:`relu_rule` gives.
+
+    Attributes:
+        rule: the rule in force.
+        met: how many ReLU calls were met so far.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        if rule not in get_args(Rule):
+            raise ValueError(f"no ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}")
+        super().__init__()
+        self.rule: Rule = rule
+        self.met = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        relu = _read(func, args, kwargs) if func in _SPELLINGS else None
+        if relu is None:
+            return func(*args, **kwargs)
+        self.met += 1
+        return func(*args, **kwargs) if self.rule == "backprop" else _RuledReLU.apply(relu.input, relu, self.rule)
+
+    def escaped(self, output: Tensor, model: nn.Module | None = None) -> list[str]:
+        """What `output` was computed with that did not follow the rule, to be told to the user.
+
+        TorchScript, compiled graphs, other threads (``DataParallel``), reentrant checkpoints and ``nn.RNN`` run past
+        the rule; what they leave in autograd's graph gives them away. A plain ``threshold(x, 0, value)`` looks like a
+        ReLU there and is reported; an escaped call in place on a view is hidden (``CopySlices``) and is not.
+
+        Args:
+            output: any result of the forward, before or after its backward.
+            model: where to look for the traced and scripted modules to name.
+
+        Returns:
+            For example ``["3 ReluBackward0", "traced or scripted module 'features'"]``; empty if every ReLU followed.
+        """
+        if self.rule == "backprop":
+            return []
+        found = Counter(filter(None, map(_escapee, _graph(output))))
+        names = [f"{count} {name}" for name, count in sorted(found.items())]
+        return names + _scripted(model) if names and model is not None else names
+
+
+class _Call(NamedTuple):
+    """A call that is a ReLU."""
+
+    input: Tensor
+    plain: Callable[[Tensor], Tensor]
+    ceiling: float
+    in_place: bool
+    keeps_result: bool
+
+
+class _RuledReLU(torch.autograd.Function):
+    """The plain call forward, the rule backward."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, relu: _Call, rule: Rule) -> Tensor:
+        if relu.in_place:
+            ctx.mark_dirty(s)
+        before = s.clone() if relu.in_place and not relu.keeps_result else s
+        result = relu.plain(s)
+        # Keep what autograd would, so that checkpoints can recompute it and later calls in place are as free as ever.
+        ctx.save_for_backward(result if relu.keeps_result else before)
+        ctx.ceiling, ctx.passes = relu.ceiling, _PASSES[rule]
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        on = kept > 0 if ctx.ceiling == math.inf else (kept > 0) & (kept < ctx.ceiling)
+        return torch.where(ctx.passes(on, g), g, 0), None, None
+
+
+def _spellings() -> Iterator[tuple[Any, str]]:
+    """Every function of torch's that can be a ReLU, with its name."""
+    for owner in (torch, Tensor, F, torch._C._nn, torch.ops.aten):
+        for name in (name + suffix for name in _BOUNDS for suffix in ("", "_")):
+            if (func := getattr(owner, name, None)) is not None:
+                yield func, name
+                if owner is torch.ops.aten:  # exported graphs call the overload
+                    yield func.default, name
+
+
+_SPELLINGS = dict(_spellings())
+
+
+def _read(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+    """A call as a ReLU; None if it is none."""
+    options = dict(kwargs)
+    s, *rest = args or (options.pop("self" if "self" in options else "input"),)
+    if "out" in options or not s.is_floating_point():
+        return None
+    name = _SPELLINGS[func]
+    lower, upper, in_place = _BOUNDS[name.rstrip("_")](*rest, **options)
+    ceiling = _ceiling(lower, upper)
+    if ceiling is None:
+        return None
+    return _Call(
+        input=s,
+        plain=lambda s: func(s, *rest, **options),
+        ceiling=ceiling,
+        in_place=in_place or name.endswith("_"),
+        keeps_result=name in ("relu", "relu_"),
+    )
+
+
+def _ceiling(lower: Any, upper: Any) -> float | None:
+    """Where a ReLU with these bounds stops to rise, 6 or infinity; None if they are not a ReLU's."""
+    ceiling = math.inf if upper is None else upper
+    if any(isinstance(bound, Tensor) for bound in (lower, upper)) or lower != 0 or ceiling not in (6, math.inf):
+        return None
+    return float(ceiling)
+
+
+def _graph(output: Tensor) -> Iterator[Any]:
+    """Every node of autograd's graph below a tensor, once."""
+    waiting, seen = [output.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(below for below, _ in node.next_functions)
+            yield node
+
+
+def _escapee(node: Any) -> str | None:
+    """What to call a node that a plain ReLU left or may hide in; None for any other."""
+    name: str = node.name().rpartition("::")[2]
+    if name in _OPAQUE:
+        return name
+    return name if name in _NODES and _ceiling(*_NODES[name](node)) is not None else None
+
+
+def _scripted(model: nn.Module) -> list[str]:
+    """The outermost TorchScript modules."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(outer == "" or name.startswith(f"{outer}.") for outer in names)
+        if isinstance(module, torch.jit.ScriptModule) and not inside:
+            names.append(name)
+    return [f"traced or scripted module {name!r}" if name else "the model is traced or scripted" for name in names]
