@@ -1,1 +1,1 @@
-"""Arrays to pictures. Knows no model and no torch: the drawing process imports this room and little else."""
+"""Arrays to pictures: grids, heat maps, overlays, plots, sprites, animations. Knows no model and no torch."""

@@ -1,0 +1,103 @@
+"""Pages of many steps as one animated GIF."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from .picture import Picture
+
+MOST_FRAMES = 60
+MOST_BYTES = 2_000_000
+FRAME_MILLISECONDS = 125
+LAST_MILLISECONDS = 2000
+SMALLEST = 0.6  # of the pages' size, before frames are dropped instead
+FEWEST = 12
+
+
+def thin(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
+    """Which frames to keep, spread evenly over the logarithm of the step; first and last always.
+
+    Args:
+        steps: ascending.
+        most: frames to keep at the most.
+
+    Returns:
+        Ascending indices into ``steps``.
+
+    >>> thin([0, 1, 2, 3, 6, 10, 18, 32, 56, 100], most=4)
+    [0, 2, 5, 9]
+    """
+    if len(steps) <= most:
+        return list(range(len(steps)))
+    if most < 2:
+        return [len(steps) - 1]
+    places = np.log1p(np.asarray(steps, dtype=np.float64) - steps[0])
+    kept = [0]
+    # Greedy, so that as many frames as are wanted are kept even where the steps are not logarithmic.
+    for slot in range(1, most - 1):
+        wanted = places[-1] * slot / (most - 1)
+        first, last = kept[-1] + 1, len(steps) - (most - slot)
+        kept.append(first + int(np.abs(places[first : last + 1] - wanted).argmin()))
+    return [*kept, len(steps) - 1]
+
+
+def animate(tag: str, frames: Sequence[tuple[int, bytes]], *, description: str) -> Picture:
+    """An animated GIF: eight frames a second, the last held for two, at most 60 frames and 2 MB.
+
+    Args:
+        tag: where the picture stands in TensorBoard.
+        frames: (step, PNG bytes) of pages that show their step, in any order.
+        description: Markdown for TensorBoard.
+    """
+    if not frames:
+        raise ValueError("an animation needs at least one frame, got none")
+    ordered = sorted(frames, key=lambda frame: frame[0])
+    steps = [step for step, _ in ordered]
+    kept = thin(steps)
+    pages = _same_size([Image.open(BytesIO(ordered[index][1])).convert("RGB") for index in kept])
+    steps = [steps[index] for index in kept]
+    scale = 1.0
+    while True:
+        data, size = _encode(pages, scale)
+        if len(data) <= MOST_BYTES or (len(pages) <= 2 and scale < 0.2):
+            return Picture(tag, data, *size, description)
+        excess = len(data) / MOST_BYTES
+        if scale > SMALLEST or len(pages) <= FEWEST:
+            floor = SMALLEST if scale > SMALLEST else 0.1
+            scale = max(floor, scale * min(0.93, 0.97 / excess**0.5))
+        else:
+            kept = thin(steps, max(FEWEST, int(len(pages) * min(0.9, 0.97 / excess))))
+            pages, steps = [pages[index] for index in kept], [steps[index] for index in kept]
+
+
+def _same_size(pages: list[Image.Image]) -> list[Image.Image]:
+    """Pages on white canvases as large as the largest, so that nothing jumps."""
+    width, height = max(page.width for page in pages), max(page.height for page in pages)
+    sheets = [Image.new("RGB", (width, height), "white") for _ in pages]
+    for sheet, page in zip(sheets, pages, strict=True):
+        sheet.paste(page, (0, 0))
+    return sheets
+
+
+def _encode(pages: list[Image.Image], scale: float) -> tuple[bytes, tuple[int, int]]:
+    size = (max(1, round(pages[0].width * scale)), max(1, round(pages[0].height * scale)))
+    frames = pages if scale == 1 else [page.resize(size, Image.Resampling.LANCZOS) for page in pages]
+    palette = _shared_palette(frames)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    durations = [FRAME_MILLISECONDS] * (len(indexed) - 1) + [LAST_MILLISECONDS]
+    buffer = BytesIO()
+    indexed[0].save(
+        buffer, format="GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False
+    )
+    return buffer.getvalue(), size
+
+
+def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
+    """One palette for all frames, so that colours do not flicker: of a few of them, the first and the last included."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(samples, len(frames))).round().astype(int))
+    strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
+    for place, index in enumerate(chosen):
+        strip.paste(frames[index], (0, place * frames[0].height))
+    return strip.quantize(colors=256, method=Image.Quantize.MEDIANCUT)

@@ -1,0 +1,72 @@
+"""What colours mean: sequential for amounts, diverging for signed values, one colour a class, hatching for nothing."""
+
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+Colours = NDArray[np.uint8]  # [..., 3]
+
+# Okabe and Ito's eight, those that read best on white first; their yellow darkened, for the same reason.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#C8B400")
+UNKNOWN = (150, 150, 150)
+NEUTRAL = 232  # light grey: zero stands out from the white page
+
+_DIVERGING = ((5, 48, 97), (33, 102, 172), (90, 160, 205), (NEUTRAL,) * 3, (226, 120, 92), (178, 24, 43), (103, 0, 31))
+
+
+@lru_cache(maxsize=8)
+def table(name: str) -> Colours:
+    """256 colours ``[256, 3]``: "diverging" (blue, light grey, red) or any of matplotlib's maps, such as "magma"."""
+    if name == "diverging":
+        places = np.linspace(0, 255, len(_DIVERGING))
+        anchors = np.array(_DIVERGING, dtype=float)
+        channels = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
+        colours = np.stack(channels, axis=1).round().astype(np.uint8)
+    else:
+        colours = np.asarray(matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3], dtype=np.uint8).copy()
+    colours.setflags(write=False)
+    return colours
+
+
+def apply(name: str, values: NDArray[Any], low: float, high: float) -> Colours:
+    """Colours ``[..., 3]`` of ``values``, whose ``low`` and ``high`` are the map's ends; beyond them it saturates."""
+    span = high - low if high > low else 1.0
+    scaled = np.clip((np.asarray(values, dtype=np.float64) - low) / span, 0, 1)
+    return np.asarray(table(name)[np.rint(scaled * 255).astype(np.uint8)])
+
+
+def class_colours(count: int) -> Colours:
+    """One colour a class ``[count, 3]``: Okabe-Ito up to eight, then tab20 (dark ten first), cycled beyond twenty."""
+    if count <= len(OKABE_ITO):
+        palette = [tuple(bytes.fromhex(colour[1:])) for colour in OKABE_ITO]
+    else:
+        shades = matplotlib.colormaps["tab20"](np.arange(20), bytes=True)[:, :3]
+        palette = [tuple(shade) for shade in (*shades[0::2], *shades[1::2])]
+    return np.array([palette[index % len(palette)] for index in range(count)], dtype=np.uint8).reshape(-1, 3)
+
+
+def colours_of(labels: NDArray[Any] | None, samples: int, classes: int | None = None) -> Colours:
+    """The class colour of each sample ``[samples, 3]``; grey without labels and for negative ones."""
+    colours = np.full((samples, 3), UNKNOWN, dtype=np.uint8)
+    if labels is not None and samples:
+        labels = np.asarray(labels).astype(int)
+        palette = class_colours(max(classes or 0, int(labels.max()) + 1))
+        known = labels >= 0
+        colours[known] = palette[labels[known]]
+    return colours
+
+
+def pale(colours: Colours, strength: float = 0.22) -> Colours:
+    """The colours mixed with white, ``strength`` of 1 leaving them as they are."""
+    mixed = np.rint(255 - (255 - colours.astype(float)) * strength)
+    return np.asarray(mixed, dtype=np.uint8)
+
+
+def hatch(width: int, height: int) -> Colours:
+    """Diagonal light grey lines ``[height, width, 3]``: nothing to see here."""
+    rows, columns = np.indices((height, width))
+    stripe = (rows + columns) % 12 < 3
+    return np.asarray(np.where(stripe[..., None], 205, 240).repeat(3, axis=2), dtype=np.uint8)

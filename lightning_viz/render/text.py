@@ -1,0 +1,107 @@
+"""Text as it stands in every picture: one typeface, measured, wrapped and shortened."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+TITLE_SIZE = 22
+TEXT_SIZE = 18  # the smallest anywhere: TensorBoard's card shows it at 9 px
+DARK = (26, 26, 26)
+GREY = (100, 100, 100)
+RED = (190, 20, 30)
+SEPARATOR = " · "
+LINE = 24  # height of one line of TEXT_SIZE
+
+
+@lru_cache(maxsize=8)
+def font(size: int = TEXT_SIZE) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it, so that text looks the same on every machine."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def text_width(text: str, size: int = TEXT_SIZE) -> int:
+    """Width in pixels."""
+    return int(font(size).getlength(text)) + 1
+
+
+def wrap(text: str, width: int, size: int = TEXT_SIZE) -> list[str]:
+    """Lines of at most ``width`` pixels, broken between words, or within a word longer than a line."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if text_width(longer, size) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = ""
+        for character in word:
+            if line and text_width(line + character, size) > width:
+                lines.append(line)
+                line = ""
+            line += character
+    return [*lines, line] if line else lines
+
+
+def wrap_items(items: Sequence[str], width: int, size: int = TEXT_SIZE) -> list[str]:
+    """Join items with " · ", breaking lines between items where possible."""
+    lines: list[str] = []
+    for item in filter(None, items):
+        longer = f"{lines[-1]}{SEPARATOR}{item}" if lines else item
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.extend(wrap(item, width, size))
+    return lines
+
+
+def shorten(text: str, width: int, size: int = TEXT_SIZE, *, suffix: str = "") -> str:
+    """The text, cut with an ellipsis where it is wider than ``width`` pixels; ``suffix`` is never cut."""
+    text = " ".join(text.split())
+    if text_width(text + suffix, size) <= width:
+        return text + suffix
+    while text and text_width(f"{text}…{suffix}", size) > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…{suffix}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated, a true minus sign: ``1,230``, ``−0.042``, ``3.1e-5``.
+
+    >>> number(1230.4), number(-0.0421), number(0.0000314)
+    ('1,230', '−0.0421', '3.14e-5')
+    """
+    if value == 0:
+        return "0"
+    written = f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    mantissa, _, exponent = written.partition("e")
+    written = f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return f"−{written[1:]}" if written.startswith("-") else written
+
+
+def step_text(step: int) -> str:
+    """``step 1,230``."""
+    return f"step {step:,}"
+
+
+def draw_lines(
+    lines: Sequence[str],
+    width: int,
+    *,
+    size: int = TEXT_SIZE,
+    colour: tuple[int, int, int] = DARK,
+    centred: bool = False,
+) -> Image.Image:
+    """Lines of text on white, ``width`` pixels wide."""
+    pitch = LINE if size == TEXT_SIZE else size + 6
+    image = Image.new("RGB", (width, max(1, pitch * len(lines))), "white")
+    draw = ImageDraw.Draw(image)
+    for index, line in enumerate(lines):
+        left = (width - text_width(line, size)) // 2 if centred else 0
+        draw.text((max(0, left), index * pitch), line, fill=colour, font=font(size))
+    return image
