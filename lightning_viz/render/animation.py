@@ -27,7 +27,7 @@ def thin(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
         Ascending indices into ``steps``.
 
     >>> thin([0, 1, 2, 3, 6, 10, 18, 32, 56, 100], most=4)
-    [0, 2, 5, 9]
+    [0, 3, 6, 9]
     """
     if len(steps) <= most:
         return list(range(len(steps)))

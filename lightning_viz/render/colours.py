@@ -1,13 +1,13 @@
 """What colours mean: sequential for amounts, diverging for signed values, one colour a class, hatching for nothing."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-Colours = NDArray[np.uint8]  # [..., 3]
+Colours: TypeAlias = NDArray[np.uint8]  # [..., 3]
 
 # Okabe and Ito's eight, those that read best on white first; their yellow darkened, for the same reason.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#C8B400")
@@ -24,11 +24,12 @@ def table(name: str) -> Colours:
         places = np.linspace(0, 255, len(_DIVERGING))
         anchors = np.array(_DIVERGING, dtype=float)
         channels = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
-        colours = np.stack(channels, axis=1).round().astype(np.uint8)
+        colours = np.stack(channels, axis=1).round()
     else:
-        colours = np.asarray(matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3], dtype=np.uint8).copy()
-    colours.setflags(write=False)
-    return colours
+        colours = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
+    frozen: Colours = np.array(colours, dtype=np.uint8)
+    frozen.setflags(write=False)
+    return frozen
 
 
 def apply(name: str, values: NDArray[Any], low: float, high: float) -> Colours:

@@ -74,10 +74,11 @@ def ticks(axes: Axes, extent: Extent) -> None:
     """Numbers at the ends of both axes."""
     axes.set_xticks(extent[:2], [number(value) for value in extent[:2]], fontsize=TEXT_SIZE * POINT, color="0.35")
     axes.set_yticks(extent[2:], [number(value) for value in extent[2:]], fontsize=TEXT_SIZE * POINT, color="0.35")
-    for label, place in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(place)
-    for label, place in zip(axes.get_yticklabels(), ("bottom", "top"), strict=True):
-        label.set_verticalalignment(place)
+    # Inwards from the ends, so that numbers do not run out of the picture.
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
+    axes.get_xticklabels()[1].set_horizontalalignment("right")
+    axes.get_yticklabels()[0].set_verticalalignment("bottom")
+    axes.get_yticklabels()[1].set_verticalalignment("top")
 
 
 def dots(
@@ -114,7 +115,8 @@ def names_at_medians(
     for label in present:
         middle = np.median(points[labels == label], axis=0)
         axes.text(
-            *middle,
+            middle[0],
+            middle[1],
             shorten(name_of(label, names), 200),
             fontsize=size * POINT,
             ha="center",

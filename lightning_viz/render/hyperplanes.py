@@ -88,7 +88,7 @@ def hyperplanes(
 
     def lines(axes: Axes) -> None:
         colours = [(0.1, 0.1, 0.1, each) for each in strength]
-        axes.add_collection(LineCollection(ends[seen], colors=colours, linewidths=LINE_WIDTH * POINT, zorder=4))
+        axes.add_collection(LineCollection(list(ends[seen]), colors=colours, linewidths=LINE_WIDTH * POINT, zorder=4))
 
     details = (
         step_text(step),

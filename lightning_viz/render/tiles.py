@@ -30,7 +30,8 @@ def to_rgb(pixels: NDArray[Any]) -> Colours:
     pixels = np.nan_to_num(np.asarray(pixels, dtype=np.float64))
     if pixels.shape[1] != 3:
         pixels = pixels.mean(axis=1, keepdims=True).repeat(3, axis=1)
-    return np.asarray(np.rint(np.clip(pixels, 0, 1) * 255), dtype=np.uint8).transpose(0, 2, 3, 1)
+    bytewise = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(bytewise.transpose(0, 2, 3, 1))
 
 
 def describe_channels(channels: int) -> str:
