@@ -1,7 +1,7 @@
-"""A layer's samples in the plane, comparable from step to step: PCA, t-SNE, k-means, and numbers that say how far to believe them.
+"""A layer's samples in the plane, comparable from step to step: PCA, t-SNE, k-means, and how far to believe them.
 
-Everything here is arrays in, arrays out, deterministic in an explicit seed, and never touches NumPy's global generator: it
-runs in the drawing process beside training. t-SNE runs on one thread, so that a run drawn again draws the same pictures.
+Arrays in, arrays out, for the drawing process beside training: deterministic in an explicit seed, NumPy's global
+generator untouched, and on one thread, so that a run that is drawn again draws the same pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 Floats = NDArray[np.float32]
 Extent = tuple[float, float, float, float]
@@ -53,8 +53,8 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
         seed: of the randomised solver (Halko et al., 2011), used where both N and D exceed 500.
 
     Returns:
-        Centred scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest component first. Signs are fixed: the
-        largest loading of each component is positive.
+        Centred scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest first; each component's largest
+        loading is positive.
 
     Raises:
         ValueError: the vectors are no matrix, have no sample, or contain NaN or infinity.
@@ -101,13 +101,13 @@ def tsne(
     seed: int = 0,
     engine: Engine = "auto",
 ) -> Embedding:
-    r"""Neighbours stay neighbours (van der Maaten and Hinton, 2008), and from step to step points move, the picture does not jump.
+    r"""Neighbours stay neighbours (van der Maaten and Hinton, 2008), and from step to step the picture does not jump.
 
     .. math:: \min_y \sum_{i \ne j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \qquad q_{ij} \propto (1 + \|y_i - y_j\|^2)^{-1}
 
-    A cold start is PCA shrunk to a standard deviation of 1e-4 (Kobak and Berens, 2019) with early exaggeration 12. A warm start
-    is the previous step's points without exaggeration, which would tear them apart: 250 iterations with scikit-learn (the
-    fewest it allows), 50 with openTSNE. Learning rates are both packages' ``"auto"``, N / exaggeration (Belkina et al., 2019).
+    A cold start is PCA shrunk to a standard deviation of 1e-4 (Kobak and Berens, 2019), with early exaggeration 12. A
+    warm start is the previous points, without exaggeration, which would tear them apart, and short. Learning rates are
+    both packages' ``"auto"``, N / exaggeration (Belkina et al., 2019).
 
     Args:
         vectors: one row per sample, ``[N, D]``; above 50 dimensions reduced by PCA.
@@ -138,8 +138,8 @@ def tsne(
     if engine == "auto":
         engine = "opentsne" if importlib.util.find_spec("openTSNE") else "sklearn"
     # Coincident points attract and repel nothing: from a layer that was dead a step ago, start afresh.
-    warm = start is not None and float(start.std()) > 1e-2
-    scores = _standardise(reduce(data, seed=seed))[0]
+    warm = start is not None and float(start.std(axis=0).max()) > 1e-2
+    scores = reduce(_standardise(data)[0], seed=seed)
     begin = start if start is not None and warm else _shrunk(scores, dimensions, seed)
     run = _opentsne if engine == "opentsne" else _sklearn
     with threadpool_limits(1):
@@ -177,18 +177,16 @@ def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: b
 
 
 def _shrunk(scores: Floats, dimensions: int, seed: int) -> Floats:
-    """The scores' first dimensions, shrunk; what is missing is noise, for t-SNE cannot leave a line."""
-    noise = np.random.default_rng(seed).normal(size=(len(scores), dimensions))
-    start = np.where(scores[:, :dimensions].std() > 0, 0.01 * noise, noise)
+    """PCA as a cold start; a little noise, since t-SNE parts no coincident points and leaves no line by itself."""
     first = scores[:, :dimensions] / scores[:, 0].std()
-    start[:, : first.shape[1]] += first
-    return np.asarray(1e-4 * start, dtype=np.float32)
+    noise = np.random.default_rng(seed).normal(scale=0.01, size=(len(scores), dimensions))
+    return np.asarray(1e-4 * (noise + np.pad(first, ((0, 0), (0, dimensions - first.shape[1])))), dtype=np.float32)
 
 
 def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
     r"""The points turned, mirrored and shifted, never scaled, onto the reference (Schönemann, 1966).
 
-    .. math:: \min_{R^\top R = 1,\, t} \sum_i \|R^\top y_i + t - r_i\|^2: \qquad R = U V^\top, \quad Y^\top R' = U S V^\top
+    .. math:: \min_{Q^\top Q = 1,\, t} \sum_i \|Q^\top y_i + t - r_i\|^2: \qquad Q = U V^\top, \quad Y^\top R = U S V^\top
 
     Args:
         points: ``[N, d]``.
@@ -210,9 +208,8 @@ def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
 def extent(points: ArrayLike, previous: Extent | None = None) -> Extent:
     """The axes' range, fixed over a run: it grows, in steps, only when a point would be cut off, and never shrinks.
 
-    Clouds of t-SNE and PCA grow while a network learns. A range that followed them would make every point move at every step;
-    so the first is a square a quarter wider than the cloud, and later ones keep its centre and are 1.25 times wider, as
-    often as needed.
+    Clouds grow while a network learns, and a range that followed them would move every point at every step. So the
+    first is a square a quarter wider than the cloud; later ones keep its centre and are 1.25 times wider where needed.
 
     Args:
         points: ``[N, 2 or more]``; the first two columns count.
@@ -238,13 +235,13 @@ def extent(points: ArrayLike, previous: Extent | None = None) -> Extent:
 
 
 def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None, seed: int = 0) -> NDArray[np.int64]:
-    """Clusters to hold against classes: the best of 10 k-means runs (Lloyd, 1982; k-means++), numbered like the classes.
+    """Clusters to hold against classes: the best of 10 runs of k-means (Lloyd, 1982), numbered like the classes.
 
     Args:
         vectors: one row per sample, ``[N, D]``.
         clusters: how many; fewer come back where fewer samples differ.
-        labels: classes, ``[N]``, non-negative integers. Clusters and classes are paired so that most samples agree (Kuhn,
-            1955); a cluster takes its class's number, so that colours agree, one without a class the next free number.
+        labels: integer classes, ``[N]``. Clusters and classes are paired so that most samples agree (Kuhn, 1955), and a
+            cluster takes its class's number, so that colours agree; one without a class takes the next free number.
         seed: of the starts.
 
     Returns:
@@ -289,7 +286,7 @@ def trustworthiness(vectors: ArrayLike, points: ArrayLike, *, neighbours: int = 
     """
     from sklearn import manifold
 
-    data, places = _matrix(vectors, "vectors"), _matrix(points, "points")
+    data, places = (_standardise(_matrix(vectors, "vectors"))[0], _standardise(_matrix(points, "points"))[0])
     if len(data) != len(places):
         raise ValueError(f"{len(data)} vectors and {len(places)} points: give one point per vector")
     if len(data) <= 2 * neighbours:
@@ -310,7 +307,7 @@ def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbours: in
         seed: of the order in which samples at the same distance are taken, which is not that of the data set.
 
     Returns:
-        The share classified correctly; None without labels, with a single class, or with at most ``neighbours`` samples.
+        The share classified correctly; None without labels, with one class, or with at most ``neighbours`` samples.
 
     Raises:
         ValueError: the vectors contain NaN or infinity, or there are not as many labels as vectors.
@@ -333,9 +330,8 @@ def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbours: in
 
 
 def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
-    matrix = np.asarray(values)
-    if matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float32)
+    with np.errstate(over="ignore"):
+        matrix = np.asarray(values, dtype=np.float32)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(
             f"{name} has shape {list(matrix.shape)}: give [N, D] with N and D at least 1 (flatten maps first)"

@@ -108,9 +108,12 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
         return
     attributes = module.__dict__
     for value in attributes.values():
-        if isinstance(value, Tensor):
+        if type(value) in _CONTAINERS:
+            if value:
+                yield _container_state(value)
+        elif isinstance(value, Tensor):
             yield _tensor_state(value)
-        elif isinstance(value, torch.Generator):
+        elif type(value) is torch.Generator:  # isinstance takes 15 microseconds with torch's metaclass
             yield _later(value.set_state, value.get_state())
         elif isinstance(value, random.Random):
             yield _later(value.setstate, value.getstate())
@@ -119,9 +122,8 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
         elif isinstance(value, np.random.Generator):
             bits = value.bit_generator
             yield _later(lambda state, bits=bits: setattr(bits, "state", state), bits.state)  # type: ignore[misc]
-        elif type(value) in _CONTAINERS:
-            yield _container_state(value)
     yield from (_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None)
+    yield _emptied([value for value in attributes.values() if type(value) in _CONTAINERS and not value])
     yield _attributes_state(attributes)
 
 
@@ -134,6 +136,16 @@ def _attributes_state(attributes: dict[str, Any]) -> Restore:
         for name, value in before.items():
             if attributes.get(name, attributes) is not value:
                 attributes[name] = value
+
+    return restore
+
+
+def _emptied(containers: list[Any]) -> Restore:
+    """Restores what was empty: of a module's dozen hook dictionaries, nearly all."""
+
+    def restore() -> None:
+        for container in containers:
+            container.clear()
 
     return restore
 
