@@ -186,7 +186,7 @@ def _shrunk(scores: Floats, dimensions: int, seed: int) -> Floats:
 def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
     r"""The points turned, mirrored and shifted, never scaled, onto the reference (Schönemann, 1966).
 
-    .. math:: \min_{Q^\top Q = 1,\, t} \sum_i \|Q^\top y_i + t - r_i\|^2: \qquad Q = U V^\top, \quad Y^\top R = U S V^\top
+    .. math:: \min_{Q^\top Q = 1,\, t} \sum_i \|Q^\top y_i + t - r_i\|^2: \qquad Q = U V^\top,\ Y^\top R = U S V^\top
 
     Args:
         points: ``[N, d]``.
