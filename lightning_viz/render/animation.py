@@ -7,13 +7,15 @@ import numpy as np
 from PIL import Image
 
 from .picture import Picture
+from .text import DARK, GREY, RED
 
 MOST_FRAMES = 60
 MOST_BYTES = 2_000_000
 FRAME_MILLISECONDS = 125
 LAST_MILLISECONDS = 2000
-SMALLEST = 0.6  # of the pages' size, before frames are dropped instead
+SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
 FEWEST = 12
+EXACT = ((255, 255, 255), DARK, GREY, RED)  # ground and text keep their colours
 
 
 def thin(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
@@ -100,4 +102,8 @@ def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
     strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
     for place, index in enumerate(chosen):
         strip.paste(frames[index], (0, place * frames[0].height))
-    return strip.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
+    exact = [value for colour in EXACT for value in colour]
+    chosen_colours = strip.quantize(colors=256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette((exact + chosen_colours)[: 3 * 256])
+    return palette

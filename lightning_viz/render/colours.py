@@ -19,12 +19,19 @@ _DIVERGING = ((5, 48, 97), (33, 102, 172), (90, 160, 205), (NEUTRAL,) * 3, (226,
 
 @lru_cache(maxsize=8)
 def table(name: str) -> Colours:
-    """256 colours ``[256, 3]``: "diverging" (blue, light grey, red) or any of matplotlib's maps, such as "magma"."""
+    """256 colours ``[256, 3]``.
+
+    Args:
+        name: "diverging" (blue, light grey, red), "heat" (inferno without the ends that pass for black and white, so
+            that it stands out from a grey photograph), or any of matplotlib's maps, such as "magma".
+    """
     if name == "diverging":
         places = np.linspace(0, 255, len(_DIVERGING))
         anchors = np.array(_DIVERGING, dtype=float)
         channels = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
         colours = np.stack(channels, axis=1).round()
+    elif name == "heat":
+        colours = matplotlib.colormaps["inferno"](np.linspace(0.2, 0.92, 256), bytes=True)[:, :3]
     else:
         colours = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
     frozen: Colours = np.array(colours, dtype=np.uint8)

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial import ConvexHull, QhullError
 
-from .figure import POINT, Extent, bare, canvas, class_count, dots, frame_size, key_entries, names_at_medians
+from .figure import Extent, bare, canvas, class_count, dots, frame_size, key_entries, names_at_medians
 from .legends import class_key
 from .picture import INNER_WIDTH, Caption, Picture, beside, page, png, stack
 from .text import LINE, draw_lines, step_text, wrap
@@ -56,7 +55,7 @@ def scatter(
         knn_accuracy: of the labels among nearest neighbours, 0 to 1, or None.
         trustworthiness: of the embedding, 0 to 1, or None.
         details: further words for the caption's second line.
-        clusters: a cluster's index for each sample ``[N]``, outlined; or None.
+        clusters: a cluster's index for each sample ``[N]``, coloured by its commonest class; or None.
         notes: further warnings for the caption.
     """
     usable = np.isfinite(points).all(axis=1)
@@ -78,7 +77,7 @@ def scatter(
         f"{dimension:,} dimensions",
         "" if knn_accuracy is None else f"k-NN accuracy {_percent(knn_accuracy)}",
         "" if trustworthiness is None else f"trustworthiness {trustworthiness:.2f}",
-        _purity(labels, clusters),
+        *_purity(labels, clusters),
         *details,
     )
     warnings = (
@@ -87,7 +86,8 @@ def scatter(
         *notes,
     )
     reading = _reading(method, labels is not None, clusters is not None)
-    return page(tag, Caption(f"{method} of {layer}{_by_class(labels)}", lines, reading, warnings), body)
+    title = f"{method} of {layer}{'' if labels is None else ', coloured by class'}"
+    return page(tag, Caption(title, lines, reading, warnings), body)
 
 
 def compare(
@@ -113,7 +113,7 @@ def compare(
         class_names: by class index; the indices if omitted.
         details: further words for the caption's second line.
         dimension: of the layer.
-        clusters: by panel name, a cluster's index for each sample ``[N]``, outlined.
+        clusters: by panel name, a cluster's index for each sample ``[N]``.
     """
     if not panels:
         raise ValueError("panels are empty; give at least one (name, points)")
@@ -139,7 +139,11 @@ def compare(
     count = len(panels[0][1])
     lines = (step_text(step), f"{count:,} samples", f"{dimension:,} dimensions", *details)
     reading = "The same samples laid out by each method; near in a panel should mean alike to the layer." + (
-        " Colours are classes, outlines clusters." if clusters else " Colours are classes." if classes else ""
+        " Colours are classes; with clusters, each cluster's commonest class, and crosses are samples of another."
+        if clusters
+        else " Colours are classes."
+        if classes
+        else ""
     )
     return page(tag, Caption(f"{layer}: one layer, {len(panels)} ways to see it", lines, reading), body)
 
@@ -174,16 +178,14 @@ def _panel(
     classes: int,
     clusters: NDArray[Any] | None,
 ) -> None:
-    dots(axes, points[usable], None if labels is None else np.asarray(labels)[usable], classes=classes)
+    """Points in their classes' colours or, with clusters, in those of their cluster's commonest class."""
     if clusters is None:
+        dots(axes, points[usable], None if labels is None else np.asarray(labels)[usable], classes=classes)
         return
-    for cluster in np.unique(clusters[usable]):
-        members = points[usable & (clusters == cluster)]
-        try:
-            ring = members[ConvexHull(members).vertices]
-        except (QhullError, ValueError):  # fewer than three points, or all on a line
-            continue
-        axes.fill(ring[:, 0], ring[:, 1], facecolor="none", edgecolor="0.1", linewidth=1.6 * POINT, zorder=4)
+    commonest = clusters if labels is None else _commonest(labels, clusters)
+    strangers = np.zeros(len(points), dtype=bool) if labels is None else commonest != labels
+    dots(axes, points[usable & ~strangers], commonest[usable & ~strangers], classes=classes)
+    dots(axes, points[usable & strangers], commonest[usable & strangers], classes=classes, size=9, alpha=1, marker="x")
 
 
 def _square(points: NDArray[Any]) -> Extent:
@@ -196,23 +198,36 @@ def _square(points: NDArray[Any]) -> Extent:
     return (x - half, x + half, y - half, y + half)
 
 
-def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> str:
+def _commonest(labels: NDArray[Any], clusters: NDArray[Any]) -> NDArray[Any]:
+    """For each sample the commonest class of its cluster ``[N]``."""
+    result = np.empty(len(labels), dtype=int)
+    for cluster in np.unique(clusters):
+        classes, counts = np.unique(np.asarray(labels)[clusters == cluster], return_counts=True)
+        result[clusters == cluster] = classes[counts.argmax()]
+    return result
+
+
+def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple[str, ...]:
     """How well clusters agree with classes: the share of samples that are of their cluster's commonest class."""
-    if labels is None or clusters is None or not len(labels):
-        return ""
-    own = [np.unique(np.asarray(labels)[clusters == cluster], return_counts=True)[1].max() for cluster in set(clusters)]
-    return f"{len(own)} clusters, purity {_percent(sum(own) / len(labels))}"
+    if clusters is None:
+        return ()
+    several = len(np.unique(clusters))
+    count = f"{several} cluster{'s' if several != 1 else ''}"
+    if labels is None or not len(labels):
+        return (count,)
+    return (
+        f"{count}, each coloured by its commonest class",
+        f"crosses: other classes, {_percent(float((_commonest(labels, clusters) != labels).mean()))}",
+    )
 
 
 def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-def _by_class(labels: NDArray[Any] | None) -> str:
-    return "" if labels is None else ", coloured by class"
-
-
 def _reading(method: str, coloured: bool, clustered: bool) -> str:
     near = "near each other if the layer sees them alike" if method == "t-SNE" else "seen along its two main directions"
     colour = "; colours are the true classes, which a good layer keeps apart" if coloured else ""
-    return f"Each point is one sample, {near}{colour}{'; outlines are clusters' if clustered else ''}."
+    if clustered:
+        colour = "; colours are each cluster's commonest class, crosses are samples of another class"
+    return f"Each point is one sample, {near}{colour}."

@@ -90,6 +90,7 @@ def dots(
     size: float = DOT,
     alpha: float = 0.6,
     edge: str = "none",
+    marker: str = "o",
 ) -> None:
     """Points ``[N, 2]`` in class colours, ``size`` pixels across."""
     colours = colours_of(labels, len(points), classes) / 255
@@ -99,8 +100,9 @@ def dots(
         s=(size * POINT) ** 2,
         c=colours,
         alpha=alpha,
-        linewidths=0.5 if edge != "none" else 0,
-        edgecolors=edge,
+        marker=marker,
+        linewidths=2 * POINT if marker == "x" else 0.5 if edge != "none" else 0,
+        edgecolors=None if marker == "x" else edge,
         zorder=3,
     )
 
@@ -146,4 +148,5 @@ def key_entries(
     count = class_count(labels, names)
     if not count or count > most:
         return [], np.zeros((0, 3), dtype=np.uint8)
-    return [name_of(label, names) for label in range(count)], class_colours(count)
+    named = [name_of(label, names) if names else f"class {label}" for label in range(count)]
+    return named, class_colours(count)

@@ -19,6 +19,7 @@ MOST_FILTERS = 64
 MOST_CHANNELS = 15
 MOST_ROWS = 20
 CELL_GAP = 2  # between the input channels of one filter
+GROUP_GAP = 16  # between filters of several input channels
 LARGEST_CELL = 150
 
 
@@ -51,12 +52,17 @@ class Layout:
     left: int = 0
     top: int = 0
 
+    @property
+    def gap(self) -> int:
+        """Pixels between filters side by side."""
+        return GUTTER if self.channels == 1 else GROUP_GAP
+
     def box(self, filter_index: int, channel: int = 0) -> Box:
         """Left, top, right and bottom of a cell in the body."""
         row, column = divmod(filter_index, self.groups)
         group_width = self.channels * (self.width + CELL_GAP) - CELL_GAP
-        left = self.left + column * (group_width + GUTTER) + channel * (self.width + CELL_GAP)
-        top = self.top + row * (self.height + (GUTTER if self.channels == 1 else CELL_GAP + 2))
+        left = self.left + column * (group_width + self.gap) + channel * (self.width + CELL_GAP)
+        top = self.top + row * (self.height + GUTTER)
         return left, top, left + self.width, top + self.height
 
     def blank(self) -> Image.Image:
@@ -69,14 +75,15 @@ def layout(count: int, channels: int, height: int, width: int) -> Layout:
     """Cells as large as all of ``count`` filters allow; fewer filters where they would be too small to see."""
     best: Layout | None = None
     for groups in range(1, min(COLUMNS, count) + 1):
-        group_width = (INNER_WIDTH - GUTTER * (groups - 1)) // groups
+        gap = Layout(count, groups, channels, 1, 1).gap
+        group_width = (INNER_WIDTH - gap * (groups - 1)) // groups
         room = (group_width - CELL_GAP * (channels - 1)) // channels
         size = _cell_size(height, width, min(room, LARGEST_CELL))
         trial = Layout(count, groups, channels, *size)
         pitch = trial.box(groups)[1]
         rows = max(1, min(-(-count // groups), BODY_HEIGHT // pitch))
         trial = Layout(min(count, rows * groups), groups, channels, *size)
-        if best is None or (trial.shown, trial.width * (trial.width > 12)) > (best.shown, best.width):
+        if best is None or (trial.shown, trial.width) >= (best.shown, best.width):
             best = trial
     assert best is not None
     return best
@@ -170,7 +177,7 @@ def filter_table(tag: str, weights: NDArray[Any], *, layer: str, step: int, limi
     shown = weights[:MOST_ROWS, :MOST_CHANNELS]
     rows, columns, height, width = shown.shape
     left, top = 58, 2 * LINE
-    room = min((INNER_WIDTH - left) // columns - CELL_GAP, (BODY_HEIGHT - top - 40) // rows - CELL_GAP - 2, 96)
+    room = min((INNER_WIDTH - left) // columns - CELL_GAP, (BODY_HEIGHT - top - 40) // rows - GUTTER, 96)
     grid = Layout(rows, 1, columns, *_cell_size(height, width, room), left, top)
     limits = _limits(weights, rows, limit, per_filter=False)
     body = _draw(grid, shown, limits, rgb=False)
@@ -228,7 +235,7 @@ def _label_axes(body: Image.Image, grid: Layout) -> None:
     for channel in range(0, grid.channels, every):
         left, _, right, _ = grid.box(0, channel)
         draw.text(((left + right) // 2, LINE), str(channel), fill=GREY, font=font(), anchor="ma")
-    every = max(1, -(-22 // (grid.height + CELL_GAP)))
+    every = max(1, -(-22 // (grid.height + GUTTER)))
     for row in range(0, grid.shown, every):
         _, top, _, bottom = grid.box(row)
         draw.text((grid.left - 8, (top + bottom) // 2), str(row), fill=GREY, font=font(), anchor="rm")

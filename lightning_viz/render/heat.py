@@ -55,7 +55,7 @@ def heat_overlays(
         for image, each, words in zip(images, shown, flaws, strict=False)
     ]
     body = _pairs(images, seconds, size, columns, verdicts)
-    bar = colour_bar("magma", "0", "maximum", label="of each map")
+    bar = colour_bar("heat", "0", "maximum", label="of each map")
     details = (
         step_text(step),
         _some(len(shown), len(images)),
@@ -126,8 +126,8 @@ def overlay(image: Colours, heat: NDArray[Any], size: tuple[int, int]) -> Image.
     """
     grey = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
     warmth = np.clip(stretch(heat, size), 0, 1)
-    opacity = (0.85 * np.sqrt(warmth))[..., None] * (warmth > 0.02)[..., None]
-    colours = table("magma")[np.rint(warmth * 255).astype(np.uint8)]
+    opacity = 0.9 * np.minimum(1, 1.5 * warmth)[..., None]
+    colours = table("heat")[np.rint(warmth * 255).astype(np.uint8)]
     return Image.fromarray(np.rint(grey * (1 - opacity) + colours * opacity).astype(np.uint8))
 
 
@@ -148,8 +148,7 @@ def _pair_size(images: NDArray[Any], count: int, verdicts: Sequence[Verdict]) ->
     sizes = {}
     for columns in range(1, min(PAIRS, max(count, 1)) + 1):
         rows = max(1, -(-count // columns))
-        width, height = fit(2 * columns, rows, aspect, under=under, gap=APART)
-        sizes[columns] = (width, min(height, BODY_HEIGHT))
+        sizes[columns] = fit(2 * columns, rows, aspect, under=under, gap=APART, room=BODY_HEIGHT - LINE)
     columns = max(sizes, key=lambda each: (sizes[each][0], each))
     return sizes[columns], columns
 

@@ -138,11 +138,11 @@ def zero_sets(
         for unit in values[crossing]:
             axes.contour(x, y, unit, levels=[0], colors=[(0.1, 0.1, 0.1, 0.6)], linewidths=LINE_WIDTH * POINT, zorder=4)
 
-    count = len(values)
+    count, one_sign = len(values), int((finite & ~crossing).sum())
     details = (
         step_text(step),
         f"{count} units",
-        f"{count - int(crossing.sum())} of one sign in all of the view" if not crossing.all() else "",
+        f"{one_sign} of one sign in all of the view" if one_sign else "",
     )
     reading = (
         "Each dark line is where one unit's pre-activation is zero; the pale ground is the class the network predicts "

@@ -10,8 +10,8 @@ from PIL import Image
 from .colours import apply
 from .heat import heat_overlays, saliency_maps
 from .legends import colour_bar
-from .picture import INNER_WIDTH, Caption, Picture, beside, page, stack
-from .text import GREY, LINE, draw_lines, number, step_text
+from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
+from .text import GREY, LINE, draw_lines, number, step_text, text_width
 from .tiles import (
     COLUMNS,
     GUTTER,
@@ -29,6 +29,8 @@ from .tiles import (
 __all__ = ["activation_maps", "heat_overlays", "saliency_maps"]
 
 MOST_SAMPLES = 8
+FEWEST_SAMPLES = 4
+SMALLEST_TILE = 72  # pixels wide
 CELLS = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
 
 
@@ -62,11 +64,12 @@ def activation_maps(
     check_images(images)
     if maps.ndim != 4 or maps.shape[:2] != (len(images), len(channels)):
         raise ValueError(f"maps are [{len(images)} samples, {len(channels)} channels, h, w], got {maps.shape}")
-    shown = maps[:MOST_SAMPLES, : COLUMNS - 1]
+    aspect = images.shape[1] / images.shape[2]
+    count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
+    shown = maps[:count, : COLUMNS - 1]
     scale = _Scale(shown, limits)
     flaws = [[flaw(each) for each in row] for row in shown]
-    size = fit(shown.shape[1] + 1, len(shown) + 1, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
-    rows = [_heading([f"ch {channel}" for channel in channels[: shown.shape[1]]], size[0])]
+    rows = [_heading(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
         tiles = [enlarge(images[index], size)]
         for each, words in zip(row, flaws[index], strict=True):
@@ -95,6 +98,7 @@ class _Scale:
 
     def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None) -> None:
         self.finite = maps[np.isfinite(maps)]
+        self.peaks = [float(np.abs(each).max()) for row in maps for each in row if not flaw(each)]
         low = float(self.finite.min(initial=0)) if limits is None else limits[0]
         high = float(self.finite.max(initial=0)) if limits is None else limits[1]
         self.signed = low < 0 < high
@@ -122,8 +126,8 @@ class _Scale:
 
     def words(self, note: str) -> str:
         if self.limits is None:
-            peaks = f"largest {number(float(np.abs(self.finite).max()))}" if self.finite.size else ""
-            return f"each map on its own scale ({peaks})" if peaks else "each map on its own scale"
+            how = "divided by its largest absolute value" if self.signed else "divided by its maximum"
+            return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
         beyond = (
             float(((self.finite < self.ends[0]) | (self.finite > self.ends[1])).mean()) if self.finite.size else 0.0
         )
@@ -137,6 +141,18 @@ def _stretched(values: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float3
     return stretch(values, size, smooth=max(values.shape) > CELLS)
 
 
-def _heading(names: Sequence[str], width: int) -> Image.Image:
-    cells = [draw_lines([name], width, colour=GREY, centred=True) for name in ("input", *names)]
-    return beside(cells, gap=GUTTER)
+def _heading(channels: Sequence[int], width: int) -> Image.Image:
+    """Over each column "input" or the channel's number, with "ch" before it where there is room."""
+    short = any(text_width(f"ch {channel}") > width for channel in channels)
+    names = ["input", *(str(channel) if short else f"ch {channel}" for channel in channels)]
+    return beside([draw_lines([name], width, colour=GREY, centred=True) for name in names], gap=GUTTER)
+
+
+def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, tuple[int, int]]:
+    """How many samples to show, and the tiles' width and height: fewer samples before tiles too small to see."""
+    most = max(1, min(samples, MOST_SAMPLES))
+    for count in range(most, 0, -1):
+        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 3 * LINE)
+        if size[0] >= SMALLEST_TILE or count <= FEWEST_SAMPLES:
+            break
+    return count, size

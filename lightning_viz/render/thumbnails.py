@@ -15,8 +15,9 @@ from .text import step_text
 from .tiles import check_images, enlarge
 
 HEIGHT = 690
-THUMBNAIL = 36  # pixels, frame included
+THUMBNAIL = 30  # pixels, frame included
 FRAME = 3
+COVERED = 0.8  # neighbours may overlap by the rest
 MOST_CELLS = 20  # a side: 400 samples of 34 px
 
 
@@ -55,7 +56,7 @@ def thumbnails(
     for left, top, tile in zip(across, down, tiles, strict=True):
         if not (0 <= left <= width - THUMBNAIL and 0 <= top <= height - THUMBNAIL):
             continue  # out of view, or not finite
-        if any(abs(left - x) < THUMBNAIL and abs(top - y) < THUMBNAIL for x, y in taken):
+        if any(max(abs(left - x), abs(top - y)) < THUMBNAIL * COVERED for x, y in taken):
             continue
         taken.append((left, top))
         body.paste(tile, (round(left + (THUMBNAIL - tile.width) / 2), round(top + (THUMBNAIL - tile.height) / 2)))

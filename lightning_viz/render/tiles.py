@@ -67,7 +67,7 @@ class Verdict:
     def lines(self, width: int) -> list[str]:
         """``truth → prediction 87 %`` on one line where it fits into ``width`` pixels, on two where not."""
         cross = CROSS if self.mistaken else ""
-        percent = "" if self.confidence is None else f" {confidence_text(self.confidence)}"
+        percent = "" if self.confidence is None else f"  {confidence_text(self.confidence)}"
         if self.prediction is None:
             return [shorten(self.truth, width)] if self.truth is not None else []
         if self.truth is None:
@@ -93,8 +93,10 @@ def draw_verdicts(verdicts: list[Verdict], width: int) -> list[Image.Image]:
     ]
 
 
-def fit(columns: int, rows: int, aspect: float, *, under: int = 0, gap: int = GUTTER) -> tuple[int, int]:
-    """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or height.
+def fit(
+    columns: int, rows: int, aspect: float, *, under: int = 0, gap: int = GUTTER, room: int = BODY_HEIGHT
+) -> tuple[int, int]:
+    """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or the room's height.
 
     Args:
         columns: side by side.
@@ -102,10 +104,11 @@ def fit(columns: int, rows: int, aspect: float, *, under: int = 0, gap: int = GU
         aspect: height over width; kept, unless beyond 1:4.
         under: pixels of text below each row.
         gap: pixels between neighbours.
+        room: pixels of height for all rows.
     """
     aspect = min(max(aspect, 0.25), 4.0)
     width = (INNER_WIDTH - gap * (columns - 1)) // columns
-    height = BODY_HEIGHT // rows - under - gap
+    height = room // rows - under - gap
     width = max(8, min(width, int(height / aspect)))
     return width, max(8, round(width * aspect))
 
