@@ -47,7 +47,7 @@ _OPAQUE = ("DifferentiableGraphBackward", "CompiledFunctionBackward", "Checkpoin
 
 
 def relu_rule(rule: Rule) -> "ReLURule":
-    r"""Let every ReLU pass back what `rule` says, within a ``with`` block that holds the forward and the backward.
+    r"""Let every ReLU called within the ``with`` block pass back what `rule` says, be the backward within or after it.
 
     With :math:`s` what goes into the ReLU and :math:`g` the gradient from above, it passes back
 
@@ -57,7 +57,7 @@ def relu_rule(rule: Rule) -> "ReLURule":
         \text{guided:}\ 1[s > 0]\, 1[g > 0]\, g
 
     (Zeiler & Fergus, 2014, "Visualizing and Understanding Convolutional Networks"; Springenberg et al., 2015,
-    "Striving for Simplicity: The All Convolutional Net"). ReLU6 is on where :math:`0 < s < 6`.
+    "Striving for Simplicity: The All Convolutional Net"). A ReLU6 reads :math:`0 < s < 6` for :math:`s > 0`.
 
     A ReLU is a call that computes :math:`\max(s, 0)` or :math:`\min(\max(s, 0), 6)` of a floating-point tensor by
     ``relu``, ``relu6``, ``hardtanh``, ``threshold``, ``clamp``, ``clip`` or ``clamp_min``, with its bounds given as
@@ -69,7 +69,8 @@ def relu_rule(rule: Rule) -> "ReLURule":
     modules under ``torch.compiler.set_stance("force_eager")``.
 
     Args:
-        rule: "backprop" leaves autograd alone and only counts; "deconvolution" and "guided" replace the gradient.
+        rule: "backprop" only counts and leaves the gradient to autograd (of which a clamp passes it at s = 0 too);
+            "deconvolution" and "guided" replace it.
 
     Returns:
         The context manager; entered, it yields itself, which counts the calls.
@@ -118,10 +119,11 @@ class ReLURule(TorchFunctionMode):
 
         TorchScript, compiled graphs, other threads (``DataParallel``), reentrant checkpoints and ``nn.RNN`` run past
         the rule; what they leave in autograd's graph gives them away. A plain ``threshold(x, 0, value)`` looks like a
-        ReLU there and is reported; an escaped call in place on a view is hidden (``CopySlices``) and is not.
+        ReLU there and is reported. Not seen, so not reported: a ReLU inside a custom operator or cuDNN's ``nn.RNN``, and
+        an escaped call in place on a view (``CopySlices``).
 
         Args:
-            output: any result of the forward, before or after its backward.
+            output: any result of the forward that has a graph, before or after its backward.
             model: where to look for the traced and scripted modules to name.
 
         Returns:

@@ -3,6 +3,7 @@
 import threading
 from contextlib import contextmanager
 
+import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
@@ -295,6 +296,28 @@ def test_torchvision_nets_follow_every_rule(name, calls):
         assert_close(ours, reference_gradient(model, x, rule), 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
+@pytest.mark.parametrize("rule, method", [("deconvolution", "Deconvolution"), ("guided", "GuidedBackprop")])
+def test_captum_agrees_where_it_is_right(rule, method, x):
+    """Where every ReLU is a module of its own."""
+    conv = [nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1) for i in range(3)]
+    model = nn.Sequential(
+        conv[0], nn.ReLU(), nn.MaxPool2d(2), conv[1], nn.BatchNorm2d(8), nn.ReLU(), conv[2], nn.ReLU(), nn.Flatten()
+    )
+    model = nn.Sequential(model, nn.Linear(8 * 16, 3)).double().eval()
+    ours, met = ruled_gradient(model, x, rule)
+    assert met == 3
+    assert_close(ours, getattr(captum.attr, method)(model).attribute(x.requires_grad_(), target=0).detach(), 1e-10)
+
+
+@pytest.mark.parametrize("form", ["nn.ReLU", "relu_", "clamp(min)", "F.threshold", "nn.ReLU6", "clamp(0, 6)"])
+def test_at_its_corners_a_relu_is_off(form):
+    s = torch.tensor([[-1.0], [0.0], [1e-30], [3.0], [6.0], [7.0]])
+    on = (s > 0) & (s < (6 if "6" in form else INFINITY))
+    assert torch.equal(ruled_gradient(lambda s: FORMS[form](s * 1), s, "guided")[0], on.float())
+    assert torch.equal(ruled_gradient(lambda s: FORMS[form](s * 1), s, "deconvolution")[0], torch.ones(6, 1))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_backprop_is_autograd_exactly(form, x):
     model = Net(FORMS[form]).double()
@@ -426,6 +449,14 @@ def test_threshold_to_another_value_is_no_relu(x):
     assert torch.equal(ours, gradient(model, x))
 
 
+def test_a_call_that_writes_elsewhere_is_left_alone():
+    s, out = torch.randn(5), torch.empty(5)
+    with relu_rule("guided") as relus:
+        assert torch.clamp(s, min=0, out=out) is out
+    assert relus.met == 0
+    assert torch.equal(out, s.relu())
+
+
 # --- What escapes is told.
 
 
@@ -536,5 +567,5 @@ def test_after_an_exception_all_is_plain(x):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="'guidd'.*'backprop', 'deconvolution', 'guided'"):
+    with pytest.raises(ValueError, match=r"'guidd'.*'backprop', 'deconvolution', 'guided'"):
         relu_rule("guidd")
