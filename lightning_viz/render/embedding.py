@@ -65,7 +65,8 @@ def scatter(
         axes = sheet.axes(1, 1, width - 2, height - 2)
         _panel(axes, points, usable, labels, classes, clusters)
         if labels is not None:
-            names_at_medians(axes, points[usable], np.asarray(labels)[usable], class_names)
+            colours = np.asarray(labels) if clusters is None else _commonest(labels, clusters)
+            names_at_medians(axes, points[usable], colours[usable], class_names)
         bare(axes, extent)
         body = sheet.image()
     x0, x1, y0, y1 = extent
@@ -86,7 +87,10 @@ def scatter(
         *notes,
     )
     reading = _reading(method, labels is not None, clusters is not None)
-    title = f"{method} of {layer}{'' if labels is None else ', coloured by class'}"
+    clustered = f"clusters ({method})" if method != "k-means" else "k-means clusters"
+    title = f"{method if clusters is None else clustered} of {layer}"
+    if labels is not None:
+        title += ", coloured by class" if clusters is None else ", coloured by their commonest class"
     return page(tag, Caption(title, lines, reading, warnings), body)
 
 
@@ -185,7 +189,9 @@ def _panel(
     commonest = clusters if labels is None else _commonest(labels, clusters)
     strangers = np.zeros(len(points), dtype=bool) if labels is None else commonest != labels
     dots(axes, points[usable & ~strangers], commonest[usable & ~strangers], classes=classes)
-    dots(axes, points[usable & strangers], commonest[usable & strangers], classes=classes, size=9, alpha=1, marker="x")
+    dots(
+        axes, points[usable & strangers], commonest[usable & strangers], classes=classes, size=7, alpha=0.8, marker="x"
+    )
 
 
 def _square(points: NDArray[Any]) -> Extent:
@@ -216,8 +222,8 @@ def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple
     if labels is None or not len(labels):
         return (count,)
     return (
-        f"{count}, each coloured by its commonest class",
-        f"crosses: other classes, {_percent(float((_commonest(labels, clusters) != labels).mean()))}",
+        count,
+        f"crosses: samples of other classes, {_percent(float((_commonest(labels, clusters) != labels).mean()))}",
     )
 
 

@@ -126,7 +126,7 @@ def overlay(image: Colours, heat: NDArray[Any], size: tuple[int, int]) -> Image.
     """
     grey = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
     warmth = np.clip(stretch(heat, size), 0, 1)
-    opacity = 0.9 * np.minimum(1, 1.5 * warmth)[..., None]
+    opacity = 0.78 * np.minimum(1, 1.6 * warmth)[..., None]
     colours = table("heat")[np.rint(warmth * 255).astype(np.uint8)]
     return Image.fromarray(np.rint(grey * (1 - opacity) + colours * opacity).astype(np.uint8))
 

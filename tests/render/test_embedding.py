@@ -47,7 +47,7 @@ def test_points_that_cannot_be_seen_are_counted():
 
 
 def test_points_stand_where_they_are_and_the_view_is_fixed():
-    one = drawn(np.array([[-1.9, 4.9]]), labels=None)
+    one = drawn(np.array([[-1.9, 4.9]]), labels=np.array([0]), class_names=("",))
     page = decoded(one.image)[one.origin[1] : -14, one.origin[0] : -14]
     rows, columns = np.nonzero((page < 170).any(axis=-1))
     assert rows.mean() < 0.05 * page.shape[0] and columns.mean() < 0.05 * page.shape[1]
@@ -55,10 +55,10 @@ def test_points_stand_where_they_are_and_the_view_is_fixed():
 
 
 def test_clusters_are_measured_against_classes():
-    assert "crosses: other classes, 0 %" in drawn(method="k-means", clusters=(LABELS + 1) % 3).description
+    assert "crosses: samples of other classes, 0 %" in drawn(method="k-means", clusters=(LABELS + 1) % 3).description
     mixed = np.zeros(120, dtype=int)
     text = drawn(method="k-means", clusters=mixed).description
-    assert "1 cluster," in text and "crosses: other classes, 67 %" in text
+    assert "1 cluster " in text and "crosses: samples of other classes, 67 %" in text
     assert drawn(method="k-means", labels=None, clusters=mixed).width == 700
 
 
