@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
 
-from .figure import Extent, bare, canvas, class_count, dots, frame_size, key_entries, names_at_medians
+from .figure import MOST_NAMES, Extent, bare, canvas, class_count, dots, frame_size, key_entries, names_at_medians
 from .legends import class_key
 from .picture import INNER_WIDTH, Caption, Picture, beside, page, png, stack
 from .text import LINE, draw_lines, step_text, wrap
@@ -79,6 +79,7 @@ def scatter(
         "" if knn_accuracy is None else f"k-NN accuracy {_percent(knn_accuracy)}",
         "" if trustworthiness is None else f"trustworthiness {trustworthiness:.2f}",
         *_purity(labels, clusters),
+        f"{classes} classes: no names, colours repeat" if classes > MOST_NAMES else "",
         *details,
     )
     warnings = (
@@ -90,7 +91,7 @@ def scatter(
     clustered = f"clusters ({method})" if method != "k-means" else "k-means clusters"
     title = f"{method if clusters is None else clustered} of {layer}"
     if labels is not None:
-        title += ", coloured by class" if clusters is None else ", coloured by their commonest class"
+        title += ", coloured by class" if clusters is None else ", by commonest class"
     return page(tag, Caption(title, lines, reading, warnings), body)
 
 
