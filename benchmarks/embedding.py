@@ -1,7 +1,8 @@
 """Warm starts against cold ones: how far points move, how long it takes, how far the picture can be believed.
 
 A small LeNet learns scikit-learn's digits (32 x 32); its last hidden layer's activations of 797 held-out samples are
-drawn at logarithmic steps and at epochs. Cold and warm starts alternate in one process on one thread; times are CPU seconds.
+drawn at logarithmic steps and at epochs. Cold and warm starts alternate in one process on one thread; times
+are CPU seconds.
 
     OMP_NUM_THREADS=1 python benchmarks/embedding.py [--nets 3] [--layer -2]
 """
