@@ -119,8 +119,8 @@ class ReLURule(TorchFunctionMode):
 
         TorchScript, compiled graphs, other threads (``DataParallel``), reentrant checkpoints and ``nn.RNN`` run past
         the rule; what they leave in autograd's graph gives them away. A plain ``threshold(x, 0, value)`` looks like a
-        ReLU there and is reported. Not seen, so not reported: a ReLU inside a custom operator or cuDNN's ``nn.RNN``, and
-        an escaped call in place on a view (``CopySlices``).
+        ReLU there and is reported. Not seen, so not reported: a ReLU inside a custom operator or cuDNN's ``nn.RNN``,
+        and an escaped call in place on a view (``CopySlices``).
 
         Args:
             output: any result of the forward that has a graph, before or after its backward.

@@ -233,6 +233,15 @@ def seed():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Inputs are small: more threads than free cores only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # --- The rules are right.
 
 
