@@ -119,7 +119,7 @@ def tsne(
         engine: ``"opentsne"`` (Policar et al., 2024), ``"sklearn"``, or ``"auto"``: openTSNE where it is installed.
 
     Returns:
-        The embedding. Fewer than 4 samples: PCA. All samples the same: all on one point.
+        The embedding. Fewer than 4 samples: PCA. All samples the same (to 1e-6): all on one point.
 
     Raises:
         ValueError: the vectors contain NaN or infinity, ``previous`` has another shape, or an option is out of range.
@@ -130,7 +130,7 @@ def tsne(
     data = _matrix(vectors, "vectors")
     count = len(data)
     start = None if previous is None else _like(previous, (count, dimensions))
-    if (data == data[0]).all():
+    if (np.ptp(data, axis=0) <= 1e-6 * np.abs(data).max(axis=0)).all():  # else t-SNE would draw rounding errors
         place = np.zeros(dimensions) if start is None else start.mean(axis=0)
         return Embedding(np.tile(place, (count, 1)).astype(np.float32), "constant")
     if count < 4:
