@@ -56,6 +56,8 @@ def test_points_stand_where_they_are_and_the_view_is_fixed():
 
 def test_clusters_are_measured_against_classes():
     assert "crosses: samples of other classes, 0 %" in drawn(method="k-means", clusters=(LABELS + 1) % 3).description
+    most = np.where(np.arange(120) < 30, LABELS, 2)
+    assert "other classes, 17 %" in drawn(method="k-means", labels=most, clusters=np.zeros(120, dtype=int)).description
     mixed = np.zeros(120, dtype=int)
     text = drawn(method="k-means", clusters=mixed).description
     assert "1 cluster " in text and "crosses: samples of other classes, 67 %" in text

@@ -1,5 +1,9 @@
-import numpy as np
+from io import BytesIO
 
+import numpy as np
+from PIL import Image
+
+from lightning_viz.render.colours import class_colours, pale
 from lightning_viz.render.hyperplanes import clip_lines, hyperplanes, zero_sets
 
 EXTENT = (-1.5, 2.5, -1.0, 1.5)
@@ -60,13 +64,21 @@ def test_the_network_without_units_in_view_or_with_nan_is_still_drawn():
     assert drawn(np.zeros((1, 2))).width == 700
 
 
-def test_less_important_units_are_fainter_and_regions_are_seen():
+def test_less_important_units_are_fainter():
     weights = np.array([[1.0, 1.0]])
     faint, strong = drawn(weights, importance=np.array([0.0])), drawn(weights)
     assert faint.image != strong.image
+
+
+def test_regions_stand_upright():
     regions = np.zeros((20, 20), dtype=int)
-    regions[10:] = 1
-    assert drawn(weights, regions=regions).image != drawn(weights, regions=regions[::-1]).image
+    regions[10:, :10] = 1  # the upper left: large y, small x
+    picture = drawn(np.zeros((1, 2)), samples=np.zeros((0, 2)), regions=regions)
+    page = np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+    ground, upper_left = (tuple(colour) for colour in pale(class_colours(2)))
+    top = picture.origin[1]
+    assert tuple(page[top + 60, 150]) == upper_left
+    assert tuple(page[top + 60, 600]) == tuple(page[top + 330, 150]) == tuple(page[top + 330, 600]) == ground
 
 
 def test_units_of_one_sign_are_counted_rather_than_drawn():

@@ -76,7 +76,8 @@ def test_saliency_reduces_channels_as_said():
     assert (decoded(saliency(gradient))[-300:-60] == decoded(saliency(single))[-300:-60]).all()
     largest = np.abs(gradient).max(axis=1, keepdims=True)
     assert (decoded(saliency(gradient, reduce="max"))[-300:-60] == decoded(saliency(largest))[-300:-60]).all()
-    assert "99th percentile" in saliency(gradient).description
+    assert "99th percentile (3)" in saliency(np.ones((2, 3, 5, 5))).description
+    assert "99th percentile (1)" in saliency(np.ones((2, 3, 5, 5)), reduce="max").description
 
 
 def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():

@@ -35,6 +35,8 @@ def test_long_captions_do_not_run_out_of_the_page():
     pixels = decoded(picture)
     assert (pixels[:, -8:] == 255).all()
     assert picture.origin[1] > 150
+    short, tall = (page("t", Caption(title), Image.new("RGB", (10, 10))) for title in ("conv1", long))
+    assert tall.origin[1] > short.origin[1] + 50
 
 
 @pytest.mark.parametrize("width", [30, 100, INNER_WIDTH])
