@@ -1,1 +1,23 @@
-"""See what a network learns, while it learns."""
+"""See what a network learns, while it learns: ``Trainer(callbacks=lightning_viz.default_views())``."""
+
+from lightning_viz._lazy import lazy
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "callbacks.activation_maps": ["ActivationMaps"],
+        "callbacks.default": ["default_views"],
+        "callbacks.first_layer_filters": ["FirstLayerFilters"],
+        "callbacks.grad_cam": ["GradCAM"],
+        "callbacks.hyperplanes": ["Hyperplanes"],
+        "callbacks.layer_embeddings": ["LayerEmbeddings"],
+        "callbacks.messages": ["ViewError", "ViewWarning"],
+        "callbacks.probe": ["Probe"],
+        "callbacks.saliency": ["Saliency"],
+        "callbacks.view": ["View"],
+        "hooks.layers": ["LayerNotFoundError"],
+        "hooks.observation": ["Observation"],
+        "hooks.observing": ["observe"],
+        "pixels": ["PixelSpace"],
+    },
+)

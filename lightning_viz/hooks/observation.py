@@ -23,6 +23,7 @@ class Observation:
         gradients: of the target with respect to those activations; None where the target does not depend on them.
         input_gradient: of the target with respect to `inputs`, in their form.
         reduced: what the reductions asked for made of the layers' outputs.
+        dimensions: how many values per sample a reduced layer put out.
         weights: copies of parameters, by name.
         unreached: layers asked for which the pass did not call.
         step: completed updates of the weights, where known.
@@ -36,6 +37,7 @@ class Observation:
     gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
     input_gradient: Any = None
     reduced: Mapping[str, Tensor] = field(default_factory=dict)
+    dimensions: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     step: int | None = None

@@ -83,6 +83,7 @@ def observe(
         gradients=call_names(by_layer),
         input_gradient=map_tensors(leaves, lambda x: found.get(id(x))) if input_gradient else None,
         reduced=call_names(record.reduced),
+        dimensions=call_names(record.dimensions),
         unreached=_unreached({**kept, **wanted, **reductions}, record),
     )
 

@@ -21,6 +21,7 @@ class Record:
     def __init__(self) -> None:
         self.calls: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.reduced: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self.dimensions: defaultdict[str, list[int]] = defaultdict(list)
         self.open = True
 
     def close(self) -> None:
@@ -91,5 +92,6 @@ def _reduce(record: Record, name: str, function: Reduce) -> Callable[[nn.Module,
         tensor = first_tensor(output)
         if record.open and tensor is not None:
             record.reduced[name].append(function(tensor.detach()))
+            record.dimensions[name].append(tensor[:1].numel())
 
     return hook

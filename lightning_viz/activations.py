@@ -1,0 +1,90 @@
+"""What the samples excite: which channels to show, and a layer's samples as vectors of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Union
+
+import torch
+from torch import Tensor
+
+Channels = Union[Literal["random", "first", "strongest"], Sequence[int]]
+
+PROJECTED_ABOVE = 4096
+"""Layers of more dimensions are projected before they are kept."""
+PROJECTED_TO = 1024
+"""... to so many: distances between samples keep to within about 4 % (one standard deviation, sqrt(2 / 1,024))."""
+
+
+def choose_channels(maps: Tensor, channels: Channels, count: int, *, seed: int = 0) -> list[int]:
+    """Which channels of a layer to show.
+
+    Args:
+        maps: of a first observation, ``[N, K, H, W]``.
+        channels: ``"random"`` (seeded), ``"first"``, ``"strongest"`` (by mean absolute value), or numbers.
+        count: how many at most.
+        seed: of the random choice.
+
+    Raises:
+        ValueError: a channel that the layer does not have.
+    """
+    available = maps.shape[1]
+    if channels == "first":
+        return list(range(min(count, available)))
+    if channels == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return sorted(torch.randperm(available, generator=generator)[:count].tolist())
+    if channels == "strongest":
+        strength = maps.float().abs().mean((0, 2, 3)).nan_to_num()
+        return strength.argsort(descending=True, stable=True)[:count].tolist()
+    chosen = [int(channel) for channel in channels]
+    wrong = [channel for channel in chosen if not 0 <= channel < available]
+    if wrong:
+        raise ValueError(f"channels {wrong} do not exist: the layer has {available}, numbered from 0")
+    return chosen[:count]
+
+
+def as_vectors(*, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A function that flattens a layer's batches ``[n, ...]`` to ``[n, d]`` float32 on the CPU, d at most 4,096.
+
+    Where there are more dimensions they are projected to 1,024 by a count sketch, a sparse random projection: each
+    dimension goes, with a random sign, to one component (Charikar et al., 2002; Weinberger et al., 2009). Inner
+    products are kept in expectation. A layer's batches must go to one function: its signs are made once.
+
+    Args:
+        seed: of the projection.
+    """
+    project: Callable[[Tensor], Tensor] | None = None
+
+    def reduce(output: Tensor) -> Tensor:
+        nonlocal project
+        flat = output.flatten(1).float()
+        if flat.shape[1] > PROJECTED_ABOVE:
+            project = project or count_sketch(flat.shape[1], PROJECTED_TO, seed=seed)
+            flat = project(flat)
+        return flat.cpu().clone() if flat.data_ptr() == output.data_ptr() else flat.cpu()
+
+    return reduce
+
+
+def count_sketch(dimension: int, components: int, *, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A random linear map ``[n, dimension] -> [n, components]`` that keeps inner products in expectation.
+
+    Each component is the sum, with random signs, of an equal share of the dimensions. The same on every device.
+
+    Args:
+        dimension: of what goes in.
+        components: of what comes out.
+        seed: which of all such maps.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = -(-dimension // components)
+    order = torch.randperm(dimension, generator=generator).int()
+    signs = torch.randint(0, 2, (dimension,), generator=generator, dtype=torch.int8) * 2 - 1
+
+    def project(vectors: Tensor) -> Tensor:
+        shuffled = vectors.index_select(1, order.to(vectors.device)) * signs.to(vectors.device)
+        padded = torch.nn.functional.pad(shuffled, (0, rows * components - dimension))
+        return padded.view(len(vectors), rows, components).sum(1)
+
+    return project

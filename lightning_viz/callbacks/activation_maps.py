@@ -1,0 +1,97 @@
+"""The view of what samples excite in a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from lightning_viz.activations import Channels, choose_channels
+from lightning_viz.callbacks.look import Look, Needs
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.scale import fixed_limits
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.layers import LayerNotReachedError, Layers, select_layers
+from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.render.maps import activation_maps
+
+_COLUMNS = 7
+_ROWS = 8
+
+
+def _first_and_last() -> list[str]:
+    return ["first_conv", "last_conv"]
+
+
+@dataclass(kw_only=True, eq=False)
+class ActivationMaps(View):
+    """What each sample excites in a layer's channels (tag ``activations/<layer>``).
+
+    The same samples and the same channels, on the same scale, at every step.
+
+    Args:
+        layers: whose output to show; the first and the last convolution if omitted.
+        channels: ``"random"`` (picked once, by the probe's seed), ``"first"``, ``"strongest"`` (at the first look), or
+            a list of numbers; at most seven.
+        scale: ``"fixed"``: one for all maps and steps, from the first look's 1st to 99th percentile, doubled when it
+            no longer holds; ``"map"``: each map by itself.
+    """
+
+    layers: Layers = field(default_factory=_first_and_last)
+    channels: Channels = "random"
+    scale: Literal["fixed", "map"] = "fixed"
+
+    kind: ClassVar[str] = "activations"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale not in ("fixed", "map"):
+            raise ValueError(f"scale is {self.scale!r}: give 'fixed' or 'map'")
+        if isinstance(self.channels, str) and self.channels not in ("random", "first", "strongest"):
+            raise ValueError(f"channels is {self.channels!r}: give 'random', 'first', 'strongest' or a list of numbers")
+
+    def check(self, model: nn.Module) -> None:
+        """The layers must exist."""
+        if not select_layers(model, self.layers):
+            raise ViewError("no layers given: name at least one")
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The layers' outputs for the head of the probe."""
+        self._features = {name: feature_count(module) for name, module in select_layers(model, self.layers).items()}
+        return Needs(layers=tuple(self._features))
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page per call of each layer."""
+        images, verdicts = look.images(self.pixels)[:_ROWS], look.verdicts()[:_ROWS]
+        for layer, features in self._features.items():
+            if layer in look.seen.unreached:
+                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
+            for call in look.seen.calls(layer):
+                output = look.seen.activations[call].float()
+                maps = as_maps(output, features=features)
+                maps = output.flatten(1)[:, :, None, None] if maps is None else maps  # units: 1 x 1 maps
+                if call not in self.state:
+                    chosen = choose_channels(maps, self.channels, _COLUMNS, seed=self.probe.seed)
+                    self.state[call] = {"channels": chosen, "limits": None}
+                state = self.state[call]
+                shown = maps[:_ROWS, state["channels"]].numpy()
+                if self.scale == "fixed":
+                    state["limits"] = fixed_limits(maps[:, state["channels"]].numpy(), state["limits"])
+                yield Sketch(
+                    activation_maps,
+                    {
+                        "tag": f"{self.kind}/{call}",
+                        "images": images,
+                        "maps": shown,
+                        "layer": call,
+                        "step": look.step,
+                        "channels": state["channels"],
+                        "limits": state["limits"],
+                        "limits_note": "1st to 99th percentile" if self.scale == "fixed" else "",
+                        "verdicts": verdicts,
+                        "notes": look.notes(self.pixels),
+                    },
+                )

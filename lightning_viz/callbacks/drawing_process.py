@@ -1,0 +1,56 @@
+"""The process beside training that draws: sketches come in, pictures go out. Imports no torch and no Lightning.
+
+Started by `artist` as ``python -m lightning_viz.callbacks.drawing_process``; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+import warnings
+from typing import Any, BinaryIO
+
+
+def main() -> None:
+    """Draw what comes until nothing more comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then asks for what is finished
+    if hasattr(os, "nice"):
+        os.nice(19)
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not mix with the replies
+    serve(sys.stdin.buffer, replies)
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer each pickled ``(number, pickled sketch)`` with ``(number, drawn or error, seconds)``.
+
+    Args:
+        requests: read until its end.
+        replies: written to, in the order of the requests.
+    """
+    memories: dict[str, Any] = {}
+    while True:
+        try:
+            number, sketch = pickle.load(requests)
+        except EOFError:
+            return
+        started = time.process_time()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                answer = pickle.loads(sketch).draw(memories)
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        del sketch
+        try:
+            pickle.dump((number, answer, time.process_time() - started), replies, protocol=pickle.HIGHEST_PROTOCOL)
+            replies.flush()
+        except BrokenPipeError:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The view of a network's first filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from lightning_viz.callbacks.look import Look, Needs
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.scale import fixed_limits
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.parameters import filter_images, first_layer, is_transposed
+from lightning_viz.render.filters import filter_table, filters
+
+
+@dataclass(kw_only=True, eq=False)
+class FirstLayerFilters(View):
+    """The filters that the first layer learns, as images (tag ``filters/<layer>``).
+
+    The first convolution's kernels, or the weights of the first fully connected layer in the shape of its input. All
+    steps share one scale, with zero in the middle.
+
+    Args:
+        layer: by name, instead of the first convolution or fully connected layer.
+        table: deeper convolutions to show as a table of kernels, filters by input channels.
+        per_filter: scale each filter by itself rather than the layer as a whole.
+        as_rgb: kernels over three channels as colour images; else each channel by itself.
+    """
+
+    layer: str | None = None
+    table: Layers = ()
+    per_filter: bool = False
+    as_rgb: bool = True
+
+    kind: ClassVar[str] = "filters"
+
+    def check(self, model: nn.Module) -> None:
+        """The model must have a layer of filters."""
+        name = self.layer or first_layer(model)
+        if name is None:
+            raise ViewError("the model has no convolution and no fully connected layer: name the layer=")
+        for one in (name, *select_layers(model, self.table)):
+            weight = getattr(select_layers(model, one)[one], "weight", None)
+            if weight is None or weight.dim() < 2:
+                raise ViewError(f"layer {one!r} has no filters: name a convolution or fully connected layer")
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The weights alone."""
+        self._layers = [self.layer or first_layer(model) or "", *select_layers(model, self.table)]
+        modules = named_layers(model)
+        self._transposed = {name for name in self._layers if is_transposed(modules[name])}
+        return Needs(weights=tuple(f"{name}.weight" for name in self._layers))
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page per layer."""
+        shape = tuple(all_tensors(look.seen.inputs)[0].shape[1:])
+        for place, name in enumerate(self._layers):
+            weight = look.seen.weights[f"{name}.weight"]
+            images = filter_images(weight.transpose(0, 1) if name in self._transposed else weight, shape=shape).numpy()
+            limits = self.state[name] = fixed_limits(images, self.state.get(name))
+            arguments = {
+                "tag": f"{self.kind}/{name}",
+                "weights": images,
+                "layer": name,
+                "step": look.step,
+                "limit": max(map(abs, limits)) or None,
+            }
+            if place and images.shape[1] > 1:
+                yield Sketch(filter_table, {**arguments, "weights": images[:20, :15]})
+            else:
+                yield Sketch(filters, {**arguments, "per_filter": self.per_filter, "as_rgb": self.as_rgb})

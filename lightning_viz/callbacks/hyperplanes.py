@@ -1,0 +1,136 @@
+"""The view of the lines that a network's first units draw in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.callbacks.look import INPUT, Look, Needs
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.schedule import Steps
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.observing import observe
+from lightning_viz.hooks.target import class_scores
+from lightning_viz.parameters import Extent, count_units, importance, plane_layers
+from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
+
+_MARGIN = 0.15  # of the samples' range, on each side
+
+
+@dataclass(kw_only=True, eq=False)
+class Hyperplanes(View):
+    """For a perceptron on the plane, where each hidden unit changes sign (tag ``hyperplanes/<layer>``).
+
+    The first layer's units are lines, drawn over the samples and the network's decision regions, fainter where a unit
+    weighs little in what follows. By default at logarithmic steps, and as an animation at the end.
+
+    Args:
+        deeper: also the zero sets of deeper hidden units, which are piecewise linear.
+        samples: how many of the data set's to draw.
+        grid: points along each side at which the decision regions are found.
+    """
+
+    steps: Steps = "log"
+    animation: bool = True
+    deeper: bool = False
+    samples: int = 500
+    grid: int = 160
+
+    kind: ClassVar[str] = "hyperplanes"
+
+    def check(self, model: nn.Module) -> None:
+        """The model must take the plane."""
+        if not plane_layers(model):
+            raise ViewError(
+                "the model's input is not the plane: Hyperplanes is for perceptrons whose first layer is "
+                "nn.Linear(2, units); remove it for this model"
+            )
+
+    def needs(self, model: nn.Module) -> Needs:
+        """Two layers' weights and the samples; no forward beyond the view's own."""
+        self._layers = plane_layers(model)
+        first, following = self._layers[0], self._layers[1:2]
+        weights = (f"{first}.weight", f"{first}.bias", *(f"{name}.weight" for name in following))
+        return Needs(vectors=(INPUT,), population=self.samples, weights=weights)
+
+    def passes(self, samples: Samples) -> float:
+        """One forward over the grid: a third of a forward + backward for each of its points."""
+        return self.grid**2 / 3 / samples.head
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """The network's answers over the plane, and for the samples."""
+        points = look.seen.reduced[INPUT]
+        if points.shape[1] != 2:
+            raise ViewError(f"the samples have {points.shape[1]} values each, the plane has two")
+        extent = self.state.setdefault("extent", _extent(points))
+        like = next(model.parameters())
+        plane = torch.cat([_grid(extent, self.grid), points]).to(like)
+        seen = observe(model, plane, layers=self._layers[1:-1] if self.deeper else ())
+        answers = _classes(class_scores(seen.outputs)).cpu()
+        cells = self.grid**2
+        deeper = {name: values[:cells].float().cpu() for name, values in seen.activations.items()}
+        return {"regions": answers[:cells], "answers": answers[cells:], "deeper": deeper}
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """The lines, and a page for each deeper layer."""
+        first = self._layers[0]
+        weight = look.seen.weights[f"{first}.weight"]
+        bias = look.seen.weights.get(f"{first}.bias", torch.zeros(len(weight)))
+        following = [look.seen.weights[f"{name}.weight"] for name in self._layers[1:2]]
+        matters = (
+            importance(following[0]) if following and following[0].shape[1] == len(weight) else torch.ones(len(weight))
+        )
+        points, extent = look.seen.reduced[INPUT], self.state["extent"]
+        labels = None if look.seen.labels is None else look.seen.labels[: len(points)]
+        shared = {
+            "step": look.step,
+            "samples": points.numpy(),
+            "labels": None if labels is None else labels.numpy(),
+            "extent": extent,
+            "regions": look.extra["regions"].view(self.grid, self.grid).numpy(),
+            "class_names": look.samples.class_names or None,
+        }
+        accuracy = None if labels is None else (look.extra["answers"] == labels).float().mean().item()
+        yield Sketch(
+            hyperplanes,
+            {
+                **shared,
+                "tag": f"{self.kind}/{first}",
+                "layer": first,
+                "weights": weight.numpy(),
+                "biases": bias.numpy(),
+                "importance": matters.numpy(),
+                "counts": count_units(weight, bias, points, extent),
+                "accuracy": accuracy,
+            },
+        )
+        for name, values in look.extra["deeper"].items():
+            maps = values.T.reshape(-1, self.grid, self.grid).numpy()
+            yield Sketch(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
+
+
+def _extent(points: Tensor) -> Extent:
+    """A square around the samples: equal axes."""
+    finite = points[torch.isfinite(points).all(1)]
+    low, high = finite.amin(0), finite.amax(0)
+    centre, half = (low + high) / 2, ((high - low).max() / 2 * (1 + 2 * _MARGIN)).clamp_min(1e-6)
+    (x0, y0), (x1, y1) = (centre - half).tolist(), (centre + half).tolist()
+    return x0, x1, y0, y1
+
+
+def _grid(extent: Extent, count: int) -> Tensor:
+    """Points ``[count * count, 2]``, row by row from the lowest y."""
+    x0, x1, y0, y1 = extent
+    y, x = torch.meshgrid(torch.linspace(y0, y1, count), torch.linspace(x0, x1, count), indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], 1)
+
+
+def _classes(scores: Tensor) -> Tensor:
+    """The class decided for; a single score decides by its sign."""
+    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)

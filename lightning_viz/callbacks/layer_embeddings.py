@@ -1,0 +1,113 @@
+"""The view of how separable the samples become, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lightning_viz.callbacks.embedding_drawing import draw_embedding, shrink
+from lightning_viz.callbacks.look import INPUT, Look, Needs
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import image_of
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.layers import Layers, select_layers
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.tiles import to_rgb
+
+_THUMBNAIL = 32  # pixels
+
+
+@dataclass(kw_only=True, eq=False)
+class LayerEmbeddings(View):
+    """Each layer's samples in the plane, coloured by class (tag ``embedding/<layer>``).
+
+    t-SNE (van der Maaten and Hinton, 2008), started from and aligned to the step before: points move, the picture does
+    not jump. Scalars beside it: held-out k-NN accuracy and trustworthiness. For the last layer also thumbnails at their
+    places, thumbnails on a grid, PCA and k-means beside t-SNE, and the vectors for TensorBoard's projector.
+
+    Args:
+        layers: to embed, beside the input; every top-level block if omitted.
+        input: whether to embed the input as well.
+        samples: of the probe's data set.
+        perplexity: of t-SNE (30: scikit-learn's and openTSNE's; the lecture's is 50).
+        engine: ``"opentsne"``, ``"sklearn"``, or ``"auto"``: openTSNE where it is installed.
+        projector: whether to write the projector's files, of the latest look.
+    """
+
+    animation: bool = True
+    layers: Layers = "blocks"
+    input: bool = True
+    samples: int = 1000
+    perplexity: float = 30.0
+    engine: Literal["auto", "sklearn", "opentsne"] = "auto"
+    projector: bool = True
+
+    kind: ClassVar[str] = "embedding"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine not in ("auto", "sklearn", "opentsne"):
+            raise ValueError(f"engine is {self.engine!r}: give 'auto', 'sklearn' or 'opentsne'")
+        if self.samples < 1 or not self.perplexity > 0:
+            raise ValueError(f"samples is {self.samples}, perplexity {self.perplexity}: give positive numbers")
+        self._thumbnails: tuple[int, NDArray[np.uint8] | None] | None = None
+
+    def check(self, model: nn.Module) -> None:
+        """There must be something to embed."""
+        if not select_layers(model, self.layers) and not self.input:
+            raise ViewError("no layers to embed: name layers=, or leave input=True")
+
+    def needs(self, model: nn.Module) -> Needs:
+        """One vector per sample and layer, over the population."""
+        self._names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
+        return Needs(vectors=tuple(self._names), population=self.samples)
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One sketch per call of each layer; the last gets all kinds of picture."""
+        calls = [call for name in self._names for call in look.seen.calls(name)]
+        count = min(self.samples, len(look.samples))
+        labels = None if look.seen.labels is None else look.seen.labels[:count].numpy()
+        for call in calls:
+            last = call == calls[-1]
+            yield Sketch(
+                draw_embedding,
+                {
+                    "tag": f"{self.kind}/{call}",
+                    "vectors": look.seen.reduced[call][:count].numpy(),
+                    "layer": call,
+                    "dimension": look.seen.dimensions[call],
+                    "step": look.step,
+                    "labels": labels,
+                    "class_names": look.samples.class_names or None,
+                    "images": self._images(look, count) if last else None,
+                    "full": last,
+                    "projector": last and self.projector,
+                    "perplexity": self.perplexity,
+                    "engine": self.engine,
+                    "seed": self.probe.seed,
+                },
+                name=f"{self.kind}/{call}",
+                memory=self.memories.get(f"{self.kind}/{call}"),
+            )
+
+    def _images(self, look: Look, count: int) -> NDArray[np.uint8] | None:
+        """The samples as thumbnails, which stay the same over a run."""
+        if self._thumbnails is None or self._thumbnails[0] != id(look.samples):
+            image = image_of(look.samples.part(0, count))
+            space = self.pixels or look.samples.pixels or PixelSpace()
+            small = (
+                None
+                if image is None
+                else [
+                    shrink(to_rgb(space.to_pixels(part.float()).numpy()), _THUMBNAIL) for part in torch.split(image, 64)
+                ]
+            )
+            self._thumbnails = id(look.samples), None if small is None else np.concatenate(small)
+        return self._thumbnails[1]

@@ -1,0 +1,114 @@
+"""What a view asks for, and what it is given to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.tiles import Verdict, describe_channels, to_rgb
+
+TargetChoice = Union[int, Literal["label", "predicted"]]
+"""The class explained: one for all samples, each sample's label (predicted where not known), or the predicted one."""
+
+INPUT = "input"
+"""Name under which the inputs themselves stand among the layers of a population."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a view asks of the shared pass.
+
+    Attributes:
+        layers: whose outputs for the head of the probe.
+        gradients: layers towards which the target's gradient is wanted.
+        input_gradient: the gradient towards the inputs.
+        target: what the gradients are of.
+        vectors: layers (or `INPUT`) whose outputs, one vector per sample, are wanted over the population.
+        population: how many samples of the probe, the head among them.
+        weights: parameters of which a copy is wanted.
+    """
+
+    layers: tuple[str, ...] = ()
+    gradients: tuple[str, ...] = ()
+    input_gradient: bool = False
+    target: TargetChoice = "label"
+    vectors: tuple[str, ...] = ()
+    population: int = 0
+    weights: tuple[str, ...] = ()
+
+    @property
+    def explains(self) -> bool:
+        """Whether a backward pass is needed."""
+        return bool(self.gradients) or self.input_gradient
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that a view draws from: plain data.
+
+    Attributes:
+        seen: the shared pass's observation of the head of the probe, on the CPU.
+        samples: the probe.
+        step: completed updates.
+        extra: what the view's own passes gave.
+        last: whether it is the run's last look.
+    """
+
+    seen: Observation
+    samples: Samples
+    step: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def pixels(self, space: PixelSpace | None) -> Tensor | None:
+        """The head's images ``[N, C, H, W]`` in [0, 1]; None where the model takes no images."""
+        image = image_of(self.seen.inputs)
+        return None if image is None else (space or self.samples.pixels or PixelSpace()).to_pixels(image.float())
+
+    def images(self, space: PixelSpace | None) -> NDArray[np.uint8]:
+        """The head's images as they are shown, ``[N, H, W, 3]``; an input that is no image is a strip of its values."""
+        pixels = self.pixels(space)
+        if pixels is None:
+            flat = all_tensors(self.seen.inputs)[0].float().flatten(1)
+            low, high = flat.amin(), flat.amax()
+            pixels = ((flat - low) / (high - low).clamp_min(1e-12))[:, None, None, :]
+        return to_rgb(pixels.numpy())
+
+    def notes(self, space: PixelSpace | None) -> tuple[str, ...]:
+        """What should be said of the images shown."""
+        image = image_of(self.seen.inputs)
+        channels = "" if image is None else describe_channels(image.shape[1])
+        guessed = () if space is not None else tuple(note for note in self.samples.notes if "pixel range" in note)
+        return (*((f"images: {channels}",) if channels else ()), *guessed)
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Truth, prediction and confidence of each sample of the head; empty where the model does not classify."""
+        outputs, labels = self.seen.outputs, self.seen.labels
+        if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
+            return ()
+        probabilities = outputs.float().softmax(1)
+        confidence, predicted = probabilities.max(1)
+        return tuple(
+            Verdict(
+                truth=None if labels is None else self.samples.name(int(labels[index])),
+                prediction=self.samples.name(int(predicted[index])),
+                confidence=float(confidence[index]) if bool(confidence[index].isfinite()) else None,
+            )
+            for index in range(len(outputs))
+        )
+
+    def target_name(self, choice: TargetChoice) -> str:
+        """The explained class, in words."""
+        if isinstance(choice, int):
+            return f"class {self.samples.name(choice)}"
+        if choice == "label" and self.seen.labels is not None:
+            return "each sample's true class"
+        return "each sample's predicted class"

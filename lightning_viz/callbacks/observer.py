@@ -1,0 +1,270 @@
+"""The one who looks for all views of a run: one shared pass, handed out; faults kept in, time kept in bounds."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_viz.callbacks.artist import Artist
+from lightning_viz.callbacks.budget import Budget
+from lightning_viz.callbacks.lightning import LightningModule, Trainer
+from lightning_viz.callbacks.look import Look
+from lightning_viz.callbacks.messages import inform, warn
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.sampling import NoProbeYetError, indexable_source, load_samples
+from lightning_viz.callbacks.shared_pass import SharedPass
+from lightning_viz.callbacks.sinks import Sink, find_sinks
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.hooks.guard import unchanged
+from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.render.animation import animate, thin
+
+if TYPE_CHECKING:
+    from lightning_viz.callbacks.view import View
+
+FAULTS = 3
+"""After so many in a row a view is switched off."""
+DRAIN_SECONDS = 120.0
+"""The most that the end of a run waits for drawing."""
+_FRAMES = 120  # kept per animation before they are thinned to half
+
+
+class Observer:
+    """Looks for a list of views during one fit.
+
+    Args:
+        trainer: of the run.
+        model: the LightningModule.
+        views: those that suit it.
+    """
+
+    def __init__(self, trainer: Trainer, model: LightningModule, views: Sequence[View]) -> None:
+        self.trainer, self.model = trainer, model
+        self.views = list(views)
+        self.budget = Budget()
+        self.artist = Artist()
+        self.sinks: list[Sink] = self._find_sinks()
+        self.shared = SharedPass(trainer, model)
+        self._samples: dict[Any, Samples] = {}
+        self._passed: list[Any] = []
+        self._faults: Counter[str] = Counter()
+        self._postponed: set[str] = set()
+        self._frames: defaultdict[tuple[str, str], list[tuple[int, bytes]]] = defaultdict(list)
+
+    # Occasions.
+
+    @property
+    def step(self) -> int:
+        """Completed updates of the weights: the x of the user's own curves."""
+        return int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    def on_step(self, batch: Any) -> None:
+        """Between two updates."""
+        with self._harmless():
+            self.collect()
+            step = self.step
+            due = [v for v in self.views if v.last_step is None or (v.last_step != step and v.schedule.at_step(step))]
+            if due:
+                self.visit(due, step, batch)
+
+    def on_epoch_end(self) -> None:
+        """After an epoch's last update."""
+        with self._harmless():
+            self.collect()
+            step, epoch = self.step, self.trainer.current_epoch
+            self.visit([v for v in self.views if v.last_step != step and v.schedule.at_epoch_end(epoch)], step)
+
+    def finish(self) -> None:
+        """After the last update: a last look, and everything drawn."""
+        with self._harmless():
+            step = self.step
+            self.visit([v for v in self.views if v.last_step != step], step, last=True)
+        self.close()
+
+    def passing(self, batch: Any) -> None:
+        """Keep a validation batch if its data set cannot be asked for samples by number."""
+        with self._harmless():
+            wanting = [v for v in self.views if v.probe.inputs is None and v.probe.key() not in self._samples]
+            if wanting and not any(indexable_source(self.trainer, view.probe) for view in wanting):
+                kept = sum(len(all_tensors(one)[0]) for one in self._passed)
+                if kept < max(map(self._count, wanting)):
+                    self._passed.append(batch)
+
+    def close(self) -> None:
+        """Wait, within a limit, for what is still being drawn; write it; end the drawing process."""
+        with self._harmless():
+            self._drain()
+            self._animate()
+            self._drain()
+        self.artist.close()
+        for sink in self.sinks:
+            with self._harmless():
+                sink.flush()
+
+    # Looking.
+
+    def visit(self, due: Sequence[View], step: int, batch: Any = None, *, last: bool = False) -> None:
+        """Let views look that are due at a step, as far as time allows; first and last looks always."""
+        must = [view for view in due if last or view.last_step is None]
+        may = [view for view in due if view not in must]
+        if may and self.artist.behind():
+            may = []  # they wait for their next occasion, training does not
+        affordable = self.budget.affordable({view.name: view.max_overhead for view in may})
+        for view in may:
+            if view.name not in affordable and view.name not in self._postponed:
+                self._postponed.add(view.name)
+                inform(f"{view.kind} is looked at less often from step {step} on: max_overhead={view.max_overhead:g}")
+        chosen = must + [view for view in may if view.name in affordable]
+        with unchanged(self.model):
+            for probe_key in dict.fromkeys(view.probe.key() for view in chosen):
+                self._look([view for view in chosen if view.probe.key() == probe_key], step, batch)
+
+    def _look(self, views: list[View], step: int, batch: Any = None) -> None:
+        """One shared pass for views of one probe; if it fails, each by itself, so that only the cause suffers."""
+        started = time.monotonic()
+        try:
+            samples = self._probe(views[0], batch)
+            looks = self.shared.run({view.name: view.needs(self.model) for view in views}, samples, step)
+        except Exception as error:
+            self._free_memory(error)
+            if len(views) == 1:
+                self._fault(views[0], step, error)
+                self.budget.charge(views[0].name, step, time.monotonic() - started)
+            else:
+                for view in views:
+                    self._look([view], step, batch)
+            return
+        share = (time.monotonic() - started) / len(views)
+        for view in views:
+            started = time.monotonic()
+            try:
+                view.indices = samples.indices
+                self._show(view, looks[view.name])
+                view.last_step = step
+            except Exception as error:
+                self._free_memory(error)
+                self._fault(view, step, error)
+            self.budget.charge(view.name, step, share + time.monotonic() - started)
+
+    def _show(self, view: View, look: Look) -> None:
+        with self.shared.context():
+            look = replace(look, extra=view.look(self.model, look))
+        for sketch in view.draw(look):
+            self.artist.submit(view.name, look.step, sketch)
+
+    def _probe(self, view: View, batch: Any) -> Samples:
+        """The samples of a view's probe, fetched once."""
+        key = view.probe.key()
+        if key not in self._samples:
+            same = [one for one in self.views if one.probe.key() == key]
+            count = max(map(self._count, same))
+            indices = next((one.indices for one in same if one.indices), None)
+            load = partial(load_samples, self.trainer, self.model, view.probe, count, indices=indices)
+            try:
+                samples = load(passed=self._passed)
+            except NoProbeYetError:
+                if batch is None:
+                    raise
+                samples = load(passed=[batch])
+            self._passed = []
+            self._samples[key] = samples
+            for note in samples.notes:
+                warn(note)
+        return self._samples[key]
+
+    def _count(self, view: View) -> int:
+        return max(view.probe.samples, view.needs(self.model).population)
+
+    # What comes of it.
+
+    def collect(self) -> None:
+        """Write what was drawn meanwhile."""
+        for result in self.artist.results():
+            view = next((view for view in self.views if view.name == result.owner), None)
+            if result.drawn is None:
+                if view is not None:
+                    self._fault(view, result.step, result.error)
+                continue
+            try:
+                for picture in result.drawn.pictures:
+                    for sink in self.sinks:
+                        sink.picture(picture, result.step)
+                    if view is not None and view.animation and picture.image.startswith(b"\x89PNG"):
+                        self._keep_frame(view.name, picture.tag, result.step, picture.image)
+                if result.drawn.projection is not None:
+                    for sink in self.sinks:
+                        sink.projection(result.drawn.projection)
+                for tag, value in result.drawn.scalars.items():
+                    for sink in self.sinks:
+                        sink.scalar(tag, value, result.step)
+            except Exception as error:
+                if view is not None:
+                    self._fault(view, result.step, error)
+                continue
+            if view is not None:
+                self._faults[view.name] = 0
+                if result.drawn.memory is not None and result.name is not None:
+                    view.memories[result.name] = result.drawn.memory
+
+    def _keep_frame(self, view: str, tag: str, step: int, image: bytes) -> None:
+        frames = self._frames[view, tag]
+        frames.append((step, image))
+        if len(frames) > _FRAMES:
+            kept = thin([step for step, _ in frames], most=_FRAMES // 2)
+            self._frames[view, tag] = [frames[index] for index in kept]
+
+    def _animate(self) -> None:
+        frames, self._frames = self._frames, defaultdict(list)
+        for (view, tag), pages in frames.items():
+            if len(pages) > 1:
+                arguments = {"tag": f"{tag}/animation", "frames": pages, "description": f"{tag}, step by step."}
+                self.artist.submit(view, pages[-1][0], Sketch(animate, arguments))
+
+    def _drain(self) -> None:
+        waiting = self.artist.waiting
+        if waiting and self.artist.drain(1.0):
+            inform(f"finishing {self.artist.waiting} drawings, for at most {DRAIN_SECONDS:.0f} s")
+            if lost := self.artist.drain(DRAIN_SECONDS):
+                warn(f"{lost} drawings were not finished within {DRAIN_SECONDS:.0f} s and are lost")
+        self.collect()
+
+    def _find_sinks(self) -> list[Sink]:
+        if self.trainer.fast_dev_run:
+            return []  # everything runs, nothing is kept: as with Lightning's own loggers
+        sinks, line = find_sinks(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz")
+        if line:
+            warn(line)
+        return sinks
+
+    # Faults.
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Nothing that goes wrong in our own works reaches the run."""
+        try:
+            yield
+        except Exception as error:
+            warn(f"a look failed: {type(error).__name__}: {error}")
+
+    def _fault(self, view: View, step: int, error: Exception | str) -> None:
+        what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        self._faults[view.name] += 1
+        off = self._faults[view.name] >= FAULTS and view in self.views
+        if off:
+            self.views.remove(view)
+        end = f"the view is switched off after {FAULTS} faults in a row" if off else "training goes on"
+        warn(f"{view.kind} ({view.name}) failed at step {step}: {what} ({end})")
+
+    @staticmethod
+    def _free_memory(error: Exception) -> None:
+        error.__traceback__ = None  # holds every tensor of the failed pass
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()

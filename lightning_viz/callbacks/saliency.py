@@ -1,0 +1,111 @@
+"""The view of which input values matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.attribution.gradients import smooth_grad
+from lightning_viz.callbacks.look import Look, Needs, TargetChoice
+from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.render.heat import saliency_maps
+
+_TITLES = {"gradient": "Gradient", "smooth_grad": "SmoothGrad"}
+
+
+@dataclass(kw_only=True, eq=False)
+class Saliency(View):
+    """How the target changes with each pixel (tag ``saliency/<method>``).
+
+    Args:
+        method: ``"gradient"`` (Simonyan et al., 2014), from the pass that all views share, or ``"smooth_grad"``
+            (Smilkov et al., 2017), which runs passes of its own.
+        target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
+            or one class for all.
+        reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan).
+        copies: noisy copies per sample, for SmoothGrad (50: the paper's).
+        fraction: noise level for SmoothGrad, of each sample's range (0.15: within the paper's 0.1 to 0.2).
+    """
+
+    method: Literal["gradient", "smooth_grad"] = "gradient"
+    target: TargetChoice = "label"
+    reduce: Literal["sum", "max"] = "sum"
+    copies: int = 50
+    fraction: float = 0.15
+
+    kind: ClassVar[str] = "saliency"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in _TITLES:
+            raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+        if self.reduce not in ("sum", "max"):
+            raise ValueError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
+        if self.copies < 1 or self.fraction < 0:
+            raise ValueError(f"copies is {self.copies}, fraction {self.fraction}: give 1 or more, and 0 or more")
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The gradient towards the input; SmoothGrad looks by itself."""
+        return Needs(input_gradient=self.method == "gradient", target=self.target)
+
+    def passes(self, samples: Samples) -> float:
+        """One per noisy copy."""
+        return float(self.copies) if self.method == "smooth_grad" else 0.0
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """The noisy copies' passes."""
+        if self.method == "gradient":
+            return {}
+        device = next(model.parameters()).device
+        inputs = map_tensors(look.seen.inputs, lambda x: x.to(device))
+        target = self.target if isinstance(self.target, int) else look.seen.targets
+        if self.target == "label" and look.seen.labels is not None:
+            target = look.seen.labels[: look.samples.head]
+        smooth = smooth_grad(model, inputs, target, samples=self.copies, fraction=self.fraction, seed=self.probe.seed)
+        return {"gradient": map_tensors(smooth, Tensor.cpu)}
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page."""
+        gradient = _of_image(look.extra.get("gradient", look.seen.input_gradient), look.seen.inputs)
+        details = f" ({self.copies} copies, noise {self.fraction:g})" if self.method == "smooth_grad" else ""
+        yield Sketch(
+            saliency_maps,
+            {
+                "tag": f"{self.kind}/{self.method}",
+                "images": look.images(self.pixels),
+                "gradient": gradient.numpy(),
+                "method": _TITLES[self.method] + details,
+                "step": look.step,
+                "target": look.target_name(self.target),
+                "reduce": self.reduce,
+                "verdicts": look.verdicts(),
+                "notes": look.notes(self.pixels),
+            },
+        )
+
+
+def _of_image(gradient: Any, inputs: Any) -> Tensor:
+    """The gradient ``[N, C, H, W]`` towards what is shown: the image among the inputs, or a strip of their values."""
+    image = image_of(inputs)
+    shown = all_tensors(inputs)[0] if image is None else image
+    tensors = all_tensors(inputs)
+    place = next(index for index, tensor in enumerate(tensors) if tensor is shown)
+    found = [gradient] if isinstance(gradient, Tensor) else _leaves(gradient, len(tensors))
+    slope = found[place]
+    slope = torch.zeros_like(shown) if slope is None else slope.float()
+    return slope if image is not None else slope.flatten(1)[:, None, None, :]
+
+
+def _leaves(structure: Any, count: int) -> list[Tensor | None]:
+    """A gradient's tensors in order, None where the target does not depend on an input."""
+    if structure is None:
+        return [None] * count
+    parts = structure.values() if isinstance(structure, Mapping) else structure
+    return [part if isinstance(part, Tensor) else None for part in parts]

@@ -1,0 +1,62 @@
+"""When a view looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Union
+
+Steps = Union[Sequence[int], Literal["log"], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Occasions by epochs, by completed updates, or by a list of them; where several are given, at each.
+
+    Attributes:
+        every_n_epochs: at the end of every n-th epoch; 1 if nothing else is given.
+        every_n_train_steps: whenever the number of completed updates is a multiple.
+        steps: at these numbers of completed updates; ``"log"``: four a decade, 1, 2, 3, 6, 10, 18, 32, 56, 100, ...
+    """
+
+    every_n_epochs: int | None = None
+    every_n_train_steps: int | None = None
+    steps: Steps = None
+
+    def __post_init__(self) -> None:
+        for name in ("every_n_epochs", "every_n_train_steps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}: give 1 or more (a view leaves the run by not being added)")
+        if isinstance(self.steps, str):
+            if self.steps != "log":
+                raise ValueError(f"steps is {self.steps!r}: give a list of numbers, or 'log'")
+        elif self.steps is not None:
+            if any(not isinstance(step, int) or step < 0 for step in self.steps):
+                raise ValueError(f"steps is {list(self.steps)!r}: give whole numbers of completed updates, 0 or more")
+            object.__setattr__(self, "steps", tuple(sorted(set(self.steps))))
+
+    def at_step(self, step: int) -> bool:
+        """Whether a look is due once `step` updates are completed.
+
+        >>> [step for step in range(200) if Schedule(steps="log").at_step(step)]
+        [0, 1, 2, 3, 6, 10, 18, 32, 56, 100, 178]
+        """
+        if self.every_n_train_steps is not None and step % self.every_n_train_steps == 0:
+            return True
+        if self.steps == "log":
+            return step == 0 or step in _logarithmic(step)
+        return self.steps is not None and step in self.steps
+
+    def at_epoch_end(self, epoch: int) -> bool:
+        """Whether a look is due at the end of epoch number `epoch`, counted from 0."""
+        every = self.every_n_epochs
+        if every is None and self.every_n_train_steps is None and self.steps is None:
+            every = 1
+        return every is not None and (epoch + 1) % every == 0
+
+
+def _logarithmic(step: int) -> set[int]:
+    """The logarithmic steps of a step's own decade."""
+    decade = 10 ** (len(str(step)) - 1)
+    return {round(decade * 10 ** (quarter / 4)) for quarter in range(4)}

@@ -1,0 +1,125 @@
+"""One forward and one backward for all views that are due on the same probe and target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_viz.activations import as_vectors
+from lightning_viz.callbacks.lightning import LightningModule, Trainer
+from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice
+from lightning_viz.callbacks.probe import Samples, shown
+from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.layers import named_layers
+from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.observing import observe, observe_batches
+from lightning_viz.hooks.structure import map_tensors
+from lightning_viz.hooks.target import Target
+
+
+class SharedPass:
+    """Runs a model on a probe for all who ask.
+
+    Args:
+        trainer: of the run; tells device and precision.
+        model: the LightningModule.
+    """
+
+    def __init__(self, trainer: Trainer, model: LightningModule) -> None:
+        self._trainer, self._model = trainer, model
+        self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Forward passes run in the run's precision, as its training steps do."""
+        with self._trainer.precision_plugin.forward_context():
+            yield
+
+    def run(self, needs: Mapping[str, Needs], samples: Samples, step: int) -> dict[str, Look]:
+        """Look once for every distinct target that is to be explained, and once in all if none is.
+
+        Args:
+            needs: by view.
+            samples: of the probe that they share.
+            step: completed updates.
+        """
+        targets: dict[TargetChoice, list[str]] = {}
+        for view, need in needs.items():
+            if need.explains:
+                targets.setdefault(need.target, []).append(view)
+        first: TargetChoice = next(iter(targets), "label")
+        targets.setdefault(first, []).extend(view for view, need in needs.items() if not need.explains)
+        looks = {}
+        for target, views in targets.items():
+            seen = self._observe([needs[view] for view in views], target, samples, step)
+            looks.update(dict.fromkeys(views, Look(seen, samples, step)))
+        return looks
+
+    def _observe(self, needs: list[Needs], target: TargetChoice, samples: Samples, step: int) -> Observation:
+        layers = _union(need.layers for need in needs)
+        gradients = _union(need.gradients for need in needs)
+        vectors = _union(need.vectors for need in needs)
+        reduce = {name: as_vectors() for name in vectors if name != INPUT}
+        population = min(max((need.population for need in needs), default=0), len(samples))
+        head = self.on_device(samples.part(0, samples.head))
+        with self.context():
+            seen = observe(
+                self._model,
+                head,
+                _resolved(target, samples),
+                layers=layers,
+                gradients=gradients or False,
+                input_gradient=any(need.input_gradient for need in needs),
+                reduce=reduce,
+            )
+            reduced = dict(seen.reduced)
+            if reduce and population > samples.head:
+                rest = map(self.on_device, samples.batches(samples.head, population))
+                found = observe_batches(self._model, rest, reduce=reduce)
+                reduced = {name: torch.cat([part, found[name]]) for name, part in reduced.items() if name in found}
+        if INPUT in vectors:
+            reduced[INPUT] = self._input_vectors(samples, population)
+            seen = replace(seen, dimensions={**seen.dimensions, INPUT: shown(samples.inputs)[:1].numel()})
+        plain = replace(
+            seen,
+            labels=samples.labels,
+            reduced=reduced,
+            weights=self._weights(_union(need.weights for need in needs)),
+            step=step,
+        )
+        return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
+
+    def on_device(self, inputs: Any) -> Any:
+        """Inputs where the model is."""
+        return map_tensors(inputs, lambda x: x.to(self._model.device))
+
+    def _input_vectors(self, samples: Samples, population: int) -> Tensor:
+        key = id(samples)
+        if key not in self._inputs or len(self._inputs[key]) < population:
+            flatten = as_vectors()
+            self._inputs[key] = torch.cat([flatten(shown(batch)) for batch in samples.batches(0, population)])
+        return self._inputs[key][:population]
+
+    def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Copies of parameters; those that are computed (weight norm, spectral norm) as they are in eval mode."""
+        if not names:
+            return {}
+        layers = named_layers(self._model)
+        with unchanged(self._model), evaluating(self._model), torch.no_grad():
+            found = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2], None) for name in names}
+            return {name: weight.detach().float().clone() for name, weight in found.items() if weight is not None}
+
+
+def _union(names: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def _resolved(target: TargetChoice, samples: Samples) -> Target:
+    if isinstance(target, int):
+        return target
+    return samples.labels[: samples.head] if target == "label" and samples.labels is not None else None

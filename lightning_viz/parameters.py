@@ -1,0 +1,88 @@
+"""What the weights show: filters as images, and the hyperplanes of units that look at the plane."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_viz.hooks.layers import convolutions, fully_connected, named_layers
+
+Extent = tuple[float, float, float, float]
+"""(x0, x1, y0, y1)"""
+
+
+def first_layer(model: nn.Module) -> str | None:
+    """Name of the first convolution, else of the first fully connected layer; None where there is neither."""
+    return next(iter([*convolutions(model)[:1], *fully_connected(model)[:1]]), None)
+
+
+def filter_images(weight: Tensor, *, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Each unit's weights as an image ``[K, C, h, w]``.
+
+    Args:
+        weight: of a convolution ``[K, C, h, w]`` (or in 1-D, ``[K, C, w]``), or of a fully connected layer ``[K, D]``.
+        shape: of the layer's input without the sample dimension, ``(C, H, W)``, where it is known: a fully connected
+            layer's weights take it, if they are as many; else they make one row.
+    """
+    if weight.dim() >= 4:
+        return weight.flatten(0, weight.dim() - 4)
+    if weight.dim() == 3:
+        return weight[:, :, None, :]
+    if shape is not None and torch.Size(shape).numel() == weight.shape[1]:
+        channels, *sides = (1, 1, *shape) if len(shape) == 1 else (1, *shape) if len(shape) == 2 else shape
+        return weight.reshape(len(weight), channels, *sides)
+    return weight.reshape(len(weight), 1, 1, -1)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer's weight holds the input channels first."""
+    return isinstance(module, _ConvNd) and module.transposed
+
+
+def plane_layers(model: nn.Module) -> list[str]:
+    """Names of a model's fully connected layers, if the first takes the plane (two inputs), else none."""
+    names = fully_connected(model)
+    first = named_layers(model)[names[0]] if names and not convolutions(model) else None
+    return names if isinstance(first, nn.Linear) and first.in_features == 2 else []
+
+
+def importance(outgoing: Tensor) -> Tensor:
+    """How much each of K units weighs in what follows, 0 to 1: the norm of its outgoing weights over the largest.
+
+    Args:
+        outgoing: the next layer's weight ``[M, K]``.
+    """
+    norms = outgoing.float().norm(dim=0)
+    return torch.div(norms, norms.max().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def count_units(weight: Tensor, bias: Tensor, samples: Tensor, extent: Extent) -> dict[str, int]:
+    """How many hidden units of a plane's first layer do not show as a line of their own.
+
+    Args:
+        weight: ``[K, 2]``.
+        bias: ``[K]``.
+        samples: ``[N, 2]``.
+        extent: what is shown.
+
+    Returns:
+        ``"dead"``: not positive on any sample; ``"duplicate"``: the same line as an earlier unit's, to a degree and a
+        hundredth of the extent; ``"out of view"``: no point of the line is within the extent. A unit counts once, by
+        the first that holds.
+    """
+    x0, x1, y0, y1 = extent
+    corners = torch.tensor([[x0, y0], [x0, y1], [x1, y0], [x1, y1]], dtype=torch.float64)
+    weight, bias, samples = weight.double(), bias.double(), samples.double()
+    dead = ~(samples @ weight.T + bias > 0).any(0)
+    sides = corners @ weight.T + bias
+    away = (sides > 0).all(0) | (sides < 0).all(0) | (weight.norm(dim=1) == 0)
+    normal = weight / weight.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    centre = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
+    offset = (weight @ centre + bias) / weight.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    aligned = normal @ normal.T  # cosine between units
+    near = (offset[:, None] - aligned.sign() * offset[None, :]).abs() < 0.01 * max(x1 - x0, y1 - y0)
+    same = (aligned.abs() > torch.cos(torch.deg2rad(torch.tensor(1.0)))) & near
+    twin = same.tril(-1).any(1)
+    duplicate, out = twin & ~dead & ~away, away & ~dead
+    return {"dead": int(dead.sum()), "duplicate": int(duplicate.sum()), "out of view": int(out.sum())}
