@@ -142,7 +142,8 @@ def compare(
     entries, colours = key_entries(labels, class_names)
     body = stack([*rows, *([class_key(entries, colours)] if entries else [])], gap=8)
     count = len(panels[0][1])
-    lines = (step_text(step), f"{count:,} samples", f"{dimension:,} dimensions", *details)
+    crosses = "clusters: colour of their commonest class, crosses: others" if clusters and labels is not None else ""
+    lines = (step_text(step), f"{count:,} samples", f"{dimension:,} dimensions", crosses, *details)
     reading = "The same samples laid out by each method; near in a panel should mean alike to the layer." + (
         " Colours are classes; with clusters, each cluster's commonest class, and crosses are samples of another."
         if clusters
