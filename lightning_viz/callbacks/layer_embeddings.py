@@ -111,3 +111,7 @@ class LayerEmbeddings(View):
             )
             self._thumbnails = id(look.samples), None if small is None else np.concatenate(small)
         return self._thumbnails[1]
+
+
+def _shrunk(space: PixelSpace, images: torch.Tensor) -> NDArray[np.uint8]:
+    return shrink(to_rgb(space.to_pixels(images.float()).numpy()), _THUMBNAIL)
