@@ -1,0 +1,50 @@
+"""Drawings for tests, importable in the drawing process: no torch here."""
+
+import os
+import signal
+import time
+
+import numpy as np
+from PIL import Image
+
+from lightning_viz.callbacks.sketch import Drawn
+from lightning_viz.render.picture import Caption, page
+
+
+def draw(tag, step, seconds=0.0):
+    """A page of one colour, after a while."""
+    time.sleep(seconds)
+    return page(tag, Caption(f"A page of {tag}", (f"step {step}",)), Image.new("RGB", (20, 10), "white"))
+
+
+def draw_and_die(tag, step, deadly=()):
+    """A page; killed at some steps, as by a system that is out of memory."""
+    if step in deadly or not deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(tag, step)
+
+
+def draw_or_fail(tag, step, failing=()):
+    if step in failing or not failing:
+        raise RuntimeError("no pencil")
+    return draw(tag, step)
+
+
+def draw_and_print(tag, step):
+    os.write(1, b"a library talks to the standard output\n")
+    print("and Python too")
+    return draw(tag, step)
+
+
+def draw_unpicklable(tag, step):
+    return Drawn((draw(tag, step),), memory=lambda: None)
+
+
+def count(tag, step, memory=None):
+    """What was counted before, and one."""
+    seen = (memory or 0) + 1
+    return Drawn((draw(tag, step),), {f"{tag}/count": float(seen)}, memory=seen)
+
+
+def draw_large(tag, step, values):
+    return Drawn((draw(tag, step),), {f"{tag}/sum": float(np.sum(values))})
