@@ -178,7 +178,7 @@ def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: b
 
 
 def _shrunk(scores: Floats, dimensions: int, seed: int) -> Floats:
-    """PCA as a cold start; a little noise, since t-SNE parts no coincident points and leaves no line by itself."""
+    """PCA as a cold start; a little noise, since t-SNE cannot leave a line by itself."""
     first = scores[:, :dimensions] / scores[:, 0].std()
     noise = np.random.default_rng(seed).normal(scale=0.01, size=(len(scores), dimensions))
     return np.asarray(1e-4 * (noise + np.pad(first, ((0, 0), (0, dimensions - first.shape[1])))), dtype=np.float32)

@@ -169,11 +169,18 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(digits, engine)
     assert (embedding.tsne(vectors, previous=first.points, engine=engine).points == second.points).all()
 
 
-def test_the_number_of_threads_does_not_change_the_picture(digits):
-    points = []
+@pytest.mark.parametrize("engine", ENGINES)
+def test_where_nothing_is_learned_little_moves(digits, engine):
+    first = embedding.tsne(digits[0], engine=engine).points
+    moved = np.linalg.norm(embedding.tsne(digits[0], previous=first, engine=engine).points - first, axis=1).mean()
+    assert moved < 0.1 * np.linalg.norm(first, axis=1).mean()
+
+
+def test_the_number_of_threads_does_not_change_the_picture():
+    vectors, points = load_digits().data[:500], []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            points.append(embedding.tsne(digits[0], engine="sklearn").points)
+            points.append(embedding.tsne(vectors, engine="sklearn").points)
     assert (points[0] == points[1]).all()
 
 
@@ -219,6 +226,8 @@ def test_duplicates_and_extreme_scales(digits, engine, scale):
     assert np.isfinite(got.points).all() and np.isfinite(again.points).all() and again.divergence < 5
     two = embedding.tsne(np.repeat(np.eye(2) * scale, 30, axis=0), engine=engine)
     assert np.isfinite(two.points).all()
+    line = embedding.tsne(np.random.default_rng(0).normal(size=(60, 1)) * scale, engine=engine)
+    assert line.points.std(axis=0).min() > 0.1  # free to leave the line and pass each other
     one_off = embedding.tsne(np.eye(50)[:, :1] * scale, engine=engine)
     assert np.isfinite(one_off.points).all()
     assert np.isfinite(embedding.trustworthiness(vectors, got.points))
