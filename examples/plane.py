@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_viz import Hyperplanes
+from lightning_viz import Hyperplanes, Probe
 
 
 class Perceptron(pl.LightningModule):
@@ -55,14 +55,14 @@ def main():
 
     for name, sample in (("disc", disc_in_a_ring), ("spirals", two_spirals)):
         pl.seed_everything(0)
-        points, labels = sample(1000, np.random.default_rng(0))
+        points, labels = sample(5000, np.random.default_rng(0))
         data = TensorDataset(torch.tensor(points, dtype=torch.float32), torch.tensor(labels))
         trainer = pl.Trainer(
             max_steps=options.steps,
             logger=TensorBoardLogger(options.out, name=f"plane_{name}"),
-            callbacks=[Hyperplanes()],  # the one line: logarithmic steps by default
+            callbacks=[Hyperplanes(probe=Probe(source="train"))],  # the one line: logarithmic steps by default
         )
-        trainer.fit(Perceptron(), DataLoader(data, batch_size=100, shuffle=True))
+        trainer.fit(Perceptron(), DataLoader(data, batch_size=50, shuffle=True))
 
 
 if __name__ == "__main__":

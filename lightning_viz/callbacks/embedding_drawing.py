@@ -63,7 +63,8 @@ def draw_embedding(
         )
     scores = reduce(vectors, seed=seed)
     found = tsne(scores, previous=memory.get("points"), perplexity=perplexity, seed=seed, engine=engine)  # type: ignore[arg-type]
-    view = extent(found.points, memory.get("extent"))
+    shown = _unit_radius(found.points)
+    view = extent(shown, memory.get("extent"))
     numbers: dict[str, Any] = {
         "knn_accuracy": knn_accuracy(scores, labels, seed=seed),
         "trustworthiness": trustworthiness(scores, found.points),
@@ -73,7 +74,7 @@ def draw_embedding(
     pictures = [
         scatter(
             tag,
-            found.points,
+            shown,
             **caption,
             **names,
             **numbers,
@@ -86,8 +87,8 @@ def draw_embedding(
     if full:
         pictures.append(_compared(tag, found, scores, caption, names, projected, memory, seed))
         if images is not None:
-            pictures.append(thumbnails(f"{tag}/thumbnails", found.points, images, **caption, extent=view))
-            pictures.append(grid(f"{tag}/grid", found.points, images, **caption))
+            pictures.append(thumbnails(f"{tag}/thumbnails", shown, images, **caption, extent=view))
+            pictures.append(grid(f"{tag}/grid", shown, images, **caption))
     return Drawn(
         pictures,
         {f"{tag}/{name}": value for name, value in numbers.items() if value is not None},
@@ -115,6 +116,13 @@ def _compared(
     panels = [("t-SNE", found.points), ("PCA", plane), ("k-means on t-SNE", found.points)]
     by_panel = {"k-means on t-SNE": clusters}
     return compare(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)
+
+
+def _unit_radius(points: NDArray[Any]) -> NDArray[Any]:
+    """The embedding at a root mean square radius of 1: t-SNE's unit means nothing, and would fill or empty the frame."""
+    centred = points - points.mean(0)
+    radius = float(np.sqrt((centred**2).sum(1).mean()))
+    return centred / radius if radius > 0 else centred
 
 
 def _notes(found: Embedding, count: int, perplexity: float) -> tuple[str, ...]:

@@ -194,10 +194,10 @@ class Observer:
                     self._fault(view, result.step, result.error)
                 continue
             try:
-                for picture in result.drawn.pictures:
+                for place, picture in enumerate(result.drawn.pictures):
                     for sink in self.sinks:
                         sink.picture(picture, result.step)
-                    if view is not None and view.animation and picture.image.startswith(b"\x89PNG"):
+                    if view is not None and view.animation and place == 0 and picture.image.startswith(b"\x89PNG"):
                         self._keep_frame(view.name, picture.tag, result.step, picture.image)
                 if result.drawn.projection is not None:
                     for sink in self.sinks:
