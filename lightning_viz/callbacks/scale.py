@@ -40,6 +40,6 @@ def fixed_limits(values: NDArray[np.floating], previous: Limits | None) -> Limit
     if not high > low:  # nothing but zeros so far
         high = float(np.abs(finite).max(initial=0.0))
         low = -high if finite.min(initial=0.0) < 0 else 0.0
-    while high > low and np.mean((finite < low) | (finite > high)) > _CLIPPED:
+    while finite.size and high > low and np.mean((finite < low) | (finite > high)) > _CLIPPED:
         low, high = 2 * low, 2 * high
     return float(low), float(high)
