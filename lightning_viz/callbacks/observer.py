@@ -130,6 +130,8 @@ class Observer:
     def _look(self, views: list[View], step: int, batch: Any = None) -> None:
         """One shared pass for views of one probe; if it fails, each by itself, so that only the cause suffers."""
         started = time.monotonic()
+        for view in views:
+            view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
             samples = self._probe(views[0], batch)
             looks = self.shared.run({view.name: view.needs(self.model) for view in views}, samples, step)
@@ -148,7 +150,6 @@ class Observer:
             try:
                 view.indices = samples.indices
                 self._show(view, looks[view.name])
-                view.last_step = step
             except Exception as error:
                 self._free_memory(error)
                 self._fault(view, step, error)
