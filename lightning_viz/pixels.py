@@ -47,9 +47,8 @@ class PixelSpace:
         for part in _transforms(transform, set()):
             mean, std = getattr(part, "mean", None), getattr(part, "std", None)
             if type(part).__name__ == "Normalize" and mean is not None and std is not None:
-                return cls(
-                    tuple(torch.as_tensor(mean).flatten().tolist()), tuple(torch.as_tensor(std).flatten().tolist())
-                )
+                per_channel = (torch.as_tensor(x, dtype=torch.float64).flatten().tolist() for x in (mean, std))
+                return cls(*map(tuple, per_channel))
         return None
 
     @classmethod

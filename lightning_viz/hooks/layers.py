@@ -48,13 +48,19 @@ def fully_connected(model: nn.Module) -> list[str]:
 def top_level_blocks(model: nn.Module) -> list[str]:
     """Names of the outermost parts that hold weights; a lone wrapper (``self.net = ...``) is entered."""
     layers = named_layers(model)
-    prefix = ""
-    while True:
-        depth = prefix.count(".") + bool(prefix)
-        names = [n for n in layers if n.startswith(prefix) and n.count(".") == depth and _has_weights(layers[n])]
-        if len(names) != 1 or not any(_has_weights(child) for child in layers[names[0]].children()):
-            return names or ([prefix[:-1]] if prefix else [])
-        prefix = names[0] + "."
+    names = _parts(layers, "")
+    while len(names) == 1 and (inner := _parts(layers, names[0] + ".")):
+        names = inner
+    return names
+
+
+def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
+    """Names of the parts with weights right under a prefix; a list or dict of modules is never called: its parts."""
+    names = []
+    for name, module in layers.items():
+        if name.startswith(prefix) and name.count(".") == prefix.count(".") and _has_weights(module):
+            names += _parts(layers, name + ".") if isinstance(module, (nn.ModuleList, nn.ModuleDict)) else [name]
+    return names
 
 
 ROLES: dict[str, Callable[[nn.Module], list[str]]] = {

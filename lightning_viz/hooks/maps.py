@@ -37,8 +37,7 @@ def as_maps(output: Tensor, *, features: int | None = None) -> Tensor | None:
         features: K where it is known (`feature_count`): it tells which dimension holds the channels.
     """
     if output.dim() == 4:
-        channels_last = features is not None and output.shape[1] != features == output.shape[3]
-        return output.permute(0, 3, 1, 2) if channels_last else output
+        return output.permute(0, 3, 1, 2) if _channels_last(output, features) else output
     if output.dim() != 3 or features not in (None, output.shape[2]):
         return None
     side = math.isqrt(output.shape[1])
@@ -46,3 +45,16 @@ def as_maps(output: Tensor, *, features: int | None = None) -> Tensor | None:
     if side < 2 or extra > _REGISTERS:
         return None
     return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
+
+
+def _channels_last(output: Tensor, features: int | None) -> bool:
+    """Whether maps ``[N, ., ., .]`` hold their channels last, as far as their shape and `features` tell.
+
+    The last weights' features need not be the output's: an Inception block's are one branch's, which may be as many
+    as the map has columns; Swin's patch merging names its normalisation after the reduction that follows it. There a
+    square tells.
+    """
+    first, second, third = output.shape[1:]
+    if features is None or first == features:
+        return False
+    return second != third if third == features else first == second != third

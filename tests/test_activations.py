@@ -1,0 +1,96 @@
+"""What the samples excite."""
+
+import pytest
+import torch
+
+from lightning_viz.activations import PROJECTED_ABOVE, PROJECTED_TO, as_vectors, choose_channels, count_sketch
+
+
+def test_channels_in_order_at_random_by_strength_or_by_number():
+    maps = torch.zeros(2, 12, 3, 3)
+    maps[:, 7], maps[0, 2], maps[:, 10] = -5.0, 4.0, 1.0  # mean absolute values: 5, 2, 1
+    assert choose_channels(maps, "first", 4) == [0, 1, 2, 3]
+    assert choose_channels(maps, "strongest", 4) == [7, 2, 10, 0]
+    assert choose_channels(maps, [11, 3, 3, 0], 3) == [11, 3, 3]
+    chosen = choose_channels(maps, "random", 5, seed=3)
+    assert chosen == choose_channels(torch.rand_like(maps), "random", 5, seed=3)  # whatever the maps hold
+    assert chosen == sorted(set(chosen)) and len(chosen) == 5
+    assert len({tuple(choose_channels(maps, "random", 5, seed=seed)) for seed in range(8)}) > 4
+    assert choose_channels(maps, "random", 50) == list(range(12)) == choose_channels(maps, "first", 50)
+
+
+def test_broken_channels_are_not_the_strongest():
+    maps = torch.ones(1, 3, 2, 2)
+    maps[:, 1] = float("nan")
+    assert choose_channels(maps, "strongest", 2) == [0, 2]
+
+
+def test_a_channel_that_does_not_exist_is_an_error():
+    with pytest.raises(ValueError, match=r"channels \[4, -1\] do not exist: the layer has 4, numbered from 0"):
+        choose_channels(torch.zeros(1, 4, 2, 2), [0, 4, -1], 3)
+
+
+def test_choosing_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    choose_channels(torch.zeros(1, 9, 2, 2), "random", 3)
+    count_sketch(5000, 100)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_count_sketch_is_linear():
+    project = count_sketch(5000, 128, seed=1)
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 5000, dtype=torch.float64)
+    assert torch.allclose(project(2 * x - 3 * y), 2 * project(x) - 3 * project(y), atol=1e-10)
+    assert torch.equal(project(x[1:2]), project(x)[1:2])  # sample by sample
+
+
+def test_count_sketch_keeps_inner_products_without_bias_and_within_its_deviation():
+    """Over 400 sketches <Px, Py> has mean <x, y> and deviation at most sqrt((|x|^2 |y|^2 + <x, y>^2) / components)."""
+    dimension, components, sketches = 700, 64, 400  # 700 is no multiple of 64
+    torch.manual_seed(0)
+    x, y = torch.randn(2, dimension, dtype=torch.float64)
+    y = y + 0.5 * x
+    y[3] = 40 * x[3].sign()  # one large coordinate, which a bad sketch loses or counts twice
+    pairs = torch.stack([x, y])
+    estimates = []
+    for seed in range(sketches):
+        px, py = count_sketch(dimension, components, seed=seed)(pairs)
+        assert px.shape == (components,)
+        estimates.append(float(px @ py))
+    estimates = torch.tensor(estimates, dtype=torch.float64)
+    deviation = float(((x @ x * (y @ y) + (x @ y) ** 2) / components).sqrt())
+    assert abs(float(estimates.mean() - x @ y)) < 3 * deviation / sketches**0.5
+    assert 0.3 * deviation < float(estimates.std()) < 1.2 * deviation
+
+
+def test_every_dimension_reaches_exactly_one_component_with_either_sign():
+    matrix = count_sketch(700, 64, seed=5)(torch.eye(700))  # [dimension, component]
+    assert torch.equal((matrix != 0).sum(1), torch.ones(700, dtype=torch.long))
+    assert torch.equal(matrix.abs().sum(1), torch.ones(700))
+    shares = (matrix != 0).sum(0)
+    assert int(shares.min()) >= 10 and int(shares.max()) == 11  # equal shares: 700 / 64
+    assert 250 < int((matrix.sum(1) > 0).sum()) < 450
+
+
+def test_vectors_are_the_flattened_output_up_to_the_limit_and_a_sketch_above():
+    reduce = as_vectors()
+    small = torch.rand(3, 4, 32, 32, dtype=torch.bfloat16)  # 4,096 dimensions
+    assert torch.equal(reduce(small), small.flatten(1).float())
+    torch.manual_seed(0)
+    large = torch.randn(40, 5, 30, 30)
+    assert large[0].numel() > PROJECTED_ABOVE
+    reduce = as_vectors(seed=2)
+    whole, parts = reduce(large), torch.cat([reduce(large[:7]), reduce(large[7:])])
+    assert whole.shape == (40, PROJECTED_TO)
+    assert torch.equal(whole, parts)  # the signs are made once
+    assert torch.equal(whole, as_vectors(seed=2)(large))
+    distances, kept = torch.pdist(large.flatten(1)), torch.pdist(whole)
+    assert float((kept / distances - 1).abs().max()) < 0.15  # one deviation is about sqrt(1 / (2 * 1024)) = 2 %
+
+
+def test_vectors_are_no_views_of_the_output():
+    output = torch.ones(2, 3)
+    vectors = as_vectors()(output)
+    output.zero_()
+    assert torch.equal(vectors, torch.ones(2, 3))
