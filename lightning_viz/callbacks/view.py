@@ -17,6 +17,7 @@ from lightning_viz.callbacks.plain import from_plain, to_plain
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.hooks.guard import unchanged
 from lightning_viz.hooks.layers import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
 
@@ -180,8 +181,9 @@ class View(Callback):
             self.observer = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What lives only in this process stays here."""
-        return {**self.__dict__, "observer": None, "_trainer": None}
+        """What lives only in this process stays here; Lightning attaches the module's ``log`` to a callback."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+        return {**kept, "observer": None, "_trainer": None}
 
 
 def views_of(trainer: Trainer) -> list[View]:
@@ -212,7 +214,8 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     suitable = []
     for view in views_of(trainer):
         try:
-            _check(view, pl_module)
+            with unchanged(pl_module):  # a weight that is computed (spectral norm) moves on when it is asked for
+                _check(view, pl_module)
             suitable.append(view)
         except (ViewError, LayerNotFoundError) as error:
             if not view.optional:
