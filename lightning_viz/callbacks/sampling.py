@@ -110,7 +110,7 @@ def _loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
     """The first loader of the source, and what is to be said if it is not the source asked for."""
     notes: tuple[str, ...] = ()
     loaders = trainer.val_dataloaders if probe.source == "val" else None
-    if not loaders:
+    if loaders is None or (isinstance(loaders, (Mapping, list, tuple)) and not loaders):  # a stream has no length
         if probe.source == "val":
             notes = ("no validation data: the samples are training data",)
         loaders = trainer.train_dataloader

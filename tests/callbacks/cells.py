@@ -357,7 +357,7 @@ def plateau(pl: Any) -> Run:
 @cell("stochastic weight averaging")
 def averaging(pl: Any) -> Run:
     swa = pl.callbacks.StochasticWeightAveraging(0.02, swa_epoch_start=1, annealing_epochs=1)
-    return Run(module(pl), shuffled(Images()), validation(), {"max_epochs": 3}, [swa], updates=12)
+    return Run(module(pl), shuffled(Images()), validation(), {"max_epochs": 3}, [swa], updates=13)
 
 
 @cell("an exponential average of the weights")

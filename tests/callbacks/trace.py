@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from lightning_viz.callbacks.lightning import Callback
 
 _ABSENT = "absent"
+_NOT_OF_THE_RUN = {"_modules", "_torchdynamo_wrapper_id"}  # the submodules, which come by themselves; a process's count
 
 
 @dataclass
@@ -113,7 +114,7 @@ class Recorder(Callback):
 def _described(model: nn.Module) -> Any:
     """Every attribute of every submodule: weights and their gradients, buffers, modes, hooks, counters, generators."""
     for name, module in model.named_modules():
-        yield name or "itself", {key: value for key, value in vars(module).items() if key != "_modules"}
+        yield name or "itself", {key: value for key, value in vars(module).items() if key not in _NOT_OF_THE_RUN}
 
 
 def _loops(trainer: Any) -> list[Any]:
@@ -165,9 +166,9 @@ def _flatten(path: str, value: Any, found: dict[str, Any]) -> None:
     elif isinstance(value, Dataset) or type(value).__name__ == "Outside":
         _flatten(path, vars(value), found)
     elif isinstance(value, Mapping):
-        hooks = path.endswith("_hooks")  # whose keys are numbers out of one counter for all
+        arbitrary = path.endswith(("_hooks", "_metric_attributes"))  # keys from a counter of all hooks, and addresses
         for number, (key, part) in enumerate(value.items()):
-            _flatten(f"{path}/{number if hooks else key}", part, found)
+            _flatten(f"{path}/{number if arbitrary else key}", part, found)
         found[f"{path}/length"] = len(value)
     elif isinstance(value, (list, tuple)) and len(value) < 100:
         for number, part in enumerate(value):
