@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 Restore = Callable[[], None]
 
-_CONTAINERS = (dict, OrderedDict, list, set, deque)
+_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 
 
 @contextmanager
@@ -170,15 +170,16 @@ def _container_state(container: Any) -> Restore:
 
 
 def _tensor_state(tensor: Tensor) -> Restore:
-    """Restores a tensor's content if it was written to; an inference tensor cannot have been."""
-    if tensor.is_inference():
-        return lambda: None
-    version, before = tensor._version, tensor.detach().clone()
+    """Restores a tensor's storage and content. Its version does not tell: batch norm and ``.data`` write past it."""
+    strided = tensor.layout is torch.strided
+    storage, before, version = tensor.data, tensor.detach().clone(), None if strided else tensor._version
 
     def restore() -> None:
-        if tensor._version != version:
-            with torch.inference_mode(False), torch.no_grad():
-                tensor.copy_(before)
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if strided and (tensor.data_ptr() != storage.data_ptr() or tensor.shape != storage.shape):
+                tensor.data = storage
+            if not (torch.equal(tensor, before) if strided else tensor._version == version):
+                tensor.copy_(before)  # only then: it counts as a write, on which a pending backward would stumble
 
     return restore
 

@@ -53,7 +53,8 @@ def observe(
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
-        RuntimeError: a block under reentrant activation checkpointing, through which no gradient can be taken.
+        RuntimeError: no gradient can be taken towards a layer that runs under `torch.no_grad`, nor through a block
+            under reentrant activation checkpointing.
     """
     kept = select_layers(model, layers)
     wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
@@ -68,6 +69,7 @@ def observe(
         with recording({**kept, **wanted}, gradients=wanted, reduce=reductions) as record:
             outputs = (forward or run)(model, given)
             record.close()
+            _check_traced(wanted, record)
             answer = first_tensor(outputs)
             explicable = bool(wanted) or input_gradient or (answer is not None and answer.dim() > 0)
             scores, targets = target_scores(outputs, target) if explicable else (None, None)
@@ -110,7 +112,7 @@ def observe_batches(
                 (forward or run)(model, map_tensors(batch, torch.clone))
             for name, result in call_names(record.reduced).items():
                 results[name].append(result)
-    return {name: torch.cat(parts) for name, parts in results.items()}
+    return {name: torch.cat(results.pop(name)) for name in list(results)}  # never all of it twice
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
@@ -127,6 +129,15 @@ def _leaf(tensor: Tensor, differentiable: bool) -> Tensor:
 
 def _detached(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().clone()
+
+
+def _check_traced(wanted: Iterable[str], record: Record) -> None:
+    for name in wanted:
+        if record.calls.get(name) and name not in record.traced:
+            raise RuntimeError(
+                f"layer {name!r} runs under torch.no_grad, so no gradient can be taken towards it; if it is part of a "
+                "checkpointed block, call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+            )
 
 
 def _gradients(scores: Tensor | None, towards: list[Tensor]) -> dict[int, Tensor | None]:

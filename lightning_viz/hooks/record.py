@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_viz.hooks.structure import first_tensor, replace_first_tensor
@@ -22,6 +23,7 @@ class Record:
         self.calls: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.reduced: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.dimensions: defaultdict[str, list[int]] = defaultdict(list)
+        self.traced: set[str] = set()  # layers that were called with gradients enabled
         self.open = True
 
     def close(self) -> None:
@@ -79,6 +81,8 @@ def _keep(record: Record, name: str, *, differentiable: bool) -> Callable[[nn.Mo
         kept = output if output.requires_grad else output.detach().requires_grad_()
         if record.open:
             record.calls[name].append(kept)
+            if torch.is_grad_enabled():
+                record.traced.add(name)
         return kept.clone()
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -91,7 +95,9 @@ def _reduce(record: Record, name: str, function: Reduce) -> Callable[[nn.Module,
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         tensor = first_tensor(output)
         if record.open and tensor is not None:
-            record.reduced[name].append(function(tensor.detach()))
+            result = function(tensor.detach())
+            shared = result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+            record.reduced[name].append(result.clone() if shared else result)
             record.dimensions[name].append(tensor[:1].numel())
 
     return hook
