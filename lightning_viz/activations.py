@@ -49,19 +49,20 @@ def as_vectors(*, seed: int = 0) -> Callable[[Tensor], Tensor]:
 
     Where there are more dimensions they are projected to 1,024 by a count sketch, a sparse random projection: each
     dimension goes, with a random sign, to one component (Charikar et al., 2002; Weinberger et al., 2009). Inner
-    products are kept in expectation. A layer's batches must go to one function: its signs are made once.
+    products are kept in expectation. The signs are made once for each number of dimensions, from the same seed.
 
     Args:
         seed: of the projection.
     """
-    project: Callable[[Tensor], Tensor] | None = None
+    projections: dict[int, Callable[[Tensor], Tensor]] = {}
 
     def reduce(output: Tensor) -> Tensor:
-        nonlocal project
         flat = output.flatten(1).float()
-        if flat.shape[1] > PROJECTED_ABOVE:
-            project = project or count_sketch(flat.shape[1], PROJECTED_TO, seed=seed)
-            flat = project(flat)
+        dimension = flat.shape[1]
+        if dimension > PROJECTED_ABOVE:
+            if dimension not in projections:
+                projections[dimension] = count_sketch(dimension, PROJECTED_TO, seed=seed)
+            flat = projections[dimension](flat)
         return flat.cpu().clone() if flat.data_ptr() == output.data_ptr() else flat.cpu()
 
     return reduce
@@ -83,7 +84,7 @@ def count_sketch(dimension: int, components: int, *, seed: int = 0) -> Callable[
     signs = torch.randint(0, 2, (dimension,), generator=generator, dtype=torch.int8) * 2 - 1
 
     def project(vectors: Tensor) -> Tensor:
-        shuffled = vectors.index_select(1, order.to(vectors.device)) * signs.to(vectors.device)
+        shuffled = vectors.index_select(1, order.to(vectors.device)).mul_(signs.to(vectors.device))
         padded = torch.nn.functional.pad(shuffled, (0, rows * components - dimension))
         return padded.view(len(vectors), rows, components).sum(1)
 

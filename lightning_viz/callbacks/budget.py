@@ -13,7 +13,8 @@ class Budget:
     """Keeps account of the seconds for which training was held, per view, against those for which it ran.
 
     A view may look if, with what its look is expected to take, the time held in all stays within `FREE_SECONDS` and a
-    share of the time trained so far. Views that have held training least come first.
+    share of the time trained so far; what the last look will take, which is never dropped, is set aside. Views that
+    have held training least come first.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Budget:
         Args:
             shares: for each view that is due, the share of the training time that may be held (``max_overhead``).
         """
-        expected = self.held
+        expected = self.held + sum(self._last.values())
         chosen = set()
         for view in sorted(shares, key=lambda name: self._held[name]):
             cost = self._last.get(view, 0.0)

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_viz.callbacks.embedding_drawing import draw_embedding, shrink
 from lightning_viz.callbacks.look import INPUT, Look, Needs
 from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.probe import image_of
+from lightning_viz.callbacks.probe import Samples, image_of
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks.layers import Layers, select_layers
@@ -69,6 +69,11 @@ class LayerEmbeddings(View):
         self._names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
         return Needs(vectors=tuple(self._names), population=self.samples)
 
+    def passes(self, samples: Samples) -> float:
+        """One forward over the samples beyond the head: a third of a forward + backward for each of them."""
+        beyond = max(0, min(self.samples, len(samples)) - samples.head) if self.layers else 0
+        return beyond / 3 / samples.head
+
     def draw(self, look: Look) -> Iterable[Sketch]:
         """One sketch per call of each layer; the last gets all kinds of picture."""
         calls = [call for name in self._names for call in look.seen.calls(name)]
@@ -111,7 +116,3 @@ class LayerEmbeddings(View):
             )
             self._thumbnails = id(look.samples), None if small is None else np.concatenate(small)
         return self._thumbnails[1]
-
-
-def _shrunk(space: PixelSpace, images: torch.Tensor) -> NDArray[np.uint8]:
-    return shrink(to_rgb(space.to_pixels(images.float()).numpy()), _THUMBNAIL)

@@ -50,6 +50,11 @@ class Needs:
         """Whether a backward pass is needed."""
         return bool(self.gradients) or self.input_gradient
 
+    @property
+    def surveys(self) -> bool:
+        """Whether the population beyond the head must go forward."""
+        return self.population > 0 and any(name != INPUT for name in self.vectors)
+
 
 @dataclass(frozen=True)
 class Look:

@@ -134,7 +134,8 @@ class Observer:
             view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
             samples = self._probe(views[0], batch)
-            looks = self.shared.run({view.name: view.needs(self.model) for view in views}, samples, step)
+            needs = {view.name: view.needs(self.model) for view in views}
+            looks = self.shared.run(needs, samples, step)
         except Exception as error:
             self._free_memory(error)
             if len(views) == 1:
@@ -144,7 +145,9 @@ class Observer:
                 for view in views:
                     self._look([view], step, batch)
             return
-        share = (time.monotonic() - started) / len(views)
+        survey = self.shared.population_seconds  # is charged to those who asked for it
+        surveys = sum(need.surveys for need in needs.values())
+        share = (time.monotonic() - started - survey) / len(views)
         for view in views:
             started = time.monotonic()
             try:
@@ -153,7 +156,8 @@ class Observer:
             except Exception as error:
                 self._free_memory(error)
                 self._fault(view, step, error)
-            self.budget.charge(view.name, step, share + time.monotonic() - started)
+            extra = survey / surveys if needs[view.name].surveys else 0.0
+            self.budget.charge(view.name, step, share + extra + time.monotonic() - started)
 
     def _show(self, view: View, look: Look) -> None:
         with self.shared.context():
@@ -175,6 +179,9 @@ class Observer:
                 if batch is None:
                     raise
                 samples = load(passed=[batch])
+                if view.probe.source == "val" and self.trainer.val_dataloaders:
+                    note = "no validation batch has passed before the first look: the samples are training data"
+                    samples = replace(samples, notes=(*samples.notes, note))
             self._passed = []
             self._samples[key] = samples
             for note in samples.notes:

@@ -21,6 +21,7 @@ from lightning_viz.pixels import PixelSpace
 
 _LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes")
 _BATCH = 64
+_BATCH_VALUES = 2**21  # of one input at most: a batch of 13 images of 3 x 224 x 224, whose activations stay small
 _REMEDY = "give the samples to watch, probe=Probe(inputs=..., labels=...)"
 
 
@@ -84,7 +85,9 @@ class Samples:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """The inputs from one sample to before another, in batches."""
-        return (self.part(first, min(first + _BATCH, stop)) for first in range(start, stop, _BATCH))
+        values = max(x[:1].numel() for x in all_tensors(self.inputs))
+        size = max(1, min(_BATCH, _BATCH_VALUES // max(1, values)))
+        return (self.part(first, min(first + size, stop)) for first in range(start, stop, size))
 
     def name(self, label: int) -> str:
         """What a class is called."""

@@ -90,13 +90,14 @@ def _indexed(
     else:
         picks = np.random.default_rng(probe.seed).permutation(len(loader.dataset))[: max(_SCANNED, count)].tolist()
     inputs, labels = _prepared(trainer, pl_module, indexed_batches(loader, probe.seed, picks))
-    order = list(range(len(picks)))
+    samples = Samples(inputs, labels, probe.samples)
     if indices is None and listed is None:
         order = balanced([None] * len(picks) if labels is None else labels.tolist(), count, probe.seed)
+        samples = _taken(inputs, labels, order, probe.samples)
+        picks = [picks[place] for place in order]
     if len(loader.dataset) < count:
         notes = (*notes, f"the data set holds {len(loader.dataset)} samples, {count} were asked for")
-    samples = _taken(inputs, labels, order, probe.samples)
-    return _described(replace(samples, indices=tuple(picks[place] for place in order)), loader.dataset, notes)
+    return _described(replace(samples, indices=tuple(picks)), loader.dataset, notes)
 
 
 def indexable_source(trainer: Trainer, probe: Probe) -> bool:
@@ -124,12 +125,13 @@ def _loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
 
 
 def _prepared(
-    trainer: Trainer, pl_module: LightningModule, batches: Sequence[Any], *, moved: bool = False
+    trainer: Trainer, pl_module: LightningModule, batches: list[Any], *, moved: bool = False
 ) -> tuple[Any, Tensor | None]:
-    """Inputs and labels as the model would be given them in validation, on the CPU, all batches in one."""
+    """Inputs and labels as the model would be given them in validation, on the CPU, in one; empties the list."""
     parts = []
     with unchanged(pl_module), _validating(trainer), torch.no_grad():
-        for batch in batches:
+        while batches:  # each is let go as it is taken: a thousand images are large
+            batch = batches.pop(0)
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +33,10 @@ class SharedPass:
 
     def __init__(self, trainer: Trainer, model: LightningModule) -> None:
         self._trainer, self._model = trainer, model
+        self._flatten = as_vectors()
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
+        self.population_seconds = 0.0
+        """What the last run took for the population alone."""
 
     @contextmanager
     def context(self) -> Iterator[None]:
@@ -48,6 +52,7 @@ class SharedPass:
             samples: of the probe that they share.
             step: completed updates.
         """
+        self.population_seconds = 0.0
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in needs.items():
             if need.explains:
@@ -64,7 +69,7 @@ class SharedPass:
         layers = _union(need.layers for need in needs)
         gradients = _union(need.gradients for need in needs)
         vectors = _union(need.vectors for need in needs)
-        reduce = {name: as_vectors() for name in vectors if name != INPUT}
+        reduce = {name: self._flatten for name in vectors if name != INPUT}
         population = min(max((need.population for need in needs), default=0), len(samples))
         head = self.on_device(samples.part(0, samples.head))
         with self.context():
@@ -79,9 +84,11 @@ class SharedPass:
             )
             reduced = dict(seen.reduced)
             if reduce and population > samples.head:
+                started = time.monotonic()
                 rest = map(self.on_device, samples.batches(samples.head, population))
                 found = observe_batches(self._model, rest, reduce=reduce)
-                reduced = {name: torch.cat([part, found[name]]) for name, part in reduced.items() if name in found}
+                reduced = {name: torch.cat([part, found.pop(name)]) for name, part in reduced.items() if name in found}
+                self.population_seconds += time.monotonic() - started
         if INPUT in vectors:
             reduced[INPUT] = self._input_vectors(samples, population)
             seen = replace(seen, dimensions={**seen.dimensions, INPUT: shown(samples.inputs)[:1].numel()})
@@ -101,8 +108,7 @@ class SharedPass:
     def _input_vectors(self, samples: Samples, population: int) -> Tensor:
         key = id(samples)
         if key not in self._inputs or len(self._inputs[key]) < population:
-            flatten = as_vectors()
-            self._inputs[key] = torch.cat([flatten(shown(batch)) for batch in samples.batches(0, population)])
+            self._inputs[key] = torch.cat([self._flatten(shown(batch)) for batch in samples.batches(0, population)])
         return self._inputs[key][:population]
 
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
