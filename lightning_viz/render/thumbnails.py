@@ -15,9 +15,9 @@ from .text import step_text
 from .tiles import check_images, enlarge
 
 HEIGHT = 690
-THUMBNAIL = 30  # pixels, frame included
+THUMBNAIL = 28  # pixels, frame included
 FRAME = 3
-COVERED = 0.8  # neighbours may overlap by the rest
+COVERED = 0.5  # neighbours may overlap by the rest
 MOST_CELLS = 20  # a side: 400 samples of 34 px
 
 
