@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.hooks.observing import Forward, observe
-from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
 from lightning_viz.hooks.target import Target
 
 
@@ -26,7 +26,8 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        The gradient, in the form and shape of `inputs`, in logits per unit of input.
+        The gradient, in the form and shape of `inputs`, in logits per unit of input; None for an input on which the
+        target does not depend.
 
     Raises:
         NoGradientError: the target does not depend on the input, or the model detaches it.
@@ -66,7 +67,7 @@ def smooth_grad(
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        The mean *signed* gradient, in the form and shape of `inputs`.
+        The mean *signed* gradient, in the form and shape of `inputs`; None for whole numbers, which get no noise.
 
     Raises:
         NoGradientError: the target does not depend on the input.
@@ -76,31 +77,39 @@ def smooth_grad(
         raise ValueError(f"samples is {samples} and batch_size {batch_size}: both must be 1 or more")
     if target is None:
         target = observe(model, inputs, forward=forward).targets
-    originals = all_tensors(inputs)
-    count = len(originals[0])
-    totals = [torch.zeros_like(tensor) for tensor in originals]
+    tensors = all_tensors(inputs)
+    count = len(tensors[0])
+    totals: list[Tensor | None] = [None] * len(tensors)
     generator = torch.Generator().manual_seed(seed)
     together = max(1, batch_size // count)
     for done in range(0, samples, together):
         copies = min(together, samples - done)
-        noise = iter(_noise(originals, copies, generator))
-        noisy = map_tensors(inputs, lambda x: _copies(x, copies) + fraction * _range(x, copies) * next(noise))
-        found = all_tensors(gradient(model, noisy, _repeated(target, count, copies), forward=forward))
-        for total, part in zip(totals, found, strict=True):
-            total += part.view(copies, count, *part.shape[1:]).sum(0)
-    means = iter([total / samples for total in totals])
+        noisy = iter(_noisy(tensors, copies, fraction, generator))
+        found = gradient(
+            model, map_tensors(inputs, lambda _: next(noisy)), _repeated(target, count, copies), forward=forward
+        )
+        for place, part in enumerate(in_place_of_tensors(found, inputs)):
+            if part is not None:
+                total, summed = totals[place], part.view(copies, count, *part.shape[1:]).sum(0)
+                totals[place] = summed if total is None else total + summed
+    means = iter([None if total is None else total / samples for total in totals])
     return map_tensors(inputs, lambda _: next(means))
 
 
-def _noise(tensors: list[Tensor], copies: int, generator: torch.Generator) -> list[Tensor]:
-    """Standard noise ``[copies * N, ...]`` for each tensor; a copy's noise is the same for every sample of a batch.
+def _noisy(tensors: list[Tensor], copies: int, fraction: float, generator: torch.Generator) -> list[Tensor]:
+    """Copies ``[copies * N, ...]`` of each tensor with noise, which is the same for every sample of a batch.
 
-    So a sample's map depends neither on its place in the batch nor on how many copies go through at once.
+    So a sample's map depends neither on its place in the batch nor on how many copies go through at once. Whole
+    numbers (token indices) are only copied.
     """
-    draws = [[torch.randn(x.shape[1:], generator=generator) for x in tensors] for _ in range(copies)]
+    real = [x for x in tensors if x.is_floating_point()]
+    draws = [[torch.randn(x.shape[1:], generator=generator) for x in real] for _ in range(copies)]
+    noise = iter([torch.stack(of_one) for of_one in zip(*draws, strict=True)])
     return [
-        torch.stack(of_one).repeat_interleave(len(x), 0).to(x)
-        for x, of_one in zip(tensors, zip(*draws, strict=True), strict=True)
+        _copies(x, copies) + fraction * _range(x, copies) * next(noise).repeat_interleave(len(x), 0).to(x)
+        if x.is_floating_point()
+        else _copies(x, copies)
+        for x in tensors
     ]
 
 

@@ -14,7 +14,7 @@ from lightning_viz.callbacks.look import Look, Needs, TargetChoice
 from lightning_viz.callbacks.probe import Samples, image_of
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
 from lightning_viz.render.heat import saliency_maps
 
 _TITLES = {"gradient": "Gradient", "smooth_grad": "SmoothGrad"}
@@ -97,15 +97,7 @@ def _of_image(gradient: Any, inputs: Any) -> Tensor:
     shown = all_tensors(inputs)[0] if image is None else image
     tensors = all_tensors(inputs)
     place = next(index for index, tensor in enumerate(tensors) if tensor is shown)
-    found = [gradient] if isinstance(gradient, Tensor) else _leaves(gradient, len(tensors))
+    found = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
     slope = found[place]
     slope = torch.zeros_like(shown) if slope is None else slope.float()
     return slope if image is not None else slope.flatten(1)[:, None, None, :]
-
-
-def _leaves(structure: Any, count: int) -> list[Tensor | None]:
-    """A gradient's tensors in order, None where the target does not depend on an input."""
-    if structure is None:
-        return [None] * count
-    parts = structure.values() if isinstance(structure, Mapping) else structure
-    return [part if isinstance(part, Tensor) else None for part in parts]

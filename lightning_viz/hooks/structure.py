@@ -43,6 +43,14 @@ def all_tensors(structure: Any) -> list[Tensor]:
     return [tensor for _, part in _parts(structure) for tensor in all_tensors(part)]
 
 
+def in_place_of_tensors(structure: Any, like: Any) -> list[Any]:
+    """What a structure holds where another of the same form holds its tensors, in order."""
+    if isinstance(like, Tensor):
+        return [structure]
+    pairs = zip(_parts(structure), _parts(like), strict=True)
+    return [one for (_, part), (_, same) in pairs for one in in_place_of_tensors(part, same)]
+
+
 def _parts(structure: Any) -> list[tuple[Any, Any]]:
     if isinstance(structure, Mapping):
         return list(structure.items())

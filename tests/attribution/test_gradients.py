@@ -1,0 +1,191 @@
+"""The gradient and SmoothGrad against captum and against plain loops."""
+
+import captum.attr
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from lightning_viz.attribution import NoGradientError, gradient, smooth_grad
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3), nn.Tanh(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 5),
+    )  # fmt: skip
+
+
+def images(count=3, size=10, seed=1):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def by_autograd(model, x, target):
+    model.eval()
+    leaf = x.clone().requires_grad_()
+    found = torch.autograd.grad(model(leaf).gather(1, target[:, None]).sum(), leaf)[0]
+    model.train()
+    return found
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "densenet121", "googlenet"])
+def test_the_gradient_is_captums_saliency_with_its_sign(name):
+    torch.manual_seed(0)
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    model = getattr(torchvision.models, name)(num_classes=6, **options).eval()
+    x, target = images(2, 64), torch.tensor([4, 1])
+    mine = gradient(model, x, target)
+    reference = captum.attr.Saliency(model).attribute(x.clone().requires_grad_(), target, abs=False)
+    assert mine.abs().max() > 0 and mine.min() < 0
+    assert (mine - reference).abs().max() <= 1e-5 * reference.abs().max()
+
+
+def test_each_samples_gradient_is_its_own():
+    model, x = network(), images(3)
+    whole = gradient(model, x, [0, 1, 2])
+    for index in range(3):
+        assert torch.allclose(gradient(model, x[index : index + 1], index), whole[index : index + 1], atol=1e-6)
+
+
+def test_the_predicted_class_is_explained_if_none_is_given():
+    model, x = network(), images(3)
+    predicted = model.eval()(x).argmax(1)
+    assert torch.equal(gradient(model, x), gradient(model, x, predicted))
+
+
+def noisy_gradients(model, x, target, samples, fraction, seed):
+    """The mean over explicit copies, one sample and one copy at a time; the noise drawn copy by copy."""
+    generator = torch.Generator().manual_seed(seed)
+    noises = [torch.randn(x.shape[1:], generator=generator) for _ in range(samples)]
+    means = []
+    for sample, label in zip(x, target, strict=True):
+        sigma = fraction * (sample.max() - sample.min())
+        maps = [by_autograd(model, (sample + sigma * noise)[None], label[None])[0] for noise in noises]
+        means.append(sum(maps) / samples)
+    return torch.stack(means)
+
+
+@pytest.mark.parametrize("fraction", [0.15, 0.5])
+def test_smooth_grad_is_the_mean_over_noisy_copies(fraction):
+    model, x, target = network(), images(3) * torch.tensor([1.0, 4.0, 0.1]).view(3, 1, 1, 1), torch.tensor([0, 3, 2])
+    mine = smooth_grad(model, x, target, samples=9, fraction=fraction, seed=5, batch_size=7)
+    reference = noisy_gradients(model, x, target, 9, fraction, 5)
+    assert (mine - reference).abs().max() <= 1e-5 * reference.abs().max()
+    assert (mine - gradient(model, x, target)).abs().max() > 0.01 * reference.abs().max()  # the noise matters
+    other = smooth_grad(model, x, target, samples=9, fraction=fraction, seed=6)
+    assert (mine - other).abs().max() > 0.01 * reference.abs().max()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 12, 1000])
+def test_smooth_grad_does_not_depend_on_the_batch_size(batch_size):
+    model, x = network(), images(3)
+    reference = smooth_grad(model, x, [0, 3, 2], samples=7, batch_size=32)
+    found = smooth_grad(model, x, [0, 3, 2], samples=7, batch_size=batch_size)
+    assert (found - reference).abs().max() <= 1e-5 * reference.abs().max()
+
+
+def test_smooth_grad_does_not_depend_on_the_samples_place():
+    model, x, target = network(), images(3), torch.tensor([0, 3, 2])
+    whole = smooth_grad(model, x, target, samples=6)
+    alone = smooth_grad(model, x[1:2], target[1:2], samples=6)
+    turned = smooth_grad(model, x.flip(0), target.flip(0), samples=6, batch_size=4)
+    assert (alone - whole[1:2]).abs().max() <= 1e-5 * whole.abs().max()
+    assert (turned.flip(0) - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_smooth_grad_of_no_noise_is_the_gradient():
+    model, x = network(), images(2)
+    plain = gradient(model, x, 1)
+    assert torch.allclose(smooth_grad(model, x, 1, samples=3, fraction=0.0), plain, atol=1e-6)
+    flat = torch.full((1, 3, 10, 10), 0.7)  # a sample without range gets no noise
+    assert torch.allclose(smooth_grad(model, flat, 1, samples=3), gradient(model, flat, 1), atol=1e-6)
+
+
+def test_smooth_grad_explains_the_class_predicted_for_the_clean_input():
+    """Not the one predicted for each noisy copy: near a border those differ."""
+
+    class Border(nn.Module):
+        def forward(self, x):
+            return torch.stack([x.flatten(1).sum(1) + 0.01, -x.flatten(1).sum(1)], 1)
+
+    x = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    assert torch.equal(smooth_grad(Border(), x, samples=8, fraction=0.5), torch.ones(2, 2))
+
+
+def test_the_global_generator_and_the_model_stay():
+    model, x = network(), images(2)
+    before, weights = torch.get_rng_state(), [p.clone() for p in model.parameters()]
+    smooth_grad(model, x, samples=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.parameters(), weights, strict=True))
+    assert model.training and model[7].training
+
+
+class Captioned(nn.Module):
+    """An image, a text in token numbers, and an input that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.words, self.head = nn.Linear(6, 4), nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, image, words, unused):
+        return self.head(self.image(image).tanh() * self.words(words).mean(1))
+
+
+@pytest.mark.parametrize("form", [tuple, dict])
+@pytest.mark.parametrize("method", [gradient, smooth_grad])
+def test_several_inputs_whole_numbers_and_unused_ones_among_them(form, method):
+    torch.manual_seed(0)
+    model, image, words = Captioned(), torch.randn(2, 6), torch.tensor([[1, 2], [8, 3]])
+    values = {"image": image, "words": words, "unused": torch.randn(2, 2)}
+    found = method(model, values if form is dict else tuple(values.values()), [2, 1])
+    of_image, of_words, of_unused = found.values() if form is dict else found
+    assert type(found) is form and of_words is None and of_unused is None
+    plain = by_autograd(ImageOnly(model, words), image, torch.tensor([2, 1]))
+    if method is gradient:
+        assert torch.allclose(of_image, plain, atol=1e-6)
+    else:
+        assert torch.cosine_similarity(of_image.flatten(), plain.flatten(), 0) > 0.9
+        assert not torch.allclose(of_image, plain, atol=1e-3)
+
+
+class ImageOnly(nn.Module):
+    def __init__(self, model, words):
+        super().__init__()
+        self.model, self.words = model, words
+
+    def forward(self, image):
+        return self.model(image, self.words, None)
+
+
+def test_a_target_function_and_a_forward_of_ones_own():
+    model, x = network(), images(2)
+    difference = gradient(model, x, lambda logits: logits[:, 1] - logits[:, 0])
+    assert torch.allclose(difference, gradient(model, x, 1) - gradient(model, x, 0), atol=1e-6)
+    doubled = smooth_grad(model, x, 1, samples=2, forward=lambda net, given: 2 * net(given))
+    assert torch.allclose(doubled, 2 * smooth_grad(model, x, 1, samples=2), atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", ["detach", "no_grad", "constant"])
+@pytest.mark.parametrize("method", [gradient, smooth_grad])
+def test_an_input_that_gradients_do_not_reach_is_an_error(cut, method):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            if cut == "no_grad":
+                with torch.no_grad():
+                    return self.fc(x)
+            return self.fc(x.detach() if cut == "detach" else torch.ones_like(x))
+
+    with pytest.raises(NoGradientError, match="does not depend on the input: does the model detach it, or use no_grad"):
+        method(Cut(), torch.randn(2, 4), 1)
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"batch_size": 0}, {"samples": -1}])
+def test_smooth_grad_needs_copies(options):
+    with pytest.raises(ValueError, match="both must be 1 or more"):
+        smooth_grad(network(), images(1), 0, **options)
