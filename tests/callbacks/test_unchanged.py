@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import lightning.pytorch
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import pytorch_lightning
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import default_collate
 
 from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, Hyperplanes, LayerEmbeddings, Saliency
-from lightning_viz.callbacks import observer, shared_pass
+from lightning_viz.callbacks import observer, sampling, shared_pass
 from lightning_viz.callbacks.artist import Result
 from lightning_viz.callbacks.sketch import Drawn
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks import observing
+from lightning_viz.hooks import guard, observing
 
 from .cells import CELLS
 from .trace import Recorder, Trace, differences
@@ -39,13 +42,16 @@ pytestmark = [
     )
 ]
 
+PLAIN, LOGS = "dropout, BatchNorm, some of it frozen", "a forward that logs, counts, keeps and draws"
+RESUMED, ACCUMULATES = "resumed from a checkpoint in the middle of an epoch", "accumulation and clipping"
+OWNED = "a data set that owns its generators, a loader that owns one"
 LIGHTNINGS = {"pytorch_lightning": pytorch_lightning, "lightning.pytorch": lightning.pytorch}
 
 
-def views_for(images):
+def views_for(images, **embedding):
     """Every view, looking at every step and at the end of every epoch."""
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
-    small = {"samples": 24, "perplexity": 5.0, **often}
+    small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
     if images:
         return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small)]
@@ -72,9 +78,9 @@ def memory_logger(lightning):
     return MemoryLogger()
 
 
-def train(name, lightning, *, views, folder, logger=None):
+def train(name, lightning, *, views, folder, logger=None, trace=None):
     """Train a cell from the same start, with or without views; a cell that resumes, twice."""
-    folder, trace = Path(folder), Trace()
+    folder, trace = Path(folder), trace or Trace()
     run = _fit(CELLS[name], lightning, views, folder, trace, logger)
     if run.resumed_at is not None:
         checkpoint = folder / f"at-{run.resumed_at}.ckpt"
@@ -84,13 +90,13 @@ def train(name, lightning, *, views, folder, logger=None):
     return trace, run
 
 
-def _fit(build, lightning, with_views, folder, trace, logger, checkpoint=None):
+def _fit(build, lightning, make_views, folder, trace, logger, checkpoint=None):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     if dynamo := sys.modules.get("torch._dynamo"):
         dynamo.reset()
         dynamo.utils.counters.clear()
     run = build(lightning)
-    views = views_for(run.images) if with_views else []
+    views = make_views(run.images) if make_views else []
     saves = []
     if run.resumed_at is not None:
         keep = {"every_n_train_steps": run.resumed_at, "save_top_k": -1, "filename": "at-{step}"}
@@ -119,7 +125,7 @@ def _fit(build, lightning, with_views, folder, trace, logger, checkpoint=None):
 def undisturbed(name, package):
     """A cell's training without views."""
     with tempfile.TemporaryDirectory() as folder:
-        return train(name, LIGHTNINGS[package], views=False, folder=folder)[0]
+        return train(name, LIGHTNINGS[package], views=None, folder=folder)[0]
 
 
 @pytest.fixture
@@ -221,15 +227,193 @@ def assert_all_due(counted, run):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_training_is_the_same_with_all_views_and_with_none(name, sketches, tmp_path):
-    with_views, run = train(name, pytorch_lightning, views=True, folder=tmp_path)
+    with_views, run = train(name, pytorch_lightning, views=views_for, folder=tmp_path)
     assert differences(undisturbed(name, "pytorch_lightning"), with_views) == []
     for view, steps in assert_all_due(sketches, run):
         assert len(set(steps.values())) == 1, f"{view} drew twice, or in part: {steps}"
 
 
+@pytest.mark.parametrize("name", [PLAIN, LOGS, RESUMED])
+def test_training_is_the_same_under_lightnings_other_name(name, sketches, tmp_path):
+    with_views, run = train(name, lightning.pytorch, views=views_for, folder=tmp_path)
+    assert differences(undisturbed(name, "lightning.pytorch"), with_views) == []
+    assert len(list(assert_all_due(sketches, run))) >= 6
+
+
+def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_viz.callbacks.artist.BEHIND_SECONDS", float("inf"))
+    traces, curves, pictures = [], [], []
+    for views in (None, functools.partial(views_for, layers="fc", input=False)):
+        folder = tmp_path / f"{bool(views)}"
+        board = pytorch_lightning.loggers.TensorBoardLogger(folder, name="", version="")
+        traces.append(train(PLAIN, pytorch_lightning, views=views, folder=folder, logger=board)[0])
+        events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+        ours = ("embedding/",)
+        scalars = [tag for tag in events.Tags()["scalars"] if not tag.startswith(ours)]
+        curves.append({tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in scalars})
+        pictures.append({tag: [one.step for one in events.Images(tag)] for tag in events.Tags()["images"]})
+    assert differences(*traces) == []
+    assert curves[0] == curves[1] and {"loss_step", "val_loss"} <= curves[0].keys()
+    assert not pictures[0]
+    for kind in ("filters", "saliency/gradient", "saliency/smooth_grad", "activations", "grad_cam", "embedding"):
+        steps = {tuple(steps) for tag, steps in pictures[1].items() if tag.startswith(kind) and "animation" not in tag}
+        assert steps == {tuple(range(9))}, kind
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_training_is_the_same_when_every_view_raises_at_every_look(name, sketches, all_raise, tmp_path):
-    with_views, run = train(name, pytorch_lightning, views=True, folder=tmp_path)
+    with_views, run = train(name, pytorch_lightning, views=views_for, folder=tmp_path)
     assert differences(undisturbed(name, "pytorch_lightning"), with_views) == []
     assert len(list(assert_all_due(all_raise, run))) >= 5
     assert not any(sketches)
+
+
+# The matrix finds what is wrong: faults planted in our own code, and a cell whose training each of them changes.
+
+PLANTED = {}
+
+
+def planted(name, cell):
+    def register(plant):
+        PLANTED[name] = plant, cell
+        return plant
+
+    return register
+
+
+def unguarded(monkeypatch):
+    for module in (observer, observing, sampling, shared_pass):
+        monkeypatch.setattr(module, "unchanged", lambda model: nullcontext())
+
+
+def after_each_look(monkeypatch, do):
+    """Do something careless with the model and some of its inputs, outside the guard."""
+    visit = observer.Observer.visit
+
+    def careless(self, due, *args, **options):
+        visit(self, due, *args, **options)
+        if due:
+            do(self.model, torch.ones(4, 3, 8, 8))
+
+    monkeypatch.setattr(observer.Observer, "visit", careless)
+
+
+@planted("a forward in train mode", PLAIN)
+def train_mode(monkeypatch):
+    unguarded(monkeypatch)
+    for module in (observing, shared_pass):
+        monkeypatch.setattr(module, "evaluating", lambda model: nullcontext())
+
+
+@planted("eval mode that stays", PLAIN)
+def eval_mode(monkeypatch):
+    unguarded(monkeypatch)
+
+
+@planted("a blanket train()", PLAIN)
+def blanket_train(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model.train())
+
+
+@planted("a blanket eval()", PLAIN)
+def blanket_eval(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model.eval())
+
+
+@planted("backward()", ACCUMULATES)
+def backward(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model(x).sum().backward())
+
+
+@planted("gradients set to zero", ACCUMULATES)
+def zero_grad(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model.zero_grad())
+
+
+@planted("a forward in train mode of frozen weights", PLAIN)
+def frozen_forward(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model.requires_grad_(False)(x))
+
+
+@planted("a draw from NumPy's generator", "augmentation with random, NumPy and torch")
+def numpy_draw(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: np.random.rand())
+
+
+@planted("generators not restored", PLAIN)
+def generators(monkeypatch):
+    monkeypatch.setattr(guard, "random_states", lambda: iter(()))
+
+
+@planted("a data set asked in this process", OWNED)
+def asked_here(monkeypatch):
+    def fetch(loader, seed, picks):
+        with guard.same_randomness():
+            return [default_collate([loader.dataset[index] for index in picks])]
+
+    monkeypatch.setattr(sampling, "indexed_batches", fetch)
+
+
+@planted("a loader gone through", OWNED)
+def gone_through(monkeypatch):
+    monkeypatch.setattr(sampling, "indexed_batches", lambda loader, seed, picks: list(loader))
+
+
+@planted("a log that is not shadowed", LOGS)
+def logs(monkeypatch):
+    monkeypatch.setattr(guard, "_silence", lambda module: None)
+
+
+@planted("attributes not restored", LOGS)
+def attributes(monkeypatch):
+    monkeypatch.setattr(guard, "_attributes_state", lambda attributes: lambda: None)
+
+
+@planted("buffers not restored", LOGS)
+def buffers(monkeypatch):
+    monkeypatch.setattr(guard, "_tensor_state", lambda tensor: lambda: None)
+
+
+@planted("lists not restored", LOGS)
+def lists(monkeypatch):
+    monkeypatch.setattr(guard, "_container_state", lambda container: lambda: None)
+
+
+@planted("hooks that stay", PLAIN)
+def hooks(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: model.fc.register_forward_hook(lambda *_: None))
+
+
+@planted("gradients that stay switched off", RESUMED)
+def switched_off(monkeypatch):
+    after_each_look(monkeypatch, lambda model, x: torch.set_grad_enabled(False))
+
+
+def noticed(cell, folder):
+    """Where training differs from what it should be, up to its end or to where a fault ended it."""
+    expected, trace = undisturbed(cell, "pytorch_lightning"), Trace()
+    with suppress(Exception):
+        train(cell, pytorch_lightning, views=views_for, folder=folder, trace=trace)
+    torch.set_grad_enabled(True)
+    return differences(Trace(expected.events[: len(trace.events)]), trace)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_noticed(name, monkeypatch, sketches, tmp_path):
+    plant, cell = PLANTED[name]
+    undisturbed(cell, "pytorch_lightning")
+    plant(monkeypatch)
+    assert noticed(cell, tmp_path)
+
+
+def test_a_guard_that_trusts_views_not_to_raise_is_noticed(monkeypatch, sketches, all_raise, tmp_path):
+    @contextmanager
+    def trusting(model):
+        restores = [*guard.random_states(), *(one for module in model.modules() for one in guard._module_state(module))]
+        yield
+        for restore in reversed(restores):
+            restore()
+
+    for module in (observer, observing, sampling, shared_pass):
+        monkeypatch.setattr(module, "unchanged", trusting)
+    assert noticed(PLAIN, tmp_path)
