@@ -72,7 +72,7 @@ def network(name):
 @pytest.mark.parametrize(
     ("name", "size", "convolutions"), [("vgg19", 32, 16), ("resnet18", 64, 20), ("googlenet", 64, 57)]
 )
-def test_grad_cam_is_captums_at_every_convolution(name, size, convolutions, record_property):
+def test_grad_cam_is_captums_at_every_convolution(name, size, convolutions):
     model, x, target = network(name), images(2, size), torch.tensor([3, 1])
     mine = grad_cam(model, x, target, layers=nn.Conv2d)
     assert len(mine) == convolutions
@@ -85,7 +85,6 @@ def test_grad_cam_is_captums_at_every_convolution(name, size, convolutions, reco
             assert heat.max() == 0
             continue
         worst[layer] = float((heat - reference).abs().max() / reference.max())
-    record_property("worst", max(worst.values()))
     assert max(worst.values()) < 1e-5, max(worst, key=worst.get)
     assert len(empty) <= convolutions // 10  # what agrees is not merely zero
 
