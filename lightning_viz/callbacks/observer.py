@@ -179,7 +179,7 @@ class Observer:
                 if batch is None:
                     raise
                 samples = load(passed=[batch])
-                if view.probe.source == "val" and self.trainer.val_dataloaders:
+                if view.probe.source == "val" and self.trainer.val_dataloaders is not None:
                     note = "no validation batch has passed before the first look: the samples are training data"
                     samples = replace(samples, notes=(*samples.notes, note))
             self._passed = []
