@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto import types_pb2
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.image.metadata import create_summary_metadata
 
 from lightning_viz.callbacks.projector import write_projection
 from lightning_viz.callbacks.sketch import Projection
@@ -42,11 +45,11 @@ class TensorBoardSink:
 
     def picture(self, picture: Picture, step: int) -> None:
         """Show a picture, its description behind the card's info sign."""
-        image = Summary.Image(
-            encoded_image_string=picture.image, width=picture.width, height=picture.height, colorspace=3
-        )
-        metadata = SummaryMetadata(summary_description=picture.description)
-        value = Summary.Value(tag=picture.tag, image=image, metadata=metadata)
+        size = [str(picture.width).encode(), str(picture.height).encode()]
+        tensor = TensorProto(dtype=types_pb2.DT_STRING, string_val=[*size, picture.image])
+        tensor.tensor_shape.dim.add(size=3)
+        metadata = create_summary_metadata(display_name="", description=picture.description)
+        value = Summary.Value(tag=picture.tag, tensor=tensor, metadata=metadata)
         self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
