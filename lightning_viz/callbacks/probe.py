@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import multiprocessing
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,7 +205,8 @@ def indexed_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) ->
     dataset = loader.dataset
     forks = "fork" in multiprocessing.get_all_start_methods()
     subset: Dataset[Any] = Subset(dataset if forks else copy.deepcopy(dataset), list(picks))
-    with same_randomness():
+    with same_randomness(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
         torch.manual_seed(seed)
         fetched = DataLoader(
             subset,
