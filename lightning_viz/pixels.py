@@ -54,7 +54,7 @@ class PixelSpace:
     @classmethod
     def guess(cls, inputs: Tensor) -> PixelSpace:
         """A space in which the inputs show in full, if nothing is known: [0, 1], [-1, 1], 0 to 255, or their range."""
-        each = (image[torch.isfinite(image)] for image in inputs)  # one at a time: a mask's indices take 8 times as much
+        each = (image[torch.isfinite(image)] for image in inputs)  # a mask takes indices: 8 times as much
         ends = [end.item() for finite in each if finite.numel() for end in finite.float().aminmax()]
         low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
         if low >= 0 and high <= 1:
