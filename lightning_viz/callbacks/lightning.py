@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 Trainer = Any
@@ -30,3 +32,14 @@ else:
         tuple(package.Callback for package in _installed),
         {"__doc__": "What Lightning calls during a run.", "__module__": __name__},
     )
+
+
+@contextmanager
+def muted(trainer: Trainer) -> Iterator[None]:
+    """What a model hands to its loggers by itself, past ``log``, is dropped: the user's curves stay as they are."""
+    loggers = trainer.loggers
+    trainer.loggers = [_installed[0].loggers.logger.DummyLogger() for _ in loggers]
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers

@@ -15,7 +15,7 @@ import torch
 
 from lightning_viz.callbacks.artist import Artist
 from lightning_viz.callbacks.budget import Budget
-from lightning_viz.callbacks.lightning import LightningModule, Trainer
+from lightning_viz.callbacks.lightning import LightningModule, Trainer, muted
 from lightning_viz.callbacks.look import Look
 from lightning_viz.callbacks.messages import inform, warn
 from lightning_viz.callbacks.probe import Samples
@@ -123,7 +123,7 @@ class Observer:
                 self._postponed.add(view.name)
                 inform(f"{view.kind} is looked at less often from step {step} on: max_overhead={view.max_overhead:g}")
         chosen = must + [view for view in may if view.name in affordable]
-        with unchanged(self.model):
+        with unchanged(self.model), muted(self.trainer):
             for probe_key in dict.fromkeys(view.probe.key() for view in chosen):
                 self._look([view for view in chosen if view.probe.key() == probe_key], step, batch)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.look import Look, Needs
@@ -200,7 +201,7 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     """Check all views of a run against its model, and start an observer for those that suit it.
 
     None where this process has nothing to look at: it is not the first of several, or it holds only a shard of the
-    model, which is said.
+    model, or a model without weights yet, which is said.
 
     Raises:
         ViewError: a view that a person named does not suit the model; one made by `default_views` steps aside.
@@ -210,6 +211,9 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     strategy = type(trainer.strategy).__name__
     if any(sharded in strategy for sharded in _SHARDED):
         warn(f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged")
+        return None
+    if any(map(is_lazy, (*pl_module.parameters(), *pl_module.buffers()))):
+        warn("layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()")
         return None
     suitable = []
     for view in views_of(trainer):

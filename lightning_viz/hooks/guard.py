@@ -123,6 +123,8 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
             bits = value.bit_generator
             yield _later(lambda state, bits=bits: setattr(bits, "state", state), bits.state)  # type: ignore[misc]
     yield from (_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None)
+    if getattr(module, "max_norm", None) is not None:  # an embedding that shrinks, in place, the rows it is asked for
+        yield from (_tensor_state(weight) for weight in module._parameters.values() if weight is not None)
     yield _emptied([value for value in attributes.values() if type(value) in _CONTAINERS and not value])
     yield _attributes_state(attributes)
 
@@ -178,10 +180,14 @@ def _tensor_state(tensor: Tensor) -> Restore:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             if strided and (tensor.data_ptr() != storage.data_ptr() or tensor.shape != storage.shape):
                 tensor.data = storage
-            if not (torch.equal(tensor, before) if strided else tensor._version == version):
+            if not (_same(tensor, before) if strided else tensor._version == version):
                 tensor.copy_(before)  # only then: it counts as a write, on which a pending backward would stumble
 
     return restore
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or torch.equal(*(x.reshape(-1).view(torch.uint8) for x in (one, other)))  # NaN
 
 
 def _silence(module: nn.Module) -> None:
