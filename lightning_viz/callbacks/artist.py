@@ -175,7 +175,7 @@ class Artist:
         assert process.stdout is not None
         while True:
             try:
-                number, answer, seconds = pickle.load(process.stdout)
+                number, answer, worked, seconds = pickle.load(process.stdout)
             except Exception:  # the end of the stream, in whatever state a death left it
                 process.stdout.close()
                 self._died(process)
@@ -185,7 +185,7 @@ class Artist:
                     return
                 job = self._waiting.popleft()
                 assert job.number == number
-                self.cpu_seconds += seconds
+                self.cpu_seconds += worked
                 before = self._seconds.get(job.owner, seconds)
                 self._seconds[job.owner] = 0.5 * before + 0.5 * seconds
                 drawn, error = (None, answer) if isinstance(answer, str) else (answer, "")

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each pickled ``(number, pickled sketch)`` with ``(number, drawn or error, seconds)``.
+    """Answer each pickled ``(number, pickled sketch)`` with ``(number, drawn or error, CPU seconds, seconds)``.
 
     Args:
         requests: read until its end.
@@ -37,7 +37,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             number, sketch = pickle.load(requests)
         except EOFError:
             return
-        started = time.process_time()
+        started, worked = time.monotonic(), time.process_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -45,8 +45,9 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         del sketch
+        took = time.process_time() - worked, time.monotonic() - started
         try:
-            pickle.dump((number, answer, time.process_time() - started), replies, protocol=pickle.HIGHEST_PROTOCOL)
+            pickle.dump((number, answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)
             replies.flush()
         except BrokenPipeError:
             return
