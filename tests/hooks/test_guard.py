@@ -234,10 +234,17 @@ def test_training_goes_on_as_if_nothing_had_been():
 def test_a_buffer_that_was_not_written_is_not_written_back():
     """Restoring would count as a write, and break a backward that still needs the buffer."""
     net = Net()
-    version = net.inner.scale._version
+    net.register_buffer("broken", torch.tensor(float("nan")))
+    net.register_buffer("spread", torch.tensor([float("nan")]).expand(3))  # cannot be written to
+    places, ones = torch.arange(3).expand(2, 3), torch.ones(3)
+    net.register_buffer("sparse", torch.sparse_coo_tensor(places, ones, (3, 3), check_invariants=True).coalesce())
+    versions = {name: buffer._version for name, buffer in net.named_buffers()}
     with unchanged(net):
-        pass
-    assert net.inner.scale._version == version
+        net.eval()
+    assert {name: buffer._version for name, buffer in net.named_buffers()} == versions
+    with unchanged(net):
+        net.broken.fill_(0), net.sparse.mul_(2)
+    assert net.broken.isnan() and torch.equal(net.sparse.to_dense(), torch.eye(3))
 
 
 def test_buffers_made_in_inference_mode_are_left_in_peace():

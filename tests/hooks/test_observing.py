@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_viz.attribution import grad_cam
 from lightning_viz.hooks import LayerNotFoundError
 from lightning_viz.hooks.observing import observe, observe_batches
+from lightning_viz.hooks.record import recording
 from lightning_viz.hooks.structure import all_tensors
 
 Pair = namedtuple("Pair", "hidden mask")
@@ -566,6 +567,20 @@ def test_nothing_of_the_pass_stays_alive_but_the_observation():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_recording_takes_its_hooks_away_and_records_nothing_more_once_closed():
+    model, x = small(), images()
+    with recording({"conv1": model.conv1}, gradients=["conv1"], reduce={"fc": (model.fc, torch.sum)}) as record:
+        model(x)
+        record.close()
+        model(x)
+    model(x)
+    assert len(record.calls["conv1"]) == len(record.reduced["fc"]) == 1
+    assert not any(m._forward_hooks for m in model.modules())
+    with pytest.raises(KeyError), recording({"conv1": model.conv1}):
+        raise KeyError
+    assert not model.conv1._forward_hooks
 
 
 def test_nothing_stays_alive_of_a_pass_that_fails():
