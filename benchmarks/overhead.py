@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import default_views
 from lightning_viz.callbacks import budget, observer
+from lightning_viz.callbacks import view as viewing
 from lightning_viz.callbacks.artist import Artist
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.view import View
@@ -253,7 +254,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    observer.inform = lambda message: None
+    observer.inform = viewing.inform = lambda message: None
     budget.FREE_SECONDS = 0.0
     dataset, watch = data(), Watch()
     trial = 40
