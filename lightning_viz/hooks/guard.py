@@ -187,7 +187,11 @@ def _tensor_state(tensor: Tensor) -> Restore:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one, other) or torch.equal(*(x.reshape(-1).view(torch.uint8) for x in (one, other)))  # NaN
+    return torch.equal(one, other) or torch.equal(_bytes(one), _bytes(other))  # NaN is not equal to itself
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().flatten().contiguous().view(torch.uint8)
 
 
 def _silence(module: nn.Module) -> None:
