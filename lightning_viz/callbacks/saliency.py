@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.gradients import smooth_grad
+from lightning_viz.attribution.gradients import NoGradientError, smooth_grad
 from lightning_viz.callbacks.look import Look, Needs, TargetChoice
 from lightning_viz.callbacks.probe import Samples, image_of
 from lightning_viz.callbacks.sketch import Sketch
@@ -97,7 +96,11 @@ def _of_image(gradient: Any, inputs: Any) -> Tensor:
     shown = all_tensors(inputs)[0] if image is None else image
     tensors = all_tensors(inputs)
     place = next(index for index, tensor in enumerate(tensors) if tensor is shown)
-    found = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
+    found: list[Tensor | None] = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
     slope = found[place]
-    slope = torch.zeros_like(shown) if slope is None else slope.float()
+    if slope is None:  # zeros would be a picture of something that was not seen
+        raise NoGradientError(
+            "the target does not depend on the input: does the model detach it, or use no_grad inside?"
+        )
+    slope = slope.float()
     return slope if image is not None else slope.flatten(1)[:, None, None, :]

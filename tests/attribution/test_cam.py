@@ -141,6 +141,16 @@ def test_the_backward_stops_at_the_shallowest_layer_and_never_computes_a_weights
     assert masks(lambda: observe(model, x, 2, layers=nn.Conv2d)) == []
 
 
+def test_no_graph_is_kept_of_what_lies_below_the_shallowest_layer():
+    """Else a look at the last layer would take the memory of a training step."""
+    model, x, traced = torchvision.models.resnet18(num_classes=6), images(1, 32), []
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda *a, name=name: traced.append(name) if a[2].requires_grad else None)
+    grad_cam(model, x, 2, layers="layer4.1")
+    assert traced == ["avgpool", "fc"]
+
+
 def test_one_forward_and_one_backward_for_all_layers(monkeypatch):
     model, x, calls = torchvision.models.resnet18(num_classes=6), images(1, 32), Counter()
     model.register_forward_hook(lambda *_: calls.update(["forward"]))

@@ -1,0 +1,33 @@
+"""What the saliency view does where there is nothing to see."""
+
+import pytest
+import torch
+
+from lightning_viz import Saliency
+from lightning_viz.attribution import NoGradientError
+from lightning_viz.callbacks.look import Look
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.hooks import Observation
+
+
+def sketch(inputs, gradient):
+    look = Look(Observation(inputs, input_gradient=gradient), Samples(inputs, None, head=2), step=0)
+    return next(iter(Saliency().draw(look)))
+
+
+def test_the_gradient_drawn_is_the_images_among_several_inputs():
+    image, tokens = torch.rand(2, 3, 4, 4), torch.zeros(2, 5, dtype=torch.long)
+    slope = torch.randn_like(image)
+    for inputs, gradient in [
+        (image, slope),
+        ((tokens, image), (None, slope)),
+        ({"tokens": tokens, "nested": [image]}, {"tokens": None, "nested": [slope]}),
+    ]:
+        assert torch.equal(torch.as_tensor(sketch(inputs, gradient).arguments["gradient"]), slope)
+
+
+@pytest.mark.parametrize("gradient", [None, (None, torch.ones(2, 1))])
+def test_a_gradient_that_was_not_seen_is_not_drawn_as_zero(gradient):
+    inputs = (torch.rand(2, 3, 4, 4), torch.rand(2, 1))
+    with pytest.raises(NoGradientError, match="does not depend on the input"):
+        sketch(inputs, gradient)
