@@ -10,10 +10,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-CLASSES = 3
+from .random_data import (
+    CLASSES,
+    Images,
+    Order,
+    OwnGenerators,
+    Points,
+    Stream,
+    augmented,
+    mixed,
+    shuffled,
+    validation,
+)
 
 
 @dataclass
@@ -23,6 +35,7 @@ class Run:
     Attributes:
         updates: how many there are to be.
         watched: what else belongs to the run and must stay the same.
+        images: whether its inputs are images, or points of the plane.
         resumed_at: go on from the checkpoint of this step, in a second run.
     """
 
@@ -46,73 +59,6 @@ def cell(name: str) -> Callable[[Callable[[Any], Run]], Callable[[Any], Run]]:
         return build
 
     return register
-
-
-# Data: every sample comes with its number, so that the order shows.
-
-
-class Images(Dataset):
-    """24 images, their classes and numbers; as a person with much memory would write it."""
-
-    def __init__(self, augment: Callable[[Any], Any] | None = None, count: int = 24, *, listed: bool = True) -> None:
-        generator = torch.Generator().manual_seed(count)
-        self.images = torch.randn(count, 3, 8, 8, generator=generator)
-        self.classes_ = torch.arange(count) % CLASSES
-        self.augment = augment
-        if listed:
-            self.targets = self.classes_.tolist()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        image = self.images[index]
-        return (self.augment(image) if self.augment else image), int(self.classes_[index]), index
-
-
-def augmented(image: torch.Tensor) -> torch.Tensor:
-    """By the global generators of all three libraries."""
-    image = image.flip(-1) if random.random() < 0.5 else image
-    image = image + np.float32(np.random.normal(0, 0.1))
-    return image + 0.1 * torch.randn_like(image)
-
-
-class OwnGenerators(Images):
-    """A data set that owns its generators: asking it for a sample changes all that come after."""
-
-    def __init__(self) -> None:
-        super().__init__(listed=False)
-        self.rng, self.dice = np.random.default_rng(3), random.Random(3)
-        self.generator = torch.Generator().manual_seed(3)
-        self.asked = 0
-
-    def __getitem__(self, index: int) -> Any:
-        image, label, number = super().__getitem__(index)
-        self.asked += 1
-        noise = torch.randn(image.shape, generator=self.generator) * self.dice.random()
-        return image + noise + np.float32(self.rng.normal()), label, number
-
-
-class Stream(IterableDataset):
-    """Samples that can only be taken as they pass; its generator lives on from epoch to epoch."""
-
-    def __init__(self, count: int = 24) -> None:
-        self.count, self.generator = count, torch.Generator().manual_seed(count)
-
-    def __iter__(self) -> Any:
-        for index in range(self.count):
-            yield torch.randn(3, 8, 8, generator=self.generator), index % CLASSES, index
-
-
-def shuffled(data: Dataset, **options: Any) -> DataLoader:
-    return DataLoader(data, batch_size=6, shuffle=True, **options)
-
-
-def validation(**options: Any) -> DataLoader:
-    return DataLoader(Images(count=30), batch_size=10, **options)
-
-
-# Modules.
 
 
 class Classifier:
@@ -274,6 +220,7 @@ class Remembers(Classifier):
         self.metric.update(features.detach().mean())
         self.log("forward/mean", mean.mean())
         self.log_dict({"forward/max": mean.max(), "forward/metric": self.metric})
+        self.logger.log_metrics({"forward/by itself": float(mean.min())}, step=self.global_step)
         return self.fc(features + 0.1 * torch.rand(features.shape, generator=self.generator) + 0.1 * self.scratch)
 
 
@@ -282,9 +229,23 @@ def remembers(pl: Any) -> Run:
     return Run(module(pl, Remembers), shuffled(Images()), validation())
 
 
+class Quiet(Classifier):
+    """Logs at the end of a batch: compiled, `log` breaks into dozens of graphs."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y, _ = batch
+        return F.cross_entropy(self(x), y)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("loss", outputs["loss"])
+
+
 @cell("the whole module compiled")
 def compiled(pl: Any) -> Run:
-    return Run(torch.compile(module(pl), backend="eager"), shuffled(Images()), validation())
+    return Run(torch.compile(module(pl, Quiet), backend="eager"), shuffled(Images()), validation())
 
 
 class CompiledInPlace(Classifier):
@@ -390,18 +351,79 @@ def made_late(pl: Any) -> Run:
     return Run(module(pl, MadeLate), shuffled(Images()), validation())
 
 
-class Points(Dataset):
-    """Points of the plane, with noise on each."""
+class Tokens(Classifier):
+    """Looking a row up in the table shrinks it in place."""
 
     def __init__(self) -> None:
-        self.points = torch.randn(24, 2, generator=torch.Generator().manual_seed(1))
+        super().__init__()
+        self.table = nn.Embedding(16, 3, max_norm=0.5)
 
-    def __len__(self) -> int:
-        return len(self.points)
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        rows = (5 * x[:, 0].abs()).long().clamp_max(15)
+        return super().features(x + self.table(rows).permute(0, 3, 1, 2))
 
-    def __getitem__(self, index: int) -> Any:
-        point = self.points[index]
-        return point + 0.1 * torch.randn(2), int(point[0] * point[1] > 0), index
+
+@cell("a table of embeddings under max_norm")
+def tokens(pl: Any) -> Run:
+    return Run(module(pl, Tokens), shuffled(Images()), validation())
+
+
+class Checkpointed(Classifier):
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(super().features, x, use_reentrant=False)
+
+
+@cell("activation checkpointing")
+def checkpointed(pl: Any) -> Run:
+    return Run(module(pl, Checkpointed), shuffled(Images()), validation())
+
+
+class Hooked(Classifier):
+    """Hooks of its own, which count, and one that changes a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, int] = {}
+        self.conv1.register_forward_hook(lambda *_: self.seen.update(forward=self.seen.get("forward", 0) + 1))
+        self.conv2.register_full_backward_hook(lambda *_: self.seen.update(backward=self.seen.get("backward", 0) + 1))
+        self.conv2.weight.register_hook(lambda gradient: 2 * gradient)
+
+
+@cell("hooks of its own")
+def hooked(pl: Any) -> Run:
+    return Run(module(pl, Hooked), shuffled(Images()), validation())
+
+
+class Several(Classifier):
+    """Batches are dicts, out of several loaders; every other one is left out."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if batch_idx % 2:
+            return None
+        return super().training_step((*batch["mixed"].values(), None), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        return super().validation_step((*batch.values(), None), batch_idx)
+
+
+@cell("several loaders of dicts, collated at random, made anew every epoch; steps left out")
+def several(pl: Any) -> Run:
+    order = DataLoader(Images(augmented), batch_sampler=Order())
+    loaders = {"mixed": shuffled(Images(), collate_fn=mixed), "other": order}
+    checks = [validation(collate_fn=mixed), validation(collate_fn=mixed)]
+    options = {"reload_dataloaders_every_n_epochs": 1, "check_val_every_n_epoch": 2, "max_epochs": 3, "max_steps": 11}
+    return Run(module(pl, Several), loaders, checks, options, updates=11)
+
+
+class Lazy(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.fc = nn.LazyConv2d(4, 3, padding=1), nn.LazyLinear(CLASSES)
+
+
+def lazy(pl: Any) -> Run:
+    """No cell: views have nothing to look at before the first batch has passed."""
+    return Run(module(pl, Lazy), shuffled(Images()), validation())
 
 
 class Perceptron(Classifier):

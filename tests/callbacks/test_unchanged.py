@@ -24,7 +24,7 @@ from lightning_viz.callbacks.sketch import Drawn
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import guard, observing
 
-from .cells import CELLS
+from .cells import CELLS, lazy
 from .trace import Recorder, Trace, differences
 
 pytestmark = [
@@ -33,6 +33,9 @@ pytestmark = [
         "ignore:.*exists and is not empty.*",
         "ignore:.*has shuffling enabled.*",
         "ignore:The .grad attribute of a Tensor that is not a leaf.*",  # dynamo's own
+        "ignore:`training_step` returned `None`.*",
+        "ignore:Lazy modules are a new feature.*",
+        "ignore:.*contains uninitialized parameters.*",
         "ignore:Found . module.* in eval mode.*",
         "ignore:.*`torch.nn.utils.spectral_norm`.*",
         "ignore:.*multi-threaded, use of fork.*",
@@ -233,6 +236,30 @@ def test_training_is_the_same_with_all_views_and_with_none(name, sketches, tmp_p
         assert len(set(steps.values())) == 1, f"{view} drew twice, or in part: {steps}"
 
 
+def test_what_is_compared_is_all_of_training():
+    events = undisturbed(PLAIN, "pytorch_lightning").events
+    paths = {path for _, found in events for path in found}
+    for kind in (
+        *("model/conv1/_parameters/weight", "model/conv1/_parameters/weight.grad", "model/norm1/_buffers/running_var"),
+        *("model/norm2/training", "model/norm2/_forward_hooks/length", "optimizers/0/state/0/exp_avg"),
+        *("schedulers/0/last_epoch", "loss/loss", "random/0/0", "random/1/1", "random/2", "batch/2"),
+        *("curves/0/1/loss_step", "metrics/0/loss_step", "torch/0"),
+    ):
+        assert kind in paths, kind
+    weights = {
+        found["model/conv1/_parameters/weight"] for _, found in events if "model/conv1/_parameters/weight" in found
+    }
+    orders = {found["batch/2"] for event, found in events if event.startswith("batch start")}
+    assert len(weights) == 1 + 8 and len(orders) == 8
+
+
+def test_a_model_without_weights_yet_is_left_alone(sketches, tmp_path, monkeypatch):
+    monkeypatch.setitem(CELLS, "lazy", lazy)
+    with_views, _ = train("lazy", pytorch_lightning, views=views_for, folder=tmp_path)
+    assert differences(undisturbed("lazy", "pytorch_lightning"), with_views) == []
+    assert not sketches
+
+
 @pytest.mark.parametrize("name", [PLAIN, LOGS, RESUMED])
 def test_training_is_the_same_under_lightnings_other_name(name, sketches, tmp_path):
     with_views, run = train(name, lightning.pytorch, views=views_for, folder=tmp_path)
@@ -247,11 +274,11 @@ def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_
         folder = tmp_path / f"{bool(views)}"
         board = pytorch_lightning.loggers.TensorBoardLogger(folder, name="", version="")
         traces.append(train(PLAIN, pytorch_lightning, views=views, folder=folder, logger=board)[0])
-        events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+        events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
         ours = ("embedding/",)
         scalars = [tag for tag in events.Tags()["scalars"] if not tag.startswith(ours)]
         curves.append({tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in scalars})
-        pictures.append({tag: [one.step for one in events.Images(tag)] for tag in events.Tags()["images"]})
+        pictures.append({tag: [one.step for one in events.Tensors(tag)] for tag in events.Tags()["tensors"]})
     assert differences(*traces) == []
     assert curves[0] == curves[1] and {"loss_step", "val_loss"} <= curves[0].keys()
     assert not pictures[0]
@@ -357,6 +384,11 @@ def asked_here(monkeypatch):
 @planted("a loader gone through", OWNED)
 def gone_through(monkeypatch):
     monkeypatch.setattr(sampling, "indexed_batches", lambda loader, seed, picks: list(loader))
+
+
+@planted("a logger that is not muted", LOGS)
+def loggers(monkeypatch):
+    monkeypatch.setattr(observer, "muted", lambda trainer: nullcontext())
 
 
 @planted("a log that is not shadowed", LOGS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
 from lightning_viz.callbacks.lightning import Callback
@@ -151,7 +152,9 @@ def _settings() -> list[Any]:
 
 def _flatten(path: str, value: Any, found: dict[str, Any]) -> None:
     """Enter a value, or what it is made of, as something that is equal only if every bit is."""
-    if isinstance(value, Tensor):
+    if is_lazy(value):
+        found[path] = type(value).__qualname__
+    elif isinstance(value, Tensor):
         found[path] = _bits(value), value.requires_grad
         if value.is_leaf and value.grad is not None:
             found[f"{path}.grad"] = _bits(value.grad)
@@ -166,7 +169,7 @@ def _flatten(path: str, value: Any, found: dict[str, Any]) -> None:
     elif isinstance(value, Dataset) or type(value).__name__ == "Outside":
         _flatten(path, vars(value), found)
     elif isinstance(value, Mapping):
-        arbitrary = path.endswith(("_hooks", "_metric_attributes"))  # keys from a counter of all hooks, and addresses
+        arbitrary = "_hooks" in path or "_metric_attributes" in path  # keys from a counter of all hooks, and addresses
         for number, (key, part) in enumerate(value.items()):
             _flatten(f"{path}/{number if arbitrary else key}", part, found)
         found[f"{path}/length"] = len(value)
