@@ -113,16 +113,21 @@ def _compared(
         scores, clusters=_CLUSTERS if labels is None else len(np.unique(labels)), labels=labels, seed=seed
     )
     plane = pca(scores, seed=seed).points
-    panels = [("t-SNE", found.points), ("PCA", plane), ("k-means on t-SNE", found.points)]
-    by_panel = {"k-means on t-SNE": clusters}
+    kept = float(plane.var(0).sum() / max(scores.var(0).sum(), np.finfo(np.float32).tiny))
+    grouped = "k-means"
+    if labels is not None:
+        majority = sum(np.bincount(labels[clusters == cluster]).max() for cluster in np.unique(clusters))
+        grouped += f" ({majority / len(labels):.0%} pure)"
+    panels = [("t-SNE", found.points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, found.points)]
+    by_panel = {grouped: clusters}
     return compare(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)
 
 
 def _unit_radius(points: NDArray[Any]) -> NDArray[Any]:
-    """The embedding at a root mean square radius of 1: t-SNE's unit means nothing, and would fill or empty the frame."""
+    """The embedding at a root mean square radius of 1: t-SNE's unit means nothing, yet its clouds grow and shrink."""
     centred = points - points.mean(0)
     radius = float(np.sqrt((centred**2).sum(1).mean()))
-    return centred / radius if radius > 0 else centred
+    return np.asarray(centred / radius if radius > 0 else centred)
 
 
 def _notes(found: Embedding, count: int, perplexity: float) -> tuple[str, ...]:

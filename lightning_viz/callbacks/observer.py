@@ -247,7 +247,7 @@ class Observer:
     def _find_sinks(self) -> list[Sink]:
         if self.trainer.fast_dev_run:
             return []  # everything runs, nothing is kept: as with Lightning's own loggers
-        sinks, line = find_sinks(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz")
+        sinks, line = find_sinks(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz_logs")
         if line:
             warn(line)
         return sinks

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,7 +124,7 @@ def find_sinks(loggers: Sequence[Any], fallback: Path) -> tuple[list[Sink], str]
 
     Args:
         loggers: of the trainer, of either package.
-        fallback: folder for the pictures if no logger takes images.
+        fallback: where a folder for the pictures is made, ``version_<n>``, if no logger takes images.
     """
     boards: list[Sink] = []
     others: list[Sink] = []
@@ -137,7 +138,9 @@ def find_sinks(loggers: Sequence[Any], fallback: Path) -> tuple[list[Sink], str]
             others.append(ImageLoggerSink(logger))
     if boards or others:
         return boards + others, ""
-    return [FolderSink(fallback)], f"no logger takes images: pictures go to {fallback}"
+    taken = {path.name for path in fallback.glob("version_*")}
+    folder = next(place for number in count() if (place := fallback / f"version_{number}").name not in taken)
+    return [FolderSink(folder)], f"no logger takes images: pictures go to {folder}"
 
 
 def _as_path(tag: str) -> str:

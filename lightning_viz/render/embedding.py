@@ -142,7 +142,7 @@ def compare(
     entries, colours = key_entries(labels, class_names)
     body = stack([*rows, *([class_key(entries, colours)] if entries else [])], gap=8)
     count = len(panels[0][1])
-    crosses = "clusters: colour of their commonest class, crosses: others" if clusters and labels is not None else ""
+    crosses = "k-means: × outside its cluster's majority class" if clusters and labels is not None else ""
     lines = (step_text(step), f"{count:,} samples", f"{dimension:,} dimensions", crosses, *details)
     reading = "The same samples laid out by each method; near in a panel should mean alike to the layer." + (
         " Colours are classes; with clusters, each cluster's commonest class, and crosses are samples of another."
@@ -151,7 +151,7 @@ def compare(
         if classes
         else ""
     )
-    return page(tag, Caption(f"{layer}: one layer, {len(panels)} ways to see it", lines, reading), body)
+    return page(tag, Caption(f"{layer}: its samples by {_listed([name for name, _ in panels])}", lines, reading), body)
 
 
 def sprite(images: NDArray[np.uint8]) -> tuple[bytes, int]:
@@ -174,6 +174,12 @@ def sprite(images: NDArray[np.uint8]) -> tuple[bytes, int]:
         row, column = divmod(index, columns)
         sheet.paste(tile, (column * side + (side - tile.width) // 2, row * side + (side - tile.height) // 2))
     return png(sheet), side
+
+
+def _listed(names: list[str]) -> str:
+    """The methods, without what stands in brackets behind them."""
+    plain = [name.partition(" (")[0] for name in names]
+    return plain[0] if len(plain) == 1 else f"{', '.join(plain[:-1])} and {plain[-1]}"
 
 
 def _panel(
@@ -238,4 +244,5 @@ def _reading(method: str, coloured: bool, clustered: bool) -> str:
     colour = "; colours are the true classes, which a good layer keeps apart" if coloured else ""
     if clustered:
         colour = "; colours are each cluster's commonest class, crosses are samples of another class"
-    return f"Each point is one sample, {near}{colour}."
+    far = " Distances between groups, and their sizes, mean little." if method == "t-SNE" else ""
+    return f"Each point is one sample, {near}{colour}.{far}"

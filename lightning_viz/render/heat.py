@@ -10,8 +10,8 @@ from PIL import Image
 from .colours import Colours, table
 from .legends import colour_bar
 from .picture import BODY_HEIGHT, Caption, Picture, beside, page, stack
-from .text import LINE, number, step_text
-from .tiles import Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched, stretch
+from .text import GREY, LINE, draw_lines, number, step_text, text_width
+from .tiles import VERDICTS, Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched, stretch
 
 MOST_SAMPLES = 16
 PAIRS = 4  # side by side
@@ -49,21 +49,24 @@ def heat_overlays(
     shown = np.maximum(heat[:MOST_SAMPLES].astype(np.float64), 0)
     flaws = [flaw(each) for each in shown]
     peaks = [float(each.max()) for each, words in zip(shown, flaws, strict=True) if not words]
-    size, columns = _pair_size(images, len(shown), verdicts)
+    maxima = ["" if words else f"{each.max():.2g}" for each, words in zip(shown, flaws, strict=True)]
+    size, columns = _pair_size(images, len(shown), verdicts, maxima)
     seconds = [
         hatched(size, words) if words else overlay(image, each / each.max(), size)
         for image, each, words in zip(images, shown, flaws, strict=False)
     ]
-    body = _pairs(images, seconds, size, columns, verdicts)
-    bar = colour_bar("heat", "0", "maximum", label="of each map")
+    body = _pairs(images, seconds, size, columns, verdicts, maxima)
+    bar = colour_bar("heat", "0", "maximum", label="of each map: number under it")
     details = (
         step_text(step),
         _some(len(shown), len(images)),
         f"each map divided by its maximum ({_range(peaks)} {unit})" if peaks else "",
+        VERDICTS if verdicts else "",
     )
     reading = f"Left the input, right where in it {method} finds evidence for {target}: the brighter, the more."
     title = f"{method} for {target}, seen from {layer}"
-    return page(tag, Caption(title, details, reading, (*count_flaws(flaws, "maps"), *notes)), stack([body, bar], gap=8))
+    warnings = tuple(note.replace("all zero", "all zero, no evidence here,") for note in count_flaws(flaws, "maps"))
+    return page(tag, Caption(title, details, reading, (*warnings, *notes)), stack([body, bar], gap=8))
 
 
 def saliency_maps(
@@ -108,12 +111,16 @@ def saliency_maps(
     details = (
         step_text(step),
         _some(len(shown), len(images)),
-        f"{reduce} over channels of the absolute value" if gradient.shape[1] > 1 else "absolute value",
+        f"the logit's slope, {reduce} over channels of its size"
+        if gradient.shape[1] > 1
+        else "size of the logit's slope",
         f"each map divided by its 99th percentile ({_range(ends)})" if ends else "",
+        VERDICTS if verdicts else "",
     )
     reading = f"Left the input, right how strongly a small change of each pixel moves {target}: the brighter, the more."
     warnings = (*(note.replace("all zero", "all-zero gradient") for note in count_flaws(flaws, "samples")), *notes)
-    return page(tag, Caption(f"{method} for {target}", details, reading, warnings), stack([body, bar], gap=8))
+    title = f"{method} for {target}, towards the input"
+    return page(tag, Caption(title, details, reading, warnings), stack([body, bar], gap=8))
 
 
 def overlay(image: Colours, heat: NDArray[Any], size: tuple[int, int]) -> Image.Image:
@@ -141,14 +148,22 @@ def _sequential(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(table("magma")[np.rint(warmth * 255).astype(np.uint8)])
 
 
-def _pair_size(images: NDArray[Any], count: int, verdicts: Sequence[Verdict]) -> tuple[tuple[int, int], int]:
+def _pair_size(
+    images: NDArray[Any], count: int, verdicts: Sequence[Verdict], figures: Sequence[str] = ()
+) -> tuple[tuple[int, int], int]:
     """The tiles' size and the number of pairs in a row, of which the tiles come out largest."""
     aspect = images.shape[1] / images.shape[2]
-    under = 2 * LINE if verdicts else 0
+    figure = max(map(text_width, figures), default=0)
     sizes = {}
     for columns in range(1, min(PAIRS, max(count, 1)) + 1):
         rows = max(1, -(-count // columns))
-        sizes[columns] = fit(2 * columns, rows, aspect, under=under, gap=APART, room=BODY_HEIGHT - LINE)
+        for lines in (1, 2):  # two where a verdict does not fit on one
+            under = lines * LINE if verdicts or figures else 0
+            size = fit(2 * columns, rows, aspect, under=under, gap=APART, room=BODY_HEIGHT - LINE)
+            room = 2 * size[0] - figure  # as `_pairs` leaves
+            if all(len(verdict.lines(room)) <= lines for verdict in verdicts[:count]):
+                break
+        sizes[columns] = size
     columns = max(sizes, key=lambda each: (sizes[each][0], each))
     return sizes[columns], columns
 
@@ -159,10 +174,17 @@ def _pairs(
     size: tuple[int, int],
     columns: int,
     verdicts: Sequence[Verdict],
+    figures: Sequence[str] = (),
 ) -> Image.Image:
+    """Inputs and maps side by side; under them the verdict and, at the right end, a number."""
     pairs = [beside([enlarge(image, size), second], gap=CLOSE) for image, second in zip(images, seconds, strict=False)]
-    if verdicts:
-        texts = draw_verdicts(list(verdicts[: len(pairs)]), 2 * size[0] + CLOSE)
+    if verdicts or figures:
+        room = max(map(text_width, figures), default=0)
+        said = list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs)
+        texts = draw_verdicts(said, 2 * size[0] - room)
+        if figures:
+            numbers = [draw_lines([figure or " "], room, colour=GREY) for figure in figures]
+            texts = [beside([text, figure], gap=CLOSE) for text, figure in zip(texts, numbers, strict=True)]
         pairs = [stack([pair, text], gap=2) for pair, text in zip(pairs, texts, strict=True)]
     rows = [beside(pairs[start : start + columns], gap=APART) for start in range(0, len(pairs), columns)]
     return stack(rows, gap=APART if not verdicts else 4)

@@ -94,14 +94,16 @@ def hyperplanes(
         step_text(step),
         f"{len(weights)} units" + "".join(f", {count} {kind}" for kind, count in counts.items() if count),
         "" if accuracy is None else f"accuracy {accuracy:.0%}".replace("%", " %"),
+        "background: predicted class" if regions is not None else "",
         "fainter: weighs less in the output" if seen.any() else "",
     )
     reading = (
         "Each dark line is where one unit switches on; the pale ground is the class the network predicts there, "
-        "the dots are samples in their true classes' colours."
+        "the dots are samples in their true classes' colours. A dead unit is on for none of the samples, a duplicate "
+        "has another's line."
     )
     notes = ("NaN in the weights",) if np.isnan(weights).any() or np.isnan(biases).any() else ()
-    caption = Caption(f"Where the units of {layer} switch (w · x + b = 0)", details, reading, notes)
+    caption = Caption(f"Layer “{layer}”: the line where each unit switches (w · x + b = 0)", details, reading, notes)
     return page(tag, caption, _plane(lines, samples, labels, extent, regions, class_names))
 
 
@@ -143,13 +145,16 @@ def zero_sets(
         step_text(step),
         f"{count} units",
         f"{one_sign} of one sign in all of the view" if one_sign else "",
+        "background: predicted class" if regions is not None else "",
     )
     reading = (
         "Each dark line is where one unit's pre-activation is zero; the pale ground is the class the network predicts "
         "there, the dots are samples in their true classes' colours."
     )
     notes = () if finite.all() else (f"NaN in {count - int(finite.sum())} of {count} units",)
-    caption = Caption(f"Where the units of {layer} switch (pre-activation = 0)", details, reading, notes)
+    caption = Caption(
+        f"Layer “{layer}”: the curve where each unit switches (pre-activation = 0)", details, reading, notes
+    )
     return page(tag, caption, _plane(contours, samples, labels, extent, regions, class_names))
 
 

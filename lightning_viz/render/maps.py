@@ -15,6 +15,7 @@ from .text import GREY, LINE, draw_lines, number, step_text, text_width
 from .tiles import (
     COLUMNS,
     GUTTER,
+    VERDICTS,
     Verdict,
     check_images,
     count_flaws,
@@ -80,9 +81,10 @@ def activation_maps(
     body = stack([stack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
     details = (
         step_text(step),
-        f"{len(shown)} of {len(images)} samples" if len(shown) < len(images) else "",
+        f"the first {len(shown)} samples" if len(shown) < len(images) else "",
         f"{shown.shape[1]} of {len(channels)} channels" if shown.shape[1] < len(channels) else "",
         scale.words(limits_note),
+        VERDICTS if verdicts else "",
     )
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
         "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."

@@ -60,11 +60,17 @@ def thumbnails(
             continue
         taken.append((left, top))
         body.paste(tile, (round(left + (THUMBNAIL - tile.width) / 2), round(top + (THUMBNAIL - tile.height) / 2)))
-    lines = (step_text(step), f"{len(taken):,} of {len(points):,} samples", f"{dimension:,} dimensions", *details)
+    lines = (
+        step_text(step),
+        f"{len(taken):,} of {len(points):,} samples",
+        f"{dimension:,} dimensions",
+        _frames(labels),
+        *details,
+    )
     reading = "Each sample stands at its place in the embedding; those that would cover another are left out." + (
         " A frame's colour is the true class." if labels is not None else ""
     )
-    return page(tag, Caption(f"Samples as {layer} sees them, near if alike", lines, reading), body)
+    return page(tag, Caption(f"Samples at their places in {layer}'s t-SNE", lines, reading), body)
 
 
 def grid(
@@ -100,12 +106,12 @@ def grid(
         left, top = column * size + (size - tile.width) // 2, (side - 1 - row) * size + (size - tile.height) // 2
         body.paste(tile, (left, top))
     count = f"{len(usable):,}" if len(usable) == len(points) else f"{len(usable):,} of {len(points):,}"
-    lines = (step_text(step), f"{count} samples", f"{dimension:,} dimensions", *details)
+    lines = (step_text(step), f"{count} samples", f"{dimension:,} dimensions", _frames(labels), *details)
     reading = "The embedding spread over a grid: neighbours in the grid are samples that the layer sees alike." + (
         " A frame's colour is the true class." if labels is not None else ""
     )
     notes = ("NaN in some points",) if not np.isfinite(points).all() else ()
-    return page(tag, Caption(f"Samples as {layer} sees them, sorted onto a grid", lines, reading, notes), body)
+    return page(tag, Caption(f"{layer}'s t-SNE, spread over a grid", lines, reading, notes), body)
 
 
 def assign(points: NDArray[Any], side: int) -> NDArray[np.int64]:
@@ -123,6 +129,10 @@ def assign(points: NDArray[Any], side: int) -> NDArray[np.int64]:
     cells = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
     cost = cdist(unit, cells / max(1, side - 1), "sqeuclidean")
     return np.asarray(cells[linear_sum_assignment(cost)[1]], dtype=np.int64)
+
+
+def _frames(labels: NDArray[Any] | None) -> str:
+    return "" if labels is None else "frame: true class"
 
 
 def _framed(images: NDArray[np.uint8], labels: NDArray[Any] | None, side: int) -> list[Image.Image]:

@@ -45,6 +45,10 @@ def check_images(images: NDArray[Any]) -> None:
         raise ValueError(f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb")
 
 
+VERDICTS = "true → predicted, confidence"
+"""What is written under samples."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a sample is and what the network says.
