@@ -226,6 +226,13 @@ def test_embeddings_of_a_few_samples_are_pca_and_say_so(count, tmp_path, drawn_a
     assert f"{count} samples" in picture.description
 
 
+def test_embeddings_of_a_data_set_of_three_samples_are_a_warning_too(tmp_path, drawn_at_once):
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [LayerEmbeddings()], loader(*images()), loader(*images(3)))
+    assert said(caught) == ["lightning_viz: the data set holds 3 samples, 1000 were asked for"]
+    assert "only 3 samples: PCA instead of t-SNE" in drawn_at_once.pictures("embedding/fc")[6].description
+
+
 def test_embeddings_of_a_dozen_samples_say_their_perplexity(tmp_path, drawn_at_once):
     fit(tmp_path, ConvNet(), [LayerEmbeddings(samples=24)])
     assert "only 24 samples: perplexity" in drawn_at_once.pictures("embedding/fc")[6].description

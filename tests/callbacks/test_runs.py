@@ -562,7 +562,7 @@ class Said(ConvNet):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data = DataLoader(TensorDataset(*images()), batch_size=4)
-    trainer = make_trainer({folder!r}, default_views(every_n_train_steps=1), strategy="ddp", devices=2, max_epochs=2)
+    trainer = make_trainer({folder!r}, default_views(every_n_train_steps=3), strategy="ddp", devices=2, max_epochs=2)
     trainer.fit(Said(), data, data)
     print(f"rank {{trainer.global_rank}} has", sum(view.last_step is not None for view in trainer.callbacks
           if hasattr(view, "last_step")), "views that looked", flush=True)
@@ -585,5 +585,5 @@ def test_of_several_processes_the_first_logs_and_none_hangs(tmp_path):
     assert "rank 0 has 5 views that looked" in done.stdout
     assert "rank 1 has 0 views that looked" in done.stdout
     found = events(tmp_path)  # in which no tag is there twice at a step
-    assert set(found["grad_cam/conv2"]) == set(found["saliency/gradient"]) == set(range(7))
+    assert set(found["grad_cam/conv2"]) == set(found["saliency/gradient"]) == {0, 3, 6}
     assert "failed at step" not in done.stderr
