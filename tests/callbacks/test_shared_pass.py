@@ -146,3 +146,14 @@ def test_each_view_draws_from_what_it_would_have_seen_alone(run):
             assert same(one[name], other[name]), (step, one["tag"], name)
     heats = [arguments["heat"] for _, arguments in together if "heat" in arguments]
     assert all(heat.max() > 0 for heat in heats)
+
+
+def test_each_sample_of_a_population_is_seen_once_and_in_order(run):
+    x, y = images(POPULATION)
+    probe = Probe(inputs=x, labels=y, samples=HEAD)
+    _, sketches = run(LayerEmbeddings(layers=["fc"], samples=POPULATION, probe=probe, projector=False))
+    first = {arguments["layer"]: arguments for step, arguments in sketches if step == 0}
+    expected = ConvNet()(x).detach().numpy()
+    np.testing.assert_allclose(first["fc"]["vectors"], expected, atol=1e-6)
+    np.testing.assert_array_equal(first["input"]["vectors"], x.flatten(1).numpy())
+    assert first["fc"]["labels"].tolist() == y.tolist()
