@@ -291,14 +291,14 @@ def test_a_full_disk_is_a_warning(tmp_path, drawn_at_once, monkeypatch):
 
 
 def test_an_unwritable_folder_is_a_warning(tmp_path, drawn_at_once):
-    (tmp_path / "lightning_viz").write_text("a file where the folder should be")  # root may write anywhere else
+    (tmp_path / "lightning_viz_logs").write_text("a file where the folder should be")  # root may write anywhere else
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [Watch(every_n_train_steps=1)], logger=False)
     faults = [one for one in said(caught) if "failed at step" in one]
     assert trainer.global_step == 6
     assert len(faults) == 3
     assert "switched off" in faults[2]
-    assert str(tmp_path / "lightning_viz") in faults[0]
+    assert str(tmp_path / "lightning_viz_logs") in faults[0]
 
 
 @pytest.mark.slow

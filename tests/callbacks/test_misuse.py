@@ -241,7 +241,7 @@ def test_embeddings_of_a_dozen_samples_say_their_perplexity(tmp_path, drawn_at_o
 def test_no_logger_is_said_and_pictures_go_to_a_folder(tmp_path, drawn_at_once):
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [Saliency()], logger=False)
-    folder = tmp_path / "lightning_viz"
+    folder = tmp_path / "lightning_viz_logs" / "version_0"
     assert said(caught) == [f"lightning_viz: no logger takes images: pictures go to {folder}"]
     assert sorted(file.name for file in (folder / "saliency" / "gradient").iterdir()) == [
         "00000000.md",

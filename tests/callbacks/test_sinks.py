@@ -219,10 +219,11 @@ def test_two_loggers_get_the_same(tmp_path, drawn_at_once):
 def test_a_logger_that_takes_no_images_leaves_them_to_a_folder(tmp_path, drawn_at_once):
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [Watch()], logger=CSVLogger(tmp_path))
-    assert said(caught) == [f"lightning_viz: no logger takes images: pictures go to {tmp_path / 'lightning_viz'}"]
+    folder = tmp_path / "lightning_viz_logs" / "version_0"
+    assert said(caught) == [f"lightning_viz: no logger takes images: pictures go to {folder}"]
     pictures = drawn_at_once.pictures("watch/page")
     for step, picture in pictures.items():
-        file = tmp_path / "lightning_viz" / "watch" / "page" / f"{step:08d}"
+        file = folder / "watch" / "page" / f"{step:08d}"
         assert file.with_suffix(".png").read_bytes() == picture.image
         assert file.with_suffix(".md").read_text() == picture.description
 
