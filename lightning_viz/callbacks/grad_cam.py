@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from lightning_viz.attribution.cam import class_activation_map
+from lightning_viz.attribution.gradients import NoGradientError
 from lightning_viz.callbacks.look import Look, Needs, TargetChoice
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.sketch import Sketch
@@ -58,8 +58,9 @@ class GradCAM(View):
                 raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
             for call in look.seen.calls(layer):
                 activation, slope = look.seen.activations[call].float(), look.seen.gradients.get(call)
-                slope = torch.zeros_like(activation) if slope is None else slope.float()
-                heat = class_activation_map(activation, slope, features=features)
+                if slope is None:
+                    raise NoGradientError(f"{look.target_name(self.target)} does not depend on layer {call!r}")
+                heat = class_activation_map(activation, slope.float(), features=features)
                 if heat is None:
                     shape = list(activation.shape)
                     raise ViewError(f"the output of layer {call!r} is {shape}, without places: name a convolution")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Union
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -58,7 +59,8 @@ def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
     """Names of the parts with weights right under a prefix; a list or dict of modules is never called: its parts."""
     names = []
     for name, module in layers.items():
-        if name.startswith(prefix) and name.count(".") == prefix.count(".") and _has_weights(module):
+        scripted = isinstance(module, torch.jit.ScriptModule)  # takes no hooks
+        if name.startswith(prefix) and name.count(".") == prefix.count(".") and _has_weights(module) and not scripted:
             names += _parts(layers, name + ".") if isinstance(module, (nn.ModuleList, nn.ModuleDict)) else [name]
     return names
 
