@@ -92,6 +92,9 @@ def test_drawn_is_what_the_network_does(channels, height, width, tmp_path, drawn
     gradient = torch.autograd.grad(model(leaf).gather(1, y[:, None]).sum(), leaf)[0]
     torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["gradient"]), gradient)
 
+    for tag in ("grad_cam/conv2", "saliency/gradient"):
+        assert "each sample's true class" in drawn_at_once.pictures(tag)[6].description
+
     tags = ("activations/conv1", "activations/conv2", "grad_cam/conv2", "saliency/gradient")
     grey = x if channels in (1, 3) else x.mean(1, keepdim=True)
     pixels = (grey.expand(-1, 3, -1, -1).permute(0, 2, 3, 1) * 255).round()

@@ -215,6 +215,13 @@ def test_batches_go_through_the_modules_own_hooks_as_in_validation(tmp_path, dra
     torch.testing.assert_close(shown, x[list(views[0].indices), 0] / 2 * 255, atol=0.6, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_samples_are_in_the_precision_of_the_run(precision, tmp_path, drawn_at_once, caplog):
+    fit(tmp_path, ConvNet(), [Saliency()], precision=precision)
+    assert drawn_at_once.tags() == {"saliency/gradient": [0, 6]}
+    assert not [record for record in caplog.records if record.name == "lightning_viz"]
+
+
 def test_the_loaders_own_collate_is_used(tmp_path, drawn_at_once):
     x, y = images()
 
