@@ -86,7 +86,7 @@ class SharedPass:
             if reduce and population > samples.head:
                 started = time.monotonic()
                 rest = map(self.on_device, samples.batches(samples.head, population))
-                found = observe_batches(self._model, rest, reduce=reduce)
+                found = observe_batches(self._model, rest, count=population - samples.head, reduce=reduce)
                 reduced = {name: torch.cat([part, found.pop(name)]) for name, part in reduced.items() if name in found}
                 self.population_seconds += time.monotonic() - started
         if INPUT in vectors:

@@ -225,6 +225,8 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
             if not view.optional:
                 raise
             inform(f"{view.kind} steps aside: {error}")
+        except Exception as error:  # no misuse, but a fault of the view's own
+            warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
     return Observer(trainer, pl_module, suitable) if suitable else None
 
 

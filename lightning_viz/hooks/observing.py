@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -91,28 +90,41 @@ def observe(
 
 
 def observe_batches(
-    model: nn.Module, batches: Iterable[Any], *, reduce: Mapping[str, Reduce], forward: Forward | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    count: int,
+    reduce: Mapping[str, Reduce],
+    forward: Forward | None = None,
 ) -> dict[str, Tensor]:
     """What reductions make of layers' outputs over a population: forward only, batch by batch, nothing else kept.
+
+    What is kept lies in one block per layer from the first batch on: small results that were allocated between a
+    large model's temporaries would pin the heap around them (gigabytes, for a ResNet-152).
 
     Args:
         model: any module, left as found.
         batches: inputs as in `observe`; fetched inside the guard.
+        count: samples in all batches together.
         reduce: by layer name, a function from the layer's output ``[n, ...]`` to what is kept of it ``[n, d]``.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        By call (see `observe`), all batches' results, concatenated.
+        By call (see `observe`), all samples' results ``[count, d]``.
     """
     layers = {name: (select_layers(model, name)[name], function) for name, function in reduce.items()}
-    results: defaultdict[str, list[Tensor]] = defaultdict(list)
+    results: dict[str, Tensor] = {}
+    done = 0
     with unchanged(model), evaluating(model), torch.no_grad():
         for batch in batches:
             with recording({}, reduce=layers) as record:
                 (forward or run)(model, map_tensors(batch, torch.clone))
             for name, result in call_names(record.reduced).items():
-                results[name].append(result)
-    return {name: torch.cat(results.pop(name)) for name in list(results)}  # never all of it twice
+                if name not in results:
+                    results[name] = result.new_full((count, *result.shape[1:]), torch.nan)  # a layer may not be called
+                results[name][done : done + len(result)] = result
+            done += len(all_tensors(batch)[0])
+    return results
 
 
 def run(model: nn.Module, inputs: Any) -> Any:

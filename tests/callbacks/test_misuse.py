@@ -275,3 +275,15 @@ def test_hyperplanes_of_samples_that_are_not_of_the_plane(tmp_path, drawn_at_onc
         fit(tmp_path, Sliced(), [Hyperplanes(samples=40)], loader(torch.cat([x, x], 1), y, batch_size=40))
     assert all("the samples have 4 values each, the plane has two" in one for one in said(caught))
     assert len(said(caught)) == 2
+
+
+def test_a_view_whose_check_fails_is_left_out_and_the_run_goes_on(tmp_path, drawn_at_once):
+    class Faulty(Saliency):
+        def check(self, model):
+            raise RuntimeError("out of luck")
+
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, ConvNet(), [Faulty(), GradCAM()])
+    assert trainer.global_step == 6
+    assert any("saliency" in one and "left out of this run: RuntimeError: out of luck" in one for one in said(caught))
+    assert drawn_at_once.pictures("grad_cam/conv2") and not drawn_at_once.pictures("saliency/gradient")

@@ -360,7 +360,7 @@ def test_a_model_that_writes_to_its_input():
     seen = observe(dropout_first, given, 1, input_gradient=True)
     assert torch.equal(given, x) and torch.equal(seen.inputs, x)
     batches = [given]
-    observe_batches(model, batches, reduce={"fc": lambda y: y})
+    observe_batches(model, batches, count=sum(map(len, batches)), reduce={"fc": lambda y: y})
     assert torch.equal(given, x)
 
 
@@ -380,7 +380,7 @@ def test_inside_no_grad_and_inference_mode(mode):
     with mode():
         given = images()  # in inference mode: an inference tensor
         seen = observe(model, given, 2, layers=LAYERS, gradients=True, input_gradient=True)
-        reduced = observe_batches(model, [given], reduce={"conv1": lambda y: y.flatten(1)})
+        reduced = observe_batches(model, [given], count=len(given), reduce={"conv1": lambda y: y.flatten(1)})
         assert torch.is_grad_enabled() is False
     agrees(seen, model, x, 2)
     assert torch.equal(reduced["conv1"], seen.activations["conv1"].flatten(1))
@@ -625,7 +625,7 @@ def test_what_is_seen_does_not_change_when_training_goes_on():
 def test_reductions_over_batches_are_those_over_the_whole():
     model, x = small(inplace=True), images(count=7)
     reduce = {"conv2": lambda y: y.flatten(1)[:, :5], "relu": lambda y: y.mean((2, 3))}
-    found = observe_batches(model, [x[:3], x[3:6], x[6:]], reduce=reduce)
+    found = observe_batches(model, [x[:3], x[3:6], x[6:]], count=len(x), reduce=reduce)
     stages = dict(zip(("relu:0", "conv2", "relu:1"), small().stages(x)[1:4], strict=True))
     assert set(found) == {"relu:0", "relu:1", "conv2"}
     assert torch.allclose(found["conv2"], stages["conv2"].flatten(1)[:, :5], atol=1e-6)
@@ -650,5 +650,7 @@ def test_a_population_needs_no_more_memory_than_a_batch():
             assert sum(ref() is not None for ref in alive) == 1
             return y
 
-    observe_batches(Big(), (torch.randn(3, 2) for _ in range(5)), reduce={"big": lambda y: y.sum(1, keepdim=True)})
+    observe_batches(
+        Big(), (torch.randn(3, 2) for _ in range(5)), count=15, reduce={"big": lambda y: y.sum(1, keepdim=True)}
+    )
     assert len(alive) == 5
