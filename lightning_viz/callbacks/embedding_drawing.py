@@ -165,7 +165,12 @@ def _projection(
 
 
 def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Images ``[N, H, W, 3]`` with no side longer than `side` pixels."""
+    """Images as thumbnails; those that are small enough stay as they are.
+
+    Args:
+        images: ``[N, H, W, 3]``.
+        side: the longest that a side may be, in pixels.
+    """
     height, width = images.shape[1:3]
     scale = side / max(height, width)
     if scale >= 1:

@@ -107,7 +107,12 @@ def shown(inputs: Any) -> Tensor:
 
 
 def balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:
-    """Positions of `count` samples, picked at random, the classes in turn as far as each of them goes.
+    """Positions of samples, picked at random, the classes in turn as far as each of them goes.
+
+    Args:
+        labels: of all samples; None where one is not known.
+        count: how many to pick; more begin with the same.
+        seed: of the choice.
 
     >>> labels = [0, 0, 0, 1, 1, 2]
     >>> sorted(labels[index] for index in balanced(labels, 3, seed=0))
@@ -163,6 +168,10 @@ def split_batch(batch: Any, model: nn.Module) -> tuple[Any, Tensor | None]:
     A dict is matched with the names of ``forward``'s parameters; of a sequence the first elements are taken, as many
     as ``forward`` requires. Labels are the first one-dimensional tensor of whole numbers that is left.
 
+    Args:
+        batch: as a loader gives it.
+        model: whose ``forward`` tells what it takes.
+
     Raises:
         TypeError: the batch holds no tensor that could be an input.
     """
@@ -201,6 +210,11 @@ def indexed_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) ->
     """Batches of samples of a loader's data set, fetched so that neither data set nor generators notice.
 
     In one forked worker, under a fixed seed; where processes cannot be forked, from a deep copy.
+
+    Args:
+        loader: whose data set and ``collate_fn`` to use.
+        seed: of whatever is random in the data set.
+        picks: indices of the samples.
     """
     dataset = loader.dataset
     forks = "fork" in multiprocessing.get_all_start_methods()
@@ -221,7 +235,12 @@ def indexed_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) ->
 
 
 def pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, tuple[str, ...]]:
-    """How inputs map to pixels: by the data set's ``Normalize``, or guessed from their range, which is said."""
+    """How inputs map to pixels: by the data set's ``Normalize``, or guessed from their range, which is said.
+
+    Args:
+        dataset: whose transforms to search; None where there is no data set.
+        inputs: as the model takes them.
+    """
     image = image_of(inputs)
     found = PixelSpace.of_transform(dataset)
     if image is None or (found is not None and len(found.mean) in (1, image.shape[1])):

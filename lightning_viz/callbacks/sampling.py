@@ -101,7 +101,12 @@ def _indexed(
 
 
 def indexable_source(trainer: Trainer, probe: Probe) -> bool:
-    """Whether a probe's samples can be asked for at any time."""
+    """Whether a probe's samples can be asked for at any time.
+
+    Args:
+        trainer: whose loaders to look at.
+        probe: which of them.
+    """
     loader, _ = _loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     return isinstance(loader, (list, tuple)) or (dataset is not None and is_indexable(dataset))

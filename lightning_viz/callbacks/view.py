@@ -203,6 +203,10 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     None where this process has nothing to look at: it is not the first of several, or it holds only a shard of the
     model, or a model without weights yet, which is said.
 
+    Args:
+        trainer: of the run.
+        pl_module: its module.
+
     Raises:
         ViewError: a view that a person named does not suit the model; one made by `default_views` steps aside.
     """

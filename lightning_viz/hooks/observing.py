@@ -128,7 +128,12 @@ def observe_batches(
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple of arguments, or a dict of keyword arguments."""
+    """Call a model.
+
+    Args:
+        model: any module.
+        inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
+    """
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)

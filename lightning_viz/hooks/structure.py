@@ -18,7 +18,12 @@ def first_tensor(structure: Any) -> Tensor | None:
 
 
 def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with its first floating-point tensor changed; the structure given is not touched."""
+    """The same structure with its first floating-point tensor changed; the structure given is not touched.
+
+    Args:
+        structure: tensors in tuples, lists, dicts, dataclasses; anything else stays as it is.
+        change: from the tensor to what stands in its place.
+    """
     if isinstance(structure, Tensor):
         return change(structure) if structure.is_floating_point() else structure
     for key, part in _parts(structure):
@@ -28,7 +33,12 @@ def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> 
 
 
 def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same structure with every tensor changed."""
+    """The same structure with every tensor changed; the structure given is not touched.
+
+    Args:
+        structure: tensors in tuples, lists, dicts, dataclasses; anything else stays as it is.
+        change: from a tensor to what stands in its place.
+    """
     if isinstance(structure, Tensor):
         return change(structure)
     for key, part in _parts(structure):
@@ -44,7 +54,12 @@ def all_tensors(structure: Any) -> list[Tensor]:
 
 
 def in_place_of_tensors(structure: Any, like: Any) -> list[Any]:
-    """What a structure holds where another of the same form holds its tensors, in order."""
+    """What a structure holds where another of the same form holds its tensors, in order.
+
+    Args:
+        structure: what to read.
+        like: where its tensors stand, the values are.
+    """
     if isinstance(like, Tensor):
         return [structure]
     pairs = zip(_parts(structure), _parts(like), strict=True)

@@ -40,7 +40,14 @@ def table(name: str) -> Colours:
 
 
 def apply(name: str, values: NDArray[Any], low: float, high: float) -> Colours:
-    """Colours ``[..., 3]`` of ``values``, whose ``low`` and ``high`` are the map's ends; beyond them it saturates."""
+    """Colours ``[..., 3]`` of values; beyond the ends the map saturates.
+
+    Args:
+        name: of the colour map (see `table`).
+        values: any shape, finite.
+        low: the value at the map's lower end.
+        high: the value at its upper end.
+    """
     span = high - low if high > low else 1.0
     scaled = np.clip((np.asarray(values, dtype=np.float64) - low) / span, 0, 1)
     return np.asarray(table(name)[np.rint(scaled * 255).astype(np.uint8)])
