@@ -90,7 +90,7 @@ class ActivationMaps(View):
                         "step": look.step,
                         "channels": state["channels"],
                         "limits": state["limits"],
-                        "limits_note": "from the first look's 1st to 99th percentile" if self.scale == "fixed" else "",
+                        "limits_note": "1st to 99th percentile of the first look" if self.scale == "fixed" else "",
                         "verdicts": verdicts,
                         "notes": look.notes(self.pixels),
                     },

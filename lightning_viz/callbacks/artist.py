@@ -17,7 +17,7 @@ from typing import IO
 
 from lightning_viz.callbacks.sketch import Drawn, Sketch
 
-BEHIND_SECONDS = 30.0
+BEHIND_SECONDS = 60.0
 """Drawing is behind when what waits would take longer than this."""
 BEHIND_BYTES = 256 * 2**20
 """... or takes more memory than this."""

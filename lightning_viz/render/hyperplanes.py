@@ -103,7 +103,7 @@ def hyperplanes(
         "has another's line."
     )
     notes = ("NaN in the weights",) if np.isnan(weights).any() or np.isnan(biases).any() else ()
-    caption = Caption(f"Layer “{layer}”: the line where each unit switches (w · x + b = 0)", details, reading, notes)
+    caption = Caption(f"Layer “{layer}”: where its units switch (w · x + b = 0)", details, reading, notes)
     return page(tag, caption, _plane(lines, samples, labels, extent, regions, class_names))
 
 
@@ -153,7 +153,7 @@ def zero_sets(
     )
     notes = () if finite.all() else (f"NaN in {count - int(finite.sum())} of {count} units",)
     caption = Caption(
-        f"Layer “{layer}”: the curve where each unit switches (pre-activation = 0)", details, reading, notes
+        f"Layer “{layer}”: where its units switch (pre-activation = 0)", details, reading, notes
     )
     return page(tag, caption, _plane(contours, samples, labels, extent, regions, class_names))
 
