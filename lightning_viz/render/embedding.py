@@ -76,7 +76,7 @@ def scatter(
         step_text(step),
         f"{len(points):,} samples",
         f"{dimension:,} dimensions",
-        "" if knn_accuracy is None else f"k-NN accuracy {_percent(knn_accuracy)}",
+        "" if knn_accuracy is None else f"k-NN accuracy in the layer {_percent(knn_accuracy)}",
         "" if trustworthiness is None else f"trustworthiness {trustworthiness:.2f}",
         *_purity(labels, clusters),
         f"{classes} classes: no names, colours repeat" if classes > MOST_NAMES else "",
@@ -142,7 +142,7 @@ def compare(
     entries, colours = key_entries(labels, class_names)
     body = stack([*rows, *([class_key(entries, colours)] if entries else [])], gap=8)
     count = len(panels[0][1])
-    crosses = "k-means: × outside its cluster's majority class" if clusters and labels is not None else ""
+    crosses = "k-means in the layer: × outside its cluster's majority class" if clusters and labels is not None else ""
     lines = (step_text(step), f"{count:,} samples", f"{dimension:,} dimensions", crosses, *details)
     reading = "The same samples laid out by each method; near in a panel should mean alike to the layer." + (
         " Colours are classes; with clusters, each cluster's commonest class, and crosses are samples of another."

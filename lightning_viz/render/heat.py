@@ -56,7 +56,7 @@ def heat_overlays(
         for image, each, words in zip(images, shown, flaws, strict=False)
     ]
     body = _pairs(images, seconds, size, columns, verdicts, maxima)
-    bar = colour_bar("heat", "0", "maximum", label="of each map: number under it")
+    bar = colour_bar("heat", "0", "maximum", label="of each map: the logits under it")
     details = (
         step_text(step),
         _some(len(shown), len(images)),
@@ -65,7 +65,10 @@ def heat_overlays(
     )
     reading = f"Left the input, right where in it {method} finds evidence for {target}: the brighter, the more."
     title = f"{method} for {target}, seen from {layer}"
-    warnings = tuple(note.replace("all zero", "all zero, no evidence here,") for note in count_flaws(flaws, "maps"))
+    warnings = tuple(
+        note.replace("all zero", "all zero (nothing positive left after its ReLU)")
+        for note in count_flaws(flaws, "maps")
+    )
     return page(tag, Caption(title, details, reading, (*warnings, *notes)), stack([body, bar], gap=8))
 
 

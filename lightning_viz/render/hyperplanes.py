@@ -93,7 +93,7 @@ def hyperplanes(
     details = (
         step_text(step),
         f"{len(weights)} units" + "".join(f", {count} {kind}" for kind, count in counts.items() if count),
-        "" if accuracy is None else f"accuracy {accuracy:.0%}".replace("%", " %"),
+        "" if accuracy is None else f"{accuracy:.0%} of these samples right".replace("%", " %"),
         "background: predicted class" if regions is not None else "",
         "fainter: weighs less in the output" if seen.any() else "",
     )
@@ -152,9 +152,7 @@ def zero_sets(
         "there, the dots are samples in their true classes' colours."
     )
     notes = () if finite.all() else (f"NaN in {count - int(finite.sum())} of {count} units",)
-    caption = Caption(
-        f"Layer “{layer}”: where its units switch (pre-activation = 0)", details, reading, notes
-    )
+    caption = Caption(f"Layer “{layer}”: where its units switch (pre-activation = 0)", details, reading, notes)
     return page(tag, caption, _plane(contours, samples, labels, extent, regions, class_names))
 
 

@@ -62,7 +62,7 @@ def thumbnails(
         body.paste(tile, (round(left + (THUMBNAIL - tile.width) / 2), round(top + (THUMBNAIL - tile.height) / 2)))
     lines = (
         step_text(step),
-        f"{len(taken):,} of {len(points):,} samples",
+        f"{len(taken):,} of {len(points):,} samples, the rest would cover these",
         f"{dimension:,} dimensions",
         _frames(labels),
         *details,
@@ -106,7 +106,14 @@ def grid(
         left, top = column * size + (size - tile.width) // 2, (side - 1 - row) * size + (size - tile.height) // 2
         body.paste(tile, (left, top))
     count = f"{len(usable):,}" if len(usable) == len(points) else f"{len(usable):,} of {len(points):,}"
-    lines = (step_text(step), f"{count} samples", f"{dimension:,} dimensions", _frames(labels), *details)
+    lines = (
+        step_text(step),
+        f"{count} samples",
+        f"{dimension:,} dimensions",
+        _frames(labels),
+        "gaps removed",
+        *details,
+    )
     reading = "The embedding spread over a grid: neighbours in the grid are samples that the layer sees alike." + (
         " A frame's colour is the true class." if labels is not None else ""
     )

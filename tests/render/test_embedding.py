@@ -35,7 +35,13 @@ def decoded(image):
 
 def test_caption_says_dimension_and_accuracy():
     text = drawn().description
-    for words in ("t-SNE of fc1", "step 1,230", "18,432 dimensions", "k-NN accuracy 97 %", "trustworthiness 0.99"):
+    for words in (
+        "t-SNE of fc1",
+        "step 1,230",
+        "18,432 dimensions",
+        "k-NN accuracy in the layer 97 %",
+        "trustworthiness 0.99",
+    ):
         assert words in text
 
 

@@ -56,7 +56,9 @@ def drawn(weights, **options):
 
 def test_caption_counts_units():
     text = drawn(np.eye(2), counts={"dead": 1, "duplicate": 0, "out of view": 3}, accuracy=0.984).description
-    assert "2 units, 1 dead, 3 out of view" in text and "0 duplicate" not in text and "accuracy 98 %" in text
+    assert (
+        "2 units, 1 dead, 3 out of view" in text and "0 duplicate" not in text and "98 % of these samples right" in text
+    )
 
 
 def test_the_network_without_units_in_view_or_with_nan_is_still_drawn():
