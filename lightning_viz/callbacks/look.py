@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.hooks.target import Target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, describe_channels, to_rgb
 
@@ -65,13 +67,22 @@ class Look:
         samples: the probe.
         step: completed updates.
         extra: what the view's own passes gave.
-        last: whether it is the run's last look.
     """
 
     seen: Observation
     samples: Samples
     step: int
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def calls(self, layer: str) -> list[str]:
+        """Names under which a layer's calls were recorded.
+
+        Raises:
+            LayerNotReachedError: the pass did not call it.
+        """
+        if layer in self.seen.unreached:
+            raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
+        return self.seen.calls(layer)
 
     def pixels(self, space: PixelSpace | None) -> Tensor | None:
         """The head's images ``[N, C, H, W]`` in [0, 1]; None where the model takes no images."""
@@ -117,3 +128,15 @@ class Look:
         if choice == "label" and self.seen.labels is not None:
             return "each sample's true class"
         return "each sample's predicted class"
+
+
+def resolved(choice: TargetChoice, samples: Samples) -> Target:
+    """The target of a pass over the head of a probe; None, which is each sample's predicted class, as a last resort.
+
+    Args:
+        choice: of a view.
+        samples: of its probe, whose labels may be known.
+    """
+    if isinstance(choice, int):
+        return choice
+    return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None

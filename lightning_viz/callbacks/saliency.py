@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from lightning_viz.attribution.gradients import NoGradientError, smooth_grad
-from lightning_viz.callbacks.look import Look, Needs, TargetChoice
-from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.callbacks.look import Look, Needs, TargetChoice, resolved
+from lightning_viz.callbacks.probe import Samples, image_of, shown
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
@@ -64,9 +64,7 @@ class Saliency(View):
             return {}
         device = next(model.parameters()).device
         inputs = map_tensors(look.seen.inputs, lambda x: x.to(device))
-        target = self.target if isinstance(self.target, int) else look.seen.targets
-        if self.target == "label" and look.seen.labels is not None:
-            target = look.seen.labels[: look.samples.head]
+        target = resolved(self.target, look.samples)  # not `seen.targets`: the shared pass may have explained another
         smooth = smooth_grad(model, inputs, target, samples=self.copies, fraction=self.fraction, seed=self.probe.seed)
         return {"gradient": map_tensors(smooth, Tensor.cpu)}
 
@@ -92,15 +90,11 @@ class Saliency(View):
 
 def _of_image(gradient: Any, inputs: Any) -> Tensor:
     """The gradient ``[N, C, H, W]`` towards what is shown: the image among the inputs, or a strip of their values."""
-    image = image_of(inputs)
-    shown = all_tensors(inputs)[0] if image is None else image
     tensors = all_tensors(inputs)
-    place = next(index for index, tensor in enumerate(tensors) if tensor is shown)
+    place = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
     found: list[Tensor | None] = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
     slope = found[place]
     if slope is None:  # zeros would be a picture of something that was not seen
-        raise NoGradientError(
-            "the target does not depend on the input: does the model detach it, or use no_grad inside?"
-        )
+        raise NoGradientError
     slope = slope.float()
-    return slope if image is not None else slope.flatten(1)[:, None, None, :]
+    return slope.flatten(1)[:, None, None, :] if image_of(inputs) is None else slope

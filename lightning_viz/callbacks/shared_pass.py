@@ -13,14 +13,13 @@ from torch import Tensor
 
 from lightning_viz.activations import as_vectors
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice
+from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, resolved
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.hooks.guard import evaluating, unchanged
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observing import observe, observe_batches
 from lightning_viz.hooks.structure import map_tensors
-from lightning_viz.hooks.target import Target
 
 
 class SharedPass:
@@ -76,7 +75,7 @@ class SharedPass:
             seen = observe(
                 self._model,
                 head,
-                _resolved(target, samples),
+                resolved(target, samples),
                 layers=layers,
                 gradients=gradients or False,
                 input_gradient=any(need.input_gradient for need in needs),
@@ -123,9 +122,3 @@ class SharedPass:
 
 def _union(names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
-
-
-def _resolved(target: TargetChoice, samples: Samples) -> Target:
-    if isinstance(target, int):
-        return target
-    return samples.labels[: samples.head] if target == "label" and samples.labels is not None else None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_viz import Saliency
-from lightning_viz.attribution import NoGradientError
+from lightning_viz.attribution import NoGradientError, smooth_grad
 from lightning_viz.callbacks.look import Look
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.hooks import Observation
@@ -31,3 +31,17 @@ def test_a_gradient_that_was_not_seen_is_not_drawn_as_zero(gradient):
     inputs = (torch.rand(2, 3, 4, 4), torch.rand(2, 1))
     with pytest.raises(NoGradientError, match="does not depend on the input"):
         sketch(inputs, gradient)
+
+
+@pytest.mark.parametrize("target", ["predicted", "label", 2])
+def test_smooth_grad_explains_its_own_target_whatever_the_shared_pass_explained(target):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4), torch.nn.Tanh())
+    images = torch.rand(2, 1, 4, 4)
+    predicted = model(images).argmax(1)
+    labels = (predicted + 1) % 4
+    seen = Observation(images, labels=labels, targets=(predicted + 2) % 4)  # another view's target led the pass
+    look = Look(seen, Samples(images, labels, head=2), step=0)
+    wanted = {"predicted": predicted, "label": labels}.get(target, target)
+    found = Saliency(method="smooth_grad", target=target, copies=4).look(model, look)["gradient"]
+    assert torch.allclose(found, smooth_grad(model, images, wanted, samples=4))
