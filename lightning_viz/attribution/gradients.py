@@ -15,6 +15,11 @@ from lightning_viz.hooks.target import Target
 class NoGradientError(RuntimeError):
     """The target does not depend, differentiably, on what the gradient was asked towards."""
 
+    def __init__(
+        self, message: str = "the target does not depend on the input: does the model detach it, or use no_grad inside?"
+    ) -> None:
+        super().__init__(message)
+
 
 def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
     r"""How the target changes with each input value, :math:`\partial y / \partial x`, signed (Simonyan et al., 2014).
@@ -34,9 +39,7 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
     """
     found = observe(model, inputs, target, input_gradient=True, forward=forward).input_gradient
     if not any(isinstance(tensor, Tensor) for tensor in all_tensors(found)):
-        raise NoGradientError(
-            "the target does not depend on the input: does the model detach it, or use no_grad inside?"
-        )
+        raise NoGradientError
     return found
 
 

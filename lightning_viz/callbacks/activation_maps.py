@@ -14,7 +14,7 @@ from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.scale import fixed_limits
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.layers import LayerNotReachedError, Layers, select_layers
+from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.maps import as_maps, feature_count
 from lightning_viz.render.maps import activation_maps
 
@@ -67,9 +67,7 @@ class ActivationMaps(View):
         """One page per call of each layer."""
         images, verdicts = look.images(self.pixels)[:_ROWS], look.verdicts()[:_ROWS]
         for layer, features in self._features.items():
-            if layer in look.seen.unreached:
-                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
-            for call in look.seen.calls(layer):
+            for call in look.calls(layer):
                 output = look.seen.activations[call].float()
                 maps = as_maps(output, features=features)
                 maps = output.flatten(1)[:, :, None, None] if maps is None else maps  # units: 1 x 1 maps

@@ -85,7 +85,7 @@ def draw_embedding(
         )
     ]
     if full:
-        pictures.append(_compared(tag, found, scores, caption, names, projected, memory, seed))
+        pictures.append(_compared(tag, found, scores, caption, names, projected, seed))
         if images is not None:
             pictures.append(thumbnails(f"{tag}/thumbnails", shown, images, **caption, extent=view))
             pictures.append(grid(f"{tag}/grid", shown, images, **caption))
@@ -104,7 +104,6 @@ def _compared(
     caption: Mapping[str, Any],
     names: Mapping[str, Any],
     projected: tuple[str, ...],
-    memory: Mapping[str, Any],
     seed: int,
 ) -> Picture:
     """t-SNE, PCA and k-means side by side."""

@@ -14,7 +14,7 @@ from lightning_viz.callbacks.look import Look, Needs, TargetChoice
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.layers import LayerNotFoundError, LayerNotReachedError, Layers, select_layers
+from lightning_viz.hooks.layers import LayerNotFoundError, Layers, select_layers
 from lightning_viz.hooks.maps import feature_count
 from lightning_viz.render.heat import heat_overlays
 
@@ -54,9 +54,7 @@ class GradCAM(View):
     def draw(self, look: Look) -> Iterable[Sketch]:
         """One page per call of each layer."""
         for layer, features in self._features.items():
-            if layer in look.seen.unreached:
-                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
-            for call in look.seen.calls(layer):
+            for call in look.calls(layer):
                 activation, slope = look.seen.activations[call].float(), look.seen.gradients.get(call)
                 if slope is None:
                     raise NoGradientError(f"{look.target_name(self.target)} does not depend on layer {call!r}")

@@ -29,7 +29,7 @@ def write_projection(folder: Path, projection: Projection) -> None:
     files = {"vectors.tsv": projection.vectors, "labels.tsv": projection.metadata, "sprite.png": projection.sprite}
     for file, content in files.items():
         if content is not None:
-            _replace(place / file, content)
+            write_whole(place / file, content)
     path = folder / "projector_config.pbtxt"
     config = ProjectorConfig()
     if path.exists():
@@ -43,10 +43,16 @@ def write_projection(folder: Path, projection: Projection) -> None:
     if projection.sprite is not None:
         ours.sprite.image_path = f"{_OURS}/{name}/sprite.png"
         ours.sprite.single_image_dim.extend([projection.side, projection.side])
-    _replace(path, text_format.MessageToString(config).encode())
+    write_whole(path, text_format.MessageToString(config).encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there.
+
+    Args:
+        path: of the file, which is replaced.
+        content: all of it.
+    """
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.plugins.image.metadata import create_summary_metadata
 
-from lightning_viz.callbacks.projector import write_projection
+from lightning_viz.callbacks.projector import write_projection, write_whole
 from lightning_viz.callbacks.sketch import Projection
 from lightning_viz.render.picture import Picture
 
@@ -100,9 +100,7 @@ class FolderSink:
         path = self._folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, content in ((path, picture.image), (path.with_suffix(".md"), picture.description.encode())):
-            partial = file.with_name(file.name + ".part")
-            partial.write_bytes(content)
-            partial.replace(file)
+            write_whole(file, content)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Add a line to the numbers."""
