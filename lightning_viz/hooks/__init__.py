@@ -11,9 +11,9 @@ __all__, __getattr__, __dir__ = lazy(
         "guard": ["same_randomness", "unchanged"],
         "layers": ["LayerNotFoundError", "LayerNotReachedError", "Layers", "select_layers"],
         "maps": ["as_maps", "feature_count"],
-        "observation": ["Observation"],
+        "observation": ["Observation", "ReLUs"],
         "observing": ["observe", "observe_batches"],
         "relu": ["relu_rule"],
-        "target": ["Target"],
+        "target": ["Target", "channel", "classes", "maximum", "region", "top", "unit"],
     },
 )

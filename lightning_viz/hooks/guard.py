@@ -72,6 +72,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     for module in model.modules():
         module.training = False
+        if isinstance(module, nn.DataParallel):
+            module.device_ids = []  # run it here: rules and hooks do not reach its replicas' threads
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with ExitStack() as stack:

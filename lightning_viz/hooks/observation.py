@@ -11,17 +11,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ReLUs:
+    """What a backward rule at ReLUs came upon.
+
+    Attributes:
+        met: how many ReLU calls followed the rule.
+        escaped: what ran past it, such as ``"traced or scripted module 'features'"``.
+        others: activations for which there is no such rule, such as ``"12 GELU"``; they stayed plain.
+    """
+
+    met: int
+    escaped: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Observation:
     """One look at a model. It can be pickled and drawn later.
+
+    Where several targets were explained, targets, scores and all gradients have a leading dimension T.
 
     Attributes:
         inputs: what the model was given, in the form in which it was given (tensor, tuple or dict of tensors).
         outputs: the first floating-point tensor of what the model returned, ``[N, classes, ...]`` as a rule.
-        targets: the class explained for each sample, ``[N]``; None where the target is a function, or none was needed.
+        targets: the class explained for each sample, ``[N]``; None where it is no class, or none was needed.
         labels: the true classes ``[N]``, where they are known.
         activations: output of each recorded layer; a layer called several times is ``"relu:0"``, ``"relu:1"``, ...
         gradients: of the target with respect to those activations; None where the target does not depend on them.
         input_gradient: of the target with respect to `inputs`, in their form.
+        ruled: the same under other backward rules at ReLUs, ``"guided"`` and ``"deconvolution"``.
+        relus: what those rules came upon; None where none was asked for.
+        scores: the explained scalars, ``[N]``; None where no target was needed.
         reduced: what the reductions asked for made of the layers' outputs.
         dimensions: how many values per sample a reduced layer put out.
         weights: copies of parameters, by name.
@@ -36,6 +56,9 @@ class Observation:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
     input_gradient: Any = None
+    ruled: Mapping[str, Any] = field(default_factory=dict)
+    relus: ReLUs | None = None
+    scores: Tensor | None = None
     reduced: Mapping[str, Tensor] = field(default_factory=dict)
     dimensions: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,13 +11,17 @@ from torch import Tensor, nn
 
 from lightning_viz.hooks.guard import evaluating, unchanged
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.maps import feature_count
+from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.record import Record, Reduce, call_names, recording
+from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
 from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors
-from lightning_viz.hooks.target import Target, target_scores
+from lightning_viz.hooks.target import Target, layer_of, target_scores
 
 Forward = Callable[[nn.Module, Any], Any]
 """How to run a model on inputs, where ``model(*inputs)`` is not the way."""
+
+_Found = dict[int, Tensor | None]
 
 
 def observe(
@@ -27,23 +32,26 @@ def observe(
     layers: Layers = (),
     gradients: bool | Layers = False,
     input_gradient: bool = False,
+    rules: Sequence[Rule] = (),
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> Observation:
     """Run one forward and, if a gradient is asked for, one backward, in eval mode, and leave the model as found.
 
-    The backward pass stops at the shallowest thing asked for and computes no gradient for any weight. In-place
-    operations that follow a recorded layer do not change what was recorded. Works inside `torch.no_grad` and
-    `torch.inference_mode`; compiled modules run eagerly for this one pass.
+    The backward pass stops at the shallowest thing asked for and computes no gradient for any weight; several targets,
+    or other rules at ReLUs, take a backward each through the same forward. In-place operations that follow a recorded
+    layer do not change what was recorded. Works inside `torch.no_grad` and `torch.inference_mode`; compiled modules run
+    eagerly for this one pass.
 
     Args:
         model: any module; on leaving it is bit for bit as before (see `unchanged`).
         inputs: as the model takes them, on its device: a tensor, a tuple (``model(*inputs)``) or a dict
             (``model(**inputs)``).
-        target: the scalar to explain, one per sample; the predicted class's logit if omitted.
+        target: the scalar to explain, one per sample; the predicted class's score if omitted.
         layers: those whose output to keep.
         gradients: towards those layers' outputs (True), or towards the layers named here.
         input_gradient: also the gradient towards the inputs.
+        rules: also the gradient towards the inputs under these backward rules at ReLUs (see `relu_rule`).
         reduce: layers of whose output only what a function makes of it is kept, by name (large layers).
         forward: how to run the model, ``forward(model, inputs)``, if not as above.
 
@@ -52,37 +60,46 @@ def observe(
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
+        ValueError: a target that the model does not have.
         RuntimeError: no gradient can be taken towards a layer that runs under `torch.no_grad`, nor through a block
             under reentrant activation checkpointing.
     """
     kept = select_layers(model, layers)
     wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
+    inside = _layer_of(model, target)
     reductions = {
         name: (module, function)
         for asked, function in (reduce or {}).items()
         for name, module in select_layers(model, asked).items()
     }
-    with unchanged(model), evaluating(model), torch.set_grad_enabled(bool(wanted) or input_gradient):
-        leaves = map_tensors(inputs, lambda x: _leaf(x, input_gradient))
+    differentiates = bool(wanted) or input_gradient or bool(rules)
+    with unchanged(model), evaluating(model), torch.set_grad_enabled(differentiates):
+        leaves = map_tensors(inputs, lambda x: _leaf(x, input_gradient or bool(rules)))
         given = map_tensors(leaves, lambda x: x.clone())  # for the model to write to
-        with recording({**kept, **wanted}, gradients=wanted, reduce=reductions) as record:
-            outputs = (forward or run)(model, given)
+        tapped = {**wanted, **inside} if differentiates else {}
+        with recording({**kept, **wanted, **inside}, gradients=tapped, reduce=reductions) as record:
+            with relu_rule(rules[0]) if rules else nullcontext() as relus:
+                outputs = (forward or run)(model, given)
             record.close()
-            _check_traced(wanted, record)
+            _check_traced(tapped, record)
             answer = first_tensor(outputs)
-            explicable = bool(wanted) or input_gradient or (answer is not None and answer.dim() > 0)
-            scores, targets = target_scores(outputs, target) if explicable else (None, None)
+            scores, targets = None, None
+            if differentiates or inside or (answer is not None and answer.dim() > 0):
+                features = feature_count(next(iter(inside.values()))) if inside else None
+                scores, targets = target_scores(outputs, target, call_names(record.calls), features=features)
             towards = [call for name in wanted for call in record.calls[name]]
             leaf_list = [x for x in all_tensors(leaves) if x.requires_grad]
-            found = _gradients(scores, towards + leaf_list)
-    by_layer = {name: [found[id(call)] for call in record.calls[name]] for name in wanted if record.calls[name]}
+            found, ruled = _backwards(scores, towards + (leaf_list if input_gradient else []), leaf_list, rules, relus)
     return Observation(
         inputs=map_tensors(leaves, Tensor.detach),
         outputs=_detached(answer),
         targets=targets,
+        scores=_detached(scores),
         activations={name: call.detach() for name, call in call_names(record.calls).items()},
-        gradients=call_names(by_layer),
+        gradients=call_names({name: [found[id(x)] for x in record.calls[name]] for name in wanted}),
         input_gradient=map_tensors(leaves, lambda x: found.get(id(x))) if input_gradient else None,
+        ruled={rule: map_tensors(leaves, lambda x: of_rule.get(id(x))) for rule, of_rule in ruled.items()},
+        relus=_relus(relus, scores, model),
         reduced=call_names(record.reduced),
         dimensions=call_names(record.dimensions),
         unreached=_unreached({**kept, **wanted, **reductions}, record),
@@ -157,12 +174,44 @@ def _check_traced(wanted: Iterable[str], record: Record) -> None:
             )
 
 
-def _gradients(scores: Tensor | None, towards: list[Tensor]) -> dict[int, Tensor | None]:
-    """The gradient of the summed scores towards each tensor, by its identity: each sample's is its own."""
-    if scores is None or not towards or not scores.requires_grad:
+def _layer_of(model: nn.Module, target: Target) -> dict[str, nn.Module]:
+    """The layer that a target lies in, which may be named with its call, ``"relu:1"``."""
+    name = layer_of(target)
+    if name is None:
+        return {}
+    layer, colon, call = name.rpartition(":")
+    return select_layers(model, layer if colon and call.isdigit() else name)
+
+
+def _backwards(
+    scores: Tensor | None,
+    towards: list[Tensor],
+    leaves: list[Tensor],
+    rules: Sequence[Rule],
+    relus: ReLURule | None,
+) -> tuple[_Found, dict[str, _Found]]:
+    """One backward for each target and rule, all through one graph, which the last of them frees."""
+    passes: list[tuple[Rule, list[Tensor]]] = [(rule, leaves) for rule in rules]
+    if towards:
+        passes.append(("backprop", towards))
+    found: dict[str, _Found] = {"backprop": {}}
+    for place, (rule, tensors) in enumerate(passes):
+        if relus is not None:
+            relus.rule = rule
+        found[rule] = _gradients(scores, tensors, keep=place + 1 < len(passes))
+    return found.pop("backprop"), found
+
+
+def _gradients(scores: Tensor | None, towards: list[Tensor], *, keep: bool) -> _Found:
+    """The gradient of the scores towards each tensor, by its identity; each sample's is its own, so they are summed."""
+    if scores is None or not scores.requires_grad:
         return {id(tensor): None for tensor in towards}
+    rows = scores.sum(-1).reshape(-1)  # one for each target
     try:
-        found = torch.autograd.grad(scores.sum(), towards, allow_unused=True)
+        each = [
+            torch.autograd.grad(row, towards, allow_unused=True, retain_graph=keep or place + 1 < len(rows))
+            for place, row in enumerate(rows.unbind())
+        ]
     except RuntimeError as error:
         if "use_reentrant" in str(error) or ("checkpoint" in str(error).lower() and "backward()" in str(error)):
             raise RuntimeError(
@@ -170,7 +219,20 @@ def _gradients(scores: Tensor | None, towards: list[Tensor]) -> dict[int, Tensor
                 "use_reentrant=False"
             ) from error
         raise
-    return {id(tensor): gradient for tensor, gradient in zip(towards, found, strict=True)}
+    of_tensors = [None if parts[0] is None else _stacked(list(parts), scores) for parts in zip(*each, strict=True)]
+    return {id(tensor): gradient for tensor, gradient in zip(towards, of_tensors, strict=True)}
+
+
+def _stacked(parts: list[Tensor], scores: Tensor) -> Tensor:
+    return torch.stack(parts) if scores.dim() == 2 else parts[0]
+
+
+def _relus(relus: ReLURule | None, scores: Tensor | None, model: nn.Module) -> ReLUs | None:
+    """What the rules came upon, read off the graph of the scores."""
+    if relus is None or scores is None:
+        return None
+    relus.rule = "guided"  # any but the plain one
+    return ReLUs(relus.met, tuple(relus.escaped(scores, model)), tuple(relus.others(scores)))
 
 
 def _unreached(asked: Mapping[str, Any], record: Record) -> tuple[str, ...]:

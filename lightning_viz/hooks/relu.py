@@ -15,8 +15,9 @@ __all__ = ["ReLURule", "Rule", "relu_rule"]
 Rule: TypeAlias = Literal["backprop", "deconvolution", "guided"]
 Bounds: TypeAlias = tuple[Any, Any, bool]  # lower, upper, in place
 
-# Which gradients g pass, where `on` says that the ReLU's derivative is one. The third, "backprop", is autograd's own.
+# Which gradients g pass, where `on` says that the ReLU's derivative is one.
 _PASSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "backprop": lambda on, g: on,
     "deconvolution": lambda on, g: g > 0,
     "guided": lambda on, g: on & (g > 0),
 }
@@ -40,6 +41,21 @@ _NODES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "ThresholdBackward1": lambda node: (node._saved_threshold, None),
     "ClampBackward1": lambda node: (node._saved_min, node._saved_max),
     "ClampMinBackward0": lambda node: (node._saved_min, None),
+}
+
+# The nodes that other activations leave: no rule is known for them, so they stay plain.
+_OTHERS = {
+    "GeluBackward0": "GELU",
+    "SiluBackward0": "SiLU",
+    "HardswishBackward0": "Hardswish",
+    "EluBackward0": "ELU",
+    "LeakyReluBackward0": "LeakyReLU",
+    "PreluKernelBackward0": "PReLU",
+    "SoftplusBackward0": "Softplus",
+    "MishBackward0": "Mish",
+    "TanhBackward0": "tanh",
+    "SigmoidBackward0": "sigmoid",
+    "HardsigmoidBackward0": "hard sigmoid",
 }
 
 # Nodes that stand for whole graphs, compiled or recomputed past the rule: nobody can say what is in them.
@@ -93,7 +109,8 @@ class ReLURule(TorchFunctionMode):
     """The context that :func:`relu_rule` gives.
 
     Attributes:
-        rule: the rule in force.
+        rule: the rule in force. It may be changed between two backwards through one forward; a forward that begins
+            under "backprop" stays plain.
         met: how many ReLU calls were met so far.
     """
 
@@ -112,7 +129,7 @@ class ReLURule(TorchFunctionMode):
         if relu is None:
             return func(*args, **kwargs)
         self.met += 1
-        return func(*args, **kwargs) if self.rule == "backprop" else _RuledReLU.apply(relu.input, relu, self.rule)
+        return func(*args, **kwargs) if self.rule == "backprop" else _RuledReLU.apply(relu.input, relu, self)
 
     def escaped(self, output: Tensor, model: nn.Module | None = None) -> list[str]:
         """What `output` was computed with that did not follow the rule, to be told to the user.
@@ -135,6 +152,16 @@ class ReLURule(TorchFunctionMode):
         names = [f"{count} {name}" for name, count in sorted(found.items())]
         return names + _scripted(model) if names and model is not None else names
 
+    @staticmethod
+    def others(output: Tensor) -> list[str]:
+        """The activations that `output` was computed with for which there is no rule, for example ``["12 GELU"]``.
+
+        Args:
+            output: any result of the forward that has a graph, before or after its backward.
+        """
+        found = Counter(_OTHERS[name] for node in _graph(output) if (name := node.name()) in _OTHERS)
+        return [f"{count} {name}" for name, count in sorted(found.items())]
+
 
 class _Call(NamedTuple):
     """A call that is a ReLU."""
@@ -144,27 +171,31 @@ class _Call(NamedTuple):
     ceiling: float
     in_place: bool
     keeps_result: bool
+    closed: bool  # autograd's derivative is one at the bounds, too
 
 
 class _RuledReLU(torch.autograd.Function):
     """The plain call forward, the rule backward."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, relu: _Call, rule: Rule) -> Tensor:
+    def forward(ctx: Any, s: Tensor, relu: _Call, mode: ReLURule) -> Tensor:
         if relu.in_place:
             ctx.mark_dirty(s)
         before = s.clone() if relu.in_place and not relu.keeps_result else s
         result = relu.plain(s)
         # Keep what autograd would, so that checkpoints can recompute it and later calls in place are as free as ever.
         ctx.save_for_backward(result if relu.keeps_result else before)
-        ctx.ceiling, ctx.passes = relu.ceiling, _PASSES[rule]
+        ctx.ceiling, ctx.closed, ctx.mode = relu.ceiling, relu.closed, mode
         return result
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
-        on = kept > 0 if ctx.ceiling == math.inf else (kept > 0) & (kept < ctx.ceiling)
-        return torch.where(ctx.passes(on, g), g, 0), None, None
+        if ctx.closed and ctx.mode.rule == "backprop":
+            on = (kept >= 0) & (kept <= ctx.ceiling)
+        else:
+            on = kept > 0 if ctx.ceiling == math.inf else (kept > 0) & (kept < ctx.ceiling)
+        return torch.where(_PASSES[ctx.mode.rule](on, g), g, 0), None, None
 
 
 def _spellings() -> Iterator[tuple[Any, str]]:
@@ -197,6 +228,7 @@ def _read(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | N
         ceiling=ceiling,
         in_place=in_place or name.endswith("_"),
         keeps_result=name in ("relu", "relu_"),
+        closed=name.startswith("cl"),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_viz.hooks.target import class_scores, target_scores
+from lightning_viz.hooks.target import class_scores, classes, target_scores, top
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
 
@@ -17,7 +17,10 @@ LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
         ([0, 2], [1, 3], [0, 2]),
         ((1, 1), [5, 0], [1, 1]),
         (torch.tensor([2, 1]), [2, 0], [2, 1]),
-        (torch.tensor([[2], [1]]), [2, 0], [2, 1]),
+        (torch.tensor([[2], [1]]), [[2, 3], [5, 0]], [[2, 2], [1, 1]]),
+        (torch.tensor([[2, 0], [1, 2]]), [[2, 7], [5, 3]], [[2, 0], [1, 2]]),
+        (classes(2, 1), [[2, 3], [5, 0]], [[2, 2], [1, 1]]),
+        (top(2), [[5, 7], [2, 3]], [[1, 0], [2, 2]]),
         (torch.tensor(1), [5, 0], [1, 1]),
         (torch.tensor([1, 0], dtype=torch.int32), [5, 7], [1, 0]),
         (np.array([1, 0]), [5, 7], [1, 0]),
@@ -31,9 +34,9 @@ def test_a_class_for_all_or_one_each_or_the_predicted(target, scores, classes):
 
 
 def test_a_function_of_the_output_explains_what_it_returns():
-    scores, classes = target_scores({"logits": LOGITS}, lambda output: output["logits"][:, 0] - output["logits"][:, 1])
+    scores, chosen = target_scores({"logits": LOGITS}, lambda output: output["logits"][:, 0] - output["logits"][:, 1])
     assert scores.tolist() == [-4, 7]
-    assert classes is None
+    assert chosen is None
     summed, _ = target_scores(LOGITS, lambda output: output[:, :2])  # more than one scalar per sample: their sum
     assert summed.tolist() == [6, 7]
 
@@ -46,10 +49,10 @@ def test_scores_are_summed_over_positions():
 
 def test_one_output_takes_any_label():
     regression = torch.tensor([0.5, -2.0])
-    scores, classes = target_scores(regression, torch.tensor([1, 0]))
-    assert (scores.tolist(), classes.tolist()) == ([0.5, -2.0], [0, 0])
-    scores, classes = target_scores(regression[:, None], [1, 0])
-    assert (scores.tolist(), classes.tolist()) == ([0.5, -2.0], [0, 0])
+    scores, chosen = target_scores(regression, torch.tensor([1, 0]))
+    assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
+    scores, chosen = target_scores(regression[:, None], [1, 0])
+    assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,8 @@ def test_one_output_takes_any_label():
     [
         (3, r"target class \[3, 3\] is out of range: the model has 3 outputs"),
         ([0, -1], r"target class \[0, -1\] is out of range: the model has 3 outputs"),
-        ([0, 1, 2], "3 targets for 2 samples: give one class, or one per sample"),
-        ([0], "1 targets for 2 samples: give one class, or one per sample"),
+        ([0, 1, 2], "3 targets for 2 samples: give one target class, one per sample"),
+        ([0], "1 targets for 2 samples: give one target class, one per sample"),
     ],
 )
 def test_a_target_that_cannot_be_meant_is_an_error(target, message):
