@@ -13,6 +13,7 @@ __all__, __getattr__, __dir__ = lazy(
         "maps": ["as_maps", "feature_count"],
         "observation": ["Observation", "ReLUs"],
         "observing": ["observe", "observe_batches"],
+        "random_weights": ["reinitialised"],
         "relu": ["relu_rule"],
         "target": ["Target", "channel", "classes", "maximum", "region", "top", "unit"],
     },
