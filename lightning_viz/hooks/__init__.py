@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = lazy(
         "observation": ["Observation", "ReLUs"],
         "observing": ["observe", "observe_batches"],
         "random_weights": ["reinitialised"],
+        "receptive_field": ["Rectangle", "receptive_fields"],
         "relu": ["relu_rule"],
         "target": ["Target", "channel", "classes", "maximum", "region", "top", "unit"],
     },

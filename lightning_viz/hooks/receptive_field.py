@@ -1,0 +1,177 @@
+"""Which pixels of the input a place of a layer depends on, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
+from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.hooks.observing import Forward, run
+from lightning_viz.hooks.record import call_names, recording
+from lightning_viz.hooks.structure import all_tensors, map_tensors
+
+_DRAWS = 2  # random inputs: what switches by value in ways not known here is switched otherwise in another
+_BATCH = 32
+
+
+class Rectangle(NamedTuple):
+    """Rows from `top` to before `bottom` and columns from `left` to before `right` of an image."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def receptive_fields(
+    model: nn.Module,
+    inputs: Any,
+    layer: str,
+    places: Sequence[tuple[int, int]],
+    *,
+    seed: int = 0,
+    forward: Forward | None = None,
+) -> list[Rectangle]:
+    r"""The smallest rectangles of the image that hold every pixel on which places of a layer's maps depend.
+
+    Found from the support of a gradient, with a layer's maps :math:`A^k` and random :math:`r_k`:
+
+    .. math:: \Big\{(i, j) : \exists\, c,\ \frac{\partial}{\partial x_{cij}} \sum_k r_k A^k_{yx} \neq 0\Big\}
+
+    The gradient of one sample has holes where ReLUs are off and where max-pooling took another pixel. Here every
+    activation function passes its gradient on whole, and every max-pooling passes it to all of its window; what else
+    depends on values (a clamp, a sorting) is met with two random inputs. Where every place depends on every pixel
+    (after attention, squeeze-and-excitation or a fully connected layer) it is the whole image.
+
+    Args:
+        model: any module, left as found.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them, of which the first sample is used.
+        layer: name of a layer; of one that is called several times, of a call: ``"relu:1"``.
+        places: rows and columns in the layer's maps (see `as_maps`); (0, 0) where it has none.
+        seed: of the random inputs and sums.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        One rectangle for each place, within the image.
+
+    Raises:
+        LayerNotReachedError: the forward pass does not call the layer.
+        ValueError: no image among the inputs, a place outside the maps, or one that depends on no pixel.
+    """
+    name, _, number = layer.rpartition(":")
+    module_name = name if name and number.isdigit() else layer
+    module = select_layers(model, module_name)[module_name]
+    found: list[Rectangle] = []
+    with unchanged(model), evaluating(model):
+        for start in range(0, len(places), _BATCH):
+            batch = list(places[start : start + _BATCH])
+            image, given = _random_inputs(inputs, len(batch) * _DRAWS, seed)
+            with recording({module_name: module}, gradients=[module_name]) as record:
+                (forward or run)(model, given)
+                record.close()
+            calls = call_names(record.calls)
+            if layer not in calls:
+                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; {list(calls)} are")
+            values = _at_places(calls[layer], batch, feature_count(module), layer)
+            generator = torch.Generator().manual_seed(seed)
+            weights = torch.randn(values.shape, generator=generator).to(values)
+            with _Everything():  # type: ignore[no-untyped-call]
+                (gradient,) = torch.autograd.grad((values * weights).sum(), image, allow_unused=True)
+            support = torch.zeros_like(image) if gradient is None else gradient
+            touched = (support != 0).any(1).view(_DRAWS, len(batch), *image.shape[2:]).any(0)
+            found += [_hull(one, layer, place) for one, place in zip(touched, batch, strict=True)]
+    return found
+
+
+def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
+    """The image, from which gradients are taken, and all inputs: the first sample `count` times under noise."""
+    image = next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
+    if image is None:
+        raise ValueError("a receptive field is a part of an image: none of the inputs is one, [N, C, H, W]")
+    generator = torch.Generator().manual_seed(seed)
+    leaves: dict[int, Tensor] = {}
+
+    def several(tensor: Tensor) -> Tensor:
+        copies = tensor[:1].detach().repeat_interleave(count, 0)
+        if tensor is not image:
+            return copies
+        noise = torch.randn(copies.shape, generator=generator).to(copies)
+        leaves[id(tensor)] = (copies + noise * copies.std().clamp_min(0.1)).requires_grad_()
+        return leaves[id(tensor)].clone()  # for the model to write to
+
+    given = map_tensors(inputs, several)
+    return leaves[id(image)], given
+
+
+def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int | None, layer: str) -> Tensor:
+    """The values of all channels at each sample's own place ``[draws x places, K]``."""
+    maps = as_maps(output, features=features)
+    maps = output.flatten(1)[:, :, None, None] if maps is None else maps
+    height, width = maps.shape[2:]
+    wrong = [place for place in places if not (0 <= place[0] < height and 0 <= place[1] < width)]
+    if wrong:
+        raise ValueError(f"places {wrong} are outside the maps of {layer!r}, which are {height} x {width}")
+    rows, columns = (torch.tensor(axis).repeat(_DRAWS) for axis in zip(*places, strict=True))
+    return maps[torch.arange(len(maps)), :, rows, columns]
+
+
+def _hull(touched: Tensor, layer: str, place: tuple[int, int]) -> Rectangle:
+    rows, columns = (touched.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    if not rows:
+        raise ValueError(f"place {place} of {layer!r} depends on no pixel of the image")
+    return Rectangle(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+
+
+# The backward of whatever is switched by the values that pass through it, below autograd, so that neither the way in
+# which a layer is called nor what it saved matters.
+
+
+class _Everything(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While a backward runs, activation functions pass on what they are given, max-poolings to all of the window."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = _RULES.get(getattr(func, "overloadpacket", None))
+        return func(*args, **(kwargs or {})) if rule is None else rule(*args)
+
+
+def _pass(gradient: Tensor, *_: Any) -> Tensor:
+    return gradient.clone()
+
+
+def _to_the_window(
+    gradient: Tensor, inputs: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, *_: Any
+) -> Tensor:
+    """The gradient ``[N, C, h, w]`` of a max-pooling given to every pixel of its window ``[N, C, H, W]``."""
+    kernel, padding, dilation = (tuple(one) * (2 // len(one)) for one in (kernel, padding, dilation))
+    stride = tuple(stride) * (2 // len(stride)) if stride else kernel
+    whole = gradient if gradient.dim() == 4 else gradient[None]
+    steps = [(whole.shape[2 + axis] - 1) * stride[axis] for axis in (0, 1)]
+    size = tuple(steps[axis] + dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1))
+    windows = whole.flatten(2)[:, :, None].expand(-1, -1, kernel[0] * kernel[1], -1).flatten(1, 2)
+    spread = F.fold(windows, size, kernel, dilation=dilation, stride=stride)
+    beyond = [inputs.shape[-2 + axis] + 2 * padding[axis] - size[axis] for axis in (0, 1)]
+    spread = F.pad(spread, (-padding[1], beyond[1] - padding[1], -padding[0], beyond[0] - padding[0]))
+    return spread if gradient.dim() == 4 else spread[0]
+
+
+def _to_the_adaptive_window(gradient: Tensor, inputs: Tensor, *_: Any) -> Tensor:
+    spread: Tensor = torch.ops.aten._adaptive_avg_pool2d_backward(gradient, inputs)
+    return spread
+
+
+_PASSED = (
+    *("threshold", "hardtanh", "hardswish", "hardsigmoid", "leaky_relu", "elu", "gelu", "silu", "mish"),
+    *("sigmoid", "tanh", "softplus", "softshrink", "hardshrink", "log_sigmoid"),
+)
+_RULES: dict[Any, Callable[..., Tensor]] = {
+    **{getattr(torch.ops.aten, f"{name}_backward"): _pass for name in _PASSED},
+    torch.ops.aten.max_pool2d_with_indices_backward: _to_the_window,
+    torch.ops.aten.adaptive_max_pool2d_backward: _to_the_adaptive_window,
+}
