@@ -1,24 +1,23 @@
-"""The gradient of a target towards the input, plain and smoothed."""
+"""The gradient of a target towards the input: plain, times the input, averaged over noise, along a line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.hooks.observing import Forward, observe
+from lightning_viz.attribution.batches import Batches
+from lightning_viz.attribution.faults import check_gradient
+from lightning_viz.hooks.observing import Forward, observe, settled
 from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
-from lightning_viz.hooks.target import Target
+from lightning_viz.hooks.target import Target, of_samples
 
-
-class NoGradientError(RuntimeError):
-    """The target does not depend, differentiably, on what the gradient was asked towards."""
-
-    def __init__(
-        self, message: str = "the target does not depend on the input: does the model detach it, or use no_grad inside?"
-    ) -> None:
-        super().__init__(message)
+Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""From an input's place among the inputs, samples of it ``[n, ...]``, and the number of each one's copy and sample
+``[n]``, to where the gradient is taken."""
 
 
 def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
@@ -27,20 +26,41 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: class index, one per sample or one for all; the predicted class if omitted.
+        target: what to explain, see `Target`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         The gradient, in the form and shape of `inputs`, in logits per unit of input; None for an input on which the
-        target does not depend.
+        target does not depend. Several targets stand in a leading dimension.
 
     Raises:
         NoGradientError: the target does not depend on the input, or the model detaches it.
     """
     found = observe(model, inputs, target, input_gradient=True, forward=forward).input_gradient
-    if not any(isinstance(tensor, Tensor) for tensor in all_tensors(found)):
-        raise NoGradientError
+    check_gradient(found, inputs)
     return found
+
+
+def input_times_gradient(
+    model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None
+) -> Any:
+    r"""The gradient times the input, :math:`x \cdot \partial y / \partial x` (Shrikumar et al., 2016).
+
+    For a network of ReLUs and max-poolings without biases its sum is the target itself.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
+        target: what to explain, see `Target`; the predicted class if omitted.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        In the form and shape of `inputs`, in logits.
+
+    Raises:
+        NoGradientError: the target does not depend on the input, or the model detaches it.
+    """
+    return _times(gradient(model, inputs, target, forward=forward), inputs, all_tensors(inputs))
 
 
 def smooth_grad(
@@ -51,7 +71,8 @@ def smooth_grad(
     samples: int = 50,
     fraction: float = 0.15,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    progress: bool = True,
     forward: Forward | None = None,
 ) -> Any:
     r"""The gradient averaged over noisy copies of the input (Smilkov et al., 2017).
@@ -62,11 +83,12 @@ def smooth_grad(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: class index, one per sample or one for all; the class predicted for the clean input if omitted.
+        target: what to explain, see `Target`; the class predicted for the clean input if omitted.
         samples: n, copies per input (50: the paper's).
         fraction: noise level, of each sample's own range (0.15: the paper finds 0.1 to 0.2 best).
         seed: of the noise: the same numbers whatever the batch size and the device.
-        batch_size: copies per pass.
+        batch_size: copies per pass; what goes fastest and fits if None.
+        progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -76,57 +98,188 @@ def smooth_grad(
         NoGradientError: the target does not depend on the input.
         ValueError: `samples` or `batch_size` is not positive.
     """
-    if samples < 1 or batch_size < 1:
-        raise ValueError(f"samples is {samples} and batch_size {batch_size}: both must be 1 or more")
-    if target is None:
-        target = observe(model, inputs, forward=forward).targets
+    if samples < 1:
+        raise ValueError(f"samples is {samples}: give 1 or more")
+    noise = _Noise(all_tensors(inputs), seed)
+
+    def noisy(place: int, x: Tensor, copies: Tensor, of: Tensor) -> Tensor:
+        return x + fraction * _range(x) * noise.of(place, copies).to(x)
+
+    return mean_gradient(
+        model,
+        inputs,
+        target,
+        move=noisy,
+        weights=torch.full((samples,), 1 / samples, dtype=torch.float64),
+        batches=_batches(inputs, samples, batch_size, progress, "SmoothGrad"),
+        forward=forward,
+    )
+
+
+def integrated_gradients(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    baseline: Any = 0.0,
+    steps: int = 50,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> Any:
+    r"""How much each input value adds to the target on the straight way from a baseline (Sundararajan et al., 2017).
+
+    .. math:: (x - x') \int_0^1 \frac{\partial y}{\partial x}\big(x' + t (x - x')\big)\, dt
+
+    The integral by Gauss-Legendre quadrature. The sum over an input's values is :math:`y(x) - y(x')`, as far as the
+    quadrature is exact: compare them, and take more steps where they differ.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
+        target: what to explain, see `Target`; the class predicted for the input if omitted.
+        baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
+            (0: the paper's black; the mean image, where inputs are normalised).
+        steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
+        batch_size: steps per pass; what goes fastest and fits if None.
+        progress: show a bar when it takes long.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        In the form and shape of `inputs`, in logits; None for whole numbers.
+
+    Raises:
+        NoGradientError: the target does not depend on the input.
+        ValueError: `steps` or `batch_size` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give 1 or more")
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(steps))
+    starts = _baselines(baseline, inputs)
+
+    def along(place: int, x: Tensor, copies: Tensor, of: Tensor) -> Tensor:
+        start = starts[place][of.to(x.device)]
+        t = ((nodes[copies] + 1) / 2).to(x).view(-1, *[1] * (x.dim() - 1))  # from [-1, 1] to [0, 1]
+        return start + t * (x - start)
+
+    mean = mean_gradient(
+        model,
+        inputs,
+        target,
+        move=along,
+        weights=weights / 2,
+        batches=_batches(inputs, steps, batch_size, progress, "integrated gradients"),
+        forward=forward,
+    )
+    return _times(mean, inputs, [x - start for x, start in zip(all_tensors(inputs), starts, strict=True)])
+
+
+def mean_gradient(
+    model: nn.Module,
+    inputs: Any,
+    target: Target,
+    *,
+    move: Move,
+    weights: Tensor,
+    batches: Batches,
+    forward: Forward | None = None,
+) -> Any:
+    """A weighted sum of gradients, each taken at a copy of the inputs that is moved a little.
+
+    Args:
+        model: any module; left as found.
+        inputs: in the model's form.
+        target: see `Target`; classes that depend on the input are those of the inputs as given.
+        move: where each copy goes; whole numbers stay.
+        weights: of the copies, ``[copies]``.
+        batches: how to go through ``copies * N`` items, the samples of a copy next to each other.
+        forward: how to run the model, if not ``model(inputs)``.
+    """
     tensors = all_tensors(inputs)
     count = len(tensors[0])
+    target = settled(model, inputs, target, forward=forward)
     totals: list[Tensor | None] = [None] * len(tensors)
-    generator = torch.Generator().manual_seed(seed)
-    together = max(1, batch_size // count)
-    for done in range(0, samples, together):
-        copies = min(together, samples - done)
-        noisy = iter(_noisy(tensors, copies, fraction, generator))
-        found = gradient(
-            model, map_tensors(inputs, lambda _: next(noisy)), _repeated(target, count, copies), forward=forward
-        )
+
+    def add(items: Tensor) -> None:
+        copies, of = items // count, items % count
+        moved = iter([_moved(place, x, copies, of, move, batches) for place, x in enumerate(tensors)])
+        found = observe(
+            model,
+            map_tensors(inputs, lambda _: next(moved)),
+            of_samples(target, of),
+            input_gradient=True,
+            forward=forward,
+        ).input_gradient
         for place, part in enumerate(in_place_of_tensors(found, inputs)):
             if part is not None:
-                total, summed = totals[place], part.view(copies, count, *part.shape[1:]).sum(0)
-                totals[place] = summed if total is None else total + summed
-    means = iter([None if total is None else total / samples for total in totals])
-    return map_tensors(inputs, lambda _: next(means))
+                dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
+                shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
+                share = part * weights[copies].to(part).view(-1, *[1] * (tensors[place].dim() - 1))
+                total = part.new_zeros(shape) if (so_far := totals[place]) is None else so_far
+                totals[place] = total.index_add_(dim, of.to(part.device), share)
+
+    batches.run(add)
+    sums = iter(totals)
+    found = map_tensors(inputs, lambda _: next(sums))
+    check_gradient(found, inputs)
+    return found
 
 
-def _noisy(tensors: list[Tensor], copies: int, fraction: float, generator: torch.Generator) -> list[Tensor]:
-    """Copies ``[copies * N, ...]`` of each tensor with noise, which is the same for every sample of a batch.
+def _moved(place: int, x: Tensor, copies: Tensor, of: Tensor, move: Move, batches: Batches) -> Tensor:
+    some = x[of.to(x.device)]
+    return batches.lay_out(move(place, some, copies, of)) if x.is_floating_point() else some
 
-    So a sample's map depends neither on its place in the batch nor on how many copies go through at once. Whole
-    numbers (token indices) are only copied.
+
+def _batches(inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
+    tensors = all_tensors(inputs)
+    values = sum(x[:1].numel() for x in tensors)
+    return Batches(copies * len(tensors[0]), size, values=values, progress=progress, name=name)
+
+
+class _Noise:
+    """Standard normal noise, copy after copy from one seed, the same for every sample.
+
+    So a sample's map depends neither on its place among others nor on how many copies go through at once.
     """
-    real = [x for x in tensors if x.is_floating_point()]
-    draws = [[torch.randn(x.shape[1:], generator=generator) for x in real] for _ in range(copies)]
-    noise = iter([torch.stack(of_one) for of_one in zip(*draws, strict=True)])
-    return [
-        _copies(x, copies) + fraction * _range(x, copies) * next(noise).repeat_interleave(len(x), 0).to(x)
-        if x.is_floating_point()
-        else _copies(x, copies)
-        for x in tensors
-    ]
+
+    def __init__(self, tensors: list[Tensor], seed: int) -> None:
+        self._shapes = [x.shape[1:] if x.is_floating_point() else None for x in tensors]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._draws: list[list[Tensor | None]] = []
+
+    def of(self, place: int, copies: Tensor) -> Tensor:
+        """The noise of an input's copies ``[n, ...]``, which are asked for in rising order."""
+        first, last = int(copies[0]), int(copies[-1])
+        while len(self._draws) <= last:
+            shapes = self._shapes
+            self._draws.append([s if s is None else torch.randn(s, generator=self._generator) for s in shapes])
+        for passed in range(first - 1, -1, -1):  # no longer needed
+            if not self._draws[passed]:
+                break
+            self._draws[passed] = []
+        return torch.stack([self._draws[copy][place] for copy in copies.tolist()])
 
 
-def _copies(tensor: Tensor, copies: int) -> Tensor:
-    return tensor.repeat(copies, *[1] * (tensor.dim() - 1))
-
-
-def _range(tensor: Tensor, copies: int) -> Tensor:
-    """Each sample's maximum minus its minimum, shaped to go with its copies."""
+def _range(tensor: Tensor) -> Tensor:
+    """Each sample's maximum minus its minimum, shaped to go with it."""
     flat = tensor.flatten(1)
-    return _copies((flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1)), copies)
+    return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1))
 
 
-def _repeated(target: Target, count: int, copies: int) -> Target:
-    if target is None or callable(target) or isinstance(target, int):
-        return target
-    return torch.as_tensor(target).expand(count).repeat(copies)
+def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
+    """A baseline for each input, of its shape."""
+    tensors = all_tensors(inputs)
+    if isinstance(baseline, (int, float)):
+        return [torch.full_like(x, baseline) for x in tensors]
+    given = [torch.as_tensor(one) for one in in_place_of_tensors(baseline, inputs)]
+    try:
+        return [start.to(x).expand_as(x) for start, x in zip(given, tensors, strict=True)]
+    except RuntimeError as error:
+        shapes = [list(start.shape) for start in given], [list(x.shape) for x in tensors]
+        raise ValueError(f"baseline has shapes {shapes[0]}, the inputs {shapes[1]}: they must broadcast") from error
+
+
+def _times(found: Any, inputs: Any, factors: list[Tensor]) -> Any:
+    parts = zip(in_place_of_tensors(found, inputs), factors, strict=True)
+    products = iter([None if part is None else part * factor for part, factor in parts])
+    return map_tensors(inputs, lambda _: next(products))

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from lightning_viz.attribution.cam import class_activation_map
-from lightning_viz.attribution.gradients import NoGradientError
+from lightning_viz.attribution.faults import NoGradientError
 from lightning_viz.callbacks.look import Look, Needs, TargetChoice
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.sketch import Sketch

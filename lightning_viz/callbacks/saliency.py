@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.gradients import NoGradientError, smooth_grad
+from lightning_viz.attribution.faults import NoGradientError
+from lightning_viz.attribution.gradients import smooth_grad
 from lightning_viz.callbacks.look import Look, Needs, TargetChoice, resolved
 from lightning_viz.callbacks.probe import Samples, image_of, shown
 from lightning_viz.callbacks.sketch import Sketch
@@ -65,7 +66,9 @@ class Saliency(View):
         device = next(model.parameters()).device
         inputs = map_tensors(look.seen.inputs, lambda x: x.to(device))
         target = resolved(self.target, look.samples)  # not `seen.targets`: the shared pass may have explained another
-        smooth = smooth_grad(model, inputs, target, samples=self.copies, fraction=self.fraction, seed=self.probe.seed)
+        smooth = smooth_grad(
+            model, inputs, target, samples=self.copies, fraction=self.fraction, seed=self.probe.seed, progress=False
+        )
         return {"gradient": map_tensors(smooth, Tensor.cpu)}
 
     def draw(self, look: Look) -> Iterable[Sketch]:

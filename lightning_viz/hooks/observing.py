@@ -16,7 +16,7 @@ from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.record import Record, Reduce, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
 from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors
-from lightning_viz.hooks.target import Target, layer_of, target_scores
+from lightning_viz.hooks.target import Target, closed, is_open, layer_of, target_scores
 
 Forward = Callable[[nn.Module, Any], Any]
 """How to run a model on inputs, where ``model(*inputs)`` is not the way."""
@@ -104,6 +104,18 @@ def observe(
         dimensions=call_names(record.dimensions),
         unreached=_unreached({**kept, **wanted, **reductions}, record),
     )
+
+
+def settled(model: nn.Module, inputs: Any, target: Target, *, forward: Forward | None = None) -> Target:
+    """The same target, with the classes named that depend on the input: it then means the same for moved inputs.
+
+    Args:
+        model: any module, left as found; run once, and only if it must be.
+        inputs: as in `observe`.
+        target: see `Target`.
+        forward: how to run the model, if not ``model(inputs)``.
+    """
+    return closed(target, observe(model, inputs, target, forward=forward).targets) if is_open(target) else target
 
 
 def observe_batches(

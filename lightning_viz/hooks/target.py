@@ -194,23 +194,26 @@ def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
     return scores.unsqueeze(1) if scores.dim() == 1 else scores.flatten(2).sum(2) if scores.dim() > 2 else scores
 
 
-def resolved(target: Target, found: Tensor | None) -> Target:
-    """The same target with the classes named that depend on the input, so that it stays the same for other inputs.
+def is_open(target: Target) -> bool:
+    """Whether the classes meant depend on the input."""
+    return target is None or isinstance(target, Top) or (isinstance(target, Region) and target.index is None)
+
+
+def closed(target: Target, found: Tensor | None) -> Target:
+    """An open target with the classes named that a pass found.
 
     Args:
         target: see `Target`.
-        found: the classes that a first pass gave.
+        found: the classes, ``[N]`` or ``[T, N]``.
     """
-    if target is None or isinstance(target, Top):
-        return found
-    return replace(target, index=found) if isinstance(target, Region) and target.index is None else target
+    return replace(target, index=found) if isinstance(target, Region) else found
 
 
 def of_samples(target: Target, samples: Tensor) -> Target:
     """The target of some of the samples, or of copies of them.
 
     Args:
-        target: resolved, of all samples.
+        target: of all samples, not open.
         samples: which of them, ``[n]``, on the CPU.
     """
     if isinstance(target, Region):

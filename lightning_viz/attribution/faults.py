@@ -1,0 +1,87 @@
+"""What can be wrong with an attribution, so that it is said rather than drawn."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from lightning_viz.hooks.observation import ReLUs
+from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors
+
+
+class AttributionWarning(UserWarning):
+    """A map that is right, but not what its name promises."""
+
+
+class NoGradientError(RuntimeError):
+    """The target does not depend, differentiably, on what the gradient was asked towards."""
+
+    def __init__(
+        self, message: str = "the target does not depend on the input: does the model detach it, or use no_grad inside?"
+    ) -> None:
+        super().__init__(message)
+
+
+class InterceptionError(RuntimeError):
+    """A backward rule at ReLUs met no ReLU, or not all of them."""
+
+
+def check_gradient(found: Any, inputs: Any) -> None:
+    """See that a gradient towards the inputs is there, and warn of samples for which it is exactly zero.
+
+    Args:
+        found: in the form of the inputs, for each ``[N, ...]``, or ``[T, N, ...]`` for several targets, or None.
+        inputs: what it was taken towards.
+
+    Raises:
+        NoGradientError: the target does not depend on any input.
+    """
+    pairs = list(zip(in_place_of_tensors(found, inputs), all_tensors(inputs), strict=True))
+    by_sample = [
+        gradient.transpose(0, gradient.dim() - x.dim()).flatten(1).any(1)
+        for gradient, x in pairs
+        if gradient is not None
+    ]
+    if not by_sample:
+        raise NoGradientError
+    zero = (~torch.stack(by_sample).any(0)).nonzero().flatten().tolist()
+    if zero:
+        which = "every sample" if len(zero) == len(by_sample[0]) else f"samples {zero}"
+        warn(f"the gradient is exactly zero for {which}: nothing that the network passes on moves the target there")
+
+
+def check_relus(relus: ReLUs | None, rule: str) -> None:
+    """See that a rule changed what it should, and warn of activations that it does not apply to.
+
+    Args:
+        relus: what the rule came upon; None where the target depends on nothing.
+        rule: its name.
+
+    Raises:
+        InterceptionError: some ReLUs ran past it, or it met none.
+    """
+    if relus is None:
+        return
+    if relus.escaped:
+        raise InterceptionError(
+            f"the {rule} rule did not reach {', '.join(relus.escaped)}: give the model as it was before it was "
+            "traced, scripted or wrapped"
+        )
+    instead = f" (its activations are {', '.join(relus.others)})" if relus.others else ""
+    if not relus.met:
+        raise InterceptionError(
+            f"the {rule} rule met no ReLU{instead}: the map would be the plain gradient, use `gradient` for it"
+        )
+    if relus.others:
+        warn(f"the {rule} rule changed {relus.met} ReLUs; {', '.join(relus.others)} have no such rule and stay plain")
+
+
+def warn(message: str) -> None:
+    """Say it once to whoever called us.
+
+    Args:
+        message: what is to be known of the map.
+    """
+    warnings.warn(message, AttributionWarning, stacklevel=4)
