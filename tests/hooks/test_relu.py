@@ -1,7 +1,6 @@
 """The ReLU rules on every way to write a ReLU, against a ReLU of the test's own put in the place of torch's."""
 
 import threading
-from contextlib import contextmanager
 
 import captum.attr
 import pytest
@@ -12,64 +11,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_viz.hooks.relu import relu_rule
+from tests.truth import INFINITY, reference_rule
 
 RULES = ["backprop", "deconvolution", "guided"]
-INFINITY = float("inf")
 torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")
 
 
-# --- The reference: no mode that intercepts; torch's own names lead to this function while the model runs.
-
-
-class Reference(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, s, rule, top):
-        ctx.rule, ctx.derivative = rule, ((s > 0) & (s < top)).to(s.dtype)
-        return torch.where(s > top, top, torch.where(s > 0, s, 0.0)).to(s.dtype)
-
-    @staticmethod
-    def backward(ctx, g):
-        positive = torch.maximum(g, torch.zeros_like(g))
-        if ctx.rule == "deconvolution":
-            return positive, None, None
-        return (g if ctx.rule == "backprop" else positive) * ctx.derivative, None, None
-
-
-@contextmanager
-def reference_rule(rule):
-    def relu(input, inplace=False, top=INFINITY):
-        y = Reference.apply(input, rule, top)
-        return input.copy_(y) if inplace else y
-
-    def relu6(input, inplace=False):
-        return relu(input, inplace, top=6.0)
-
-    def hardtanh(input, min_val=-1.0, max_val=1.0, inplace=False):
-        assert min_val == 0
-        return relu(input, inplace, top=max_val)
-
-    def threshold(input, threshold, value, inplace=False):
-        assert threshold == value == 0
-        return relu(input, inplace)
-
-    def clamp(input, min=None, max=None):
-        assert min == 0
-        return relu(input, top=INFINITY if max is None else max)
-
-    functions = {"relu": relu, "relu6": relu6, "hardtanh": hardtanh, "threshold": threshold}
-    functions |= {"clamp": clamp, "clip": clamp, "clamp_min": clamp}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, function in functions.items():
-
-            def in_place(input, *args, function=function, **kwargs):
-                return input.copy_(function(input, *args, **kwargs))
-
-            for owner in (torch, torch.Tensor, F, torch._C._nn):
-                if hasattr(owner, name):
-                    patch.setattr(owner, name, function)
-                if hasattr(owner, name + "_"):
-                    patch.setattr(owner, name + "_", in_place)
-        yield
+# --- The reference: no mode that intercepts; torch's own names lead to another ReLU while the model runs.
 
 
 def reference_gradient(model, x, rule):
