@@ -1,0 +1,213 @@
+"""Does the class go with the places that a map calls important, and come with them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_viz.attribution.batches import Batches
+from lightning_viz.attribution.checks.heat import Attribute, as_heat, image_size, single_target
+from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.observing import Forward, observe
+from lightning_viz.hooks.target import Target, class_scores, of_samples
+
+Baseline = Union[float, Tensor, Callable[[Tensor], Tensor]]
+"""What stands in for what is not shown: a value, a tensor to go with the images, or a function of the images."""
+
+STEPS = 224
+"""As RISE: 224 pixels a step on images of 224 x 224."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A target's score as ever more of the image is shown, or taken away.
+
+    Attributes:
+        fractions: share of the places changed, ``[S + 1]``, from 0 to 1.
+        scores: of each sample, ``[N, S + 1]``.
+    """
+
+    fractions: Tensor
+    scores: Tensor
+
+    @property
+    def areas(self) -> Tensor:
+        """Area under each sample's curve, ``[N]``, by trapezia: of insertion more is better, of deletion less."""
+        return torch.trapezoid(self.scores, self.fractions, dim=1)
+
+
+def insertion(
+    attribute: Attribute,
+    model: nn.Module,
+    inputs: Tensor,
+    target: Target = None,
+    *,
+    steps: int = STEPS,
+    baseline: Baseline | None = None,
+    probabilities: bool = True,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> Curves:
+    """The score as a blurred image is uncovered, what the map calls most important first (RISE: Petsiuk et al., 2018).
+
+    Args:
+        attribute: the method, ``attribute(model, inputs, target)``.
+        model: any module; left as found.
+        inputs: images as the model takes them, ``[N, C, H, W]``.
+        target: one per sample; the predicted class if omitted.
+        steps: S, points of the curve after the first (224: the paper's); no more than there are places.
+        baseline: what is seen at first; by default the image `blurred` as in the paper, which, unlike a plain
+            canvas, adds no edges of its own.
+        probabilities: scores of classes by softmax (of a single output by sigmoid), as the paper; else, and for
+            targets that are no classes, as the model returns them.
+        seed: of the order among places that the map calls equal: a constant map is a random order.
+        batch_size: images per pass; chosen while running if omitted.
+        progress: show a bar where it takes more than a few seconds.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Raises:
+        TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
+        ValueError: several targets, maps of several layers, or less than one step.
+    """
+    ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
+    start = _canvas(inputs, blurred if baseline is None else baseline)
+    return _walk(model, start, inputs, ranks, target, steps, probabilities, batch_size, progress, forward)
+
+
+def deletion(
+    attribute: Attribute,
+    model: nn.Module,
+    inputs: Tensor,
+    target: Target = None,
+    *,
+    steps: int = STEPS,
+    baseline: Baseline = 0.0,
+    probabilities: bool = True,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> Curves:
+    """The score as places are replaced, what the map calls most important first (RISE: Petsiuk et al., 2018).
+
+    Args:
+        attribute: the method, ``attribute(model, inputs, target)``.
+        model: any module; left as found.
+        inputs: images as the model takes them, ``[N, C, H, W]``.
+        target: one per sample; the predicted class if omitted.
+        steps: S, points of the curve after the first (224: the paper's); no more than there are places.
+        baseline: what replaces a place: zero as in the paper, which is the data's mean where inputs are normalised.
+        probabilities: scores of classes by softmax (of a single output by sigmoid), as the paper; else, and for
+            targets that are no classes, as the model returns them.
+        seed: of the order among places that the map calls equal: a constant map is a random order.
+        batch_size: images per pass; chosen while running if omitted.
+        progress: show a bar where it takes more than a few seconds.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Raises:
+        TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
+        ValueError: several targets, maps of several layers or that are not finite, or less than one step.
+    """
+    ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
+    end = _canvas(inputs, baseline)
+    return _walk(model, inputs, end, ranks, target, steps, probabilities, batch_size, progress, forward)
+
+
+def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tensor:
+    """Images without their details, by a Gaussian; borders repeat.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        window: width and height of the kernel in pixels, odd (11: RISE's, for images of 224 x 224).
+        deviation: of the Gaussian, in pixels (5: RISE's).
+    """
+    reach = window // 2
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = torch.softmax(-(places**2) / (2 * deviation**2), 0)
+    planes = F.pad(images.flatten(0, 1).unsqueeze(1), [reach] * 4, mode="replicate")  # [N * C, 1, ...]
+    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    return planes.view_as(images)
+
+
+def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
+    """Places from the hottest to the coldest, ``[N, H * W]``; equal ones in an order that chance makes.
+
+    Args:
+        heat: ``[N, H, W]``.
+        seed: of the order among equals, the same for each sample.
+
+    Raises:
+        ValueError: a map is not finite.
+    """
+    flat = heat.flatten(1)
+    if not bool(flat.isfinite().all()):
+        raise ValueError(f"the maps of samples {(~flat.isfinite()).any(1).nonzero().flatten().tolist()} are not finite")
+    mixed = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    return mixed[flat[:, mixed].argsort(dim=1, descending=True, stable=True)]
+
+
+def _ranks(
+    attribute: Attribute, model: nn.Module, inputs: Tensor, target: Target, seed: int, forward: Forward | None
+) -> tuple[Tensor, Target]:
+    """At which turn each place comes, ``[N, H, W]``, and the target with the predicted class named."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"the inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward=")
+    size = image_size(inputs)
+    target = single_target(target, observe(model, inputs, target, forward=forward))
+    order = importance_order(as_heat(attribute(model, inputs, target), size), seed=seed)
+    return order.argsort(dim=1).view(-1, *size).to(inputs.device), target
+
+
+def _canvas(inputs: Tensor, baseline: Baseline) -> Tensor:
+    value = baseline(inputs) if callable(baseline) else torch.as_tensor(baseline)
+    return value.to(inputs).expand_as(inputs)
+
+
+def _walk(
+    model: nn.Module,
+    start: Tensor,
+    end: Tensor,
+    ranks: Tensor,
+    target: Target,
+    steps: int,
+    probabilities: bool,
+    batch_size: int | None,
+    progress: bool,
+    forward: Forward | None,
+) -> Curves:
+    """The score of every mixture between two sets of images, as places go over in their order."""
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give 1 or more")
+    samples, places = len(ranks), ranks[0].numel()
+    counts = torch.linspace(0, places, min(steps, places) + 1, device=ranks.device).round()
+    scores = torch.zeros(samples, len(counts), device=ranks.device)
+    batches = Batches(scores.numel(), batch_size, values=start[0].numel(), progress=progress, name="score")
+
+    def look(items: Tensor) -> None:
+        of, step = items // len(counts), (items % len(counts)).to(ranks.device)
+        gone = (ranks[of] < counts[step].view(-1, 1, 1)).unsqueeze(1)
+        mixed = batches.lay_out(torch.where(gone, end[of], start[of]))
+        seen = observe(model, mixed, of_samples(target, of), forward=forward)
+        scores[of, step] = _score(seen, target, probabilities)
+
+    batches.run(look)
+    return Curves((counts / places).cpu(), scores.cpu())
+
+
+def _score(seen: Observation, target: Target, probabilities: bool) -> Tensor:
+    if seen.scores is None:
+        raise TypeError("the model returned no scores [N, classes]: give a target function, or forward=")
+    of_class = isinstance(target, (int, Sequence, Tensor)) and seen.outputs is not None and seen.outputs.dim() <= 2
+    if not probabilities or not of_class or seen.targets is None:
+        return seen.scores.float()
+    logits = class_scores(seen.outputs).float()
+    if logits.shape[1] == 1:
+        return logits.sigmoid()[:, 0]
+    return logits.softmax(1).gather(1, seen.targets[:, None])[:, 0]

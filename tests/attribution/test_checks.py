@@ -1,0 +1,416 @@
+"""The checks on models whose truth is known on paper."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from lightning_viz.attribution import grad_cam, gradient, input_times_gradient
+from lightning_viz.attribution.checks import (
+    as_heat,
+    blurred,
+    deletion,
+    insertion,
+    pointing_game,
+    randomisation,
+)
+from lightning_viz.hooks import LayerNotFoundError, classes, reinitialised, top
+from lightning_viz.hooks.target import region
+
+
+def images(count=2, size=8, channels=3, seed=1):
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def given(heat):
+    """An attribution that is there already."""
+    return lambda *_: heat
+
+
+def linear(size=8, channels=3, classes=2, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+
+class Net(nn.Module):
+    """Parts in an order that is not that of the calls, and a parameter that is in none of them."""
+
+    def __init__(self, classes=4):
+        super().__init__()
+        self.head = nn.Linear(8, classes)
+        self.unused = nn.Linear(2, 2)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.offset = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return self.head((self.second(self.first(x)).relu() + self.offset[:, None, None]).mean((2, 3)))
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return Net()
+
+
+def state(model):
+    every = [*model.parameters(), *model.buffers()]
+    return [(x.data_ptr(), x.detach().numpy().tobytes(), x.requires_grad) for x in every], model.training
+
+
+# --- One map per sample.
+
+
+@dataclass
+class Occluded:
+    heat: torch.Tensor
+
+
+def test_heat_is_what_is_shown_of_each_method():
+    x = images()
+    assert torch.equal(as_heat(x, (8, 8)), x.abs().sum(1))
+    assert torch.equal(as_heat(x, (8, 8), signed=True), x.sum(1))
+    assert torch.equal(as_heat({"conv": x}, (8, 8)), x.abs().sum(1))
+    assert torch.equal(as_heat(x[:, 0], (8, 8)), x[:, 0].abs())
+    assert torch.equal(as_heat(Occluded(x[:, :1]), (8, 8)), x[:, 0].relu())
+    assert torch.equal(as_heat(Occluded(x[:, :1]), (8, 8), signed=True), x[:, 0])
+
+
+def test_a_coarse_map_is_enlarged_so_that_its_cells_stay_where_they_are():
+    coarse = torch.zeros(1, 1, 2, 2)
+    coarse[0, 0, 0, 1] = 4.0
+    heat = as_heat({"conv": coarse}, (4, 4))[0]
+    assert torch.allclose(heat[0], torch.tensor([0.0, 1.0, 3.0, 4.0]))  # align_corners=True: 0, 4/3, 8/3, 4
+    assert heat[0, 3] == heat.max() and torch.allclose(heat[:, 3], torch.tensor([4.0, 3.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("attribution", "error", "message"),
+    [
+        (
+            {"a": torch.zeros(1, 1, 2, 2), "b": torch.zeros(1, 1, 2, 2)},
+            ValueError,
+            r"2 layers, \['a', 'b'\]: choose one",
+        ),
+        (torch.zeros(2, 1, 3, 4, 4), ValueError, "several targets"),
+        (torch.zeros(2, 5), TypeError, r"Tensor \[2, 5\]: give maps"),
+        ((torch.zeros(1, 3, 4, 4), None), TypeError, "the attribution is a tuple"),
+        (None, TypeError, "the attribution is a NoneType"),
+    ],
+)
+def test_what_is_no_map_is_an_error(attribution, error, message):
+    with pytest.raises(error, match=message):
+        as_heat(attribution, (4, 4))
+
+
+# --- Randomisation.
+
+
+def test_a_method_that_ignores_the_model_scores_one_and_leaves_all_as_found():
+    model, x = net(), images(3)
+    before = state(model)
+    found = randomisation(lambda model, inputs, target: inputs, model, x)
+    assert torch.allclose(found.correlations, torch.ones(5, 3, dtype=torch.float64))
+    assert found.score == pytest.approx(1) and found.undefined == 0
+    assert state(model) == before
+
+
+def test_the_correlation_is_spearmans_of_what_is_shown_at_every_stage():
+    model, x = net(), images(3)
+    found = randomisation(gradient, model, x, 2, seed=5)
+    assert found.layers == ("head", "second", "first", "unused", "everything")  # as called, last first
+    own = as_heat(gradient(model, x, 2), (8, 8))
+    for row, layers in enumerate(["head", ["head", "second"], ["head", "second", "first"]]):
+        with reinitialised(model, layers, seed=5):
+            other = as_heat(gradient(model, x, 2), (8, 8))
+        for n in range(3):
+            assert found.correlations[row, n] == pytest.approx(
+                spearmanr(own[n].flatten(), other[n].flatten()).statistic
+            )
+    assert found.score == pytest.approx(float(found.correlations[-1].mean()))
+
+
+def test_ties_share_their_rank():
+    one, other = torch.tensor([[0.0, 0.0, 0.0, 1.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 1.0, 3.0, 0.0, 2.0]])
+    maps = iter([one.view(1, 1, 2, 3), other.view(1, 1, 2, 3)])
+    found = randomisation(lambda *_: next(maps), net(), torch.zeros(1, 3, 2, 3), layers=())
+    assert found.score == pytest.approx(spearmanr(one[0], other[0]).statistic)
+
+
+def test_signs_are_compared_where_asked():
+    x = images()
+    maps = iter([x, -x, x, -x])
+    attribute = lambda *_: next(maps)  # noqa: E731
+    assert randomisation(attribute, net(), x, layers=()).score == pytest.approx(1)
+    assert randomisation(attribute, net(), x, layers=(), signed=True).score == pytest.approx(-1)
+
+
+def test_the_end_alone_costs_two_attributions_or_one():
+    model, x, calls = net(), images(), []
+
+    def counted(model, inputs, target):
+        calls.append(target)
+        return gradient(model, inputs, target)
+
+    whole, end = randomisation(gradient, model, x), randomisation(counted, model, x, layers=())
+    assert end.layers == ("everything",) and len(calls) == 2
+    assert torch.equal(end.correlations[0], whole.correlations[-1])
+    again = randomisation(counted, model, x, layers=(), original=gradient(model, x))
+    assert len(calls) == 3 and torch.equal(again.correlations, end.correlations)
+
+
+def test_the_class_stays_the_one_that_the_model_itself_predicts():
+    model, x, seen = net(), images(6), []
+
+    def attribute(model, inputs, target):
+        seen.append((target.tolist(), model(inputs).argmax(1).tolist()))
+        return gradient(model, inputs, target)
+
+    predicted = model.eval()(x).argmax(1).tolist()
+    randomisation(attribute, model, x)
+    assert len(seen) == 6 and all(target == predicted for target, _ in seen)
+    assert any(now != predicted for _, now in seen)  # it would have been another
+
+
+def test_a_constant_map_has_no_correlation_and_does_not_count():
+    x = images(3)
+    flat = x.clone()
+    flat[1] = 7.0
+    maps = iter([x, flat])
+    found = randomisation(lambda *_: next(maps), net(), x, layers=())
+    assert found.correlations[0].isnan().tolist() == [False, True, False]
+    assert found.undefined == 1 and found.score == pytest.approx(1)
+    assert math.isnan(randomisation(given(torch.zeros(3, 1, 8, 8)), net(), x, layers=()).score)
+
+
+def test_a_net_without_gradient_after_reinitialisation_is_said_by_nan_alone():
+    """The gradient warns that it is zero everywhere: true of the random model, and no news to a user."""
+
+    class Shut(nn.Linear):
+        def reset_parameters(self):
+            nn.init.zeros_(self.weight), nn.init.zeros_(self.bias)
+
+    model = nn.Sequential(nn.Flatten(), Shut(192, 2))
+    nn.init.normal_(model[1].weight)
+    found = randomisation(gradient, model, images(), 0)
+    assert found.undefined == 2
+
+
+def test_an_attribution_that_fails_leaves_the_model_as_found():
+    model = net()
+    before = state(model)
+
+    def fails(model, inputs, target):
+        with torch.no_grad():
+            if any(not torch.equal(p, q) for p, q in zip(model.parameters(), net().parameters(), strict=True)):
+                raise KeyError
+        return inputs
+
+    with pytest.raises(KeyError):
+        randomisation(fails, model, images())
+    assert state(model) == before
+
+
+# --- Insertion and deletion.
+
+
+def test_the_curves_of_a_linear_model_are_its_sums():
+    """With zero as baseline the logit falls, place by place, by that place's weights times values."""
+    model, x, size = linear(), images(3), 8
+    weights = model[1].weight[1].detach().view(3, size, size)
+    parts = (weights * x).sum(1).flatten(1)  # each place's share of the logit, [N, 64]
+    heat = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(3))
+    sums = parts.gather(1, heat.flatten(1).argsort(1, descending=True)).cumsum(1)
+    bias, options = model[1].bias[1].detach(), {"steps": 64, "probabilities": False, "baseline": 0.0}
+    deleted = deletion(given(heat), model, x, 1, **options)
+    inserted = insertion(given(heat), model, x, 1, **options)
+    assert torch.allclose(deleted.scores[:, 1:], parts.sum(1, keepdim=True) + bias - sums, atol=1e-5)
+    assert torch.allclose(inserted.scores[:, 1:], bias + sums, atol=1e-5)
+    assert torch.allclose(deleted.fractions, torch.linspace(0, 1, 65))
+    rows = deleted.scores
+    trapezia = ((rows[:, 1:] + rows[:, :-1]) / 2).mean(1)
+    assert torch.allclose(deleted.areas, trapezia, atol=1e-5)
+
+
+def test_no_order_beats_that_of_the_true_shares():
+    model, x = linear(), images(8)
+    true = given(input_times_gradient(model, x, 0).sum(1, keepdim=True) + 100)  # positive: the sign is kept
+    options = {"steps": 64, "probabilities": False}
+    best = deletion(true, model, x, 0, **options).areas
+    chance = [deletion(given(torch.zeros(8, 1, 8, 8)), model, x, 0, seed=seed, **options).areas for seed in range(5)]
+    other = deletion(gradient, model, x, 0, **options).areas
+    assert all((best < areas).all() for areas in [*chance, other])
+    worst = insertion(true, model, x, 0, baseline=0.0, **options).areas
+    assert (worst > insertion(gradient, model, x, 0, baseline=0.0, **options).areas).all()
+
+
+def test_a_constant_map_is_a_random_order_by_seed():
+    model, x = linear(), images(2)
+    constant, options = torch.ones(2, 1, 8, 8), {"steps": 64, "probabilities": False}
+    shuffled = torch.randperm(64, generator=torch.Generator().manual_seed(4)).argsort()  # each place's turn
+    ordered = (64.0 - shuffled).view(1, 1, 8, 8).expand(2, 1, 8, 8)
+    mine = deletion(given(constant), model, x, 0, seed=4, **options)
+    assert torch.equal(mine.scores, deletion(given(ordered), model, x, 0, seed=0, **options).scores)
+    assert not torch.equal(mine.scores, deletion(given(constant), model, x, 0, seed=5, **options).scores)
+
+
+def test_scores_are_probabilities_by_default():
+    model, x = linear(classes=3), images(4)
+    labels = torch.tensor([0, 2, 1, 2])
+    curve = insertion(gradient, model, x, labels, steps=3)
+    ends = [model(image).softmax(1).gather(1, labels[:, None])[:, 0].detach() for image in (blurred(x), x)]
+    assert torch.allclose(curve.scores[:, 0], ends[0], atol=1e-6)
+    assert torch.allclose(curve.scores[:, -1], ends[1], atol=1e-6)
+    one = linear(classes=1)
+    assert torch.allclose(deletion(gradient, one, x, steps=2).scores[:, 0], one(x)[:, 0].sigmoid(), atol=1e-6)
+    of_output = deletion(gradient, model, x, lambda out: out[:, 2] - out[:, 0], steps=2)
+    assert torch.allclose(of_output.scores[:, 0], (model(x)[:, 2] - model(x)[:, 0]).detach(), atol=1e-6)
+
+
+def test_the_class_followed_is_the_one_predicted_for_the_whole_image():
+    model, x = linear(classes=5), images(6)
+    curve = deletion(gradient, model, x, steps=8)
+    named = deletion(gradient, model, x, model(x).argmax(1), steps=8)
+    assert torch.equal(curve.scores, named.scores)
+    assert (curve.scores[:, -1] < 0.9).all()  # at the end another class may lead; its probability is not what is shown
+
+
+def test_the_numbers_do_not_depend_on_the_batch():
+    model, x = net(), images(5)
+    whole = deletion(gradient, model, x, steps=9)
+    for size in (1, 7, 1000):
+        assert torch.allclose(deletion(gradient, model, x, steps=9, batch_size=size).scores, whole.scores, atol=1e-6)
+    alone = deletion(gradient, model, x[2:3], steps=9)
+    assert torch.allclose(alone.scores[0], whole.scores[2], atol=1e-6)
+
+
+def test_a_dense_output_is_followed_over_a_region():
+    torch.manual_seed(0)
+    model, x = nn.Conv2d(3, 4, 1), images(2)
+    mask = torch.zeros(2, 8, 8)
+    mask[0, :4], mask[1, 4:] = 1, 1
+    curve = deletion(gradient, model, x, region(mask, 2), steps=4)
+    assert torch.allclose(curve.scores[:, 0], (model(x)[:, 2] * mask).sum((1, 2)).detach(), atol=1e-4)
+
+
+def test_curves_leave_the_model_as_found_and_ask_for_no_gradient():
+    model, x = net(), images()
+    before, traced = state(model), []
+    model.register_forward_hook(lambda module, inputs, output: traced.append(output.requires_grad))
+    deletion(given(x), model, x, steps=5), insertion(given(x), model, x, steps=5)
+    assert not any(traced) and state(model) == before
+
+
+def test_blurred_keeps_what_is_smooth_and_takes_what_is_fine():
+    ramp = torch.arange(32.0).expand(1, 1, 32, 32)
+    assert torch.allclose(blurred(ramp)[..., 5:-5], ramp[..., 5:-5], atol=1e-4)
+    checks = (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).float().expand(1, 1, 32, 32)
+    assert (blurred(checks)[..., 5:-5, 5:-5] - 0.5).abs().max() < 0.02
+    noise = images(3, 32)
+    assert torch.allclose(blurred(noise)[1, 2], blurred(noise[1:2, 2:3])[0, 0], atol=1e-6)  # each channel by itself
+    assert blurred(images(1, 4)).shape == (1, 3, 4, 4)
+
+
+# --- Pointing game.
+
+
+def peak(*places, size=32):
+    heat = torch.zeros(len(places), 1, size, size)
+    for n, (row, column) in enumerate(places):
+        heat[n, 0, row, column] = 1.0
+    return given(heat)
+
+
+def test_the_maximum_must_lie_in_the_box():
+    boxes = torch.tensor([[4, 10, 8, 12]]).expand(5, 4)  # columns 4..7, rows 10..11
+    places = [(10, 4), (11, 7), (10, 3), (12, 4), (4, 10)]
+    found = pointing_game(peak(*places), net(), images(5, 32), boxes=boxes, tolerance=0)
+    assert found.hits.tolist() == [True, True, False, False, False]
+    assert found.rate == pytest.approx(0.4) and found.places.tolist() == [list(place) for place in places]
+
+
+def test_the_margin_is_a_distance_from_the_object():
+    mask = torch.zeros(4, 32, 32)
+    mask[:, 10, 10] = 1
+    places = [(10, 13), (13, 14), (13, 13), (10, 16)]  # 3, 5, 4.2 and 6 away
+    game = partial(pointing_game, peak(*places), net(), images(4, 32), masks=mask)
+    assert game(tolerance=5).hits.tolist() == [True, True, True, False]
+    assert game(tolerance=3).hits.tolist() == [True, False, False, False]
+    assert not game().hits.any()  # 15 px at 224 are 2.1 px at 32
+    large = pointing_game(
+        peak((10, 25), (10, 26), size=224), net(), images(2, 224), boxes=torch.tensor([[10, 10, 11, 11]] * 2)
+    )
+    assert large.hits.tolist() == [True, False]
+
+
+def test_any_of_several_boxes_counts():
+    boxes = [torch.tensor([[0, 0, 4, 4], [20, 20, 24, 24]]), torch.tensor([[0.0, 0.0, 4.0, 4.0]])]
+    found = pointing_game(peak((21, 21), (21, 21)), net(), images(2, 32), boxes=boxes, tolerance=0)
+    assert found.hits.tolist() == [True, False]
+
+
+def test_a_constant_map_misses_and_among_equal_maxima_chance_decides():
+    mask = torch.ones(1, 32, 32)
+    assert not pointing_game(given(torch.ones(1, 1, 32, 32)), net(), images(1, 32), masks=mask).hits.any()
+    half = torch.zeros(1, 1, 32, 32)
+    half[..., 16:] = 1.0
+    mask[..., 16:] = 0
+    mask[..., 16:24] = 1  # half of the maxima
+    hits = [
+        pointing_game(given(half), net(), images(1, 32), masks=mask, tolerance=0, seed=seed).hits.item()
+        for seed in range(60)
+    ]
+    assert 15 < sum(hits) < 45
+
+
+# --- Misuse.
+
+
+@pytest.mark.parametrize("check", [randomisation, insertion, deletion])
+@pytest.mark.parametrize("target", [classes(0, 1), top(2)])
+def test_several_targets_are_refused(check, target):
+    with pytest.raises(ValueError, match="2 targets at once: checks take one per sample"):
+        check(gradient, net(), images(), target)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: pointing_game(gradient, net(), images(), top(2), masks=torch.ones(2, 8, 8)), ValueError, "several ta"),
+        (lambda: pointing_game(gradient, net(), images()), ValueError, "as boxes or as masks, one of them"),
+        (
+            lambda: pointing_game(gradient, net(), images(), masks=torch.ones(2, 4, 4)),
+            ValueError,
+            r"objects are \[2, 4, 4\], the maps \[2, 8, 8\]",
+        ),
+        (
+            lambda: pointing_game(gradient, net(), images(), boxes=torch.tensor([[0, 0, 2, 2], [9, 9, 12, 12]])),
+            ValueError,
+            "sample 1 has no object within the image",
+        ),
+        (lambda: deletion(gradient, net(), images(), steps=0), ValueError, "steps is 0: give 1 or more"),
+        (
+            lambda: deletion(given(torch.full((2, 1, 8, 8), torch.nan)), net(), images()),
+            ValueError,
+            r"samples \[0, 1\] are not finite",
+        ),
+        (lambda: deletion(gradient, net(), (images(),)), TypeError, "the inputs are a tuple: give images"),
+        (
+            lambda: randomisation(gradient, nn.Linear(3, 2), torch.zeros(2, 3)),
+            TypeError,
+            r"the inputs are \[\[2, 3\]\]: checks need images",
+        ),
+        (lambda: randomisation(gradient, net(), images(), layers="haed"), LayerNotFoundError, "did you mean 'head'"),
+        (
+            lambda: randomisation(partial(grad_cam, layers=nn.Conv2d), net(), images()),
+            ValueError,
+            "maps of 2 layers, .*choose one",
+        ),
+    ],
+)
+def test_misuse_is_an_error_that_says_what_to_do(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
