@@ -46,6 +46,37 @@ def fully_connected(model: nn.Module) -> list[str]:
     return _once(model, lambda module: isinstance(module, nn.Linear))
 
 
+def last_conv(model: nn.Module) -> list[str]:
+    """Name of the last convolution that the output depends on: not in an auxiliary head, which serves training."""
+    return [name for name in convolutions(model) if not any(part.startswith("aux") for part in name.split("."))][-1:]
+
+
+def last_maps(model: nn.Module) -> list[str]:
+    """Name of the last layer that still has places, and from whose every place information flows to the output.
+
+    Of a transformer it is the normalisation before the last attention: behind that, a classifier that reads the class
+    token depends on no other token. Of any other model, hybrids with convolutions among them, the last convolution.
+    """
+    layers = list(named_layers(model).items())
+    names = [name for name, _ in layers]
+    attentions = [place for place, (_, module) in enumerate(layers) if "Attention" in type(module).__name__]
+    convolution = last_conv(model)
+    if attentions and (not convolution or names.index(convolution[0]) < attentions[0]):
+        for place in reversed(attentions):
+            block = names[place].rpartition(".")[0]
+            norms = [
+                at for at, (name, module) in enumerate(layers) if name.rpartition(".")[0] == block and _norms(module)
+            ]
+            before = [at for at in norms if at < place] or norms[:1]
+            if before:
+                return [names[before[-1]]]
+    return convolution
+
+
+def _norms(module: nn.Module) -> bool:
+    return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+
+
 def top_level_blocks(model: nn.Module) -> list[str]:
     """Names of the outermost parts that hold weights; a lone wrapper (``self.net = ...``) is entered."""
     layers = named_layers(model)
@@ -67,7 +98,8 @@ def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
 
 ROLES: dict[str, Callable[[nn.Module], list[str]]] = {
     "first_conv": lambda model: convolutions(model)[:1],
-    "last_conv": lambda model: convolutions(model)[-1:],
+    "last_conv": last_conv,
+    "last_maps": last_maps,
     "first_linear": lambda model: fully_connected(model)[:1],
     "last_linear": lambda model: fully_connected(model)[-1:],
     "blocks": top_level_blocks,
