@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from lightning_viz.activations import Channels, choose_channels
+from lightning_viz.activations.channels import Channels, choose_channels
 from lightning_viz.callbacks.look import Look, Needs
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.scale import fixed_limits

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.activations import as_vectors
+from lightning_viz.activations.vectors import as_vectors
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, resolved
 from lightning_viz.callbacks.probe import Samples, shown

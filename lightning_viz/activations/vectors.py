@@ -1,47 +1,16 @@
-"""What the samples excite: which channels to show, and a layer's samples as vectors of bounded size."""
+"""A layer's samples as vectors of bounded size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Union
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-Channels = Union[Literal["random", "first", "strongest"], Sequence[int]]
 
 PROJECTED_ABOVE = 4096
 """Layers of more dimensions are projected before they are kept."""
 PROJECTED_TO = 1024
 """... to so many: distances between samples keep to within about 4 % (one standard deviation, sqrt(2 / 1,024))."""
-
-
-def choose_channels(maps: Tensor, channels: Channels, count: int, *, seed: int = 0) -> list[int]:
-    """Which channels of a layer to show.
-
-    Args:
-        maps: of a first observation, ``[N, K, H, W]``.
-        channels: ``"random"`` (seeded), ``"first"``, ``"strongest"`` (by mean absolute value), or numbers.
-        count: how many at most.
-        seed: of the random choice.
-
-    Raises:
-        ValueError: a channel that the layer does not have.
-    """
-    available = maps.shape[1]
-    if channels == "first":
-        return list(range(min(count, available)))
-    if channels == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return sorted(torch.randperm(available, generator=generator)[:count].tolist())
-    if channels == "strongest":
-        strength = maps.float().abs().mean((0, 2, 3)).nan_to_num()
-        return strength.argsort(descending=True, stable=True)[:count].tolist()
-    chosen = [int(channel) for channel in channels]
-    wrong = [channel for channel in chosen if not 0 <= channel < available]
-    if wrong:
-        raise ValueError(f"channels {wrong} do not exist: the layer has {available}, numbered from 0")
-    return chosen[:count]
 
 
 def as_vectors(*, seed: int = 0) -> Callable[[Tensor], Tensor]:
