@@ -245,6 +245,25 @@ def _cams(
     forward: Forward | None,
 ) -> dict[str, Tensor]:
     seen = observe(model, inputs, target, layers=layers, gradients=True, forward=forward)
+    return cams(weighting, model, seen, layers, maps)
+
+
+def cams(
+    weighting: Weighting, model: nn.Module, seen: Observation, layers: Layers, maps: Maps | None
+) -> dict[str, Tensor]:
+    """The maps of every call of some layers.
+
+    Args:
+        weighting: how each layer's maps are weighed.
+        model: that was observed.
+        seen: what was recorded, with gradients.
+        layers: as they were asked for.
+        maps: as for `grad_cam`.
+
+    Raises:
+        LayerNotReachedError: the forward pass does not call a layer.
+        ValueError: a layer's output has no places, or the target does not depend on it.
+    """
     found = {}
     for call, module in _calls(model, seen, layers):
         output, slope = seen.activations[call], seen.gradients[call]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from lightning_viz.attribution.faults import check_gradient, check_relus
+from lightning_viz.attribution.cam import Maps, cams
+from lightning_viz.attribution.faults import NoGradientError, check_gradient, check_relus
+from lightning_viz.attribution.weightings import by_mean_gradient
+from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observing import Forward, observe
 from lightning_viz.hooks.relu import Rule
+from lightning_viz.hooks.structure import all_tensors, image_of, in_place_of_tensors
 from lightning_viz.hooks.target import Target
 
 
@@ -53,6 +59,61 @@ def deconvolution(model: nn.Module, inputs: Any, target: Target = None, *, forwa
         NoGradientError: the target does not depend on the input, or the model detaches it.
     """
     return _ruled(model, inputs, target, "deconvolution", forward)
+
+
+def guided_grad_cam(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    layers: Layers = "last_maps",
+    maps: Maps | None = None,
+    forward: Forward | None = None,
+) -> dict[str, Tensor]:
+    """The guided map where Grad-CAM finds evidence (Selvaraju et al., 2017): their product, from one forward.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        target: what to explain, see `Target`; the predicted class if omitted.
+        layers: as for `grad_cam`.
+        maps: as for `grad_cam`.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        For each call of each layer guided backpropagation towards the image, times the layer's Grad-CAM at the
+        image's size (bilinear), ``[N, C, H, W]``. Several targets stand in a leading dimension.
+
+    Raises:
+        InterceptionError: the model has no ReLU, or runs some where no rule reaches them (TorchScript).
+        NoGradientError: the target does not depend on the image.
+        LayerNotFoundError: no layer matches; the message lists the nearest names.
+        LayerNotReachedError: the forward pass does not call the layer.
+        ValueError: the inputs hold no image, a layer has no places, or the target does not depend on it.
+    """
+    image = image_of(inputs)
+    if image is None:
+        raise ValueError("guided_grad_cam needs an image [N, C, H, W] among the inputs")
+    seen = observe(model, inputs, target, layers=layers, gradients=True, rules=("guided",), forward=forward)
+    check_relus(seen.relus, "guided")
+    check_gradient(seen.ruled["guided"], inputs)
+    place = next(place for place, x in enumerate(all_tensors(inputs)) if x is image)
+    guided = in_place_of_tensors(seen.ruled["guided"], inputs)[place]
+    if guided is None:
+        raise NoGradientError
+    heats = cams(by_mean_gradient, model, seen, layers, maps)
+    return {call: guided * enlarged(heat, image.shape[2:]) for call, heat in heats.items()}
+
+
+def enlarged(heat: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps at an image's size, bilinear.
+
+    Args:
+        heat: ``[..., 1, h, w]``.
+        size: height and width.
+    """
+    large = F.interpolate(heat.reshape(-1, 1, *heat.shape[-2:]), tuple(size), mode="bilinear", align_corners=False)
+    return large.view(*heat.shape[:-2], *large.shape[-2:])
 
 
 def _ruled(model: nn.Module, inputs: Any, target: Target, rule: Rule, forward: Forward | None) -> Any:

@@ -14,10 +14,11 @@ from torch import nn
 from lightning_viz.callbacks.embedding_drawing import draw_embedding, shrink
 from lightning_viz.callbacks.look import INPUT, Look, Needs
 from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks.layers import Layers, select_layers
+from lightning_viz.hooks.structure import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import to_rgb
 

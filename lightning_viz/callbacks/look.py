@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_viz.callbacks.probe import Samples, image_of
+from lightning_viz.callbacks.probe import Samples
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.hooks.structure import all_tensors, image_of
 from lightning_viz.hooks.target import Target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, describe_channels, to_rgb

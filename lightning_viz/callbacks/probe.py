@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from lightning_viz.hooks.guard import same_randomness
-from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
 _LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes")
@@ -93,11 +93,6 @@ class Samples:
     def name(self, label: int) -> str:
         """What a class is called."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
-
-
-def image_of(inputs: Any) -> Tensor | None:
-    """The image among a model's inputs: the first ``[N, C, H, W]``; None where there is none."""
-    return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
 
 
 def shown(inputs: Any) -> Tensor:

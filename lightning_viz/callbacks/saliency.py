@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lightning_viz.attribution.faults import NoGradientError
 from lightning_viz.attribution.gradients import smooth_grad
 from lightning_viz.callbacks.look import Look, Needs, TargetChoice, resolved
-from lightning_viz.callbacks.probe import Samples, image_of, shown
+from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
+from lightning_viz.hooks.structure import all_tensors, image_of, in_place_of_tensors, map_tensors
 from lightning_viz.render.heat import saliency_maps
 
 _TITLES = {"gradient": "Gradient", "smooth_grad": "SmoothGrad"}

@@ -149,7 +149,8 @@ def _not_found(asked: str | type[nn.Module], every: Iterable[str]) -> str:
     if isinstance(asked, type):
         return f"no layer is a {asked.__name__}; the model's layers are {_listed(names)}"
     if asked in ROLES:
-        return f"the model has no {asked.replace('_', ' ')}; its layers are {_listed(names)}"
+        role = "convolution or attention, so no last maps" if asked == "last_maps" else asked.replace("_", " ")
+        return f"the model has no {role}; its layers are {_listed(names)}"
     nearest = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
     hint = f"did you mean {_listed(nearest)}?" if nearest else f"the model's layers are {_listed(names)}"
     return f"no layer matches {asked!r}; {hint}"

@@ -53,6 +53,11 @@ def all_tensors(structure: Any) -> list[Tensor]:
     return [tensor for _, part in _parts(structure) for tensor in all_tensors(part)]
 
 
+def image_of(inputs: Any) -> Tensor | None:
+    """The image among a model's inputs: the first ``[N, C, H, W]``; None where there is none."""
+    return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
+
+
 def in_place_of_tensors(structure: Any, like: Any) -> list[Any]:
     """What a structure holds where another of the same form holds its tensors, in order.
 

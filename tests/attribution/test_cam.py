@@ -266,5 +266,5 @@ def test_a_layer_without_a_map_is_an_error_that_says_why(layers, error, message)
 
 
 def test_a_model_without_convolutions_is_an_error():
-    with pytest.raises(LayerNotFoundError, match="the model has no last conv"):
+    with pytest.raises(LayerNotFoundError, match="the model has no convolution or attention"):
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), images(2, 8))

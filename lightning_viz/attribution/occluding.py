@@ -1,0 +1,143 @@
+"""What happens to a target when a patch of the image is covered, patch after patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_viz.attribution.baselines import Baseline, baseline_image
+from lightning_viz.attribution.batches import Batches
+from lightning_viz.hooks.maps import feature_count
+from lightning_viz.hooks.observing import Forward, observe, settled
+from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.target import Target, class_scores, layer_of, of_samples, target_scores
+
+Size = Union[int, tuple[int, int]]
+"""Of height and width, or of both."""
+
+
+@dataclass(frozen=True)
+class OcclusionMaps:
+    """What covering each patch did; of several targets with a leading dimension T.
+
+    Attributes:
+        heat: the drop of the target, averaged over the patches that cover each pixel ``[N, 1, H, W]``; positive where
+            what was covered speaks for the target.
+        drop: the same on the grid of positions ``[N, h, w]``.
+        activity: of a feature, with each patch covered ``[N, h, w]``; None if none was asked for.
+        predicted: the most probable class with each patch covered ``[N, h, w]``.
+    """
+
+    heat: Tensor
+    drop: Tensor
+    predicted: Tensor
+    activity: Tensor | None = None
+
+
+def occlusion(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    patch: Size | None = None,
+    stride: Size | None = None,
+    baseline: Baseline = 0.0,
+    feature: Target = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> OcclusionMaps:
+    r"""How much the target drops when a patch of the image is covered (Zeiler and Fergus, 2014).
+
+    .. math:: y(x) - y(x \text{ with a patch replaced by the baseline})
+
+    and, from the same passes, their two other maps: a feature's activity and the most probable class. Forward only.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        target: what to explain, see `Target`; the class predicted for the whole image if omitted.
+        patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
+        stride: between positions; a quarter of the patch if omitted (2 in the lecture, at sixteen times the passes).
+            The last row and column are cut off at the border where the stride does not end there.
+        baseline: what stands in the patch: a number in the model's input values (0: the mean image, where inputs are
+            normalised), `mean_colour`, `blurred`, or an image.
+        feature: of which to map the activity, such as ``channel("features.10", 7)``.
+        batch_size: covered images per pass; what goes fastest and fits if None.
+        progress: show a bar when it takes long.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        The maps, unnormalised; drops are in logits.
+
+    Raises:
+        ValueError: the inputs hold no image, or patch, stride or batch size are not positive.
+    """
+    image = image_of(inputs)
+    if image is None:
+        raise ValueError("occlusion needs an image [N, C, H, W] among the inputs")
+    size = _pair(patch if patch is not None else max(1, round(min(image.shape[2:]) / 7)), "patch")
+    step = _pair(stride if stride is not None else (max(1, size[0] // 4), max(1, size[1] // 4)), "stride")
+    rows, columns = (range(0, _positions(*of) * of[2], of[2]) for of in zip(image.shape[2:], size, step, strict=True))
+    grid, count = (len(rows), len(columns)), len(image)
+    cover = baseline_image(image, baseline)
+    target = settled(model, inputs, target, forward=forward)
+    whole = observe(model, inputs, target, forward=forward).scores
+    layer = layer_of(feature)
+    found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
+
+    def look(items: Tensor) -> None:
+        places, of = items // count, items % count
+        covered = batches.lay_out(image[of.to(image.device)])
+        for index, (place, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
+            y, x = rows[place // grid[1]], columns[place % grid[1]]
+            covered[index, :, y : y + size[0], x : x + size[1]] = cover[sample, :, y : y + size[0], x : x + size[1]]
+        given = map_tensors(inputs, lambda x: covered if x is image else x[of.to(x.device)])
+        seen = observe(model, given, of_samples(target, of), layers=layer or (), forward=forward)
+        parts = [seen.scores, class_scores(seen.outputs).argmax(1)]
+        if feature is not None:
+            features = feature_count(dict(model.named_modules())[layer]) if layer else None
+            parts.append(
+                target_scores(seen.outputs, of_samples(feature, of), seen.activations, features=features).values
+            )
+        for kept, part in zip(found, parts, strict=False):
+            if part is not None:
+                kept.append(part)
+
+    values = sum(x[:1].numel() for x in all_tensors(inputs))
+    batches = Batches(grid[0] * grid[1] * count, batch_size, values=values, progress=progress, name="occlusion")
+    batches.run(look)
+    scores, predicted, activity = (_on_grid(torch.cat(parts, -1), grid, count) if parts else None for parts in found)
+    assert whole is not None and scores is not None and predicted is not None
+    drop = whole[..., None, None] - scores
+    return OcclusionMaps(_by_coverage(drop, size, step, image.shape[2:]), drop, predicted, activity)
+
+
+def _pair(size: Size, name: str) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(pair) < 1:
+        raise ValueError(f"{name} is {size}: give 1 pixel or more")
+    return pair
+
+
+def _positions(length: int, size: int, step: int) -> int:
+    """How many steps it takes to cover a side."""
+    return 1 + max(0, -(-(length - size) // step))
+
+
+def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+    """From ``[..., positions * N]`` to ``[..., N, h, w]``."""
+    return values.view(*values.shape[:-1], *grid, count).movedim(-1, -3)
+
+
+def _by_coverage(drop: Tensor, size: tuple[int, int], step: tuple[int, int], shape: torch.Size) -> Tensor:
+    """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged."""
+    one = torch.ones(1, 1, *size, dtype=drop.dtype, device=drop.device)
+    grid = drop.reshape(-1, 1, *drop.shape[-2:])
+    total = F.conv_transpose2d(grid, one, stride=step)[..., : shape[0], : shape[1]]
+    times = F.conv_transpose2d(torch.ones_like(grid[:1]), one, stride=step)[..., : shape[0], : shape[1]]
+    return (total / times).view(*drop.shape[:-2], 1, *shape)
