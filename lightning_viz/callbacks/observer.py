@@ -71,7 +71,7 @@ class Observer:
         with self._harmless():
             self.collect()
             step = self.step
-            due = [v for v in self.views if v.last_step is None or (v.last_step != step and v.schedule.at_step(step))]
+            due = [view for view in self.views if view.due(step, view.schedule.at_step(step))]
             if due:
                 self.visit(due, step, batch)
 
@@ -80,13 +80,13 @@ class Observer:
         with self._harmless():
             self.collect()
             step, epoch = self.step, self.trainer.current_epoch
-            self.visit([v for v in self.views if v.last_step != step and v.schedule.at_epoch_end(epoch)], step)
+            self.visit([view for view in self.views if view.due(step, view.schedule.at_epoch_end(epoch))], step)
 
     def finish(self) -> None:
         """After the last update: a last look, and everything drawn."""
         with self._harmless():
             step = self.step
-            self.visit([v for v in self.views if v.last_step != step], step, last=True)
+            self.visit([view for view in self.views if view.due(step, True)], step, last=True)
         self.close()
 
     def passing(self, batch: Any) -> None:
@@ -157,7 +157,8 @@ class Observer:
                 self._free_memory(error)
                 self._fault(view, step, error)
             extra = survey / surveys if needs[view.name].surveys else 0.0
-            self.budget.charge(view.name, step, share + extra + time.monotonic() - started)
+            self.budget.charge(view.name, step, share + extra + view.held + time.monotonic() - started)
+            view.held = 0.0
 
     def _show(self, view: View, look: Look) -> None:
         with self.shared.context():

@@ -60,7 +60,7 @@ def load_samples(
         labels = None if probe.labels is None else torch.as_tensor(probe.labels).long().cpu()
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
         return _described(Samples(inputs, labels, probe.samples), None, ())
-    loader, notes = _loader(trainer, probe)
+    loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     if dataset is not None and is_indexable(dataset):
         return _indexed(trainer, pl_module, probe, count, loader, indices, notes)
@@ -107,13 +107,18 @@ def indexable_source(trainer: Trainer, probe: Probe) -> bool:
         trainer: whose loaders to look at.
         probe: which of them.
     """
-    loader, _ = _loader(trainer, probe)
+    loader, _ = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     return isinstance(loader, (list, tuple)) or (dataset is not None and is_indexable(dataset))
 
 
-def _loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
-    """The first loader of the source, and what is to be said if it is not the source asked for."""
+def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
+    """The first loader of the source, and what is to be said if it is not the source asked for.
+
+    Args:
+        trainer: of the run.
+        probe: which source.
+    """
     notes: tuple[str, ...] = ()
     loaders = trainer.val_dataloaders if probe.source == "val" else None
     if loaders is None or (isinstance(loaders, (Mapping, list, tuple)) and not loaders):  # a stream has no length

@@ -69,6 +69,8 @@ class View(Callback):
         self.indices: tuple[int, ...] | None = None
         self.state: dict[str, Any] = {}
         self.memories: dict[str, Any] = {}
+        self.held = 0.0
+        """Seconds for which the view has held training since its last look."""
         self.observer: Observer | None = None
 
     # What a view is made of.
@@ -79,6 +81,15 @@ class View(Callback):
     def needs(self, model: nn.Module) -> Needs:
         """What the shared pass must give."""
         return Needs()
+
+    def due(self, step: int, occasion: bool) -> bool:
+        """Whether to look now.
+
+        Args:
+            step: completed updates.
+            occasion: whether the schedule asks for it.
+        """
+        return self.last_step is None or (self.last_step != step and occasion)
 
     def passes(self, samples: Samples) -> float:
         """How many forward + backward passes of the probe's head the view runs by itself, beyond the shared one."""
@@ -212,12 +223,8 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     """
     if not trainer.is_global_zero:
         return None
-    strategy = type(trainer.strategy).__name__
-    if any(sharded in strategy for sharded in _SHARDED):
-        warn(f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged")
-        return None
-    if any(map(is_lazy, (*pl_module.parameters(), *pl_module.buffers()))):
-        warn("layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()")
+    if reason := not_observed(trainer, pl_module):
+        warn(reason)
         return None
     suitable = []
     for view in views_of(trainer):
@@ -232,6 +239,21 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
         except Exception as error:  # no misuse, but a fault of the view's own
             warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
     return Observer(trainer, pl_module, suitable) if suitable else None
+
+
+def not_observed(trainer: Trainer, pl_module: LightningModule) -> str:
+    """Why no process of a run can look at its model, in words; empty where they can.
+
+    Args:
+        trainer: of the run.
+        pl_module: its module.
+    """
+    strategy = type(trainer.strategy).__name__
+    if any(sharded in strategy for sharded in _SHARDED):
+        return f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged"
+    if any(map(is_lazy, (*pl_module.parameters(), *pl_module.buffers()))):
+        return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
+    return ""
 
 
 def _check(view: View, model: LightningModule) -> None:
