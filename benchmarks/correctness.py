@@ -52,7 +52,8 @@ Grad-CAM, which comes in float32. Bold is wrong and not said: **plain** is the o
 its error, and for Grad-CAM stand how many of the model's convolutions are right and the worst error. The number after \
 *error* tells what was raised. pytorch-grad-cam has no deconvolution, zennit no Grad-CAM. One image, CPU, double \
 precision, random weights (`vgg19` with a narrower classifier); each tool was given a copy of the model as it is. On a \
-CPU `DataParallel` calls the model itself; several GPUs were not tried. {versions}. Printed by `benchmarks/correctness.py`."""
+CPU `DataParallel` calls the model itself; several GPUs were not tried. {versions}. Printed by \
+`benchmarks/correctness.py`."""
 MARKS = "<!-- correctness -->", "<!-- /correctness -->"
 
 
