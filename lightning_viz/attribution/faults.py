@@ -52,36 +52,40 @@ def check_gradient(found: Any, inputs: Any) -> None:
         warn(f"the gradient is exactly zero for {which}: nothing that the network passes on moves the target there")
 
 
-def check_relus(relus: ReLUs | None, rule: str) -> None:
-    """See that a rule changed what it should, and warn of activations that it does not apply to.
+def check_relus(relus: ReLUs | None, rule: str) -> str:
+    """See that a rule changed what it should, and tell what it does not apply to.
 
     Args:
         relus: what the rule came upon; None where the target depends on nothing.
         rule: its name.
 
+    Returns:
+        A sentence on activations that stayed plain; empty if there are none.
+
     Raises:
         InterceptionError: some ReLUs ran past it, or it met none.
     """
     if relus is None:
-        return
+        return ""
+    others = ", ".join(relus.others)
     if relus.escaped:
         raise InterceptionError(
             f"the {rule} rule did not reach {', '.join(relus.escaped)}: give the model as it was before it was "
             "traced, scripted or wrapped"
         )
-    instead = f" (its activations are {', '.join(relus.others)})" if relus.others else ""
     if not relus.met:
+        instead = f" (its activations are {others})" if others else ""
         raise InterceptionError(
             f"the {rule} rule met no ReLU{instead}: the map would be the plain gradient, use `gradient` for it"
         )
-    if relus.others:
-        warn(f"the {rule} rule changed {relus.met} ReLUs; {', '.join(relus.others)} have no such rule and stay plain")
+    return f"the {rule} rule changed {relus.met} ReLUs; {others} have no such rule and stay plain" if others else ""
 
 
 def warn(message: str) -> None:
-    """Say it once to whoever called us.
+    """Say it to whoever asked for the map.
 
     Args:
-        message: what is to be known of the map.
+        message: what is to be known of the map; nothing is said if it is empty.
     """
-    warnings.warn(message, AttributionWarning, stacklevel=4)
+    if message:
+        warnings.warn(message, AttributionWarning, stacklevel=4)

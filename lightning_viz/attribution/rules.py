@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.attribution.cam import Maps, cams
-from lightning_viz.attribution.faults import NoGradientError, check_gradient, check_relus
+from lightning_viz.attribution.faults import NoGradientError, check_gradient, check_relus, warn
 from lightning_viz.attribution.weightings import by_mean_gradient
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observing import Forward, observe
@@ -95,7 +95,7 @@ def guided_grad_cam(
     if image is None:
         raise ValueError("guided_grad_cam needs an image [N, C, H, W] among the inputs")
     seen = observe(model, inputs, target, layers=layers, gradients=True, rules=("guided",), forward=forward)
-    check_relus(seen.relus, "guided")
+    warn(check_relus(seen.relus, "guided"))
     check_gradient(seen.ruled["guided"], inputs)
     place = next(place for place, x in enumerate(all_tensors(inputs)) if x is image)
     guided = in_place_of_tensors(seen.ruled["guided"], inputs)[place]
@@ -118,6 +118,6 @@ def enlarged(heat: Tensor, size: Sequence[int]) -> Tensor:
 
 def _ruled(model: nn.Module, inputs: Any, target: Target, rule: Rule, forward: Forward | None) -> Any:
     seen = observe(model, inputs, target, rules=(rule,), forward=forward)
-    check_relus(seen.relus, rule)
+    warn(check_relus(seen.relus, rule))
     check_gradient(seen.ruled[rule], inputs)
     return seen.ruled[rule]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.structure import all_tensors, image_of
-from lightning_viz.hooks.target import Target
+from lightning_viz.hooks.relu import Rule
+from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.target import Target, classes, top
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.tiles import Verdict, describe_channels, to_rgb
+from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, to_rgb
 
-TargetChoice = Union[int, Literal["label", "predicted"]]
-"""The class explained: one for all samples, each sample's label (predicted where not known), or the predicted one."""
+TargetChoice = Union[int, str, Sequence[int]]
+"""The class explained: one for all samples, each sample's ``"label"`` (predicted where not known), its ``"predicted"``
+class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``."""
+
+_TOP = re.compile(r"top (\d+)")
 
 INPUT = "input"
 """Name under which the inputs themselves stand among the layers of a population."""
@@ -33,24 +39,28 @@ class Needs:
         layers: whose outputs for the head of the probe.
         gradients: layers towards which the target's gradient is wanted.
         input_gradient: the gradient towards the inputs.
+        rules: the same under these backward rules at ReLUs.
         target: what the gradients are of.
         vectors: layers (or `INPUT`) whose outputs, one vector per sample, are wanted over the population.
         population: how many samples of the probe, the head among them.
         weights: parameters of which a copy is wanted.
+        head: whether anything is; a view that asks for none of this is given the samples alone.
     """
 
     layers: tuple[str, ...] = ()
     gradients: tuple[str, ...] = ()
     input_gradient: bool = False
+    rules: tuple[Rule, ...] = ()
     target: TargetChoice = "label"
     vectors: tuple[str, ...] = ()
     population: int = 0
     weights: tuple[str, ...] = ()
+    head: bool = True
 
     @property
     def explains(self) -> bool:
         """Whether a backward pass is needed."""
-        return bool(self.gradients) or self.input_gradient
+        return bool(self.gradients) or self.input_gradient or bool(self.rules)
 
     @property
     def surveys(self) -> bool:
@@ -129,6 +139,50 @@ class Look:
             return "each sample's true class"
         return "each sample's predicted class"
 
+    def target_names(self, targets: Tensor) -> list[list[str]]:
+        """Of classes ``[T, N]`` the names, with the probability that each sample's is given."""
+        outputs = self.seen.outputs
+        classifies = outputs is not None and outputs.dim() == 2 and outputs.shape[1] > 1
+        shares = outputs.float().softmax(1).gather(1, targets.T).T if classifies and outputs is not None else None
+        return [
+            [
+                self.samples.name(int(one)) + ("" if shares is None else f" {confidence_text(float(shares[t, n]))}")
+                for n, one in enumerate(row)
+            ]
+            for t, row in enumerate(targets)
+        ]
+
+    def explained(self, shape: Sequence[int]) -> Tensor:
+        """The classes that the view's own `look` explained, ``[T, N]``."""
+        return torch.as_tensor(self.extra["targets"]).cpu().expand(*shape)
+
+
+def on_device(model: nn.Module, look: Look) -> Any:
+    """The head's inputs where the model is.
+
+    Args:
+        model: to be run again.
+        look: what was seen of it.
+    """
+    device = next(model.parameters()).device
+    return map_tensors(look.seen.inputs, lambda x: x.to(device))
+
+
+def target_choice(choice: TargetChoice) -> TargetChoice:
+    """A view's target, checked; several classes as a tuple.
+
+    Args:
+        choice: as a user writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(choice, str):
+        if choice not in ("label", "predicted") and not (_TOP.fullmatch(choice) and int(choice[4:]) > 0):
+            raise ValueError(f"target is {choice!r}: give 'label', 'predicted', 'top 3', a class, or a list of classes")
+        return choice
+    return choice if isinstance(choice, int) else tuple(int(one) for one in choice)
+
 
 def resolved(choice: TargetChoice, samples: Samples) -> Target:
     """The target of a pass over the head of a probe; None, which is each sample's predicted class, as a last resort.
@@ -139,4 +193,9 @@ def resolved(choice: TargetChoice, samples: Samples) -> Target:
     """
     if isinstance(choice, int):
         return choice
-    return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None
+    if isinstance(choice, str):
+        found = _TOP.fullmatch(choice)
+        if found:
+            return top(int(found[1]))
+        return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None
+    return classes(*choice)

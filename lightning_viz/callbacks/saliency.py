@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.faults import NoGradientError
-from lightning_viz.attribution.gradients import smooth_grad
-from lightning_viz.callbacks.look import Look, Needs, TargetChoice, resolved
+from lightning_viz import attribution
+from lightning_viz.attribution.cam import class_activation_map
+from lightning_viz.attribution.faults import AttributionWarning, NoGradientError, check_relus
+from lightning_viz.attribution.rules import enlarged
+from lightning_viz.callbacks.believing import believable_words, randomisation_scores
+from lightning_viz.callbacks.look import Look, Needs, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.maps import feature_count
+from lightning_viz.hooks.observing import settled
+from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.structure import all_tensors, image_of, in_place_of_tensors, map_tensors
-from lightning_viz.render.heat import saliency_maps
+from lightning_viz.hooks.target import Target
+from lightning_viz.render.heat import class_columns, saliency_maps
 
-_TITLES = {"gradient": "Gradient", "smooth_grad": "SmoothGrad"}
+Method = Literal[
+    "gradient",
+    "smooth_grad",
+    "input_times_gradient",
+    "integrated_gradients",
+    "guided_backprop",
+    "deconvolution",
+    "guided_grad_cam",
+]
+
+
+class _Kind(NamedTuple):
+    """How a method is shown, and what it takes: its own rule at ReLUs, or passes of its own."""
+
+    title: str
+    display: str
+    unit: str = ""
+    rule: Rule | None = None
+    alone: bool = False
+
+
+_KINDS: dict[str, _Kind] = {
+    "gradient": _Kind("Gradient", "size", "logits per unit of input"),
+    "smooth_grad": _Kind("SmoothGrad", "size", "logits per unit of input", alone=True),
+    "input_times_gradient": _Kind("Input × gradient", "signed", "logits"),
+    "integrated_gradients": _Kind("Integrated gradients", "signed", "logits", alone=True),
+    "guided_backprop": _Kind("Guided backpropagation", "image", rule="guided"),
+    "deconvolution": _Kind("Deconvolution", "image", rule="deconvolution"),
+    "guided_grad_cam": _Kind("Guided Grad-CAM", "image", rule="guided"),
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -25,79 +63,170 @@ class Saliency(View):
     """How the target changes with each pixel (tag ``saliency/<method>``).
 
     Args:
-        method: ``"gradient"`` (Simonyan et al., 2014), from the pass that all views share, or ``"smooth_grad"``
-            (Smilkov et al., 2017), which runs passes of its own.
+        method: from the pass that all views share: ``"gradient"`` (Simonyan et al., 2014), ``"input_times_gradient"``,
+            and with a backward more ``"guided_backprop"`` (Springenberg et al., 2015), ``"deconvolution"`` (Zeiler and
+            Fergus, 2014), ``"guided_grad_cam"`` of the last maps (Selvaraju et al., 2017). With passes of their own:
+            ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            or one class for all.
-        reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan).
-        copies: noisy copies per sample, for SmoothGrad (50: the paper's).
+            one class for all, or several side by side: a list of classes, or ``"top 3"``.
+        reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
+            the gradient and SmoothGrad.
+        copies: noisy copies per sample, for SmoothGrad, or steps, for integrated gradients (50: the papers').
         fraction: noise level for SmoothGrad, of each sample's range (0.15: within the paper's 0.1 to 0.2).
+        believable: also plot how little the maps change when the weights are replaced by random ones
+            (``saliency/<method>/randomisation``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
 
-    method: Literal["gradient", "smooth_grad"] = "gradient"
+    method: Method = "gradient"
     target: TargetChoice = "label"
     reduce: Literal["sum", "max"] = "sum"
     copies: int = 50
     fraction: float = 0.15
+    believable: bool = False
 
     kind: ClassVar[str] = "saliency"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _TITLES:
-            raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+        if self.method not in _KINDS:
+            raise ValueError(f"method is {self.method!r}: give one of {list(_KINDS)}")
         if self.reduce not in ("sum", "max"):
             raise ValueError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
         if self.copies < 1 or self.fraction < 0:
             raise ValueError(f"copies is {self.copies}, fraction {self.fraction}: give 1 or more, and 0 or more")
+        self.target = target_choice(self.target)
+        self._layers: dict[str, int | None] = {}
+
+    def check(self, model: nn.Module) -> None:
+        """Guided Grad-CAM needs a layer with maps."""
+        if self.method == "guided_grad_cam":
+            self._layers = {name: feature_count(layer) for name, layer in select_layers(model, "last_maps").items()}
 
     def needs(self, model: nn.Module) -> Needs:
-        """The gradient towards the input; SmoothGrad looks by itself."""
-        return Needs(input_gradient=self.method == "gradient", target=self.target)
+        """The gradient towards the input, under a rule perhaps; some methods look by themselves."""
+        kind, layers = _KINDS[self.method], tuple(self._layers)
+        if kind.alone:
+            return Needs(target=self.target)
+        rules = (kind.rule,) if kind.rule else ()
+        return Needs(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
 
     def passes(self, samples: Samples) -> float:
-        """One per noisy copy."""
-        return float(self.copies) if self.method == "smooth_grad" else 0.0
+        """One per copy or step; to be believable, as many again and what the shared pass takes."""
+        alone = float(self.copies) if _KINDS[self.method].alone else 0.0
+        return alone + (max(1.0, alone) if self.believable else 0.0)
 
     def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
-        """The noisy copies' passes."""
-        if self.method == "gradient":
-            return {}
-        device = next(model.parameters()).device
-        inputs = map_tensors(look.seen.inputs, lambda x: x.to(device))
-        target = resolved(self.target, look.samples)  # not `seen.targets`: the shared pass may have explained another
-        smooth = smooth_grad(
-            model, inputs, target, samples=self.copies, fraction=self.fraction, seed=self.probe.seed, progress=False
-        )
-        return {"gradient": map_tensors(smooth, Tensor.cpu)}
+        """The passes of the methods that look by themselves, and those of a network with random weights."""
+        extra: dict[str, Any] = {"targets": look.seen.targets}
+        if _KINDS[self.method].alone:  # the shared pass may have explained another target
+            inputs = on_device(model, look)
+            extra["targets"] = settled(model, inputs, resolved(self.target, look.samples))
+            extra["maps"] = self._attribute(model, look, extra["targets"])
+        if self.believable:
+            name = str(self.method)
+
+            def again() -> dict[str, Tensor]:
+                return {name: _of_image(self._attribute(model, look, extra["targets"]), look.seen.inputs)}
+
+            own = {name: self._maps_of(extra.get("maps"), look)}
+            extra["score"] = randomisation_scores(again, model, own, seed=self.probe.seed)[name]
+        return extra
 
     def draw(self, look: Look) -> Iterable[Sketch]:
         """One page."""
-        gradient = _of_image(look.extra.get("gradient", look.seen.input_gradient), look.seen.inputs)
-        details = f" ({self.copies} copies, noise {self.fraction:g})" if self.method == "smooth_grad" else ""
-        yield Sketch(
-            saliency_maps,
-            {
-                "tag": f"{self.kind}/{self.method}",
-                "images": look.images(self.pixels),
-                "gradient": gradient.numpy(),
-                "method": _TITLES[self.method] + details,
-                "step": look.step,
-                "target": look.target_name(self.target),
-                "reduce": self.reduce,
-                "verdicts": look.verdicts(),
-                "notes": look.notes(self.pixels),
+        kind = _KINDS[self.method]
+        score = look.extra.get("score")
+        words = {
+            "smooth_grad": [f"{self.copies} copies, noise {self.fraction:g}"],
+            "integrated_gradients": [f"{self.copies} steps from 0"],
+            "guided_grad_cam": [f"at {', '.join(self._layers)}"],
+        }.get(self.method, [])
+        notes = look.notes(self.pixels)
+        if kind.rule is not None and look.seen.relus is not None:
+            others = check_relus(look.seen.relus, kind.rule)
+            words.append(f"{look.seen.relus.met} ReLUs")
+            notes = (*notes, *([f"{', '.join(look.seen.relus.others)} stay plain"] if others else []))
+        if score is not None:
+            words.append(believable_words(score))
+        tag = f"{self.kind}/{self.method}"
+        maps = self._maps_of(look.extra.get("maps"), look)
+        arguments = {
+            "tag": tag,
+            "images": look.images(self.pixels),
+            "method": kind.title,
+            "step": look.step,
+            "display": self.reduce if kind.display == "size" else kind.display,
+            "unit": kind.unit,
+            "details": words,
+            "verdicts": look.verdicts(),
+            "notes": notes,
+        }
+        scalars = {} if score is None else {f"{tag}/randomisation": score}
+        if maps.dim() == 5:
+            columns = {"maps": maps.numpy(), "names": look.target_names(look.explained(maps.shape[:2]))}
+            yield Sketch(class_columns, {**arguments, **columns}, scalars=scalars)
+        else:
+            single = {"gradient": maps.numpy(), "target": look.target_name(self.target)}
+            yield Sketch(saliency_maps, {**arguments, **single}, scalars=scalars)
+
+    def _attribute(self, model: nn.Module, look: Look, target: Target) -> Any:
+        """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
+        every: dict[str, dict[str, Any]] = {
+            "smooth_grad": {
+                "samples": self.copies,
+                "fraction": self.fraction,
+                "seed": self.probe.seed,
+                "progress": False,
             },
-        )
+            "integrated_gradients": {"steps": self.copies, "progress": False},
+        }
+        method: Callable[..., Any] = getattr(attribution, self.method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
+            found = method(model, on_device(model, look), target, **every.get(self.method, {}))
+        if self.method == "guided_grad_cam":
+            return next(iter(found.values())).cpu()
+        return map_tensors(found, Tensor.cpu)
+
+    def _maps_of(self, own: Any, look: Look) -> Tensor:
+        """What is shown ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes."""
+        seen = look.seen
+        if own is not None:
+            return _of_image(own, seen.inputs)
+        rule = _KINDS[self.method].rule
+        if rule is not None:
+            check_relus(seen.relus, rule)
+        slope = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
+        if self.method == "input_times_gradient":
+            return slope * _as_image(shown(seen.inputs).float(), seen.inputs)
+        for layer, features in self._layers.items():
+            call = look.calls(layer)[-1]
+            gradient = seen.gradients[call]
+            heat = None
+            if gradient is not None:
+                heat = class_activation_map(seen.activations[call].float(), gradient.float(), features=features)
+            if heat is None:
+                raise NoGradientError(f"layer {call!r} has no maps that the target depends on")
+            slope = slope * enlarged(heat, slope.shape[-2:])
+        return slope
 
 
 def _of_image(gradient: Any, inputs: Any) -> Tensor:
     """The gradient ``[N, C, H, W]`` towards what is shown: the image among the inputs, or a strip of their values."""
+    if isinstance(gradient, Tensor) and not isinstance(inputs, Tensor):  # of the image alone
+        return gradient.float()
     tensors = all_tensors(inputs)
     place = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
     found: list[Tensor | None] = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
     slope = found[place]
     if slope is None:  # zeros would be a picture of something that was not seen
         raise NoGradientError
-    slope = slope.float()
-    return slope.flatten(1)[:, None, None, :] if image_of(inputs) is None else slope
+    return _as_image(slope.float(), inputs)
+
+
+def _as_image(values: Tensor, inputs: Any) -> Tensor:
+    """What goes with the thing shown; a strip where that is no image."""
+    if image_of(inputs) is not None:
+        return values
+    lead = values.dim() - shown(inputs).dim() + 1  # samples, after targets if there are several
+    return values.flatten(lead)[..., None, None, :] if values.dim() > lead else values[..., None, None, None]

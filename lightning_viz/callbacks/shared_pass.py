@@ -52,6 +52,9 @@ class SharedPass:
             step: completed updates.
         """
         self.population_seconds = 0.0
+        if not any(need.head for need in needs.values()):
+            alone = Observation(samples.part(0, samples.head), labels=samples.labels, step=step)
+            return dict.fromkeys(needs, Look(alone, samples, step))
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in needs.items():
             if need.explains:
@@ -79,6 +82,7 @@ class SharedPass:
                 layers=layers,
                 gradients=gradients or False,
                 input_gradient=any(need.input_gradient for need in needs),
+                rules=_union(need.rules for need in needs),
                 reduce=reduce,
             )
             reduced = dict(seen.reduced)
@@ -120,5 +124,5 @@ class SharedPass:
             return {name: weight.detach().float().clone() for name, weight in found.items() if weight is not None}
 
 
-def _union(names: Any) -> tuple[str, ...]:
+def _union(names: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_viz.render.picture import Picture
@@ -55,12 +55,14 @@ class Sketch:
         name: set where a drawing depends on the one before it: the function is then also given ``memory=``, the last
             one's `Drawn.memory`, or `memory` here if there was none.
         memory: what to start from.
+        scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
     function: Callable[..., Picture | Drawn]
     arguments: Mapping[str, Any]
     name: str | None = None
     memory: Any = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, memories: dict[str, Any] | None = None) -> Drawn:
         """Make the drawing, here and now.
@@ -74,6 +76,7 @@ class Sketch:
             memories = {} if memories is None else memories
             result = self.function(**self.arguments, memory=memories.get(self.name, self.memory))
         drawn = Drawn((result,)) if isinstance(result, Picture) else result
+        drawn = replace(drawn, scalars={**self.scalars, **drawn.scalars})
         if self.name is not None and memories is not None:
             memories[self.name] = drawn.memory
         return drawn

@@ -1,21 +1,33 @@
-"""What in the input mattered: heat over the greyed image, saliency beside the untouched one."""
+"""What in the input mattered: each sample beside its map, or beside its maps for several classes."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colours import Colours, table
-from .legends import colour_bar
+from .displays import DISPLAYS, Display, overlay, top_percentile
 from .picture import BODY_HEIGHT, Caption, Picture, beside, page, stack
 from .text import GREY, LINE, draw_lines, number, step_text, text_width
-from .tiles import VERDICTS, Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched, stretch
+from .tiles import (
+    VERDICTS,
+    Verdict,
+    check_images,
+    count_flaws,
+    draw_verdicts,
+    enlarge,
+    fit,
+    flaw,
+    hatched,
+)
+
+__all__ = ["class_columns", "heat_overlays", "overlay", "saliency_maps", "top_percentile"]
 
 MOST_SAMPLES = 16
 PAIRS = 4  # side by side
 CLOSE, APART = 2, 12  # pixels within and between pairs
+ROWS, CLASSES = 6, 6  # of samples and classes side by side
 
 
 def heat_overlays(
@@ -28,6 +40,7 @@ def heat_overlays(
     target: str,
     method: str = "Grad-CAM",
     unit: str = "logits",
+    details: Sequence[str] = (),
     verdicts: Sequence[Verdict] = (),
     notes: Sequence[str] = (),
 ) -> Picture:
@@ -42,34 +55,14 @@ def heat_overlays(
         target: what is explained, such as "the label's logit".
         method: name, for the caption.
         unit: of the heat.
+        details: further facts for the caption.
         verdicts: one a sample, or none.
         notes: further warnings for the caption.
     """
     _check(images, heat, "heat", 3)
-    shown = np.maximum(heat[:MOST_SAMPLES].astype(np.float64), 0)
-    flaws = [flaw(each) for each in shown]
-    peaks = [float(each.max()) for each, words in zip(shown, flaws, strict=True) if not words]
-    maxima = ["" if words else f"{each.max():.2g}" for each, words in zip(shown, flaws, strict=True)]
-    size, columns = _pair_size(images, len(shown), verdicts, maxima)
-    seconds = [
-        hatched(size, words) if words else overlay(image, each / each.max(), size)
-        for image, each, words in zip(images, shown, flaws, strict=False)
-    ]
-    body = _pairs(images, seconds, size, columns, verdicts, maxima)
-    bar = colour_bar("heat", "0", "maximum", label="of each map: the logits under it")
-    details = (
-        step_text(step),
-        _some(len(shown), len(images)),
-        f"each map divided by its maximum ({_range(peaks)} {unit})" if peaks else "",
-        VERDICTS if verdicts else "",
-    )
     reading = f"Left the input, right where in it {method} finds evidence for {target}: the brighter, the more."
-    title = f"{method} for {target}, seen from {layer}"
-    warnings = tuple(
-        note.replace("all zero", "all zero (nothing positive left after its ReLU)")
-        for note in count_flaws(flaws, "maps")
-    )
-    return page(tag, Caption(title, details, reading, (*warnings, *notes)), stack([body, bar], gap=8))
+    caption = Caption(f"{method} for {target}, seen from {layer}", tuple(details), reading, tuple(notes))
+    return _paired(tag, images, heat[:, None], DISPLAYS["heat"], caption, step, unit, verdicts, "maps")
 
 
 def saliency_maps(
@@ -80,11 +73,13 @@ def saliency_maps(
     method: str,
     step: int,
     target: str,
-    reduce: Literal["sum", "max"] = "sum",
+    display: str = "sum",
+    unit: str = "",
+    details: Sequence[str] = (),
     verdicts: Sequence[Verdict] = (),
     notes: Sequence[str] = (),
 ) -> Picture:
-    """Each sample and, beside it, how strongly each pixel moves the target: the gradient's size over the channels.
+    """Each sample and, beside it, how its pixels move the target.
 
     Args:
         tag: where the picture stands in TensorBoard.
@@ -93,62 +88,135 @@ def saliency_maps(
         method: name, for the caption.
         step: number of completed updates.
         target: what is explained, such as "the label's logit".
-        reduce: "sum" (Fleuret) or "max" (Simonyan) over the channels of the absolute value.
+        display: "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
+            "image" of its own (see `DISPLAYS`).
+        unit: of the map.
+        details: further facts for the caption.
         verdicts: one a sample, or none.
         notes: further warnings for the caption.
     """
     _check(images, gradient, "gradient", 4)
-    absolute = np.abs(gradient[:MOST_SAMPLES].astype(np.float64))
-    if absolute.shape[1] == 0:
+    if gradient.shape[1] == 0:
         raise ValueError(f"gradient is [N, C, H, W] with C of at least 1, got {gradient.shape}")
-    shown = absolute.sum(axis=1) if reduce == "sum" else absolute.max(axis=1)
+    size = f"{display} over channels of its size" if gradient.shape[1] > 1 else "its size"
+    of = {"signed": "what speaks for it and what against", "image": "signed, grey where it is zero"}.get(display, size)
+    caption = Caption(
+        f"{method} for {target}, towards the input", (of, *details), _reading(display, target), tuple(notes)
+    )
+    return _paired(tag, images, gradient, DISPLAYS[display], caption, step, unit, verdicts, "samples")
+
+
+def class_columns(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    *,
+    names: Sequence[Sequence[str]],
+    method: str,
+    step: int,
+    display: str,
+    layer: str = "",
+    unit: str = "logits",
+    details: Sequence[str] = (),
+    verdicts: Sequence[Verdict] = (),
+    notes: Sequence[str] = (),
+) -> Picture:
+    """Each sample and, beside it, its maps for several classes, on one scale.
+
+    Args:
+        tag: where the picture stands in TensorBoard.
+        images: the inputs ``[N, H, W, 3]``; the first 6 are shown.
+        maps: of T classes ``[T, N, C, h, w]``; the first 6 are shown.
+        names: what to write under each map, T times N.
+        method: name, for the caption.
+        step: number of completed updates.
+        display: one of `DISPLAYS`.
+        layer: name, for the caption; none for maps towards the input.
+        unit: of the maps.
+        details: further facts for the caption.
+        verdicts: one a sample, or none.
+        notes: further warnings for the caption.
+    """
+    check_images(images)
+    if maps.ndim != 5 or maps.shape[1] != len(images):
+        raise ValueError(f"maps are [T, {len(images)} samples, C, h, w], got {maps.shape}")
+    how = DISPLAYS[display]
+    shown = maps[:CLASSES, :ROWS].astype(np.float64)
+    columns, rows = len(shown) + 1, shown.shape[1]
+    size = fit(columns, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
+    flaws, reaches, lines = [], [], []
+    for index in range(rows):
+        reduced = [how.reduced(each) for each in shown[:, index]]
+        wrong = [flaw(each) for each in reduced]
+        reach = max((how.reach(each) for each, words in zip(reduced, wrong, strict=True) if not words), default=0.0)
+        flaws += wrong
+        reaches += [reach] * (reach > 0)
+        tiles = [enlarge(images[index], size)] + [
+            hatched(size, words) if words else how.tile(images[index], each / reach, size)
+            for each, words in zip(reduced, wrong, strict=True)
+        ]
+        said = ["", *(names[place][index] for place in range(len(shown)))]
+        texts = [draw_lines([text or " "], size[0], centred=True) for text in said]
+        lines.append(beside([stack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)], gap=6))
+        if verdicts:
+            lines.extend(draw_verdicts([verdicts[index]], 660)[:1])
+    facts = (
+        step_text(step),
+        _some(rows, len(images)),
+        f"{len(shown)} of {len(maps)} classes" if len(shown) < len(maps) else "",
+        f"each row divided by its {how.divided} ({' '.join([_range(reaches), unit]).rstrip()})" if reaches else "",
+        *details,
+        VERDICTS if verdicts else "",
+    )
+    seen_from = f", seen from {layer}" if layer else ""
+    reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
+    title = f"{method} class by class{seen_from}"
+    body = stack([stack(lines, gap=4), how.bar("of each row")], gap=8)
+    return page(tag, Caption(title, facts, reading, (*count_flaws(flaws, "maps"), *notes)), body)
+
+
+def _paired(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    display: Display,
+    caption: Caption,
+    step: int,
+    unit: str,
+    verdicts: Sequence[Verdict],
+    things: str,
+) -> Picture:
+    """Samples and their maps side by side, each map on its own scale; under heat its maximum."""
+    shown = [display.reduced(each) for each in maps[:MOST_SAMPLES].astype(np.float64)]
+    heat = display is DISPLAYS["heat"]
     flaws = [flaw(each) for each in shown]
-    ends = [top_percentile(each) for each, words in zip(shown, flaws, strict=True) if not words]
-    size, columns = _pair_size(images, len(shown), verdicts)
+    reaches = [0.0 if words else display.reach(each) for each, words in zip(shown, flaws, strict=True)]
+    figures = [f"{reach:.2g}" if reach else "" for reach in reaches] if heat else []
+    size, columns = _pair_size(images, len(shown), verdicts, figures)
     seconds = [
-        hatched(size, words) if words else _sequential(each / top_percentile(each), size)
-        for each, words in zip(shown, flaws, strict=True)
+        hatched(size, words) if words else display.tile(image, each / reach, size)
+        for image, each, words, reach in zip(images, shown, flaws, reaches, strict=False)
     ]
-    body = _pairs(images, seconds, size, columns, verdicts)
-    bar = colour_bar("magma", "0", "99th percentile", label="of each map")
+    body = stack([_pairs(images, seconds, size, columns, verdicts, figures), display.bar("of each map")], gap=8)
+    ends = list(filter(None, reaches))
     details = (
         step_text(step),
         _some(len(shown), len(images)),
-        f"the logit's slope, {reduce} over channels of its size"
-        if gradient.shape[1] > 1
-        else "size of the logit's slope",
-        f"each map divided by its 99th percentile ({_range(ends)})" if ends else "",
+        *caption.details,
+        f"each map divided by its {display.divided} ({' '.join([_range(ends), unit]).rstrip()})" if ends else "",
         VERDICTS if verdicts else "",
     )
-    reading = f"Left the input, right how strongly a small change of each pixel moves {target}: the brighter, the more."
-    warnings = (*(note.replace("all zero", "all-zero gradient") for note in count_flaws(flaws, "samples")), *notes)
-    title = f"{method} for {target}, towards the input"
-    return page(tag, Caption(title, details, reading, warnings), stack([body, bar], gap=8))
+    zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
+    warnings = tuple(note.replace("all zero", zero) for note in count_flaws(flaws, things))
+    return page(tag, Caption(caption.title, details, caption.reading, (*warnings, *caption.notes)), body)
 
 
-def overlay(image: Colours, heat: NDArray[Any], size: tuple[int, int]) -> Image.Image:
-    """A greyed image with heat over it, whose opacity rises with the heat: where there is none the image is itself.
-
-    Args:
-        image: ``[H, W, 3]``, 0 to 255.
-        heat: ``[h, w]`` in [0, 1].
-        size: width and height in pixels.
-    """
-    grey = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
-    warmth = np.clip(stretch(heat, size), 0, 1)
-    opacity = 0.78 * np.minimum(1, 1.6 * warmth)[..., None]
-    colours = table("heat")[np.rint(warmth * 255).astype(np.uint8)]
-    return Image.fromarray(np.rint(grey * (1 - opacity) + colours * opacity).astype(np.uint8))
-
-
-def top_percentile(values: NDArray[Any]) -> float:
-    """The 99th percentile of a non-negative map, or its maximum where that is zero."""
-    return float(np.percentile(values, 99)) or float(values.max())
-
-
-def _sequential(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
-    warmth = np.clip(stretch(values, size, smooth=False), 0, 1)
-    return Image.fromarray(table("magma")[np.rint(warmth * 255).astype(np.uint8)])
+def _reading(display: str, target: str) -> str:
+    if display == "signed":
+        return f"Left the input, right what each pixel adds to {target}: red speaks for it, blue against."
+    if display == "image":
+        return f"Left the input, right the pattern in it that moves {target}: bright where more of a colour raises it."
+    return f"Left the input, right how strongly a small change of each pixel moves {target}: the brighter, the more."
 
 
 def _pair_size(

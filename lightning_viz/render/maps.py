@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .colours import apply
-from .heat import heat_overlays, saliency_maps
 from .legends import colour_bar
 from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
 from .text import GREY, LINE, draw_lines, number, step_text, text_width
@@ -26,8 +25,6 @@ from .tiles import (
     hatched,
     stretch,
 )
-
-__all__ = ["activation_maps", "heat_overlays", "saliency_maps"]
 
 MOST_SAMPLES = 8
 FEWEST_SAMPLES = 4

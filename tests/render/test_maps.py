@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.heat import overlay
-from lightning_viz.render.maps import activation_maps, heat_overlays, saliency_maps
+from lightning_viz.render.heat import heat_overlays, overlay, saliency_maps
+from lightning_viz.render.maps import activation_maps
 from lightning_viz.render.tiles import Verdict
 
 RNG = np.random.default_rng(0)
@@ -77,9 +77,9 @@ def test_saliency_reduces_channels_as_said():
     single = np.abs(gradient).sum(axis=1, keepdims=True)
     assert (decoded(saliency(gradient))[-300:-60] == decoded(saliency(single))[-300:-60]).all()
     largest = np.abs(gradient).max(axis=1, keepdims=True)
-    assert (decoded(saliency(gradient, reduce="max"))[-300:-60] == decoded(saliency(largest))[-300:-60]).all()
+    assert (decoded(saliency(gradient, display="max"))[-300:-60] == decoded(saliency(largest))[-300:-60]).all()
     assert "99th percentile (3)" in saliency(np.ones((2, 3, 5, 5))).description
-    assert "99th percentile (1)" in saliency(np.ones((2, 3, 5, 5)), reduce="max").description
+    assert "99th percentile (1)" in saliency(np.ones((2, 3, 5, 5)), display="max").description
 
 
 def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():

@@ -8,7 +8,7 @@ from lightning_viz._lazy import lazy
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "cascade": ["Randomisation", "randomisation"],
+        "cascade": ["Randomisation", "randomisation", "rank_correlation"],
         "curves": ["Curves", "blurred", "deletion", "insertion"],
         "heat": ["Attribute", "as_heat"],
         "pointing": ["Pointing", "pointing_game"],

@@ -109,6 +109,17 @@ def randomisation(
     return Randomisation((*stages, *([EVERYTHING] if rest else [])), torch.from_numpy(np.stack(rows)))
 
 
+def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Spearman's correlation of two maps of each sample ``[N]``, in -1..1; NaN where one of them is constant.
+
+    Args:
+        one: ``[N, H, W]``.
+        other: of the same shape.
+    """
+    ranks = [rankdata(each.flatten(1).double().cpu().numpy(), axis=1) for each in (one, other)]
+    return torch.from_numpy(_correlation(*ranks))
+
+
 def _from_the_top(seen: Observation, names: list[str]) -> list[str]:
     """Layers in the order in which the pass called them first, the last one first; those it did not call at the end."""
     called = dict.fromkeys(name for call in seen.reduced for name in names if call in seen.calls(name))

@@ -1,0 +1,50 @@
+"""Can a view's maps be believed? How much they change when the network's weights are replaced by random ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from lightning_viz.attribution.checks.cascade import rank_correlation
+from lightning_viz.attribution.checks.heat import as_heat
+from lightning_viz.attribution.faults import AttributionWarning
+from lightning_viz.hooks.random_weights import reinitialised
+
+SIDE = 64
+"""Maps are compared at this size at the most: ranks of more places take long and tell nothing more."""
+
+
+def randomisation_scores(
+    attribute: Callable[[], Mapping[str, Tensor]], model: nn.Module, own: Mapping[str, Tensor], *, seed: int
+) -> dict[str, float]:
+    """Mean rank correlation of maps with those of the same network with random weights (Adebayo et al., 2018).
+
+    Near 1 a map shows the image, not what the network has learned.
+
+    Args:
+        attribute: makes the maps once more, by name, with the weights that the model then has.
+        model: whose weights are replaced for a while.
+        own: the maps of the model itself, ``[..., C, H, W]``, by name.
+        seed: of the random weights.
+    """
+    with reinitialised(model, seed=seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttributionWarning)  # a map without ranks is told from its score, NaN
+        random = attribute()
+    return {name: float(rank_correlation(_small(maps), _small(random[name])).nanmean()) for name, maps in own.items()}
+
+
+def believable_words(score: float) -> str:
+    """A score in a caption.
+
+    Args:
+        score: of `randomisation_scores`.
+    """
+    return f"rank correlation with a random network's maps {score:.2f}"
+
+
+def _small(maps: Tensor) -> Tensor:
+    flat = maps.reshape(-1, *maps.shape[-3:])  # also of several targets
+    height, width = flat.shape[-2:]
+    return as_heat(flat, (min(SIDE, height), min(SIDE, width)))
