@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = lazy(
         "callbacks.first_layer_filters": ["FirstLayerFilters"],
         "callbacks.grad_cam": ["GradCAM"],
         "callbacks.hyperplanes": ["Hyperplanes"],
+        "callbacks.occlusion": ["Occlusion"],
         "callbacks.layer_embeddings": ["LayerEmbeddings"],
         "callbacks.messages": ["ViewError", "ViewWarning"],
         "callbacks.probe": ["Probe"],

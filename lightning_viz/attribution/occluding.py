@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -36,6 +38,53 @@ class OcclusionMaps:
     drop: Tensor
     predicted: Tensor
     activity: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where patches lie on an image.
+
+    Attributes:
+        patch: height and width in pixels.
+        stride: downwards and across.
+        shape: of the image.
+    """
+
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """How many, downwards and across: as many as it takes to cover the image, the last cut off at the border."""
+        of = zip(self.shape, self.patch, self.stride, strict=True)
+        rows, columns = (1 + max(0, -(-(length - size) // step)) for length, size, step in of)
+        return rows, columns
+
+    def place(self, position: int) -> tuple[slice, slice]:
+        """What the patch covers there, row by row from the top left."""
+        row, column = divmod(position, self.positions[1])
+        y, x = row * self.stride[0], column * self.stride[1]
+        return slice(y, y + self.patch[0]), slice(x, x + self.patch[1])
+
+
+def grid_of(shape: Sequence[int], patch: Size | None = None, stride: Size | None = None) -> Grid:
+    """The grid of positions on an image.
+
+    Args:
+        shape: height and width of the image.
+        patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
+        stride: between positions; a quarter of the patch if omitted.
+
+    Raises:
+        ValueError: patch or stride is not positive.
+
+    >>> grid_of((224, 224), 32, 2).positions
+    (97, 97)
+    """
+    size = _pair(max(1, round(min(shape) / 7)) if patch is None else patch, "patch")
+    step = _pair((max(1, size[0] // 4), max(1, size[1] // 4)) if stride is None else stride, "stride")
+    return Grid(size, step, (shape[0], shape[1]))
 
 
 def occlusion(
@@ -80,10 +129,7 @@ def occlusion(
     image = image_of(inputs)
     if image is None:
         raise ValueError("occlusion needs an image [N, C, H, W] among the inputs")
-    size = _pair(patch if patch is not None else max(1, round(min(image.shape[2:]) / 7)), "patch")
-    step = _pair(stride if stride is not None else (max(1, size[0] // 4), max(1, size[1] // 4)), "stride")
-    rows, columns = (range(0, _positions(*of) * of[2], of[2]) for of in zip(image.shape[2:], size, step, strict=True))
-    grid, count = (len(rows), len(columns)), len(image)
+    grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
     target = settled(model, inputs, target, forward=forward)
     whole = observe(model, inputs, target, forward=forward).scores
@@ -93,9 +139,9 @@ def occlusion(
     def look(items: Tensor) -> None:
         places, of = items // count, items % count
         covered = batches.lay_out(image[of.to(image.device)])
-        for index, (place, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
-            y, x = rows[place // grid[1]], columns[place % grid[1]]
-            covered[index, :, y : y + size[0], x : x + size[1]] = cover[sample, :, y : y + size[0], x : x + size[1]]
+        for index, (position, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
+            rows, columns = grid.place(position)
+            covered[index, :, rows, columns] = cover[sample, :, rows, columns]
         given = map_tensors(inputs, lambda x: covered if x is image else x[of.to(x.device)])
         seen = observe(model, given, of_samples(target, of), layers=layer or (), forward=forward)
         parts = [seen.scores, class_scores(seen.outputs).argmax(1)]
@@ -109,12 +155,14 @@ def occlusion(
                 kept.append(part)
 
     values = sum(x[:1].numel() for x in all_tensors(inputs))
-    batches = Batches(grid[0] * grid[1] * count, batch_size, values=values, progress=progress, name="occlusion")
+    batches = Batches(math.prod(grid.positions) * count, batch_size, values=values, progress=progress, name="occlusion")
     batches.run(look)
-    scores, predicted, activity = (_on_grid(torch.cat(parts, -1), grid, count) if parts else None for parts in found)
+    scores, predicted, activity = (
+        _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in found
+    )
     assert whole is not None and scores is not None and predicted is not None
     drop = whole[..., None, None] - scores
-    return OcclusionMaps(_by_coverage(drop, size, step, image.shape[2:]), drop, predicted, activity)
+    return OcclusionMaps(_by_coverage(drop, grid), drop, predicted, activity)
 
 
 def _pair(size: Size, name: str) -> tuple[int, int]:
@@ -124,20 +172,15 @@ def _pair(size: Size, name: str) -> tuple[int, int]:
     return pair
 
 
-def _positions(length: int, size: int, step: int) -> int:
-    """How many steps it takes to cover a side."""
-    return 1 + max(0, -(-(length - size) // step))
-
-
 def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
     """From ``[..., positions * N]`` to ``[..., N, h, w]``."""
     return values.view(*values.shape[:-1], *grid, count).movedim(-1, -3)
 
 
-def _by_coverage(drop: Tensor, size: tuple[int, int], step: tuple[int, int], shape: torch.Size) -> Tensor:
+def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
     """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged."""
-    one = torch.ones(1, 1, *size, dtype=drop.dtype, device=drop.device)
-    grid = drop.reshape(-1, 1, *drop.shape[-2:])
-    total = F.conv_transpose2d(grid, one, stride=step)[..., : shape[0], : shape[1]]
-    times = F.conv_transpose2d(torch.ones_like(grid[:1]), one, stride=step)[..., : shape[0], : shape[1]]
-    return (total / times).view(*drop.shape[:-2], 1, *shape)
+    (height, width), one = grid.shape, torch.ones(1, 1, *grid.patch, dtype=drop.dtype, device=drop.device)
+    drops = drop.reshape(-1, 1, *drop.shape[-2:])
+    total = F.conv_transpose2d(drops, one, stride=grid.stride)[..., :height, :width]
+    times = F.conv_transpose2d(torch.ones_like(drops[:1]), one, stride=grid.stride)[..., :height, :width]
+    return (total / times).view(*drop.shape[:-2], 1, height, width)

@@ -123,7 +123,7 @@ class GradCAM(View):
             if heat.dim() == 5:
                 names = look.target_names(look.explained(heat.shape[:2]))
                 several = {"maps": heat.numpy(), "names": names, "display": "heat"}
-                yield Sketch(class_columns, {**arguments, **several}, scalars=scalars)
+                yield Sketch(class_columns, {**arguments, **several, "tag": f"{tag}/classes"}, scalars=scalars)
             else:
                 target = "any class" if self.method == "eigen_cam" else look.target_name(self.target)
                 single = {"heat": heat[:, 0].numpy(), "target": target}

@@ -164,7 +164,7 @@ class Saliency(View):
         scalars = {} if score is None else {f"{tag}/randomisation": score}
         if maps.dim() == 5:
             columns = {"maps": maps.numpy(), "names": look.target_names(look.explained(maps.shape[:2]))}
-            yield Sketch(class_columns, {**arguments, **columns}, scalars=scalars)
+            yield Sketch(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
             single = {"gradient": maps.numpy(), "target": look.target_name(self.target)}
             yield Sketch(saliency_maps, {**arguments, **single}, scalars=scalars)

@@ -77,7 +77,7 @@ DISPLAYS = {
         lambda g: np.maximum(g.sum(0), 0),
         lambda heat: float(heat.max()),
         overlay,
-        lambda of: colour_bar("heat", "0", "maximum", label=f"{of}: the number under it"),
+        lambda of: colour_bar("heat", "0", "maximum", label=of),
         "maximum",
     ),
     "sum": Display(

@@ -27,7 +27,7 @@ __all__ = ["class_columns", "heat_overlays", "overlay", "saliency_maps", "top_pe
 MOST_SAMPLES = 16
 PAIRS = 4  # side by side
 CLOSE, APART = 2, 12  # pixels within and between pairs
-ROWS, CLASSES = 6, 6  # of samples and classes side by side
+ROWS, CLASSES = 4, 6  # of samples and classes side by side
 
 
 def heat_overlays(
@@ -100,9 +100,7 @@ def saliency_maps(
         raise ValueError(f"gradient is [N, C, H, W] with C of at least 1, got {gradient.shape}")
     size = f"{display} over channels of its size" if gradient.shape[1] > 1 else "its size"
     of = {"signed": "what speaks for it and what against", "image": "signed, grey where it is zero"}.get(display, size)
-    caption = Caption(
-        f"{method} for {target}, towards the input", (of, *details), _reading(display, target), tuple(notes)
-    )
+    caption = Caption(f"{method} for {target}", (of, *details), _reading(display, target), tuple(notes))
     return _paired(tag, images, gradient, DISPLAYS[display], caption, step, unit, verdicts, "samples")
 
 
@@ -125,7 +123,7 @@ def class_columns(
 
     Args:
         tag: where the picture stands in TensorBoard.
-        images: the inputs ``[N, H, W, 3]``; the first 6 are shown.
+        images: the inputs ``[N, H, W, 3]``; the first 4 are shown.
         maps: of T classes ``[T, N, C, h, w]``; the first 6 are shown.
         names: what to write under each map, T times N.
         method: name, for the caption.
@@ -155,11 +153,9 @@ def class_columns(
             hatched(size, words) if words else how.tile(images[index], each / reach, size)
             for each, words in zip(reduced, wrong, strict=True)
         ]
-        said = ["", *(names[place][index] for place in range(len(shown)))]
-        texts = [draw_lines([text or " "], size[0], centred=True) for text in said]
+        texts = draw_verdicts([verdicts[index]] if verdicts else [Verdict()], size[0])
+        texts += [draw_lines([names[place][index]], size[0], centred=True) for place in range(len(shown))]
         lines.append(beside([stack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)], gap=6))
-        if verdicts:
-            lines.extend(draw_verdicts([verdicts[index]], 660)[:1])
     facts = (
         step_text(step),
         _some(rows, len(images)),
@@ -197,7 +193,8 @@ def _paired(
         hatched(size, words) if words else display.tile(image, each / reach, size)
         for image, each, words, reach in zip(images, shown, flaws, reaches, strict=False)
     ]
-    body = stack([_pairs(images, seconds, size, columns, verdicts, figures), display.bar("of each map")], gap=8)
+    bar = display.bar("of each map: the number under it" if heat else "of each map")
+    body = stack([_pairs(images, seconds, size, columns, verdicts, figures), bar], gap=8)
     ends = list(filter(None, reaches))
     details = (
         step_text(step),
@@ -235,7 +232,8 @@ def _pair_size(
             if all(len(verdict.lines(room)) <= lines for verdict in verdicts[:count]):
                 break
         sizes[columns] = size
-    columns = max(sizes, key=lambda each: (sizes[each][0], each))
+    largest = max(width for width, _ in sizes.values())
+    columns = max(each for each in sizes if sizes[each][0] >= 0.9 * largest)  # rather a full page than the last pixel
     return sizes[columns], columns
 
 

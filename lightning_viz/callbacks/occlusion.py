@@ -1,0 +1,156 @@
+"""The view of what happens when a patch of the image is covered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Union
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.attribution.baselines import Baseline, blurred, mean_colour
+from lightning_viz.attribution.occluding import OcclusionMaps, grid_of, occlusion
+from lightning_viz.callbacks.believing import believable_words, randomisation_scores
+from lightning_viz.callbacks.look import Look, Needs, TargetChoice, on_device, resolved, target_choice
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
+from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.hooks.observing import settled
+from lightning_viz.hooks.structure import image_of, map_tensors
+from lightning_viz.hooks.target import Target, channel, of_samples
+from lightning_viz.render.heat import class_columns
+from lightning_viz.render.occlusion import MOST_SAMPLES, occlusion_maps
+
+_BASELINES: dict[str, Baseline] = {"zero": 0.0, "mean": mean_colour, "blur": blurred}
+
+
+@dataclass(kw_only=True, eq=False)
+class Occlusion(View):
+    """What happens when a patch of the image is covered (Zeiler and Fergus, 2014; tag ``occlusion``).
+
+    How much the target drops, the most probable class, and the activity of the channel that each sample excites most,
+    for every position of the patch, all from the same passes.
+
+    Args:
+        target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
+            one class for all, or several side by side: a list of classes, or ``"top 3"``.
+        patch: its side in pixels; a seventh of the image's if omitted (32 at 224).
+        stride: between positions, in pixels; a quarter of the patch if omitted (the lecture's 2 at sixteen times the
+            passes).
+        baseline: what the patch shows: ``"zero"`` in the model's input values (the mean image, where they are
+            normalised), the image's ``"mean"`` colour, or the image as a ``"blur"``.
+        feature: the layer of which to map a channel's activity, or None.
+        samples: how many of the probe's; each takes a forward for every position.
+        believable: also plot how little the maps change when the weights are replaced by random ones
+            (``occlusion/randomisation``; Adebayo et al., 2018): near 1 they do not show what was learned.
+    """
+
+    target: TargetChoice = "label"
+    patch: Union[int, None] = None
+    stride: Union[int, None] = None
+    baseline: Literal["zero", "mean", "blur"] = "zero"
+    feature: Union[str, None] = "last_maps"
+    samples: int = 4
+    believable: bool = False
+
+    kind: ClassVar[str] = "occlusion"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.baseline not in _BASELINES:
+            raise ValueError(f"baseline is {self.baseline!r}: give one of {list(_BASELINES)}")
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise ValueError(f"samples is {self.samples}: give 1 to {MOST_SAMPLES}")
+        grid_of((224, 224), self.patch, self.stride)
+        self.target = target_choice(self.target)
+
+    def check(self, model: nn.Module) -> None:
+        """The feature's layer must exist, if it was named."""
+        if self.feature not in (None, "last_maps"):
+            select_layers(model, self.feature)
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The feature's layer, to find the channel that each sample excites most."""
+        try:
+            found = {} if self.feature is None else select_layers(model, self.feature)
+        except LayerNotFoundError:
+            found = {}
+        self._features = {name: feature_count(layer) for name, layer in list(found.items())[:1]}
+        return Needs(layers=tuple(self._features), target=self.target)
+
+    def passes(self, samples: Samples) -> float:
+        """A third for each position, of some of the samples."""
+        image = image_of(samples.inputs)
+        if image is None:
+            return 0.0
+        count = math.prod(grid_of(image.shape[2:], self.patch, self.stride).positions)
+        return (2 if self.believable else 1) * count / 3 * min(1.0, self.samples / samples.head)
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """A forward for each position."""
+        image = image_of(look.seen.inputs)
+        if image is None:
+            raise ViewError("the model takes no image [N, C, H, W], so there is nothing to cover")
+        some = torch.arange(min(self.samples, len(image)))
+        inputs = map_tensors(on_device(model, look), lambda x: x[: len(some)])
+        every = settled(model, on_device(model, look), resolved(self.target, look.samples))
+        target, feature = of_samples(every, some), self._feature(look)
+
+        def maps(of: Target = feature) -> OcclusionMaps:
+            given: Baseline = _BASELINES[self.baseline]
+            options: dict[str, Any] = {"patch": self.patch, "stride": self.stride, "baseline": given}
+            return occlusion(model, inputs, target, feature=of, progress=False, **options)
+
+        found: OcclusionMaps = map_tensors(maps(), Tensor.cpu)
+        score = None
+        if self.believable:
+            own = {self.kind: found.heat}
+            again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
+            score = randomisation_scores(again, model, own, seed=self.probe.seed)[self.kind]
+        return {"maps": found, "score": score, "targets": target}
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page."""
+        maps, score = look.extra["maps"], look.extra["score"]
+        count = maps.drop.shape[-3]
+        grid = grid_of(maps.heat.shape[-2:], self.patch, self.stride)
+        arguments = {
+            "tag": self.kind,
+            "images": look.images(self.pixels)[:count],
+            "step": look.step,
+            "details": [] if score is None else [believable_words(score)],
+            "verdicts": look.verdicts()[:count],
+            "notes": look.notes(self.pixels),
+        }
+        scalars = {} if score is None else {f"{self.kind}/randomisation": score}
+        if maps.heat.dim() == 5:
+            names = look.target_names(look.explained(maps.heat.shape[:2]))
+            several = {"maps": maps.heat.float().numpy(), "names": names, "display": "signed", "method": "Occlusion"}
+            yield Sketch(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
+            return
+        single = {
+            "drop": maps.drop.float().numpy(),
+            "predicted": maps.predicted.numpy(),
+            "activity": None if maps.activity is None else maps.activity.float().numpy(),
+            "feature": f"its strongest channel of {next(iter(self._features))}" if self._features else "",
+            "class_names": look.samples.class_names,
+            "target": look.target_name(self.target),
+            "patch": grid.patch,
+            "positions": grid.positions,
+        }
+        yield Sketch(occlusion_maps, {**arguments, **single}, scalars=scalars)
+
+    def _feature(self, look: Look) -> Target:
+        """The channel that each sample excites most, the same at every step."""
+        for layer, features in self._features.items():
+            calls = [] if layer in look.seen.unreached else look.calls(layer)
+            maps = as_maps(look.seen.activations[calls[-1]].float(), features=features) if calls else None
+            if maps is not None:
+                strongest = maps[: self.samples].amax((2, 3)).argmax(1).tolist()
+                return channel(calls[-1], self.state.setdefault("channels", strongest))
+        return None
