@@ -122,10 +122,10 @@ def test_the_correlation_is_spearmans_of_what_is_shown_at_every_stage():
     model, x = net(), images(3)
     found = randomisation(gradient, model, x, 2, seed=5)
     assert found.layers == ("head", "second", "first", "unused", "everything")  # as called, last first
-    own = as_heat(gradient(model, x, 2), (8, 8))
+    own = as_heat(gradient(model, x, 2), (8, 8), signed=True)
     for row, layers in enumerate(["head", ["head", "second"], ["head", "second", "first"]]):
         with reinitialised(model, layers, seed=5):
-            other = as_heat(gradient(model, x, 2), (8, 8))
+            other = as_heat(gradient(model, x, 2), (8, 8), signed=True)
         for n in range(3):
             assert found.correlations[row, n] == pytest.approx(
                 spearmanr(own[n].flatten(), other[n].flatten()).statistic
@@ -140,12 +140,12 @@ def test_ties_share_their_rank():
     assert found.score == pytest.approx(spearmanr(one[0], other[0]).statistic)
 
 
-def test_signs_are_compared_where_asked():
+def test_signs_are_compared_unless_they_shall_not_be():
     x = images()
     maps = iter([x, -x, x, -x])
     attribute = lambda *_: next(maps)  # noqa: E731
-    assert randomisation(attribute, net(), x, layers=()).score == pytest.approx(1)
-    assert randomisation(attribute, net(), x, layers=(), signed=True).score == pytest.approx(-1)
+    assert randomisation(attribute, net(), x, layers=()).score == pytest.approx(-1)
+    assert randomisation(attribute, net(), x, layers=(), signed=False).score == pytest.approx(1)
 
 
 def test_the_end_alone_costs_two_attributions_or_one():

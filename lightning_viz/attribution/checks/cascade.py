@@ -41,8 +41,7 @@ class Randomisation:
     def score(self) -> float:
         """Mean correlation at the wholly re-initialised model: near 1 the map does not depend on the weights.
 
-        What the architecture and the image alone give to any map (less at the borders, more at edges) is in it too, so
-        that it need not be 0 for a good one: compare methods. Over the samples that have one; NaN if none has.
+        Over the samples that have a correlation; NaN if none has.
         """
         return float(self.correlations[-1].nanmean())
 
@@ -59,7 +58,7 @@ def randomisation(
     target: Target = None,
     *,
     layers: Layers = "blocks",
-    signed: bool = False,
+    signed: bool = True,
     seed: int = 0,
     original: Any = None,
     forward: Forward | None = None,
@@ -69,9 +68,10 @@ def randomisation(
     .. math:: \rho_l = \operatorname{corr}\big(\operatorname{rank} M(f),\ \operatorname{rank} M(f_{\geq l})\big),
         \qquad f_{\geq l}: \text{layer } l \text{ and all above it re-initialised}
 
-    The paper's cascading randomisation, with Spearman's correlation over the places of each sample. Maps are compared
-    as they are shown, by absolute value (the paper's "ABS"); the signed variant punishes a method less for drawing
-    the same edges whatever the weights, because their signs change by chance.
+    The paper's cascading randomisation, with Spearman's correlation over the places of each sample. Of the paper's two
+    variants signed sums over channels are the default ("No ABS"), because only their zero means something: absolute
+    values agree wherever an image is busy, or far from the border, with whatever weights. Measured: two unrelated
+    ResNet-18's gradients correlate by 0.00 with signs and by 0.4 without, guided backprop's by 0.3 and 0.6.
 
     Args:
         attribute: the method, ``attribute(model, inputs, target)``.
@@ -81,7 +81,7 @@ def randomisation(
         layers: the stages; ordered as the forward pass calls them, last first. Its top-level blocks by default;
             ``()`` for the wholly re-initialised model alone, which is what `Randomisation.score` is of: it costs one
             attribution beside the model's own.
-        signed: compare signed sums over channels (the paper's "No ABS").
+        signed: compare signed sums over channels, else sums of absolute values (the paper's "ABS").
         seed: of the new weights.
         original: the model's own attribution where it is at hand; else it is computed.
         forward: how to run the model, if not ``model(inputs)``; for the target and the order of layers alone.
