@@ -22,7 +22,7 @@ from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
 from lightning_viz.hooks.maps import as_maps, feature_count
 from lightning_viz.hooks.observing import settled
 from lightning_viz.hooks.structure import image_of, map_tensors
-from lightning_viz.hooks.target import Target, channel, of_samples
+from lightning_viz.hooks.target import Target, channel, class_scores, of_samples
 from lightning_viz.render.heat import class_columns
 from lightning_viz.render.occlusion import MOST_SAMPLES, occlusion_maps
 
@@ -139,6 +139,7 @@ class Occlusion(View):
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
             "feature": f"its strongest channel of {next(iter(self._features))}" if self._features else "",
             "class_names": look.samples.class_names,
+            "classes": 1 if look.seen.outputs is None else class_scores(look.seen.outputs).shape[1],
             "target": look.target_name(self.target),
             "patch": grid.patch,
             "positions": grid.positions,

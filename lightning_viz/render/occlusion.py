@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colours import Colours, class_colours
+from .colours import class_colours
 from .displays import DISPLAYS
 from .legends import class_key
 from .picture import Caption, Picture, beside, page, stack
@@ -26,6 +26,7 @@ def occlusion_maps(
     activity: NDArray[Any] | None,
     feature: str,
     class_names: Sequence[str],
+    classes: int,
     step: int,
     target: str,
     patch: tuple[int, int],
@@ -44,6 +45,7 @@ def occlusion_maps(
         activity: of a feature with the patch there ``[N, h, w]``, or None.
         feature: its name.
         class_names: by class index; empty for the indices.
+        classes: how many the network tells apart, so that each keeps its colour.
         step: number of completed updates.
         target: what is explained, such as "the label's logit".
         patch: its height and width in pixels.
@@ -56,8 +58,8 @@ def occlusion_maps(
     shown = drop[:MOST_SAMPLES].astype(np.float64)
     columns = 3 if activity is None else 4
     size = fit(columns, len(shown), images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
-    classes = [int(one) for one in np.unique(predicted[:MOST_SAMPLES])]
-    palette = class_colours(max(classes) + 1 if len(classes) else 1)
+    seen = [int(one) for one in np.unique(predicted[:MOST_SAMPLES])]
+    palette = class_colours(classes)
     flaws = [flaw(each) for each in shown]
     signed = DISPLAYS["signed"]
     heads = ["input", "drop", "prediction", "activity"][:columns]
@@ -71,8 +73,8 @@ def occlusion_maps(
         rows.append(beside(tiles, gap=6))
         if verdicts:
             rows.extend(draw_verdicts([verdicts[index]], 660)[:1])
-    names = [class_names[one] if one < len(class_names) else str(one) for one in classes]
-    bars = [signed.bar("drop of each row's target"), class_key(names, _picked(palette, classes))]
+    names = [class_names[one] if one < len(class_names) else str(one) for one in seen]
+    bars = [signed.bar("drop of each row's target"), class_key(names, palette[seen])]
     reaches = [signed.reach(each) for each, words in zip(shown, flaws, strict=True) if not words]
     facts = (
         step_text(step),
@@ -101,7 +103,3 @@ def _activity(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     if not span:
         return hatched(size, words or "constant")
     return DISPLAYS["sum"].tile(np.zeros((1, 1, 3), np.uint8), stretch((values - values.min()) / span, size), size)
-
-
-def _picked(palette: Colours, classes: Sequence[int]) -> Colours:
-    return np.asarray(palette[np.asarray(classes, dtype=int)])
