@@ -19,9 +19,8 @@ def by_mean_gradient(maps: Tensor, slopes: Tensor) -> Tensor:
 
 def by_positive_gradients(maps: Tensor, slopes: Tensor) -> Tensor:
     """Grad-CAM++: each map weighs as much as its positive gradients, of which each place counts by itself."""
-    square = slopes**2
-    denominator = 2 * square + maps.sum((2, 3), keepdim=True) * slopes**3
-    alpha = torch.where(denominator == 0, 0, square / denominator.where(denominator != 0, 1))  # [N, K, H, W]
+    denominator = 2 + maps.sum((2, 3), keepdim=True) * slopes  # the paper's, reduced by g ** 2, which can underflow
+    alpha = torch.where(denominator == 0, 0, 1 / denominator.where(denominator != 0, 1))  # [N, K, H, W]
     weights = (alpha * slopes.relu()).sum((2, 3), keepdim=True)
     return (weights * maps).sum(1, keepdim=True).relu()
 
@@ -38,7 +37,8 @@ def by_positive_place(maps: Tensor, slopes: Tensor) -> Tensor:
 
 def first_direction(maps: Tensor) -> Tensor:
     """EigenCAM: the maps' projection on their first principal direction, with the sign that most of it has."""
-    places = maps.flatten(2).transpose(1, 2).float()  # [N, HW, K]
+    places = maps.flatten(2).transpose(1, 2)  # [N, HW, K]
+    places = places if places.dtype == torch.float64 else places.float()  # no decomposition in half precision
     u, s, _ = torch.linalg.svd(places, full_matrices=False)
     projection: Tensor = (u[..., 0] * s[:, :1]).view(len(maps), 1, *maps.shape[2:]).to(maps)
     return (projection * projection.sum((2, 3), keepdim=True).sign()).relu()

@@ -52,6 +52,7 @@ class Inner:
     layer: str
     index: Indices | None
     kind: str
+    samples: Tensor | None = None  # for which of the samples that `index` is for; all in order if None
 
 
 class Scores(NamedTuple):
@@ -190,7 +191,7 @@ def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
         shape = list(scores.shape)
         if scores.dim() != 4 or list(mask.shape) not in (shape[2:], [shape[0], *shape[2:]]):
             raise ValueError(f"the region's mask is {list(mask.shape)}, the model's output {shape}: give [H, W] of it")
-        scores = scores * mask.to(scores).unsqueeze(-3)
+        scores = scores * _saved(mask).to(scores).unsqueeze(-3)
     return scores.unsqueeze(1) if scores.dim() == 1 else scores.flatten(2).sum(2) if scores.dim() > 2 else scores
 
 
@@ -218,27 +219,33 @@ def of_samples(target: Target, samples: Tensor) -> Target:
     """
     if isinstance(target, Region):
         mask = target.mask
-        return Region(mask[samples.to(mask.device)] if mask.dim() == 3 else mask, _some(target.index, samples))
-    if isinstance(target, Inner):
-        return replace(target, index=_some(target.index, samples, values=target.kind == "unit"))
+        return Region(
+            mask[samples.to(mask.device)] if mask.dim() == 3 else mask,
+            None if target.index is None else _some(target.index, samples),
+        )
+    if isinstance(target, Inner):  # whether [3] is a place in a map, or a unit for each of three, its layer tells
+        return replace(target, samples=samples)
     return target if target is None or callable(target) or isinstance(target, Top) else _some(target, samples)
 
 
-def _some(index: Indices | None, samples: Tensor, *, values: bool = False) -> Indices | None:
-    """The indices of some samples; `values`: of a unit in maps, with (k, y, x) as last dimension."""
-    if index is None or isinstance(index, int):
+def _some(index: Indices, samples: Tensor) -> Indices:
+    """The indices of some samples."""
+    if isinstance(index, int):
         return index
     tensor = torch.as_tensor(index)
-    if values and tensor.shape[-1:] == (3,):
-        return tensor if tensor.dim() == 1 else tensor[samples.to(tensor.device)]
     if tensor.dim() == 0 or (tensor.dim() == 2 and tensor.shape[1] == 1):
         return tensor
     return tensor[..., samples.to(tensor.device)]
 
 
+def _saved(tensor: Tensor) -> Tensor:
+    """Fit to be kept for a backward, also where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> Scores:
     """From scores ``[N, K]`` those asked for, ``[N]`` or ``[T, N]``."""
-    index = torch.as_tensor(asked, device=scores.device).long()
+    index = _saved(torch.as_tensor(asked, device=scores.device).long())
     samples, count = scores.shape
     if index.dim() == 0 or (index.dim() == 2 and index.shape[1] == 1):
         index = index.expand(*index.shape[:-1], samples)
@@ -271,7 +278,9 @@ def _inside(output: Tensor, target: Inner, features: int | None) -> Tensor:
     maps = as_maps(output, features=features)
     of = f"in layer {target.layer!r}"
     if target.kind == "unit" and maps is not None:
-        place = torch.as_tensor(target.index, device=maps.device).long()
+        place = _saved(torch.as_tensor(target.index, device=maps.device).long())
+        if target.samples is not None and place.dim() == 2:
+            place = place[target.samples.to(place.device)]
         shape = list(maps.shape[1:])
         if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
             raise ValueError(f"unit {target.index} {of}, whose output is {shape}: give (channel, row, column)")
@@ -281,10 +290,11 @@ def _inside(output: Tensor, target: Inner, features: int | None) -> Tensor:
         return maps[torch.arange(len(maps), device=maps.device), k, y, x]
     if target.index is None:
         raise ValueError(f"no {target.kind} given {of}")
+    index = target.index if target.samples is None else _some(target.index, target.samples)
     if target.kind == "unit":
-        return _picked(output.flatten(1), target.index, "unit", f"units {of}").values
+        return _picked(output.flatten(1), index, "unit", f"units {of}").values
     if maps is None:  # a vector, a sequence, or places beyond two dimensions
         maps = output.transpose(1, 2) if output.dim() == 3 and output.shape[2] == features else output
     places = maps.unsqueeze(2).flatten(2)  # [N, K, P]
     scores = places.sum(2) if target.kind == "channel" else places.max(2).values
-    return _picked(scores, target.index, "channel", f"channels {of}").values
+    return _picked(scores, index, "channel", f"channels {of}").values
