@@ -47,4 +47,4 @@ def believable_words(score: float) -> str:
 def _small(maps: Tensor) -> Tensor:
     flat = maps.reshape(-1, *maps.shape[-3:])  # also of several targets
     height, width = flat.shape[-2:]
-    return as_heat(flat, (min(SIDE, height), min(SIDE, width)))
+    return as_heat(flat, (min(SIDE, height), min(SIDE, width)), signed=True)  # as `checks.randomisation`

@@ -1,0 +1,176 @@
+"""The attribution views: training does not notice them, one pass serves them, and they draw what the functions say."""
+
+import warnings
+
+import numpy as np
+import pytest
+import pytorch_lightning
+import torch
+from torch import nn
+
+from lightning_viz import GradCAM, Occlusion, Probe, Saliency, attribution
+from lightning_viz.attribution.checks import randomisation
+from lightning_viz.callbacks.grad_cam import _TITLES
+from lightning_viz.callbacks.saliency import _KINDS
+from lightning_viz.hooks import channel, classes
+
+from .conftest import ConvNet, fit, images, said
+from .test_unchanged import LOGS, OWNED, PLAIN, RESUMED, pytestmark, sketches, train, undisturbed  # noqa: F401
+from .trace import differences
+
+METHODS, CAMS = list(_KINDS), list(_TITLES)
+
+
+def every_attribution_view(has_images):
+    often = {"every_n_train_steps": 1, "every_n_epochs": 1}
+    small = {"copies": 2, "believable": True, **often}
+    views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
+    if has_images:
+        views += [Saliency(method=method, **small) for method in METHODS if not _KINDS[method].alone][1:]
+        views += [GradCAM(method=method, target="top 2", believable=True, **often) for method in CAMS]
+        views += [Occlusion(patch=4, stride=4, samples=2, believable=True, **often)]
+    return views
+
+
+@pytest.mark.parametrize("name", [PLAIN, LOGS, OWNED, RESUMED])
+def test_training_is_the_same_with_every_attribution_view(name, sketches, tmp_path):  # noqa: F811
+    with_views, run = train(name, pytorch_lightning, views=every_attribution_view, folder=tmp_path)
+    assert differences(undisturbed(name, "pytorch_lightning"), with_views) == []
+    drawn = sketches[0]
+    expected = {view.name for view in every_attribution_view(run.images)}
+    relus = {name for name in expected if any(rule in name for rule in ("guided", "deconvolution"))}
+    assert expected - relus <= drawn.keys() <= expected  # rules have nothing to intercept where there is no ReLU
+
+
+X, Y = images(6, channels=3)
+WATCHED = Probe(inputs=X, labels=Y, samples=6)
+
+
+class Smooth(ConvNet):
+    """Without any ReLU, or with a GELU beside one."""
+
+    def __init__(self, relu):
+        super().__init__(channels=3)
+        self.relu = relu
+
+    def forward(self, x):
+        x = nn.functional.gelu(self.conv1(x))
+        x = self.conv2(x)
+        return self.fc((x.relu() if self.relu else x.tanh()).mean((2, 3)))
+
+
+def train_with(views, tmp_path, model=None):
+    model = model or ConvNet(channels=3)
+    fit(tmp_path, model, views, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=3))
+    return model
+
+
+def last(gallery, tag):
+    return gallery.arguments(tag)[2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("target", ["label", "predicted", 1, [2, 0]])
+def test_saliency_draws_what_the_function_says(method, target, drawn_at_once, tmp_path):
+    model = train_with([Saliency(method=method, target=target, copies=3, probe=WATCHED)], tmp_path)
+    options = {"smooth_grad": {"samples": 3}, "integrated_gradients": {"steps": 3}}.get(method, {})
+    wanted = {"label": Y, "predicted": None}[target] if isinstance(target, str) else target
+    several = isinstance(target, list)
+    found = getattr(attribution, method)(model, X, classes(*target) if several else wanted, **options)
+    found = next(iter(found.values())) if method == "guided_grad_cam" else found
+    drawn = last(drawn_at_once, f"saliency/{method}" + ("/classes" if several else ""))
+    shown = drawn["maps"] if several else drawn["gradient"]
+    assert found.abs().max() > 0
+    assert np.abs(shown - found.numpy()).max() <= 1e-5 * found.abs().max()
+
+
+@pytest.mark.parametrize("method", CAMS)
+@pytest.mark.parametrize("several", [False, True])
+def test_class_activation_maps_are_what_the_function_says(method, several, drawn_at_once, tmp_path):
+    view = GradCAM(method=method, layers=["conv1", "conv2"], target="top 2" if several else "label", probe=WATCHED)
+    model = train_with([view], tmp_path)
+    scores = model.eval()(X).detach()
+    target = scores.topk(2).indices.T if several else Y
+    for layer, heat in getattr(attribution, method)(model, X, target, layers=["conv1", "conv2"]).items():
+        several_maps = several and method != "eigen_cam"  # which knows no class
+        drawn = last(drawn_at_once, f"{method}/{layer}" + ("/classes" if several_maps else ""))
+        shown = drawn["maps"] if several_maps else drawn["heat"][:, None]
+        assert np.abs(shown - heat.numpy()).max() <= 1e-5 * heat.abs().max()
+        if several_maps:
+            shares = scores.softmax(1).gather(1, target.T).T
+            assert drawn["names"][1][3].split() == [str(int(target[1, 3])), f"{float(shares[1, 3]) * 100:.0f}", "%"]
+
+
+def test_occlusion_draws_what_the_function_says(drawn_at_once, tmp_path):
+    model = train_with([Occlusion(patch=3, stride=2, samples=2, baseline="blur", probe=WATCHED)], tmp_path)
+    drawn, first = last(drawn_at_once, "occlusion"), drawn_at_once.arguments("occlusion")[0]
+    options = {"patch": 3, "stride": 2, "baseline": attribution.blurred}
+    found = attribution.occlusion(model, X[:2], Y[:2], **options)
+    assert np.abs(drawn["drop"] - found.drop.numpy()).max() <= 1e-6
+    assert (drawn["predicted"] == found.predicted.numpy()).all()
+    candidates = [
+        attribution.occlusion(model, X[:2], Y[:2], feature=channel("conv2", one), **options).activity.numpy()
+        for one in range(6)
+    ]
+    for sample in range(2):  # one of the channels, the same one at the first look
+        assert min(np.abs(drawn["activity"][sample] - one[sample]).max() for one in candidates) <= 1e-5
+    assert first["activity"].shape == drawn["activity"].shape and first["positions"] == (4, 4)
+
+
+def test_one_forward_serves_all_rules_and_all_weightings(drawn_at_once, tmp_path, monkeypatch):
+    shared = [method for method in METHODS if not _KINDS[method].alone]
+    views = [Saliency(method=method, probe=WATCHED) for method in shared]
+    views += [GradCAM(method=method, probe=WATCHED) for method in CAMS if method != "score_cam"]
+    model = ConvNet(channels=3)
+    counts = {"forward": 0, "backward": 0}
+    grad, forward = torch.autograd.grad, ConvNet.forward
+
+    def counting_grad(*args, **options):
+        counts["backward"] += 1
+        return grad(*args, **options)
+
+    def counting_forward(self, x):
+        counts["forward"] += 1
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.autograd, "grad", counting_grad)
+    monkeypatch.setattr(ConvNet, "forward", counting_forward)
+    train_with(views, tmp_path, model)
+    trained = 2 + 2  # batches, and those of the validation
+    assert counts == {"forward": trained + 2, "backward": 2 * 3}  # two looks; plain, guided, deconvolution
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided_backprop", "smooth_grad"])
+def test_believable_plots_the_randomisation_score(method, drawn_at_once, tmp_path):
+    model = train_with([Saliency(method=method, copies=3, believable=True, probe=WATCHED)], tmp_path)
+    options = {"samples": 3} if method == "smooth_grad" else {}
+
+    def again(model, inputs, target):
+        return getattr(attribution, method)(model, inputs, target, **options)
+
+    drawn = next(one.drawn for one in drawn_at_once if one.step == 2)
+    expected = randomisation(again, model, X, Y, layers=()).score
+    assert drawn.scalars == {f"saliency/{method}/randomisation": pytest.approx(expected, abs=1e-6)}
+    assert f"random network's maps {expected:.2f}" in drawn.pictures[0].description
+
+
+def test_believable_scores_every_layer(drawn_at_once, tmp_path):
+    train_with([GradCAM(layers=["conv1", "conv2"], believable=True, probe=WATCHED)], tmp_path)
+    scores = [one.drawn.scalars for one in drawn_at_once if one.step == 2]
+    assert [list(one) for one in scores] == [[f"grad_cam/{name}/randomisation"] for name in ("conv1", "conv2")]
+    assert all(-1 <= value <= 1 for one in scores for value in one.values())
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvolution", "guided_grad_cam"])
+def test_a_rule_that_met_no_relu_is_said_and_not_drawn(method, drawn_at_once, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_with([Saliency(method=method, probe=WATCHED)], tmp_path, Smooth(relu=False))
+    assert "rule met no ReLU (its activations are" in " ".join(said(caught))
+    assert not drawn_at_once
+
+
+def test_activations_that_stay_plain_are_said_in_the_picture(drawn_at_once, tmp_path):
+    train_with([Saliency(method="guided_backprop", probe=WATCHED)], tmp_path, Smooth(relu=True))
+    picture = drawn_at_once.pictures("saliency/guided_backprop")[2]
+    assert "1 ReLUs" in picture.description and "1 GELU stay plain" in picture.description
