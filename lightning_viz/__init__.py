@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "callbacks.activation_maps": ["ActivationMaps"],
+        "callbacks.activation_statistics": ["ActivationStatistics"],
         "callbacks.default": ["default_views"],
         "callbacks.first_layer_filters": ["FirstLayerFilters"],
         "callbacks.grad_cam": ["GradCAM"],
@@ -15,6 +16,7 @@ __all__, __getattr__, __dir__ = lazy(
         "callbacks.messages": ["ViewError", "ViewWarning"],
         "callbacks.probe": ["Probe"],
         "callbacks.saliency": ["Saliency"],
+        "callbacks.top_samples": ["TopSamples"],
         "callbacks.view": ["View"],
         "hooks.layers": ["LayerNotFoundError"],
         "hooks.observation": ["Observation"],

@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "activation_maps": ["ActivationMaps"],
+        "activation_statistics": ["ActivationStatistics"],
         "default": ["default_views"],
         "first_layer_filters": ["FirstLayerFilters"],
         "grad_cam": ["GradCAM"],
@@ -19,6 +20,7 @@ __all__, __getattr__, __dir__ = lazy(
         "probe": ["Probe"],
         "saliency": ["Saliency"],
         "sketch": ["Drawn", "Sketch"],
+        "top_samples": ["TopSamples"],
         "view": ["View"],
     },
 )

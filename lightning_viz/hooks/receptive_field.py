@@ -38,7 +38,7 @@ def receptive_fields(
     *,
     seed: int = 0,
     forward: Forward | None = None,
-) -> list[Rectangle]:
+) -> list[Rectangle | None]:
     r"""The smallest rectangles of the image that hold every pixel on which places of a layer's maps depend.
 
     Found from the support of a gradient, with a layer's maps :math:`A^k` and random :math:`r_k`:
@@ -59,16 +59,16 @@ def receptive_fields(
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        One rectangle for each place, within the image.
+        One rectangle for each place, within the image; None for a place from which no gradient leads to the image.
 
     Raises:
         LayerNotReachedError: the forward pass does not call the layer.
-        ValueError: no image among the inputs, a place outside the maps, or one that depends on no pixel.
+        ValueError: no image among the inputs, or a place outside the maps.
     """
     name, _, number = layer.rpartition(":")
     module_name = name if name and number.isdigit() else layer
     module = select_layers(model, module_name)[module_name]
-    found: list[Rectangle] = []
+    found: list[Rectangle | None] = []
     with unchanged(model), evaluating(model):
         for start in range(0, len(places), _BATCH):
             batch = list(places[start : start + _BATCH])
@@ -82,11 +82,13 @@ def receptive_fields(
             values = _at_places(calls[layer], batch, feature_count(module), layer)
             generator = torch.Generator().manual_seed(seed)
             weights = torch.randn(values.shape, generator=generator).to(values)
-            with _Everything():  # type: ignore[no-untyped-call]
-                (gradient,) = torch.autograd.grad((values * weights).sum(), image, allow_unused=True)
+            gradient = None
+            if values.requires_grad:
+                with _Everything():  # type: ignore[no-untyped-call]
+                    (gradient,) = torch.autograd.grad((values * weights).sum(), image, allow_unused=True)
             support = torch.zeros_like(image) if gradient is None else gradient
             touched = (support != 0).any(1).view(_DRAWS, len(batch), *image.shape[2:]).any(0)
-            found += [_hull(one, layer, place) for one, place in zip(touched, batch, strict=True)]
+            found += map(_hull, touched)
     return found
 
 
@@ -122,11 +124,9 @@ def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int 
     return maps[torch.arange(len(maps)), :, rows, columns]
 
 
-def _hull(touched: Tensor, layer: str, place: tuple[int, int]) -> Rectangle:
+def _hull(touched: Tensor) -> Rectangle | None:
     rows, columns = (touched.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-    if not rows:
-        raise ValueError(f"place {place} of {layer!r} depends on no pixel of the image")
-    return Rectangle(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+    return Rectangle(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
 
 
 # The backward of whatever is switched by the values that pass through it, below autograd, so that neither the way in

@@ -166,6 +166,13 @@ def test_what_cannot_be_answered_is_said():
         receptive_fields(nn.Sequential(nn.Linear(4, 2)), torch.rand(3, 4), "0", [(0, 0)])
 
 
+def test_where_no_gradient_leads_to_the_image_there_is_no_field():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    net.forward = lambda x: net[1](net[0](x).round().detach())
+    assert receptive_fields(net, torch.rand(1, 1, 8, 8), "1", [(0, 0), (2, 2)]) == [None, None]
+    assert receptive_fields(net, torch.rand(1, 1, 8, 8), "0", [(0, 0)]) == [Rectangle(0, 3, 0, 3)]
+
+
 def test_it_works_in_inference_mode_and_finds_the_same_for_many_places_as_for_one():
     torch.manual_seed(0)
     net, image = stack(STACKS["overlapping pooling"], nn.ReLU), torch.rand(1, 1, 64, 64)

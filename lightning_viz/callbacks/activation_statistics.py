@@ -1,0 +1,87 @@
+"""The view of how layers' activations are distributed over the validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_viz.activations.statistics import LayerStatistics, bounds_of, edges, reading_of
+from lightning_viz.callbacks.distribution_drawing import draw_distribution
+from lightning_viz.callbacks.look import Look
+from lightning_viz.callbacks.passing import Batch, Reading
+from lightning_viz.callbacks.population import PopulationView
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.hooks.layers import Layers
+from lightning_viz.hooks.maps import as_maps, feature_count
+
+
+@dataclass(kw_only=True, eq=False)
+class ActivationStatistics(PopulationView):
+    """How a layer's activations are distributed, step by step (tag ``statistics/<layer>``).
+
+    Histograms over the run; as scalars mean, standard deviation, the fraction of dead units (zero on every sample; of
+    maps whole channels count) and, where a layer's outputs are bounded, of saturated activations: those within 1 % of
+    a sigmoid's or tanh's range of its bounds, at a hardtanh's or hardsigmoid's bounds, at a ReLU6's 6.
+
+    Args:
+        layers: to watch; every top-level block if omitted.
+    """
+
+    layers: Layers = "blocks"
+
+    kind: ClassVar[str] = "statistics"
+
+    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+        """Sums over the batch."""
+        bounds, features = bounds_of(module), feature_count(module)
+        if call not in self.state:
+            self.state[call] = {"places": as_maps(output, features=features) is not None}
+        numbers = reading_of(output, features=features, bounds=bounds)
+        return Reading(numbers, partial(self._add, bounds is not None))
+
+    def _add(self, bounded: bool, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
+        found = LayerStatistics.of_reading(numbers, len(batch.numbers), bounded=bounded)
+        return found if so_far is None else so_far.merge(found)
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """What was summed up."""
+        return {"population": self.population(model, look)}
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page and its numbers per call of each layer."""
+        population = look.extra["population"]
+        for call, found in population.of_layers(self._layers).items():
+            tag, state = f"{self.kind}/{call}", self.state.get(call) or self.state[f"{call}:0"]
+            yield Sketch(
+                draw_distribution,
+                {
+                    "tag": tag,
+                    "counts": found.bins,
+                    "edges": edges(),
+                    "layer": call,
+                    "step": look.step,
+                    "population": population.describe(),
+                    "numbers": {
+                        "mean": found.mean,
+                        "std": found.deviation,
+                        "dead": found.dead,
+                        "never_positive": found.never_positive,
+                        "saturated": found.saturated_fraction,
+                        "zero": found.zero,
+                    },
+                    "units": (len(found.lowest), "channels" if state["places"] else "units"),
+                    "notes": (*population.notes, *_broken(found)),
+                },
+                name=tag,
+                memory=self.memories.get(tag),
+            )
+
+
+def _broken(found: LayerStatistics) -> tuple[str, ...]:
+    return (f"NaN or infinite in {found.broken:,.0f} samples, left out",) if found.broken else ()

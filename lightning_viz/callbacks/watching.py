@@ -1,0 +1,371 @@
+"""Watching the validation pass that runs anyway, on every process, for views of a population."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from torch import nn
+from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
+
+from lightning_viz.callbacks.lightning import LightningModule, Trainer
+from lightning_viz.callbacks.messages import warn
+from lightning_viz.callbacks.passing import Batch, Population, Readings, Tally, named_calls
+from lightning_viz.callbacks.probe import Probe, split_batch
+from lightning_viz.callbacks.processes import connected, from_every_process, to_the_first_process
+from lightning_viz.callbacks.sampling import first_loader
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.structure import all_tensors
+
+if TYPE_CHECKING:
+    from lightning_viz.callbacks.observer import Observer
+    from lightning_viz.callbacks.population import PopulationView
+
+
+class Numbering(NamedTuple):
+    """Which samples of a data set pass on a process: `first`, `first + stride`, ..., of those before `end`.
+
+    What comes at or behind the end doubles a sample, to give all processes equally many.
+    """
+
+    first: int = 0
+    stride: int = 1
+    end: float = np.inf
+
+
+@dataclass
+class _Pass:
+    """A validation pass on this process.
+
+    Attributes:
+        step: completed updates.
+        views: that watch it.
+        numbering: of its samples.
+        tally: what they summed up.
+        faults: of views, in words; they watch no more of this pass.
+        count: samples that passed.
+        doubles: of those.
+        readings: of the batch that is passing now.
+        batch: that batch.
+        seconds: what watching took.
+    """
+
+    step: int
+    views: list[PopulationView]
+    numbering: Numbering
+    notes: tuple[str, ...] = ()
+    tally: Tally = field(default_factory=Tally)
+    faults: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+    doubles: int = 0
+    readings: Readings | None = None
+    batch: Batch | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process tells the others of its pass."""
+
+    sums: dict[str, dict[str, Any]]
+    faults: dict[str, str]
+    samples: int
+
+
+class Watcher:
+    """Sees a run's validation passes for views, on one of its processes.
+
+    At the end of each pass all processes take part in the same exchange, whatever was watched and whatever went wrong
+    on each of them: one that failed has nothing to give, and says so.
+
+    Args:
+        trainer: of the run.
+        model: the LightningModule.
+        views: of a population, all that the run has, whether they suit it or not.
+        observer: of the first process.
+    """
+
+    def __init__(
+        self, trainer: Trainer, model: LightningModule, views: Sequence[PopulationView], observer: Observer | None
+    ) -> None:
+        self.trainer, self.model, self.views, self.observer = trainer, model, list(views), observer
+        self._layers: dict[str, dict[str, nn.Module]] = {}
+        for view in self.views:
+            with self._harmless():  # a layer that is not there is said where views are checked
+                view.unwatchable = unwatchable(trainer, model, view)
+                if not view.unwatchable:
+                    self._layers[view.name] = select_layers(model, view.layers)
+        self._watched = {view.name: view.last_step for view in self.views if view.last_step is not None}
+        self._waiting: set[str] = set()  # views whose schedule had an occasion since they last watched
+        self._handles: list[Any] = []
+        self._pass: _Pass | None = None
+
+    # Occasions.
+
+    def on_step(self) -> None:
+        """Between two updates: remember what schedules ask for."""
+        step = int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
+        self._wait(step, {view.name for view in self.views if view.schedule.at_step(step)})
+
+    def on_epoch_end(self) -> None:
+        """After an epoch's last update: likewise."""
+        step, epoch = int(self.trainer.fit_loop.epoch_loop._batches_that_stepped), self.trainer.current_epoch
+        self._wait(step, {view.name for view in self.views if view.schedule.at_epoch_end(epoch)})
+
+    def _wait(self, step: int, names: set[str]) -> None:
+        self._waiting |= {name for name in names if self._watched.get(name) != step}
+
+    def _due(self, view: PopulationView, step: int) -> bool:
+        if view.name not in self._layers or (self.observer is not None and view not in self.observer.views):
+            return False
+        return (
+            view.name not in self._watched
+            or view.name in self._waiting
+            or view.schedule.at_step(step)
+            or self._at_an_end(view)
+        )
+
+    def _at_an_end(self, view: PopulationView) -> bool:
+        """Whether an epoch at whose end the view looks ends with this pass, or all of training does."""
+        trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
+        if not loop._num_ready_batches_reached():
+            return bool(loop._is_training_done)
+        return trainer.current_epoch + 1 == trainer.max_epochs or view.schedule.at_epoch_end(trainer.current_epoch)
+
+    # A pass.
+
+    def begin(self) -> None:
+        """A validation pass starts; the few batches of Lightning's sanity check are none."""
+        self._pass = None
+        if self.trainer.sanity_checking:
+            return
+        self._pass = _Pass(_completed(self.trainer), [], Numbering())
+        with self._harmless(), self._timed(self._pass):
+            loader, _ = first_loader(self.trainer, Probe())
+            self._pass.numbering = numbering(self.trainer, loader)
+            self._pass.notes = _notes(self.trainer)
+            self._pass.views = [view for view in self.views if self._due(view, self._pass.step)]
+            for view in self._pass.views:
+                self._watched[view.name] = self._pass.step
+                self._waiting.discard(view.name)
+
+    def open(self, batch: Any, loader: int) -> None:
+        """A batch is about to pass: hang on to the layers.
+
+        Args:
+            batch: on the model's device.
+            loader: number of the loader; the first is watched.
+        """
+        one = self._pass
+        self.shut()
+        if one is None or loader != 0 or all(view.name in one.faults for view in one.views):
+            return
+        with self._harmless(one), self._timed(one):
+            inputs, labels = split_batch(batch, self.model)
+            size = len(all_tensors(inputs)[0])
+            numbers = one.numbering.first + one.numbering.stride * np.arange(one.count, one.count + size)
+            valid = int((numbers < one.numbering.end).sum())
+            one.count, one.doubles = one.count + size, one.doubles + size - valid
+            one.batch, one.readings = Batch(inputs, labels, numbers[:valid]), Readings(size, valid)
+            for view in one.views:
+                if view.name not in one.faults:
+                    self._handles += one.readings.hooks(view, self._layers[view.name])
+
+    def shut(self) -> None:
+        """The batch has passed: let go of the layers, and add up what was read."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        one = self._pass
+        if one is None or one.readings is None or one.batch is None:
+            return
+        readings, batch, one.readings, one.batch = one.readings, one.batch, None, None
+        with self._harmless(one), self._timed(one):
+            one.tally.add(readings, batch)
+            one.faults.update({name: _words(error) for name, error in readings.faults.items()})
+
+    def end(self) -> None:
+        """The pass has ended: bring together what all processes saw, and hand it to the views on the first."""
+        one, self._pass = self._pass, None
+        if one is None:
+            return
+        with self._harmless(), self._timed(one):
+            # All processes come by here; what can fail on one of them alone must not keep it from either exchange.
+            shares = from_every_process(self.trainer, _attempted(_share, one))
+            merged = _merged(shares)  # the same on all of them, so is its failing
+            kept = to_the_first_process(self.trainer, _attempted(_kept, one, merged))
+            if self.trainer.is_global_zero:
+                self._hand_out(one, shares, _with_kept(merged, kept))
+
+    def finish(self) -> None:
+        """Training ends: say whose layers were never seen."""
+        never = [view.kind for view in self.views if view.name in self._layers and view.name not in self._watched]
+        if never and self.trainer.is_global_zero:
+            warn(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
+
+    def _hand_out(self, one: _Pass, shares: list[_Share | None], merged: dict[str, dict[str, Any]]) -> None:
+        samples = sum(share.samples for share in shares if share is not None)
+        alone = () if connected(self.trainer) or self.trainer.world_size == 1 else ("the first process's share alone",)
+        for view in one.views:
+            faults = {
+                rank: "nothing came of it" if share is None else share.faults.get(view.name, "")
+                for rank, share in enumerate(shares)
+                if share is None or view.name in share.faults
+            }
+            lost = tuple(f"process {rank} could not watch its share" for rank in faults if len(shares) > 1)
+            for rank, words in faults.items():
+                where = f" on process {rank}" if len(shares) > 1 else ""
+                self._fault(view, one.step, f"the validation pass could not be watched{where}: {words}")
+            if merged.get(view.name) and len(faults) < len(shares):
+                sums = named_calls(merged[view.name])
+                view.found = Population(sums, one.step, samples, (*one.notes, *alone, *lost))
+            view.held += one.seconds / len(one.views)
+
+    # Faults.
+
+    def _fault(self, view: PopulationView, step: int, words: str) -> None:
+        if self.observer is not None:
+            self.observer._fault(view, step, words)
+
+    @contextmanager
+    def _harmless(self, one: _Pass | None = None) -> Iterator[None]:
+        """Nothing that goes wrong here reaches the run; within a pass it ends it for all views that watch it."""
+        try:
+            yield
+        except Exception as error:
+            if one is None:
+                warn(f"watching validation failed: {_words(error)}")
+            else:
+                one.faults.update({view.name: _words(error) for view in one.views if view.name not in one.faults})
+
+    @contextmanager
+    def _timed(self, one: _Pass) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            one.seconds += time.monotonic() - started
+
+
+def unwatchable(trainer: Trainer, model: nn.Module, view: PopulationView) -> str:
+    """Why a view's layers cannot be watched in the validation pass, in words; empty where they can.
+
+    A hook on what `torch.compile` has compiled is ignored, or compiles it anew.
+
+    Args:
+        trainer: of the run.
+        model: its module.
+        view: that would watch.
+    """
+    if not trainer.enable_validation:
+        return "no validation to watch"
+    paths = dict(model.named_modules(remove_duplicate=False))
+    compiled = [path for path, module in paths.items() if _is_compiled(module)]
+    for name, layer in select_layers(model, view.layers).items():
+        for path in (path for path, module in paths.items() if module is layer):
+            if any(path == outer or not outer or path.startswith(f"{outer}.") for outer in compiled):
+                return f"layer {name!r} is compiled and cannot be watched in validation"
+    return ""
+
+
+def numbering(trainer: Trainer, loader: Any) -> Numbering:
+    """How the samples that pass on this process are numbered, so that no two processes give one number to two samples.
+
+    Args:
+        trainer: of the run.
+        loader: as it is in validation.
+    """
+    if trainer.world_size == 1:
+        return Numbering()
+    sampler: Any = getattr(loader, "sampler", None)
+    if hasattr(sampler, "num_replicas") and hasattr(sampler, "rank"):
+        dataset = getattr(sampler, "dataset", None)
+        return Numbering(sampler.rank, sampler.num_replicas, np.inf if dataset is None else len(dataset))
+    in_order = type(sampler) is SequentialSampler and type(getattr(loader, "batch_sampler", None)) is BatchSampler
+    if in_order and not isinstance(getattr(loader, "dataset", None), IterableDataset):  # each process sees them all
+        return Numbering(end=np.inf if trainer.is_global_zero else 0)
+    return Numbering(trainer.global_rank, trainer.world_size)
+
+
+def _completed(trainer: Trainer) -> int:
+    """Completed updates when validation runs, when the last one is not yet counted."""
+    loop = trainer.fit_loop.epoch_loop
+    return int(loop._batches_that_stepped) + (not loop._should_accumulate())
+
+
+def _notes(trainer: Trainer) -> tuple[str, ...]:
+    loaders = trainer.val_dataloaders
+    several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
+    return ("the first of the validation loaders",) if several else ()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return (
+        "_orig_mod" in module._modules
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's, of a module compiled as a whole
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
+
+
+def _attempted(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Exception:
+        return None
+
+
+def _words(error: Exception) -> str:
+    error.__traceback__ = None  # holds the tensors of the batch
+    return f"{type(error).__name__}: {error}"
+
+
+# The exchange. What is kept of samples (images, as a rule) is sent only by who holds it, and only of those that stay.
+
+
+def _share(one: _Pass) -> _Share:
+    sums = {
+        view: {call: replace(each, kept={}) if hasattr(each, "kept") else each for call, each in calls.items()}
+        for view, calls in one.tally.sums.items()
+        if view not in one.faults
+    }
+    return _Share(sums, one.faults, one.count - one.doubles)
+
+
+def _merged(shares: Sequence[_Share | None]) -> dict[str, dict[str, Any]]:
+    """The same on every process."""
+    merged: dict[str, dict[str, Any]] = {}
+    for share in shares:
+        for view, calls in (share.sums if share is not None else {}).items():
+            sums = merged.setdefault(view, {})
+            for call, each in calls.items():
+                sums[call] = sums[call].merge(each) if call in sums else each
+    return merged
+
+
+def _kept(one: _Pass, merged: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, Any]]:
+    kept = {}
+    for view, calls in merged.items():
+        for call, each in calls.items():
+            mine = getattr(one.tally.sums.get(view, {}).get(call), "kept", {}) if view not in one.faults else {}
+            wanted = set(each.samples.ravel().tolist()) if mine else ()
+            kept[view, call] = {number: mine[number] for number in wanted if number in mine}
+    return kept
+
+
+def _with_kept(merged: dict[str, dict[str, Any]], kept: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    whole: dict[tuple[str, str], dict[int, Any]] = {}
+    for some in reversed([one for one in kept if one is not None]):
+        for key, found in some.items():
+            whole.setdefault(key, {}).update(found)
+    return {
+        view: {
+            call: replace(each, kept=whole.get((view, call), {})) if hasattr(each, "kept") else each
+            for call, each in calls.items()
+        }
+        for view, calls in merged.items()
+    }
