@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lightning_viz.hooks.observation import ReLUs
+from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors
 
 
@@ -81,6 +83,22 @@ def check_relus(relus: ReLUs | None, rule: str) -> str:
     return f"the {rule} rule changed {relus.met} ReLUs; {others} have no such rule and stay plain" if others else ""
 
 
+def scores_of(seen: Observation) -> Tensor:
+    """The explained scalars of a pass.
+
+    Args:
+        seen: the pass.
+
+    Raises:
+        TypeError: the model returned nothing that could be explained.
+    """
+    if seen.scores is None:
+        raise TypeError(
+            "the model returned no scores [N, classes]: give a function of its output as target, or forward="
+        )
+    return seen.scores
+
+
 def warn(message: str) -> None:
     """Say it to whoever asked for the map.
 
@@ -88,4 +106,12 @@ def warn(message: str) -> None:
         message: what is to be known of the map; nothing is said if it is empty.
     """
     if message:
-        warnings.warn(message, AttributionWarning, stacklevel=4)
+        warnings.warn(message, AttributionWarning, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """How many calls above `warn` the first one from outside this package is, counting `warn` as 1."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("lightning_viz.attribution."):
+        level, frame = level + 1, frame.f_back
+    return level

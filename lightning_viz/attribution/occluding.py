@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.baselines import Baseline, baseline_image
 from lightning_viz.attribution.batches import Batches
+from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.maps import feature_count
-from lightning_viz.hooks.observing import Forward, observe, settled
+from lightning_viz.hooks.observing import Forward, layer_inside, observe, settled
 from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
-from lightning_viz.hooks.target import Target, class_scores, layer_of, of_samples, target_scores
+from lightning_viz.hooks.target import Target, check_count, class_scores, of_samples, target_scores
 
 Size = Union[int, tuple[int, int]]
 """Of height and width, or of both."""
@@ -31,12 +32,12 @@ class OcclusionMaps:
             what was covered speaks for the target.
         drop: the same on the grid of positions ``[N, h, w]``.
         activity: of a feature, with each patch covered ``[N, h, w]``; None if none was asked for.
-        predicted: the most probable class with each patch covered ``[N, h, w]``.
+        predicted: the most probable class with each patch covered ``[N, h, w]``; None if the model puts out no classes.
     """
 
     heat: Tensor
     drop: Tensor
-    predicted: Tensor
+    predicted: Tensor | None
     activity: Tensor | None = None
 
 
@@ -77,13 +78,15 @@ def grid_of(shape: Sequence[int], patch: Size | None = None, stride: Size | None
         stride: between positions; a quarter of the patch if omitted.
 
     Raises:
-        ValueError: patch or stride is not positive.
+        ValueError: patch or stride is not positive, or the stride is larger than the patch.
 
     >>> grid_of((224, 224), 32, 2).positions
     (97, 97)
     """
     size = _pair(max(1, round(min(shape) / 7)) if patch is None else patch, "patch")
     step = _pair((max(1, size[0] // 4), max(1, size[1] // 4)) if stride is None else stride, "stride")
+    if step[0] > size[0] or step[1] > size[1]:
+        raise ValueError(f"the stride {step} is larger than the patch {size}: what lies between would never be covered")
     return Grid(size, step, (shape[0], shape[1]))
 
 
@@ -124,7 +127,8 @@ def occlusion(
         The maps, unnormalised; drops are in logits.
 
     Raises:
-        ValueError: the inputs hold no image, or patch, stride or batch size are not positive.
+        ValueError: the inputs hold no image, patch, stride or batch size are not positive, or the stride is larger
+            than the patch.
     """
     image = image_of(inputs)
     if image is None:
@@ -132,8 +136,9 @@ def occlusion(
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
     target = settled(model, inputs, target, forward=forward)
-    whole = observe(model, inputs, target, forward=forward).scores
-    layer = layer_of(feature)
+    whole = scores_of(observe(model, inputs, target, forward=forward))
+    check_count(feature, count)
+    inside = layer_inside(model, feature)
     found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
 
     def look(items: Tensor) -> None:
@@ -143,14 +148,15 @@ def occlusion(
             rows, columns = grid.place(position)
             covered[index, :, rows, columns] = cover[sample, :, rows, columns]
         given = map_tensors(inputs, lambda x: covered if x is image else x[of.to(x.device)])
-        seen = observe(model, given, of_samples(target, of), layers=layer or (), forward=forward)
-        parts = [seen.scores, class_scores(seen.outputs).argmax(1)]
+        seen = observe(model, given, of_samples(target, of), layers=list(inside), forward=forward)
+        parts: list[Tensor | None] = [scores_of(seen), None, None]
+        if seen.outputs is not None and seen.outputs.dim() > 0:
+            parts[1] = class_scores(seen.outputs).argmax(1)
         if feature is not None:
-            features = feature_count(dict(model.named_modules())[layer]) if layer else None
-            parts.append(
-                target_scores(seen.outputs, of_samples(feature, of), seen.activations, features=features).values
-            )
-        for kept, part in zip(found, parts, strict=False):
+            features = feature_count(next(iter(inside.values()))) if inside else None
+            values = target_scores(seen.outputs, of_samples(feature, of), seen.activations, features=features).values
+            parts[2] = values
+        for kept, part in zip(found, parts, strict=True):
             if part is not None:
                 kept.append(part)
 
@@ -160,7 +166,7 @@ def occlusion(
     scores, predicted, activity = (
         _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in found
     )
-    assert whole is not None and scores is not None and predicted is not None
+    assert scores is not None
     drop = whole[..., None, None] - scores
     return OcclusionMaps(_by_coverage(drop, grid), drop, predicted, activity)
 

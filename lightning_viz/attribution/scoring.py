@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.cam import Maps, recorded_maps
+from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observing import Forward, observe, settled
 from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
@@ -71,9 +72,7 @@ def score_cam(
             mask = F.interpolate(masks[of, channels][:, None], image.shape[2:], mode="bilinear", align_corners=False)
             seen = batches.lay_out(image[of] * mask.to(image))
             given = map_tensors(inputs, lambda x: seen if x is image else x[of])
-            found = observe(model, given, of_samples(target, items % len(image)), forward=forward).scores
-            assert found is not None
-            scores.append(found)
+            scores.append(scores_of(observe(model, given, of_samples(target, items % len(image)), forward=forward)))
 
         count = activation.shape[1] * len(image)
         batches = Batches(count, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")

@@ -16,7 +16,7 @@ from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.record import Record, Reduce, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
 from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors
-from lightning_viz.hooks.target import Target, closed, is_open, layer_of, target_scores
+from lightning_viz.hooks.target import Target, check_count, closed, is_open, layer_of, target_scores
 
 Forward = Callable[[nn.Module, Any], Any]
 """How to run a model on inputs, where ``model(*inputs)`` is not the way."""
@@ -66,7 +66,7 @@ def observe(
     """
     kept = select_layers(model, layers)
     wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
-    inside = _layer_of(model, target)
+    inside = layer_inside(model, target)
     reductions = {
         name: (module, function)
         for asked, function in (reduce or {}).items()
@@ -84,7 +84,7 @@ def observe(
             _check_traced(tapped, record)
             answer = first_tensor(outputs)
             scores, targets = None, None
-            if differentiates or inside or (answer is not None and answer.dim() > 0):
+            if differentiates or inside or callable(target) or (answer is not None and answer.dim() > 0):
                 features = feature_count(next(iter(inside.values()))) if inside else None
                 scores, targets = target_scores(outputs, target, call_names(record.calls), features=features)
             towards = [call for name in wanted for call in record.calls[name]]
@@ -114,7 +114,11 @@ def settled(model: nn.Module, inputs: Any, target: Target, *, forward: Forward |
         inputs: as in `observe`.
         target: see `Target`.
         forward: how to run the model, if not ``model(inputs)``.
+
+    Raises:
+        ValueError: not as many targets as samples.
     """
+    check_count(target, len(all_tensors(inputs)[0]))
     return closed(target, observe(model, inputs, target, forward=forward).targets) if is_open(target) else target
 
 
@@ -186,8 +190,13 @@ def _check_traced(wanted: Iterable[str], record: Record) -> None:
             )
 
 
-def _layer_of(model: nn.Module, target: Target) -> dict[str, nn.Module]:
-    """The layer that a target lies in, which may be named with its call, ``"relu:1"``."""
+def layer_inside(model: nn.Module, target: Target) -> dict[str, nn.Module]:
+    """The layer that a target lies in, by name; none for the model's output.
+
+    Args:
+        model: any module.
+        target: which may name the layer with its call, ``"relu:1"``.
+    """
     name = layer_of(target)
     if name is None:
         return {}

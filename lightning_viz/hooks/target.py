@@ -210,6 +210,29 @@ def closed(target: Target, found: Tensor | None) -> Target:
     return replace(target, index=found) if isinstance(target, Region) else found
 
 
+def check_count(target: Target, count: int) -> None:
+    """See that a target that names something for each sample does so for all.
+
+    Args:
+        target: see `Target`.
+        count: how many samples there are.
+
+    Raises:
+        ValueError: it names more or fewer.
+    """
+    index = target.index if isinstance(target, (Region, Inner)) else target
+    if isinstance(target, Region) and target.mask.dim() == 3 and len(target.mask) != count:
+        raise ValueError(f"{len(target.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]")
+    if index is None or isinstance(index, Top) or callable(index):
+        return
+    shape = torch.as_tensor(index).shape
+    places = isinstance(target, Inner) and target.kind == "unit" and shape[-1:] == (3,)  # (k, y, x)
+    if places:
+        shape = shape[:-1]
+    if len(shape) and shape[-1] != count and not (len(shape) == 2 and shape[1] == 1):
+        raise ValueError(_miscounted(shape[-1], count, "target"))
+
+
 def of_samples(target: Target, samples: Tensor) -> Target:
     """The target of some of the samples, or of copies of them.
 
@@ -250,14 +273,16 @@ def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> Scores:
     if index.dim() == 0 or (index.dim() == 2 and index.shape[1] == 1):
         index = index.expand(*index.shape[:-1], samples)
     if index.dim() > 2 or index.shape[-1] != samples:
-        raise ValueError(
-            f"{index.shape[-1]} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
-        )
+        raise ValueError(_miscounted(index.shape[-1], samples, what))
     if index.numel() and not (0 <= int(index.min()) and int(index.max()) < count):
         raise ValueError(f"{what} {index.tolist()} is out of range: the model has {count} {of}")
     rows = index if index.dim() == 2 else index[None]
     values = scores.gather(1, rows.T).T
     return Scores(values if index.dim() == 2 else values[0], index)
+
+
+def _miscounted(given: int, samples: int, what: str) -> str:
+    return f"{given} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
 
 
 def _call(inner: Mapping[str, Tensor], layer: str) -> Tensor:

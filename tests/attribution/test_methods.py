@@ -181,11 +181,11 @@ def trace(net: nn.Module) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("fails_at", [None, 1, 3])
-@pytest.mark.parametrize(("name", "kind"), EVERY)
+@pytest.mark.parametrize(
+    ("name", "kind", "fails_at"),
+    [(*case.values, at) for case in EVERY for at in (None, 1, 3) if at != 3 or METHODS[case.values[0]].batched],
+)
 def test_model_and_generators_are_left_as_found_also_when_a_pass_fails(name, kind, fails_at):
-    if fails_at == 3 and not METHODS[name].batched:
-        pytest.skip("takes one pass")
     net, calls = network(kind), []
 
     def disturb(module, args, output):
@@ -320,6 +320,34 @@ def test_a_region_is_a_sum_over_its_places(name, mask):
         expected = explain(name, "dense", net, x, index, forward=by_hand, **options)
         found.pop("predicted", None), expected.pop("predicted", None)
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize("wrong", [[1, 0], [1, 0, 2, 1], torch.zeros(2, 2), region(torch.ones(2, 12, 12), 1)], ids=str)
+@every_targeted_method
+def test_a_target_for_another_number_of_samples_is_an_error(name, wrong):
+    number = (
+        r"region's mask is|2 masks for 3" if not isinstance(wrong, (list, Tensor)) else r"[24] targets for 3 samples"
+    )
+    with pytest.raises(ValueError, match=number):
+        explain(name, "dense", network("dense"), inputs("dense"), wrong)
+
+
+class Opaque:
+    """What a model may return, too: only a target function knows what is in it."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+
+@every_targeted_method
+def test_a_target_function_reads_any_output(name):
+    net, x = network("convolutional"), inputs("convolutional")
+    found = explain(name, "convolutional", net, x, lambda out: out.scores[:, 2], forward=lambda net, x: Opaque(net(x)))
+    expected = explain(name, "convolutional", net, x, 2)
+    expected.pop("predicted", None)  # of no classes none is
+    assert_same(found, expected, 0)
+    with pytest.raises(TypeError, match="the model returned .* as target, or forward="):
+        explain(name, "convolutional", net, x, 2, forward=lambda net, x: Opaque(net(x)))
 
 
 # --- Ways to run.

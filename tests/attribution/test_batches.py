@@ -1,0 +1,131 @@
+"""Batches: the size that goes fastest, halved where memory does not suffice."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_viz.attribution import batches, smooth_grad
+from lightning_viz.attribution.batches import Batches
+
+
+def sizes(work, count, size=None, **options):
+    """Of the batches that were done; every item must be done once, in order."""
+    done = []
+    Batches(count, size, progress=False, **options).run(lambda items: work(items, done.append))
+    assert torch.cat(done).tolist() == list(range(count))
+    return [len(items) for items in done]
+
+
+def plain(items, done):
+    done(items)
+
+
+def fits(most, tried):
+    """Work whose memory suffices for a few items."""
+
+    def work(items, done):
+        tried.append(len(items))
+        if len(items) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done(items)
+
+    return work
+
+
+@pytest.mark.parametrize(("count", "size", "expected"), [(10, 4, [4, 4, 2]), (3, 8, [3]), (2, 1, [1, 1]), (0, 4, [])])
+def test_batches_have_the_size_given(count, size, expected):
+    done = []
+    Batches(count, size, progress=False).run(done.append)
+    assert [len(items) for items in done] == expected
+
+
+def test_a_chosen_size_does_not_exceed_what_the_inputs_allow():
+    assert max(sizes(plain, 2000)) <= batches._MOST
+    assert max(sizes(plain, 300, values=batches._MOST_VALUES // 5)) <= 5
+    assert set(sizes(plain, 3, values=batches._MOST_VALUES * 9)) == {1}
+
+
+@pytest.mark.parametrize("size", [None, 50])
+def test_out_of_memory_halves_until_it_fits_and_stays_there(size):
+    tried = []
+    found = sizes(fits(3, tried), 60, size)
+    assert set(found[:-1]) in ({2}, {3})
+    assert len([one for one in tried if one > 3]) == len({one for one in tried if one > 3})  # each too large size once
+
+
+def test_one_item_that_does_not_fit_is_an_error_and_so_is_any_other():
+    with pytest.raises(torch.OutOfMemoryError):
+        sizes(fits(0, []), 10)
+
+    def broken(items, done):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        sizes(broken, 10)
+
+
+def test_the_cpus_way_to_say_that_memory_is_out_is_understood():
+    def work(items, done):
+        if len(items) > 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you")
+        done(items)
+
+    assert sizes(work, 4, 4) == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        (lambda n: 1.0 + 0.1 * n, 256),  # a constant share is spread over ever more
+        (lambda n: n * (1 + 0.1 * abs(n - 16)), 16),  # each item costs least at 16
+        (lambda n: n * (1 + 0.1 * abs(n - 2)), 2),
+        (lambda n: 1.0 * n, 1),  # all alike: no reason to take more memory
+    ],
+)
+def test_the_search_settles_on_the_size_that_is_fastest_per_item(seconds, best, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+    first = []
+
+    def work(items, done):
+        now[0] += seconds(len(items)) + (0 if first else 100)  # the first batch warms up
+        first.append(1)
+        done(items)
+
+    found = sizes(work, 5000)
+    assert found[-2] == best
+    assert found.count(best) >= len(found) - 12  # few trials
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_size_that_is_none_is_an_error(size):
+    with pytest.raises(ValueError, match=f"batch_size is {size}: give 1 or more, or None to have it chosen"):
+        Batches(3, size)
+
+
+class Seen(nn.Module):
+    """Notes the memory format of its images, and takes them by ``view`` or ``reshape``."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by, self.channels_last = by, []
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        self.channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
+        x = self.conv(x)
+        return getattr(x, self.by)(x.shape[0], -1)
+
+
+def test_images_are_channels_last_unless_the_model_cannot_take_it():
+    x, seen = torch.randn(1, 3, 6, 6), {}
+    for by in ("reshape", "view"):
+        torch.manual_seed(0)
+        model = Seen(by)
+        noted = []
+        model.register_forward_pre_hook(lambda module, args: noted.append(args[0].stride()))
+        seen[by] = noted, smooth_grad(model, x, 1, samples=12, batch_size=4)
+    last, usual = (3 * 36, 1, 18, 3), (3 * 36, 36, 6, 1)
+    assert seen["reshape"][0] == [last] * 3
+    assert seen["view"][0] == [last] + [usual] * 3  # tried once, then all in the usual format
+    assert torch.allclose(seen["view"][1], seen["reshape"][1], atol=1e-6)
