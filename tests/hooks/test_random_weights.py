@@ -170,6 +170,16 @@ def test_a_layer_draws_the_same_whichever_others_do_and_another_with_another_see
         assert not torch.equal(model.first.bias, model.third.bias)
 
 
+def test_chance_goes_on_inside_as_it_would_have_outside():
+    """So that a method's own noise is the same for the random weights."""
+    model = trained()
+    torch.manual_seed(7), np.random.seed(7), random.seed(7)
+    expected = torch.rand(1).item(), np.random.rand(), random.random()
+    torch.manual_seed(7), np.random.seed(7), random.seed(7)
+    with reinitialised(model):
+        assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+
+
 def test_a_pending_backward_goes_on():
     """Its saved tensors are the real ones, and were not written to."""
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
