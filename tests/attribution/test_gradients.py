@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.attribution import NoGradientError, gradient, smooth_grad
+from lightning_viz.attribution import NoGradientError, gradient, input_times_gradient, integrated_gradients, smooth_grad
 
 
 def network(seed=0):
@@ -136,3 +136,71 @@ def test_an_input_that_gradients_do_not_reach_is_an_error(cut, method):
 def test_smooth_grad_needs_copies(options):
     with pytest.raises(ValueError, match="1 or more"):
         smooth_grad(network(), images(1), 0, **options)
+
+
+# --- Gradients times inputs.
+
+
+class Powers(nn.Module):
+    """Of which integrals are known: a square and a cube."""
+
+    def forward(self, x):
+        return torch.stack([x.pow(2).sum(1), x.pow(3).sum(1)], 1)
+
+
+@pytest.mark.parametrize(("label", "power"), [(0, 2), (1, 3)])
+def test_integrated_gradients_are_the_integral(label, power):
+    x = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]], dtype=torch.float64)
+    start = torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64)
+    found = integrated_gradients(Powers(), x, label, baseline=start, steps=2)  # two nodes are exact for cubics
+    assert torch.allclose(found, x**power - start**power, atol=1e-12)
+    assert torch.allclose(input_times_gradient(Powers(), x, label), power * x**power, atol=1e-12)
+
+
+def test_integrated_gradients_add_up_to_what_the_target_gains():
+    model, x = network().double().eval(), images().double()
+    start = images(seed=2).double()
+    found = integrated_gradients(model, x, [1, 0, 2], baseline=start, steps=300)
+    with torch.no_grad():
+        gain = (model(x) - model(start))[range(3), [1, 0, 2]]
+    assert torch.allclose(found.flatten(1).sum(1), gain, rtol=0.01)  # as far as ReLUs that turn on the way allow
+
+
+def test_input_times_gradient_adds_up_to_the_target_where_there_are_no_biases():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 4, bias=False)
+    )
+    x = images()
+    with torch.no_grad():
+        logits = model(x)[:, 2]
+    assert torch.allclose(input_times_gradient(model, x, 2).flatten(1).sum(1), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [tuple, dict])
+def test_each_input_has_its_own_baseline(form):
+    torch.manual_seed(0)
+    model, image, words = Captioned(), torch.randn(2, 6), torch.tensor([[1, 2], [8, 3]])
+    values = {"image": image, "words": words, "unused": torch.randn(2, 2)}
+    starts = {"image": torch.randn(6), "words": words, "unused": torch.zeros(1)}
+    given, start = (each if form is dict else tuple(each.values()) for each in (values, starts))
+    found = integrated_gradients(model, given, 1, baseline=start, steps=40)
+    of_image, of_words, of_unused = found.values() if form is dict else found
+    assert of_words is None and of_unused is None
+    model.eval()
+    with torch.no_grad():
+        gain = model(image, words, None)[:, 1] - model(starts["image"].expand(2, 6), words, None)[:, 1]
+    assert torch.allclose(of_image.sum(1), gain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0: give 1 or more"),
+        ({"batch_size": -1}, "batch_size is -1: give 1 or more"),
+        ({"baseline": torch.zeros(7)}, r"baseline has shapes \[\[7\]\], the inputs \[\[2, 3\]\]: they must broadcast"),
+    ],
+)
+def test_what_integrated_gradients_cannot_do_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        integrated_gradients(Powers(), torch.ones(2, 3), 0, **options)
