@@ -208,7 +208,6 @@ class Watcher:
             warn(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
 
     def _hand_out(self, one: _Pass, shares: list[_Share | None], merged: dict[str, dict[str, Any]]) -> None:
-        samples = sum(share.samples for share in shares if share is not None)
         alone = () if connected(self.trainer) or self.trainer.world_size == 1 else ("the first process's share alone",)
         for view in one.views:
             faults = {
@@ -221,6 +220,7 @@ class Watcher:
                 where = f" on process {rank}" if len(shares) > 1 else ""
                 self._fault(view, one.step, f"the validation pass could not be watched{where}: {words}")
             if merged.get(view.name) and len(faults) < len(shares):
+                samples = sum(share.samples for rank, share in enumerate(shares) if share and rank not in faults)
                 sums = named_calls(merged[view.name])
                 view.found = Population(sums, one.step, samples, (*one.notes, *alone, *lost))
             view.held += one.seconds / len(one.views)
