@@ -10,15 +10,16 @@ from PIL import Image
 
 from .colours import NEUTRAL, Colours
 from .legends import colour_bar
-from .picture import INNER_WIDTH, Caption, Picture, beside, page, stack
-from .text import DARK, draw_lines, number, shorten, step_text
+from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
+from .text import DARK, LINE, draw_lines, number, shorten, step_text
 from .tiles import enlarge, flaw, hatched, to_rgb
 
 MOST_CHANNELS = 8
 MOST_SAMPLES = 9
 _SIDE = 3  # samples in a row, and rows
 _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
-_TALLEST = 2.0  # height over width of a tile
+_ROWS = 10  # pixels between rows of channels
+_LONGEST = 4.0  # side of a tile over its other side
 _GROUND = (160, 186, 216)  # between tiles: neither their greys nor the page's white
 
 
@@ -85,8 +86,7 @@ def excitations(
     most = max(map(len, shown), default=0)
     columns = 1 if len(shown) < 3 else 2
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns
-    side = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
-    size = (side, max(8, round(side * min(frame[0] / frame[1], _TALLEST))))
+    size = _tile_size(frame, width, -(-len(shown) // columns))
     blocks = [_block(channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
     rows = [beside(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
     signed = any(crop.evidence is not None for some in shown for crop in some)
@@ -107,8 +107,17 @@ def excitations(
         f"({method}): brighter than grey for what raises it, darker for what lowers it."
     )
     warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
-    body = stack([*rows, bar] if signed else rows, gap=10)
+    body = stack([*rows, bar] if signed else rows, gap=_ROWS)
     return page(tag, Caption(f"What excites the channels of {layer} most", details, reading, (*warnings, *notes)), body)
+
+
+def _tile_size(frame: tuple[int, int], width: int, rows: int) -> tuple[int, int]:
+    """Width and height of tiles so that blocks are `width` wide, and rows of them fit the page."""
+    aspect = min(max(frame[0] / frame[1], 1 / _LONGEST), _LONGEST)
+    wide = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
+    room = (BODY_HEIGHT - LINE) // max(1, rows) - _ROWS - LINE - 2 * _CLOSE
+    high = min(wide * aspect, room // _SIDE - _CLOSE)
+    return max(8, round(high / aspect)), max(8, round(high))
 
 
 def _block(channel: int, crops: list[Crop], frame: tuple[int, int], size: tuple[int, int], width: int) -> Image.Image:
