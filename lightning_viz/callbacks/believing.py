@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.attribution.checks.cascade import rank_correlation
@@ -41,10 +43,13 @@ def believable_words(score: float) -> str:
     Args:
         score: of `randomisation_scores`.
     """
+    if math.isnan(score):
+        return "no rank correlation with a random network's maps: they are constant"
     return f"rank correlation with a random network's maps {score:.2f}"
 
 
 def _small(maps: Tensor) -> Tensor:
+    """Signed sums over the channels, as `checks.randomisation` compares them."""
     flat = maps.reshape(-1, *maps.shape[-3:])  # also of several targets
-    height, width = flat.shape[-2:]
-    return as_heat(flat, (min(SIDE, height), min(SIDE, width)), signed=True)  # as `checks.randomisation`
+    heat = as_heat(flat, (flat.shape[-2], flat.shape[-1]), signed=True)
+    return F.adaptive_avg_pool2d(heat[:, None], (min(SIDE, heat.shape[-2]), min(SIDE, heat.shape[-1])))[:, 0]

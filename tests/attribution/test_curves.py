@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from lightning_viz.attribution import gradient, input_times_gradient
-from lightning_viz.attribution.checks import blurred, deletion, insertion
+from lightning_viz.attribution import blurred, gradient, input_times_gradient
+from lightning_viz.attribution.checks import deletion, insertion
 from lightning_viz.hooks.target import region
 from tests.attribution.test_checks import given, images, net, state
 

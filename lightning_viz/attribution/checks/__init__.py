@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "cascade": ["Randomisation", "randomisation", "rank_correlation"],
-        "curves": ["Curves", "blurred", "deletion", "insertion"],
+        "curves": ["Curves", "deletion", "insertion"],
         "heat": ["Attribute", "as_heat"],
         "pointing": ["Pointing", "pointing_game"],
     },

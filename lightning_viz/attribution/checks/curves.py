@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_viz.attribution.baselines import Baseline, baseline_image, blurred
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.checks.heat import Attribute, as_heat, image_size, single_target
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observing import Forward, observe
 from lightning_viz.hooks.target import Target, class_scores, of_samples
-
-Baseline = Union[float, Tensor, Callable[[Tensor], Tensor]]
-"""What stands in for what is not shown: a value, a tensor to go with the images, or a function of the images."""
 
 STEPS = 224
 """As RISE: 224 pixels a step on images of 224 x 224."""
@@ -77,7 +73,7 @@ def insertion(
         ValueError: several targets, maps of several layers, or less than one step.
     """
     ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
-    start = _canvas(inputs, blurred if baseline is None else baseline)
+    start = baseline_image(inputs, blurred if baseline is None else baseline)
     return _walk(model, start, inputs, ranks, target, steps, probabilities, batch_size, progress, forward)
 
 
@@ -116,24 +112,8 @@ def deletion(
         ValueError: several targets, maps of several layers or that are not finite, or less than one step.
     """
     ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
-    end = _canvas(inputs, baseline)
+    end = baseline_image(inputs, baseline)
     return _walk(model, inputs, end, ranks, target, steps, probabilities, batch_size, progress, forward)
-
-
-def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tensor:
-    """Images without their details, by a Gaussian; borders repeat.
-
-    Args:
-        images: ``[N, C, H, W]``.
-        window: width and height of the kernel in pixels, odd (11: RISE's, for images of 224 x 224).
-        deviation: of the Gaussian, in pixels (5: RISE's).
-    """
-    reach = window // 2
-    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = torch.softmax(-(places**2) / (2 * deviation**2), 0)
-    planes = F.pad(images.flatten(0, 1).unsqueeze(1), [reach] * 4, mode="replicate")  # [N * C, 1, ...]
-    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
-    return planes.view_as(images)
 
 
 def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
@@ -163,11 +143,6 @@ def _ranks(
     target = single_target(target, observe(model, inputs, target, forward=forward))
     order = importance_order(as_heat(attribute(model, inputs, target), size), seed=seed)
     return order.argsort(dim=1).view(-1, *size).to(inputs.device), target
-
-
-def _canvas(inputs: Tensor, baseline: Baseline) -> Tensor:
-    value = baseline(inputs) if callable(baseline) else torch.as_tensor(baseline)
-    return value.to(inputs).expand_as(inputs)
 
 
 def _walk(
