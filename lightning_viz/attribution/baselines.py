@@ -23,7 +23,8 @@ def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
     Raises:
         ValueError: a tensor that does not go with the images.
     """
-    value = baseline(images) if callable(baseline) else torch.as_tensor(baseline)
+    value = baseline(images) if callable(baseline) else baseline
+    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device=images.device)
     try:
         return value.to(images).expand_as(images)
     except RuntimeError as error:

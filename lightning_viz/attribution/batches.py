@@ -58,7 +58,7 @@ class Batches:
                 size = min(self._size, self._count - done)
                 started = time.perf_counter()
                 try:
-                    work(torch.arange(done, done + size))
+                    work(torch.arange(done, done + size, device="cpu"))
                 except RuntimeError as error:
                     if not self._mended(error, size):
                         raise

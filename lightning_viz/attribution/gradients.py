@@ -110,7 +110,7 @@ def smooth_grad(
         inputs,
         target,
         move=noisy,
-        weights=torch.full((samples,), 1 / samples, dtype=torch.float64),
+        weights=torch.full((samples,), 1 / samples, dtype=torch.float64, device="cpu"),
         batches=_batches(inputs, samples, batch_size, progress, "SmoothGrad"),
         forward=forward,
     )
@@ -214,12 +214,13 @@ def mean_gradient(
             if part is not None:
                 dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
+                part = part.to(torch.promote_types(part.dtype, torch.float32))  # half precision does not add up
                 share = part * weights[copies].to(part).view(-1, *[1] * (tensors[place].dim() - 1))
                 total = part.new_zeros(shape) if (so_far := totals[place]) is None else so_far
                 totals[place] = total.index_add_(dim, of.to(part.device), share)
 
     batches.run(add)
-    sums = iter(totals)
+    sums = iter([total if total is None else total.to(x) for total, x in zip(totals, tensors, strict=True)])
     found = map_tensors(inputs, lambda _: next(sums))
     check_gradient(found, inputs)
     return found
@@ -252,12 +253,16 @@ class _Noise:
         first, last = int(copies[0]), int(copies[-1])
         while len(self._draws) <= last:
             shapes = self._shapes
-            self._draws.append([s if s is None else torch.randn(s, generator=self._generator) for s in shapes])
+            self._draws.append([s if s is None else self._draw(s) for s in shapes])
         for passed in range(first - 1, -1, -1):  # no longer needed
             if not self._draws[passed]:
                 break
             self._draws[passed] = []
         return torch.stack([self._draws[copy][place] for copy in copies.tolist()])
+
+    def _draw(self, shape: torch.Size) -> Tensor:
+        """Whatever torch's default type and device are."""
+        return torch.randn(shape, generator=self._generator, dtype=torch.float32, device="cpu")
 
 
 def _range(tensor: Tensor) -> Tensor:
@@ -281,5 +286,5 @@ def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
 
 def _times(found: Any, inputs: Any, factors: list[Tensor]) -> Any:
     parts = zip(in_place_of_tensors(found, inputs), factors, strict=True)
-    products = iter([None if part is None else part * factor for part, factor in parts])
+    products = iter([None if part is None else part * factor.detach() for part, factor in parts])
     return map_tensors(inputs, lambda _: next(products))

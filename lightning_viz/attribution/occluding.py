@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.attribution.baselines import Baseline, baseline_image
@@ -185,8 +184,16 @@ def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
 
 def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
     """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged."""
-    (height, width), one = grid.shape, torch.ones(1, 1, *grid.patch, dtype=drop.dtype, device=drop.device)
-    drops = drop.reshape(-1, 1, *drop.shape[-2:])
-    total = F.conv_transpose2d(drops, one, stride=grid.stride)[..., :height, :width]
-    times = F.conv_transpose2d(torch.ones_like(drops[:1]), one, stride=grid.stride)[..., :height, :width]
-    return (total / times).view(*drop.shape[:-2], 1, height, width)
+    rows, columns = (
+        _covering(*side, like=drop) for side in zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True)
+    )
+    with torch.autocast(drop.device.type, enabled=False):
+        total = rows.T @ drop @ columns  # no convolution: cuDNN's round to ten bits
+    return (total / torch.outer(rows.sum(0), columns.sum(0))).unsqueeze(-3)
+
+
+def _covering(positions: int, patch: int, stride: int, length: int, *, like: Tensor) -> Tensor:
+    """Which pixels of a side each position covers, ``[positions, length]``."""
+    first = stride * torch.arange(positions, device=like.device)[:, None]
+    pixels = torch.arange(length, device=like.device)
+    return ((pixels >= first) & (pixels < first + patch)).to(like)

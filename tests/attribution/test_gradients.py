@@ -138,6 +138,25 @@ def test_smooth_grad_needs_copies(options):
         smooth_grad(network(), images(1), 0, **options)
 
 
+def test_the_noise_does_not_depend_on_torchs_default_type():
+    model, x = network(), images()
+    expected = smooth_grad(model, x, 1, samples=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.allclose(smooth_grad(model, x, 1, samples=3), expected, atol=1e-6)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_half_precision_adds_up():
+    """The mean of 200 times the same number is that number, where each sum would lose bits."""
+    model = nn.Linear(6, 3).bfloat16()
+    x = torch.randn(4, 6).bfloat16()
+    plain = gradient(model, x, 1)
+    assert torch.equal(smooth_grad(model, x, 1, samples=200), plain)
+    assert torch.equal(integrated_gradients(model, x, 1, steps=200), plain * x)
+
+
 # --- Gradients times inputs.
 
 

@@ -81,6 +81,31 @@ def test_gradients_may_be_off_around_it(name, kind, mode):
     assert_same(found, expected, 0)
 
 
+@pytest.mark.parametrize(
+    "around", [torch.device("meta"), torch.autocast("cpu", torch.bfloat16)], ids=["device", "autocast"]
+)
+@every_method
+def test_torchs_defaults_around_it_do_no_harm(name, around):
+    """A default device (a GPU, say) on which the model is not, and mixed precision."""
+    net, x = network("convolutional", torch.float32), inputs("convolutional", dtype=torch.float32)
+    expected = explain(name, "convolutional", net, x, 1)
+    with around:
+        found = explain(name, "convolutional", net, x, 1)
+    for key in found.keys() - {"predicted"}:
+        alike = torch.cosine_similarity(found[key].float().flatten(), expected[key].flatten(), 0)
+        assert alike > (1 - 1e-6 if isinstance(around, torch.device) else 0.8)
+
+
+@pytest.mark.parametrize("kind", ["convolutional", "two inputs"])
+@every_method
+def test_inputs_that_ask_for_a_gradient_get_none_and_no_graph_comes_back(name, kind):
+    given = inputs(kind)
+    tensors = [x.requires_grad_() for x in (given if isinstance(given, tuple) else [given]) if x.is_floating_point()]
+    found = explain(name, kind, network(kind), given, 1)
+    assert not any(part.requires_grad for part in found.values()) and all(x.grad is None for x in tensors)
+    assert_same(found, explain(name, kind, network(kind), inputs(kind), 1))
+
+
 # --- What stays.
 
 
