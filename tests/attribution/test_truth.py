@@ -1,11 +1,8 @@
 """Where the truth is known: one glyph among distractors, and a small network that learned to tell glyphs by shape.
 
-Each image holds one of four glyphs at a random place, in a random colour. The distractors are glyphs whose blocks of
-3 x 3 pixels were shuffled: of the same colours, the same number of pixels, and the same details at close sight. All
-four glyphs have equally many pixels. So nothing but the glyph's shape tells the class.
+The task, and why nothing but the shape tells the class: `examples/glyphs.py`.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -13,20 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from examples.glyphs import SIZE, glyphs, images, network
 from lightning_viz.attribution import grad_cam, gradient, guided_backprop, guided_grad_cam, occlusion, smooth_grad
 from lightning_viz.attribution.checks import deletion, pointing_game, randomisation
 from lightning_viz.hooks import classes
 
 pytestmark = pytest.mark.slow
 
-SIZE, GLYPH, BLOCK, CELLS = (
-    48,
-    12,
-    3,
-    3,
-)  # pixels of an image, a glyph and its blocks; a glyph lies in one of 3 x 3 cells
-COLOURS = torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.2], [0.3, 0.4, 1.0], [1.0, 0.9, 0.1]])
-NOISE = 0.1
 METHODS = {
     "Grad-CAM": grad_cam,
     "guided Grad-CAM": guided_grad_cam,
@@ -35,76 +25,12 @@ METHODS = {
 }
 
 
-def glyphs():
-    """Plus, cross, L and T, ``[4, 12, 12]``."""
-    plus, cross, corner, tee = torch.zeros(4, GLYPH, GLYPH)
-    plus[:, 4:7] = plus[4:7] = 1
-    diagonal = torch.ones(GLYPH, GLYPH).tril(1).triu(-1)
-    cross[(diagonal + diagonal.flip(1)) > 0] = 1
-    cross[0, 0] = 0
-    corner[-3:] = corner[:, :3] = 1
-    tee[:3] = tee[:, 5:8] = 1
-    return torch.stack([plus, cross, corner, tee])
-
-
-def scrambled(glyph, generator):
-    count = GLYPH // BLOCK
-    blocks = glyph.view(count, BLOCK, count, BLOCK).transpose(1, 2).reshape(-1, BLOCK, BLOCK)
-    mixed = blocks[torch.randperm(len(blocks), generator=generator)]
-    return mixed.view(count, count, BLOCK, BLOCK).transpose(1, 2).reshape(GLYPH, GLYPH)
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images ``[N, 3, 48, 48]``, the classes ``[N, K]`` of the glyphs in each, and their boxes ``[N, K, 4]``."""
-
-    inputs: torch.Tensor
-    labels: torch.Tensor
-    boxes: torch.Tensor
-
-    def __getitem__(self, chosen):
-        return Images(self.inputs[chosen], self.labels[chosen], self.boxes[chosen])
-
-
-def images(count, seed, *, objects=1, distractors=3, scramble=False):
-    """Glyphs among distractors, each in a cell of its own; of two objects one is in the left column, one in the right.
-
-    `scramble` shuffles the glyphs as well, so that an image is of no class.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    below = lambda n: int(torch.randint(n, (1,), generator=generator))  # noqa: E731
-    inputs = NOISE * torch.randn(count, 3, SIZE, SIZE, generator=generator)
-    labels = torch.rand(count, len(glyphs()), generator=generator).argsort(1)[:, :objects]
-    boxes, shapes, cell = torch.zeros(count, objects, 4), glyphs(), SIZE // CELLS
-    for n in range(count):
-        cells = torch.randperm(CELLS**2, generator=generator).tolist()
-        if objects == 2:
-            left, right = CELLS * below(CELLS), CELLS * below(CELLS) + CELLS - 1
-            cells = [left, right, *(c for c in cells if c not in (left, right))]
-        for place, (row, column) in enumerate(divmod(c, CELLS) for c in cells[: objects + distractors]):
-            top, left = row * cell + below(cell - GLYPH + 1), column * cell + below(cell - GLYPH + 1)
-            shape = shapes[labels[n, place] if place < objects else below(len(shapes))]
-            shape = scrambled(shape, generator) if scramble or place >= objects else shape
-            colour = COLOURS[below(len(COLOURS))][:, None, None]
-            inputs[n, :, top : top + GLYPH, left : left + GLYPH] += shape * colour
-            if place < objects:
-                boxes[n, place] = torch.tensor([left, top, left + GLYPH, top + GLYPH])
-    return Images(inputs, labels, boxes)
-
-
-def block(before, after):
-    return [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-
-
 def trained(seed=0, count=2000, epochs=5):
     """A network whose last maps are 12 x 12."""
     seen = images(count, seed=100 + seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = nn.Sequential(
-            *block(3, 16), nn.MaxPool2d(2), *block(16, 24), nn.MaxPool2d(2), *block(24, 24), *block(24, 24),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4),
-        )  # fmt: skip
+        model = network()
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
         batches = [order for _ in range(epochs) for order in torch.randperm(count).split(64)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=len(batches))
