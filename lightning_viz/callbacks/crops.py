@@ -199,6 +199,8 @@ def _smaller(crop: Crop, step: float) -> Crop:
 def _in_words(sizes: Sequence[tuple[int, int, int, int]]) -> str:
     if not sizes:
         return "none"
+    if all(size[:2] == size[2:] for size in sizes):
+        return "nothing less than the whole image"
     height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
     whole = max(size[2:] for size in sizes)
-    return "the whole image" if (height, width) == whole else f"{height} × {width} of {whole[0]} × {whole[1]} pixels"
+    return f"{height} × {width} of {whole[0]} × {whole[1]} pixels"

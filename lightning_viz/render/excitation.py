@@ -90,13 +90,15 @@ def excitations(
     blocks = [_block(channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
     rows = [beside(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
     signed = any(crop.evidence is not None for some in shown for crop in some)
-    bar = colour_bar("gray", "−max", "max", middle="0", label="of each map")
+    coloured = any(crop.evidence is not None and len(crop.evidence) == 3 for some in shown for crop in some)
+    label = "of each map, in each of its three colours" if coloured else "of each map"
+    bar = colour_bar("gray", "−max", "max", middle="0", label=label)
     dead = sum(not some for some in shown)
     details = (
         step_text(step),
         f"{len(shown)} of {len(channels)} channels" if len(shown) < len(channels) else "",
         f"the {most} strongest of {population}",
-        f"cut to {field}",
+        f"cut to {field}" + (" (light grey: beyond the image)" if _cut(shown, frame) else ""),
         f"beside them what drives the channel ({method})",
         f"above: largest and {_nth(most)} value" + (", commonest class" if any(map(_named, shown)) else ""),
     )
@@ -169,6 +171,11 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
 
 def _nth(place: int) -> str:
     return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
+
+
+def _cut(crops: Sequence[Sequence[Crop]], frame: tuple[int, int]) -> bool:
+    """Whether a frame is not filled."""
+    return any(crop.image.shape[:2] != frame for some in crops for crop in some)
 
 
 def _named(crops: list[Crop]) -> bool:

@@ -84,14 +84,22 @@ def test_saturated_is_what_lies_at_a_bound(module, values, expected):
 
 
 def test_the_histogram_counts_every_value_where_it_lies():
-    values = torch.tensor([[-1e9, -3.0, -1e-9, 0.0, 0.0, 1e-9, 3.0, 1e9]])
+    values = torch.tensor([[-1e9, -3.01, -1e-9, 0.0, -0.0, 1e-9, 3.0, 1e9]])
     found = measured(values)
-    for value, count in [(-3.0, 1), (-1e-9, 1), (0.0, 3), (3.0, 1)]:
+    for value, count in [(-3.01, 1), (0.0, 4), (3.0, 1)]:
         assert found.bins[np.searchsorted(edges(), value, side="right")] == count, value
     assert found.bins[0] == found.bins[-1] == 1 and found.bins.sum() == 8
-    assert found.zero == 3 / 8
+    assert found.zero == 4 / 8
     widths = np.diff(edges())[edges()[:-1] > 0] / edges()[:-1][edges()[:-1] > 0]
-    assert widths.max() < 0.05
+    assert widths.max() < 0.07
+
+
+def test_the_histogram_is_numpys():
+    values = torch.randn(1, 400, generator=torch.Generator().manual_seed(0)) * torch.logspace(-8, 8, 400)
+    inside, _ = np.histogram(values.double().numpy(), edges())  # no value is an edge
+    found = measured(values).bins
+    np.testing.assert_array_equal(found[1:-1], inside)
+    assert found[0] == (values < edges()[0]).sum() and found[-1] == (values >= edges()[-1]).sum()
 
 
 def test_of_a_large_layer_the_histogram_is_of_a_fair_choice_of_its_values():

@@ -228,7 +228,7 @@ def test_a_perceptrons_units_are_shown_by_whole_samples(tmp_path, drawn_at_once)
     data = loader(*plane())
     fit(tmp_path, Perceptron(), [TopSamples(layers="deeper"), ActivationStatistics()], data, data)
     page = drawn_at_once.arguments("top_samples/deeper")[10]
-    assert page["field"] == "the whole image"
+    assert page["field"] == "nothing less than the whole image"
     assert all(crop.image.shape == (1, 2, 3) for crops in page["crops"] for crop in crops)
     assert set(drawn_at_once.tags()) == {"top_samples/deeper"} | {
         f"statistics/{name}" for name in ("hidden", "deeper", "output")
