@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.hooks.observation import Observation, ReLUs
-from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors
+from lightning_viz.hooks.structure import all_tensors, has_samples, in_place_of_tensors, sample_count
 
 
 class AttributionWarning(UserWarning):
@@ -41,13 +41,16 @@ def check_gradient(found: Any, inputs: Any) -> None:
         NoGradientError: the target does not depend on any input.
     """
     pairs = list(zip(in_place_of_tensors(found, inputs), all_tensors(inputs), strict=True))
+    if all(gradient is None for gradient, _ in pairs):
+        raise NoGradientError
+    count = sample_count(inputs)
     by_sample = [
-        gradient.transpose(0, gradient.dim() - x.dim()).flatten(1).any(1)
+        gradient.transpose(0, gradient.dim() - x.dim()).reshape(count, -1).any(1)
         for gradient, x in pairs
-        if gradient is not None
+        if gradient is not None and has_samples(x, count)
     ]
     if not by_sample:
-        raise NoGradientError
+        return
     zero = (~torch.stack(by_sample).any(0)).nonzero().flatten().tolist()
     if zero:
         which = "every sample" if len(zero) == len(by_sample[0]) else f"samples {zero}"

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.faults import check_gradient
 from lightning_viz.hooks.observing import Forward, observe, settled
-from lightning_viz.hooks.structure import all_tensors, in_place_of_tensors, map_tensors
+from lightning_viz.hooks.structure import (
+    all_tensors,
+    has_samples,
+    in_place_of_tensors,
+    map_tensors,
+    sample_count,
+    sample_size,
+    take_samples,
+)
 from lightning_viz.hooks.target import Target, of_samples
 
 Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -31,7 +39,8 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
 
     Returns:
         The gradient, in the form and shape of `inputs`, in logits per unit of input; None for an input on which the
-        target does not depend. Several targets stand in a leading dimension.
+        target does not depend; summed over samples for what all of them share, a scale say. Several targets stand in
+        a leading dimension.
 
     Raises:
         NoGradientError: the target does not depend on the input, or the model detaches it.
@@ -92,7 +101,8 @@ def smooth_grad(
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        The mean *signed* gradient, in the form and shape of `inputs`; None for whole numbers, which get no noise.
+        The mean *signed* gradient, in the form and shape of `inputs`; None for whole numbers and for what all samples
+        share, which get no noise.
 
     Raises:
         NoGradientError: the target does not depend on the input.
@@ -146,7 +156,7 @@ def integrated_gradients(
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        In the form and shape of `inputs`, in logits; None for whole numbers.
+        In the form and shape of `inputs`, in logits; None for whole numbers and for what all samples share.
 
     Raises:
         NoGradientError: the target does not depend on the input.
@@ -196,13 +206,13 @@ def mean_gradient(
         forward: how to run the model, if not ``model(inputs)``.
     """
     tensors = all_tensors(inputs)
-    count = len(tensors[0])
+    count = sample_count(inputs)
     target = settled(model, inputs, target, forward=forward)
     totals: list[Tensor | None] = [None] * len(tensors)
 
     def add(items: Tensor) -> None:
         copies, of = items // count, items % count
-        moved = iter([_moved(place, x, copies, of, move, batches) for place, x in enumerate(tensors)])
+        moved = iter([_moved(place, x, copies, of, count, move, batches) for place, x in enumerate(tensors)])
         found = observe(
             model,
             map_tensors(inputs, lambda _: next(moved)),
@@ -211,7 +221,7 @@ def mean_gradient(
             forward=forward,
         ).input_gradient
         for place, part in enumerate(in_place_of_tensors(found, inputs)):
-            if part is not None:
+            if part is not None and has_samples(tensors[place], count):
                 dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
                 part = part.to(torch.promote_types(part.dtype, torch.float32))  # half precision does not add up
@@ -226,15 +236,14 @@ def mean_gradient(
     return found
 
 
-def _moved(place: int, x: Tensor, copies: Tensor, of: Tensor, move: Move, batches: Batches) -> Tensor:
-    some = x[of.to(x.device)]
-    return batches.lay_out(move(place, some, copies, of)) if x.is_floating_point() else some
+def _moved(place: int, x: Tensor, copies: Tensor, of: Tensor, count: int, move: Move, batches: Batches) -> Tensor:
+    """Copies of an input's samples where the gradient is to be taken; whole numbers and what all share stay."""
+    some = take_samples(x, of, count)
+    return batches.lay_out(move(place, some, copies, of)) if has_samples(x, count) and x.is_floating_point() else some
 
 
 def _batches(inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
-    tensors = all_tensors(inputs)
-    values = sum(x[:1].numel() for x in tensors)
-    return Batches(copies * len(tensors[0]), size, values=values, progress=progress, name=name)
+    return Batches(copies * sample_count(inputs), size, values=sample_size(inputs), progress=progress, name=name)
 
 
 class _Noise:
@@ -267,7 +276,7 @@ class _Noise:
 
 def _range(tensor: Tensor) -> Tensor:
     """Each sample's maximum minus its minimum, shaped to go with it."""
-    flat = tensor.flatten(1)
+    flat = tensor.reshape(len(tensor), -1)
     return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1))
 
 

@@ -15,7 +15,7 @@ from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.maps import feature_count
 from lightning_viz.hooks.observing import Forward, layer_inside, observe, settled
-from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.structure import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.target import Target, check_count, class_scores, of_samples, target_scores
 
 Size = Union[int, tuple[int, int]]
@@ -146,7 +146,7 @@ def occlusion(
         for index, (position, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
             rows, columns = grid.place(position)
             covered[index, :, rows, columns] = cover[sample, :, rows, columns]
-        given = map_tensors(inputs, lambda x: covered if x is image else x[of.to(x.device)])
+        given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, of, count))
         seen = observe(model, given, of_samples(target, of), layers=list(inside), forward=forward)
         parts: list[Tensor | None] = [scores_of(seen), None, None]
         if seen.outputs is not None and seen.outputs.dim() > 0:
@@ -159,7 +159,7 @@ def occlusion(
             if part is not None:
                 kept.append(part)
 
-    values = sum(x[:1].numel() for x in all_tensors(inputs))
+    values = sample_size(inputs)
     batches = Batches(math.prod(grid.positions) * count, batch_size, values=values, progress=progress, name="occlusion")
     batches.run(look)
     scores, predicted, activity = (

@@ -13,7 +13,7 @@ from lightning_viz.attribution.cam import Maps, recorded_maps
 from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observing import Forward, observe, settled
-from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.structure import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.target import Target, of_samples
 
 
@@ -61,24 +61,25 @@ def score_cam(
         raise ValueError("score_cam needs an image [N, C, H, W] among the inputs")
     target = settled(model, inputs, target, forward=forward)
     recorded = recorded_maps(model, observe(model, inputs, target, layers=layers, forward=forward), layers, maps)
-    values = sum(x[:1].numel() for x in all_tensors(inputs))
+    values, count = sample_size(inputs), len(image)
     found = {}
     for call, activation in recorded.items():
         masks = _unit_range(activation)
         scores: list[Tensor] = []  # [n] or [T, n], batch after batch
 
         def look(items: Tensor, masks: Tensor = masks, scores: list[Tensor] = scores) -> None:
-            channels, of = (part.to(image.device) for part in (items // len(image), items % len(image)))
-            mask = F.interpolate(masks[of, channels][:, None], image.shape[2:], mode="bilinear", align_corners=False)
-            seen = batches.lay_out(image[of] * mask.to(image))
-            given = map_tensors(inputs, lambda x: seen if x is image else x[of])
-            scores.append(scores_of(observe(model, given, of_samples(target, items % len(image)), forward=forward)))
+            channels, of = items // count, items % count
+            mask = masks[of.to(masks.device), channels.to(masks.device)][:, None]
+            mask = F.interpolate(mask, image.shape[2:], mode="bilinear", align_corners=False)
+            seen = batches.lay_out(take_samples(image, of, count) * mask.to(image))
+            given = map_tensors(inputs, lambda x: seen if x is image else take_samples(x, of, count))
+            scores.append(scores_of(observe(model, given, of_samples(target, of), forward=forward)))
 
-        count = activation.shape[1] * len(image)
-        batches = Batches(count, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
+        items = activation.shape[1] * count
+        batches = Batches(items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
         batches.run(look)
         every = torch.cat(scores, -1)
-        by_channel = every.view(*every.shape[:-1], -1, len(image))  # [K, N] or [T, K, N]
+        by_channel = every.view(*every.shape[:-1], -1, count)  # [K, N] or [T, K, N]
         alpha = by_channel.softmax(-2).movedim(-1, -2)[..., None, None].to(activation)
         found[call] = (alpha * activation).sum(-3, keepdim=True).relu()
     return found

@@ -15,7 +15,7 @@ from lightning_viz.hooks.maps import feature_count
 from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.record import Record, Reduce, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
-from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors
+from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors, sample_count
 from lightning_viz.hooks.target import Target, check_count, closed, is_open, layer_of, target_scores
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -116,9 +116,12 @@ def settled(model: nn.Module, inputs: Any, target: Target, *, forward: Forward |
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
-        ValueError: not as many targets as samples.
+        ValueError: not as many targets as samples, or no sample.
     """
-    check_count(target, len(all_tensors(inputs)[0]))
+    count = sample_count(inputs)
+    if count == 0:
+        raise ValueError("the inputs hold no sample")
+    check_count(target, count)
     return closed(target, observe(model, inputs, target, forward=forward).targets) if is_open(target) else target
 
 

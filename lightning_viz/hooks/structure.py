@@ -53,6 +53,34 @@ def all_tensors(structure: Any) -> list[Tensor]:
     return [tensor for _, part in _parts(structure) for tensor in all_tensors(part)]
 
 
+def sample_count(inputs: Any) -> int:
+    """How many samples a model's inputs hold: as many as the image, or the first tensor that is no single number."""
+    image = image_of(inputs)
+    return len(image) if image is not None else next((len(x) for x in all_tensors(inputs) if x.dim() > 0), 0)
+
+
+def sample_size(inputs: Any) -> int:
+    """How many values a model's inputs hold for each sample."""
+    count = sample_count(inputs)
+    return sum(x[0].numel() for x in all_tensors(inputs) if has_samples(x, count)) if count else 0
+
+
+def has_samples(tensor: Tensor, count: int) -> bool:
+    """Whether an input holds a value for each sample; what all share, a temperature say, is no such input."""
+    return tensor.dim() > 0 and len(tensor) == count
+
+
+def take_samples(tensor: Tensor, samples: Tensor, count: int) -> Tensor:
+    """Some samples of an input, or copies of them; what all share stays.
+
+    Args:
+        tensor: the input.
+        samples: which of them, ``[n]``, on the CPU.
+        count: how many there are.
+    """
+    return tensor[samples.to(tensor.device)] if has_samples(tensor, count) else tensor
+
+
 def image_of(inputs: Any) -> Tensor | None:
     """The image among a model's inputs: the first ``[N, C, H, W]``; None where there is none."""
     return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)

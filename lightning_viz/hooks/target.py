@@ -42,7 +42,7 @@ class Region:
     """A class summed over some places of a dense output; the class that is strongest there if none is given."""
 
     mask: Tensor
-    index: Indices | None = None
+    index: Indices | Top | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def top(count: int) -> Top:
     return Top(count)
 
 
-def region(mask: Tensor, index: Indices | None = None) -> Region:
+def region(mask: Tensor, index: Indices | Top | None = None) -> Region:
     """A class summed over a region of a dense output ``[N, classes, H, W]``, a segmentation's say.
 
     Args:
         mask: the places, ``[H, W]`` for all samples or ``[N, H, W]``: True or a weight where they count.
-        index: the class, or several as in `Target`; the one that is strongest in the region if omitted.
+        index: the class, or several, ``classes(281, 207)`` or ``top(5)``; the strongest in the region if omitted.
     """
     return Region(mask, index)
 
@@ -197,7 +197,8 @@ def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
 
 def is_open(target: Target) -> bool:
     """Whether the classes meant depend on the input."""
-    return target is None or isinstance(target, Top) or (isinstance(target, Region) and target.index is None)
+    index = target.index if isinstance(target, Region) else target
+    return index is None or isinstance(index, Top)
 
 
 def closed(target: Target, found: Tensor | None) -> Target:
@@ -242,10 +243,8 @@ def of_samples(target: Target, samples: Tensor) -> Target:
     """
     if isinstance(target, Region):
         mask = target.mask
-        return Region(
-            mask[samples.to(mask.device)] if mask.dim() == 3 else mask,
-            None if target.index is None else _some(target.index, samples),
-        )
+        index = target.index if target.index is None or isinstance(target.index, Top) else _some(target.index, samples)
+        return Region(mask[samples.to(mask.device)] if mask.dim() == 3 else mask, index)
     if isinstance(target, Inner):  # whether [3] is a place in a map, or a unit for each of three, its layer tells
         return replace(target, samples=samples)
     return target if target is None or callable(target) or isinstance(target, Top) else _some(target, samples)

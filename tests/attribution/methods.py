@@ -66,7 +66,10 @@ def explain(name: str, kind: str, net: nn.Module, given: Any, target: Any = None
     row = METHODS[name]
     if row.gives in ("maps", "images"):
         options = {"layers": KINDS[kind].layer, **options}
-    return parts(getattr(attribution, name)(net, given, target, **row.options | options))
+    found = parts(getattr(attribution, name)(net, given, target, **row.options | options))
+    if kind == "shared inputs":  # what all samples share is in no sample's map
+        found.pop("2", None), found.pop("3", None)
+    return found
 
 
 def parts(found: Any) -> dict[str, Tensor]:

@@ -80,6 +80,17 @@ class TwoInputs(Convolutional):
         return super().forward(image) * (1 + 0.2 * self.beside(beside)) + self.words(words)
 
 
+class Shared(Convolutional):
+    """An image, a number for each, and a number and a row that all share."""
+
+    def __init__(self):
+        super().__init__()
+        self.beside = nn.Linear(1, CLASSES)
+
+    def forward(self, image, each, scale, row):
+        return (super().forward(image) + row) * scale + self.beside(each[:, None]) ** 2
+
+
 class Dense(nn.Module):
     """A class for every place."""
 
@@ -136,6 +147,7 @@ KINDS = {
     "tokens": Kind(_tokens, layer="encoder.layers.encoder_layer_1.ln_1", relus=False, last="heads.head"),
     "dictionary": Kind(Dictionary),
     "two inputs": Kind(TwoInputs),
+    "shared inputs": Kind(Shared),
     "dense": Kind(Dense, layer="conv"),
     "frozen": Kind(_frozen),
     "perceptron": Kind(_perceptron, layer=None, last="4"),
@@ -162,6 +174,9 @@ def inputs(kind: str, count: int = 3, dtype: torch.dtype = torch.float64) -> Any
     """Images of 12 x 12, and what else the network takes."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(3, KINDS[kind].channels, 12, 12, generator=generator).to(dtype)
+    if kind == "shared inputs":
+        each, row = (torch.randn(n, generator=generator).to(dtype) for n in (3, CLASSES))
+        return image[:count], each[:count], torch.tensor(1.5, dtype=dtype), row
     if kind != "two inputs":
         return image[:count]
     beside = torch.randn(3, 2, generator=generator).to(dtype)
@@ -170,4 +185,6 @@ def inputs(kind: str, count: int = 3, dtype: torch.dtype = torch.float64) -> Any
 
 def some(given: Any, samples: slice) -> Any:
     """Some samples of the inputs."""
-    return given[samples] if isinstance(given, Tensor) else tuple(x[samples] for x in given)
+    if isinstance(given, Tensor):
+        return given[samples]
+    return tuple(x[samples] if x.dim() and len(x) == 3 else x for x in given)

@@ -101,7 +101,12 @@ def test_a_region_is_a_sum_over_its_places(name, mask):
         return total
 
     options = {"batch_size": 3} if METHODS[name].batched else {}  # whole sets of samples
-    for target, index in [(region(mask.bool(), 2), 2), (region(mask, [0, 3, 1]), [0, 3, 1]), (region(mask), None)]:
+    for target, index in [
+        (region(mask.bool(), 2), 2),
+        (region(mask, [0, 3, 1]), [0, 3, 1]),
+        (region(mask), None),
+        (region(mask, top(2)), top(2)),
+    ]:
         found = explain(name, "dense", net, x, target, **options)
         expected = explain(name, "dense", net, x, index, forward=by_hand, **options)
         found.pop("predicted", None), expected.pop("predicted", None)
