@@ -227,17 +227,6 @@ def test_swin_and_convnext_give_square_maps_that_add_up_to_their_formula():
         assert heat.shape == (1, 1, 2, 2)
 
 
-def test_maps_of_a_segmentation_network_for_a_class_over_a_region():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 1))
-    x, region = images(1, 8), torch.zeros(8, 8, dtype=torch.bool)
-    region[2:4, 5:7] = True
-    heat = grad_cam(model, x, lambda out: out[:, 2, region].sum(1), layers="0")["0"]
-    activation = model[0](x).detach().requires_grad_()
-    slope = torch.autograd.grad(model[2](activation.relu())[:, 2, region].sum(), activation)[0]
-    assert torch.allclose(heat, by_loops(activation, slope), atol=1e-5)
-
-
 # --- Misuse.
 
 

@@ -26,8 +26,7 @@ from lightning_viz.attribution import (
 from lightning_viz.hooks.observing import observe
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*backward hook.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations"),
     pytest.mark.filterwarnings("ignore:.*have no such rule and stay plain"),  # MobileNet's hard swish, as in captum
 ]
 

@@ -64,11 +64,17 @@ def test_one_output_takes_any_label():
         ([0, -1], r"target class \[0, -1\] is out of range: the model has 3 outputs"),
         ([0, 1, 2], "3 targets for 2 samples: give one target class, one per sample"),
         ([0], "1 targets for 2 samples: give one target class, one per sample"),
+        (top(4), r"top\(4\): the model has 3 outputs"),
     ],
 )
 def test_a_target_that_cannot_be_meant_is_an_error(target, message):
     with pytest.raises(ValueError, match=message):
         target_scores(LOGITS, target)
+
+
+def test_no_class_at_all_cannot_be_asked_for():
+    with pytest.raises(ValueError, match=r"top\(0\): give 1 class or more"):
+        top(0)
 
 
 @pytest.mark.parametrize("outputs", [torch.tensor(1.0), torch.tensor([1, 2]), {"loss": None}, "text", None])
