@@ -1,16 +1,29 @@
-"""What several processes of a run tell one another, so that none waits for another for ever."""
+"""What several processes of a run tell one another, so that none waits for ever, and which samples each has."""
 
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch.distributed
+from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
 
 from lightning_viz.callbacks.lightning import Trainer
 
 NOTHING = None
 """What a process has given that had nothing to give, or whose gift could not be sent."""
+
+
+class Numbering(NamedTuple):
+    """Which samples of a data set pass on a process: `first`, `first + stride`, ..., of those before `end`.
+
+    What comes at or behind the end doubles a sample, to give all processes equally many.
+    """
+
+    first: int = 0
+    stride: int = 1
+    end: float = np.inf
 
 
 def from_every_process(trainer: Trainer, mine: Any) -> list[Any]:
@@ -46,6 +59,25 @@ def connected(trainer: Trainer) -> bool:
     """Whether there are other processes, with which this one can speak."""
     found = torch.distributed.is_available() and torch.distributed.is_initialized()
     return found and trainer.world_size > 1 and torch.distributed.get_world_size() == trainer.world_size
+
+
+def numbering(trainer: Trainer, loader: Any) -> Numbering:
+    """How the samples that pass on this process are numbered, so that no two processes give one number to two samples.
+
+    Args:
+        trainer: of the run.
+        loader: as it is in validation.
+    """
+    if trainer.world_size == 1:
+        return Numbering()
+    sampler: Any = getattr(loader, "sampler", None)
+    if hasattr(sampler, "num_replicas") and hasattr(sampler, "rank"):
+        dataset = getattr(sampler, "dataset", None)
+        return Numbering(sampler.rank, sampler.num_replicas, np.inf if dataset is None else len(dataset))
+    in_order = type(sampler) is SequentialSampler and type(getattr(loader, "batch_sampler", None)) is BatchSampler
+    if in_order and not isinstance(getattr(loader, "dataset", None), IterableDataset):  # each process sees them all
+        return Numbering(end=np.inf if trainer.is_global_zero else 0)
+    return Numbering(trainer.global_rank, trainer.world_size)
 
 
 def _packed(mine: Any) -> bytes:

@@ -5,36 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
-from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
 
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.messages import warn
 from lightning_viz.callbacks.passing import Batch, Population, Readings, Tally, named_calls
 from lightning_viz.callbacks.probe import Probe, split_batch
-from lightning_viz.callbacks.processes import connected, from_every_process, to_the_first_process
+from lightning_viz.callbacks.processes import (
+    Numbering,
+    connected,
+    from_every_process,
+    numbering,
+    to_the_first_process,
+)
 from lightning_viz.callbacks.sampling import first_loader
+from lightning_viz.callbacks.sharing import Share, Sums, kept_of, merged, share_of, with_kept
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.structure import all_tensors
 
 if TYPE_CHECKING:
     from lightning_viz.callbacks.observer import Observer
     from lightning_viz.callbacks.population import PopulationView
-
-
-class Numbering(NamedTuple):
-    """Which samples of a data set pass on a process: `first`, `first + stride`, ..., of those before `end`.
-
-    What comes at or behind the end doubles a sample, to give all processes equally many.
-    """
-
-    first: int = 0
-    stride: int = 1
-    end: float = np.inf
 
 
 @dataclass
@@ -45,6 +40,7 @@ class _Pass:
         step: completed updates.
         views: that watch it.
         numbering: of its samples.
+        notes: what should be said of them.
         tally: what they summed up.
         faults: of views, in words; they watch no more of this pass.
         count: samples that passed.
@@ -54,9 +50,9 @@ class _Pass:
         seconds: what watching took.
     """
 
-    step: int
-    views: list[PopulationView]
-    numbering: Numbering
+    step: int = 0
+    views: list[PopulationView] = field(default_factory=list)
+    numbering: Numbering = field(default_factory=Numbering)
     notes: tuple[str, ...] = ()
     tally: Tally = field(default_factory=Tally)
     faults: dict[str, str] = field(default_factory=dict)
@@ -65,15 +61,6 @@ class _Pass:
     readings: Readings | None = None
     batch: Batch | None = None
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What one process tells the others of its pass."""
-
-    sums: dict[str, dict[str, Any]]
-    faults: dict[str, str]
-    samples: int
 
 
 class Watcher:
@@ -108,16 +95,17 @@ class Watcher:
 
     def on_step(self) -> None:
         """Between two updates: remember what schedules ask for."""
-        step = int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
-        self._wait(step, {view.name for view in self.views if view.schedule.at_step(step)})
+        self._wait(lambda view, step: view.schedule.at_step(step))
 
     def on_epoch_end(self) -> None:
         """After an epoch's last update: likewise."""
-        step, epoch = int(self.trainer.fit_loop.epoch_loop._batches_that_stepped), self.trainer.current_epoch
-        self._wait(step, {view.name for view in self.views if view.schedule.at_epoch_end(epoch)})
+        self._wait(lambda view, step: view.schedule.at_epoch_end(self.trainer.current_epoch))
 
-    def _wait(self, step: int, names: set[str]) -> None:
-        self._waiting |= {name for name in names if self._watched.get(name) != step}
+    def _wait(self, asks: Callable[[PopulationView, int], bool]) -> None:
+        with self._harmless():
+            step = int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
+            asking = {view.name for view in self.views if asks(view, step)}
+            self._waiting |= {name for name in asking if self._watched.get(name) != step}
 
     def _due(self, view: PopulationView, step: int) -> bool:
         if view.name not in self._layers or (self.observer is not None and view not in self.observer.views):
@@ -143,14 +131,17 @@ class Watcher:
         self._pass = None
         if self.trainer.sanity_checking:
             return
-        self._pass = _Pass(_completed(self.trainer), [], Numbering())
-        with self._harmless(), self._timed(self._pass):
+        one = self._pass = _Pass()
+        with self._harmless(), self._timed(one):
             loader, _ = first_loader(self.trainer, Probe())
-            self._pass.numbering = numbering(self.trainer, loader)
-            self._pass.notes = _notes(self.trainer)
-            self._pass.views = [view for view in self.views if self._due(view, self._pass.step)]
-            for view in self._pass.views:
-                self._watched[view.name] = self._pass.step
+            one.step, one.numbering, one.notes = (
+                _completed(self.trainer),
+                numbering(self.trainer, loader),
+                self._notes(),
+            )
+            one.views = [view for view in self.views if self._due(view, one.step)]
+            for view in one.views:
+                self._watched[view.name] = one.step
                 self._waiting.discard(view.name)
 
     def open(self, batch: Any, loader: int) -> None:
@@ -195,11 +186,12 @@ class Watcher:
             return
         with self._harmless(), self._timed(one):
             # All processes come by here; what can fail on one of them alone must not keep it from either exchange.
-            shares = from_every_process(self.trainer, _attempted(_share, one))
-            merged = _merged(shares)  # the same on all of them, so is its failing
-            kept = to_the_first_process(self.trainer, _attempted(_kept, one, merged))
+            sums = {view: each for view, each in one.tally.sums.items() if view not in one.faults}
+            shares = from_every_process(self.trainer, _attempted(share_of, sums, one.faults, one.count - one.doubles))
+            whole = merged(shares)  # the same on all of them, so is its failing
+            kept = to_the_first_process(self.trainer, _attempted(kept_of, sums, whole))
             if self.trainer.is_global_zero:
-                self._hand_out(one, shares, _with_kept(merged, kept))
+                self._hand_out(one, shares, with_kept(whole, kept))
 
     def finish(self) -> None:
         """Training ends: say whose layers were never seen."""
@@ -207,7 +199,7 @@ class Watcher:
         if never and self.trainer.is_global_zero:
             warn(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
 
-    def _hand_out(self, one: _Pass, shares: list[_Share | None], merged: dict[str, dict[str, Any]]) -> None:
+    def _hand_out(self, one: _Pass, shares: list[Share | None], whole: Sums) -> None:
         alone = () if connected(self.trainer) or self.trainer.world_size == 1 else ("the first process's share alone",)
         for view in one.views:
             faults = {
@@ -219,11 +211,16 @@ class Watcher:
             for rank, words in faults.items():
                 where = f" on process {rank}" if len(shares) > 1 else ""
                 self._fault(view, one.step, f"the validation pass could not be watched{where}: {words}")
-            if merged.get(view.name) and len(faults) < len(shares):
+            if whole.get(view.name) and len(faults) < len(shares):
                 samples = sum(share.samples for rank, share in enumerate(shares) if share and rank not in faults)
-                sums = named_calls(merged[view.name])
+                sums = named_calls(whole[view.name])
                 view.found = Population(sums, one.step, samples, (*one.notes, *alone, *lost))
             view.held += one.seconds / len(one.views)
+
+    def _notes(self) -> tuple[str, ...]:
+        loaders = self.trainer.val_dataloaders
+        several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
+        return ("the first of the validation loaders",) if several else ()
 
     # Faults.
 
@@ -272,35 +269,10 @@ def unwatchable(trainer: Trainer, model: nn.Module, view: PopulationView) -> str
     return ""
 
 
-def numbering(trainer: Trainer, loader: Any) -> Numbering:
-    """How the samples that pass on this process are numbered, so that no two processes give one number to two samples.
-
-    Args:
-        trainer: of the run.
-        loader: as it is in validation.
-    """
-    if trainer.world_size == 1:
-        return Numbering()
-    sampler: Any = getattr(loader, "sampler", None)
-    if hasattr(sampler, "num_replicas") and hasattr(sampler, "rank"):
-        dataset = getattr(sampler, "dataset", None)
-        return Numbering(sampler.rank, sampler.num_replicas, np.inf if dataset is None else len(dataset))
-    in_order = type(sampler) is SequentialSampler and type(getattr(loader, "batch_sampler", None)) is BatchSampler
-    if in_order and not isinstance(getattr(loader, "dataset", None), IterableDataset):  # each process sees them all
-        return Numbering(end=np.inf if trainer.is_global_zero else 0)
-    return Numbering(trainer.global_rank, trainer.world_size)
-
-
 def _completed(trainer: Trainer) -> int:
     """Completed updates when validation runs, when the last one is not yet counted."""
     loop = trainer.fit_loop.epoch_loop
     return int(loop._batches_that_stepped) + (not loop._should_accumulate())
-
-
-def _notes(trainer: Trainer) -> tuple[str, ...]:
-    loaders = trainer.val_dataloaders
-    several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
-    return ("the first of the validation loaders",) if several else ()
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -322,50 +294,3 @@ def _attempted(function: Callable[..., Any], *args: Any) -> Any:
 def _words(error: Exception) -> str:
     error.__traceback__ = None  # holds the tensors of the batch
     return f"{type(error).__name__}: {error}"
-
-
-# The exchange. What is kept of samples (images, as a rule) is sent only by who holds it, and only of those that stay.
-
-
-def _share(one: _Pass) -> _Share:
-    sums = {
-        view: {call: replace(each, kept={}) if hasattr(each, "kept") else each for call, each in calls.items()}
-        for view, calls in one.tally.sums.items()
-        if view not in one.faults
-    }
-    return _Share(sums, one.faults, one.count - one.doubles)
-
-
-def _merged(shares: Sequence[_Share | None]) -> dict[str, dict[str, Any]]:
-    """The same on every process."""
-    merged: dict[str, dict[str, Any]] = {}
-    for share in shares:
-        for view, calls in (share.sums if share is not None else {}).items():
-            sums = merged.setdefault(view, {})
-            for call, each in calls.items():
-                sums[call] = sums[call].merge(each) if call in sums else each
-    return merged
-
-
-def _kept(one: _Pass, merged: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, Any]]:
-    kept = {}
-    for view, calls in merged.items():
-        for call, each in calls.items():
-            mine = getattr(one.tally.sums.get(view, {}).get(call), "kept", {}) if view not in one.faults else {}
-            wanted = set(each.samples.ravel().tolist()) if mine else ()
-            kept[view, call] = {number: mine[number] for number in wanted if number in mine}
-    return kept
-
-
-def _with_kept(merged: dict[str, dict[str, Any]], kept: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    whole: dict[tuple[str, str], dict[int, Any]] = {}
-    for some in reversed([one for one in kept if one is not None]):
-        for key, found in some.items():
-            whole.setdefault(key, {}).update(found)
-    return {
-        view: {
-            call: replace(each, kept=whole.get((view, call), {})) if hasattr(each, "kept") else each
-            for call, each in calls.items()
-        }
-        for view, calls in merged.items()
-    }

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import crops, observer, top_samples
+from lightning_viz.callbacks import crops, observer, top_samples, watching
 from lightning_viz.callbacks.artist import Result
 from lightning_viz.callbacks.sketch import Drawn
 from lightning_viz.hooks import receptive_fields
 
 from .cells import CELLS
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, plane, said
-from .test_unchanged import LIGHTNINGS, pytestmark, train, undisturbed  # noqa: F401  (the marks are this file's, too)
+from .test_unchanged import LIGHTNINGS, pytestmark, train, undisturbed  # noqa: F401
 from .trace import Trace, differences
 
 _WHILE_A_BATCH_PASSES = ("validation batch start, behind the views", "validation batch end, before the views")
@@ -359,6 +359,13 @@ def test_outputs_that_are_not_one_per_sample_are_a_fault_with_a_reason(tmp_path,
     assert any("layer 'conv2' puts out [16, 6, 4, 4] for a batch of 8 samples" in line for line in said(recwarn))
 
 
+def test_a_fault_of_our_own_works_ends_no_run(tmp_path, drawn_at_once, recwarn, monkeypatch):
+    monkeypatch.setattr(watching, "_completed", lambda trainer: 1 / 0)
+    assert fit(tmp_path, ConvNet(), both(), val=validation()).global_step == 6
+    assert any("watching validation failed: ZeroDivisionError" in line for line in said(recwarn))
+    assert not drawn_at_once
+
+
 def test_an_error_of_the_users_own_leaves_no_hook_behind(tmp_path, drawn_at_once):
     class Fails(ConvNet):
         def validation_step(self, batch, batch_idx):
@@ -442,9 +449,15 @@ def test_training_is_the_same_while_validation_is_watched(name, sketches, tmp_pa
     assert {owner.partition("(")[0] for owner, _ in sketches} == {"TopSamples", "ActivationStatistics"}
 
 
-def test_hooks_that_stay_would_be_noticed(sketches, tmp_path, monkeypatch):
-    from lightning_viz.callbacks import watching
+def test_validation_is_watched_under_lightnings_other_name(sketches, tmp_path):
+    name = "dropout, BatchNorm, some of it frozen"
+    with_views, _ = train(name, LIGHTNINGS["lightning.pytorch"], views=population_views, folder=tmp_path)
+    expected = without_our_hooks(undisturbed(name, "lightning.pytorch"))
+    assert differences(expected, without_our_hooks(with_views)) == []
+    assert {step for _, step in sketches} == {4, 8}
 
+
+def test_hooks_that_stay_would_be_noticed(sketches, tmp_path, monkeypatch):
     shut = watching.Watcher.shut
 
     def forgetful(self):

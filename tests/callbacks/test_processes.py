@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from lightning_viz.callbacks.processes import numbering
 
 SCRIPT = """
 import pickle, sys
@@ -48,11 +52,11 @@ if scenario == "a view fails on the second":
         return read(self, *args)
     top_samples.TopSamples.read = fails
 elif scenario == "the second has nothing to give":
-    share = watching._share
-    watching._share = lambda one: 1 / 0 if one.numbering.first == 1 else share(one)
+    share = watching.share_of
+    watching.share_of = lambda *args: 1 / 0 if torch.distributed.get_rank() == 1 else share(*args)
 elif scenario == "the second cannot pickle its share":
-    share = watching._share
-    watching._share = lambda one: (lambda: 0) if one.numbering.first == 1 else share(one)
+    share = watching.share_of
+    watching.share_of = lambda *args: (lambda: 0) if torch.distributed.get_rank() == 1 else share(*args)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -131,3 +135,31 @@ def test_a_process_that_fails_is_told_of_and_holds_up_no_one(alone, tmp_path, sc
         note = "process 1 could not watch its share" in arguments["notes"]
         assert note == missing
     assert all(len(row) == 9 for tag in ("top_samples/conv1", "top_samples/conv2") for row in together[tag]["crops"])
+
+
+class Process:
+    """What `numbering` asks of a trainer."""
+
+    def __init__(self, rank, world_size=2):
+        self.global_rank, self.world_size, self.is_global_zero = rank, world_size, rank == 0
+
+
+def numbers(rank, loader, count, world_size=2):
+    """The numbers of the samples that a process with so many counts."""
+    found = numbering(Process(rank, world_size), loader)
+    every = found.first + found.stride * np.arange(count)
+    return every[every < found.end].tolist()
+
+
+def test_no_two_processes_give_one_number_to_two_samples():
+    data = TensorDataset(torch.arange(7.0))
+    shared = [DataLoader(data, sampler=DistributedSampler(data, 2, rank, shuffle=False)) for rank in (0, 1)]
+    assert [numbers(rank, shared[rank], 4) for rank in (0, 1)] == [[0, 2, 4, 6], [1, 3, 5]]  # the eighth doubles one
+    for rank in (0, 1):
+        listed = [int(batch[0]) for batch in shared[rank]]
+        assert listed[: len(numbers(rank, shared[rank], 4))] == numbers(rank, shared[rank], 4)
+    whole = DataLoader(data)  # each process goes through all of it
+    assert [numbers(rank, whole, 7) for rank in (0, 1)] == [list(range(7)), []]
+    shuffled = DataLoader(data, shuffle=True)  # nobody knows which
+    assert [numbers(rank, shuffled, 2) for rank in (0, 1)] == [[0, 2], [1, 3]]
+    assert numbers(0, shared[0], 3, world_size=1) == [0, 1, 2]
