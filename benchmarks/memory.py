@@ -8,6 +8,7 @@ is no part of looking.
 
     python benchmarks/memory.py [--samples 1000] [--draw]
     python benchmarks/memory.py --leak [--events 200]
+    python benchmarks/memory.py --attributions 2000
 """
 
 import argparse
@@ -25,7 +26,16 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_viz import LayerEmbeddings, default_views
+from lightning_viz import (
+    ActivationStatistics,
+    GradCAM,
+    LayerEmbeddings,
+    Occlusion,
+    Saliency,
+    TopSamples,
+    attribution,
+    default_views,
+)
 from lightning_viz.callbacks import observer as observing
 from lightning_viz.callbacks import sampling
 from lightning_viz.callbacks import view as viewing
@@ -62,6 +72,9 @@ class Module(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor | None:
         return nn.functional.cross_entropy(self(batch[0]), batch[1]) if self.learns else None
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self(batch[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.01)
@@ -178,21 +191,65 @@ class Leak(pl.Callback):
         self.rows.append((batch_idx, resident(), status("VmRSS", process.pid), len(seen.budget.ledger)))
 
 
-def leak(events: int) -> None:
-    """Looks at every step of a small net."""
+def small_net() -> nn.Module:
     torch.manual_seed(0)
-    net = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
     )
+
+
+METHODS = {
+    "saliency": ["gradient", "smooth_grad", "input_times_gradient", "integrated_gradients"],
+    "rules": ["guided_backprop", "deconvolution", "guided_grad_cam"],
+    "cam": ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "eigen_cam"],
+    "occlusion": ["occlusion"],
+}
+
+
+def attributions(count: int) -> None:
+    """One attribution after the other, every method in its turn."""
+    net, x = small_net(), torch.randn(4, 1, 14, 14)
+    alone = {"smooth_grad", "integrated_gradients", "score_cam", "occlusion"}
+    names = [name for some in METHODS.values() for name in some]
+    methods = [(getattr(attribution, name), {"progress": False} if name in alone else {}) for name in names]
+    rows = []
+    for index in range(count + 1):
+        if index % max(1, count // 10) == 0:
+            gc.collect()
+            rows.append((index, resident()))
+            print(f"  {index:6} attributions {rows[-1][1]:10.2f} MiB resident", flush=True)
+        method, options = methods[index % len(methods)]
+        method(net, x, index % 10, **options)
+    half = rows[len(rows) // 2 :]
+    growth = (half[-1][1] - half[0][1]) / (half[-1][0] - half[0][0]) * 1024
+    print(f"\n{len(methods)} methods in turn; growth over the second half: {growth:.2f} KiB an attribution")
+
+
+def leak(events: int) -> None:
+    """Looks at every step of a small net, with all views."""
+    net = small_net()
     data = TensorDataset(torch.randn(640, 1, 14, 14), torch.arange(640) % 10)
-    views = default_views(every_n_train_steps=1, max_overhead=float("inf"))
+    often: dict[str, Any] = {"every_n_train_steps": 1, "max_overhead": float("inf")}
+    views = [
+        *default_views(**often),
+        *(
+            Saliency(method=one, copies=4, believable=True, **often)
+            for one in METHODS["saliency"][1:] + METHODS["rules"]
+        ),
+        *(GradCAM(method=one, target="top 2", believable=True, **often) for one in METHODS["cam"]),
+        Occlusion(patch=4, stride=4, believable=True, **often),
+        TopSamples(**often),
+        ActivationStatistics(**often),
+    ]
     for view in views:
         view.animation = False  # keeps its frames, on purpose
         if isinstance(view, LayerEmbeddings):
             view.samples = 64
     notes = Leak(max(1, events // 10))
     loader = DataLoader(Repeated(data, events * 16), batch_size=16)
-    trainer([*views, notes], max_epochs=1).fit(Module(net, learns=True), loader)
+    validation = DataLoader(Repeated(data, 32), batch_size=16)
+    run = trainer([*views, notes], max_epochs=1, val_check_interval=1, num_sanity_val_steps=0)
+    run.fit(Module(net, learns=True), loader, validation)
     print(f"  {'event':>6} {'looks':>6} {'training MiB':>13} {'drawing MiB':>12}")
     for event, ours, drawing, looks in notes.rows:
         print(f"  {event:6} {looks:6} {ours:13.1f} {drawing:12.1f}")
@@ -223,12 +280,15 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="wait for the drawings, at most two minutes")
     parser.add_argument("--leak", action="store_true", help="a long run of a small net instead")
     parser.add_argument("--events", type=int, default=200, help="of that run (200)")
+    parser.add_argument("--attributions", type=int, default=0, help="so many attributions in a loop instead")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     observing.inform = viewing.inform = lambda message: None
-    if options.leak:
+    if options.attributions:
+        attributions(options.attributions)
+    elif options.leak:
         leak(options.events)
     else:
         look(options.samples, options.layers, options.draw)

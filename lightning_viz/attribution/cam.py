@@ -278,7 +278,9 @@ def cams(
 
 def _calls(model: nn.Module, seen: Observation, layers: Layers) -> list[tuple[str, nn.Module]]:
     if seen.unreached:
-        raise LayerNotReachedError(f"layers {list(seen.unreached)} are not called in the forward pass")
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+        why = ": traced or scripted code calls none; give the model as it was before" if scripted else ""
+        raise LayerNotReachedError(f"layers {list(seen.unreached)} are not called in the forward pass{why}")
     return [(call, module) for name, module in select_layers(model, layers).items() for call in seen.calls(name)]
 
 

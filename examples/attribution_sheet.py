@@ -1,0 +1,126 @@
+"""Every attribution method on the same images, with numbers that say which to believe, on one sheet.
+
+The network is trained to find a glyph among distractors (`glyphs.py`), so that it is known where the maps should be.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from glyphs import NAMES, images, network
+from PIL import Image
+from torch.nn import functional as F
+
+from lightning_viz import attribution
+from lightning_viz.attribution.checks import deletion, pointing_game, randomisation
+from lightning_viz.render.displays import DISPLAYS
+from lightning_viz.render.picture import beside, stack
+from lightning_viz.render.text import DARK, GREY, draw_lines
+from lightning_viz.render.tiles import enlarge, flaw, hatched, to_rgb
+
+TILE = 104  # pixels
+SHOWN = 4  # images
+METHODS = {  # function, display
+    "gradient": (attribution.gradient, "sum"),
+    "SmoothGrad": (partial(attribution.smooth_grad, progress=False), "sum"),
+    "input × gradient": (attribution.input_times_gradient, "signed"),
+    "integrated gradients": (partial(attribution.integrated_gradients, progress=False), "signed"),
+    "deconvolution": (attribution.deconvolution, "image"),
+    "guided backpropagation": (attribution.guided_backprop, "image"),
+    "guided Grad-CAM": (attribution.guided_grad_cam, "image"),
+    "Grad-CAM": (attribution.grad_cam, "heat"),
+    "Grad-CAM++": (attribution.grad_cam_plus_plus, "heat"),
+    "HiResCAM": (attribution.hires_cam, "heat"),
+    "LayerCAM": (attribution.layer_cam, "heat"),
+    "Score-CAM": (partial(attribution.score_cam, progress=False), "heat"),
+    "EigenCAM": (attribution.eigen_cam, "heat"),
+    "occlusion 6 / 2": (partial(attribution.occlusion, patch=6, stride=2, progress=False), "signed"),
+}
+
+
+def trained(updates=160):
+    torch.manual_seed(0)
+    model, seen = network(), images(2000, seed=100)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=updates)
+    for _ in range(updates):
+        batch = torch.randint(len(seen.inputs), (64,))
+        optimizer.zero_grad()
+        F.cross_entropy(model(seen.inputs[batch]), seen.labels[batch, 0]).backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def as_maps(found):
+    """Whatever a method returns, as ``[N, C, h, w]``."""
+    found = getattr(found, "heat", found)
+    return (next(iter(found.values())) if isinstance(found, dict) else found).detach().numpy()
+
+
+def numbers(method, model, test):
+    """Pointing game, area under the deletion curve as a share of a random order's, and randomisation score."""
+    labels = test.labels[:, 0]
+    found = method(model, test.inputs, labels)
+    rate = pointing_game(lambda *_: found, model, test.inputs, labels, boxes=test.boxes).rate
+    own, by_chance = (
+        deletion(lambda *_: maps, model, test.inputs, labels, steps=16, progress=False).areas.mean()
+        for maps in (found, torch.zeros(len(labels), 1, *test.inputs.shape[2:]))
+    )
+    score = randomisation(method, model, test.inputs, labels, layers=(), original=found).score
+    return float(rate), float(own / by_chance), score
+
+
+def row(name, display, maps, pictures, found):
+    """A method's maps of the images shown, its name and numbers to the left."""
+    how, tiles = DISPLAYS[display], []
+    for picture, each in zip(pictures, maps, strict=True):
+        reduced = how.reduced(each.astype(np.float64))
+        size = (TILE, TILE)
+        tiles.append(
+            hatched(size, flaw(reduced)) if flaw(reduced) else how.tile(picture, reduced / how.reach(reduced), size)
+        )
+    lines = [f"points at it {found[0]:.2f}", f"deletion {found[1]:.2f}", f"random net {found[2]:.2f}"]
+    words = stack([draw_lines([name], 216, colour=DARK), draw_lines(lines, 216, colour=GREY)], gap=2)
+    return beside([words, *tiles], gap=4)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("attribution.png"))
+    options = parser.parse_args()
+    model, test = trained(), images(40, seed=7)
+    with torch.no_grad():
+        test = test[model(test.inputs).argmax(1) == test.labels[:, 0]]
+    pictures = to_rgb(test.inputs[:SHOWN].numpy())
+    rows = []
+    for name, (method, display) in METHODS.items():
+        found = numbers(method, model, test)
+        print(
+            f"{name:<24} points at the glyph {found[0]:.2f}  deletion {found[1]:.2f}  random network {found[2]:.2f}",
+            flush=True,
+        )
+        shown = as_maps(method(model, test.inputs[:SHOWN], test.labels[:SHOWN, 0]))
+        rows.append(row(name, display, shown, pictures, found))
+    names = [NAMES[label] for label in test.labels[:SHOWN, 0].tolist()]
+    labels = beside([Image.new("RGB", (216, 1), "white"), *(draw_lines([n], TILE, centred=True) for n in names)], gap=4)
+    inputs = beside([Image.new("RGB", (216, 1), "white"), *(enlarge(p, (TILE, TILE)) for p in pictures)], gap=4)
+    half = -(-len(rows) // 2)
+    columns = [stack([labels, inputs, *part], gap=4) for part in (rows[:half], rows[half:])]
+    words = [
+        "points at it: share of maps whose maximum lies on the glyph  ·  deletion: area under the deletion curve, as a "
+        "share of a random order's",
+        "random net: rank correlation with the map of the same network with random weights",
+    ]
+    grids = beside(columns, gap=24)
+    sheet = stack([draw_lines(words, grids.width, colour=GREY), grids], gap=8)
+    framed = Image.new("RGB", (sheet.width + 24, sheet.height + 24), "white")
+    framed.paste(sheet, (12, 12))
+    framed.save(options.out)
+    print(f"{options.out}: {framed.width} x {framed.height}")
+
+
+if __name__ == "__main__":
+    main()
