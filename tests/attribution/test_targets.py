@@ -100,7 +100,7 @@ def test_a_region_is_a_sum_over_its_places(name, mask):
                 total = total + outputs[..., row, column] * weight
         return total
 
-    options = {"batch_size": 3} if METHODS[name].batched else {}  # whole sets of samples
+    options = {"batch_size": 6} if METHODS[name].batched else {}  # each sample twice
     for target, index in [
         (region(mask.bool(), 2), 2),
         (region(mask, [0, 3, 1]), [0, 3, 1]),
