@@ -171,7 +171,7 @@ class Powers(nn.Module):
 def test_integrated_gradients_are_the_integral(label, power):
     x = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]], dtype=torch.float64)
     start = torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64)
-    found = integrated_gradients(Powers(), x, label, baseline=start, steps=3)  # exact from two nodes on; of three, the weights differ
+    found = integrated_gradients(Powers(), x, label, baseline=start, steps=3)  # of 3 nodes the weights differ
     assert torch.allclose(found, x**power - start**power, atol=1e-12)
     assert torch.allclose(input_times_gradient(Powers(), x, label), power * x**power, atol=1e-12)
 
