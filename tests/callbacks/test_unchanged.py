@@ -198,7 +198,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(observer.Observer, "__init__", start)
     monkeypatch.setattr(observer.Observer, "_fault", count)
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
-    for view in (View, Saliency, Hyperplanes):
+    for view in (View, GradCAM, Saliency, Hyperplanes):
         monkeypatch.setattr(view, "look", raise_in_look)
     return faults
 
