@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from lightning_viz.hooks.guard import looking
 
 _FIRST = 8  # items per batch to begin with
 _MOST = 256  # items per batch, and
-_MOST_VALUES = 2**22  # input values: 27 images of 3 x 224 x 224, whose activations and graph take a few gigabytes
+_MOST_VALUES = 2**23  # input values: 55 images of 3 x 224 x 224
 _BETTER = 0.97  # a larger batch takes more memory: it must take at most this share of the time per item
 _DELAY = 3.0  # seconds after which a progress bar appears
+
+_MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], dict[int, float]]] = WeakKeyDictionary()
+"""By model and kind of work the seconds that an item took, by size of batch: a later call goes on from there."""
 
 
 class Batches:
     """Goes through items ``0, ..., count - 1`` in order, in batches.
 
     With no size given, neighbouring powers of two are tried while the work is done, and the fastest is kept: it
-    depends on model and machine (on two cores 32 for AlexNet, 8 for ResNet-18). On out-of-memory the batch is halved
-    and done again; only one item that does not fit is an error.
+    depends on model and machine (on two cores 32 for AlexNet, 8 for ResNet-18), and is remembered for the model. On
+    out-of-memory the batch is halved and done again; only one item that does not fit is an error.
 
     Args:
+        model: that the work runs; it is looked at once for all batches.
         count: how many items.
         size: items per batch; chosen if None.
         values: input values of one item, which bound the choice.
@@ -35,15 +43,22 @@ class Batches:
     """
 
     def __init__(
-        self, count: int, size: int | None = None, *, values: int = 1, progress: bool = True, name: str = ""
+        self,
+        model: nn.Module,
+        count: int,
+        size: int | None = None,
+        *,
+        values: int = 1,
+        progress: bool = True,
+        name: str = "",
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"batch_size is {size}: give 1 or more, or None to have it chosen")
-        self._count, self._progress, self._name = count, progress, name
+        self._model, self._count, self._progress, self._name = model, count, progress, name
         self._most = max(1, min(_MOST, _MOST_VALUES // max(1, values))) if size is None else size
-        self._size, self._searching = min(size or _FIRST, self._most), size is None
-        self._warm = False
-        self._seconds: dict[int, float] = {}  # per item, by size
+        self._searching, self._seconds = size is None, {} if size is not None else _measured(model, name, values)
+        self._size = next_size(self._seconds, self._most)[0] if size is None else size
+        self._warm = bool(self._seconds)
         self._channels_last = True
 
     def run(self, work: Callable[[Tensor], None]) -> None:
@@ -53,7 +68,8 @@ class Batches:
             work: called with the numbers of a batch's items, ``[n]``; again with fewer, if it runs out of memory.
         """
         done = 0
-        with tqdm(total=self._count, desc=self._name, delay=_DELAY, leave=False, disable=not self._progress) as bar:
+        bar = tqdm(total=self._count, desc=self._name, delay=_DELAY, leave=False, disable=not self._progress)
+        with bar, looking(self._model):
             while done < self._count:
                 size = min(self._size, self._count - done)
                 started = time.perf_counter()
@@ -87,7 +103,8 @@ class Batches:
         error.__traceback__ = None  # holds the tensors of the failed pass
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
-        self._size, self._searching = size // 2, False
+        self._seconds[size] = math.inf
+        self._size = size // 2
         return True
 
     def _learn(self, started: float) -> None:
@@ -104,20 +121,31 @@ def next_size(seconds: Mapping[int, float], most: int) -> tuple[int, bool]:
     """The size to use next, and whether that is still a trial.
 
     Args:
-        seconds: per item, of the sizes tried.
+        seconds: per item, of the sizes tried; infinite of those for which memory did not suffice.
         most: the largest size allowed.
 
-    >>> next_size({8: 1.0}, 64), next_size({8: 1.0, 16: 0.8}, 64), next_size({4: 1.1, 8: 1.0, 16: 1.2}, 64)
-    ((16, True), (32, True), (8, False))
+    >>> next_size({}, 64), next_size({8: 1.0}, 64), next_size({8: 1.0, 16: 0.8}, 64), next_size({8: math.inf}, 64)
+    ((8, True), (16, True), (32, True), (4, True))
+    >>> next_size({4: 1.1, 8: 1.0, 16: 1.2}, 64)
+    (8, False)
     """
-    best = min(seconds)
-    for size in sorted(seconds):
-        if seconds[size] <= _BETTER * seconds[best]:
+    fitting = {size: taken for size, taken in seconds.items() if taken < math.inf and size <= most}
+    too_large = [size for size, taken in seconds.items() if taken == math.inf]
+    if not fitting:
+        return min([_FIRST, most, *(max(1, size // 2) for size in too_large)]), True
+    best = min(fitting)
+    for size in sorted(fitting):
+        if fitting[size] <= _BETTER * fitting[best]:
             best = size
     for size in (best * 2, best // 2):
-        if 1 <= size <= most and size not in seconds:
+        if 1 <= size <= most and size not in seconds and size < min(too_large, default=math.inf):
             return size, True
     return best, False
+
+
+def _measured(model: nn.Module, name: str, values: int) -> dict[int, float]:
+    device = str(next((p.device for p in model.parameters()), "cpu"))
+    return _MEASURED.setdefault(model, {}).setdefault((name, values, device), {})
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -121,7 +121,7 @@ def smooth_grad(
         target,
         move=noisy,
         weights=torch.full((samples,), 1 / samples, dtype=torch.float64, device="cpu"),
-        batches=_batches(inputs, samples, batch_size, progress, "SmoothGrad"),
+        batches=_batches(model, inputs, samples, batch_size, progress, "SmoothGrad"),
         forward=forward,
     )
 
@@ -178,7 +178,7 @@ def integrated_gradients(
         target,
         move=along,
         weights=weights / 2,
-        batches=_batches(inputs, steps, batch_size, progress, "integrated gradients"),
+        batches=_batches(model, inputs, steps, batch_size, progress, "integrated gradients"),
         forward=forward,
     )
     return _times(mean, inputs, [x - start for x, start in zip(all_tensors(inputs), starts, strict=True)])
@@ -242,8 +242,8 @@ def _moved(place: int, x: Tensor, copies: Tensor, of: Tensor, count: int, move: 
     return batches.lay_out(move(place, some, copies, of)) if has_samples(x, count) and x.is_floating_point() else some
 
 
-def _batches(inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
-    return Batches(copies * sample_count(inputs), size, values=sample_size(inputs), progress=progress, name=name)
+def _batches(model: nn.Module, inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
+    return Batches(model, copies * sample_count(inputs), size, values=sample_size(inputs), progress=progress, name=name)
 
 
 class _Noise:

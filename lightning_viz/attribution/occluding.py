@@ -160,7 +160,8 @@ def occlusion(
                 kept.append(part)
 
     values = sample_size(inputs)
-    batches = Batches(math.prod(grid.positions) * count, batch_size, values=values, progress=progress, name="occlusion")
+    positions = math.prod(grid.positions)
+    batches = Batches(model, positions * count, batch_size, values=values, progress=progress, name="occlusion")
     batches.run(look)
     scores, predicted, activity = (
         _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in found

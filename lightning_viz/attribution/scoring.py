@@ -76,7 +76,7 @@ def score_cam(
             scores.append(scores_of(observe(model, given, of_samples(target, of), forward=forward)))
 
         items = activation.shape[1] * count
-        batches = Batches(items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
+        batches = Batches(model, items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
         batches.run(look)
         every = torch.cat(scores, -1)
         by_channel = every.view(*every.shape[:-1], -1, count)  # [K, N] or [T, K, N]

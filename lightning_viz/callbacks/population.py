@@ -16,7 +16,7 @@ from lightning_viz.callbacks.passing import Batch, Population, Reading, Readings
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.view import View, leader_of, not_observed
 from lightning_viz.callbacks.watching import Watcher
-from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observing import run
 from lightning_viz.hooks.structure import all_tensors, map_tensors
@@ -164,7 +164,7 @@ class PopulationView(View):
         samples, count = look.samples, min(self.samples, len(look.samples))
         device = next(iter(model.parameters())).device
         tally, done = Tally(), 0
-        with unchanged(model), evaluating(model), torch.no_grad():
+        with looking(model), torch.no_grad():
             for inputs in samples.batches(0, count):
                 size = len(all_tensors(inputs)[0])
                 given = map_tensors(inputs, lambda x: x.to(device))

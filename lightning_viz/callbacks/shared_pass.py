@@ -15,7 +15,7 @@ from lightning_viz.activations.vectors import as_vectors
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, resolved
 from lightning_viz.callbacks.probe import Samples, shown
-from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observing import observe, observe_batches
@@ -119,7 +119,7 @@ class SharedPass:
         if not names:
             return {}
         layers = named_layers(self._model)
-        with unchanged(self._model), evaluating(self._model), torch.no_grad():
+        with looking(self._model), torch.no_grad():
             found = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2], None) for name in names}
             return {name: weight.detach().float().clone() for name, weight in found.items() if weight is not None}
 

@@ -8,7 +8,7 @@ from lightning_viz._lazy import lazy
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "guard": ["same_randomness", "unchanged"],
+        "guard": ["looking", "same_randomness", "unchanged"],
         "layers": ["LayerNotFoundError", "LayerNotReachedError", "Layers", "select_layers"],
         "maps": ["as_maps", "feature_count"],
         "observation": ["Observation", "ReLUs"],

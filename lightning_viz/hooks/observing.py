@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.maps import feature_count
 from lightning_viz.hooks.observation import Observation, ReLUs
@@ -73,7 +73,7 @@ def observe(
         for name, module in select_layers(model, asked).items()
     }
     differentiates = bool(wanted) or input_gradient or bool(rules)
-    with unchanged(model), evaluating(model), torch.set_grad_enabled(differentiates):
+    with looking(model), torch.set_grad_enabled(differentiates):
         leaves = map_tensors(inputs, lambda x: _leaf(x, input_gradient or bool(rules)))
         given = map_tensors(leaves, lambda x: x.clone())  # for the model to write to
         tapped = {**wanted, **inside} if differentiates else {}
@@ -151,7 +151,7 @@ def observe_batches(
     layers = {name: (select_layers(model, name)[name], function) for name, function in reduce.items()}
     results: dict[str, Tensor] = {}
     done = 0
-    with unchanged(model), evaluating(model), torch.no_grad():
+    with looking(model), torch.no_grad():
         for batch in batches:
             with recording({}, reduce=layers) as record:
                 (forward or run)(model, map_tensors(batch, torch.clone))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_viz.hooks.guard import evaluating, unchanged
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
 from lightning_viz.hooks.maps import as_maps, feature_count
 from lightning_viz.hooks.observing import Forward, run
@@ -69,7 +69,7 @@ def receptive_fields(
     module_name = name if name and number.isdigit() else layer
     module = select_layers(model, module_name)[module_name]
     found: list[Rectangle | None] = []
-    with unchanged(model), evaluating(model):
+    with looking(model):
         for start in range(0, len(places), _BATCH):
             batch = list(places[start : start + _BATCH])
             image, given = _random_inputs(inputs, len(batch) * _DRAWS, seed)

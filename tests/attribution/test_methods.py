@@ -214,7 +214,7 @@ def test_batches_that_do_not_fit_are_halved(name, batch_size):
 
     net.register_forward_pre_hook(small)
     assert_same(explain(name, "convolutional", net, x, [1, 0, 2], batch_size=batch_size), expected)
-    assert max(sizes) > 3 and sum(size > 3 for size in sizes) <= 2  # not tried again with every batch
+    assert max(sizes) > 3 and sum(size > 3 for size in sizes) <= 4  # not tried again with every batch
 
 
 @every_method

@@ -163,7 +163,7 @@ def _walk(
     samples, places = len(ranks), ranks[0].numel()
     counts = torch.linspace(0, places, min(steps, places) + 1, device=ranks.device).round()
     scores = torch.zeros(samples, len(counts), device=ranks.device)
-    batches = Batches(scores.numel(), batch_size, values=start[0].numel(), progress=progress, name="score")
+    batches = Batches(model, scores.numel(), batch_size, values=start[0].numel(), progress=progress, name="score")
 
     def look(items: Tensor) -> None:
         of, step = items // len(counts), (items % len(counts)).to(ranks.device)
