@@ -19,8 +19,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python examples/digits.py --out $(RUNS)
 	$(BIN)/python examples/plane.py --out $(RUNS)
+	$(BIN)/python examples/glyphs.py --out $(RUNS)
 	@echo
-	@echo "Both runs are in $(RUNS)/. Look at them with:"
+	@echo "The runs are in $(RUNS)/. Look at them with:"
 	@echo
 	@echo "    $(BIN)/tensorboard --logdir $(RUNS) --samples_per_plugin=images=1000"
 	@echo

@@ -196,8 +196,8 @@ def whole() -> None:
             model(x)
     each = (time.perf_counter() - started) / 50
     print(
-        f"Occlusion 32 / 2 of a photograph, 224 x 224, AlexNet: {positions:,} positions in {took:.0f} s; so many single "
-        f"forwards of {1000 * each:.1f} ms would take {each * positions:.0f} s ({took / each / positions:.2f})"
+        f"Occlusion 32 / 2 of a photograph, 224 x 224, AlexNet: {positions:,} positions in {took:.0f} s; as many "
+        f"single forwards of {1000 * each:.1f} ms would take {each * positions:.0f} s ({took / each / positions:.2f})"
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_viz import ActivationStatistics, GradCAM, Occlusion, Saliency, TopSamples
+from lightning_viz import ActivationStatistics, GradCAM, Occlusion, PixelSpace, Saliency, TopSamples
 
 SIZE, GLYPH, BLOCK, CELLS = (
     48,
@@ -138,16 +138,17 @@ def main():
 
     train = DataLoader(Data(images(2000, seed=1)), batch_size=64, shuffle=True)
     val = DataLoader(Data(images(400, seed=2)), batch_size=100)
+    pixels = PixelSpace()  # the inputs are pixels in [0, 1], but for some noise
     trainer = pl.Trainer(
         max_epochs=options.epochs,
         logger=TensorBoardLogger(options.out, name="glyphs"),
         callbacks=[
-            GradCAM(believable=True),
-            GradCAM(target="top 3"),
-            Saliency(method="smooth_grad", believable=True),
-            Saliency(method="guided_backprop", believable=True),
-            Occlusion(patch=6, stride=3),
-            TopSamples(),
+            GradCAM(believable=True, pixels=pixels),
+            GradCAM(target="top 3", pixels=pixels),
+            Saliency(method="smooth_grad", believable=True, pixels=pixels),
+            Saliency(method="guided_backprop", believable=True, pixels=pixels),
+            Occlusion(patch=6, stride=3, pixels=pixels),
+            TopSamples(pixels=pixels),
             ActivationStatistics(),
         ],
     )
