@@ -44,8 +44,8 @@ def believable_words(score: float) -> str:
         score: of `randomisation_scores`.
     """
     if math.isnan(score):
-        return "no rank correlation with a random network's maps: they are constant"
-    return f"rank correlation with a random network's maps {score:.2f}"
+        return "no rank correlation with an untrained network's maps: they are constant"
+    return f"rank correlation with an untrained network's maps {score:.2f} (0 is best)"
 
 
 def _small(maps: Tensor) -> Tensor:

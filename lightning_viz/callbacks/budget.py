@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 
 FREE_SECONDS = 60.0
 """Held in all before the budget begins to bind: short runs get every picture."""
+_LEDGER = 4096  # looks
 
 
 class Budget:
@@ -21,8 +22,8 @@ class Budget:
         self._started = time.monotonic()
         self._held: defaultdict[str, float] = defaultdict(float)
         self._last: dict[str, float] = {}
-        self.ledger: list[tuple[str, int, float]] = []
-        """View, step and seconds of every look."""
+        self.ledger: deque[tuple[str, int, float]] = deque(maxlen=_LEDGER)
+        """View, step and seconds of the last looks."""
 
     @property
     def held(self) -> float:

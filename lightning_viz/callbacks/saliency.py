@@ -137,14 +137,14 @@ class Saliency(View):
         kind = _KINDS[self.method]
         score = look.extra.get("score")
         words = {
-            "smooth_grad": [f"{self.copies} copies, noise {self.fraction:g}"],
+            "smooth_grad": [f"{self.copies} copies, noise {self.fraction:g} of each image's range"],
             "integrated_gradients": [f"{self.copies} steps from 0"],
             "guided_grad_cam": [f"at {', '.join(self._layers)}"],
         }.get(self.method, [])
         notes = look.notes(self.pixels)
         if kind.rule is not None and look.seen.relus is not None:
             others = check_relus(look.seen.relus, kind.rule)
-            words.append(f"{look.seen.relus.met} ReLUs")
+            words.append(f"its rule at {look.seen.relus.met} ReLUs")
             notes = (*notes, *([f"{', '.join(look.seen.relus.others)} stay plain"] if others else []))
         if score is not None:
             words.append(believable_words(score))

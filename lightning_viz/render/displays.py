@@ -99,14 +99,14 @@ DISPLAYS = {
         top_percentile,
         diverging,
         lambda of: colour_bar("diverging", "against", "for", middle="0", label=of),
-        "99th percentile of size",
+        "99th percentile",
     ),
     "image": Display(
         lambda g: g,
         lambda g: float(np.abs(g).max()),
         as_image,
-        lambda of: colour_bar("gray", "−½ max", "½ max", middle="0", label=f"{of}, colour by colour"),
-        "largest size",
+        lambda of: colour_bar("gray", "−½ max", "½ max", middle="0", label=f"{of}, for red, green and blue"),
+        "largest value",
     ),
 }
 """By name: heat over the image; the size, summed or largest over the channels; the signed sum; an image of its own."""

@@ -98,9 +98,9 @@ def excitations(
         step_text(step),
         f"{len(shown)} of {len(channels)} channels" if len(shown) < len(channels) else "",
         f"the {most} strongest of {population}",
-        f"cut to {field}" + (" (light grey: beyond the image)" if _cut(shown, frame) else ""),
+        f"cut to what it sees, {field}" + (" (light grey: beyond the image)" if _cut(shown, frame) else ""),
         f"beside them what drives the channel ({method})",
-        f"above: largest and {_nth(most)} value" + (", commonest class" if any(map(_named, shown)) else ""),
+        "above: " + ("commonest class, " if any(map(_named, shown)) else "") + f"largest and {_nth(most)} value",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
@@ -165,8 +165,8 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
         return f"channel {channel}"
     values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
-    common = f" · {names[0][1]} of {len(crops)} are “{names[0][0]}”" if names and names[0][1] > 1 else ""
-    return shorten(f"ch {channel} · {values}{common}", width)
+    common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
+    return shorten(f"ch {channel} · {common}{values}", width)
 
 
 def _nth(place: int) -> str:

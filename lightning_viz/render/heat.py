@@ -98,7 +98,8 @@ def saliency_maps(
     _check(images, gradient, "gradient", 4)
     if gradient.shape[1] == 0:
         raise ValueError(f"gradient is [N, C, H, W] with C of at least 1, got {gradient.shape}")
-    size = f"{display} over channels of its size" if gradient.shape[1] > 1 else "its size"
+    over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if gradient.shape[1] > 1 else ""
+    size = f"its absolute value{over}"
     of = {"signed": "what speaks for it and what against", "image": "signed, grey where it is zero"}.get(display, size)
     caption = Caption(f"{method} for {target}", (of, *details), _reading(display, target), tuple(notes))
     return _paired(tag, images, gradient, DISPLAYS[display], caption, step, unit, verdicts, "samples")
@@ -160,6 +161,7 @@ def class_columns(
         step_text(step),
         _some(rows, len(images)),
         f"{len(shown)} of {len(maps)} classes" if len(shown) < len(maps) else "",
+        "only what speaks for a class" if display == "heat" else "",
         f"each row divided by its {how.divided} ({' '.join([_range(reaches), unit]).rstrip()})" if reaches else "",
         *details,
         VERDICTS if verdicts else "",

@@ -9,10 +9,10 @@ from PIL import Image
 
 from .colours import class_colours
 from .displays import DISPLAYS
-from .legends import class_key
+from .legends import class_key, colour_bar
 from .picture import Caption, Picture, beside, page, stack
 from .text import LINE, draw_lines, number, step_text
-from .tiles import VERDICTS, Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched, stretch
+from .tiles import VERDICTS, Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched
 
 MOST_SAMPLES = 6
 
@@ -74,7 +74,10 @@ def occlusion_maps(
         if verdicts:
             rows.extend(draw_verdicts([verdicts[index]], 660)[:1])
     names = [class_names[one] if one < len(class_names) else str(one) for one in seen]
-    bars = [signed.bar("drop of each row's target"), class_key(names, palette[seen])]
+    bars = [
+        colour_bar("diverging", "rises", "drops", middle="0", label="the target, with the patch there"),
+        class_key(names, palette[seen]),
+    ]
     reaches = [signed.reach(each) for each, words in zip(shown, flaws, strict=True) if not words]
     facts = (
         step_text(step),
@@ -83,7 +86,7 @@ def occlusion_maps(
         f"each drop divided by its 99th percentile ({number(min(reaches))} to {number(max(reaches))} logits)"
         if reaches
         else "",
-        f"activity of {feature}, from its least to its most" if activity is not None else "",
+        f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
         *details,
         VERDICTS if verdicts else "",
     )
@@ -102,4 +105,4 @@ def _activity(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     span = float(np.ptp(values)) if not words else 0.0
     if not span:
         return hatched(size, words or "constant")
-    return DISPLAYS["sum"].tile(np.zeros((1, 1, 3), np.uint8), stretch((values - values.min()) / span, size), size)
+    return DISPLAYS["sum"].tile(np.zeros((1, 1, 3), np.uint8), (values - values.min()) / span, size)

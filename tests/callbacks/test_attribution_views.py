@@ -151,7 +151,7 @@ def test_believable_plots_the_randomisation_score(method, drawn_at_once, tmp_pat
     drawn = next(one.drawn for one in drawn_at_once if one.step == 2)
     expected = randomisation(again, model, X, Y, layers=()).score
     assert drawn.scalars == {f"saliency/{method}/randomisation": pytest.approx(expected, abs=1e-6)}
-    assert f"random network's maps {expected:.2f}" in drawn.pictures[0].description
+    assert f"untrained network's maps {expected:.2f}" in drawn.pictures[0].description
 
 
 def test_believable_scores_every_layer(drawn_at_once, tmp_path):
@@ -173,4 +173,4 @@ def test_a_rule_that_met_no_relu_is_said_and_not_drawn(method, drawn_at_once, tm
 def test_activations_that_stay_plain_are_said_in_the_picture(drawn_at_once, tmp_path):
     train_with([Saliency(method="guided_backprop", probe=WATCHED)], tmp_path, Smooth(relu=True))
     picture = drawn_at_once.pictures("saliency/guided_backprop")[2]
-    assert "1 ReLUs" in picture.description and "1 GELU stay plain" in picture.description
+    assert "rule at 1 ReLUs" in picture.description and "1 GELU stay plain" in picture.description

@@ -71,9 +71,9 @@ def test_the_caption_counts_and_names():
         "step 1,230",
         "8 of 10 channels",
         "the 3 strongest of 600 validation samples",
-        "cut to 6 × 6 of 32 × 32 pixels",
+        "cut to what it sees, 6 × 6 of 32 × 32 pixels",
         "what drives the channel (gradient, as no ReLU can be intercepted)",
-        "largest and 3rd value, commonest class",
+        "above: commonest class, largest and 3rd value",
         "⚠ pixel range guessed",
     ):
         assert words in picture.description, words
