@@ -149,5 +149,6 @@ def _measured(model: nn.Module, name: str, values: int) -> dict[int, float]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory did not suffice, on a GPU or, as torch words it, on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """Whether an error says that memory did not suffice, on a GPU or, as torch's allocators word it, on the CPU."""
+    words = ("not enough memory", "can't allocate memory")  # the second one on Linux and macOS
+    return isinstance(error, torch.OutOfMemoryError) or any(one in str(error) for one in words)

@@ -65,10 +65,19 @@ def test_one_item_that_does_not_fit_is_an_error_and_so_is_any_other():
         sizes(broken, 10)
 
 
-def test_the_cpus_way_to_say_that_memory_is_out_is_understood():
+def refused():
+    torch.empty(10**15)
+
+
+def refused_on_windows():
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried")
+
+
+@pytest.mark.parametrize("allocate", [refused, refused_on_windows])
+def test_the_cpus_way_to_say_that_memory_is_out_is_understood(allocate):
     def work(items, done):
         if len(items) > 1:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you")
+            allocate()
         done(items)
 
     assert sizes(work, 4, 4) == [1] * 4
