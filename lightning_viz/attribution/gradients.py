@@ -181,7 +181,10 @@ def integrated_gradients(
         batches=_batches(model, inputs, steps, batch_size, progress, "integrated gradients"),
         forward=forward,
     )
-    return _times(mean, inputs, [x - start for x, start in zip(all_tensors(inputs), starts, strict=True)])
+    distances = [
+        x - start if x.is_floating_point() else x for x, start in zip(all_tensors(inputs), starts, strict=True)
+    ]
+    return _times(mean, inputs, distances)
 
 
 def mean_gradient(

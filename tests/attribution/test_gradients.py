@@ -212,6 +212,18 @@ def test_each_input_has_its_own_baseline(form):
     assert torch.allclose(of_image.sum(1), gain, atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", [torch.tensor([[True, False]] * 2), torch.tensor([[1, 0]] * 2, dtype=torch.uint8)])
+def test_a_mask_among_the_inputs_stays_as_it_is(mask):
+    class Masked(nn.Module):
+        def forward(self, x, mask):
+            return x**2 * mask
+
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    of_x, of_mask = integrated_gradients(Masked(), (x, mask), 0, steps=4)
+    assert of_mask is None
+    assert torch.allclose(of_x, torch.tensor([[1.0, 0.0], [9.0, 0.0]]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
