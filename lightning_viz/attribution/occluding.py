@@ -184,17 +184,18 @@ def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
 
 
 def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
-    """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged."""
-    rows, columns = (
-        _covering(*side, like=drop) for side in zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True)
-    )
-    with torch.autocast(drop.device.type, enabled=False):
-        total = rows.T @ drop @ columns  # no convolution: cuDNN's round to ten bits
-    return (total / torch.outer(rows.sum(0), columns.sum(0))).unsqueeze(-3)
+    """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged.
+
+    In double precision on the CPU: a thousand patches may cover a pixel, which half precision cannot add up, and a GPU
+    may be allowed to multiply single precision in ten bits.
+    """
+    rows, columns = (_covering(*side) for side in zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True))
+    total = rows.T @ drop.cpu().double() @ columns
+    return (total / torch.outer(rows.sum(0), columns.sum(0))).unsqueeze(-3).to(drop)
 
 
-def _covering(positions: int, patch: int, stride: int, length: int, *, like: Tensor) -> Tensor:
+def _covering(positions: int, patch: int, stride: int, length: int) -> Tensor:
     """Which pixels of a side each position covers, ``[positions, length]``."""
-    first = stride * torch.arange(positions, device=like.device)[:, None]
-    pixels = torch.arange(length, device=like.device)
-    return ((pixels >= first) & (pixels < first + patch)).to(like)
+    first = stride * torch.arange(positions, device="cpu")[:, None]
+    pixels = torch.arange(length, device="cpu")
+    return ((pixels >= first) & (pixels < first + patch)).double()

@@ -44,6 +44,17 @@ def test_every_position_is_covered_and_drops_are_averaged_over_pixels(patch, str
         assert torch.allclose(found.heat[n, 0], heat, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_drops_of_half_precision_are_averaged_exactly(dtype):
+    class Whole(nn.Module):
+        def forward(self, x):
+            return 100 * (x.amin((2, 3)) > 0).to(x)
+
+    found = occlusion(Whole(), torch.ones(1, 1, 64, 64, dtype=dtype), 0, patch=32, stride=1, progress=False)
+    assert found.heat.dtype is dtype
+    assert found.heat.unique().tolist() == [100.0]  # in the middle it is covered a thousand times
+
+
 def test_a_number_is_height_and_width_and_the_defaults_go_with_the_image():
     net, x = network("convolutional"), inputs("convolutional")
     for short, whole in [
