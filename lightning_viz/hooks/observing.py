@@ -215,10 +215,10 @@ def _backwards(
     relus: ReLURule | None,
 ) -> tuple[_Found, dict[str, _Found]]:
     """One backward for each target and rule, all through one graph, which the last of them frees."""
-    passes: list[tuple[Rule, list[Tensor]]] = [(rule, leaves) for rule in rules]
+    passes: list[tuple[Rule, list[Tensor]]] = [(rule, leaves) for rule in rules if leaves]
     if towards:
         passes.append(("backprop", towards))
-    found: dict[str, _Found] = {"backprop": {}}
+    found: dict[str, _Found] = {"backprop": {}, **{rule: {} for rule in rules}}
     for place, (rule, tensors) in enumerate(passes):
         if relus is not None:
             relus.rule = rule

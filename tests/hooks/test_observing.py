@@ -307,6 +307,15 @@ def test_what_the_target_does_not_depend_on_and_what_is_not_called():
     assert seen.unreached == ("0.self_attn.out_proj",)  # its weights are used, the module is not called
 
 
+def test_a_rule_where_no_input_has_a_gradient_leaves_the_other_gradients_alone():
+    words = torch.tensor([[1, 2], [8, 3]])
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.ReLU(), nn.Linear(8, 3))
+    plain = observe(model, words, 1, layers="0", gradients=True)
+    seen = observe(model, words, 1, layers="0", gradients=True, rules=("guided", "deconvolution"))
+    assert torch.equal(seen.gradients["0"], plain.gradients["0"])
+    assert seen.ruled == {"guided": None, "deconvolution": None} and seen.relus.met == 1
+
+
 def test_gradients_for_some_layers_only():
     model, x = small(inplace=True), images()
     seen = observe(model, x, 1, layers=["conv1", "relu"], gradients="conv2")
