@@ -15,7 +15,7 @@ from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
 from lightning_viz.hooks.maps import as_maps, feature_count
 from lightning_viz.hooks.observing import Forward, run
 from lightning_viz.hooks.record import call_names, recording
-from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.hooks.structure import image_of, map_tensors
 
 _DRAWS = 2  # random inputs: what switches by value in ways not known here is switched otherwise in another
 _BATCH = 32
@@ -94,7 +94,7 @@ def receptive_fields(
 
 def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
     """The image, from which gradients are taken, and all inputs: the first sample `count` times under noise."""
-    image = next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
+    image = image_of(inputs)
     if image is None:
         raise ValueError("a receptive field is a part of an image: none of the inputs is one, [N, C, H, W]")
     generator = torch.Generator().manual_seed(seed)
