@@ -181,7 +181,10 @@ def target_choice(choice: TargetChoice) -> TargetChoice:
         if choice not in ("label", "predicted") and not (_TOP.fullmatch(choice) and int(choice[4:]) > 0):
             raise ValueError(f"target is {choice!r}: give 'label', 'predicted', 'top 3', a class, or a list of classes")
         return choice
-    return choice if isinstance(choice, int) else tuple(int(one) for one in choice)
+    several = choice if isinstance(choice, int) else tuple(int(one) for one in choice)
+    if several == ():
+        raise ValueError("target is an empty list: give one class or more")
+    return several
 
 
 def resolved(choice: TargetChoice, samples: Samples) -> Target:

@@ -92,6 +92,7 @@ def test_a_view_that_does_not_suit_is_an_error_with_the_remedy(view, model, erro
         (lambda: Saliency(method="guided"), "method is 'guided': give one of ['gradient', 'smooth_grad', "),
         (lambda: Saliency(target="best"), "target is 'best': give 'label', 'predicted', 'top 3', a class, or a list"),
         (lambda: GradCAM(target="top 0"), "target is 'top 0'"),
+        (lambda: GradCAM(target=[]), "target is an empty list: give one class or more"),
         (lambda: GradCAM(method="cam"), "method is 'cam': give one of ['grad_cam', 'grad_cam_plus_plus'"),
         (lambda: Saliency(reduce="mean"), "reduce is 'mean': give 'sum' or 'max'"),
         (lambda: Saliency(copies=0), "copies is 0"),
