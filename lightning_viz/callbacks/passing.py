@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,8 +69,11 @@ class Population:
     notes: tuple[str, ...] = ()
     validation: bool = True
 
-    def of_layers(self, names: Mapping[str, Any]) -> dict[str, Any]:
+    def of_layers(self, names: Iterable[str]) -> dict[str, Any]:
         """The sums by call, in the order of the layers.
+
+        Args:
+            names: of the layers.
 
         Raises:
             LayerNotReachedError: one was not called.

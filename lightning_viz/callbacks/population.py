@@ -142,7 +142,7 @@ class PopulationView(View):
 
     def needs(self, model: nn.Module) -> Needs:
         """Nothing of the shared pass; samples, where the view runs them itself."""
-        self._layers = select_layers(model, self.layers)
+        self._layers = tuple(select_layers(model, self.layers))
         return Needs(head=False, population=self.samples if self.unwatchable else 0)
 
     def passes(self, samples: Samples) -> float:
@@ -170,7 +170,7 @@ class PopulationView(View):
                 given = map_tensors(inputs, lambda x: x.to(device))
                 labels = None if samples.labels is None else samples.labels[done : done + size]
                 readings = Readings(size)
-                handles = readings.hooks(self, self._layers)
+                handles = readings.hooks(self, select_layers(model, self._layers))
                 try:
                     run(model, map_tensors(given, torch.clone))
                 finally:

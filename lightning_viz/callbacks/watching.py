@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from lightning_viz.callbacks.processes import (
 )
 from lightning_viz.callbacks.sampling import first_loader
 from lightning_viz.callbacks.sharing import Share, Sums, kept_of, merged, share_of, with_kept
-from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
 from lightning_viz.hooks.structure import all_tensors
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Watcher:
         self.trainer, self.model, self.views, self.observer = trainer, model, list(views), observer
         self._layers: dict[str, dict[str, nn.Module]] = {}
         for view in self.views:
-            with self._harmless():  # a layer that is not there is said where views are checked
+            with self._harmless(), suppress(LayerNotFoundError):  # which is said where views are checked
                 view.unwatchable = unwatchable(trainer, model, view)
                 if not view.unwatchable:
                     self._layers[view.name] = select_layers(model, view.layers)

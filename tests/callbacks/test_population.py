@@ -256,6 +256,21 @@ def test_without_a_relu_the_gradient_stands_in_and_is_named(tmp_path, drawn_at_o
     assert "deconvolution" not in picture.description
 
 
+def test_a_view_that_steps_aside_is_not_said_to_have_failed(tmp_path, drawn_at_once, recwarn):
+    views = [TopSamples(), ActivationStatistics()]
+    views[0].optional = True  # a perceptron has no convolution to watch
+    data = loader(*plane())
+    fit(tmp_path, Perceptron(), views, data, data)
+    assert "statistics/hidden" in drawn_at_once.tags()
+    assert not [line for line in said(recwarn) if "fail" in line]
+
+
+def test_a_copy_of_a_view_holds_no_part_of_the_model(tmp_path, drawn_at_once):
+    views = both()
+    fit(tmp_path, ConvNet(), views, val=validation())
+    assert all(b"torch.nn.modules" not in pickle.dumps(view) for view in views)
+
+
 # When.
 
 
