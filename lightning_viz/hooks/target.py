@@ -72,7 +72,12 @@ def classes(*indices: int) -> Tensor:
 
     Args:
         indices: the classes, T of them; every result has a leading dimension T.
+
+    Raises:
+        ValueError: there are none.
     """
+    if not indices:
+        raise ValueError("classes(): give 1 class or more")
     return torch.tensor(indices, dtype=torch.long)[:, None]
 
 

@@ -75,6 +75,8 @@ def test_a_target_that_cannot_be_meant_is_an_error(target, message):
 def test_no_class_at_all_cannot_be_asked_for():
     with pytest.raises(ValueError, match=r"top\(0\): give 1 class or more"):
         top(0)
+    with pytest.raises(ValueError, match=r"classes\(\): give 1 class or more"):
+        classes()
 
 
 @pytest.mark.parametrize("outputs", [torch.tensor(1.0), torch.tensor([1, 2]), {"loss": None}, "text", None])
