@@ -66,7 +66,12 @@ def sample_size(inputs: Any) -> int:
 
 
 def has_samples(tensor: Tensor, count: int) -> bool:
-    """Whether an input holds a value for each sample; what all share, a temperature say, is no such input."""
+    """Whether an input holds a value for each sample; what all share, a temperature say, is no such input.
+
+    Args:
+        tensor: the input.
+        count: how many samples there are.
+    """
     return tensor.dim() > 0 and len(tensor) == count
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.baselines import Baseline, baseline_image, blurred
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.checks.heat import Attribute, as_heat, image_size, single_target
+from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observing import Forward, observe
 from lightning_viz.hooks.target import Target, class_scores, of_samples
@@ -177,11 +178,10 @@ def _walk(
 
 
 def _score(seen: Observation, target: Target, probabilities: bool) -> Tensor:
-    if seen.scores is None:
-        raise TypeError("the model returned no scores [N, classes]: give a target function, or forward=")
+    scores = scores_of(seen)
     of_class = isinstance(target, (int, Sequence, Tensor)) and seen.outputs is not None and seen.outputs.dim() <= 2
     if not probabilities or not of_class or seen.targets is None:
-        return seen.scores.float()
+        return scores.float()
     logits = class_scores(seen.outputs).float()
     if logits.shape[1] == 1:
         return logits.sigmoid()[:, 0]
