@@ -125,7 +125,9 @@ class Readings:
                     shape = list(tensor.shape)
                     raise ValueError(f"layer {layer!r} puts out {shape} for a batch of {self.size} samples")
                 if self.valid != 0:
-                    self.taken.append((view.name, call, view.read(call, module, tensor[: self.valid].detach())))
+                    counted = tensor[: self.valid].detach()
+                    counted = counted[:, None] if counted.dim() == 1 else counted  # one unit
+                    self.taken.append((view.name, call, view.read(call, module, counted)))
             except Exception as error:
                 self.faults[view.name] = error
 

@@ -115,7 +115,7 @@ def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
 def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int | None, layer: str) -> Tensor:
     """The values of all channels at each sample's own place ``[draws x places, K]``."""
     maps = as_maps(output, features=features)
-    maps = output.flatten(1)[:, :, None, None] if maps is None else maps
+    maps = output.reshape(len(output), -1, 1, 1) if maps is None else maps
     height, width = maps.shape[2:]
     wrong = [place for place in places if not (0 <= place[0] < height and 0 <= place[1] < width)]
     if wrong:

@@ -302,6 +302,7 @@ def _call(inner: Mapping[str, Tensor], layer: str) -> Tensor:
 
 def _inside(output: Tensor, target: Inner, features: int | None) -> Tensor:
     """A layer's unit, channel or maximum, ``[N]`` or ``[T, N]``."""
+    output = output.unsqueeze(1) if output.dim() == 1 else output  # one unit
     if target.kind == "maximum" and target.index is None:
         return output.flatten(1).max(1).values
     maps = as_maps(output, features=features)

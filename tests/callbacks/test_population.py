@@ -256,6 +256,28 @@ def test_without_a_relu_the_gradient_stands_in_and_is_named(tmp_path, drawn_at_o
     assert "deconvolution" not in picture.description
 
 
+def test_a_layer_that_puts_out_one_number_per_sample_has_one_unit(tmp_path, drawn_at_once, recwarn):
+    class Regression(Perceptron):
+        def __init__(self):
+            super().__init__(classes=1)
+            self.flat = nn.Flatten(0)
+
+        def forward(self, x):
+            return self.flat(super().forward(x))
+
+        def training_step(self, batch, batch_idx):
+            return F.mse_loss(self(batch[0]), batch[1].float())
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    data = loader(*plane())
+    fit(tmp_path, Regression(), both(layers="flat"), data, data)
+    assert set(drawn_at_once.tags()) == {"top_samples/flat", "statistics/flat"}
+    assert drawn_at_once.arguments("statistics/flat")[10]["units"] == (1, "units")
+    assert not [line for line in said(recwarn) if "fail" in line]
+
+
 def test_a_view_that_steps_aside_is_not_said_to_have_failed(tmp_path, drawn_at_once, recwarn):
     views = [TopSamples(), ActivationStatistics()]
     views[0].optional = True  # a perceptron has no convolution to watch

@@ -211,6 +211,12 @@ def test_an_inner_target_that_cannot_be_meant_is_an_error(target, error, message
         observe(net, x, target, input_gradient=True)
 
 
+@pytest.mark.parametrize("target", [unit("1", 0), channel("1", 0), maximum("1"), maximum("1", [0, 0])])
+def test_a_layer_that_puts_out_one_number_per_sample_has_one_unit(target):
+    model, x = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), torch.randn(2, 3)
+    assert torch.equal(observe(model, x, target).scores, model(x))
+
+
 def test_channels_of_tokens_and_of_maps_with_channels_last():
     torch.manual_seed(0)
     maps = torch.randn(2, 5, 4, 4)
