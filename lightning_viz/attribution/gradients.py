@@ -223,14 +223,18 @@ def mean_gradient(
             input_gradient=True,
             forward=forward,
         ).input_gradient
+        shares = {}  # all of them first: what runs out of memory is done again, and must not have added a part
         for place, part in enumerate(in_place_of_tensors(found, inputs)):
             if part is not None and has_samples(tensors[place], count):
                 dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
                 part = part.to(torch.promote_types(part.dtype, torch.float32))  # half precision does not add up
-                share = part * weights[copies].to(part).view(-1, *[1] * (tensors[place].dim() - 1))
-                total = part.new_zeros(shape) if (so_far := totals[place]) is None else so_far
-                totals[place] = total.index_add_(dim, of.to(part.device), share)
+                shares[place] = dim, part * weights[copies].to(part).view(-1, *[1] * (tensors[place].dim() - 1))
+                totals[place] = part.new_zeros(shape) if totals[place] is None else totals[place]
+        for place, (dim, share) in shares.items():
+            total = totals[place]
+            assert total is not None
+            total.index_add_(dim, of.to(share.device), share)
 
     batches.run(add)
     sums = iter([total if total is None else total.to(x) for total, x in zip(totals, tensors, strict=True)])

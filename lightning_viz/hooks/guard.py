@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 Restore = Callable[[], None]
 
-_LOOKED_AT: ContextVar[frozenset[int]] = ContextVar("looked_at", default=frozenset())
+_LOOKED_AT: ContextVar[Mapping[int, Sequence[Restore]]] = ContextVar("looked_at", default=MappingProxyType({}))
+"""By module, what puts its state back between two passes of one look."""
 
 _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 
@@ -70,18 +72,21 @@ def same_randomness() -> Iterator[None]:
 def looking(model: nn.Module) -> Iterator[None]:
     """To run a model in: it evaluates, and is left as found (see `unchanged`).
 
-    Many passes in a row are put into one look, because looking costs up to as much as a small pass (70 ms for a
-    DenseNet): inside, looking again puts back the random generators only, so that each pass begins with the same.
+    Many passes in a row are put into one look, because taking down all that is to be put back costs as much as a small
+    pass. Looking again inside puts back what the modules hold and the random generators: each pass begins alike.
 
     Args:
         model: any module.
     """
     if id(model) in _LOOKED_AT.get():
-        with same_randomness(), torch.inference_mode(False), torch.enable_grad():
+        with same_randomness(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+            for restore in _LOOKED_AT.get()[id(model)]:
+                stack.callback(restore)
             yield
         return
     with unchanged(model), evaluating(model):
-        token = _LOOKED_AT.set(_LOOKED_AT.get() | {id(model)})
+        states = [restore for module in model.modules() for restore in _module_state(module)]
+        token = _LOOKED_AT.set({**_LOOKED_AT.get(), id(model): states})
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.attribution import batches, smooth_grad
+from lightning_viz.attribution import batches, occlusion, smooth_grad
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.hooks import guard
 
@@ -175,3 +175,28 @@ def test_images_are_channels_last_unless_the_model_cannot_take_it():
     assert seen["reshape"][0] == [last] * 3
     assert seen["view"][0] == [last] + [usual] * 3  # tried once, then all in the usual format
     assert torch.allclose(seen["view"][1], seen["reshape"][1], atol=1e-6)
+
+
+class Remembers(nn.Module):
+    """Adds what it saw last, which it keeps as an attribute, and counts in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.last = nn.Linear(12, 3), None
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        now = self.fc(x.flatten(1)).tanh() * (1 + self.seen)
+        result = now if self.last is None else now + self.last
+        self.last, self.seen = now, self.seen + 1
+        self.get_buffer("seen").add_(1)
+        return result
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_model_that_remembers_begins_every_batch_as_it_was(batch_size):
+    torch.manual_seed(0)
+    model, x = Remembers(), torch.randn(2, 3, 2, 2)
+    expected = occlusion(model, x, 1, patch=1, stride=1, batch_size=100).drop
+    assert torch.allclose(occlusion(model, x, 1, patch=1, stride=1, batch_size=batch_size).drop, expected, atol=1e-6)
+    assert model.last is None and model.seen == 0

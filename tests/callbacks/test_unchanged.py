@@ -309,7 +309,7 @@ def planted(name, cell):
 
 
 def unguarded(monkeypatch):
-    for module in (observer, observing, sampling, shared_pass):
+    for module in (observer, guard, sampling):
         monkeypatch.setattr(module, "unchanged", lambda model: nullcontext())
 
 
@@ -328,8 +328,7 @@ def after_each_look(monkeypatch, do):
 @planted("a forward in train mode", PLAIN)
 def train_mode(monkeypatch):
     unguarded(monkeypatch)
-    for module in (observing, shared_pass):
-        monkeypatch.setattr(module, "evaluating", lambda model: nullcontext())
+    monkeypatch.setattr(guard, "evaluating", lambda model: nullcontext())
 
 
 @planted("eval mode that stays", PLAIN)
@@ -446,6 +445,6 @@ def test_a_guard_that_trusts_views_not_to_raise_is_noticed(monkeypatch, sketches
         for restore in reversed(restores):
             restore()
 
-    for module in (observer, observing, sampling, shared_pass):
+    for module in (observer, guard, sampling):
         monkeypatch.setattr(module, "unchanged", trusting)
     assert noticed(PLAIN, tmp_path)
