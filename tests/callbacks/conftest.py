@@ -1,5 +1,6 @@
 """Tiny networks and runs, and drawing that can be looked into."""
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,17 @@ def pytest_collection_modifyitems(items):
         if "tests/callbacks" in str(item.path):
             for line in LIGHTNING_SAYS:
                 item.add_marker(pytest.mark.filterwarnings(line))
+
+
+@pytest.fixture(autouse=True)
+def own_seeds():
+    """`seed_everything` leaves its seed in the environment, from which later runs would seed their workers."""
+    before = dict(os.environ)
+    yield
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
 
 
 class Net(pl.LightningModule):
