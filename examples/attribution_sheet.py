@@ -66,7 +66,7 @@ def numbers(method, model, test):
     found = method(model, test.inputs, labels)
     rate = pointing_game(lambda *_: found, model, test.inputs, labels, boxes=test.boxes).rate
     own, by_chance = (
-        deletion(lambda *_: maps, model, test.inputs, labels, steps=16, progress=False).areas.mean()
+        deletion(lambda *_: maps, model, test.inputs, labels, steps=48, progress=False).areas.mean()
         for maps in (found, torch.zeros(len(labels), 1, *test.inputs.shape[2:]))
     )
     score = randomisation(method, model, test.inputs, labels, layers=(), original=found).score
