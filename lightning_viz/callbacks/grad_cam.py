@@ -93,7 +93,7 @@ class GradCAM(View):
         """The passes of Score-CAM, and those of a network with random weights."""
         extra: dict[str, Any] = {"targets": look.seen.targets}
         if self.method == "score_cam":
-            extra["targets"] = settled(model, on_device(model, look), resolved(self.target, look.samples))
+            extra["targets"] = settled(model, on_device(model, look.seen.inputs), resolved(self.target, look.samples))
             extra["maps"] = self._attribute(model, look, extra["targets"])
         if self.believable:
             own = extra.get("maps") or self._maps_of(look)
@@ -135,7 +135,7 @@ class GradCAM(View):
         method: Callable[..., dict[str, Tensor]] = getattr(attribution, self.method)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
-            found = method(model, on_device(model, look), target, layers=list(self._features), **options)
+            found = method(model, on_device(model, look.seen.inputs), target, layers=list(self._features), **options)
         return {call: heat.float().cpu() for call, heat in found.items()}
 
     def _maps_of(self, look: Look) -> dict[str, Tensor]:

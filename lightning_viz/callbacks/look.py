@@ -157,15 +157,15 @@ class Look:
         return torch.as_tensor(self.extra["targets"]).cpu().expand(*shape)
 
 
-def on_device(model: nn.Module, look: Look) -> Any:
-    """The head's inputs where the model is.
+def on_device(model: nn.Module, inputs: Any) -> Any:
+    """Inputs where the model is.
 
     Args:
-        model: to be run again.
-        look: what was seen of it.
+        model: to be run.
+        inputs: in its form.
     """
     device = next(model.parameters()).device
-    return map_tensors(look.seen.inputs, lambda x: x.to(device))
+    return map_tensors(inputs, lambda x: x.to(device))
 
 
 def target_choice(choice: TargetChoice) -> TargetChoice:

@@ -97,8 +97,9 @@ class Occlusion(View):
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to cover")
         some = torch.arange(min(self.samples, len(image)))
-        inputs = map_tensors(on_device(model, look), lambda x: x[: len(some)])
-        every = settled(model, on_device(model, look), resolved(self.target, look.samples))
+        head = on_device(model, look.seen.inputs)
+        inputs = map_tensors(head, lambda x: x[: len(some)])
+        every = settled(model, head, resolved(self.target, look.samples))
         target, feature = of_samples(every, some), self._feature(look)
 
         def maps(of: Target = feature) -> OcclusionMaps:

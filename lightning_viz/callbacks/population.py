@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.look import Look, Needs
+from lightning_viz.callbacks.look import Look, Needs, on_device
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.passing import Batch, Population, Reading, Readings, Tally
 from lightning_viz.callbacks.probe import Samples
@@ -162,12 +162,11 @@ class PopulationView(View):
 
     def _survey(self, model: nn.Module, look: Look) -> Population:
         samples, count = look.samples, min(self.samples, len(look.samples))
-        device = next(iter(model.parameters())).device
         tally, done = Tally(), 0
         with looking(model), torch.no_grad():
             for inputs in samples.batches(0, count):
                 size = len(all_tensors(inputs)[0])
-                given = map_tensors(inputs, lambda x: x.to(device))
+                given = on_device(model, inputs)
                 labels = None if samples.labels is None else samples.labels[done : done + size]
                 readings = Readings(size)
                 handles = readings.hooks(self, select_layers(model, self._layers))

@@ -119,7 +119,7 @@ class Saliency(View):
         """The passes of the methods that look by themselves, and those of a network with random weights."""
         extra: dict[str, Any] = {"targets": look.seen.targets}
         if _KINDS[self.method].alone:  # the shared pass may have explained another target
-            inputs = on_device(model, look)
+            inputs = on_device(model, look.seen.inputs)
             extra["targets"] = settled(model, inputs, resolved(self.target, look.samples))
             extra["maps"] = self._attribute(model, look, extra["targets"])
         if self.believable:
@@ -183,7 +183,7 @@ class Saliency(View):
         method: Callable[..., Any] = getattr(attribution, self.method)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
-            found = method(model, on_device(model, look), target, **every.get(self.method, {}))
+            found = method(model, on_device(model, look.seen.inputs), target, **every.get(self.method, {}))
         if self.method == "guided_grad_cam":
             return next(iter(found.values())).cpu()
         return map_tensors(found, Tensor.cpu)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lightning_viz.activations.vectors import as_vectors
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, resolved
+from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, on_device, resolved
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import named_layers
@@ -73,7 +74,7 @@ class SharedPass:
         vectors = _union(need.vectors for need in needs)
         reduce = {name: self._flatten for name in vectors if name != INPUT}
         population = min(max((need.population for need in needs), default=0), len(samples))
-        head = self.on_device(samples.part(0, samples.head))
+        head = on_device(self._model, samples.part(0, samples.head))
         with self.context():
             seen = observe(
                 self._model,
@@ -88,7 +89,7 @@ class SharedPass:
             reduced = dict(seen.reduced)
             if reduce and population > samples.head:
                 started = time.monotonic()
-                rest = map(self.on_device, samples.batches(samples.head, population))
+                rest = map(partial(on_device, self._model), samples.batches(samples.head, population))
                 found = observe_batches(self._model, rest, count=population - samples.head, reduce=reduce)
                 reduced = {name: torch.cat([part, found.pop(name)]) for name, part in reduced.items() if name in found}
                 self.population_seconds += time.monotonic() - started
@@ -103,10 +104,6 @@ class SharedPass:
             step=step,
         )
         return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
-
-    def on_device(self, inputs: Any) -> Any:
-        """Inputs where the model is."""
-        return map_tensors(inputs, lambda x: x.to(self._model.device))
 
     def _input_vectors(self, samples: Samples, population: int) -> Tensor:
         key = id(samples)

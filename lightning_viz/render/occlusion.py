@@ -15,6 +15,7 @@ from .text import LINE, draw_lines, number, step_text
 from .tiles import VERDICTS, Verdict, check_images, count_flaws, draw_verdicts, enlarge, fit, flaw, hatched
 
 MOST_SAMPLES = 6
+_NOTHING = np.zeros((1, 1, 3), np.uint8)  # the image plays no part
 
 
 def occlusion_maps(
@@ -64,10 +65,8 @@ def occlusion_maps(
     signed = DISPLAYS["signed"]
     heads = ["input", "drop", "prediction", "activity"][:columns]
     rows = [beside([draw_lines([word], size[0], centred=True) for word in heads], gap=6)]
-    for index, (image, each, words) in enumerate(zip(images, shown, flaws, strict=False)):
-        tiles = [enlarge(image, size)]
-        tiles.append(hatched(size, words) if words else signed.tile(image, each / signed.reach(each), size))
-        tiles.append(enlarge(palette[predicted[index]], size))
+    for index, (image, each) in enumerate(zip(images, shown, strict=False)):
+        tiles = [enlarge(image, size), _drop(each, size), enlarge(palette[predicted[index]], size)]
         if activity is not None:
             tiles.append(_activity(activity[index].astype(np.float64), size))
         rows.append(beside(tiles, gap=6))
@@ -99,10 +98,16 @@ def occlusion_maps(
     return page(tag, caption, stack([stack(rows, gap=4), *bars], gap=6))
 
 
+def _drop(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
+    """A drop with its sign, divided by its 99th percentile."""
+    words, signed = flaw(values), DISPLAYS["signed"]
+    return hatched(size, words) if words else signed.tile(_NOTHING, values / signed.reach(values), size)
+
+
 def _activity(values: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     """An activity from its least to its most, which need not be positive."""
     words = flaw(values)
     span = float(np.ptp(values)) if not words else 0.0
     if not span:
         return hatched(size, words or "constant")
-    return DISPLAYS["sum"].tile(np.zeros((1, 1, 3), np.uint8), (values - values.min()) / span, size)
+    return DISPLAYS["sum"].tile(_NOTHING, (values - values.min()) / span, size)
