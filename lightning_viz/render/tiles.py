@@ -69,7 +69,7 @@ class Verdict:
         return None not in (self.truth, self.prediction) and self.truth != self.prediction
 
     def lines(self, width: int) -> list[str]:
-        """``truth → prediction 87 %`` on one line where it fits into `width` pixels; else ``✓ truth 87 %``, or two."""
+        """``truth → prediction 87 %`` where it fits into `width` pixels; else ``✓ truth 87 %``, or two lines."""
         cross = CROSS if self.mistaken else ""
         percent = "" if self.confidence is None else f"  {confidence_text(self.confidence)}"
         if self.prediction is None:
@@ -79,8 +79,9 @@ class Verdict:
         whole = f"{cross}{self.truth} → {self.prediction}{percent}"
         if text_width(whole) <= width:
             return [whole]
-        if not cross and text_width(f"✓ {self.truth}{percent}") <= width:
-            return [f"✓ {self.truth}{percent}"]
+        if not cross:
+            right = f"✓ {self.truth}{percent}"
+            return [right] if text_width(right) <= width else [shorten(f"✓ {self.truth}", width), percent.strip()]
         return [shorten(cross + self.truth, width, suffix=" →"), shorten(self.prediction, width, suffix=percent)]
 
 

@@ -65,3 +65,11 @@ def test_long_verdicts_fit_and_keep_the_confidence():
 def test_tiles_fit_the_page(columns, rows, aspect):
     width, height = fit(columns, rows, aspect, under=24)
     assert columns * (width + 6) - 6 <= 676 and rows * (height + 30) <= 800
+
+
+def test_a_correct_verdict_is_said_shortly_before_a_name_is_cut():
+    right, wrong = Verdict("corner", "corner", 0.97), Verdict("corner", "cross", 0.97)
+    assert right.lines(400) == ["corner → corner  97 %"]
+    assert right.lines(150) == ["✓ corner  97 %"]
+    assert right.lines(90) == ["✓ corner", "97 %"]
+    assert wrong.lines(150) == ["✗ corner →", "cross  97 %"]
