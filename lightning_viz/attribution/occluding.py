@@ -14,7 +14,7 @@ from lightning_viz.attribution.baselines import Baseline, baseline_image
 from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.maps import feature_count
-from lightning_viz.hooks.observing import Forward, layer_inside, observe, settled
+from lightning_viz.hooks.observing import Forward, first_look, layer_inside, observe
 from lightning_viz.hooks.structure import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.target import Target, check_count, class_scores, of_samples, target_scores
 
@@ -134,8 +134,8 @@ def occlusion(
         raise ValueError("occlusion needs an image [N, C, H, W] among the inputs")
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
-    target = settled(model, inputs, target, forward=forward)
-    whole = scores_of(observe(model, inputs, target, forward=forward))
+    first, target = first_look(model, inputs, target, forward=forward)
+    whole = scores_of(first)
     check_count(feature, count)
     inside = layer_inside(model, feature)
     found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch

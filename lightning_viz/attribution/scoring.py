@@ -12,7 +12,7 @@ from lightning_viz.attribution.batches import Batches
 from lightning_viz.attribution.cam import Maps, recorded_maps
 from lightning_viz.attribution.faults import scores_of
 from lightning_viz.hooks.layers import Layers
-from lightning_viz.hooks.observing import Forward, observe, settled
+from lightning_viz.hooks.observing import Forward, first_look, observe
 from lightning_viz.hooks.structure import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.target import Target, of_samples
 
@@ -59,8 +59,8 @@ def score_cam(
     image = image_of(inputs)
     if image is None:
         raise ValueError("score_cam needs an image [N, C, H, W] among the inputs")
-    target = settled(model, inputs, target, forward=forward)
-    recorded = recorded_maps(model, observe(model, inputs, target, layers=layers, forward=forward), layers, maps)
+    first, target = first_look(model, inputs, target, layers=layers, forward=forward)
+    recorded = recorded_maps(model, first, layers, maps)
     values, count = sample_size(inputs), len(image)
     found = {}
     for call, activation in recorded.items():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.hooks.layers import LayerNotReachedError
+from lightning_viz.hooks.observation import is_call
 from lightning_viz.hooks.structure import first_tensor, map_tensors
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Population:
         """
         found = {}
         for name in names:
-            calls = {call: each for call, each in self.sums.items() if call == name or call.rpartition(":")[0] == name}
+            calls = {call: each for call, each in self.sums.items() if is_call(call, name)}
             if not calls:
                 raise LayerNotReachedError(f"layer {name!r} is not called in the forward pass: leave it out")
             found.update(calls)

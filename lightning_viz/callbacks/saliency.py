@@ -142,14 +142,13 @@ class Saliency(View):
             "guided_grad_cam": [f"at {', '.join(self._layers)}"],
         }.get(self.method, [])
         notes = look.notes(self.pixels)
-        if kind.rule is not None and look.seen.relus is not None:
-            others = check_relus(look.seen.relus, kind.rule)
-            words.append(f"its rule at {look.seen.relus.met} ReLUs")
-            notes = (*notes, *([f"{', '.join(look.seen.relus.others)} stay plain"] if others else []))
+        maps, relus = self._maps_of(look.extra.get("maps"), look), look.seen.relus
+        if kind.rule is not None and relus is not None:
+            words.append(f"its rule at {relus.met} ReLUs")
+            notes = (*notes, *([f"{', '.join(relus.others)} stay plain"] if relus.others else []))
         if score is not None:
             words.append(believable_words(score))
         tag = f"{self.kind}/{self.method}"
-        maps = self._maps_of(look.extra.get("maps"), look)
         arguments = {
             "tag": tag,
             "images": look.images(self.pixels),

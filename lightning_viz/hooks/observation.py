@@ -68,4 +68,14 @@ class Observation:
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded: itself, or ``"layer:0"``, ``"layer:1"``, ..."""
         names = [*self.activations, *self.reduced]
-        return list(dict.fromkeys(name for name in names if name == layer or name.rpartition(":")[0] == layer))
+        return list(dict.fromkeys(name for name in names if is_call(name, layer)))
+
+
+def is_call(name: str, layer: str) -> bool:
+    """Whether a name is that of a layer's only call, the layer itself, or of one of several, ``"layer:0"``.
+
+    Args:
+        name: of a call.
+        layer: its name.
+    """
+    return name == layer or name.rpartition(":")[0] == layer

@@ -118,11 +118,30 @@ def settled(model: nn.Module, inputs: Any, target: Target, *, forward: Forward |
     Raises:
         ValueError: not as many targets as samples, or no sample.
     """
-    count = sample_count(inputs)
-    if count == 0:
-        raise ValueError("the inputs hold no sample")
-    check_count(target, count)
-    return closed(target, observe(model, inputs, target, forward=forward).targets) if is_open(target) else target
+    if is_open(target):
+        return first_look(model, inputs, target, forward=forward)[1]
+    _check_samples(inputs, target)
+    return target
+
+
+def first_look(
+    model: nn.Module, inputs: Any, target: Target, *, layers: Layers = (), forward: Forward | None = None
+) -> tuple[Observation, Target]:
+    """What one forward sees, and the target `settled` by it.
+
+    Args:
+        model: any module, left as found.
+        inputs: as in `observe`.
+        target: see `Target`.
+        layers: those whose output to keep.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Raises:
+        ValueError: not as many targets as samples, or no sample.
+    """
+    _check_samples(inputs, target)
+    seen = observe(model, inputs, target, layers=layers, forward=forward)
+    return seen, closed(target, seen.targets)
 
 
 def observe_batches(
@@ -257,6 +276,13 @@ def _relus(relus: ReLURule | None, scores: Tensor | None, model: nn.Module) -> R
         return None
     relus.rule = "guided"  # any but the plain one
     return ReLUs(relus.met, tuple(relus.escaped(scores, model)), tuple(relus.others(scores)))
+
+
+def _check_samples(inputs: Any, target: Target) -> None:
+    count = sample_count(inputs)
+    if count == 0:
+        raise ValueError("the inputs hold no sample")
+    check_count(target, count)
 
 
 def _unreached(asked: Mapping[str, Any], record: Record) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.hooks.maps import as_maps
+from lightning_viz.hooks.observation import is_call
 from lightning_viz.hooks.structure import first_tensor
 
 Indices = Union[int, Sequence[int], Tensor]
@@ -207,12 +208,14 @@ def is_open(target: Target) -> bool:
 
 
 def closed(target: Target, found: Tensor | None) -> Target:
-    """An open target with the classes named that a pass found.
+    """The same target; of an open one with the classes named that a pass found.
 
     Args:
         target: see `Target`.
         found: the classes, ``[N]`` or ``[T, N]``.
     """
+    if not is_open(target):
+        return target
     return replace(target, index=found) if isinstance(target, Region) else found
 
 
@@ -292,7 +295,7 @@ def _miscounted(given: int, samples: int, what: str) -> str:
 def _call(inner: Mapping[str, Tensor], layer: str) -> Tensor:
     if layer in inner:
         return inner[layer]
-    several = [name for name in inner if name.rpartition(":")[0] == layer]
+    several = [name for name in inner if is_call(name, layer)]
     if several:
         raise ValueError(
             f"the target's layer {layer!r} is called {len(several)} times: name the call, one of {several}"

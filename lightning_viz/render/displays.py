@@ -56,19 +56,37 @@ def overlay(image: Colours, heat: NDArray[Any], size: Size) -> Image.Image:
 
 
 def sequential(image: Colours, values: NDArray[Any], size: Size) -> Image.Image:
-    """A map ``[h, w]`` in [0, 1], black where it is zero; the image plays no part."""
+    """A map drawn black where it is zero.
+
+    Args:
+        image: plays no part.
+        values: ``[h, w]`` in [0, 1].
+        size: width and height in pixels.
+    """
     warmth = np.clip(stretch(values, size, smooth=False), 0, 1)
     return Image.fromarray(table("magma")[np.rint(warmth * 255).astype(np.uint8)])
 
 
 def diverging(image: Colours, values: NDArray[Any], size: Size) -> Image.Image:
-    """A map ``[h, w]`` in [-1, 1], blue, grey, red; the image plays no part."""
+    """A map drawn blue, grey, red.
+
+    Args:
+        image: plays no part.
+        values: ``[h, w]`` in [-1, 1].
+        size: width and height in pixels.
+    """
     signed = np.clip(stretch(values, size, smooth=False), -1, 1)
     return Image.fromarray(table("diverging")[np.rint((signed + 1) / 2 * 255).astype(np.uint8)])
 
 
 def as_image(image: Colours, values: NDArray[Any], size: Size) -> Image.Image:
-    """A map ``[C, h, w]`` as an image around middle grey: g / max + 0.5; the image plays no part."""
+    """A map as an image around middle grey: g / max + 0.5.
+
+    Args:
+        image: plays no part.
+        values: g / max, ``[C, h, w]``.
+        size: width and height in pixels.
+    """
     return enlarge(to_rgb(values[None] + 0.5)[0], size)
 
 

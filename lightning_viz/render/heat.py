@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .displays import DISPLAYS, Display, overlay, top_percentile
+from .displays import DISPLAYS, Display
 from .picture import BODY_HEIGHT, Caption, Picture, beside, page, stack
 from .text import GREY, LINE, draw_lines, number, step_text, text_width
 from .tiles import (
@@ -21,8 +21,6 @@ from .tiles import (
     flaw,
     hatched,
 )
-
-__all__ = ["class_columns", "heat_overlays", "overlay", "saliency_maps", "top_percentile"]
 
 MOST_SAMPLES = 16
 PAIRS = 4  # side by side

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.heat import heat_overlays, overlay, saliency_maps
+from lightning_viz.render.displays import overlay
+from lightning_viz.render.heat import heat_overlays, saliency_maps
 from lightning_viz.render.maps import activation_maps
 from lightning_viz.render.tiles import Verdict
 

@@ -100,12 +100,12 @@ def randomisation(
     stages = _from_the_top(seen, list(chosen))
     held = {id(p) for name in stages for p in chosen[name].parameters()}
     rest = any(id(p) not in held for p in model.parameters())
-    own = _ranks(attribute(model, inputs, target) if original is None else original, size, signed)
+    own = _ranks(as_heat(attribute(model, inputs, target) if original is None else original, size, signed=signed))
     rows = []
     for stage in [*(stages[: count + 1] for count in range(len(stages))), *([None] if rest else [])]:
         with reinitialised(model, stage, seed=seed), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # that a map is constant is said by NaN
-            rows.append(_correlation(own, _ranks(attribute(model, inputs, target), size, signed)))
+            rows.append(_correlation(own, _ranks(as_heat(attribute(model, inputs, target), size, signed=signed))))
     return Randomisation((*stages, *([EVERYTHING] if rest else [])), torch.from_numpy(np.stack(rows)))
 
 
@@ -116,8 +116,7 @@ def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
         one: ``[N, H, W]``.
         other: of the same shape.
     """
-    ranks = [rankdata(each.flatten(1).double().cpu().numpy(), axis=1) for each in (one, other)]
-    return torch.from_numpy(_correlation(*ranks))
+    return torch.from_numpy(_correlation(_ranks(one), _ranks(other)))
 
 
 def _from_the_top(seen: Observation, names: list[str]) -> list[str]:
@@ -130,9 +129,8 @@ def _nothing(output: Tensor) -> Tensor:
     return output.new_zeros(0)
 
 
-def _ranks(attribution: Any, size: tuple[int, int], signed: bool) -> NDArray[np.float64]:
-    heat = as_heat(attribution, size, signed=signed).flatten(1)
-    return np.asarray(rankdata(heat.double().cpu().numpy(), axis=1))
+def _ranks(heat: Tensor) -> NDArray[np.float64]:
+    return np.asarray(rankdata(heat.flatten(1).double().cpu().numpy(), axis=1))
 
 
 def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

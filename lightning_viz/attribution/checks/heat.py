@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.structure import all_tensors
-from lightning_viz.hooks.target import Target, closed, is_open
+from lightning_viz.hooks.target import Target, closed
 
 Attribute = Callable[[nn.Module, Any, Target], Any]
 """An attribution method, ``attribute(model, inputs, target)``; options bound by `functools.partial`."""
@@ -79,4 +79,4 @@ def single_target(target: Target, seen: Observation) -> Target:
     """
     if seen.scores is not None and seen.scores.dim() > 1:
         raise ValueError(f"{len(seen.scores)} targets at once: checks take one per sample, so call once for each")
-    return closed(target, seen.targets) if is_open(target) else target
+    return closed(target, seen.targets)
