@@ -35,11 +35,31 @@ class PixelSpace:
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Pixels of inputs ``[N, C, ...]``, within the bounds."""
-        return (inputs * _channels(self.std, inputs) + _channels(self.mean, inputs)).clamp(*self.bounds)
+        return self._unclamped(inputs).clamp(*self.bounds)
 
     def to_inputs(self, pixels: Tensor) -> Tensor:
         """What the model takes for pixels ``[N, C, ...]``."""
         return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+
+    def into(self, inputs: Tensor, space: PixelSpace) -> Tensor:
+        """The same images ``[N, C, ...]`` as the inputs of another space, also beyond the bounds."""
+        return inputs if space == self else space.to_inputs(self._unclamped(inputs))
+
+    def centred(self) -> PixelSpace:
+        """The space of the centred image, whose 0 is grey: this one, if its 0 lies within the bounds.
+
+        Where inputs are pixels it has its 0 in their middle, and half of their range is two deviations.
+
+        >>> PixelSpace().centred()
+        PixelSpace(mean=(0.5,), std=(0.25,), bounds=(0.0, 1.0))
+        """
+        low, high = self.bounds
+        if all(low < mean < high for mean in self.mean):
+            return self
+        return PixelSpace(((low + high) / 2,), ((high - low) / 4,), self.bounds)
+
+    def _unclamped(self, inputs: Tensor) -> Tensor:
+        return inputs * _channels(self.std, inputs) + _channels(self.mean, inputs)
 
     @classmethod
     def of_transform(cls, transform: Any) -> PixelSpace | None:

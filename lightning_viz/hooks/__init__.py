@@ -16,6 +16,7 @@ __all__, __getattr__, __dir__ = lazy(
         "random_weights": ["reinitialised"],
         "receptive_field": ["Rectangle", "receptive_fields"],
         "relu": ["relu_rule"],
+        "repeating": ["Passes", "Seen", "passes"],
         "target": ["Target", "channel", "classes", "maximum", "region", "top", "unit"],
     },
 )

@@ -79,3 +79,13 @@ def is_call(name: str, layer: str) -> bool:
         layer: its name.
     """
     return name == layer or name.rpartition(":")[0] == layer
+
+
+def layer_of_call(name: str) -> str:
+    """The layer of a call: of ``"relu:1"`` it is ``"relu"``, of ``"relu"`` itself.
+
+    Args:
+        name: of a layer or of one of its calls.
+    """
+    layer, colon, call = name.rpartition(":")
+    return layer if colon and call.isdigit() else name

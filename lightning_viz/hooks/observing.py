@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.maps import feature_count
-from lightning_viz.hooks.observation import Observation, ReLUs
+from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
 from lightning_viz.hooks.record import Record, Reduce, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
 from lightning_viz.hooks.structure import all_tensors, first_tensor, map_tensors, sample_count
@@ -220,10 +220,7 @@ def layer_inside(model: nn.Module, target: Target) -> dict[str, nn.Module]:
         target: which may name the layer with its call, ``"relu:1"``.
     """
     name = layer_of(target)
-    if name is None:
-        return {}
-    layer, colon, call = name.rpartition(":")
-    return select_layers(model, layer if colon and call.isdigit() else name)
+    return {} if name is None else select_layers(model, layer_of_call(name))
 
 
 def _backwards(

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
 from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observing import Forward, run
 from lightning_viz.hooks.record import call_names, recording
 from lightning_viz.hooks.structure import image_of, map_tensors
@@ -65,8 +66,7 @@ def receptive_fields(
         LayerNotReachedError: the forward pass does not call the layer.
         ValueError: no image among the inputs, or a place outside the maps.
     """
-    name, _, number = layer.rpartition(":")
-    module_name = name if name and number.isdigit() else layer
+    module_name = layer_of_call(layer)
     module = select_layers(model, module_name)[module_name]
     found: list[Rectangle | None] = []
     with looking(model):

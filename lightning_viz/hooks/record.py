@@ -16,6 +16,10 @@ T = TypeVar("T")
 Reduce = Callable[[Tensor], Tensor]
 
 
+class Enough(BaseException):
+    """Ends a forward pass that has seen all that is asked for; no error, so that no model's ``except`` stops it."""
+
+
 class Record:
     """Per layer, what was kept of each of its calls, in order."""
 
@@ -25,6 +29,12 @@ class Record:
         self.dimensions: defaultdict[str, list[int]] = defaultdict(list)
         self.traced: set[str] = set()  # layers that were called with gradients enabled
         self.open = True
+        self.until: int | None = None  # so many calls in all
+
+    @property
+    def count(self) -> int:
+        """How many calls were kept, of all layers together."""
+        return sum(map(len, self.calls.values()))
 
     def close(self) -> None:
         """Keep nothing more: a backward through checkpointed blocks runs their layers, and so the hooks, again."""
@@ -37,6 +47,7 @@ def recording(
     *,
     gradients: Collection[str] = (),
     reduce: Mapping[str, tuple[nn.Module, Reduce]] | None = None,
+    until: int | None = None,
 ) -> Iterator[Record]:
     """Keep the output of layers while the context is open.
 
@@ -45,8 +56,10 @@ def recording(
         gradients: names among them that start the graph, if nothing before them did, and stay part of it: the
             gradient of anything computed afterwards can be taken towards what is kept of them.
         reduce: by name, layers of whose output only what a function makes of it is kept.
+        until: the pass ends, by `Enough`, with so many calls kept; it goes to the end if None.
     """
     record = Record()
+    record.until = until
     handles = [
         module.register_forward_hook(_keep(record, name, differentiable=name in gradients))
         for name, module in layers.items()
@@ -86,7 +99,10 @@ def _keep(record: Record, name: str, *, differentiable: bool) -> Callable[[nn.Mo
         return kept.clone()
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        return replace_first_tensor(output, branch if differentiable else copy)
+        result = replace_first_tensor(output, branch if differentiable else copy)
+        if record.open and record.count == record.until:
+            raise Enough
+        return result
 
     return hook
 

@@ -1,0 +1,27 @@
+"""Inputs made by optimisation: what a unit wants, what a layer still knows."""
+
+from lightning_viz._lazy import lazy
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "between": ["YOSINSKI", "Preset", "blur", "clip_small_contribution", "clip_small_norm", "decay"],
+        "climb": ["DreamWarning"],
+        "images": ["Image", "cppn", "displayed", "fourier", "pixels"],
+        "maximizing": ["Dream", "maximize"],
+        "objectives": [
+            "Objective",
+            "channel",
+            "direction",
+            "diversity",
+            "gram",
+            "layer",
+            "logit",
+            "match",
+            "objective",
+            "unit",
+        ],
+        "priors": ["alpha_norm", "edge_energy", "l2", "total_variation"],
+        "transforms": ["jitter", "pad", "rotate", "scale", "standard"],
+    },
+)

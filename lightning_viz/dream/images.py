@@ -1,0 +1,274 @@
+"""How the image that is optimised is written down: pixels, Fourier coefficients, or a network of the coordinates.
+
+All give *centred* images ``[N, C, H, W]``: pixels minus mean over deviation, where 0 is grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_viz.pixels import PixelSpace
+
+_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+"""A root of the covariance of ImageNet's colours, rows red, green, blue (as lucid and lucent have it)."""
+
+
+class Image(Protocol):
+    """A way to write images down. A new one is a class with these.
+
+    Attributes:
+        shape: channels, rows and columns.
+        rate: Adam's learning rate that suits its parameters.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def rate(self) -> float: ...  # noqa: D102
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start, ``[N, ...]`` each, on the CPU.
+
+        Args:
+            generators: of random numbers, one for each image.
+        """
+        ...
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The centred images ``[N, C, H, W]``.
+
+        Args:
+            parameters: what is optimised.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """See `pixels`."""
+
+    shape: tuple[int, int, int]
+    start: Tensor | None = None
+    deviation: float = 0.01
+    rate: ClassVar[float] = 0.1
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start.
+
+        Args:
+            generators: one for each image.
+        """
+        noise = torch.stack([torch.randn(self.shape, generator=one) for one in generators]) * self.deviation
+        if self.start is None:
+            return [noise]
+        if self.start.dim() == 4 and len(self.start) not in (1, len(generators)):
+            raise ValueError(f"{len(self.start)} images to start {len(generators)} dreams from: give one, or one each")
+        return [self.start.detach().cpu() + noise.to(self.start.dtype)]
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The parameters themselves.
+
+        Args:
+            parameters: the images.
+        """
+        return parameters[0]
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """See `fourier`."""
+
+    shape: tuple[int, int, int]
+    decay: float = 1.0
+    deviation: float = 0.01
+    rate: ClassVar[float] = 0.1
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start.
+
+        Args:
+            generators: one for each image.
+        """
+        size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1, 2)
+        return [torch.stack([torch.randn(size, generator=one) for one in generators]) * self.deviation]
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The images of the coefficients, in decorrelated colours where there are three channels.
+
+        Args:
+            parameters: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``.
+        """
+        channels, height, width = self.shape
+        spectrum = torch.view_as_complex(parameters[0]) * self._scale().to(parameters[0])
+        image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
+        if channels != 3:
+            return image
+        colours = torch.tensor(_COLOURS).to(image)
+        return torch.einsum("rc,nchw->nrhw", colours / colours.norm() * math.sqrt(3), image)
+
+    def _scale(self) -> Tensor:
+        """Falling with frequency, of root mean square 1: an image has the deviation of its coefficients."""
+        _, height, width = self.shape
+        rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+        frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
+        scale = frequency**-self.decay
+        return scale / scale.square().mean().sqrt()
+
+
+@dataclass(frozen=True)
+class CPPN:
+    """See `cppn`."""
+
+    shape: tuple[int, int, int]
+    width: int = 24
+    layers: int = 6
+    rate: ClassVar[float] = 0.005
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Random networks, which draw patterns from the start.
+
+        Args:
+            generators: one for each image.
+        """
+        sizes = [4] + [self.width] * self.layers
+        shapes = [(inside + 1, outside) for inside, outside in pairwise(sizes)]
+        hidden = [
+            torch.stack([torch.randn(shape, generator=one) for one in generators]) / math.sqrt(shape[0])
+            for shape in shapes
+        ]
+        return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0])]  # grey at first
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """What the networks make of the coordinates.
+
+        Args:
+            parameters: of each layer the weights, the last row the bias, ``[N, inputs + 1, outputs]``.
+        """
+        channels, height, width = self.shape
+        rows, columns = (torch.linspace(-side, side, side) / max(height, width) * 1.7 for side in (height, width))
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        coordinates = torch.stack([x, y, torch.hypot(x, y), torch.sin(3 * torch.hypot(x, y))], -1).view(1, -1, 4)
+        values = coordinates.to(parameters[0]).expand(len(parameters[0]), -1, -1)
+        for weights in parameters[:-1]:
+            sums = values @ weights[:, :-1] + weights[:, -1:]
+            values = torch.where(self._sines.to(sums.device), torch.sin(2 * sums), torch.tanh(sums))
+        values = values @ parameters[-1][:, :-1] + parameters[-1][:, -1:]
+        return values.transpose(1, 2).reshape(-1, channels, height, width)
+
+    @property
+    def _sines(self) -> Tensor:
+        """Every other unit waves, the others have edges."""
+        return torch.arange(self.width) % 2 == 0
+
+
+def pixels(shape: Sequence[int], *, start: Tensor | None = None, deviation: float | None = None) -> Pixels:
+    """The image itself.
+
+    Args:
+        shape: channels, rows and columns.
+        start: centred images to start from, ``[C, H, W]`` or one for each dream ``[N, C, H, W]``; grey if omitted.
+        deviation: of the noise at the start, on top of it: 0.01, or none on an image.
+
+    Raises:
+        ValueError: a shape that is none, or an image to start from that has another.
+    """
+    size = _shape(shape)
+    if start is not None and tuple(start.shape[-3:]) != size:
+        raise ValueError(f"the image to start from is {tuple(start.shape)}: the dream is {size}")
+    return Pixels(size, start, (0.01 if start is None else 0.0) if deviation is None else deviation)
+
+
+def fourier(shape: Sequence[int], *, decay: float = 1.0, deviation: float = 0.01) -> Fourier:
+    """Fourier coefficients, scaled as natural images have them; colours decorrelated for RGB (Olah et al., 2017).
+
+    What is large in natural images is quickly changed: the high frequencies, which pixels let grow first, come last.
+    The colours of ImageNet are used for three channels; for other counts each channel is an image of its own.
+
+    Args:
+        shape: channels, rows and columns.
+        decay: power of the frequency that the coefficients are divided by (1: natural images).
+        deviation: of the noise at the start, as of the image.
+
+    Raises:
+        ValueError: a shape that is none.
+    """
+    return Fourier(_shape(shape), decay, deviation)
+
+
+def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
+    """A compositional pattern-producing network from coordinates to values (Stanley, 2007; Mordvintsev et al., 2018).
+
+    Smooth, and drawn at any size: ``CPPN.draw`` of another shape shows the same parameters finer.
+
+    Args:
+        shape: channels, rows and columns.
+        width: units of a hidden layer.
+        layers: hidden ones.
+
+    Raises:
+        ValueError: a shape that is none.
+    """
+    return CPPN(_shape(shape), width, layers)
+
+
+def squashed(images: Tensor, space: PixelSpace) -> Tensor:
+    r"""Centred images within the pixels' bounds, by a sigmoid that leaves small values as they are.
+
+    With pixels in [0, 1], mean m and deviation s the pixel is :math:`\sigma(\sigma^{-1}(m) + x s / (m (1 - m)))`.
+
+    Args:
+        images: ``[N, C, H, W]``, of any size.
+        space: of centred images (see `PixelSpace.centred`).
+    """
+    low, high = space.bounds
+    middle, slope = _sigmoid_of(space, images)
+    return space.to_inputs(low + (high - low) * torch.sigmoid(torch.logit(middle) + slope * images))
+
+
+def unsquashed(images: Tensor, space: PixelSpace) -> Tensor:
+    """The inverse of `squashed`; pixels at the bounds, where it has no gradient left, come a thousandth nearer.
+
+    Args:
+        images: centred, ``[N, C, H, W]``.
+        space: of centred images.
+    """
+    low, high = space.bounds
+    middle, slope = _sigmoid_of(space, images)
+    share = (space.to_pixels(images) - low) / (high - low)
+    return (torch.logit(share.clamp(1e-3, 1 - 1e-3)) - torch.logit(middle)) / slope
+
+
+def _sigmoid_of(space: PixelSpace, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where in the bounds' range the sigmoid has its middle, per channel, and its slope there."""
+    low, high = space.bounds
+    zero = images.new_zeros(1, images.shape[1], 1, 1)
+    middle = (space.to_pixels(zero) - low) / (high - low)
+    deviation = 1 / (space.to_inputs(zero + 1) - space.to_inputs(zero))
+    return middle, deviation / ((high - low) * middle * (1 - middle))
+
+
+def displayed(images: Tensor) -> Tensor:
+    r"""Pixels to look at of images that know no bounds: :math:`0.5 + 0.1 (x - \bar{x}) / \mathrm{std}(x)`, in [0, 1].
+
+    Args:
+        images: centred, ``[N, C, H, W]``; each has its own mean and deviation.
+    """
+    flat = images.flatten(1)
+    mean, deviation = flat.mean(1), flat.std(1, correction=0).clamp_min(torch.finfo(flat.dtype).tiny)
+    shape = (-1, *[1] * (images.dim() - 1))
+    return (0.5 + 0.1 * (images - mean.view(shape)) / deviation.view(shape)).clamp(0, 1)
+
+
+def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+    if len(given) != 3 or any(side < 1 for side in given):
+        raise ValueError(f"the image's shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)")
+    channels, height, width = given
+    return channels, height, width

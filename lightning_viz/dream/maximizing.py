@@ -1,0 +1,194 @@
+"""Images that maximise objectives, all of them in one batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lightning_viz.dream.between import YOSINSKI, Preset, Step
+from lightning_viz.dream.climb import Climb, DreamWarning, visible
+from lightning_viz.dream.images import Image, Pixels, pixels
+from lightning_viz.dream.objectives import Objective
+from lightning_viz.dream.priors import Prior
+from lightning_viz.dream.transforms import Transform
+from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.repeating import passes
+from lightning_viz.pixels import PixelSpace
+
+Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
+"""From the parameters of the images to what climbs by their gradient: ``partial(torch.optim.LBFGS, max_iter=20)``."""
+
+_STEPS = 250
+_DELAY = 3.0  # seconds after which a progress bar appears
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Images that were made to maximise objectives, N of them: those of the first objective, of the second, ...
+
+    Attributes:
+        names: of the objectives, one for each image.
+        images: centred, ``[N, C, H, W]`` (see `PixelSpace.centred`).
+        inputs: the same as the model takes them.
+        space: how the inputs map to pixels.
+        bounded: whether the images keep to the pixels' bounds.
+        curve: the objective before each update, ``[N, steps]``; under the transformations of that step.
+        values: the objective of `images`, ``[N]``.
+        frames: pixels in 0 to 255 on the way, the first and the last among them, ``[F, N, C, H, W]``.
+        frame_steps: updates made by then.
+        seeds: of each image's start.
+    """
+
+    names: tuple[str, ...]
+    images: Tensor
+    inputs: Tensor
+    space: PixelSpace
+    bounded: bool
+    curve: Tensor
+    values: Tensor
+    frames: Tensor
+    frame_steps: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def pixels(self) -> Tensor:
+        """What to look at, ``[N, C, H, W]`` in [0, 1]: the pixels where they are bounded, else see `displayed`."""
+        return visible(self.images, self.space, self.bounded)
+
+
+def maximize(
+    model: nn.Module,
+    objectives: Objective | Sequence[Objective],
+    *,
+    image: Image | Sequence[int],
+    space: PixelSpace | None = None,
+    bounded: bool = False,
+    priors: Mapping[Prior, float | Sequence[float]] | None = None,
+    between: Sequence[Step] | Preset | str = (),
+    transforms: Sequence[Transform] = (),
+    small_gradients: float = 0.0,
+    steps: int | None = None,
+    lr: float | None = None,
+    optimizer: Optimizer | None = None,
+    copies: int = 1,
+    seed: int = 0,
+    frames: int = 30,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> Dream:
+    r"""Images that maximise objectives: what a unit wants to see (Erhan et al., 2009; Simonyan et al., 2014).
+
+    .. math:: x^* = \arg\max_x f(x) - \sum_h \lambda_h h(x)
+
+    One forward, which ends at the deepest layer that an objective reads, and one backward for all of them at each
+    update. The model is left as found; it runs in eval mode, and no gradient is computed for a weight.
+
+    Args:
+        model: any module; the images are made on its device and in its precision.
+        objectives: f, one or a list (see `lightning_viz.dream.channel` and its neighbours).
+        image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
+        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
+        priors: penalties h of the centred image, and their weights: one for all objectives, or one for each.
+        between: steps between updates, of `pixels` alone; a `Preset`, or the name of one of `YOSINSKI`.
+        transforms: random changes of the image before each pass, the same for all images.
+        small_gradients: so many per cent of the values of each image's gradient, the smallest, count as 0.
+        steps: updates; those of the preset, else 250.
+        lr: learning rate of Adam; that of the kind of image if omitted (0.1 for pixels).
+        optimizer: from parameters to another optimizer of torch's; L-BFGS runs several passes for each step.
+        copies: images of each objective, from seeds of their own.
+        seed: of the first copy's start, the next ones count on; also of the transformations.
+        frames: how many images on the way to keep, evenly in log steps.
+        progress: show a bar when it takes long.
+        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+
+    Raises:
+        LayerNotFoundError: no such layer; the message lists the nearest names.
+        ValueError: an index out of range, an image that the model cannot take, or an option that makes no sense.
+        TypeError: the model returns a dict and the objective reads its output: give `forward`.
+    """
+    asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    drawn = pixels(image) if isinstance(image, Sequence) else image
+    preset = _preset(between)
+    count = steps if steps is not None else preset.iterations if isinstance(preset, Preset) else _STEPS
+    changes = list(preset)
+    _check(asked, drawn, changes, count, bounded, copies)
+    if model.training:
+        _warn("the model is in train mode: the dream is made in eval mode, with the statistics it would be used with")
+    layers = list(dict.fromkeys(layer_of_call(name) for one in asked for name in one.layers))
+    with passes(model, layers, whole=any(one.outputs for one in asked), forward=forward) as run:
+        torch.default_generator.manual_seed(seed)  # what the model itself may draw
+        climb = Climb(
+            run=run,
+            objectives=asked,
+            image=drawn,
+            space=space or PixelSpace(),
+            bounded=bounded,
+            priors=priors or {},
+            transforms=transforms,
+            small_gradients=small_gradients,
+            copies=copies,
+            seed=seed,
+            like=next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())),
+        )
+        ascent = (optimizer or partial(torch.optim.Adam, lr=lr or drawn.rate))(climb.parameters)
+        curve, pictures, kept = [], [], _log_spaced(count, frames)
+        for number in tqdm(range(count), desc="dream", delay=_DELAY, leave=False, disable=not progress):
+            if number in kept:
+                pictures.append(climb.picture())
+            curve.append(climb.update(ascent, number))
+            for change in changes:
+                climb.change(change, number + 1)
+        images, values = climb.found()
+        pictures.append(climb.picture())
+    return Dream(
+        names=tuple(one.name for one in asked for _ in range(copies)),
+        images=images,
+        inputs=climb.to_inputs(images),
+        space=climb.space,
+        bounded=bounded,
+        curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
+        values=values,
+        frames=torch.stack(pictures),
+        frame_steps=(*kept, count),
+        seeds=climb.seeds,
+    )
+
+
+def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
+    if not isinstance(between, str):
+        return between
+    if between not in YOSINSKI:
+        raise ValueError(f"no preset is called {between!r}: there are {', '.join(map(repr, YOSINSKI))}")
+    return YOSINSKI[between]
+
+
+def _check(
+    objectives: Sequence[Objective], image: Image, changes: Sequence[Step], steps: int, bounded: bool, copies: int
+) -> None:
+    if not objectives:
+        raise ValueError("objectives is empty: give one or more, channel('conv2', 7) say")
+    if steps < 0 or copies < 1:
+        raise ValueError(f"steps={steps}, copies={copies}: give 0 or more steps, and 1 copy or more")
+    if changes and (bounded or not isinstance(image, Pixels)):
+        what = "bounded images" if bounded else type(image).__name__
+        raise ValueError(f"steps between updates change pixels themselves: not those of {what}; use image=pixels(...)")
+
+
+def _log_spaced(steps: int, count: int) -> list[int]:
+    """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them."""
+    if count < 2 or steps < 1:
+        return []
+    return sorted({0, *np.geomspace(1, steps, count - 1).round().astype(int).tolist()} - {steps})
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DreamWarning, stacklevel=3)

@@ -1,0 +1,290 @@
+"""What a dream climbs: scalars of a model's insides, one per image, that add, subtract and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_viz.hooks.maps import as_maps
+from lightning_viz.hooks.observation import is_call, layer_of_call
+from lightning_viz.hooks.structure import first_tensor
+from lightning_viz.hooks.target import Indices, Inner, Target, layer_of, target_scores
+from lightning_viz.hooks.target import channel as channel_target
+from lightning_viz.hooks.target import unit as unit_target
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the images of one objective excite, part of a graph.
+
+    Attributes:
+        calls: outputs of layers ``[n, ...]``, by call.
+        outputs: the first tensor that the model returned, ``[n, ...]``; None where nobody asked for it.
+        features: by layer, how many features its weights put out.
+    """
+
+    calls: Mapping[str, Tensor]
+    outputs: Tensor | None = None
+    features: Mapping[str, int | None] = field(default_factory=dict)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        """A layer's output ``[n, ...]``; of a layer called several times that of a call, ``"relu:1"``.
+
+        Raises:
+            ValueError: the call does not exist, or the layer has several.
+        """
+        if layer not in self.calls:
+            calls = [name for name in self.calls if is_call(name, layer_of_call(layer))]
+            raise ValueError(f"layer {layer_of_call(layer)!r} is called {len(calls)} times: name one of {calls}")
+        return self.calls[layer]
+
+    def maps(self, layer: str) -> Tensor:
+        """A layer's output as maps ``[n, K, H, W]``; of a layer without places ``[n, K, 1, 1]``."""
+        output = self[layer]
+        maps = as_maps(output, features=self.features.get(layer_of_call(layer)))
+        return output.flatten(1)[..., None, None] if maps is None else maps
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A scalar for each image, to be climbed. It adds to, and subtracts from, others and scales.
+
+    A new one is a function: ``Objective("mean of conv1", lambda seen: seen["conv1"].mean((1, 2, 3)), ("conv1",))``.
+
+    Attributes:
+        name: as it is to be read.
+        function: from what images excite to a scalar for each of them, ``[n]``; it must treat them alike.
+        layers: whose outputs it reads; of a layer that is called several times, the call: ``"relu:1"``.
+        outputs: whether it reads what the model returns: every pass then goes to the end.
+
+    >>> channel("conv2", 7) - 0.1 * logit(3)
+    conv2 channel 7 - 0.1 * logit 3
+    """
+
+    name: str
+    function: Callable[[Response], Tensor]
+    layers: tuple[str, ...] = ()
+    outputs: bool = False
+
+    def __call__(self, seen: Response) -> Tensor:
+        """The scalars, ``[n]``."""
+        return self.function(seen)
+
+    def __add__(self, other: Objective) -> Objective:
+        return self._with(other, f"{self.name} + {other.name}", lambda seen: self(seen) + other(seen))
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self._with(other, f"{self.name} - {other._grouped}", lambda seen: self(seen) - other(seen))
+
+    def __mul__(self, factor: float) -> Objective:
+        return self._with(self, f"{factor:g} * {self._grouped}", lambda seen: factor * self(seen))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return self._with(self, f"-{self._grouped}", lambda seen: -self(seen))
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def _grouped(self) -> str:
+        return f"({self.name})" if " + " in self.name or " - " in self.name else self.name
+
+    def _with(self, other: Objective, name: str, function: Callable[[Response], Tensor]) -> Objective:
+        layers = tuple(dict.fromkeys(self.layers + other.layers))
+        return Objective(name, function, layers, self.outputs or other.outputs)
+
+
+def objective(target: Target, name: str) -> Objective:
+    """Whatever an attribution can explain, as an objective.
+
+    Args:
+        target: see `lightning_viz.hooks.Target`; None is the class that each image comes nearest to, as it is climbed.
+        name: as it is to be read.
+    """
+    inside = layer_of(target)
+
+    def scalars(seen: Response) -> Tensor:
+        features = seen.features.get(layer_of_call(inside)) if inside else None
+        return target_scores(seen.outputs, target, seen.calls, features=features).values
+
+    return Objective(name, scalars, (inside,) if inside else (), outputs=inside is None)
+
+
+def unit(layer: str, channel: int, position: Sequence[int] | None = None) -> Objective:
+    """One unit of a layer.
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+        channel: of maps the channel, of a vector the unit.
+        position: row and column in the map; its middle if omitted.
+    """
+    if position is not None:
+        row, column = position
+        return objective(unit_target(layer, (channel, row, column)), f"{layer} unit {channel} at ({row}, {column})")
+
+    def middle(seen: Response) -> Tensor:
+        height, width = seen.maps(layer).shape[2:]
+        vector = as_maps(seen[layer], features=seen.features.get(layer_of_call(layer))) is None
+        place: Indices = channel if vector else (channel, height // 2, width // 2)
+        return target_scores(None, Inner(layer, place, "unit"), seen.calls).values
+
+    return Objective(f"{layer} unit {channel}", middle, (layer,))
+
+
+def channel(layer: str, index: int) -> Objective:
+    """A layer's channel, summed over its map.
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+        index: of the channel.
+    """
+    return objective(channel_target(layer, index), f"{layer} channel {index}")
+
+
+def logit(index: int) -> Objective:
+    """A class's score, before the softmax; of a dense output summed over its places.
+
+    Args:
+        index: of the class.
+    """
+    return objective(index, f"logit {index}")
+
+
+def layer(name: str) -> Objective:
+    r"""How much a layer is excited altogether, :math:`\lVert A \rVert^2` (DeepDream).
+
+    Args:
+        name: of the layer; of one that is called several times, of a call: ``"relu:1"``.
+    """
+    return Objective(f"{name} squared norm", lambda seen: seen[name].flatten(1).square().sum(1), (name,))
+
+
+def direction(layer: str, vector: Tensor) -> Objective:
+    r"""A combination of a layer's channels, :math:`\sum_{ij} \langle A_{ij}, v \rangle`.
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+        vector: v, one value for each channel, ``[K]``.
+    """
+
+    def along(seen: Response) -> Tensor:
+        maps = seen.maps(layer)
+        if list(vector.shape) != [maps.shape[1]]:
+            shape = list(vector.shape)
+            raise ValueError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
+        return torch.einsum("nkij,k->n", maps, vector.to(maps))
+
+    return Objective(f"{layer} direction", along, (layer,))
+
+
+def match(layer: str, activation: Tensor) -> Objective:
+    r"""How near a layer's output is to a given one, :math:`-\lVert \Phi(x) - \Phi_0 \rVert^2 / \lVert \Phi_0 \rVert^2`.
+
+    At most 0; -1 is what an output of zero reaches (Mahendran and Vedaldi, 2015).
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+        activation: the output to come near to, of one sample: ``[K, H, W]``, or with a leading dimension of 1.
+    """
+
+    def nearness(seen: Response) -> Tensor:
+        wanted = _of_one_sample(activation, seen[layer], f"the activation to match in layer {layer!r}")
+        return -(seen[layer] - wanted).flatten(1).square().sum(1) / wanted.square().sum()
+
+    return Objective(f"{layer} match", nearness, (layer,))
+
+
+def gram(layer: str, activation: Tensor) -> Objective:
+    r"""How near a layer's style is to that of a given output (Gatys et al., 2016).
+
+    .. math:: -\frac{1}{4 N^2} \Big\lVert \frac{G(x)}{M} - \frac{G_0}{M_0} \Big\rVert^2,
+        \qquad G_{ij} = \sum_k F_{ik} F_{jk}
+
+    with N channels and M places: for images of one size it is Gatys's :math:`\lVert G - G_0 \rVert^2 / 4 N^2 M^2`.
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+        activation: the layer's output for the style, ``[K, H, W]`` of any size, or with a leading dimension of 1.
+    """
+
+    def likeness(seen: Response) -> Tensor:
+        maps = seen.maps(layer)
+        wanted = activation if activation.dim() == 4 else activation[None]
+        if wanted.dim() != 4 or len(wanted) != 1 or wanted.shape[1] != maps.shape[1]:
+            raise ValueError(
+                f"the style's activation of layer {layer!r} is {list(activation.shape)}: give [{maps.shape[1]}, H, W]"
+            )
+        difference = _grams(maps) - _grams(wanted.to(maps))
+        return -difference.flatten(1).square().sum(1) / (4 * maps.shape[1] ** 2)
+
+    return Objective(f"{layer} style", likeness, (layer,))
+
+
+def diversity(layer: str) -> Objective:
+    r"""How unlike the copies of an objective are in style: minus the mean cosine to the others (Olah et al., 2017).
+
+    .. math:: -\frac{1}{n - 1} \sum_{b \neq a} \frac{\langle G_a, G_b \rangle}{\lVert G_a \rVert \lVert G_b \rVert}
+
+    Args:
+        layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
+    """
+
+    def unlikeness(seen: Response) -> Tensor:
+        grams = torch.nn.functional.normalize(_grams(seen.maps(layer)).flatten(1), dim=1)
+        if len(grams) < 2:
+            raise ValueError(f"diversity({layer!r}) compares the copies of an objective: give copies=2 or more")
+        return -((grams @ grams.T).sum(1) - 1) / (len(grams) - 1)
+
+    return Objective(f"{layer} diversity", unlikeness, (layer,))
+
+
+def of_images(seen: Any, objectives: Sequence[Objective], copies: int) -> list[Response]:
+    """What each objective's images excite, of a pass of all of them.
+
+    Args:
+        seen: the pass (see `lightning_viz.hooks.Seen`), of ``len(objectives) * copies`` images.
+        objectives: in the order of the images.
+        copies: images of each.
+
+    Raises:
+        ValueError: a layer's output does not hold the images in its first dimension.
+        TypeError: the objectives read the model's output, which is a dict.
+    """
+    count = len(objectives) * copies
+    for name, output in seen.calls.items():
+        if len(output) != count:
+            raise ValueError(f"layer {name!r} puts out {list(output.shape)} for {count} images: not one for each")
+    outputs = None
+    if any(one.outputs for one in objectives):
+        if isinstance(seen.outputs, Mapping):
+            keys = ", ".join(map(repr, seen.outputs))
+            raise TypeError(
+                f"the model returns a {type(seen.outputs).__name__} with {keys}: say which by "
+                "forward=lambda model, images: model(images)[key]"
+            )
+        outputs = first_tensor(seen.outputs)
+    parts = {name: torch.split(output, copies) for name, output in seen.calls.items()}  # one node of the graph for all
+    answers = [None] * len(objectives) if outputs is None else torch.split(outputs, copies)
+    return [
+        Response({name: part[place] for name, part in parts.items()}, answers[place], seen.features)
+        for place in range(len(objectives))
+    ]
+
+
+def _grams(maps: Tensor) -> Tensor:
+    """Gram matrices per place ``[n, K, K]`` of maps ``[n, K, H, W]``."""
+    rows = maps.flatten(2)
+    return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
+def _of_one_sample(given: Tensor, like: Tensor, what: str) -> Tensor:
+    one = given if given.dim() == like.dim() else given[None]
+    if one.shape != like[:1].shape:
+        raise ValueError(f"{what} is {list(given.shape)}: give {list(like.shape[1:])}")
+    return one.to(like)

@@ -1,0 +1,114 @@
+"""Random changes of the image before each pass: what a dream shows must survive them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+"""From centred images ``[N, C, H, W]`` and a generator on the CPU to changed ones, of any size. The network sees their
+middle in the size of the image; what is missing is grey."""
+
+
+def jitter(pixels: int) -> Transform:
+    """A random crop that is smaller by so many pixels: put `pad` before it, or the border stays grey.
+
+    Args:
+        pixels: taken off each side's length.
+    """
+
+    def cropped(images: Tensor, generator: torch.Generator) -> Tensor:
+        height, width = (side - pixels for side in images.shape[2:])
+        if min(height, width) < 1:
+            raise ValueError(f"jitter({pixels}) leaves nothing of images of {tuple(images.shape[2:])}")
+        top, left = torch.randint(pixels + 1, (2,), generator=generator).tolist()
+        return images[..., top : top + height, left : left + width]
+
+    return cropped
+
+
+def scale(*factors: float) -> Transform:
+    """Enlarge or shrink by a random one of some factors, bilinearly.
+
+    Args:
+        factors: 1 leaves the image as it is.
+    """
+    _given("scale", factors)
+
+    def scaled(images: Tensor, generator: torch.Generator) -> Tensor:
+        factor = _one_of(factors, generator)
+        size = [max(1, round(side * factor)) for side in images.shape[2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=factor < 1)
+
+    return scaled
+
+
+def rotate(*degrees: float) -> Transform:
+    """Turn around the middle by a random one of some angles, bilinearly; what comes from outside is grey.
+
+    Args:
+        degrees: counter-clockwise.
+    """
+    _given("rotate", degrees)
+
+    def turned(images: Tensor, generator: torch.Generator) -> Tensor:
+        angle = math.radians(_one_of(degrees, generator))
+        height, width = images.shape[2:]
+        cos, sin = math.cos(angle), math.sin(angle)
+        turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
+        grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
+
+    return turned
+
+
+def pad(pixels: int, mode: str = "constant") -> Transform:
+    """Enlarge by a border.
+
+    Args:
+        pixels: its width.
+        mode: ``"constant"`` (grey), ``"reflect"``, ``"replicate"`` or ``"circular"``.
+    """
+    return lambda images, generator: F.pad(images, [pixels] * 4, mode=mode)
+
+
+def standard(pixels: int = 8) -> list[Transform]:
+    """The usual set: a grey border, jitter, a little scaling and turning, jitter again (Olah et al., 2017).
+
+    Args:
+        pixels: how far a dream may move.
+    """
+    return [
+        pad(pixels),
+        jitter(pixels),
+        scale(0.95, 0.975, 1, 1.025, 1.05),
+        rotate(-5, -2.5, 0, 2.5, 5),
+        jitter(max(1, pixels // 2)),
+    ]
+
+
+def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of images ``[N, C, ., .]`` in a size, grey where it is missing.
+
+    Args:
+        images: centred.
+        size: rows and columns.
+    """
+    missing = [wanted - side for wanted, side in zip(size, images.shape[2:], strict=True)]
+    if not any(missing):
+        return images
+    rows, columns = ((gap // 2, gap - gap // 2) for gap in missing)
+    return F.pad(images, [*columns, *rows])
+
+
+def _one_of(values: Sequence[float], generator: torch.Generator) -> float:
+    return values[int(torch.randint(len(values), (), generator=generator))]
+
+
+def _given(name: str, values: Sequence[float]) -> None:
+    if not values:
+        raise ValueError(f"{name}(): give one value or more")
