@@ -101,7 +101,14 @@ def draw_verdicts(verdicts: list[Verdict], width: int) -> list[Image.Image]:
 
 
 def fit(
-    columns: int, rows: int, aspect: float, *, under: int = 0, gap: int = GUTTER, room: int = BODY_HEIGHT
+    columns: int,
+    rows: int,
+    aspect: float,
+    *,
+    under: int = 0,
+    gap: int = GUTTER,
+    room: int = BODY_HEIGHT,
+    across: int = INNER_WIDTH,
 ) -> tuple[int, int]:
     """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or the room's height.
 
@@ -112,9 +119,10 @@ def fit(
         under: pixels of text below each row.
         gap: pixels between neighbours.
         room: pixels of height for all rows.
+        across: pixels of width for all columns; the page's.
     """
     aspect = min(max(aspect, 0.25), 4.0)
-    width = (INNER_WIDTH - gap * (columns - 1)) // columns
+    width = (across - gap * (columns - 1)) // columns
     height = room // rows - under - gap
     width = max(8, min(width, int(height / aspect)))
     return width, max(8, round(width * aspect))
