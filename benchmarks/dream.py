@@ -37,9 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians of {options.rounds} rounds,")
-    print(
-        f"{options.steps} steps on {options.size} x {options.size} pixels; fb: forward + backward, no weight's gradient\n"
-    )
+    print(f"{options.steps} steps on {options.size} x {options.size} pixels;", end=" ")
+    print("fb: one forward + one backward, no weight's gradient\n")
     time_per_step(options.rounds, options.steps, options.size)
     shallow_layers(options.rounds, options.steps, options.size)
     one_batch(options.steps, options.size)
