@@ -14,6 +14,7 @@ from lightning_viz.dream.images import Image, Pixels, displayed, squashed, unsqu
 from lightning_viz.dream.objectives import Objective, of_images
 from lightning_viz.dream.priors import Prior
 from lightning_viz.dream.transforms import Transform, fitted
+from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.repeating import Passes
 from lightning_viz.pixels import PixelSpace
 
@@ -80,7 +81,8 @@ class Climb:
             values = self._values(changed, number)
             before.append(values.detach())
             loss = (self._penalty(images) - values).sum()
-            found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            reached = self.parameters if loss.requires_grad else ()
+            found = torch.autograd.grad(loss, reached, allow_unused=True) if reached else [None] * len(self.parameters)
             for parameter, gradient in zip(self.parameters, found, strict=True):
                 parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
             return loss.detach()
@@ -104,7 +106,7 @@ class Climb:
         """The images as they are, centred ``[N, C, H, W]``, and their objectives ``[N]`` without transformations."""
         with torch.no_grad():
             images = self._images().clone()
-            return images, self._values(images, None)
+            return images, self._values(images.clone(), None)  # a clone for the model to write to
 
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
@@ -129,8 +131,8 @@ class Climb:
         given = self.to_inputs(fitted(images, size))
         try:
             seen = self._run(given)
-        except RuntimeError as error:
-            if number or isinstance(error, torch.OutOfMemoryError):
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if number or isinstance(error, (torch.OutOfMemoryError, LayerNotReachedError)):
                 raise
             shape = " x ".join(map(str, self._image.shape))
             raise ValueError(f"the model cannot take images of {shape}: {error}") from error

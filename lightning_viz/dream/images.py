@@ -115,12 +115,14 @@ class Fourier:
         return torch.einsum("rc,nchw->nrhw", colours / colours.norm() * math.sqrt(3), image)
 
     def _scale(self) -> Tensor:
-        """Falling with frequency, of root mean square 1: an image has the deviation of its coefficients."""
+        """Falling with frequency, such that an image has the deviation of its coefficients."""
         _, height, width = self.shape
         rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
         frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
         scale = frequency**-self.decay
-        return scale / scale.square().mean().sqrt()
+        # A coefficient stands for its mirror image as well: both of its parts, twice. What mirrors itself is real.
+        parts = torch.where((columns == 0) | (columns == 0.5), 1, 4)
+        return scale / ((parts * scale.square()).sum() / (height * width)).sqrt()
 
 
 @dataclass(frozen=True)

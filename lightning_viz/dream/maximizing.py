@@ -112,6 +112,7 @@ def maximize(
 
     Raises:
         LayerNotFoundError: no such layer; the message lists the nearest names.
+        LayerNotReachedError: a layer that the forward does not call.
         ValueError: an index out of range, an image that the model cannot take, or an option that makes no sense.
         TypeError: the model returns a dict and the objective reads its output: give `forward`.
     """
@@ -139,7 +140,7 @@ def maximize(
             seed=seed,
             like=next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())),
         )
-        ascent = (optimizer or partial(torch.optim.Adam, lr=lr or drawn.rate))(climb.parameters)
+        ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
         curve, pictures, kept = [], [], _log_spaced(count, frames)
         for number in tqdm(range(count), desc="dream", delay=_DELAY, leave=False, disable=not progress):
             if number in kept:

@@ -39,7 +39,8 @@ class Response:
         """
         if layer not in self.calls:
             calls = [name for name in self.calls if is_call(name, layer_of_call(layer))]
-            raise ValueError(f"layer {layer_of_call(layer)!r} is called {len(calls)} times: name one of {calls}")
+            times = f"{len(calls)} times" if len(calls) > 1 else "once"
+            raise ValueError(f"layer {layer_of_call(layer)!r} is called {times}: {layer!r} is none of {calls}")
         return self.calls[layer]
 
     def maps(self, layer: str) -> Tensor:
@@ -110,8 +111,10 @@ def objective(target: Target, name: str) -> Objective:
     inside = layer_of(target)
 
     def scalars(seen: Response) -> Tensor:
-        features = seen.features.get(layer_of_call(inside)) if inside else None
-        return target_scores(seen.outputs, target, seen.calls, features=features).values
+        if inside is None:
+            return target_scores(seen.outputs, target).values
+        features = seen.features.get(layer_of_call(inside))
+        return target_scores(None, target, {inside: seen[inside]}, features=features).values
 
     return Objective(name, scalars, (inside,) if inside else (), outputs=inside is None)
 
@@ -129,10 +132,10 @@ def unit(layer: str, channel: int, position: Sequence[int] | None = None) -> Obj
         return objective(unit_target(layer, (channel, row, column)), f"{layer} unit {channel} at ({row}, {column})")
 
     def middle(seen: Response) -> Tensor:
-        height, width = seen.maps(layer).shape[2:]
-        vector = as_maps(seen[layer], features=seen.features.get(layer_of_call(layer))) is None
-        place: Indices = channel if vector else (channel, height // 2, width // 2)
-        return target_scores(None, Inner(layer, place, "unit"), seen.calls).values
+        features = seen.features.get(layer_of_call(layer))
+        maps = as_maps(seen[layer], features=features)
+        place: Indices = channel if maps is None else (channel, maps.shape[2] // 2, maps.shape[3] // 2)
+        return target_scores(None, Inner(layer, place, "unit"), seen.calls, features=features).values
 
     return Objective(f"{layer} unit {channel}", middle, (layer,))
 
@@ -178,7 +181,7 @@ def direction(layer: str, vector: Tensor) -> Objective:
         if list(vector.shape) != [maps.shape[1]]:
             shape = list(vector.shape)
             raise ValueError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
-        return torch.einsum("nkij,k->n", maps, vector.to(maps))
+        return torch.einsum("nkij,k->n", maps, vector.to(maps).clone())  # it may come from inference mode
 
     return Objective(f"{layer} direction", along, (layer,))
 
@@ -253,13 +256,12 @@ def of_images(seen: Any, objectives: Sequence[Objective], copies: int) -> list[R
         copies: images of each.
 
     Raises:
-        ValueError: a layer's output does not hold the images in its first dimension.
+        ValueError: an output, a layer's or the model's, does not hold the images in its first dimension.
         TypeError: the objectives read the model's output, which is a dict.
     """
     count = len(objectives) * copies
     for name, output in seen.calls.items():
-        if len(output) != count:
-            raise ValueError(f"layer {name!r} puts out {list(output.shape)} for {count} images: not one for each")
+        _check_count(output, count, f"layer {name!r}")
     outputs = None
     if any(one.outputs for one in objectives):
         if isinstance(seen.outputs, Mapping):
@@ -269,12 +271,19 @@ def of_images(seen: Any, objectives: Sequence[Objective], copies: int) -> list[R
                 "forward=lambda model, images: model(images)[key]"
             )
         outputs = first_tensor(seen.outputs)
+        if outputs is not None:
+            _check_count(outputs, count, "the model")
     parts = {name: torch.split(output, copies) for name, output in seen.calls.items()}  # one node of the graph for all
     answers = [None] * len(objectives) if outputs is None else torch.split(outputs, copies)
     return [
         Response({name: part[place] for name, part in parts.items()}, answers[place], seen.features)
         for place in range(len(objectives))
     ]
+
+
+def _check_count(output: Tensor, count: int, what: str) -> None:
+    if output.shape[:1] != (count,):
+        raise ValueError(f"{what} puts out {list(output.shape)} for {count} images: not one for each")
 
 
 def _grams(maps: Tensor) -> Tensor:
