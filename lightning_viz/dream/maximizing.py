@@ -141,7 +141,7 @@ def maximize(
             like=next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())),
         )
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
-        curve, pictures, kept = [], [], _log_spaced(count, frames)
+        curve, pictures, kept = [], [], log_spaced(count, frames)
         for number in tqdm(range(count), desc="dream", delay=_DELAY, leave=False, disable=not progress):
             if number in kept:
                 pictures.append(climb.picture())
@@ -184,7 +184,7 @@ def _check(
         raise ValueError(f"steps between updates change pixels themselves: not those of {what}; use image=pixels(...)")
 
 
-def _log_spaced(steps: int, count: int) -> list[int]:
+def log_spaced(steps: int, count: int) -> list[int]:
     """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them."""
     if count < 2 or steps < 1:
         return []
