@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "between": ["YOSINSKI", "Preset", "blur", "clip_small_contribution", "clip_small_norm", "decay"],
         "climb": ["DreamWarning"],
+        "fooling": ["Fooling", "fool"],
         "images": ["Image", "cppn", "displayed", "fourier", "pixels"],
         "maximizing": ["Dream", "maximize"],
         "objectives": [
