@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = lazy(
         "callbacks.activation_maps": ["ActivationMaps"],
         "callbacks.activation_statistics": ["ActivationStatistics"],
         "callbacks.default": ["default_views"],
+        "callbacks.dreams": ["Dreams"],
         "callbacks.first_layer_filters": ["FirstLayerFilters"],
         "callbacks.grad_cam": ["GradCAM"],
         "callbacks.hyperplanes": ["Hyperplanes"],

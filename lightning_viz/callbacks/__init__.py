@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = lazy(
         "activation_maps": ["ActivationMaps"],
         "activation_statistics": ["ActivationStatistics"],
         "default": ["default_views"],
+        "dreams": ["Dreams"],
         "first_layer_filters": ["FirstLayerFilters"],
         "grad_cam": ["GradCAM"],
         "hyperplanes": ["Hyperplanes"],

@@ -20,6 +20,7 @@ MOST_LINES = 2  # of a name, or of the words under it
 PLOT_HEIGHT = 460
 _SPARK = 30  # pixels high
 _FINER = 4  # a sparkline is drawn so many times larger and made smaller, which smooths it
+_LARGE = 0.7  # of the largest tiles: rather full rows than the last pixel
 _LABEL = 150  # pixels for the names of rows
 _APART = 10  # pixels between rows of tiles
 _LEFT, _RIGHT, _BOTTOM = 100, 20, 64  # pixels around the axes
@@ -226,10 +227,10 @@ _READING = "Each image was made from scratch to excite what is written under it:
 def _layout(
     images: NDArray[Any], names: Sequence[str], words: Sequence[str], spark: int
 ) -> tuple[tuple[int, int], int]:
-    """The tiles' size, and how many stand in a row so that they come out largest."""
+    """The tiles' size, and how many stand in a row so that they come out large and fill their rows."""
     count = max(1, len(images))
     sizes = {}
-    for columns in range(1, min(COLUMNS, count) + 1):
+    for columns in range(2, max(2, min(COLUMNS, count)) + 1):
         lines = 1
         for _ in range(2):  # the lines of text follow from the width, which follows from the lines
             under = LINE * lines + spark + _APART
@@ -237,7 +238,8 @@ def _layout(
             lines = _lines(names[:count], size[0]) + _lines(words, size[0]) * any(words)
         sizes[columns] = size
     largest = max(width for width, _ in sizes.values())
-    columns = max(each for each in sizes if sizes[each][0] >= 0.9 * largest)  # rather a full page than the last pixel
+    large = [columns for columns, (width, _) in sizes.items() if width >= _LARGE * largest]
+    columns = min(large, key=lambda each: (-count % each, -sizes[each][0]))
     return sizes[columns], columns
 
 

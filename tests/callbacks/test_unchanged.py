@@ -17,7 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
-from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, Hyperplanes, LayerEmbeddings, Saliency
+from lightning_viz import ActivationMaps, Dreams, FirstLayerFilters, GradCAM, Hyperplanes, LayerEmbeddings, Saliency
 from lightning_viz.callbacks import observer, sampling, shared_pass
 from lightning_viz.callbacks.artist import Result
 from lightning_viz.callbacks.sketch import Drawn
@@ -57,7 +57,8 @@ def views_for(images, **embedding):
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
     if images:
-        return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small)]
+        dreams = Dreams(each=2, updates=2, first_updates=2, **often)
+        return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small), dreams]
     plane = Hyperplanes(deeper=True, grid=20, samples=24, **often)
     return [*shared, ActivationMaps(layers=["hidden", "deeper"], **often), LayerEmbeddings(**small), plane]
 
@@ -198,7 +199,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(observer.Observer, "__init__", start)
     monkeypatch.setattr(observer.Observer, "_fault", count)
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
-    for view in (View, GradCAM, Saliency, Hyperplanes):
+    for view in (View, GradCAM, Saliency, Hyperplanes, Dreams):
         monkeypatch.setattr(view, "look", raise_in_look)
     return faults
 
@@ -275,14 +276,22 @@ def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_
         board = pytorch_lightning.loggers.TensorBoardLogger(folder, name="", version="")
         traces.append(train(PLAIN, pytorch_lightning, views=views, folder=folder, logger=board)[0])
         events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
-        ours = ("embedding/",)
+        ours = ("embedding/", "dreams/")
         scalars = [tag for tag in events.Tags()["scalars"] if not tag.startswith(ours)]
         curves.append({tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in scalars})
         pictures.append({tag: [one.step for one in events.Tensors(tag)] for tag in events.Tags()["tensors"]})
     assert differences(*traces) == []
     assert curves[0] == curves[1] and {"loss_step", "val_loss"} <= curves[0].keys()
     assert not pictures[0]
-    for kind in ("filters", "saliency/gradient", "saliency/smooth_grad", "activations", "grad_cam", "embedding"):
+    for kind in (
+        "filters",
+        "saliency/gradient",
+        "saliency/smooth_grad",
+        "activations",
+        "grad_cam",
+        "embedding",
+        "dreams",
+    ):
         steps = {tuple(steps) for tag, steps in pictures[1].items() if tag.startswith(kind) and "animation" not in tag}
         assert steps == {tuple(range(9))}, kind
 

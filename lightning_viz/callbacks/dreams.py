@@ -1,0 +1,241 @@
+"""The view of what units and classes want to see, made anew as they learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.callbacks.look import Look, Needs, on_device
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.dream.between import Step, blur, decay
+from lightning_viz.dream.climb import DreamWarning
+from lightning_viz.dream.images import pixels
+from lightning_viz.dream.maximizing import maximize
+from lightning_viz.dream.objectives import Objective, channel, logit
+from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
+from lightning_viz.hooks.maps import feature_count
+from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.hooks.observing import Forward, run
+from lightning_viz.hooks.structure import first_tensor, image_of, map_tensors, take_samples
+from lightning_viz.hooks.target import class_scores
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.dreams import dream_tiles
+from lightning_viz.render.text import number
+from lightning_viz.render.tiles import confidence_text, to_rgb
+
+_LOGITS = "logits"
+_BLUR_EVERY = 4  # updates, as in Yosinski's presets
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a dream is of: a layer's channel, or a class's logit where the layer is `_LOGITS`."""
+
+    layer: str
+    index: int
+
+    @property
+    def objective(self) -> Objective:
+        return logit(self.index) if self.layer == _LOGITS else channel(self.layer, self.index)
+
+
+def _last_maps_and_logits() -> list[str]:
+    return ["last_maps", _LOGITS]
+
+
+@dataclass(kw_only=True, eq=False)
+class Dreams(View):
+    """What units and classes want to see, as training goes on (Erhan et al., 2009; tag ``dreams/<layer>``).
+
+    Images that gradient ascent made to excite a channel, summed over its map, or a class's logit; plotted too, as
+    ``dreams/<layer>/<channel>``. Each look goes on from the images of the look before, which are kept in the
+    checkpoint. What holds them down does not depend on the scale of what they climb, so that looks compare.
+
+    Args:
+        units: what to dream of: ``"conv2 7"`` (a layer's channel), ``"conv2"`` (its first ones), ``"logit 3"`` (a
+            class), ``"logits"`` (the first classes). The last layer with maps and the logits if omitted.
+        each: so many channels or classes where no number is given.
+        updates: of the images at a look.
+        first_updates: at the first look, which starts from noise.
+        decay: share of its distance from grey that an image loses at each update: what is no longer wanted fades.
+        blur: width in pixels of the Gaussian that every fourth update ends with; 0 for none.
+    """
+
+    units: Sequence[str] = field(default_factory=_last_maps_and_logits)
+    each: int = 10
+    updates: int = 20
+    first_updates: int = 64
+    decay: float = 0.02
+    blur: float = 1.0
+
+    kind: ClassVar[str] = "dreams"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.units, str) or not self.units:
+            raise ValueError(f"units is {self.units!r}: give a list such as ['conv2 7', 'logits']")
+        if min(self.each, self.updates, self.first_updates) < 1:
+            raise ValueError(
+                f"each is {self.each}, updates {self.updates}, first_updates {self.first_updates}: give 1 or more"
+            )
+        self._between()
+
+    def check(self, model: nn.Module) -> None:
+        """The layers and channels must exist."""
+        self._units(model, self.each)
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The outputs, to count the classes."""
+        self._count = len(self._units(model, self.each))
+        return Needs()
+
+    def passes(self, samples: Samples) -> float:
+        """One for each update, of as many images as there are units."""
+        updates = self.updates if "images" in self.state else self.first_updates
+        return updates * self._count / samples.head
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """The climb, from where the last look ended."""
+        image, outputs = image_of(look.seen.inputs), look.seen.outputs
+        if image is None:
+            raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
+        units = self._units(model, 0 if outputs is None else class_scores(outputs).shape[1])
+        shape, start = tuple(image.shape[1:]), self.state.get("images")
+        warm = start is not None and start.shape == (len(units), *shape)
+        forward = _image_alone(on_device(model, look.seen.inputs))
+        with looking(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DreamWarning)  # the picture says it
+            dream = maximize(
+                model,
+                [unit.objective for unit in units],
+                image=pixels(shape, start=torch.from_numpy(start) if warm else None),
+                space=self.pixels or look.samples.pixels or PixelSpace(),
+                between=self._between(),
+                steps=self.updates if warm else self.first_updates,
+                seed=self.probe.seed,
+                frames=0,
+                progress=False,
+                forward=forward,
+            )
+            with torch.no_grad():
+                confidences = _confidences(forward(model, dream.inputs), units)
+        images, climb = dream.images.float().cpu(), torch.cat([dream.curve, dream.values[:, None]], 1).cpu()
+        finite = images.isfinite().flatten(1).all(1)[:, None, None, None]
+        self.state["images"] = images.where(finite, 0.0).numpy()  # a network that recovers from NaN dreams again
+        return {
+            "units": units,
+            "pixels": dream.pixels.float().cpu(),
+            "values": climb[:, -1].tolist(),
+            "confidences": confidences,
+            "still": climb.amax(1) == climb.amin(1),  # also a channel that is off wherever one looks
+            "updates": dream.curve.shape[1],
+        }
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page per layer."""
+        units, values = look.extra["units"], look.extra["values"]
+        for layer in dict.fromkeys(unit.layer for unit in units):
+            places = [place for place, unit in enumerate(units) if unit.layer == layer]
+            scalars = {f"{self.kind}/{layer}/{units[place].index}": values[place] for place in places}
+            yield Sketch(dream_tiles, self._page(look, layer, places), scalars=scalars)
+
+    def _page(self, look: Look, layer: str, places: list[int]) -> dict[str, Any]:
+        """What to draw of a layer: some of the dreams, by their places."""
+        extra, classes = look.extra, layer == _LOGITS
+        units, still = [extra["units"][place] for place in places], extra["still"][places]
+        names = [look.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
+        words = [number(extra["values"][place]) for place in places]
+        if classes and extra["confidences"]:
+            shares = [confidence_text(extra["confidences"][unit.index]) for unit in units]
+            words = [f"{word}, {share}" for word, share in zip(words, shares, strict=True)]
+        shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
+        alone = [name for name, stays in zip(names, still.tolist(), strict=True) if stays]
+        return {
+            "tag": f"{self.kind}/{layer}",
+            "images": to_rgb(shown.numpy()),
+            "title": f"What {'classes' if classes else f'channels of {layer}'} want to see",
+            "names": names,
+            "words": words,
+            "step": look.step,
+            "details": [
+                f"{extra['updates']} updates of each image",
+                f"under it: {'its logit and confidence' if classes else 'its sum over the map'}",
+            ],
+            "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "
+            "look before: it follows what the network learns. Brightness and contrast are each image's own.",
+            "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixels)],
+        }
+
+    def _units(self, model: nn.Module, classes: int) -> list[_Unit]:
+        """What to dream of, in order.
+
+        Args:
+            model: whose layers are meant.
+            classes: how many the model tells apart.
+        """
+        return list(dict.fromkeys(unit for one in self.units for unit in _named(model, one, self.each, classes)))
+
+    def _between(self) -> list[Step]:
+        return [decay(self.decay), *([blur(self.blur, _BLUR_EVERY)] if self.blur else [])]
+
+
+def _named(model: nn.Module, asked: str, each: int, classes: int) -> Iterator[_Unit]:
+    """The units that a user's words mean.
+
+    Raises:
+        ViewError: they mean none.
+    """
+    name, _, index = asked.rpartition(" ")
+    if not index.isdigit():
+        name, index = asked, ""
+    if name == "logit" and index:
+        yield _Unit(_LOGITS, int(index))
+        return
+    if name == _LOGITS and not index:
+        yield from (_Unit(_LOGITS, one) for one in range(min(each, classes)))
+        return
+    layer = layer_of_call(name)
+    try:
+        found = select_layers(model, layer)
+    except LayerNotFoundError as error:
+        meaning = "units are 'conv2 7', 'conv2', 'logit 3' or 'logits'"
+        raise ViewError(f"no unit is called {asked!r}: {error}; {meaning}") from error
+    for one, module in found.items():
+        count = feature_count(module)
+        if index and count is not None and int(index) >= count:
+            raise ViewError(f"unit {asked!r}: layer {one!r} has {count} channels, numbered from 0")
+        if not index and count is None:
+            raise ViewError(f"unit {asked!r}: layer {one!r} does not tell its channels: number them, '{asked} 0'")
+        chosen = [int(index)] if index else range(min(each, count or 0))
+        yield from (_Unit(one + name[len(layer) :], place) for place in chosen)
+
+
+def _image_alone(inputs: Any) -> Forward:
+    """How to run a model on images alone: what else it takes is that of the probe's first sample."""
+    image = image_of(inputs)
+
+    def forward(model: nn.Module, images: Any) -> Tensor | None:
+        first = torch.zeros(len(images), dtype=torch.long)
+        count = 0 if image is None else len(image)
+        return first_tensor(
+            run(model, map_tensors(inputs, lambda x: images if x is image else take_samples(x, first, count)))
+        )
+
+    return forward
+
+
+def _confidences(outputs: Tensor | None, units: Sequence[_Unit]) -> dict[int, float]:
+    """By class how sure the model is of it, given the image made for it; empty where it does not classify."""
+    if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
+        return {}
+    shares = outputs.float().softmax(1)
+    return {unit.index: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == _LOGITS}
