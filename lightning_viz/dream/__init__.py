@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = lazy(
         "climb": ["DreamWarning"],
         "fooling": ["Fooling", "fool"],
         "images": ["Image", "cppn", "displayed", "fourier", "pixels"],
+        "inverting": ["Inversion", "invert"],
         "maximizing": ["Dream", "maximize"],
         "objectives": [
             "Objective",
