@@ -49,6 +49,7 @@ class Climb:
     ) -> None:
         self._run, self._objectives, self._image, self._copies = run, objectives, image, copies
         self.space, self._centred, self._bounded = space, space.centred(), bounded
+        space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
         self._transforms, self._small_gradients, self._seed = transforms, small_gradients, seed
         self.seeds = tuple(seed + copy for _ in objectives for copy in range(copies))
         if bounded and isinstance(image, Pixels) and image.start is not None:
