@@ -57,6 +57,8 @@ def dream_tiles(
     _check_names("names", names, len(images))
     _check_names("words", words or names, len(images))
     shown = images[:MOST_TILES]
+    if curves is not None and (curves.ndim != 2 or len(curves) != len(images)):
+        raise ValueError(f"curves are [{len(images)}, steps], got {curves.shape}")
     climbs = [None] * len(shown) if curves is None else list(np.asarray(curves, dtype=np.float64)[: len(shown)])
     said = list(words[: len(shown)]) or [""] * len(shown)
     size, columns = _layout(shown, names, said, _SPARK if curves is not None else 0)

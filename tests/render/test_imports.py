@@ -4,7 +4,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["maps", "embedding", "hyperplanes", "filters", "animation"])
+@pytest.mark.parametrize("module", ["maps", "embedding", "hyperplanes", "filters", "animation", "dreams"])
 def test_drawing_pays_neither_for_torch_nor_for_pyplot(module):
     heavy = ("torch", "matplotlib.pyplot")
     code = f"import sys, lightning_viz.render.{module}; print([each for each in {heavy} if each in sys.modules])"

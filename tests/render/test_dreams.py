@@ -1,0 +1,133 @@
+"""Dreams on a page: never blurred, what cannot be shown is said, and what tells them apart is not cut away."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_viz.render import dreams
+from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 14, 14, 3)).astype(np.uint8)
+NAMES = [f"conv2 channel {index}" for index in range(12)]
+
+
+def decoded(picture):
+    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+
+
+def body(picture):
+    return decoded(picture)[picture.origin[1] :, picture.origin[0] :]
+
+
+def tiles(count=12, **options):
+    return dream_tiles("t", IMAGES[:count], title="Dreams", names=NAMES[:count], **options)
+
+
+def holds(sheet, image):
+    """Whether an image stands in a sheet, each of its pixels a block of one colour."""
+    packed = [pixels.reshape(-1, 3).astype(int) @ [65536, 256, 1] for pixels in (image, sheet)]
+    return bool(np.isin(*packed).all())
+
+
+def test_every_dream_is_shown_and_none_is_blurred():
+    for picture in (tiles(), dream_table("t", IMAGES.reshape(3, 4, 14, 14, 3), title="T", rows=["a", "b", "c"])):
+        assert all(holds(decoded(picture), image) for image in IMAGES)
+        assert picture.width == 700 and picture.height <= 920
+
+
+def test_tiles_are_in_their_order_in_full_rows():
+    sheet = body(tiles(4))
+    corners = [IMAGES[index][0, 0] for index in range(4)]
+    places = [np.argwhere((sheet == corner).all(-1)).min(0) for corner in corners]
+    assert places[0][0] == places[1][0] < places[2][0] == places[3][0]
+    assert places[0][1] == places[2][1] < places[1][1] == places[3][1]
+
+
+def test_what_cannot_be_shown_is_hatched_and_said():
+    images, curves = IMAGES.copy(), RNG.normal(size=(12, 30))
+    images[3], curves[5, 10:] = 128, np.nan
+    picture = dream_tiles("t", images, title="Dreams", names=NAMES, curves=curves)
+    assert "flat in 1 of 12 dreams" in picture.description and "NaN in 1 of 12 dreams" in picture.description
+    sheet = decoded(picture)
+    assert holds(sheet, images[4]) and not holds(sheet, images[5])
+    table = dream_table("t", images.reshape(2, 6, 14, 14, 3), title="T", rows=["a", "b"])
+    assert "flat in 1 of 12 dreams" in table.description
+
+
+def test_a_name_keeps_its_number_where_it_is_cut(monkeypatch):
+    drawn = []
+    write = dreams.draw_lines
+    monkeypatch.setattr(
+        dreams, "draw_lines", lambda lines, *args, **options: drawn.append(lines) or write(lines, *args, **options)
+    )
+    names = [f"features of the encoder channel {index}" for index in range(40)]
+    dream_tiles("t", np.tile(IMAGES, (4, 1, 1, 1))[:40], title="Dreams", names=names)
+    written = [" ".join(lines) for lines in drawn if lines and "feat" in lines[0]]
+    assert len(written) == 40
+    assert all("…" in text and text.endswith(f" {index}") for index, text in enumerate(written))
+
+
+def test_more_than_a_page_holds_is_said():
+    many = np.tile(IMAGES, (4, 1, 1, 1))
+    picture = dream_tiles("t", many, title="Dreams", names=[str(index) for index in range(48)])
+    assert "the first 40 of 48" in picture.description
+
+
+def test_a_curve_is_drawn_on_its_own_scale():
+    rising = np.tile(np.linspace(0, 1, 50), (4, 1))
+    scaled = rising * np.array([1, 100, 1e-3, 1])[:, None] + np.array([0, 5, 0, 0])[:, None]
+    one, other = tiles(4, curves=rising), tiles(4, curves=scaled)
+    assert (decoded(one) == decoded(other)).all()
+    assert "over 50 updates, each on its own scale" in one.description
+    assert (decoded(one) != decoded(tiles(4, curves=-rising))).any()
+    assert tiles(4, curves=np.zeros((4, 0))).height == one.height == tiles(4, curves=np.full((4, 50), 2.0)).height
+
+
+def test_rows_and_columns_of_a_table_carry_names():
+    images = IMAGES.reshape(3, 4, 14, 14, 3)
+    rows = ["conv1", "a layer of a long name that must wrap", "conv3"]
+    plain = dream_table("t", images, title="T", rows=rows)
+    full = dream_table("t", images, title="T", rows=rows, columns=list("abcd"), words=[["1 %"] * 4] * 3)
+    assert full.height > plain.height
+    label = body(plain)[:, :150]
+    assert (label < 128).any(), "names of rows stand at the left"
+
+
+def test_the_climb_is_drawn_within_the_axes_and_what_is_lost_is_said():
+    curves = np.abs(RNG.normal(size=(3, 40))).cumsum(1)
+    curves[1, 20:] = np.inf
+    picture = climb_curves("t", curves, names=["a", "b", "c"], title="Climb", label="logit")
+    assert "not finite in 1 of 3 curves" in picture.description and "40 updates" in picture.description
+    without = climb_curves("t", curves[[0, 2]], names=["a", "c"], title="Climb", label="logit")
+    assert (decoded(picture).shape[1], without.width) == (700, 700)
+    logarithmic = climb_curves("t", curves, names=["a", "b", "c"], title="Climb", logarithmic=True)
+    assert "logarithmic" in logarithmic.description
+    assert climb_curves("t", curves[:, :1], names=["a", "b", "c"], title="Climb").width == 700
+
+
+def test_an_animation_burns_in_the_update():
+    frames = RNG.integers(0, 256, (5, 4, 14, 14, 3)).astype(np.uint8)
+    picture = dream_animation("t", frames, [0, 1, 3, 12, 40], title="Dreams", names=NAMES[:4])
+    assert Image.open(BytesIO(picture.image)).n_frames == 5
+    assert "update 40" in picture.description and len(picture.image) <= 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: tiles(4, words=["a"]), "1 words for 4"),
+        (lambda: tiles(4, curves=np.zeros((3, 9))), "curves are [4, steps], got (3, 9)"),
+        (lambda: dream_tiles("t", IMAGES / 255, title="T", names=NAMES), "images are uint8"),
+        (lambda: dream_table("t", IMAGES, title="T", rows=["a"]), "images are [rows, columns, H, W, 3]"),
+        (lambda: dream_table("t", IMAGES[None], title="T", rows=["a", "b"]), "2 rows for 1"),
+        (lambda: climb_curves("t", np.zeros(3), names=["a"], title="T"), "curves are [N, steps], got (3,)"),
+        (lambda: dream_animation("t", IMAGES[None], [0, 1], title="T", names=NAMES), "2 steps for 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_an_error(draw, message):
+    with pytest.raises(ValueError) as caught:
+        draw()
+    assert message in str(caught.value)
