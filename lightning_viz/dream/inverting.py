@@ -75,7 +75,8 @@ def invert(
         + \lambda_\alpha R_\alpha(x / \sigma) + \lambda_V R_V(x / \sigma)
 
     with x centred; R_alpha is `alpha_norm`, R_V `total_variation`. Where the reconstructions from several seeds differ,
-    the layer no longer knows. All images, and all their seeds, run as one batch; the model is left as found.
+    the layer no longer knows: compare layers in that at equal weights, for a strong penalty makes reconstructions alike.
+    All images, and all their seeds, run as one batch; the model is left as found.
 
     Args:
         model: any module.
