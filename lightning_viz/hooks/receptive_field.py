@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
-from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.hooks.layers import LayerNotReachedError
+from lightning_viz.hooks.maps import as_maps
 from lightning_viz.hooks.observation import layer_of_call
-from lightning_viz.hooks.observing import Forward, run
-from lightning_viz.hooks.record import call_names, recording
+from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.repeating import passes
 from lightning_viz.hooks.structure import image_of, map_tensors
 
 _DRAWS = 2  # random inputs: what switches by value in ways not known here is switched otherwise in another
@@ -67,19 +66,15 @@ def receptive_fields(
         ValueError: no image among the inputs, or a place outside the maps.
     """
     module_name = layer_of_call(layer)
-    module = select_layers(model, module_name)[module_name]
     found: list[Rectangle | None] = []
-    with looking(model):
+    with passes(model, module_name, whole=False, forward=forward) as run:
         for start in range(0, len(places), _BATCH):
             batch = list(places[start : start + _BATCH])
             image, given = _random_inputs(inputs, len(batch) * _DRAWS, seed)
-            with recording({module_name: module}, gradients=[module_name]) as record:
-                (forward or run)(model, given)
-                record.close()
-            calls = call_names(record.calls)
-            if layer not in calls:
-                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; {list(calls)} are")
-            values = _at_places(calls[layer], batch, feature_count(module), layer)
+            seen = run(given)
+            if layer not in seen.calls:
+                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; {list(seen.calls)} are")
+            values = _at_places(seen.calls[layer], batch, seen.features[module_name], layer)
             generator = torch.Generator().manual_seed(seed)
             weights = torch.randn(values.shape, generator=generator).to(values)
             gradient = None

@@ -65,7 +65,8 @@ class Passes:
             record.close()
         missing = [name for name in self._layers if not record.calls.get(name)]
         if missing:
-            raise LayerNotReachedError(f"layers {missing} are not called in the forward pass")
+            which = f"layer {missing[0]!r} is" if len(missing) == 1 else f"layers {missing} are"
+            raise LayerNotReachedError(f"{which} not called in the forward pass")
         self._calls = record.count
         return Seen(call_names(record.calls), outputs, self._features)
 

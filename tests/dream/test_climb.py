@@ -318,7 +318,7 @@ def test_layers_that_do_not_exist_or_are_not_called(digits):
         dream(digits.model, channel("convv2", 1), image=(1, 28, 28))
     model = built(Functional, 3)
     model.unused = nn.Conv2d(3, 3, 3)
-    with pytest.raises(LayerNotReachedError, match=r"layers \['unused'\] are not called in the forward pass"):
+    with pytest.raises(LayerNotReachedError, match="layer 'unused' is not called in the forward pass"):
         dream(model, layer("unused"), image=(3, 9, 9))
 
 
