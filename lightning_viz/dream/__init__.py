@@ -24,6 +24,7 @@ __all__, __getattr__, __dir__ = lazy(
             "unit",
         ],
         "priors": ["alpha_norm", "edge_energy", "l2", "total_variation"],
+        "searching": ["PriorSearch", "search_priors"],
         "transforms": ["jitter", "pad", "rotate", "scale", "standard"],
     },
 )
