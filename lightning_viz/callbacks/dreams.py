@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ class Dreams(View):
             raise ValueError(
                 f"each is {self.each}, updates {self.updates}, first_updates {self.first_updates}: give 1 or more"
             )
-        self._between()
+        if not 0 <= self.decay < 1 or self.blur < 0:
+            raise ValueError(f"decay is {self.decay}, blur {self.blur}: give a share from 0 to below 1, and 0 or more")
 
     def check(self, model: nn.Module) -> None:
         """The layers and channels must exist."""
@@ -154,9 +156,11 @@ class Dreams(View):
         units, still = [extra["units"][place] for place in places], extra["still"][places]
         names = [look.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
         words = [number(extra["values"][place]) for place in places]
-        if classes and extra["confidences"]:
-            shares = [confidence_text(extra["confidences"][unit.index]) for unit in units]
-            words = [f"{word}, {share}" for word, share in zip(words, shares, strict=True)]
+        shares = [extra["confidences"].get(unit) for unit in units]
+        said = [
+            word if share is None else f"{word}, {confidence_text(share)}"
+            for word, share in zip(words, shares, strict=True)
+        ]
         shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
         alone = [name for name, stays in zip(names, still.tolist(), strict=True) if stays]
         return {
@@ -164,7 +168,7 @@ class Dreams(View):
             "images": to_rgb(shown.numpy()),
             "title": f"What {'classes' if classes else f'channels of {layer}'} want to see",
             "names": names,
-            "words": words,
+            "words": said,
             "step": look.step,
             "details": [
                 f"{extra['updates']} updates of each image",
@@ -233,9 +237,10 @@ def _image_alone(inputs: Any) -> Forward:
     return forward
 
 
-def _confidences(outputs: Tensor | None, units: Sequence[_Unit]) -> dict[int, float]:
-    """By class how sure the model is of it, given the image made for it; empty where it does not classify."""
+def _confidences(outputs: Tensor | None, units: Sequence[_Unit]) -> dict[_Unit, float]:
+    """Of the classes how sure the model is, given the images made for them; empty where it does not classify."""
     if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
         return {}
     shares = outputs.float().softmax(1)
-    return {unit.index: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == _LOGITS}
+    logits = {unit: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == _LOGITS}
+    return {unit: share for unit, share in logits.items() if math.isfinite(share)}
