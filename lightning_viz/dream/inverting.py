@@ -47,7 +47,8 @@ class Inversion:
     @property
     def pixels(self) -> Tensor:
         """What to look at beside the originals, pixels ``[N, S, C, H, W]`` in [0, 1]."""
-        return visible(self.dream.images, self.dream.space, bounded=True).unflatten(0, tuple(self.pixel_errors.shape))
+        shown = visible(self.dream.images, self.dream.space, bounded=True)
+        return shown.view(*self.pixel_errors.shape, *shown.shape[1:])
 
 
 def invert(
@@ -75,7 +76,7 @@ def invert(
         + \lambda_\alpha R_\alpha(x / \sigma) + \lambda_V R_V(x / \sigma)
 
     with x centred; R_alpha is `alpha_norm`, R_V `total_variation`. Where the reconstructions from several seeds differ,
-    the layer no longer knows: compare layers in that at equal weights, for a strong penalty makes reconstructions alike.
+    the layer no longer knows; layers compare in that at equal weights, for strong penalties make reconstructions alike.
     All images, and all their seeds, run as one batch; the model is left as found.
 
     Args:
@@ -169,13 +170,15 @@ def _grid(penalties: Sequence[Prior], originals: Tensor) -> list[tuple[float, fl
 
 def _pixel_errors(dream: Dream, originals: Tensor) -> Tensor:
     """Relative distances of reconstructions to N originals, ``[N, S]``."""
-    found = dream.images.unflatten(0, (len(originals), -1)).flatten(2)
+    found = dream.images.view(len(originals), -1, originals[0].numel())
     wanted = originals.to(found).flatten(1)[:, None]
-    return (found - wanted).norm(dim=2) / wanted.norm(dim=2)
+    errors: Tensor = (found - wanted).norm(dim=2) / wanted.norm(dim=2)
+    return errors
 
 
 def _diversity(dream: Dream, originals: Tensor) -> Tensor:
     """Mean distance between two reconstructions of an original, relative to its norm, ``[N]``."""
-    found = dream.images.unflatten(0, (len(originals), -1)).flatten(2)
+    found = dream.images.view(len(originals), -1, originals[0].numel())
     distances = torch.stack([torch.pdist(of_one).mean() for of_one in found])
-    return distances / originals.to(found).flatten(1).norm(dim=1)
+    diversity: Tensor = distances / originals.to(found).flatten(1).norm(dim=1)
+    return diversity

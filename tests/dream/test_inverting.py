@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_viz.dream import Inversion, invert
+from lightning_viz.dream.priors import alpha_norm, total_variation
 from lightning_viz.hooks import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
 from tests.dream.conftest import Digits
@@ -90,6 +91,25 @@ def test_the_weights_chosen_reconstruct_better_than_weak_and_strong_ones(digits:
         return invert(digits.model, images, "conv3", **options, progress=False).pixel_errors.mean().item()
 
     assert error(None) < 0.8 * min(error((0.0, 0.0)), error((0.0, 10.0)))
+
+
+def test_the_weights_chosen_are_the_best_of_the_grid_tried_one_by_one(functional: nn.Module):
+    images = torch.rand(3, 6, 8, 8, generator=torch.Generator().manual_seed(0)) ** 4
+    options = {"seeds": 1, "steps": 25, "progress": False}
+    chosen = invert(functional, images, "twice:1", **options)
+    norm = chosen.originals.flatten(1).norm(dim=1).mean()
+    own = [prior(chosen.originals / norm).mean().item() for prior in (alpha_norm, total_variation)]
+    tried = [
+        (of_alpha / own[0], of_variation / own[1])
+        for of_alpha in (1e-4, 1e-3, 1e-2)
+        for of_variation in (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    ]
+    errors = [
+        invert(functional, images, "twice:1", weights=pair, **options).pixel_errors.mean().item() for pair in tried
+    ]
+    best = tried[errors.index(min(errors))]
+    assert chosen.weights == pytest.approx(best, rel=1e-5)
+    assert chosen.pixel_errors.mean() == pytest.approx(min(errors), rel=1e-3)
 
 
 def test_weights_mean_the_same_whatever_the_scale_of_the_data():
