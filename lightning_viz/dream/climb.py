@@ -55,6 +55,8 @@ class Climb:
         if bounded and isinstance(image, Pixels) and image.start is not None:
             image = replace(image, start=unsquashed(image.start.view(-1, *image.shape), self._centred))
         start = image.parameters([torch.Generator().manual_seed(one) for one in self.seeds])
+        self._dtype = like.dtype
+        like = like.to(torch.promote_types(like.dtype, torch.float32))  # small steps vanish in half precision
         self.parameters = [one.to(like).requires_grad_() for one in start]
         self._priors = {prior: self._weights(prior, weight, like) for prior, weight in priors.items()}
         self._gradient = torch.zeros(())  # of the objectives, towards the images
@@ -85,7 +87,8 @@ class Climb:
             reached = self.parameters if loss.requires_grad else ()
             found = torch.autograd.grad(loss, reached, allow_unused=True) if reached else [None] * len(self.parameters)
             for parameter, gradient in zip(self.parameters, found, strict=True):
-                parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+                gradient_or_zero = torch.zeros_like(parameter) if gradient is None else gradient
+                parameter.grad = gradient_or_zero.contiguous()  # L-BFGS views it flat
             return loss.detach()
 
         ascent.step(closure)  # type: ignore[arg-type]  # a tensor is what torch's own optimizers take
@@ -116,7 +119,7 @@ class Climb:
 
     def to_inputs(self, images: Tensor) -> Tensor:
         """What the model takes for centred images ``[N, C, H, W]``."""
-        return self._centred.into(images, self.space)
+        return self._centred.into(images, self.space).to(self._dtype)
 
     def _images(self) -> Tensor:
         images = self._image.draw(self.parameters)
@@ -138,7 +141,7 @@ class Climb:
             shape = " x ".join(map(str, self._image.shape))
             raise ValueError(f"the model cannot take images of {shape}: {error}") from error
         parts = of_images(seen, self._objectives, self._copies)
-        return torch.cat([one(part) for one, part in zip(self._objectives, parts, strict=True)])
+        return torch.cat([one(part) for one, part in zip(self._objectives, parts, strict=True)]).to(images)
 
     def _penalty(self, images: Tensor) -> Tensor:
         """Of each image, ``[N]``."""
