@@ -62,7 +62,6 @@ class Passes:
             except RuntimeError:
                 if self._whole or self._calls is not None or set(record.calls) != set(self._layers):
                     raise
-            record.close()
         missing = [name for name in self._layers if not record.calls.get(name)]
         if missing:
             which = f"layer {missing[0]!r} is" if len(missing) == 1 else f"layers {missing} are"
