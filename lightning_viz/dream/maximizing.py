@@ -37,7 +37,7 @@ class Dream:
     Attributes:
         names: of the objectives, one for each image.
         images: centred, ``[N, C, H, W]`` (see `PixelSpace.centred`).
-        inputs: the same as the model takes them.
+        inputs: the same as the model takes them, in its precision.
         space: how the inputs map to pixels.
         bounded: whether the images keep to the pixels' bounds.
         curve: the objective before each update, ``[N, steps]``; under the transformations of that step.
@@ -92,7 +92,7 @@ def maximize(
     update. The model is left as found; it runs in eval mode, and no gradient is computed for a weight.
 
     Args:
-        model: any module; the images are made on its device and in its precision.
+        model: any module; the images are made on its device and in its precision, single at least.
         objectives: f, one or a list (see `lightning_viz.dream.channel` and its neighbours).
         image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
         space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.

@@ -89,6 +89,26 @@ def test_double_precision(whole):
     torch.testing.assert_close(found.images.float(), single.images, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [pixels, fourier, cppn])
+def test_a_model_in_half_precision_dreams_in_single(kind):
+    model = built(nn.Conv2d, 3, 4, 3)
+    single = dream(model, logit(2), image=kind((3, 9, 11)), steps=20)
+    found = dream(model.bfloat16(), logit(2), image=kind((3, 9, 11)), steps=20, small_gradients=5)
+    assert found.images.dtype == found.values.dtype == torch.float32
+    assert found.inputs.dtype == torch.bfloat16
+    assert found.values.item() == pytest.approx(single.values.item(), rel=0.1)
+
+
+def test_under_autocast():
+    model, options = built(Functional, 3), {"image": (3, 17, 23), "steps": 10}
+    single = dream(model, logit(1), **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dream(model, logit(1), **options)
+    assert found.images.dtype == found.values.dtype == torch.float32
+    assert found.values.item() == pytest.approx(single.values.item(), rel=0.1)
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+
+
 def test_checkpointed_blocks():
     class Checkpointed(nn.Module):
         def __init__(self):

@@ -235,7 +235,7 @@ def test_small_gradients_do_not_move_the_image():
 
 def test_priors_may_weigh_each_objective_differently():
     asked = [channel("2", 1), channel("2", 1), channel("0", 2)]
-    run = partial(dream, small(), image=SMALL, steps=10)
+    run = partial(dream, small(), image=SMALL, steps=10, copies=2)
     found = run(asked, priors={l2: [0.0, 3.0, 0.5]})
     alone = [run(one, priors={l2: weight}) for one, weight in zip(asked, (0.0, 3.0, 0.5), strict=True)]
     torch.testing.assert_close(found.images, torch.cat([one.images for one in alone]), rtol=1e-3, atol=1e-4)
