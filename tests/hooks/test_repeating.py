@@ -171,6 +171,10 @@ def test_after_the_first_pass_an_error_on_the_way_is_an_error():
         run(torch.ones(1, 1, 8, 8))
         with pytest.raises(RuntimeError, match="expected input"):
             run(torch.ones(1, 2, 8, 8))
+    with passes(model, "relu", whole=False) as run:
+        run(torch.ones(1, 1, 8, 8))
+        with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+            run(torch.ones(1, 1, 4, 4))  # between the two calls of the ReLU
 
 
 def test_layers_that_are_not_called_or_do_not_exist_are_named():
