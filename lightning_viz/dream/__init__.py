@@ -23,8 +23,10 @@ __all__, __getattr__, __dir__ = lazy(
             "objective",
             "unit",
         ],
+        "octaves": ["DeepDream", "deep_dream"],
         "priors": ["alpha_norm", "edge_energy", "l2", "total_variation"],
         "searching": ["PriorSearch", "search_priors"],
+        "styling": ["VGG19_CONTENT", "VGG19_STYLE", "StyleTransfer", "style_transfer"],
         "transforms": ["jitter", "pad", "rotate", "scale", "standard"],
     },
 )
