@@ -141,9 +141,9 @@ class EvolvedCPPN:
     """A pattern-producing network whose wiring evolves, drawn at any size (Stanley, 2007).
 
     Nodes stand in a row: x, y, the distance from the centre (all from -1 to 1 over the longer side) and 1, then places
-    for hidden nodes, then a sigmoid output for each channel. Links go forward, so that one sweep along the row computes
-    all images at once. It starts without hidden nodes, as NEAT does. The figures are those of the authors for MNIST;
-    their crossover is left out.
+    for hidden nodes (sine, sigmoid, Gaussian, or linear up to 1), then a sigmoid output for each channel. Links go
+    forward, so that one sweep along the row computes all images at once. It starts without hidden nodes, as NEAT does.
+    The figures are those of the authors for MNIST; their crossover is left out.
 
     Attributes:
         places: for hidden nodes, the most there can be.
