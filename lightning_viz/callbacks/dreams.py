@@ -155,12 +155,8 @@ class Dreams(View):
         extra, classes = look.extra, layer == _LOGITS
         units, still = [extra["units"][place] for place in places], extra["still"][places]
         names = [look.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
-        words = [number(extra["values"][place]) for place in places]
         shares = [extra["confidences"].get(unit) for unit in units]
-        said = [
-            word if share is None else f"{word}, {confidence_text(share)}"
-            for word, share in zip(words, shares, strict=True)
-        ]
+        words = [_said(extra["values"][place], share) for place, share in zip(places, shares, strict=True)]
         shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
         alone = [name for name, stays in zip(names, still.tolist(), strict=True) if stays]
         return {
@@ -168,7 +164,7 @@ class Dreams(View):
             "images": to_rgb(shown.numpy()),
             "title": f"What {'classes' if classes else f'channels of {layer}'} want to see",
             "names": names,
-            "words": said,
+            "words": words,
             "step": look.step,
             "details": [
                 f"{extra['updates']} updates of each image",
@@ -244,3 +240,8 @@ def _confidences(outputs: Tensor | None, units: Sequence[_Unit]) -> dict[_Unit, 
     shares = outputs.float().softmax(1)
     logits = {unit: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == _LOGITS}
     return {unit: share for unit, share in logits.items() if math.isfinite(share)}
+
+
+def _said(value: float, share: float | None) -> str:
+    """How far a dream came: the objective, and of a class, in one line, the confidence."""
+    return number(value) if share is None else f"{number(round(value, 2))}, {confidence_text(share)}"
