@@ -7,7 +7,7 @@ nothing is free: `FREE_SECONDS` is 0. A view's hold at an event is given in unit
 probe batch, less the passes that it declares; a run's first event, which fetches the probe, stands apart.
 
 With --dreams it is the view of dreams alone, of a small network of convolutions: its first look and its last, which are
-never dropped, make 84 updates of 20 images, which is more than a short training of the ResNet could pay for.
+never dropped, make 60 updates of 20 images, which is more than a short training of the ResNet could pay for.
 
     python benchmarks/overhead.py [--dreams] [--seconds 60] [--rounds 2] [--json FILE]
 """

@@ -65,16 +65,14 @@ class Dreams(View):
         units: what to dream of: ``"conv2 7"`` (a layer's channel), ``"conv2"`` (its first ones), ``"logit 3"`` (a
             class), ``"logits"`` (the first classes). The last layer with maps and the logits if omitted.
         each: so many channels or classes where no number is given.
-        updates: of the images at a look.
-        first_updates: at the first look, which starts from noise.
+        updates: of the images at a look, the first of which starts from noise; the next ones are still catching up.
         decay: share of its distance from grey that an image loses at each update: what is no longer wanted fades.
         blur: width in pixels of the Gaussian that every fourth update ends with; 0 for none.
     """
 
     units: Sequence[str] = field(default_factory=_last_maps_and_logits)
     each: int = 10
-    updates: int = 20
-    first_updates: int = 64
+    updates: int = 30
     decay: float = 0.02
     blur: float = 1.0
 
@@ -84,10 +82,8 @@ class Dreams(View):
         super().__post_init__()
         if isinstance(self.units, str) or not self.units:
             raise ValueError(f"units is {self.units!r}: give a list such as ['conv2 7', 'logits']")
-        if min(self.each, self.updates, self.first_updates) < 1:
-            raise ValueError(
-                f"each is {self.each}, updates {self.updates}, first_updates {self.first_updates}: give 1 or more"
-            )
+        if min(self.each, self.updates) < 1:
+            raise ValueError(f"each is {self.each}, updates is {self.updates}: give 1 or more")
         if not 0 <= self.decay < 1 or self.blur < 0:
             raise ValueError(f"decay is {self.decay}, blur {self.blur}: give a share from 0 to below 1, and 0 or more")
 
@@ -102,8 +98,7 @@ class Dreams(View):
 
     def passes(self, samples: Samples) -> float:
         """One for each update, of as many images as there are units."""
-        updates = self.updates if "images" in self.state else self.first_updates
-        return updates * self._count / samples.head
+        return self.updates * self._count / samples.head
 
     def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
         """The climb, from where the last look ended."""
@@ -122,7 +117,7 @@ class Dreams(View):
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
                 space=self.pixels or look.samples.pixels or PixelSpace(),
                 between=self._between(),
-                steps=self.updates if warm else self.first_updates,
+                steps=self.updates,
                 seed=self.probe.seed,
                 frames=0,
                 progress=False,
@@ -139,7 +134,6 @@ class Dreams(View):
             "values": climb[:, -1].tolist(),
             "confidences": confidences,
             "still": climb.amax(1) == climb.amin(1),  # also a channel that is off wherever one looks
-            "updates": dream.curve.shape[1],
         }
 
     def draw(self, look: Look) -> Iterable[Sketch]:
@@ -167,7 +161,7 @@ class Dreams(View):
             "words": words,
             "step": look.step,
             "details": [
-                f"{extra['updates']} updates of each image",
+                f"{self.updates} updates of each image",
                 f"under it: {'its logit and confidence' if classes else 'its sum over the map'}",
             ],
             "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "

@@ -17,7 +17,7 @@ from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 X, Y = images(6, channels=3)
 WATCHED = Probe(inputs=X, labels=Y, samples=6)
 SPACE = PixelSpace((0.5,), (0.25,))
-SMALL = {"each": 2, "updates": 4, "first_updates": 6, "probe": WATCHED, "pixels": SPACE}
+SMALL = {"each": 2, "updates": 4, "probe": WATCHED, "pixels": SPACE}
 
 
 def train_with(view, tmp_path, model=None, **options):
@@ -41,7 +41,7 @@ def dreamt(model, steps, start=None):
 
 def test_each_look_goes_on_from_the_images_of_the_look_before(drawn_at_once, tmp_path):
     model = train_with(Dreams(**SMALL), tmp_path, Frozen(channels=3))
-    first = dreamt(model, 6)
+    first = dreamt(model, 4)
     second = dreamt(model, 4, first.images)
     for step, dream in ((0, first), (2, second)):
         shown = [drawn_at_once.arguments(f"dreams/{layer}")[step] for layer in ("conv2", "logits")]
@@ -135,7 +135,7 @@ def test_what_is_only_found_out_at_a_look_is_said_and_training_goes_on(drawn_at_
         Dreams(**{**SMALL, "units": ["logit 7"]}), tmp_path, ConvNet(channels=3)
     )
     flat = loader(torch.rand(6, 2), torch.arange(6) % 2, batch_size=3)
-    view = Dreams(units=["hidden", "logits"], updates=2, first_updates=2)
+    view = Dreams(units=["hidden", "logits"], updates=2)
     assert "takes no image [N, C, H, W]" in faults(view, tmp_path, Perceptron(), flat)
     assert not drawn_at_once
 
@@ -193,8 +193,8 @@ def test_the_view_tells_the_passes_that_it_runs(drawn_at_once, tmp_path, monkeyp
 
     monkeypatch.setattr(ConvNet, "forward", counting)
     fit(tmp_path, model, [view], loader(X, Y, batch_size=3), val=None)
-    looks = [6 + 4 * (6 + 2), 6 + 4 * (4 + 2)]  # the shared pass; four images each update, their end, confidences
-    assert sum(counted) == sum(looks)
+    look = 6 + 4 * (4 + 2)  # the shared pass; four images each update, their end, confidences
+    assert sum(counted) == 2 * look
     samples = type("Samples", (), {"head": 6})
     assert view.passes(samples) == pytest.approx(4 * 4 / 6)
 

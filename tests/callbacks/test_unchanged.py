@@ -57,7 +57,7 @@ def views_for(images, **embedding):
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
     if images:
-        dreams = Dreams(each=2, updates=2, first_updates=2, **often)
+        dreams = Dreams(each=2, updates=2, **often)
         return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small), dreams]
     plane = Hyperplanes(deeper=True, grid=20, samples=24, **often)
     return [*shared, ActivationMaps(layers=["hidden", "deeper"], **often), LayerEmbeddings(**small), plane]
