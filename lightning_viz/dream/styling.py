@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lightning_viz.dream.climb import visible
 from lightning_viz.dream.images import pixels
-from lightning_viz.dream.maximizing import Optimizer, log_spaced, maximize
+from lightning_viz.dream.maximizing import Optimizer, maximize
 from lightning_viz.dream.objectives import Objective, Response, gram, match
-from lightning_viz.dream.photographs import centred, clipped, frame
+from lightning_viz.dream.photographs import centred
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import passes
@@ -30,10 +30,17 @@ VGG19_STYLE = ("features.0", "features.5", "features.10", "features.19", "featur
 _BALANCE = 10.0  # between the style's and the content's loss of blank activations
 
 _OPTIMIZERS: Mapping[str, Optimizer] = {
-    "lbfgs": partial(torch.optim.LBFGS, max_iter=1, history_size=20, tolerance_grad=0.0, tolerance_change=0.0),
-    "adam": partial(torch.optim.Adam, lr=0.05),
+    "lbfgs": partial(
+        torch.optim.LBFGS,
+        max_iter=1,  # the losses are known at each
+        max_eval=20,
+        history_size=20,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",  # without it the first steps from noise lead away
+    ),
+    "adam": partial(torch.optim.Adam, lr=0.1),
 }
-"""Each takes one pass for each step: the losses are known at every step."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ def style_transfer(
         + \beta \sum_l \frac{w_l}{4 N_l^2} \Big\lVert \frac{G^l}{M_l} - \frac{G_0^l}{M_0^l} \Big\rVert^2
 
     with the image's activations F, the content's P, Gram matrices G and, of the style, G_0 (see `gram`), and
-    w = 1 / number of style layers. Pixels are clipped to their bounds after every step.
+    w = 1 / number of style layers. Pixels keep to their bounds by a sigmoid (see `maximize`): a content image starts
+    with those at the bounds a thousandth nearer, so that its content loss is next to 0 at first, and grows.
 
     Args:
         model: any module; what it does behind the layers need not work at these sizes.
@@ -109,7 +117,7 @@ def style_transfer(
         style_weight: beta. If omitted, so that blank activations (zeros) would lose 10 times as much style as content:
             unlike the paper's ratios, this depends on neither the image's size nor the scale of the activations.
         start: from the content image, or from noise around grey, of deviation 0.01.
-        optimizer: L-BFGS (the paper's), or Adam with lr 0.05; both take one forward and one backward for each step.
+        optimizer: L-BFGS with a line search (the paper's; about two passes for each step), or Adam, lr 0.1 (one).
         steps: updates.
         space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the noise.
@@ -130,40 +138,37 @@ def style_transfer(
     if style_weight is None:
         style_weight = _BALANCE * content_weight * _blank(of_content, shown) / _blank(of_style, painted)
     losses: tuple[list[Tensor], list[Tensor]] = [], []
-    noise = 0.01 * torch.randn(photograph.shape, generator=torch.Generator().manual_seed(seed))
-    first = photograph if start == "content" else noise
-    kept = log_spaced(steps, frames)
-    pictures = [frame(first, space)]
+    steps_begin: list[int] = []
 
-    def filmed(images: Tensor, gradient: Tensor, number: int) -> Tensor:
-        images = clipped(images, space)
-        if number in kept or number == steps:
-            pictures.append(frame(images, space))
-        return images
+    def ascent(parameters: list[Tensor]) -> torch.optim.Optimizer:
+        made = _OPTIMIZERS[optimizer](parameters)
+        made.register_step_pre_hook(lambda *_: steps_begin.append(len(losses[0])))
+        return made
 
     dream = maximize(
         model,
         content_weight * _recorded(of_content, losses[0]) + style_weight * _recorded(of_style, losses[1]),
-        image=pixels(first.shape[1:], start=first),
+        image=pixels(photograph.shape[1:], start=photograph if start == "content" else None),
         space=space,
-        between=[filmed],
+        bounded=True,
         steps=steps,
-        optimizer=_OPTIMIZERS[optimizer],
+        optimizer=ascent,
         seed=seed,
-        frames=0,
+        frames=frames,
         progress=progress,
         forward=forward,
     )
+    content_loss, style_loss = (torch.cat(each)[[*steps_begin, -1]].cpu() for each in losses)
     return StyleTransfer(
         images=dream.images,
         inputs=dream.inputs,
         space=space,
         content_weight=content_weight,
         style_weight=style_weight,
-        content_loss=torch.cat(losses[0]).cpu(),
-        style_loss=torch.cat(losses[1]).cpu(),
-        frames=torch.stack(pictures),
-        frame_steps=tuple(dict.fromkeys([0, *kept, steps])),
+        content_loss=content_loss,
+        style_loss=style_loss,
+        frames=dream.frames,
+        frame_steps=dream.frame_steps,
     )
 
 
