@@ -19,6 +19,7 @@ from lightning_viz.dream import (
     decay,
     edge_energy,
     fourier,
+    jitter,
     l2,
     logit,
     maximize,
@@ -129,8 +130,16 @@ def test_the_seed_serves_a_model_that_draws_random_numbers_too():
         def forward(self, x):
             return self.net(x + torch.randn_like(x))
 
-    run = partial(dream, Noisy().eval(), channel("net.2", 1), image=SMALL, steps=5)
-    assert torch.equal(run().images, run().images)
+    images = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        images.append(dream(Noisy().eval(), channel("net.2", 1), image=SMALL, steps=5).images)
+    assert torch.equal(*images)
+
+
+def test_every_step_has_transformations_of_its_own():
+    found = dream(small(), channel("2", 1), image=SMALL, transforms=[jitter(2)], steps=12, lr=0.0)
+    assert 3 < len(found.curve.unique()) <= 9  # places of a crop
 
 
 def test_names_seeds_and_copies():
@@ -212,6 +221,17 @@ def test_steps_between_updates_run_in_their_order_after_the_gradients():
     expected, _ = by_hand(small(), 9, after=after)
     torch.testing.assert_close(found.images, expected, rtol=1e-3, atol=1e-4)
     assert (found.images == 0).all(1).sum() == pytest.approx(0.3 * 108, abs=1)
+
+
+def test_a_step_between_knows_how_many_updates_were_made():
+    numbers = []
+
+    def counting(images, gradient, number):
+        numbers.append(number)
+        return images
+
+    dream(small(), channel("2", 1), image=SMALL, steps=4, between=[counting])
+    assert numbers == [1, 2, 3, 4]
 
 
 def test_a_preset_goes_by_its_name_and_brings_its_steps():
