@@ -24,7 +24,7 @@ def centred(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
     """
     if inputs.dim() not in (3, 4):
         raise ValueError(f"{what} is {list(inputs.shape)}: give [N, C, H, W], or one image [C, H, W]")
-    images = inputs.detach().cpu().reshape(-1, *inputs.shape[-3:])
+    images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32)).reshape(-1, *inputs.shape[-3:])
     low, high = space.bounds
     pixels = space.into(images, PixelSpace())  # beyond the bounds, too
     slack = _SLACK * (high - low)

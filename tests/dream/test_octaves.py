@@ -102,7 +102,7 @@ def test_the_dream_and_its_frames_are_photographs_from_the_first_to_the_last():
     dream = deep_dream(network(), SPACE.to_inputs(pixels), "2", space=SPACE, octaves=3, steps=4, lr=0.5, progress=False)
     assert dream.pixels.min() >= 0
     assert dream.pixels.max() <= 1
-    torch.testing.assert_close(SPACE.to_pixels(dream.inputs), dream.pixels)
+    torch.testing.assert_close(SPACE.into(dream.inputs, PixelSpace()), dream.pixels, atol=1e-5, rtol=0)
     assert dream.frame_steps == tuple(range(13))
     torch.testing.assert_close(dream.frames[0], (pixels * 255).round().byte())
     torch.testing.assert_close(dream.frames[-1], (dream.pixels * 255).round().byte())
@@ -170,3 +170,12 @@ def test_misuse_is_an_error_that_names_the_remedy():
         deep_dream(model, image[0, 0], "2", progress=False)
     with pytest.raises(LayerNotFoundError):
         deep_dream(model, image, "nowhere", progress=False)
+
+
+def test_a_photograph_of_bytes_and_a_model_in_half_precision():
+    space = PixelSpace((0.0,), (1 / 255,))
+    photograph = (photographs(1, 28, 30) * 255).round().byte()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).bfloat16().eval()
+    dream = deep_dream(model, photograph, "0", space=space, octaves=2, steps=3, progress=False)
+    torch.testing.assert_close(dream.frames[0], photograph)
+    assert (dream.octaves[-1].after > dream.octaves[-1].before).all()
