@@ -143,6 +143,7 @@ def of_photographs() -> Photographic:
         top, left = row * 142 + torch.randint(90, (48,)), column * 160 + torch.randint(110, (48,))
         places = zip(which.tolist(), top.tolist(), left.tolist(), strict=True)
         patches = torch.stack([whole[one, :, y : y + 48, x : x + 48] for one, y, x in places])
+        patches = patches[:, torch.randperm(3)] * 2 * torch.rand(48, 3, 1, 1)  # so that colours do not tell the place
         optimizer.zero_grad()
         F.cross_entropy(model(patches), which * 12 + row * 4 + column).backward()
         optimizer.step()
@@ -254,7 +255,7 @@ def fooling(subject: Subject) -> Iterator[Picture]:
 def deep_dreams(subject: Subject) -> Iterator[Picture]:
     """Photographs with more of what a layer sees in them."""
     known = subject.photographic or of_photographs()
-    layer, inputs = known.layers[-2], known.space.to_inputs(photographs(subject.height))
+    layer, inputs = known.layers[-1], known.space.to_inputs(photographs(subject.height))
     dream = deep_dream(known.model, inputs, layer, space=known.space)
     title = f"DeepDream of layer {layer}"
     rise = ", ".join(f"{(one.after / one.before).mean():.2g}" for one in dream.octaves)
