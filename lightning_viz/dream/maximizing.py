@@ -127,6 +127,8 @@ def maximize(
     layers = list(dict.fromkeys(layer_of_call(name) for one in asked for name in one.layers))
     with passes(model, layers, whole=any(one.outputs for one in asked), forward=forward) as run:
         torch.default_generator.manual_seed(seed)  # what the model itself may draw
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(seed)
         climb = Climb(
             run=run,
             objectives=asked,
