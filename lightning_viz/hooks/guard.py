@@ -59,6 +59,19 @@ def random_states() -> Iterator[Restore]:
         yield _later(torch.mps.set_rng_state, torch.mps.get_rng_state())
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, the devices' too; to be called inside `unchanged`, which puts them back.
+
+    Args:
+        seed: of all of them.
+    """
+    torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`, which reaches for devices that nobody uses
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def same_randomness() -> Iterator[None]:
     """All global random generators leave as they came."""

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.guard import looking, seed_torch
 from lightning_viz.hooks.layers import LayerNotReachedError, Layers, select_layers
 from lightning_viz.hooks.maps import feature_count
 from lightning_viz.hooks.observing import Forward, run
 from lightning_viz.hooks.record import Enough, call_names, recording
+from lightning_viz.hooks.structure import map_tensors
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,22 @@ class Passes:
 
     The first pass goes to the end, unless the model fails behind the last layer asked for: an image that its head
     cannot take serves the layers before it. Every later pass ends with the call that was the last of the first pass.
+
+    Attributes:
+        like: an empty tensor on the model's device and in its precision, those of its first weight.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], whole: bool, forward: Forward | None) -> None:
         self._model, self._layers, self._whole, self._forward = model, layers, whole, forward
         self._calls: int | None = None
+        self.like = next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())).new_empty(0)
         self._features = {name: feature_count(module) for name, module in layers.items()}
 
     def __call__(self, inputs: Any) -> Seen:
         """One forward.
 
         Args:
-            inputs: as the model takes them, part of a graph or not.
+            inputs: as the model takes them, part of a graph or not; it is given a copy, to write to.
 
         Raises:
             LayerNotReachedError: the forward does not call a layer that was asked for.
@@ -56,7 +62,7 @@ class Passes:
         until = None if self._whole else self._calls
         with recording(self._layers, gradients=self._layers, until=until) as record:
             try:
-                outputs = (self._forward or run)(self._model, inputs)
+                outputs = (self._forward or run)(self._model, map_tensors(inputs, torch.clone))
             except Enough:
                 pass
             except RuntimeError:
@@ -72,7 +78,12 @@ class Passes:
 
 @contextmanager
 def passes(
-    model: nn.Module, layers: Layers = (), *, whole: bool = True, forward: Forward | None = None
+    model: nn.Module,
+    layers: Layers = (),
+    *,
+    whole: bool = True,
+    forward: Forward | None = None,
+    seed: int | None = None,
 ) -> Iterator[Passes]:
     """One look at a model for many passes; gradients of what they saw can be taken inside, none for any weight.
 
@@ -81,10 +92,13 @@ def passes(
         layers: whose outputs are asked for.
         whole: whether the model's output is asked for as well; if not, a pass ends at the last of the layers.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        seed: of what the model itself may draw from torch's generators; they go on as they are if None.
 
     Raises:
         LayerNotFoundError: no layer matches.
     """
     chosen = select_layers(model, layers) if layers else {}
     with looking(model):
+        if seed is not None:
+            seed_torch(seed)
         yield Passes(model, chosen, whole or not chosen, forward)

@@ -221,3 +221,29 @@ def test_the_model_is_as_it_was_also_when_a_pass_fails(mode, fails):
     assert torch.equal(torch.get_rng_state(), random)
     assert model[3].bias.grad is grad
     assert [p.requires_grad for p in model.parameters()] == [False, True, True, True, True, True]
+
+
+def test_what_the_model_writes_to_its_input_does_not_reach_the_callers():
+    class Writing(nn.Module):
+        def forward(self, x):
+            return x.sub_(1.0)
+
+    given = torch.rand(2, 4)
+    before = given.clone()
+    with passes(Writing()) as run:
+        outputs = run((given,)).outputs
+    assert torch.equal(given, before) and torch.equal(outputs, before - 1)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_pass_has_the_models_precision_and_its_chance_a_seed(kind):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).to(kind)
+    chance = torch.get_rng_state()
+
+    def drawn(seed):
+        with passes(model, forward=lambda model, inputs: torch.rand(3), seed=seed) as run:
+            return run(torch.zeros(1, 4)).outputs, run.like
+
+    assert torch.equal(drawn(5)[0], drawn(5)[0]) and not torch.equal(drawn(5)[0], drawn(6)[0])
+    assert drawn(5)[1].dtype == kind and drawn(5)[1].numel() == 0
+    assert torch.equal(torch.get_rng_state(), chance)
