@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Pixels:
         Args:
             generators: one for each image.
         """
-        noise = torch.stack([torch.randn(self.shape, generator=one) for one in generators]) * self.deviation
+        noise = torch.stack([_noise(self.shape, one) for one in generators]) * self.deviation
         if self.start is None:
             return [noise]
         if self.start.dim() == 4 and len(self.start) not in (1, len(generators)):
@@ -98,7 +98,7 @@ class Fourier:
             generators: one for each image.
         """
         size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1, 2)
-        return [torch.stack([torch.randn(size, generator=one) for one in generators]) * self.deviation]
+        return [torch.stack([_noise(size, one) for one in generators]) * self.deviation]
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The images of the coefficients, in decorrelated colours where there are three channels.
@@ -107,17 +107,18 @@ class Fourier:
             parameters: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``.
         """
         channels, height, width = self.shape
-        spectrum = torch.view_as_complex(parameters[0]) * self._scale().to(parameters[0])
+        spectrum = torch.view_as_complex(parameters[0]) * self._scale(parameters[0])
         image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
         if channels != 3:
             return image
-        colours = torch.tensor(_COLOURS).to(image)
+        colours = image.new_tensor(_COLOURS)
         return torch.einsum("rc,nchw->nrhw", colours / colours.norm() * math.sqrt(3), image)
 
-    def _scale(self) -> Tensor:
+    def _scale(self, like: Tensor) -> Tensor:
         """Falling with frequency, such that an image has the deviation of its coefficients."""
         _, height, width = self.shape
-        rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+        options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+        rows, columns = torch.fft.fftfreq(height, **options)[:, None], torch.fft.rfftfreq(width, **options)[None]
         frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
         scale = frequency**-self.decay
         # A coefficient stands for its mirror image as well: both of its parts, twice. What mirrors itself is real.
@@ -142,11 +143,8 @@ class CPPN:
         """
         sizes = [4] + [self.width] * self.layers
         shapes = [(inside + 1, outside) for inside, outside in pairwise(sizes)]
-        hidden = [
-            torch.stack([torch.randn(shape, generator=one) for one in generators]) / math.sqrt(shape[0])
-            for shape in shapes
-        ]
-        return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0])]  # grey at first
+        hidden = [torch.stack([_noise(shape, one) for one in generators]) / math.sqrt(shape[0]) for shape in shapes]
+        return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0], device="cpu")]  # grey at first
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """What the networks make of the coordinates.
@@ -155,20 +153,19 @@ class CPPN:
             parameters: of each layer the weights, the last row the bias, ``[N, inputs + 1, outputs]``.
         """
         channels, height, width = self.shape
-        rows, columns = (torch.linspace(-side, side, side) / max(height, width) * 1.7 for side in (height, width))
+        rows, columns = (
+            torch.linspace(-side, side, side, device=parameters[0].device) / max(height, width) * 1.7
+            for side in (height, width)
+        )
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         coordinates = torch.stack([x, y, torch.hypot(x, y), torch.sin(3 * torch.hypot(x, y))], -1).view(1, -1, 4)
         values = coordinates.to(parameters[0]).expand(len(parameters[0]), -1, -1)
+        waves = torch.arange(self.width, device=values.device) % 2 == 0  # the other units have edges
         for weights in parameters[:-1]:
             sums = values @ weights[:, :-1] + weights[:, -1:]
-            values = torch.where(self._sines.to(sums.device), torch.sin(2 * sums), torch.tanh(sums))
+            values = torch.where(waves, torch.sin(2 * sums), torch.tanh(sums))
         values = values @ parameters[-1][:, :-1] + parameters[-1][:, -1:]
         return values.transpose(1, 2).reshape(-1, channels, height, width)
-
-    @property
-    def _sines(self) -> Tensor:
-        """Every other unit waves, the others have edges."""
-        return torch.arange(self.width) % 2 == 0
 
 
 def pixels(shape: Sequence[int], *, start: Tensor | None = None, deviation: float | None = None) -> Pixels:
@@ -267,6 +264,11 @@ def displayed(images: Tensor) -> Tensor:
     mean, deviation = flat.mean(1), flat.std(1, correction=0).clamp_min(torch.finfo(flat.dtype).tiny)
     shape = (-1, *[1] * (images.dim() - 1))
     return (0.5 + 0.1 * (images - mean.view(shape)) / deviation.view(shape)).clamp(0, 1)
+
+
+def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Normal, on the CPU like its generator: a seed means the same on every device."""
+    return torch.randn(size, generator=generator, device="cpu")
 
 
 def _shape(given: Sequence[int]) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ def jitter(pixels: int) -> Transform:
         height, width = (side - pixels for side in images.shape[2:])
         if min(height, width) < 1:
             raise ValueError(f"jitter({pixels}) leaves nothing of images of {tuple(images.shape[2:])}")
-        top, left = torch.randint(pixels + 1, (2,), generator=generator).tolist()
+        top, left = torch.randint(pixels + 1, (2,), generator=generator, device="cpu").tolist()
         return images[..., top : top + height, left : left + width]
 
     return cropped
@@ -106,7 +106,7 @@ def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _one_of(values: Sequence[float], generator: torch.Generator) -> float:
-    return values[int(torch.randint(len(values), (), generator=generator))]
+    return values[int(torch.randint(len(values), (), generator=generator, device="cpu"))]
 
 
 def _given(name: str, values: Sequence[float]) -> None:
