@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lightning_viz.dream.between import Step
 from lightning_viz.dream.images import Image, Pixels, displayed, squashed, unsquashed
-from lightning_viz.dream.objectives import Objective, of_images
+from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.priors import Prior
+from lightning_viz.dream.reading import scalars
 from lightning_viz.dream.transforms import Transform, fitted
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.repeating import Passes
@@ -45,7 +46,6 @@ class Climb:
         small_gradients: float,
         copies: int,
         seed: int,
-        like: Tensor,
     ) -> None:
         self._run, self._objectives, self._image, self._copies = run, objectives, image, copies
         self.space, self._centred, self._bounded = space, space.centred(), bounded
@@ -55,8 +55,7 @@ class Climb:
         if bounded and isinstance(image, Pixels) and image.start is not None:
             image = replace(image, start=unsquashed(image.start.view(-1, *image.shape), self._centred))
         start = image.parameters([torch.Generator().manual_seed(one) for one in self.seeds])
-        self._dtype = like.dtype
-        like = like.to(torch.promote_types(like.dtype, torch.float32))  # small steps vanish in half precision
+        like = run.like.to(torch.promote_types(run.like.dtype, torch.float32))  # small steps vanish in half precision
         self.parameters = [one.to(like).requires_grad_() for one in start]
         self._priors = {prior: self._weights(prior, weight, like) for prior, weight in priors.items()}
         self._gradient = torch.zeros(())  # of the objectives, towards the images
@@ -78,7 +77,7 @@ class Climb:
 
         def closure() -> Tensor:
             images = self._images()
-            changed = images.clone()
+            changed = images.clone()  # where the objectives' gradient, without the priors', is met
             if changed.requires_grad:
                 changed.register_hook(self._meet)  # type: ignore[no-untyped-call]
             values = self._values(changed, number)
@@ -110,7 +109,7 @@ class Climb:
         """The images as they are, centred ``[N, C, H, W]``, and their objectives ``[N]`` without transformations."""
         with torch.no_grad():
             images = self._images().clone()
-            return images, self._values(images.clone(), None)  # a clone for the model to write to
+            return images, self._values(images, None)
 
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
@@ -119,7 +118,7 @@ class Climb:
 
     def to_inputs(self, images: Tensor) -> Tensor:
         """What the model takes for centred images ``[N, C, H, W]``."""
-        return self._centred.into(images, self.space).to(self._dtype)
+        return self._centred.into(images, self.space).to(self._run.like.dtype)
 
     def _images(self) -> Tensor:
         images = self._image.draw(self.parameters)
@@ -140,8 +139,7 @@ class Climb:
                 raise
             shape = " x ".join(map(str, self._image.shape))
             raise ValueError(f"the model cannot take images of {shape}: {error}") from error
-        parts = of_images(seen, self._objectives, self._copies)
-        return torch.cat([one(part) for one, part in zip(self._objectives, parts, strict=True)]).to(images)
+        return scalars(seen, self._objectives, self._copies).to(images)
 
     def _penalty(self, images: Tensor) -> Tensor:
         """Of each image, ``[N]``."""

@@ -110,13 +110,11 @@ def fool(
     if model.training:
         what = "the model is in train mode: it is fooled in eval mode, with the statistics it would be used with"
         warnings.warn(what, DreamWarning, stacklevel=2)
-    like = next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(()))
 
     def shown(genomes: Genomes) -> Tensor:
-        return torch.as_tensor(kind.draw(genomes, shape)).to(like)
+        return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)
 
-    with passes(model, forward=forward) as run, torch.no_grad():
-        torch.default_generator.manual_seed(seed)  # what the model itself may draw
+    with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
         children = kind.random(population, shape, rng)
         certain = _certainty(run, shown, space, batch_size or population, children)
         asked = _asked(classes, certain.shape[1])
@@ -135,17 +133,17 @@ def fool(
             curve.append(found)
         pixels = shown(elites)
         pictures.append(_picture(pixels))
-    return Fooling(
-        classes=tuple(asked),
-        pixels=pixels,
-        inputs=_inputs(pixels, space),
-        space=space,
-        curve=torch.from_numpy(np.exp(np.stack(curve))),
-        evaluations=population * (generations + 1),
-        frames=torch.stack(pictures),
-        frame_steps=(*kept, generations),
-        genomes=elites,
-    )
+        return Fooling(
+            classes=tuple(asked),
+            pixels=pixels,
+            inputs=_inputs(pixels, space),
+            space=space,
+            curve=torch.from_numpy(np.exp(np.stack(curve))),
+            evaluations=population * (generations + 1),
+            frames=torch.stack(pictures),
+            frame_steps=(*kept, generations),
+            genomes=elites,
+        )
 
 
 def _certainty(
@@ -169,7 +167,7 @@ def _certainty(
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
             what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
             raise ValueError(f"{what}: fooling needs two classes or more, one row for each image")
-        parts.append(scores.double().log_softmax(1).cpu())
+        parts.append(scores.cpu().double().log_softmax(1))
     certain: NDArray[np.float64] = torch.cat(parts).numpy()
     return np.nan_to_num(certain, copy=False, nan=-np.inf)
 

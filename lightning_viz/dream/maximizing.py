@@ -17,10 +17,9 @@ from lightning_viz.dream.climb import Climb, DreamWarning, visible
 from lightning_viz.dream.images import Image, Pixels, pixels
 from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.priors import Prior
+from lightning_viz.dream.reading import passes_for
 from lightning_viz.dream.transforms import Transform
-from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observing import Forward
-from lightning_viz.hooks.repeating import passes
 from lightning_viz.pixels import PixelSpace
 
 Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -124,11 +123,7 @@ def maximize(
     _check(asked, drawn, changes, count, bounded, copies)
     if model.training:
         _warn("the model is in train mode: the dream is made in eval mode, with the statistics it would be used with")
-    layers = list(dict.fromkeys(layer_of_call(name) for one in asked for name in one.layers))
-    with passes(model, layers, whole=any(one.outputs for one in asked), forward=forward) as run:
-        torch.default_generator.manual_seed(seed)  # what the model itself may draw
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.manual_seed_all(seed)
+    with passes_for(model, asked, forward=forward, seed=seed) as run:
         climb = Climb(
             run=run,
             objectives=asked,
@@ -140,7 +135,6 @@ def maximize(
             small_gradients=small_gradients,
             copies=copies,
             seed=seed,
-            like=next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())),
         )
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
         curve, pictures, kept = [], [], log_spaced(count, frames)
@@ -152,18 +146,18 @@ def maximize(
                 climb.change(change, number + 1)
         images, values = climb.found()
         pictures.append(climb.picture())
-    return Dream(
-        names=tuple(one.name for one in asked for _ in range(copies)),
-        images=images,
-        inputs=climb.to_inputs(images),
-        space=climb.space,
-        bounded=bounded,
-        curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
-        values=values,
-        frames=torch.stack(pictures),
-        frame_steps=(*kept, count),
-        seeds=climb.seeds,
-    )
+        return Dream(
+            names=tuple(one.name for one in asked for _ in range(copies)),
+            images=images,
+            inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
+            space=climb.space,
+            bounded=bounded,
+            curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
+            values=values,
+            frames=torch.stack(pictures),
+            frame_steps=(*kept, count),
+            seeds=climb.seeds,
+        )
 
 
 def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
@@ -190,7 +184,7 @@ def log_spaced(steps: int, count: int) -> list[int]:
     """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them."""
     if count < 2 or steps < 1:
         return []
-    return sorted({0, *np.geomspace(1, steps, count - 1).round().astype(int).tolist()} - {steps})
+    return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})
 
 
 def _warn(message: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_viz.hooks.maps import as_maps
 from lightning_viz.hooks.observation import is_call, layer_of_call
-from lightning_viz.hooks.structure import first_tensor
 from lightning_viz.hooks.target import Indices, Inner, Target, layer_of, target_scores
 from lightning_viz.hooks.target import channel as channel_target
 from lightning_viz.hooks.target import unit as unit_target
@@ -34,20 +32,27 @@ class Response:
     def __getitem__(self, layer: str) -> Tensor:
         """A layer's output ``[n, ...]``; of a layer called several times that of a call, ``"relu:1"``.
 
+        In single precision at least: sums over maps go beyond what half precision holds.
+
         Raises:
-            ValueError: the call does not exist, or the layer has several.
+            ValueError: the call does not exist, the layer has several, or the objective does not say that it reads it.
         """
         if layer not in self.calls:
             calls = [name for name in self.calls if is_call(name, layer_of_call(layer))]
+            if not calls:
+                raise ValueError(f"layer {layer!r} is read but not announced: give the objective layers=({layer!r},)")
             times = f"{len(calls)} times" if len(calls) > 1 else "once"
             raise ValueError(f"layer {layer_of_call(layer)!r} is called {times}: {layer!r} is none of {calls}")
-        return self.calls[layer]
+        return single(self.calls[layer])
 
     def maps(self, layer: str) -> Tensor:
-        """A layer's output as maps ``[n, K, H, W]``; of a layer without places ``[n, K, 1, 1]``."""
-        output = self[layer]
-        maps = as_maps(output, features=self.features.get(layer_of_call(layer)))
-        return output.flatten(1)[..., None, None] if maps is None else maps
+        """A layer's output as maps ``[n, K, H, W]``; of a layer without places in a plane ``[n, K, 1, P]``."""
+        output, features = self[layer], self.features.get(layer_of_call(layer))
+        maps = as_maps(output, features=features)
+        if maps is not None:
+            return maps
+        first = output.transpose(1, 2) if output.dim() == 3 and output.shape[2] == features else output
+        return first.reshape(len(first), *first.shape[1:2], 1, -1)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def unit(layer: str, channel: int, position: Sequence[int] | None = None) -> Obj
         features = seen.features.get(layer_of_call(layer))
         maps = as_maps(seen[layer], features=features)
         place: Indices = channel if maps is None else (channel, maps.shape[2] // 2, maps.shape[3] // 2)
-        return target_scores(None, Inner(layer, place, "unit"), seen.calls, features=features).values
+        return target_scores(None, Inner(layer, place, "unit"), {layer: seen[layer]}, features=features).values
 
     return Objective(f"{layer} unit {channel}", middle, (layer,))
 
@@ -194,7 +199,12 @@ def match(layer: str, activation: Tensor) -> Objective:
     Args:
         layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
         activation: the output to come near to, of one sample: ``[K, H, W]``, or with a leading dimension of 1.
+
+    Raises:
+        ValueError: it is nothing but 0, which all outputs are infinitely far from.
     """
+    if not activation.any():
+        raise ValueError(f"the activation to match in layer {layer!r} is nothing but 0: give another")
 
     def nearness(seen: Response) -> Tensor:
         wanted = _of_one_sample(activation, seen[layer], f"the activation to match in layer {layer!r}")
@@ -242,48 +252,15 @@ def diversity(layer: str) -> Objective:
         grams = torch.nn.functional.normalize(_grams(seen.maps(layer)).flatten(1), dim=1)
         if len(grams) < 2:
             raise ValueError(f"diversity({layer!r}) compares the copies of an objective: give copies=2 or more")
-        return -((grams @ grams.T).sum(1) - 1) / (len(grams) - 1)
+        cosines = grams @ grams.T
+        return (cosines.diagonal() - cosines.sum(1)) / (len(grams) - 1)
 
     return Objective(f"{layer} diversity", unlikeness, (layer,))
 
 
-def of_images(seen: Any, objectives: Sequence[Objective], copies: int) -> list[Response]:
-    """What each objective's images excite, of a pass of all of them.
-
-    Args:
-        seen: the pass (see `lightning_viz.hooks.Seen`), of ``len(objectives) * copies`` images.
-        objectives: in the order of the images.
-        copies: images of each.
-
-    Raises:
-        ValueError: an output, a layer's or the model's, does not hold the images in its first dimension.
-        TypeError: the objectives read the model's output, which is a dict.
-    """
-    count = len(objectives) * copies
-    for name, output in seen.calls.items():
-        _check_count(output, count, f"layer {name!r}")
-    outputs = None
-    if any(one.outputs for one in objectives):
-        if isinstance(seen.outputs, Mapping):
-            keys = ", ".join(map(repr, seen.outputs))
-            raise TypeError(
-                f"the model returns a {type(seen.outputs).__name__} with {keys}: say which by "
-                "forward=lambda model, images: model(images)[key]"
-            )
-        outputs = first_tensor(seen.outputs)
-        if outputs is not None:
-            _check_count(outputs, count, "the model")
-    parts = {name: torch.split(output, copies) for name, output in seen.calls.items()}  # one node of the graph for all
-    answers = [None] * len(objectives) if outputs is None else torch.split(outputs, copies)
-    return [
-        Response({name: part[place] for name, part in parts.items()}, answers[place], seen.features)
-        for place in range(len(objectives))
-    ]
-
-
-def _check_count(output: Tensor, count: int, what: str) -> None:
-    if output.shape[:1] != (count,):
-        raise ValueError(f"{what} puts out {list(output.shape)} for {count} images: not one for each")
+def single(tensor: Tensor) -> Tensor:
+    """The same in single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _grams(maps: Tensor) -> Tensor:

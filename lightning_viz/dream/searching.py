@@ -13,10 +13,9 @@ from tqdm.auto import tqdm
 from lightning_viz.dream.between import Preset
 from lightning_viz.dream.images import Image
 from lightning_viz.dream.maximizing import Dream, Optimizer, maximize
-from lightning_viz.dream.objectives import Objective, of_images
-from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.dream.objectives import Objective
+from lightning_viz.dream.reading import passes_for, scalars
 from lightning_viz.hooks.observing import Forward
-from lightning_viz.hooks.repeating import passes
 from lightning_viz.pixels import PixelSpace
 
 Criterion = Callable[[Dream], Tensor]
@@ -166,18 +165,17 @@ def natural(
         raise ValueError(f"{len(references)} references: give two or more, their spread is the criterion's scale")
     space = space or PixelSpace()
     usual = radial_spectrum(space.into(references, space.centred())).mean(0)
-    layers = list(dict.fromkeys(layer_of_call(name) for one in objectives for name in one.layers))
     found = []
-    with passes(model, layers, whole=any(one.outputs for one in objectives), forward=forward) as run, torch.no_grad():
+    with passes_for(model, objectives, forward=forward) as run, torch.no_grad():
         for batch in torch.split(references, _BATCH):
-            seen = run(batch)
-            found.append(torch.stack([one(of_images(seen, [one], len(batch))[0]) for one in objectives]))
+            seen = run(batch.to(run.like))
+            found.append(torch.stack([scalars(seen, [one], len(batch)) for one in objectives]))
     values = torch.cat(found, 1)  # [objectives, M]
     level, deviation = values.quantile(0.9, dim=1), values.std(1).clamp_min(torch.finfo(values.dtype).tiny)
 
     def criterion(dream: Dream) -> Tensor:
         copies = len(dream.values) // len(objectives)
-        unlike = (radial_spectrum(dream.images) - usual).square().mean(1).sqrt()
+        unlike = (radial_spectrum(dream.images) - usual.to(dream.images)).square().mean(1).sqrt()
         lacking = (level.repeat_interleave(copies) - dream.values) / deviation.repeat_interleave(copies)
         return -unlike - lacking.clamp_min(0)
 

@@ -12,7 +12,23 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer, resnet18
 
-from lightning_viz.dream import DreamWarning, Objective, channel, cppn, fourier, layer, logit, maximize, pixels, unit
+from lightning_viz.dream import (
+    DreamWarning,
+    Objective,
+    channel,
+    cppn,
+    edge_energy,
+    fourier,
+    jitter,
+    layer,
+    logit,
+    maximize,
+    pad,
+    pixels,
+    rotate,
+    scale,
+    unit,
+)
 from lightning_viz.hooks.layers import LayerNotFoundError, LayerNotReachedError
 from lightning_viz.pixels import PixelSpace
 from tests.attribution.forms import FORMS, build
@@ -354,3 +370,24 @@ def test_what_fails_later_is_not_blamed_on_the_image():
 
     with pytest.raises(RuntimeError, match=r"^the third"):
         dream(built(Failing, 3), logit(1), image=(3, 9, 9), steps=9)
+
+
+def test_a_model_that_is_shown_its_dream_again_may_write_to_it():
+    model = built(Functional, 3)
+    found = dream(model, logit(1), image=(3, 9, 11), space=PixelSpace((0.4,), (0.2,)), steps=3)
+    images = found.images.clone()
+    torch.testing.assert_close(model(found.inputs)[:, 1], found.values)
+    assert torch.equal(found.images, images)
+
+
+@pytest.mark.parametrize("kind", [pixels, fourier, cppn])
+def test_the_default_device_makes_no_difference(kind):
+    model = built(Functional, 3)
+    options = {"image": kind((3, 9, 11)), "transforms": [pad(2), jitter(2), scale(0.9, 1.1), rotate(-5, 5)], "steps": 3}
+    expected = dream(model, logit(1), priors={edge_energy: 0.1}, small_gradients=5, **options)
+    torch.set_default_device("meta")  # of which no number comes back
+    try:
+        found = dream(model, logit(1), priors={edge_energy: 0.1}, small_gradients=5, **options)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found.images, expected.images)

@@ -163,6 +163,7 @@ def test_frames_lead_from_the_start_to_the_result_evenly_in_log_steps():
     assert torch.equal(found.frames[-1], (found.pixels * 255).round().to(torch.uint8))
     assert torch.equal(found.frames[0], (start.pixels * 255).round().to(torch.uint8))
     assert dream(small(), channel("2", 1), image=SMALL, steps=5, frames=0).frame_steps == (5,)
+    assert dream(small(), channel("2", 1), image=SMALL, steps=5, frames=2).frame_steps == (0, 5)
 
 
 def test_no_step_shows_the_start():

@@ -1,5 +1,6 @@
 """Every objective against activations taken by a plain forward hook; the algebra; a batch against single runs."""
 
+import copy
 import re
 from functools import partial
 
@@ -369,3 +370,58 @@ def test_outputs_that_are_not_one_for_each_image_are_told():
     ]:
         with pytest.raises(ValueError, match=what + ": not one for each"):
             climbed(model.eval(), asked, starts(1))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_sums_over_maps_go_beyond_what_half_precision_holds(kind):
+    model, start = built(nn.Sequential, nn.Conv2d(3, 5, 3)), starts(1, (3, 40, 40))
+    with torch.no_grad():
+        model[0].weight.mul_(20)
+    style = 3 * torch.ones(5, 8, 8)
+    asked = [layer("0"), gram("0", style), channel("0", 0)]
+    expected, _ = climbed(model, asked, start.repeat(3, 1, 1, 1))
+    values, _ = climbed(copy.deepcopy(model).to(kind), asked, start.repeat(3, 1, 1, 1))
+    assert expected[0] > 65_504
+    torch.testing.assert_close(values, expected, rtol=0.05, atol=0.01 * expected[0].sqrt().item())
+
+
+class Row(nn.Module):
+    """A convolution over a row of places, and a linear layer of each place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix = nn.Conv1d(3, 4, 3), nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.mix(self.conv(x.flatten(2)).transpose(1, 2)).mean(1)
+
+
+def test_places_in_a_row_are_places():
+    model, start, v = built(Row), starts(2, (3, 11, 15)), torch.tensor([1.0, -2.0, 3.0, 0.5, 0.0, 1.0])
+    values, inputs = climbed(model, [direction("conv", v[:4]), direction("mix", v)], start)
+    seen, _ = hooked(model, inputs)
+    conv, mix = seen["conv"], seen["mix"]
+    torch.testing.assert_close(values[0], torch.einsum("kp,k->", conv[0], v[:4]))
+    torch.testing.assert_close(values[1], torch.einsum("pk,k->", mix[1], v))
+    wanted = torch.rand(4, 1, 7, generator=torch.Generator().manual_seed(3))
+    values, _ = climbed(model, gram("conv", wanted), start[:1])
+    grams = [rows @ rows.T / rows.shape[1] for rows in (conv[0], wanted[:, 0])]
+    torch.testing.assert_close(-values[0], (grams[0] - grams[1]).square().sum() / (4 * 16))
+
+
+def test_copies_that_excite_nothing_are_neither_alike_nor_unlike():
+    model = built(nn.Sequential, nn.Conv2d(3, 2, 3), nn.Threshold(1e9, 0.0))
+    values, _ = climbed(model, diversity("1"), starts(3), copies=3)
+    assert values.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_an_objective_of_ones_own_that_is_written_wrongly_is_told_how(net):
+    mean = Objective("mean of conv1", lambda seen: seen["conv1"].mean(), ("conv1",))
+    with pytest.raises(ValueError, match=r"'mean of conv1' is \[\] for 1 images: give one scalar for each, \[1\]"):
+        climbed(net, mean, starts(1))
+    with pytest.raises(ValueError, match=r"'both' is \[2, 1\] for 1 images"):
+        climbed(net, objective(torch.tensor([[0], [1]]), "both"), starts(1))
+    with pytest.raises(ValueError, match=r"'conv1' is read but not announced: .* layers=\('conv1',\)"):
+        climbed(net, Objective("mean", lambda seen: seen["conv1"].mean((1, 2, 3))), starts(1))
+    with pytest.raises(ValueError, match="'conv1' is nothing but 0"):
+        match("conv1", torch.zeros(5, 9, 12))

@@ -154,3 +154,25 @@ def test_presets_are_drawn_from_ranges_that_hold_the_papers():
 def test_what_makes_no_sense_is_named(options, words):
     with pytest.raises(ValueError, match=words):
         search_priors(small_net(), logit(1), image=(3, 8, 9), steps=1, progress=False, **options)
+
+
+class Writing(nn.Module):
+    """Writes to what it is given, before anything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x):
+        return self.net(x.sub_(1.0))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_references_stay_as_they_are_and_may_be_in_half_precision(kind):
+    references = torch.rand(5, 3, 8, 9).to(kind)
+    before = references.clone()
+    found = search_priors(
+        Writing().eval().to(kind), logit(1), image=(3, 8, 9), references=references, trials=2, steps=2, progress=False
+    )
+    assert found.scores.isfinite().all()
+    assert torch.equal(references, before)
