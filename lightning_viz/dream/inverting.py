@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lightning_viz.dream.climb import visible
 from lightning_viz.dream.images import pixels
 from lightning_viz.dream.maximizing import Dream, maximize
-from lightning_viz.dream.objectives import Response, match
+from lightning_viz.dream.objectives import match, single
 from lightning_viz.dream.priors import Prior, alpha_norm, total_variation
-from lightning_viz.hooks.observation import layer_of_call
-from lightning_viz.hooks.observing import Forward, observe
+from lightning_viz.dream.reading import response
+from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
 
 _SHARES = tuple(product((1e-4, 1e-3, 1e-2), (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)))
@@ -80,8 +80,8 @@ def invert(
     All images, and all their seeds, run as one batch; the model is left as found.
 
     Args:
-        model: any module.
-        image: one image or several as the model takes them, on its device, ``[N, C, H, W]``.
+        model: any module; what it does behind the layer need not work at this size.
+        image: one image or several as the model takes them, ``[N, C, H, W]``.
         layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
         seeds: reconstructions of each image, from noise of their own.
         weights: lambda_alpha and lambda_V. If omitted, one pair for the layer: of a grid, which runs as one batch from
@@ -107,7 +107,7 @@ def invert(
     if image.dim() != 4 or not len(image) or seeds < 1:
         raise ValueError(f"image is {list(image.shape)}, seeds={seeds}: give images [N, C, H, W], and 1 seed or more")
     space = space or PixelSpace()
-    originals = space.into(image.detach(), space.centred())
+    originals = space.into(single(image.detach()), space.centred())
     scale = originals.flatten(1).norm(dim=1).mean().item() if sigma is None else sigma
     if scale <= 0:
         raise ValueError(f"sigma is {scale}: give the norm of a natural image, centred, above 0")
@@ -138,7 +138,7 @@ def invert(
     if weights is None:
         pairs = _grid(penalties, originals)
         errors = _pixel_errors(descend(pairs, copies=1, kept=0), originals.repeat(len(pairs), 1, 1, 1))
-        weights = pairs[int(errors.view(len(pairs), -1).mean(1).argmin())]
+        weights = pairs[int(errors.view(len(pairs), -1).mean(1).nan_to_num(nan=torch.inf).argmin())]
     dream = descend([weights], seeds, frames)
     return Inversion(
         dream=dream,
@@ -153,8 +153,7 @@ def invert(
 
 def _known(model: nn.Module, image: Tensor, layer: str, forward: Forward | None) -> Tensor:
     """What a layer puts out for images, ``[N, ...]``."""
-    seen = observe(model, image, layers=[layer_of_call(layer)], forward=forward)
-    known = Response(seen.activations)[layer]
+    known = response(model, image, [layer], forward=forward)[layer]
     silent = [place for place, one in enumerate(known) if not one.any()]
     if silent:
         raise ValueError(f"layer {layer!r} puts out nothing but 0 for images {silent}: there is nothing to invert")

@@ -201,6 +201,35 @@ def test_inference_mode_makes_no_difference(functional: nn.Module):
     assert torch.equal(inside.pixel_errors, plain.pixel_errors)
 
 
+def test_the_head_need_not_take_the_image():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    image = torch.rand(2, 1, 11, 13, generator=torch.Generator().manual_seed(0))
+    found = invert(model.double(), image, "1", steps=30, weights=(0.0, 0.0), progress=False)
+    assert found.feature_errors.max() < 0.5
+
+
+def test_the_weights_are_those_of_the_originals_in_single_precision():
+    model, image = a_linear_layer(), torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    single = invert(model, image, "0", seeds=1, steps=1, progress=False)
+    half = invert(model.half(), image.half(), "0", seeds=1, steps=1, progress=False)
+    assert half.weights == pytest.approx(single.weights, rel=0.02)
+
+
+def test_weights_under_which_a_reconstruction_diverges_are_not_chosen():
+    class Diverging(nn.Conv2d):
+        def forward(self, x):
+            outputs = super().forward(x)
+            if len(x) == 15:
+                outputs = torch.cat([outputs[:5] * torch.nan, outputs[5:]])  # of the first share of R_alpha
+            return outputs
+
+    model = nn.Sequential(Diverging(1, 4, 3)).eval()
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = invert(model, image, "0", seeds=1, steps=3, progress=False)
+    assert found.pixel_errors.isfinite().all()
+    assert found.weights[0] > 5e-4 / alpha_norm(found.originals / found.sigma).mean()
+
+
 def test_what_cannot_be_inverted_is_said(functional: nn.Module):
     image = torch.rand(1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     with pytest.raises(LayerNotFoundError, match="first"):
