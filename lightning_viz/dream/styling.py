@@ -27,8 +27,6 @@ VGG19_CONTENT = ("features.21",)
 VGG19_STYLE = ("features.0", "features.5", "features.10", "features.19", "features.28")
 """The paper's conv1_1, conv2_1, conv3_1, conv4_1 and conv5_1, in torchvision's VGG19."""
 
-_BALANCE = 10.0  # between the style's and the content's loss of blank activations
-
 _OPTIMIZERS: Mapping[str, Optimizer] = {
     "lbfgs": partial(
         torch.optim.LBFGS,
@@ -114,7 +112,7 @@ def style_transfer(
         content_layers: by name; of a layer that is called several times, a call: ``"relu:1"``. The paper's by default.
         style_layers: the same.
         content_weight: alpha.
-        style_weight: beta. If omitted, so that blank activations (zeros) would lose 10 times as much style as content:
+        style_weight: beta. If omitted, so that blank activations (zeros) would lose as much style as content:
             unlike the paper's ratios, this depends on neither the image's size nor the scale of the activations.
         start: from the content image, or from noise around grey, of deviation 0.01.
         optimizer: L-BFGS with a line search (the paper's; about two passes for each step), or Adam, lr 0.1 (one).
@@ -136,7 +134,7 @@ def style_transfer(
     painted = _response(model, painting, style_layers, space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
-        style_weight = _BALANCE * content_weight * _blank(of_content, shown) / _blank(of_style, painted)
+        style_weight = content_weight * _blank(of_content, shown) / _blank(of_style, painted)
     losses: tuple[list[Tensor], list[Tensor]] = [], []
     steps_begin: list[int] = []
 
