@@ -148,7 +148,7 @@ def _measured(model: nn.Module, name: str, values: int) -> dict[int, float]:
     return _MEASURED.setdefault(model, {}).setdefault((name, values, device), {})
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory did not suffice, on a GPU or, as torch's allocators word it, on the CPU."""
     words = ("not enough memory", "can't allocate memory")  # the second one on Linux and macOS
     return isinstance(error, torch.OutOfMemoryError) or any(one in str(error) for one in words)

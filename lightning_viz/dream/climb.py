@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_viz.attribution.batches import out_of_memory
 from lightning_viz.dream.between import Step
-from lightning_viz.dream.images import Image, Pixels, displayed, squashed, unsquashed
+from lightning_viz.dream.images import Image, Pixels, as_bytes, displayed, squashed, unsquashed
 from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.priors import Prior
 from lightning_viz.dream.reading import scalars
@@ -114,7 +115,7 @@ class Climb:
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
         with torch.no_grad():
-            return (visible(self._images(), self.space, self._bounded) * 255).round().to(torch.uint8).cpu()
+            return as_bytes(visible(self._images(), self.space, self._bounded))
 
     def to_inputs(self, images: Tensor) -> Tensor:
         """What the model takes for centred images ``[N, C, H, W]``."""
@@ -135,7 +136,7 @@ class Climb:
         try:
             seen = self._run(given)
         except (RuntimeError, ValueError, AssertionError) as error:
-            if number or isinstance(error, (torch.OutOfMemoryError, LayerNotReachedError)):
+            if number or isinstance(error, LayerNotReachedError) or out_of_memory(error):
                 raise
             shape = " x ".join(map(str, self._image.shape))
             raise ValueError(f"the model cannot take images of {shape}: {error}") from error

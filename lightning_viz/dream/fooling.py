@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from lightning_viz.attribution.batches import out_of_memory
 from lightning_viz.dream.climb import DreamWarning
 from lightning_viz.dream.encodings import ENCODINGS, Encoding, Genomes
-from lightning_viz.dream.maximizing import log_spaced
+from lightning_viz.dream.images import as_bytes
+from lightning_viz.dream.maximizing import bar, log_spaced
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import Passes, passes
 from lightning_viz.hooks.target import class_scores
 from lightning_viz.pixels import PixelSpace
 
 _SURE = 0.9999
-_DELAY = 3.0  # seconds after which a progress bar appears
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ def fool(
         if not np.isfinite(found).all():
             raise ValueError("the model returns NaN or infinity for random images: there is nothing to compare")
         curve, pictures, kept = [found], [], log_spaced(generations, frames)
-        for number in tqdm(range(generations), desc="fool", delay=_DELAY, leave=False, disable=not progress):
+        for number in bar(range(generations), "fool", shown=progress):
             if number in kept:
-                pictures.append(_picture(shown(elites)))
+                pictures.append(as_bytes(shown(elites)))
             children = kind.mutate(elites[rng.integers(len(elites), size=population)], number + 1, rng)
             certain = _certainty(run, shown, space, batch_size or population, children)[:, asked]
             better = certain.max(0) > found
@@ -132,7 +132,7 @@ def fool(
             found = np.where(better, certain.max(0), found)
             curve.append(found)
         pixels = shown(elites)
-        pictures.append(_picture(pixels))
+        pictures.append(as_bytes(pixels))
         return Fooling(
             classes=tuple(asked),
             pixels=pixels,
@@ -159,7 +159,7 @@ def _certainty(
         try:
             outputs = run(_inputs(images, space)).outputs
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise
             shape = " x ".join(map(str, images.shape[1:]))
             raise ValueError(f"the model cannot take images of {shape}: {error}") from error
@@ -176,10 +176,6 @@ def _inputs(pixels: Tensor, space: PixelSpace) -> Tensor:
     """What the model takes for pixels in [0, 1]."""
     low, high = space.bounds
     return space.to_inputs(low + (high - low) * pixels)
-
-
-def _picture(pixels: Tensor) -> Tensor:
-    return (pixels * 255).round().to(torch.uint8).cpu()
 
 
 def _encoding(encoding: str | Encoding) -> Encoding:

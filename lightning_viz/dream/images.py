@@ -266,6 +266,11 @@ def displayed(images: Tensor) -> Tensor:
     return (0.5 + 0.1 * (images - mean.view(shape)) / deviation.view(shape)).clamp(0, 1)
 
 
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] as 0 to 255, on the CPU."""
+    return (pixels * 255).round().to(torch.uint8).cpu()
+
+
 def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
     """Normal, on the CPU like its generator: a seed means the same on every device."""
     return torch.randn(size, generator=generator, device="cpu")

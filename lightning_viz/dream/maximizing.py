@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from lightning_viz.pixels import PixelSpace
 
 Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 """From the parameters of the images to what climbs by their gradient: ``partial(torch.optim.LBFGS, max_iter=20)``."""
+
+T = TypeVar("T")
 
 _STEPS = 250
 _DELAY = 3.0  # seconds after which a progress bar appears
@@ -138,7 +141,7 @@ def maximize(
         )
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
         curve, pictures, kept = [], [], log_spaced(count, frames)
-        for number in tqdm(range(count), desc="dream", delay=_DELAY, leave=False, disable=not progress):
+        for number in bar(range(count), "dream", shown=progress):
             if number in kept:
                 pictures.append(climb.picture())
             curve.append(climb.update(ascent, number))
@@ -146,8 +149,10 @@ def maximize(
                 climb.change(change, number + 1)
         images, values = climb.found()
         pictures.append(climb.picture())
+        names = tuple(one.name for one in asked for _ in range(copies))
+        _check_values(names, values)
         return Dream(
-            names=tuple(one.name for one in asked for _ in range(copies)),
+            names=names,
             images=images,
             inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
             space=climb.space,
@@ -180,6 +185,28 @@ def _check(
         raise ValueError(f"steps between updates change pixels themselves: not those of {what}; use image=pixels(...)")
 
 
+def _check_values(names: Sequence[str], values: Tensor) -> None:
+    lost = dict.fromkeys(name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite)
+    if lost:
+        _warn(
+            f"the dream of {', '.join(lost)} ended in NaN or infinity: give a smaller lr or, if it begins so, look for "
+            "NaN in the model's weights",
+            stacklevel=4,
+        )
+
+
+def bar(items: Sequence[T], name: str, *, shown: bool) -> Iterable[T]:
+    """Items, with a progress bar where they take long.
+
+    Args:
+        items: to go through.
+        name: of the work.
+        shown: whether there is a bar at all.
+    """
+    told: Iterable[T] = tqdm(items, desc=name, delay=_DELAY, leave=False, disable=not shown)
+    return told
+
+
 def log_spaced(steps: int, count: int) -> list[int]:
     """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them."""
     if count < 2 or steps < 1:
@@ -187,5 +214,5 @@ def log_spaced(steps: int, count: int) -> list[int]:
     return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, DreamWarning, stacklevel=3)
+def _warn(message: str, stacklevel: int = 3) -> None:
+    warnings.warn(message, DreamWarning, stacklevel=stacklevel)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.dream.climb import visible
+from lightning_viz.dream.images import as_bytes
 from lightning_viz.pixels import PixelSpace
 
 _SLACK = 0.02  # of the pixels' range: what rounding and resizing overshoot
@@ -54,4 +55,4 @@ def frame(images: Tensor, space: PixelSpace) -> Tensor:
         images: centred.
         space: how the model's inputs map to pixels.
     """
-    return (visible(images, space, bounded=True) * 255).round().to(torch.uint8).cpu()
+    return as_bytes(visible(images, space, bounded=True))

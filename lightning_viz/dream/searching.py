@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_viz.dream.between import Preset
 from lightning_viz.dream.images import Image
-from lightning_viz.dream.maximizing import Dream, Optimizer, maximize
+from lightning_viz.dream.maximizing import Dream, Optimizer, bar, maximize
 from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.reading import passes_for, scalars
 from lightning_viz.hooks.observing import Forward
@@ -21,7 +20,6 @@ from lightning_viz.pixels import PixelSpace
 Criterion = Callable[[Dream], Tensor]
 """From a dream to a value for each of its images, ``[N]``: the larger the better."""
 
-_DELAY = 3.0  # seconds after which a progress bar appears
 _FLOOR = 1e-6  # share of an image's power that counts as none
 _BATCH = 256  # real samples that pass at a time
 
@@ -91,7 +89,7 @@ def search_priors(
     rng = np.random.default_rng(seed)
     presets = [random_preset(rng, steps) for _ in range(trials)]
     scores: list[Tensor] = []
-    for preset in tqdm(presets, desc="priors", delay=_DELAY, leave=False, disable=not progress):
+    for preset in bar(presets, "priors", shown=progress):
         dream = maximize(
             model,
             asked,

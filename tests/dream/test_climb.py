@@ -18,6 +18,7 @@ from lightning_viz.dream import (
     channel,
     cppn,
     edge_energy,
+    fool,
     fourier,
     jitter,
     layer,
@@ -391,3 +392,24 @@ def test_the_default_device_makes_no_difference(kind):
     finally:
         torch.set_default_device(None)
     assert torch.equal(found.images, expected.images)
+
+
+class Full(nn.Module):
+    """Finds no memory."""
+
+    def forward(self, x):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:98] DefaultCPUAllocator: can't allocate memory: you tried")
+
+
+def test_memory_that_does_not_suffice_is_not_blamed_on_the_image():
+    with pytest.raises(RuntimeError, match=r"^\[enforce fail .* can't allocate memory"):
+        dream(Full().eval(), logit(1), image=(3, 9, 11), steps=1)
+    with pytest.raises(RuntimeError, match=r"^\[enforce fail .* can't allocate memory"):
+        fool(Full().eval(), (3, 9, 11), generations=1, progress=False)
+
+
+def test_a_dream_that_ended_in_nan_is_told_by_name():
+    root = Objective("root", lambda seen: -seen["0"].square().sum((1, 2, 3)).neg().sqrt(), ("0",))
+    with pytest.warns(DreamWarning, match=r"dream of root ended in NaN") as told:
+        dream(built(nn.Sequential, nn.Conv2d(3, 4, 3)), [channel("0", 1), root], image=(3, 9, 11), steps=2)
+    assert told[0].filename == __file__

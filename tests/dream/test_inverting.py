@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.dream import Inversion, invert
+from lightning_viz.dream import DreamWarning, Inversion, invert
 from lightning_viz.dream.priors import alpha_norm, total_variation
 from lightning_viz.hooks import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
@@ -225,7 +225,8 @@ def test_weights_under_which_a_reconstruction_diverges_are_not_chosen():
 
     model = nn.Sequential(Diverging(1, 4, 3)).eval()
     image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = invert(model, image, "0", seeds=1, steps=3, progress=False)
+    with pytest.warns(DreamWarning, match="ended in NaN"):
+        found = invert(model, image, "0", seeds=1, steps=3, progress=False)
     assert found.pixel_errors.isfinite().all()
     assert found.weights[0] > 5e-4 / alpha_norm(found.originals / found.sigma).mean()
 
