@@ -16,9 +16,8 @@ from lightning_viz.dream.images import pixels
 from lightning_viz.dream.maximizing import Optimizer, maximize
 from lightning_viz.dream.objectives import Objective, Response, gram, match
 from lightning_viz.dream.photographs import centred
-from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.dream.reading import response
 from lightning_viz.hooks.observing import Forward
-from lightning_viz.hooks.repeating import passes
 from lightning_viz.pixels import PixelSpace
 
 VGG19_CONTENT = ("features.21",)
@@ -201,16 +200,11 @@ def _response(
     model: nn.Module, images: Tensor, layers: Sequence[str], space: PixelSpace, forward: Forward | None, what: str
 ) -> Response:
     """What an image excites, nowhere nothing at all."""
-    like = next((one for one in model.parameters() if one.is_floating_point()), images)
-    inputs = space.centred().into(images, space).to(like)
-    names = list(dict.fromkeys(map(layer_of_call, layers)))
-    with passes(model, names, whole=False, forward=forward) as run, torch.no_grad():
-        seen = run(inputs)
-    response = Response({name: call.detach() for name, call in seen.calls.items()}, features=seen.features)
-    silent = [name for name in layers if not response[name].any()]
+    seen = response(model, space.centred().into(images, space), layers, forward=forward)
+    silent = [name for name in layers if not seen[name].any()]
     if silent:
         raise ValueError(f"layers {silent} put out nothing but 0 for {what}: there is nothing to keep; take others")
-    return response
+    return seen
 
 
 def _one(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:

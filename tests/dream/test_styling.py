@@ -216,3 +216,17 @@ def test_misuse_is_an_error_that_names_the_remedy():
     nn.init.zeros_(silent[0].weight), nn.init.constant_(silent[0].bias, 0.0)
     with pytest.raises(ValueError, match="put out nothing but 0"):
         style_transfer(silent, CONTENT, STYLE, space=SPACE, content_layers=["0"], style_layers=["0"])
+
+
+def test_a_network_that_writes_to_its_input_does_not_change_the_content():
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return self.net(x.sub_(1.0))
+
+    arguments = {"content_layers": ["net.2"], "style_layers": ["net.0"], "space": SPACE, "steps": 0, "progress": False}
+    found = style_transfer(Writing().eval(), CONTENT, STYLE, **arguments)
+    torch.testing.assert_close(found.pixels, SPACE.to_pixels(CONTENT))
