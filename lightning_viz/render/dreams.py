@@ -155,7 +155,7 @@ def climb_curves(
         names: of the curves.
         title: what they are.
         label: of the axis: what the values are.
-        logarithmic: the axis of the values; they must then be positive.
+        logarithmic: the axis of the values; what is not positive is then left out too.
         details: facts for the caption.
         reading: how to read the picture, for the description; a sentence of its own if empty.
         notes: further warnings for the caption.
@@ -183,8 +183,9 @@ def climb_curves(
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         plot = sheet.image()
-    lost = int((~np.isfinite(curves)).any(axis=1).sum())
-    warnings = (f"not finite in {lost} of {len(curves)} curves",) if lost else ()
+    lost = int(np.isnan(shown).any(axis=1).sum())
+    which = "not finite, or not positive," if logarithmic else "not finite"
+    warnings = (f"{which} in {lost} of {len(curves)} curves",) if lost else ()
     facts = (f"{curves.shape[1]:,} updates", "logarithmic" if logarithmic else "", *details)
     reads = reading or f"Each line is one dream: its {label} before each update of the image."
     body = stack([plot, class_key(names, colours)], gap=6)

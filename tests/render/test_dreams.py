@@ -105,6 +105,9 @@ def test_the_climb_is_drawn_within_the_axes_and_what_is_lost_is_said():
     assert (decoded(picture).shape[1], without.width) == (700, 700)
     logarithmic = climb_curves("t", curves, names=["a", "b", "c"], title="Climb", logarithmic=True)
     assert "logarithmic" in logarithmic.description
+    curves[2, 3] = 0.0
+    logarithmic = climb_curves("t", curves, names=["a", "b", "c"], title="Climb", logarithmic=True)
+    assert "not finite, or not positive, in 2 of 3 curves" in logarithmic.description
     assert climb_curves("t", curves[:, :1], names=["a", "b", "c"], title="Climb").width == 700
 
 
