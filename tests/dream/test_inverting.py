@@ -202,10 +202,10 @@ def test_inference_mode_makes_no_difference(functional: nn.Module):
 
 
 def test_the_head_need_not_take_the_image():
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    model = nn.Sequential(*a_linear_layer(), nn.Flatten(), nn.Linear(7, 2)).eval()
     image = torch.rand(2, 1, 11, 13, generator=torch.Generator().manual_seed(0))
-    found = invert(model.double(), image, "1", steps=30, weights=(0.0, 0.0), progress=False)
-    assert found.feature_errors.max() < 0.5
+    found = invert(model.double(), image, "0", steps=100, weights=(0.0, 0.0), progress=False)
+    assert found.feature_errors.max() < 0.05
 
 
 def test_the_weights_are_those_of_the_originals_in_single_precision():
@@ -223,7 +223,9 @@ def test_weights_under_which_a_reconstruction_diverges_are_not_chosen():
                 outputs = torch.cat([outputs[:5] * torch.nan, outputs[5:]])  # of the first share of R_alpha
             return outputs
 
-    model = nn.Sequential(Diverging(1, 4, 3)).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(Diverging(1, 4, 3)).eval()
     image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with pytest.warns(DreamWarning, match="ended in NaN"):
         found = invert(model, image, "0", seeds=1, steps=3, progress=False)
