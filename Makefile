@@ -20,6 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/digits.py --out $(RUNS)
 	$(BIN)/python examples/plane.py --out $(RUNS)
 	$(BIN)/python examples/glyphs.py --out $(RUNS)
+	$(BIN)/python examples/dream.py --out $(RUNS)/dream --only classes units inversions
 	@echo
 	@echo "The runs are in $(RUNS)/. Look at them with:"
 	@echo

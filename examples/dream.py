@@ -248,7 +248,7 @@ def fooling(subject: Subject) -> Iterator[Picture]:
         title="Images that the network is sure of, and nobody else",
         rows=["pixels", "patterns"],
         columns=[subject.names[one] for one in shown],
-        details=["evolved in 200 generations", f"each: a confidence of {100 * least:.4f} % or more in the class above"],
+        details=["evolved in 200 generations", f"confidence in the class above: 1 less {1 - least:.0e} at most"],
     )
 
 

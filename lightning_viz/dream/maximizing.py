@@ -116,8 +116,12 @@ def maximize(
         LayerNotFoundError: no such layer; the message lists the nearest names.
         LayerNotReachedError: a layer that the forward does not call.
         ValueError: an index out of range, an image that the model cannot take, or an option that makes no sense.
-        TypeError: the model returns a dict and the objective reads its output: give `forward`.
+        TypeError: the model returns a dict and the objective reads its output: give `forward`; or a step or a
+            transformation stands where a list of them should.
     """
+    for name, one in (("between", between), ("transforms", transforms)):
+        if callable(one):
+            raise TypeError(f"{name} is one function: give a list of them, {name}=[...]")
     asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
     drawn = pixels(image) if isinstance(image, Sequence) else image
     preset = _preset(between)

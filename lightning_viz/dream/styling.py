@@ -133,7 +133,7 @@ def style_transfer(
     painted = _response(model, painting, style_layers, space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
-        style_weight = content_weight * _blank(of_content, shown) / _blank(of_style, painted)
+        style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
     losses: tuple[list[Tensor], list[Tensor]] = [], []
     steps_begin: list[int] = []
 

@@ -356,3 +356,10 @@ def test_the_result_can_be_copied_and_holds_no_graph():
     found = copy.deepcopy(dream(small(), channel("2", 1), image=SMALL, steps=2))
     tensors = [found.images, found.inputs, found.curve, found.values, found.frames, found.pixels]
     assert not any(one.requires_grad or one.is_inference() for one in tensors)
+
+
+@pytest.mark.parametrize("options", [{"between": decay(0.1)}, {"transforms": jitter(1)}])
+def test_one_function_where_a_list_belongs_is_an_error_that_says_so(digits, options):
+    (name,) = options
+    with pytest.raises(TypeError, match=rf"{name} is one function: give a list of them, {name}=\[\.\.\.\]"):
+        maximize(digits.model, logit(3), image=(1, 28, 28), **options)

@@ -230,3 +230,8 @@ def test_a_network_that_writes_to_its_input_does_not_change_the_content():
     arguments = {"content_layers": ["net.2"], "style_layers": ["net.0"], "space": SPACE, "steps": 0, "progress": False}
     found = style_transfer(Writing().eval(), CONTENT, STYLE, **arguments)
     torch.testing.assert_close(found.pixels, SPACE.to_pixels(CONTENT))
+
+
+def test_the_style_alone_is_a_texture():
+    found = transfer(content_weight=0.0, optimizer="adam")
+    assert found.style_weight > 0 and found.style_loss[-1] < 0.5 * found.style_loss[0]
