@@ -248,7 +248,7 @@ def fooling(subject: Subject) -> Iterator[Picture]:
         title="Images that the network is sure of, and nobody else",
         rows=["pixels", "patterns"],
         columns=[subject.names[one] for one in shown],
-        details=["evolved in 200 generations", f"confidence in the class above: 1 less {1 - least:.0e} at most"],
+        details=["evolved in 200 generations", f"confidence in the class above: 1 − {1 - least:.0e} or more"],
     )
 
 
@@ -263,8 +263,8 @@ def deep_dreams(subject: Subject) -> Iterator[Picture]:
     before = to_rgb(photographs(subject.height).numpy())
     table = np.stack([before, to_rgb(dream.pixels.numpy())])
     yield dream_table("deep_dream", table, title=title, rows=["photo", "dream"], details=details)
-    frames = np.stack([to_rgb(one[1:].numpy() / 255) for one in dream.frames])
-    yield dream_animation("deep_dream/climb", frames, dream.frame_steps, title=title, names=["flower"])
+    frames = np.stack([to_rgb(one.numpy() / 255) for one in dream.frames])
+    yield dream_animation("deep_dream/climb", frames, dream.frame_steps, title=title, names=["China", "flower"])
 
 
 def styles(subject: Subject) -> Iterator[Picture]:
@@ -281,10 +281,8 @@ def styles(subject: Subject) -> Iterator[Picture]:
     yield dream_table("style", np.stack(rows), title="Style transfer", rows=["1", "2"], columns=columns)
     losses = [found[1].content_loss, found[1].style_loss]
     curves = np.stack([(loss / loss[0]).numpy() for loss in losses])
-    yield climb_curves(
-        "style/losses", curves, names=["content", "style"], title="Both losses, from noise", label="share of the first",
-        logarithmic=True,
-    )  # fmt: skip
+    title, label = "Both losses, from noise", "share of the first"
+    yield climb_curves("style/losses", curves, names=["content", "style"], title=title, label=label)
 
 
 def main() -> None:
