@@ -144,15 +144,8 @@ def maximize(
             seed=seed,
         )
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
-        curve, pictures, kept = [], [], log_spaced(count, frames)
-        for number in bar(range(count), "dream", shown=progress):
-            if number in kept:
-                pictures.append(climb.picture())
-            curve.append(climb.update(ascent, number))
-            for change in changes:
-                climb.change(change, number + 1)
+        curve, pictures, kept = _climbed(climb, ascent, changes, count, frames, progress)
         images, values = climb.found()
-        pictures.append(climb.picture())
         names = tuple(one.name for one in asked for _ in range(copies))
         _check_values(names, values)
         return Dream(
@@ -164,9 +157,23 @@ def maximize(
             curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
             values=values,
             frames=torch.stack(pictures),
-            frame_steps=(*kept, count),
+            frame_steps=kept,
             seeds=climb.seeds,
         )
+
+
+def _climbed(
+    climb: Climb, ascent: torch.optim.Optimizer, changes: Sequence[Step], steps: int, frames: int, progress: bool
+) -> tuple[list[Tensor], list[Tensor], tuple[int, ...]]:
+    """All updates: the objectives before each, the frames, and how many updates were made by each frame."""
+    curve, pictures, kept = [], [], log_spaced(steps, frames)
+    for number in bar(range(steps), "dream", shown=progress):
+        if number in kept:
+            pictures.append(climb.picture())
+        curve.append(climb.update(ascent, number))
+        for change in changes:
+            climb.change(change, number + 1)
+    return curve, [*pictures, climb.picture()], (*kept, steps)
 
 
 def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
@@ -212,7 +219,12 @@ def bar(items: Sequence[T], name: str, *, shown: bool) -> Iterable[T]:
 
 
 def log_spaced(steps: int, count: int) -> list[int]:
-    """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them."""
+    """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them.
+
+    Args:
+        steps: updates in all.
+        count: frames, the last one among them.
+    """
     if count < 2 or steps < 1:
         return []
     return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})
