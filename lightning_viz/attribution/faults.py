@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.structure import all_tensors, has_samples, in_place_of_tensors, sample_count
+from lightning_viz.hooks.telling import tell
 
 
 class AttributionWarning(UserWarning):
@@ -109,12 +108,4 @@ def warn(message: str) -> None:
         message: what is to be known of the map; nothing is said if it is empty.
     """
     if message:
-        warnings.warn(message, AttributionWarning, stacklevel=_caller())
-
-
-def _caller() -> int:
-    """How many calls above `warn` the first one from outside this package is, counting `warn` as 1."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("lightning_viz.attribution."):
-        level, frame = level + 1, frame.f_back
-    return level
+        tell(message, AttributionWarning)

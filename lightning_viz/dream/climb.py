@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from lightning_viz.dream.reading import scalars
 from lightning_viz.dream.transforms import Transform, fitted
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.repeating import Passes
+from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
 
@@ -171,11 +171,10 @@ class Climb:
         names = [one.name for one in self._objectives for _ in range(self._copies)]
         still = list(dict.fromkeys(name for name, moves in zip(names, moved.tolist(), strict=True) if not moves))
         if still:
-            warnings.warn(
+            tell(
                 f"the gradient of {', '.join(still)} is zero where the dream starts: nothing leads up from there. What "
                 "lies behind a ReLU may be off: take the layer before the ReLU, or start from another image",
                 DreamWarning,
-                stacklevel=4,
             )
 
 

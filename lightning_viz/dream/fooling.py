@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from lightning_viz.dream.maximizing import bar, log_spaced
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import Passes, passes
 from lightning_viz.hooks.target import class_scores
+from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
 _SURE = 0.9999
@@ -109,7 +109,7 @@ def fool(
     _check(shape, population, generations, batch_size)
     if model.training:
         what = "the model is in train mode: it is fooled in eval mode, with the statistics it would be used with"
-        warnings.warn(what, DreamWarning, stacklevel=2)
+        tell(what, DreamWarning)
 
     def shown(genomes: Genomes) -> Tensor:
         return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)

@@ -81,7 +81,7 @@ def invert(
 
     Args:
         model: any module; what it does behind the layer need not work at this size.
-        image: one image or several as the model takes them, ``[N, C, H, W]``.
+        image: as the model takes it, ``[C, H, W]``, or several, ``[N, C, H, W]``.
         layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
         seeds: reconstructions of each image, from noise of their own.
         weights: lambda_alpha and lambda_V. If omitted, one pair for the layer: of a grid, which runs as one batch from
@@ -104,6 +104,7 @@ def invert(
         LayerNotFoundError: no such layer; the message lists the nearest names.
         ValueError: no images, grey images without a `sigma`, or images for which the layer puts out nothing but 0.
     """
+    image = image[None] if image.dim() == 3 else image
     if image.dim() != 4 or not len(image) or seeds < 1:
         raise ValueError(f"image is {list(image.shape)}, seeds={seeds}: give images [N, C, H, W], and 1 seed or more")
     space = space or PixelSpace()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from lightning_viz.dream.priors import Prior
 from lightning_viz.dream.reading import passes_for
 from lightning_viz.dream.transforms import Transform
 from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
 Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -129,7 +129,8 @@ def maximize(
     changes = list(preset)
     _check(asked, drawn, changes, count, bounded, copies)
     if model.training:
-        _warn("the model is in train mode: the dream is made in eval mode, with the statistics it would be used with")
+        what = "the model is in train mode: the dream is made in eval mode, with the statistics it would be used with"
+        tell(what, DreamWarning)
     with passes_for(model, asked, forward=forward, seed=seed) as run:
         climb = Climb(
             run=run,
@@ -199,10 +200,10 @@ def _check(
 def _check_values(names: Sequence[str], values: Tensor) -> None:
     lost = dict.fromkeys(name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite)
     if lost:
-        _warn(
+        tell(
             f"the dream of {', '.join(lost)} ended in NaN or infinity: give a smaller lr or, if it begins so, look for "
             "NaN in the model's weights",
-            stacklevel=4,
+            DreamWarning,
         )
 
 
@@ -228,7 +229,3 @@ def log_spaced(steps: int, count: int) -> list[int]:
     if count < 2 or steps < 1:
         return []
     return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})
-
-
-def _warn(message: str, stacklevel: int = 3) -> None:
-    warnings.warn(message, DreamWarning, stacklevel=stacklevel)

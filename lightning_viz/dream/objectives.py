@@ -83,6 +83,10 @@ class Objective:
     def __add__(self, other: Objective) -> Objective:
         return self._with(other, f"{self.name} + {other.name}", lambda seen: self(seen) + other(seen))
 
+    def __radd__(self, nothing: int) -> Objective:
+        """`sum` begins with 0."""
+        return self if nothing == 0 else NotImplemented
+
     def __sub__(self, other: Objective) -> Objective:
         return self._with(other, f"{self.name} - {other._grouped}", lambda seen: self(seen) - other(seen))
 

@@ -253,3 +253,9 @@ def a_linear_layer() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, bias=False)).eval()
+
+
+def test_one_image_needs_no_batch(digits: Digits):
+    options = {"space": digits.space, "weights": (1.0, 0.01), "steps": 3, "progress": False}
+    alone = invert(digits.model, digits.images[5], "conv2", **options)
+    torch.testing.assert_close(alone.pixels, invert(digits.model, digits.images[5:6], "conv2", **options).pixels)

@@ -425,3 +425,9 @@ def test_an_objective_of_ones_own_that_is_written_wrongly_is_told_how(net):
         climbed(net, Objective("mean", lambda seen: seen["conv1"].mean((1, 2, 3))), starts(1))
     with pytest.raises(ValueError, match="'conv1' is nothing but 0"):
         match("conv1", torch.zeros(5, 9, 12))
+
+
+def test_a_sum_of_a_list_is_one_objective():
+    assert repr(sum(channel("conv", index) for index in range(3))) == "conv channel 0 + conv channel 1 + conv channel 2"
+    with pytest.raises(TypeError):
+        1 + channel("conv", 0)

@@ -1,13 +1,15 @@
 """DeepDream raises what it climbs in every octave, carries details up, stays a photograph, and leaves neither a border
 nor a grid in it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.dream import channel, deep_dream, layer
+from lightning_viz.dream import DreamWarning, channel, deep_dream, layer
 from lightning_viz.dream.octaves import NormalizedAscent
 from lightning_viz.hooks import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
@@ -179,3 +181,12 @@ def test_a_photograph_of_bytes_and_a_model_in_half_precision():
     dream = deep_dream(model, photograph, "0", space=space, octaves=2, steps=3, progress=False)
     torch.testing.assert_close(dream.frames[0], photograph)
     assert (dream.octaves[-1].after > dream.octaves[-1].before).all()
+
+
+def test_a_warning_points_at_the_line_that_asked_and_comes_once():
+    model = network().train()
+    with pytest.warns(DreamWarning, match="train mode") as told:
+        warnings.simplefilter("default")
+        deep_dream(model, photographs(1, 32, 32), "2", octaves=2, steps=1, progress=False)
+    assert [one.filename for one in told] == [__file__]
+    assert model.training
