@@ -9,24 +9,22 @@ over the rounds of an arm's time over its unit's in the same round.
 """
 
 import argparse
-import statistics
 import time
 import warnings
 from collections.abc import Callable
 
 import captum.attr
 import torch
-import torchvision
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torchcam.methods import GradCAM as TorchCAM
+from turns import Arms, in_turns, network
 
 from lightning_viz.attribution import grad_cam, occlusion, smooth_grad
 from lightning_viz.hooks import top
 
-Arms = dict[str, Callable[[], object]]
 CLASS = 3
 BATCHES = (8, 16, 32)
 
@@ -46,10 +44,6 @@ def main() -> None:
         whole()
 
 
-def network(name: str) -> nn.Module:
-    return getattr(torchvision.models, name)(weights=None).eval()
-
-
 def forward_backward(model: nn.Module, x: Tensor) -> None:
     """The unit: no gradient for any weight."""
     flags = [p.requires_grad for p in model.parameters()]
@@ -58,23 +52,6 @@ def forward_backward(model: nn.Module, x: Tensor) -> None:
     torch.autograd.grad(model(leaf)[:, CLASS].sum(), leaf)
     for parameter, flag in zip(model.parameters(), flags, strict=True):
         parameter.requires_grad_(flag)
-
-
-def in_turns(arms: Arms, unit: str | tuple[str, ...], rounds: int) -> dict[str, float]:
-    """Medians of each arm's time over the (fastest) unit's, in the same round; the first round warms up."""
-    ratios: dict[str, list[float]] = {name: [] for name in arms}
-    units = (unit,) if isinstance(unit, str) else unit
-    for index in range(rounds + 1):
-        took = {}
-        for name, arm in arms.items():
-            started = time.perf_counter()
-            arm()
-            took[name] = time.perf_counter() - started
-        least = min(took[name] for name in units)
-        if index:
-            for name, seconds in took.items():
-                ratios[name].append(seconds / least)
-    return {name: statistics.median(values) for name, values in ratios.items()}
 
 
 def show(title: str, found: dict[str, float], unit: str) -> None:

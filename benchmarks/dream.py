@@ -8,13 +8,12 @@ the arms take turns, and each figure is the median over the rounds of an arm's t
 
 import argparse
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from turns import Arms, in_turns, network
 
 from lightning_viz import PixelSpace
 from lightning_viz.dream import channel, fourier, logit, maximize, pixels
@@ -26,7 +25,6 @@ from lucent.optvis import param, render  # noqa: E402
 
 IMAGENET = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLASS = 3
-Arms = dict[str, Callable[[], object]]
 
 
 def main() -> None:
@@ -43,10 +41,6 @@ def main() -> None:
     shallow_layers(options.rounds, options.steps, options.size)
     one_batch(options.steps, options.size)
     reached(options.steps, options.size)
-
-
-def network(name: str) -> nn.Module:
-    return getattr(torchvision.models, name)(weights=None).eval()
 
 
 def plain_steps(model: nn.Module, steps: int, size: int) -> None:
@@ -85,21 +79,6 @@ def lucents(model: nn.Module, objective: str, steps: int, size: int, *, natural:
 
 def hooks_of(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
-
-
-def in_turns(arms: Arms, unit: str, rounds: int) -> dict[str, float]:
-    """Medians of each arm's time over the unit's in the same round; the first round warms up."""
-    ratios: dict[str, list[float]] = {name: [] for name in arms}
-    for index in range(rounds + 1):
-        took = {}
-        for name, arm in arms.items():
-            started = time.perf_counter()
-            arm()
-            took[name] = time.perf_counter() - started
-        if index:
-            for name, seconds in took.items():
-                ratios[name].append(seconds / took[unit])
-    return {name: statistics.median(values) for name, values in ratios.items()}
 
 
 def time_per_step(rounds: int, steps: int, size: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -68,7 +69,7 @@ class Batches:
             work: called with the numbers of a batch's items, ``[n]``; again with fewer, if it runs out of memory.
         """
         done = 0
-        bar = tqdm(total=self._count, desc=self._name, delay=_DELAY, leave=False, disable=not self._progress)
+        bar = progress_bar(self._name, shown=self._progress, total=self._count)
         with bar, looking(self._model):
             while done < self._count:
                 size = min(self._size, self._count - done)
@@ -115,6 +116,18 @@ class Batches:
             self._seconds[self._size] = (time.perf_counter() - started) / self._size
             self._size, self._searching = next_size(self._seconds, self._most)
         self._warm = True
+
+
+def progress_bar(name: str, *, shown: bool, items: Iterable[Any] | None = None, total: int | None = None) -> Any:
+    """A bar that appears where the work takes long, and goes when it is done.
+
+    Args:
+        name: of the work.
+        shown: whether there is a bar at all.
+        items: to go through, one at a time.
+        total: how many there are, where the bar is moved by hand.
+    """
+    return tqdm(items, total=total, desc=name, delay=_DELAY, leave=False, disable=not shown)
 
 
 def next_size(seconds: Mapping[int, float], most: int) -> tuple[int, bool]:

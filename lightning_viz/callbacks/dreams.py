@@ -16,7 +16,7 @@ from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.dream.between import Step, blur, decay
+from lightning_viz.dream.between import Preset
 from lightning_viz.dream.climb import DreamWarning
 from lightning_viz.dream.images import pixels
 from lightning_viz.dream.maximizing import maximize
@@ -116,7 +116,7 @@ class Dreams(View):
                 [unit.objective for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
                 space=self.pixels or look.samples.pixels or PixelSpace(),
-                between=self._between(),
+                between=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
                 steps=self.updates,
                 seed=self.probe.seed,
                 frames=0,
@@ -177,9 +177,6 @@ class Dreams(View):
             classes: how many the model tells apart.
         """
         return list(dict.fromkeys(unit for one in self.units for unit in _named(model, one, self.each, classes)))
-
-    def _between(self) -> list[Step]:
-        return [decay(self.decay), *([blur(self.blur, _BLUR_EVERY)] if self.blur else [])]
 
 
 def _named(model: nn.Module, asked: str, each: int, classes: int) -> Iterator[_Unit]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_viz.attribution.batches import out_of_memory
 from lightning_viz.dream.between import Step
 from lightning_viz.dream.images import Image, Pixels, as_bytes, displayed, squashed, unsquashed
 from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.priors import Prior
-from lightning_viz.dream.reading import scalars
+from lightning_viz.dream.reading import scalars, taken
 from lightning_viz.dream.transforms import Transform, fitted
-from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.repeating import Passes
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
@@ -32,6 +31,7 @@ class Climb:
         parameters: of the images, what an optimizer changes.
         space: how the model's inputs map to pixels.
         seeds: of each image's start.
+        names: of each image's objective.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Climb:
         space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
         self._transforms, self._small_gradients, self._seed = transforms, small_gradients, seed
         self.seeds = tuple(seed + copy for _ in objectives for copy in range(copies))
+        self.names = tuple(one.name for one in objectives for _ in range(copies))
         if bounded and isinstance(image, Pixels) and image.start is not None:
             image = replace(image, start=unsquashed(image.start.view(-1, *image.shape), self._centred))
         start = image.parameters([torch.Generator().manual_seed(one) for one in self.seeds])
@@ -133,13 +134,8 @@ class Climb:
             for transform in self._transforms:
                 images = transform(images, generator)
         given = self.to_inputs(fitted(images, size))
-        try:
+        with nullcontext() if number else taken(self._image.shape):
             seen = self._run(given)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            if number or isinstance(error, LayerNotReachedError) or out_of_memory(error):
-                raise
-            shape = " x ".join(map(str, self._image.shape))
-            raise ValueError(f"the model cannot take images of {shape}: {error}") from error
         return scalars(seen, self._objectives, self._copies).to(images)
 
     def _penalty(self, images: Tensor) -> Tensor:
@@ -168,8 +164,7 @@ class Climb:
 
     def _check_gradient(self) -> None:
         moved = self._gradient.flatten(1).any(1) if self._gradient.dim() else torch.zeros(len(self.seeds))
-        names = [one.name for one in self._objectives for _ in range(self._copies)]
-        still = list(dict.fromkeys(name for name, moves in zip(names, moved.tolist(), strict=True) if not moves))
+        still = list(dict.fromkeys(name for name, moves in zip(self.names, moved.tolist(), strict=True) if not moves))
         if still:
             tell(
                 f"the gradient of {', '.join(still)} is zero where the dream starts: nothing leads up from there. What "

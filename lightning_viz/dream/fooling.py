@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_viz.attribution.batches import out_of_memory
+from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.dream.climb import DreamWarning
 from lightning_viz.dream.encodings import ENCODINGS, Encoding, Genomes
-from lightning_viz.dream.images import as_bytes
-from lightning_viz.dream.maximizing import bar, log_spaced
+from lightning_viz.dream.images import as_bytes, image_shape
+from lightning_viz.dream.maximizing import log_spaced
+from lightning_viz.dream.reading import taken
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import Passes, passes
 from lightning_viz.hooks.target import class_scores
@@ -122,7 +123,7 @@ def fool(
         if not np.isfinite(found).all():
             raise ValueError("the model returns NaN or infinity for random images: there is nothing to compare")
         curve, pictures, kept = [found], [], log_spaced(generations, frames)
-        for number in bar(range(generations), "fool", shown=progress):
+        for number in progress_bar("fool", items=range(generations), shown=progress):
             if number in kept:
                 pictures.append(as_bytes(shown(elites)))
             children = kind.mutate(elites[rng.integers(len(elites), size=population)], number + 1, rng)
@@ -156,13 +157,8 @@ def _certainty(
     parts = []
     for start in range(0, len(genomes), batch_size):
         images = shown(genomes[start : start + batch_size])
-        try:
+        with taken(images.shape[1:]):
             outputs = run(_inputs(images, space)).outputs
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise
-            shape = " x ".join(map(str, images.shape[1:]))
-            raise ValueError(f"the model cannot take images of {shape}: {error}") from error
         scores = class_scores(outputs)
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
             what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
@@ -194,8 +190,7 @@ def _asked(classes: Sequence[int] | None, count: int) -> list[int]:
 
 
 def _check(shape: Sequence[int], population: int, generations: int, batch_size: int | None) -> None:
-    if len(shape) != 3 or any(side < 1 for side in shape):
-        raise ValueError(f"the images' shape is {tuple(shape)}: give channels, rows and columns, (3, 224, 224)")
+    image_shape(shape)
     if population < 1 or generations < 0 or (batch_size is not None and batch_size < 1):
         what = f"population={population}, generations={generations}, batch_size={batch_size}"
         raise ValueError(f"{what}: give 1 child or more, 0 generations or more, and 1 image or more at a time")

@@ -179,7 +179,7 @@ def pixels(shape: Sequence[int], *, start: Tensor | None = None, deviation: floa
     Raises:
         ValueError: a shape that is none, or an image to start from that has another.
     """
-    size = _shape(shape)
+    size = image_shape(shape)
     if start is not None and tuple(start.shape[-3:]) != size:
         raise ValueError(f"the image to start from is {tuple(start.shape)}: the dream is {size}")
     return Pixels(size, start, (0.01 if start is None else 0.0) if deviation is None else deviation)
@@ -199,7 +199,7 @@ def fourier(shape: Sequence[int], *, decay: float = 1.0, deviation: float = 0.01
     Raises:
         ValueError: a shape that is none.
     """
-    return Fourier(_shape(shape), decay, deviation)
+    return Fourier(image_shape(shape), decay, deviation)
 
 
 def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
@@ -215,7 +215,7 @@ def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
     Raises:
         ValueError: a shape that is none.
     """
-    return CPPN(_shape(shape), width, layers)
+    return CPPN(image_shape(shape), width, layers)
 
 
 def squashed(images: Tensor, space: PixelSpace) -> Tensor:
@@ -276,7 +276,15 @@ def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.randn(size, generator=generator, device="cpu")
 
 
-def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
+    """Channels, rows and columns, checked.
+
+    Args:
+        given: what should be that.
+
+    Raises:
+        ValueError: it is not.
+    """
     if len(given) != 3 or any(side < 1 for side in given):
         raise ValueError(f"the image's shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)")
     channels, height, width = given

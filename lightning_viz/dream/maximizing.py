@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.dream.between import YOSINSKI, Preset, Step
 from lightning_viz.dream.climb import Climb, DreamWarning, visible
 from lightning_viz.dream.images import Image, Pixels, pixels
@@ -26,10 +25,7 @@ from lightning_viz.pixels import PixelSpace
 Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 """From the parameters of the images to what climbs by their gradient: ``partial(torch.optim.LBFGS, max_iter=20)``."""
 
-T = TypeVar("T")
-
 _STEPS = 250
-_DELAY = 3.0  # seconds after which a progress bar appears
 
 
 @dataclass(frozen=True)
@@ -147,10 +143,9 @@ def maximize(
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
         curve, pictures, kept = _climbed(climb, ascent, changes, count, frames, progress)
         images, values = climb.found()
-        names = tuple(one.name for one in asked for _ in range(copies))
-        _check_values(names, values)
+        _check_values(climb.names, values)
         return Dream(
-            names=names,
+            names=climb.names,
             images=images,
             inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
             space=climb.space,
@@ -168,7 +163,7 @@ def _climbed(
 ) -> tuple[list[Tensor], list[Tensor], tuple[int, ...]]:
     """All updates: the objectives before each, the frames, and how many updates were made by each frame."""
     curve, pictures, kept = [], [], log_spaced(steps, frames)
-    for number in bar(range(steps), "dream", shown=progress):
+    for number in progress_bar("dream", items=range(steps), shown=progress):
         if number in kept:
             pictures.append(climb.picture())
         curve.append(climb.update(ascent, number))
@@ -205,18 +200,6 @@ def _check_values(names: Sequence[str], values: Tensor) -> None:
             "NaN in the model's weights",
             DreamWarning,
         )
-
-
-def bar(items: Sequence[T], name: str, *, shown: bool) -> Iterable[T]:
-    """Items, with a progress bar where they take long.
-
-    Args:
-        items: to go through.
-        name: of the work.
-        shown: whether there is a bar at all.
-    """
-    told: Iterable[T] = tqdm(items, desc=name, delay=_DELAY, leave=False, disable=not shown)
-    return told
 
 
 def log_spaced(steps: int, count: int) -> list[int]:

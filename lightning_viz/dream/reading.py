@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.attribution.batches import out_of_memory
 from lightning_viz.dream.objectives import Objective, Response, single
+from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import Passes, Seen, passes
@@ -43,6 +45,24 @@ def response(model: nn.Module, images: Tensor, layers: Sequence[str], *, forward
     with passes(model, names, whole=False, forward=forward) as run, torch.no_grad():
         seen = run(images.to(run.like))
     return Response({name: call.detach() for name, call in seen.calls.items()}, features=seen.features)
+
+
+@contextmanager
+def taken(shape: Sequence[int]) -> Iterator[None]:
+    """Runs a model on images of a size that it may not be able to take, which is said.
+
+    Args:
+        shape: of an image.
+
+    Raises:
+        ValueError: what the model raises, with the size.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, LayerNotReachedError) or out_of_memory(error):
+            raise
+        raise ValueError(f"the model cannot take images of {' x '.join(map(str, shape))}: {error}") from error
 
 
 def scalars(seen: Seen, objectives: Sequence[Objective], copies: int) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.dream.between import Preset
 from lightning_viz.dream.images import Image
-from lightning_viz.dream.maximizing import Dream, Optimizer, bar, maximize
+from lightning_viz.dream.maximizing import Dream, Optimizer, maximize
 from lightning_viz.dream.objectives import Objective
 from lightning_viz.dream.reading import passes_for, scalars
 from lightning_viz.hooks.observing import Forward
@@ -89,7 +90,7 @@ def search_priors(
     rng = np.random.default_rng(seed)
     presets = [random_preset(rng, steps) for _ in range(trials)]
     scores: list[Tensor] = []
-    for preset in bar(presets, "priors", shown=progress):
+    for preset in progress_bar("priors", items=presets, shown=progress):
         dream = maximize(
             model,
             asked,

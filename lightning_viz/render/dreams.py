@@ -217,11 +217,10 @@ def dream_animation(
     pages = []
     for place in thin(steps):
         burnt_in = (f"update {steps[place]:,}", *details)
-        pages.append(dream_tiles(tag, frames[place], title=title, names=names, details=burnt_in, reading=reading))
-    if not pages:
-        raise ValueError("an animation needs at least one frame, got none")
-    shown = [(steps[place], one.image) for place, one in zip(thin(steps), pages, strict=True)]
-    return animate(tag, shown, description=pages[-1].description)
+        one = dream_tiles(tag, frames[place], title=title, names=names, details=burnt_in, reading=reading)
+        pages.append((steps[place], one))
+    description = pages[-1][1].description if pages else ""
+    return animate(tag, [(step, one.image) for step, one in pages], description=description)
 
 
 _READING = "Each image was made from scratch to excite what is written under it: what the network looks for there."

@@ -173,7 +173,7 @@ def test_no_step_shows_the_start():
 
 
 def test_a_bar_appears_only_where_it_is_wanted(capsys, monkeypatch):
-    monkeypatch.setattr("lightning_viz.dream.maximizing._DELAY", 0.0)
+    monkeypatch.setattr("lightning_viz.attribution.batches._DELAY", 0.0)
     dream(small(), channel("2", 1), image=SMALL, steps=3)
     assert capsys.readouterr().err == ""
     maximize(small(), channel("2", 1), image=SMALL, steps=3)
