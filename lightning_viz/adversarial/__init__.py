@@ -1,0 +1,9 @@
+"""Inputs moved a little, and what then happens: how little changes a network's mind, and to what it is blind."""
+
+from lightning_viz._lazy import lazy
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+    },
+)
