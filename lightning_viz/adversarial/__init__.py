@@ -5,5 +5,9 @@ from lightning_viz._lazy import lazy
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
+        "ascending": ["fgsm", "gradient_ascent", "pgd"],
+        "attacked": ["Attacked", "Record"],
+        "norms": ["L2", "LINF", "Norm"],
+        "victim": ["AttackWarning", "cross_entropy", "margin"],
     },
 )

@@ -1,0 +1,94 @@
+"""Norms of perturbations: how each begins, which way it steps, and how it keeps to its ball."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+_SMALLEST = 1e-12  # what a length is divided by at least
+
+
+class Norm(Protocol):
+    """What an attack needs to know of a norm. Tensors are ``[n, ...]``, lengths ``[n]``, in pixels."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def length(self, perturbations: Tensor) -> Tensor:
+        """Of each perturbation, ``[n]``."""
+
+    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
+        """A random perturbation for each sample, uniform in the ball of its radius."""
+
+    def normalise(self, gradients: Tensor) -> Tensor:
+        """The steepest way up that has length 1; no way where the gradient is zero."""
+
+    def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
+        """The nearest perturbation in the ball of each sample's radius."""
+
+
+@dataclass(frozen=True)
+class _LInf:
+    """The largest change of a pixel."""
+
+    name: ClassVar[str] = "L-inf"
+
+    def length(self, perturbations: Tensor) -> Tensor:
+        return perturbations.flatten(1).abs().amax(1)
+
+    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like)
+        return (2 * uniform - 1) * spread(epsilon, like)
+
+    def normalise(self, gradients: Tensor) -> Tensor:
+        return gradients.sign()
+
+    def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
+        each = spread(epsilon, perturbations)
+        return perturbations.clamp(-each, each)
+
+
+@dataclass(frozen=True)
+class _L2:
+    """The Euclidean length of all pixels' changes."""
+
+    name: ClassVar[str] = "L2"
+
+    def length(self, perturbations: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
+        return length
+
+    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
+        directions = torch.randn(like.shape, generator=generator, dtype=torch.float64)
+        radii = torch.rand(len(like), generator=generator, dtype=torch.float64) ** (1 / like[0].numel())
+        return self.normalise(directions).to(like) * spread(radii.to(epsilon) * epsilon, like)
+
+    def normalise(self, gradients: Tensor) -> Tensor:
+        largest = spread(gradients.flatten(1).abs().amax(1), gradients)  # so that the squares do not underflow
+        scaled = torch.where(largest > 0, gradients / largest.clamp_min(torch.finfo(gradients.dtype).tiny), 0)
+        return scaled / spread(self.length(scaled).clamp_min(_SMALLEST), scaled)
+
+    def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
+        shares = (epsilon / self.length(perturbations).clamp_min(_SMALLEST)).clamp_max(1)
+        return perturbations * spread(shares, perturbations)
+
+
+LINF = _LInf()
+"""The largest change of any pixel; steps by the gradient's sign."""
+
+L2 = _L2()
+"""The Euclidean length of the change; steps along the gradient."""
+
+
+def spread(each: Tensor, like: Tensor) -> Tensor:
+    """One number for each sample ``[n]``, shaped to go with ``[n, ...]``.
+
+    Args:
+        each: the numbers.
+        like: the samples.
+    """
+    return each.to(like).view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,317 @@
+"""The victim: a model under attack, what it is asked, and what it must not be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.repeating import Passes, passes
+from lightning_viz.hooks.target import class_scores
+from lightning_viz.hooks.telling import tell
+from lightning_viz.pixels import PixelSpace
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From scores ``[n, K]`` and classes ``[n]`` to what an attack raises, ``[n]``."""
+
+Asked = Callable[[Tensor, Tensor], Union[Tensor, None]]
+"""From scores ``[n, K]`` and the places of these among the images of a pass to the scalar whose gradient is asked for:
+``[n]``, or several, ``[T, n]``, a backward each; None for no gradient."""
+
+_SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
+
+
+class AttackWarning(UserWarning):
+    """An attack that is not what it seems."""
+
+
+class Answer(NamedTuple):
+    """What a model says to images.
+
+    Attributes:
+        scores: ``[n, K]``.
+        gradients: of what was asked for, towards the pixels, ``[n, ...]``, or ``[T, n, ...]`` for several; 0 for
+            samples of which none was asked for, None where there are no others.
+    """
+
+    scores: Tensor
+    gradients: Tensor | None
+
+
+class Victim:
+    """A model, samples, and the classes to lead away from, or to.
+
+    Attributes:
+        pixels: of the samples, ``[N, ...]``, at least in single precision, on the model's device.
+        space: how the model's inputs map to pixels.
+        labels: the right classes ``[N]``, as given, or as the model sees the samples.
+        target: the wrong classes to lead to ``[N]``; None if any will do.
+    """
+
+    def __init__(
+        self,
+        run: Passes,
+        pixels: Tensor,
+        labels: Tensor | None,
+        target: Tensor | None,
+        space: PixelSpace,
+        batch_size: int | None,
+    ) -> None:
+        self._run, self._given, self._batch_size = run, labels is not None, batch_size or len(pixels)
+        self.pixels, self.space = pixels, space
+        device = pixels.device
+        unknown = torch.full((len(pixels),), -1, device=device)
+        self.labels = unknown if labels is None else labels.to(device)
+        self.target = None if target is None else target.to(device)
+
+    def of_inputs(self, inputs: Tensor) -> Tensor:
+        """Pixels of other inputs ``[n, ...]``, as the samples' are."""
+        return pixels_of(inputs, self.space, self._run.like).to(self.pixels.dtype)
+
+    def begin(self, asked: Asked | None = None) -> Answer:
+        """The first pass, of the samples as they are, which shows whether classes and scores are in order.
+
+        Args:
+            asked: as for every pass.
+
+        Raises:
+            ValueError: scores that are no ``[N, classes]`` or not finite, classes that there are not, or a target that
+                is the label.
+        """
+
+        def first(scores: Tensor, places: Tensor) -> Tensor | None:
+            self._check(scores.detach(), places)
+            return None if asked is None else asked(scores, places)
+
+        return self(self.pixels, first)
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        asked: Asked | None = None,
+    ) -> Answer:
+        """One forward of images and, of those of which a gradient is asked for, one backward.
+
+        Args:
+            pixels: ``[n, ...]``.
+            asked: what to differentiate; no graph is made if omitted.
+        """
+        places = torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
+        parts = [self._part(pixels[each], each, asked) for each in places]
+        if len(parts) == 1:
+            return parts[0]
+        found = [part.gradients for part in parts]
+        like = next((one for one in found if one is not None), None)
+        if like is None:
+            return Answer(torch.cat([part.scores for part in parts]), None)
+        leads = like.shape[: like.dim() - pixels.dim()]
+        filled = [
+            one if one is not None else like.new_zeros(*leads, len(part.scores), *pixels.shape[1:])
+            for one, part in zip(found, parts, strict=True)
+        ]
+        return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
+
+    def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
+        """Whether the model now says what the attack wants, ``[n]``.
+
+        Args:
+            scores: ``[n, K]``.
+            samples: which of the N they are of, ``[n]``.
+        """
+        classes = scores.argmax(1)
+        return classes != self.labels[samples] if self.target is None else classes == self.target[samples]
+
+    def loss(self, loss: Loss, scores: Tensor, samples: Tensor) -> Tensor:
+        """What the attack raises, ``[n]``: a loss of the label, or minus the loss of the target."""
+        if self.target is None:
+            return loss(scores, self.labels[samples])
+        return -loss(scores, self.target[samples])
+
+    def _check(self, scores: Tensor, places: Tensor) -> None:
+        """See that the model and the classes are fit for an attack, at the first sight of scores."""
+        if scores.dim() != 2 or len(scores) != len(places):
+            what = f"the model returns {list(scores.shape)} for {len(places)} samples"
+            raise ValueError(f"{what}: give forward= that returns [N, classes]")
+        if scores.shape[1] < 2:
+            raise ValueError(
+                "the model returns one score for each sample: an attack needs two classes or more; make two of one "
+                "logit by forward=lambda model, inputs: torch.cat([-model(inputs), model(inputs)], 1) / 2"
+            )
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError(
+                "the model returns NaN or infinity for the samples as they are: there is nothing to attack"
+            )
+        if not self._given:
+            self.labels[places] = scores.argmax(1)
+        _check_classes(self.labels[places], places, scores.shape[1], "labels")
+        if self.target is not None:
+            _check_classes(self.target[places], places, scores.shape[1], "target")
+            same = places[self.target[places] == self.labels[places]].tolist()
+            if same:
+                what = "label" if self._given else "class that the model sees now"
+                raise ValueError(f"the target is the {what} of samples {few(same)}: take another, or leave these out")
+
+    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None) -> Answer:
+        leaf = pixels.detach()
+        if asked is None:
+            with torch.no_grad():
+                return Answer(self._scores(leaf), None)
+        leaf = leaf.clone().requires_grad_()
+        scores = self._scores(leaf)
+        values = asked(scores, places)
+        if values is None or not values.requires_grad:
+            return Answer(scores.detach(), None)
+        rows = values.reshape(-1, len(pixels)).sum(1)
+        found = [
+            torch.autograd.grad(row, leaf, retain_graph=place + 1 < len(rows))[0] for place, row in enumerate(rows)
+        ]
+        return Answer(scores.detach(), found[0] if values.dim() == 1 else torch.stack(found))
+
+    def _scores(self, pixels: Tensor) -> Tensor:
+        outputs = self._run(self.space.to_inputs(pixels).to(self._run.like.dtype)).outputs
+        scores = class_scores(outputs)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+@contextmanager
+def attacking(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor | Sequence[int] | None = None,
+    *,
+    target: Tensor | Sequence[int] | int | None = None,
+    space: PixelSpace | None = None,
+    bounded: bool = True,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    forward: Forward | None = None,
+) -> Iterator[Victim]:
+    """A model under attack: it runs in eval mode and is left as found, with no gradient of any weight.
+
+    Args:
+        model: any classifier of two or more classes.
+        inputs: samples as the model takes them, ``[N, ...]``.
+        labels: their right classes ``[N]``; what the model says of them if omitted.
+        target: wrong classes to lead to, one for all or ``[N]``; any if omitted.
+        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        bounded: whether the samples' pixels must lie within the space's bounds.
+        batch_size: samples shown at a time; all if omitted.
+        seed: of what the model itself may draw.
+        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+
+    Raises:
+        ValueError: no samples, pixels out of bounds, classes that there are not, not one for each sample, or a target
+            that is the label.
+        TypeError: the inputs are no floating-point tensor, or the model returns no scores.
+    """
+    space = space or PixelSpace()
+    _check_inputs(inputs, batch_size)
+    if model.training:
+        what = "the model is in train mode: it is attacked in eval mode, with the statistics it would be used with"
+        tell(what, AttackWarning)
+    with passes(model, forward=forward, seed=seed) as run:
+        right = None if labels is None else _classes(labels, len(inputs), "labels")
+        wrong = None if target is None else _classes(target, len(inputs), "target")
+        pixels = pixels_of(inputs, space, run.like)
+        yield Victim(run, _within(pixels, space) if bounded else pixels, right, wrong, space, batch_size)
+
+
+def pixels_of(inputs: Tensor, space: PixelSpace, like: Tensor) -> Tensor:
+    """Pixels of what a model takes, also beyond the bounds, at least in single precision: small steps vanish in half.
+
+    Args:
+        inputs: ``[N, ...]``.
+        space: how they map to pixels.
+        like: a tensor on the model's device, in its precision.
+    """
+    kind = torch.promote_types(torch.promote_types(inputs.dtype, like.dtype), torch.float32)
+    return space.into(inputs.detach().to(like.device, kind), PixelSpace())
+
+
+def cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
+    r"""Minus the log probability of a class, so that its gradient is right where the model is sure as well.
+
+    .. math:: \operatorname{CE}(z, y) = \log\Big(1 + \exp\big(\log \sum_{j \ne y} e^{z_j} - z_y\big)\Big)
+
+    The usual form subtracts the probability from 1, of which nothing is left in single precision when the model is
+    surer than 1 - 6e-8: the label's own part of the gradient is then missing.
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: ``[n]``.
+    """
+    return F.softplus(scores.scatter(1, classes[:, None], -torch.inf).logsumexp(1) - _own(scores, classes))
+
+
+def margin(scores: Tensor, classes: Tensor) -> Tensor:
+    r"""By how much the best other class leads: :math:`\max_{j \ne y} z_j - z_y` (Carlini and Wagner, 2017).
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: ``[n]``.
+    """
+    return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - _own(scores, classes)
+
+
+def _own(scores: Tensor, classes: Tensor) -> Tensor:
+    return scores.gather(1, classes[:, None])[:, 0]
+
+
+def _classes(classes: Tensor | Sequence[int] | int, count: int, what: str) -> Tensor:
+    found = torch.as_tensor(classes)
+    if found.is_floating_point() or found.is_complex() or found.dtype is torch.bool:
+        raise TypeError(f"{what} are {found.dtype}: give the numbers of classes, as integers")
+    if found.dim() == 0 and what == "target":
+        found = found.expand(count)
+    if list(found.shape) != [count]:
+        raise ValueError(f"{what} are {list(found.shape)} for {count} samples: give one for each, [{count}]")
+    return found.long()
+
+
+def _within(pixels: Tensor, space: PixelSpace) -> Tensor:
+    low, high = space.bounds
+    slack = _SLACK * (high - low)
+    least, most = (one.item() for one in pixels.aminmax())
+    if not low - slack <= least <= most <= high + slack:
+        raise ValueError(
+            f"the images have pixels from {least:.3g} to {most:.3g}, they should lie in {space.bounds}: give "
+            "space=PixelSpace(mean, std) with the mean and std that normalised them"
+        )
+    return pixels.clamp(low, high)
+
+
+def _check_inputs(inputs: Tensor, batch_size: int | None) -> None:
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TypeError(f"the inputs are {kind}: give a floating-point tensor, as the model takes them")
+    if inputs.dim() < 2 or inputs.numel() == 0:
+        raise ValueError(f"the inputs are {list(inputs.shape)}: give [N, C, H, W] or [N, features], one sample or more")
+    if not bool(torch.isfinite(inputs).all()):
+        raise ValueError("the inputs hold NaN or infinity")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: give 1 or more")
+
+
+def _check_classes(classes: Tensor, places: Tensor, count: int, what: str) -> None:
+    outside = (classes < 0) | (classes >= count)
+    if bool(outside.any()):
+        found, samples = sorted(set(classes[outside].tolist())), places[outside].tolist()
+        raise ValueError(
+            f"{what} {few(found)} of samples {few(samples)} are out of range: the model has {count} classes"
+        )
+
+
+def few(numbers: Sequence[int], most: int = 8) -> str:
+    """Numbers, not too many of them, for a message.
+
+    Args:
+        numbers: all.
+        most: shown.
+    """
+    shown = ", ".join(map(str, numbers[:most]))
+    return f"[{shown}]" if len(numbers) <= most else f"[{shown}, ...] ({len(numbers)} of them)"
