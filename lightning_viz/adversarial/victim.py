@@ -23,6 +23,9 @@ Asked = Callable[[Tensor, Tensor], Union[Tensor, None]]
 """From scores ``[n, K]`` and the places of these among the images of a pass to the scalar whose gradient is asked for:
 ``[n]``, or several, ``[T, n]``, a backward each; None for no gradient."""
 
+Fold = Callable[[Tensor, Tensor], Tensor]
+"""From what was asked for, ``[T, n]``, and its gradients ``[T, n, ...]`` to what is kept of them, ``[n, ...]``."""
+
 _SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
 
 
@@ -73,48 +76,28 @@ class Victim:
         """Pixels of other inputs ``[n, ...]``, as the samples' are."""
         return pixels_of(inputs, self.space, self._run.like).to(self.pixels.dtype)
 
-    def begin(self, asked: Asked | None = None) -> Answer:
+    def begin(self, asked: Asked | None = None, fold: Fold | None = None) -> Answer:
         """The first pass, of the samples as they are, which shows whether classes and scores are in order.
 
         Args:
             asked: as for every pass.
+            fold: likewise.
 
         Raises:
             ValueError: scores that are no ``[N, classes]`` or not finite, classes that there are not, or a target that
                 is the label.
         """
+        return self._answer(self.pixels, asked, first=True)
 
-        def first(scores: Tensor, places: Tensor) -> Tensor | None:
-            self._check(scores.detach(), places)
-            return None if asked is None else asked(scores, places)
-
-        return self(self.pixels, first)
-
-    def __call__(
-        self,
-        pixels: Tensor,
-        asked: Asked | None = None,
-    ) -> Answer:
+    def __call__(self, pixels: Tensor, asked: Asked | None = None) -> Answer:
         """One forward of images and, of those of which a gradient is asked for, one backward.
 
         Args:
             pixels: ``[n, ...]``.
             asked: what to differentiate; no graph is made if omitted.
+            fold: what to make of several gradients, batch by batch, so that not all are held at once.
         """
-        places = torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
-        parts = [self._part(pixels[each], each, asked) for each in places]
-        if len(parts) == 1:
-            return parts[0]
-        found = [part.gradients for part in parts]
-        like = next((one for one in found if one is not None), None)
-        if like is None:
-            return Answer(torch.cat([part.scores for part in parts]), None)
-        leads = like.shape[: like.dim() - pixels.dim()]
-        filled = [
-            one if one is not None else like.new_zeros(*leads, len(part.scores), *pixels.shape[1:])
-            for one, part in zip(found, parts, strict=True)
-        ]
-        return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
+        return self._answer(pixels, asked, first=False)
 
     def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
         """Whether the model now says what the attack wants, ``[n]``.
@@ -156,21 +139,37 @@ class Victim:
                 what = "label" if self._given else "class that the model sees now"
                 raise ValueError(f"the target is the {what} of samples {few(same)}: take another, or leave these out")
 
-    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None) -> Answer:
-        leaf = pixels.detach()
-        if asked is None:
-            with torch.no_grad():
-                return Answer(self._scores(leaf), None)
-        leaf = leaf.clone().requires_grad_()
-        scores = self._scores(leaf)
-        values = asked(scores, places)
+    def _answer(self, pixels: Tensor, asked: Asked | None, *, first: bool) -> Answer:
+        places = torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
+        parts = [self._part(pixels[each], each, asked, first) for each in places]
+        if len(parts) == 1:
+            return parts[0]
+        found = [part.gradients for part in parts]
+        like = next((one for one in found if one is not None), None)
+        if like is None:
+            return Answer(torch.cat([part.scores for part in parts]), None)
+        leads = like.shape[: like.dim() - pixels.dim()]
+        filled = [
+            one if one is not None else like.new_zeros(*leads, len(part.scores), *pixels.shape[1:])
+            for one, part in zip(found, parts, strict=True)
+        ]
+        return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
+
+    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None, first: bool) -> Answer:
+        leaf = pixels.detach() if asked is None else pixels.detach().clone().requires_grad_()
+        with torch.set_grad_enabled(asked is not None):
+            scores = self._scores(leaf)
+            if first:
+                self._check(scores.detach(), places)
+            values = None if asked is None else asked(scores, places)
         if values is None or not values.requires_grad:
             return Answer(scores.detach(), None)
         rows = values.reshape(-1, len(pixels)).sum(1)
         found = [
             torch.autograd.grad(row, leaf, retain_graph=place + 1 < len(rows))[0] for place, row in enumerate(rows)
         ]
-        return Answer(scores.detach(), found[0] if values.dim() == 1 else torch.stack(found))
+        gradients = found[0] if values.dim() == 1 else torch.stack(found)
+        return Answer(scores.detach(), fold(values.detach(), gradients) if fold else gradients)
 
     def _scores(self, pixels: Tensor) -> Tensor:
         outputs = self._run(self.space.to_inputs(pixels).to(self._run.like.dtype)).outputs
