@@ -7,6 +7,13 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "ascending": ["fgsm", "gradient_ascent", "pgd"],
         "attacked": ["Attacked", "Record"],
+        "corrupting": ["CORRUPTIONS", "CORRUPTION_FAMILIES", "Corrupted", "corrupt", "corruptions"],
+        "corruption_errors": [
+            "CorruptionError",
+            "CorruptionWarning",
+            "compare_corruption_error",
+            "corruption_error",
+        ],
         "norms": ["L2", "LINF", "Norm"],
         "victim": ["AttackWarning", "cross_entropy", "margin"],
     },
