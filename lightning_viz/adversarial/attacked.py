@@ -12,6 +12,8 @@ from lightning_viz.adversarial.victim import AttackWarning, Victim, cross_entrop
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
+_UNMOVED = "where the loss is flat nothing leads up. Take a random start, another loss, or an attack without gradients"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -165,13 +167,16 @@ class Trail:
         """A step is over: write down how all rows stand."""
         self._steps.append(Record(*(getattr(self._now, one.name).clone() for one in fields(Record))))
 
-    def attacked(self, epsilon: Tensor | None = None, *, name: str, lead: bool = False) -> Attacked:
+    def attacked(
+        self, epsilon: Tensor | None = None, *, name: str, lead: bool = False, unmoved: str = _UNMOVED
+    ) -> Attacked:
         """The result, on the samples' device; says which samples have not moved.
 
         Args:
             epsilon: that bounded the rows, as in the result.
             name: of the attack.
             lead: whether results lead with the epsilons.
+            unmoved: why samples may not have moved, and what to do.
         """
         victim, count = self._victim, len(self._victim.pixels)
 
@@ -183,12 +188,8 @@ class Trail:
         if epsilon is not None:
             still &= (epsilon.reshape(-1, 1) if epsilon.dim() < 2 else epsilon).expand(-1, count).reshape(-1) > 0
         if len(self._steps) > 1 and bool(still.any()):
-            unmoved = sorted(set(self.samples[still].tolist()))
-            tell(
-                f"{name} has not moved samples {few(unmoved)}: where the loss is flat nothing leads up. Take a random "
-                "start, another loss, or an attack without gradients",
-                AttackWarning,
-            )
+            samples = few(sorted(set(self.samples[still].tolist())))
+            tell(f"{name} has not moved samples {samples}: {unmoved}", AttackWarning)
         steps = (shaped(torch.stack([getattr(one, part.name) for one in self._steps]), 1) for part in fields(Record))
         return Attacked(
             original=victim.pixels,

@@ -87,9 +87,9 @@ class Victim:
             ValueError: scores that are no ``[N, classes]`` or not finite, classes that there are not, or a target that
                 is the label.
         """
-        return self._answer(self.pixels, asked, first=True)
+        return self._answer(self.pixels, asked, fold, first=True)
 
-    def __call__(self, pixels: Tensor, asked: Asked | None = None) -> Answer:
+    def __call__(self, pixels: Tensor, asked: Asked | None = None, fold: Fold | None = None) -> Answer:
         """One forward of images and, of those of which a gradient is asked for, one backward.
 
         Args:
@@ -97,7 +97,7 @@ class Victim:
             asked: what to differentiate; no graph is made if omitted.
             fold: what to make of several gradients, batch by batch, so that not all are held at once.
         """
-        return self._answer(pixels, asked, first=False)
+        return self._answer(pixels, asked, fold, first=False)
 
     def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
         """Whether the model now says what the attack wants, ``[n]``.
@@ -139,9 +139,9 @@ class Victim:
                 what = "label" if self._given else "class that the model sees now"
                 raise ValueError(f"the target is the {what} of samples {few(same)}: take another, or leave these out")
 
-    def _answer(self, pixels: Tensor, asked: Asked | None, *, first: bool) -> Answer:
+    def _answer(self, pixels: Tensor, asked: Asked | None, fold: Fold | None, *, first: bool) -> Answer:
         places = torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
-        parts = [self._part(pixels[each], each, asked, first) for each in places]
+        parts = [self._part(pixels[each], each, asked, fold, first) for each in places]
         if len(parts) == 1:
             return parts[0]
         found = [part.gradients for part in parts]
@@ -155,7 +155,7 @@ class Victim:
         ]
         return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
 
-    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None, first: bool) -> Answer:
+    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None, fold: Fold | None, first: bool) -> Answer:
         leaf = pixels.detach() if asked is None else pixels.detach().clone().requires_grad_()
         with torch.set_grad_enabled(asked is not None):
             scores = self._scores(leaf)
@@ -233,18 +233,17 @@ def pixels_of(inputs: Tensor, space: PixelSpace, like: Tensor) -> Tensor:
 
 
 def cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
-    r"""Minus the log probability of a class, so that its gradient is right where the model is sure as well.
+    r"""Minus the log probability of a class, :math:`-\log \operatorname{softmax}(z)_y`, in double precision.
 
-    .. math:: \operatorname{CE}(z, y) = \log\Big(1 + \exp\big(\log \sum_{j \ne y} e^{z_j} - z_y\big)\Big)
-
-    The usual form subtracts the probability from 1, of which nothing is left in single precision when the model is
-    surer than 1 - 6e-8: the label's own part of the gradient is then missing.
+    In single precision nothing is left of 1 - p when the model is surer than 1 - 6e-8: the label's own part is then
+    missing from the gradient, and what is left points elsewhere.
 
     Args:
         scores: logits, ``[n, K]``.
         classes: ``[n]``.
     """
-    return F.softplus(scores.scatter(1, classes[:, None], -torch.inf).logsumexp(1) - _own(scores, classes))
+    precise = scores if scores.device.type == "mps" else scores.double()  # which has no double precision
+    return F.cross_entropy(precise, classes, reduction="none")
 
 
 def margin(scores: Tensor, classes: Tensor) -> Tensor:
