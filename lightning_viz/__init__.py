@@ -15,6 +15,7 @@ __all__, __getattr__, __dir__ = lazy(
         "callbacks.occlusion": ["Occlusion"],
         "callbacks.layer_embeddings": ["LayerEmbeddings"],
         "callbacks.messages": ["ViewError", "ViewWarning"],
+        "callbacks.predictions": ["Predictions"],
         "callbacks.probe": ["Probe"],
         "callbacks.saliency": ["Saliency"],
         "callbacks.top_samples": ["TopSamples"],

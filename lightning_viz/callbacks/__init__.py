@@ -18,6 +18,7 @@ __all__, __getattr__, __dir__ = lazy(
         "layer_embeddings": ["LayerEmbeddings"],
         "look": ["Look", "Needs"],
         "messages": ["ViewError", "ViewWarning"],
+        "predictions": ["Predictions"],
         "probe": ["Probe"],
         "saliency": ["Saliency"],
         "sketch": ["Drawn", "Sketch"],

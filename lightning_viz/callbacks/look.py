@@ -17,15 +17,17 @@ from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
-from lightning_viz.hooks.target import Target, classes, top
+from lightning_viz.hooks.target import Target, classes, region, top
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, to_rgb
 
 TargetChoice = Union[int, str, Sequence[int]]
 """The class explained: one for all samples, each sample's ``"label"`` (predicted where not known), its ``"predicted"``
-class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``."""
+class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``. Of a segmentation also one
+class summed over the places that it truly has (all places where they are not known), ``"region 2"``."""
 
 _TOP = re.compile(r"top (\d+)")
+_REGION = re.compile(r"region (\d+)")
 
 INPUT = "input"
 """Name under which the inputs themselves stand among the layers of a population."""
@@ -135,6 +137,9 @@ class Look:
         """The explained class, in words."""
         if isinstance(choice, int):
             return f"class {self.samples.name(choice)}"
+        if isinstance(choice, str) and (of := _REGION.fullmatch(choice)):
+            where = ", summed where it truly is" if self.samples.truths is not None else ""
+            return f"class {self.samples.name(int(of[1]))}{where}"
         if choice == "label" and self.seen.labels is not None:
             return "each sample's true class"
         return "each sample's predicted class"
@@ -178,8 +183,10 @@ def target_choice(choice: TargetChoice) -> TargetChoice:
         ValueError: it is none.
     """
     if isinstance(choice, str):
-        if choice not in ("label", "predicted") and not (_TOP.fullmatch(choice) and int(choice[4:]) > 0):
-            raise ValueError(f"target is {choice!r}: give 'label', 'predicted', 'top 3', a class, or a list of classes")
+        top_some = _TOP.fullmatch(choice) and int(choice[4:]) > 0
+        if choice not in ("label", "predicted") and not top_some and not _REGION.fullmatch(choice):
+            forms = "'label', 'predicted', 'top 3', a class, or a list of classes; of a segmentation also 'region 2'"
+            raise ValueError(f"target is {choice!r}: give {forms}")
         return choice
     several = choice if isinstance(choice, int) else tuple(int(one) for one in choice)
     if several == ():
@@ -200,5 +207,8 @@ def resolved(choice: TargetChoice, samples: Samples) -> Target:
         found = _TOP.fullmatch(choice)
         if found:
             return top(int(found[1]))
+        if of := _REGION.fullmatch(choice):
+            index, truths = int(of[1]), samples.truths
+            return index if truths is None or truths.dim() != 3 else region(truths == index, index)
         return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None
     return classes(*choice)

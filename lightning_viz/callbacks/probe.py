@@ -20,7 +20,7 @@ from lightning_viz.hooks.guard import same_randomness
 from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
-_LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes")
+_LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
 _BATCH = 64
 _BATCH_VALUES = 2**21  # of one input at most: a batch of 13 images of 3 x 224 x 224, whose activations stay small
 _REMEDY = "give the samples to watch, probe=Probe(inputs=..., labels=...)"
@@ -35,7 +35,7 @@ class Probe:
         samples: the head, which goes forward and backward; pictures of single samples show these. 16 by default.
         seed: for which samples are picked.
         inputs: the samples themselves, as the model takes them, instead of a source.
-        labels: their classes ``[N]``.
+        labels: their classes ``[N]``; of a dense model the masks ``[N, H, W]`` or images ``[N, C, H, W]`` to predict.
     """
 
     source: Literal["val", "train"] = "val"
@@ -67,6 +67,8 @@ class Samples:
         pixels: how the inputs map to pixels.
         indices: of the samples in their data set; None where it cannot be indexed.
         notes: what should be said of them.
+        truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
+            ``[n, C, H, W]``; None where the batches hold no such thing.
     """
 
     inputs: Any
@@ -76,6 +78,7 @@ class Samples:
     pixels: PixelSpace | None = None
     indices: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    truths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(all_tensors(self.inputs)[0])
@@ -170,9 +173,31 @@ def split_batch(batch: Any, model: nn.Module) -> tuple[Any, Tensor | None]:
     Raises:
         TypeError: the batch holds no tensor that could be an input.
     """
+    inputs, left = _split(batch, model)
+    return inputs, _labels(left)
+
+
+def dense_truth(batch: Any, model: nn.Module) -> Tensor | None:
+    """What of a batch a dense model is to predict: the first masks or images that its ``forward`` does not take.
+
+    Args:
+        batch: as a loader gives it.
+        model: whose ``forward`` tells what it takes.
+    """
+    _, left = _split(batch, model)
+    return next((one for one in left if isinstance(one, Tensor) and is_dense(one)), None)
+
+
+def is_dense(truth: Tensor) -> bool:
+    """Whether a truth has places: masks ``[N, H, W]`` of whole numbers, or images ``[N, C, H, W]``."""
+    return truth.dim() == 4 or (truth.dim() == 3 and not truth.is_floating_point())
+
+
+def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
+    """What of a batch the model takes, and what is left, the likeliest labels first."""
     takes = _required(model)
     if isinstance(batch, Tensor):
-        return batch, None
+        return batch, []
     if isinstance(batch, Mapping):
         matched = {name: batch[name] for name in takes if name in batch}
         if len(matched) == len(takes) and matched:
@@ -187,15 +212,15 @@ def split_batch(batch: Any, model: nn.Module) -> tuple[Any, Tensor | None]:
             name = max(floats, key=lambda key: floats[key].dim())
             inputs, used = floats[name], {name}
         rest = {name: x for name, x in batch.items() if name not in used}
-        return inputs, _labels([rest[name] for name in _LABEL_NAMES if name in rest] or list(rest.values()))
+        return inputs, [rest[name] for name in _LABEL_NAMES if name in rest] or list(rest.values())
     if isinstance(batch, (tuple, list)) and batch:
         if isinstance(batch[0], (tuple, list, Mapping)):
             inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
-            return inputs, _labels(list(batch[1:]))
+            return inputs, list(batch[1:])
         count = max(1, min(len(takes), len(batch)))
         inputs = batch[0] if count == 1 else tuple(batch[:count])
         if all_tensors(inputs):
-            return inputs, _labels(list(batch[count:]))
+            return inputs, list(batch[count:])
     raise TypeError(
         f"no input found in a batch of type {type(batch).__name__}: give probe=Probe(inputs=..., labels=...)"
     )

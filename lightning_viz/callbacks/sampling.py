@@ -17,7 +17,9 @@ from lightning_viz.callbacks.probe import (
     Samples,
     balanced,
     class_names,
+    dense_truth,
     indexed_batches,
+    is_dense,
     is_indexable,
     known_labels,
     pixel_space,
@@ -57,9 +59,11 @@ def load_samples(
         TypeError: a batch without a tensor that could be an input.
     """
     if probe.inputs is not None:
-        labels = None if probe.labels is None else torch.as_tensor(probe.labels).long().cpu()
+        given = None if probe.labels is None else torch.as_tensor(probe.labels).cpu()
+        dense = given is not None and is_dense(given)
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
-        return _described(Samples(inputs, labels, probe.samples), None, ())
+        labels = None if given is None or dense else given.long()
+        return _described(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     if dataset is not None and is_indexable(dataset):
@@ -68,9 +72,8 @@ def load_samples(
     batches = list(loader) if ours else list(passed)
     if not batches:
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
-    inputs, labels = _prepared(trainer, pl_module, batches, moved=not ours)
-    order = balanced([None] * len(all_tensors(inputs)[0]) if labels is None else labels.tolist(), count, probe.seed)
-    return _described(_taken(inputs, labels, order, probe.samples), dataset, notes)
+    samples = _prepared(trainer, pl_module, batches, probe, moved=not ours)
+    return _described(_taken(samples, _order(samples, count, probe.seed)), dataset, notes)
 
 
 def _indexed(
@@ -89,11 +92,10 @@ def _indexed(
         picks = balanced(listed, count, probe.seed)
     else:
         picks = np.random.default_rng(probe.seed).permutation(len(loader.dataset))[: max(_SCANNED, count)].tolist()
-    inputs, labels = _prepared(trainer, pl_module, indexed_batches(loader, probe.seed, picks))
-    samples = Samples(inputs, labels, probe.samples)
+    samples = _prepared(trainer, pl_module, indexed_batches(loader, probe.seed, picks), probe)
     if indices is None and listed is None:
-        order = balanced([None] * len(picks) if labels is None else labels.tolist(), count, probe.seed)
-        samples = _taken(inputs, labels, order, probe.samples)
+        order = _order(samples, count, probe.seed)
+        samples = _taken(samples, order)
         picks = [picks[place] for place in order]
     if len(loader.dataset) < count:
         notes = (*notes, f"the data set holds {len(loader.dataset)} samples, {count} were asked for")
@@ -135,24 +137,31 @@ def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
 
 
 def _prepared(
-    trainer: Trainer, pl_module: LightningModule, batches: list[Any], *, moved: bool = False
-) -> tuple[Any, Tensor | None]:
-    """Inputs and labels as the model would be given them in validation, on the CPU, in one; empties the list."""
-    parts = []
+    trainer: Trainer, pl_module: LightningModule, batches: list[Any], probe: Probe, *, moved: bool = False
+) -> Samples:
+    """Samples as the model would be given them in validation, on the CPU, in one; empties the list."""
+    parts, labels, truths = [], [], []
     with unchanged(pl_module), _validating(trainer), torch.no_grad():
         while batches:  # each is let go as it is taken: a thousand images are large
             batch = batches.pop(0)
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, labels = split_batch(batch, pl_module)
-            parts.append((map_tensors(inputs, lambda x: x.detach().cpu().clone()), labels))
-    tensors = [torch.cat(same) for same in zip(*(all_tensors(inputs) for inputs, _ in parts), strict=True)]
+            inputs, known = split_batch(batch, pl_module)
+            parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
+            labels.append(known)
+            truths.append(dense_truth(batch, pl_module))
+    tensors = [torch.cat(same) for same in zip(*map(all_tensors, parts), strict=True)]
     whole = iter(tensors)
-    inputs = map_tensors(parts[0][0], lambda _: next(whole))
-    if any(labels is None for _, labels in parts):
-        return inputs, None
-    return inputs, torch.cat([labels.cpu() for _, labels in parts if labels is not None])
+    inputs = map_tensors(parts[0], lambda _: next(whole))
+    return Samples(inputs, _joined(labels), probe.samples, truths=_joined(truths))
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    """The labels or truths of all batches on the CPU; None where a batch has none, or they differ in size."""
+    known = [one.detach().cpu() for one in parts if one is not None]
+    alike = len(known) == len(parts) and len({(one.dtype, one.shape[1:]) for one in known}) == 1
+    return torch.cat(known).clone() if alike else None
 
 
 @contextmanager
@@ -166,13 +175,21 @@ def _validating(trainer: Trainer) -> Iterator[None]:
         trainer.state.stage = stage
 
 
-def _taken(inputs: Any, labels: Tensor | None, order: Sequence[int], head: int) -> Samples:
+def _order(samples: Samples, count: int, seed: int) -> list[int]:
+    labels = [None] * len(samples) if samples.labels is None else samples.labels.tolist()
+    return balanced(labels, count, seed)
+
+
+def _taken(samples: Samples, order: Sequence[int]) -> Samples:
     chosen = torch.as_tensor(order)
-    return Samples(map_tensors(inputs, lambda x: x[chosen]), None if labels is None else labels[chosen], head)
+    labels, truths = (None if one is None else one[chosen] for one in (samples.labels, samples.truths))
+    return replace(samples, inputs=map_tensors(samples.inputs, lambda x: x[chosen]), labels=labels, truths=truths)
 
 
 def _described(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Samples:
     pixels, said = pixel_space(dataset, samples.inputs)
-    if samples.labels is None:
+    truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
+    if samples.labels is None and truths is None:
         notes = (*notes, "no labels found in the batches")
-    return replace(samples, class_names=class_names(dataset), pixels=pixels, notes=(*notes, *said))
+    names = class_names(dataset)
+    return replace(samples, class_names=names, pixels=pixels, truths=truths, notes=(*notes, *said))

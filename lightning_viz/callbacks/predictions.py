@@ -1,0 +1,164 @@
+"""The view of what a dense model predicts, beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_viz.callbacks.look import Look
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.dense.agreement import IGNORED, intersection_over_union, peak_signal_to_noise, pixel_accuracy
+from lightning_viz.hooks.structure import image_of
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.dense import MOST_SAMPLES, UNCOUNTED, class_predictions, image_predictions
+from lightning_viz.render.tiles import to_rgb
+
+
+@dataclass(kw_only=True, eq=False)
+class Predictions(View):
+    """What a segmentation or an image-to-image model predicts, beside the truth (tag ``predictions``).
+
+    Which of the two it is, the outputs and the truth in the batches tell: scores of classes ``[N, K, H, W]`` beside
+    masks ``[N, H, W]`` of whole numbers (or one score ``[N, 1, H, W]`` beside masks of zeros and ones) are classes of
+    pixels; outputs like the truth ``[N, C, H, W]`` are images, and where the batches hold no truth but outputs are like
+    the input, an autoencoder's. Of classes also plots mean and each class's intersection over union and the share of
+    right pixels, of images the peak signal-to-noise ratio, over the head of the probe.
+
+    Args:
+        class_names: of the classes; those that the data set knows (its ``classes``) if omitted.
+        ignore_index: true class of pixels that do not count (255: PASCAL VOC's); negative ones never do.
+        background: class that is left without colour; None: every class is coloured.
+        limit: of images, the absolute difference at the colour scale's end, in pixels of 0 to 1.
+        target_pixels: how images to predict map to pixels; as they are if they lie within [0, 1], else as the inputs.
+    """
+
+    class_names: tuple[str, ...] = ()
+    ignore_index: int = IGNORED
+    background: int | None = 0
+    limit: float = 0.25
+    target_pixels: PixelSpace | None = None
+
+    kind: ClassVar[str] = "predictions"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.limit > 0:
+            raise ValueError(f"limit is {self.limit!r}: give a difference of pixels, above 0")
+        self.class_names = tuple(self.class_names)
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page."""
+        outputs, truth = look.seen.outputs, look.samples.truths
+        if outputs is None or outputs.dim() != 4:
+            shape = "no tensor" if outputs is None else list(outputs.shape)
+            raise ViewError(f"the model returns {shape}: predictions are shown of maps [N, K, H, W]")
+        outputs = outputs.float()
+        mask = None if truth is None else mask_of(truth, outputs.shape[1])
+        if mask is not None:
+            yield self._classes(look, outputs, mask)
+            return
+        image = image_of(look.seen.inputs)
+        itself = truth is None and image is not None and image.shape == outputs.shape
+        target = image if itself else truth
+        if target is None or target.shape != outputs.shape:
+            found = "no masks and no images" if target is None else list(target.shape)
+            raise ViewError(
+                f"the model returns {list(outputs.shape)}, and to compare it with the batches hold {found}: give "
+                "probe=Probe(inputs=..., labels=...) with masks [N, H, W] or images of the same shape"
+            )
+        yield self._images(look, outputs, target.float(), "input itself" if itself else "target")
+
+    def _classes(self, look: Look, scores: Tensor, truth: Tensor) -> Sketch:
+        notes = look.notes(self.pixels)
+        if scores.shape[2:] != truth.shape[1:]:
+            sizes = [" × ".join(map(str, shape)) for shape in (scores.shape[2:], truth.shape[1:])]
+            notes = (*notes, f"scores of {sizes[0]} places enlarged to the masks' {sizes[1]}")
+            scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
+        if not bool(scores.isfinite().all()):
+            notes = (*notes, "NaN or infinite scores")
+        classes = max(scores.shape[1], 2)
+        predicted = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > _threshold(scores)).long()
+        overlaps = intersection_over_union(predicted, truth, classes, ignore_index=self.ignore_index)
+        accuracy = pixel_accuracy(predicted, truth, ignore_index=self.ignore_index)
+        names = [*self.class_names, *map(look.samples.name, range(len(self.class_names), classes))][:classes]
+        uncounted = (truth == self.ignore_index) | (truth < 0)
+        if bool(uncounted.any()):
+            notes = (*notes, f"{float(uncounted.float().mean()):.0%} of the pixels do not count".replace("%", " %"))
+        return Sketch(
+            class_predictions,
+            {
+                "tag": self.kind,
+                "images": look.images(self.pixels)[:MOST_SAMPLES],
+                "truth": truth.masked_fill(uncounted, UNCOUNTED)[:MOST_SAMPLES].to(torch.int16).numpy(),
+                "prediction": predicted[:MOST_SAMPLES].to(torch.int16).numpy(),
+                "step": look.step,
+                "names": names,
+                "overlaps": overlaps.tolist(),
+                "accuracy": accuracy,
+                "samples": len(truth),
+                "background": self.background,
+                "notes": notes,
+            },
+            scalars=_finite(
+                {
+                    f"{self.kind}/mean_iou": float(overlaps.nanmean()),
+                    f"{self.kind}/pixel_accuracy": accuracy,
+                    **{f"{self.kind}/iou/{name}": float(one) for name, one in zip(names, overlaps, strict=True)},
+                }
+            ),
+        )
+
+    def _images(self, look: Look, outputs: Tensor, truth: Tensor, name: str) -> Sketch:
+        space = self._space(look, truth)
+        pixels, target = space.to_pixels(outputs), space.to_pixels(truth)
+        ratios = peak_signal_to_noise(pixels, target)
+        shown: dict[str, Any] = {
+            "images": look.images(self.pixels)[:MOST_SAMPLES],
+            "truth": to_rgb(target[:MOST_SAMPLES].numpy()),
+            "prediction": to_rgb(pixels[:MOST_SAMPLES].numpy()),
+            "difference": (pixels - target)[:MOST_SAMPLES].abs().mean(1).numpy(),
+        }
+        options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
+        return Sketch(
+            image_predictions,
+            {"tag": self.kind, "step": look.step, **shown, **options, "notes": look.notes(self.pixels)},
+            scalars=_finite({f"{self.kind}/psnr": float(ratios.mean())}),
+        )
+
+    def _space(self, look: Look, truth: Tensor) -> PixelSpace:
+        low, high = truth.aminmax()
+        if self.target_pixels is not None:
+            return self.target_pixels
+        if low >= 0 and high <= 1:
+            return PixelSpace()
+        return self.pixels or look.samples.pixels or PixelSpace()
+
+
+def mask_of(truth: Tensor, channels: int) -> Tensor | None:
+    """The class of each pixel ``[N, H, W]``, where a truth is one; None where it is an image.
+
+    Args:
+        truth: ``[N, H, W]`` of whole numbers, ``[N, 1, H, W]``, or images ``[N, C, H, W]``.
+        channels: of the model's output; beside a single one zeros and ones are two classes.
+    """
+    flat = truth[:, 0] if truth.dim() == 4 and truth.shape[1] == 1 else truth
+    if flat.dim() != 3:
+        return None
+    binary = channels == 1 and bool(((flat == 0) | (flat == 1)).all())
+    return flat.long() if binary or not flat.is_floating_point() else None
+
+
+def _threshold(scores: Tensor) -> float:
+    """Of a single score: a half where they are probabilities, else 0, as of logits."""
+    return 0.5 if bool((scores >= 0).all()) and bool((scores <= 1).all()) else 0.0
+
+
+def _finite(scalars: dict[str, float]) -> dict[str, float]:
+    return {tag: value for tag, value in scalars.items() if torch.tensor(value).isfinite()}
