@@ -7,6 +7,8 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "ascending": ["fgsm", "gradient_ascent", "pgd"],
         "attacked": ["Attacked", "Record"],
+        "bias": ["ShapeBias", "shape_bias"],
+        "boundary": ["deep_fool"],
         "corrupting": ["CORRUPTIONS", "CORRUPTION_FAMILIES", "Corrupted", "corrupt", "corruptions"],
         "corruption_errors": [
             "CorruptionError",
@@ -14,6 +16,7 @@ __all__, __getattr__, __dir__ = lazy(
             "compare_corruption_error",
             "corruption_error",
         ],
+        "cues": ["CueConflict", "CueWarning", "cue_conflict"],
         "norms": ["L2", "LINF", "Norm"],
         "victim": ["AttackWarning", "cross_entropy", "margin"],
     },
