@@ -45,7 +45,8 @@ class GradCAM(View):
             ``"score_cam"``, with a forward for each of the layer's channels.
         layers: whose maps to weigh; the last ones if omitted, before a transformer's last attention.
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``.
+            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
+            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
         believable: also plot how little the maps change when the weights are replaced by random ones
             (``<method>/<layer>/randomisation``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.probe import Samples
+from lightning_viz.dense.agreement import IGNORED
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.relu import Rule
@@ -23,11 +24,12 @@ from lightning_viz.render.tiles import Verdict, confidence_text, describe_channe
 
 TargetChoice = Union[int, str, Sequence[int]]
 """The class explained: one for all samples, each sample's ``"label"`` (predicted where not known), its ``"predicted"``
-class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``. Of a segmentation also one
-class summed over the places that it truly has (all places where they are not known), ``"region 2"``."""
+class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``. Of a segmentation also a
+class summed over the places where it truly is: ``"region 2"``, or ``"region"``, each sample's largest beside class 0.
+"""
 
 _TOP = re.compile(r"top (\d+)")
-_REGION = re.compile(r"region (\d+)")
+_REGION = re.compile(r"region(?: (\d+))?")
 
 INPUT = "input"
 """Name under which the inputs themselves stand among the layers of a population."""
@@ -137,9 +139,8 @@ class Look:
         """The explained class, in words."""
         if isinstance(choice, int):
             return f"class {self.samples.name(choice)}"
-        if isinstance(choice, str) and (of := _REGION.fullmatch(choice)):
-            where = ", summed where it truly is" if self.samples.truths is not None else ""
-            return f"class {self.samples.name(int(of[1]))}{where}"
+        if isinstance(choice, str) and (of := _REGION.fullmatch(choice)) and _masks(self.samples) is not None:
+            return f"class {self.samples.name(int(of[1]))} where it truly is" if of[1] else "each sample's true region"
         if choice == "label" and self.seen.labels is not None:
             return "each sample's true class"
         return "each sample's predicted class"
@@ -185,8 +186,8 @@ def target_choice(choice: TargetChoice) -> TargetChoice:
     if isinstance(choice, str):
         top_some = _TOP.fullmatch(choice) and int(choice[4:]) > 0
         if choice not in ("label", "predicted") and not top_some and not _REGION.fullmatch(choice):
-            forms = "'label', 'predicted', 'top 3', a class, or a list of classes; of a segmentation also 'region 2'"
-            raise ValueError(f"target is {choice!r}: give {forms}")
+            forms = "'label', 'predicted', 'top 3', a class, or a list of classes"
+            raise ValueError(f"target is {choice!r}: give {forms}; of a segmentation 'region' or 'region 2'")
         return choice
     several = choice if isinstance(choice, int) else tuple(int(one) for one in choice)
     if several == ():
@@ -208,7 +209,24 @@ def resolved(choice: TargetChoice, samples: Samples) -> Target:
         if found:
             return top(int(found[1]))
         if of := _REGION.fullmatch(choice):
-            index, truths = int(of[1]), samples.truths
-            return index if truths is None or truths.dim() != 3 else region(truths == index, index)
+            return _true_region(samples, None if of[1] is None else int(of[1]))
         return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None
     return classes(*choice)
+
+
+def _true_region(samples: Samples, index: int | None) -> Target:
+    """A class, or each sample's largest beside class 0, where the masks have it."""
+    masks = _masks(samples)
+    if masks is None:
+        raise ValueError("target is 'region', and the batches hold no masks [N, H, W]: give 'predicted', or masks")
+    if index is not None:
+        return region(masks == index, index)
+    counted = [mask[(mask > 0) & (mask != IGNORED)].long() for mask in masks]
+    largest = torch.stack([torch.bincount(mask, minlength=1).argmax() for mask in counted])
+    return region(masks == largest[:, None, None], largest)
+
+
+def _masks(samples: Samples) -> Tensor | None:
+    """Of a segmentation's probe the true class of each pixel ``[n, H, W]``."""
+    truths = samples.truths
+    return truths if truths is not None and truths.dim() == 3 else None

@@ -38,7 +38,8 @@ class Occlusion(View):
 
     Args:
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``.
+            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
+            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
         patch: its side in pixels; a seventh of the image's if omitted (32 at 224).
         stride: between positions, in pixels; a quarter of the patch if omitted (the lecture's 2 at sixteen times the
             passes).

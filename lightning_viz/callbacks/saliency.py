@@ -68,7 +68,8 @@ class Saliency(View):
             Fergus, 2014), ``"guided_grad_cam"`` of the last maps (Selvaraju et al., 2017). With passes of their own:
             ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``.
+            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
+            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
         reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
             the gradient and SmoothGrad.
         copies: noisy copies per sample, for SmoothGrad, or steps, for integrated gradients (50: the papers').

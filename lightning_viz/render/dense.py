@@ -66,7 +66,7 @@ def class_predictions(
         ]
         tiles = [enlarge(images[index], size), *(_painted(images[index], layer, size) for layer in layers)]
         counted = (truth[index] != UNCOUNTED).sum()
-        share = f"{wrong[index].sum() / counted:.1%} of the pixels".replace("%", " %") if counted else "none counts"
+        share = f"{wrong[index].sum() / counted:.1%} wrong".replace("%", " %") if counted else "none counts"
         words = beside([draw_lines([text], size[0], colour=GREY) for text in ("", "", "", share)], gap=GUTTER)
         rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
@@ -195,7 +195,7 @@ def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
     """Width and height of four tiles a row, and how many rows; fewer where the images are high."""
     aspect = images.shape[1] / images.shape[2]
     for count in range(min(MOST_SAMPLES, len(images)), 0, -1):
-        size = fit(4, count, aspect, under=LINE, room=BODY_HEIGHT - 3 * LINE)
+        size = fit(4, count, aspect, under=LINE, room=BODY_HEIGHT - LINE)
         if size[0] >= INNER_WIDTH // 5:
             break
     return size, count
