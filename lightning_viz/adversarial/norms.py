@@ -68,8 +68,8 @@ class _L2:
         return self.normalise(directions).to(like) * spread(radii.to(epsilon) * epsilon, like)
 
     def normalise(self, gradients: Tensor) -> Tensor:
-        largest = spread(gradients.flatten(1).abs().amax(1), gradients)  # so that the squares do not underflow
-        scaled = torch.where(largest > 0, gradients / largest.clamp_min(torch.finfo(gradients.dtype).tiny), 0)
+        exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
+        scaled = torch.ldexp(gradients, -spread(exponents, gradients))  # so that no square underflows
         return scaled / spread(self.length(scaled).clamp_min(_SMALLEST), scaled)
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
