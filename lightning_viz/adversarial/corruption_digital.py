@@ -86,7 +86,16 @@ def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
         severity: 1 to 5, for qualities of 25, 18, 15, 10, 7 (the paper's).
         rng: not used.
     """
-    quality = (25, 18, 15, 10, 7)[severity - 1]
+    return through_jpeg(image, (25, 18, 15, 10, 7)[severity - 1])
+
+
+def through_jpeg(image: Photo, quality: int) -> Photo:
+    """An image as it comes back from JPEG: three channels as colour, one as grey, any other number each as grey.
+
+    Args:
+        image: pixels; kept in 256 steps.
+        quality: 1 to 95.
+    """
     stored = np.rint(255 * image).astype(np.uint8)
     parts = [stored.transpose(1, 2, 0)] if len(stored) == 3 else list(stored)
     back = [np.asarray(_through_jpeg(Image.fromarray(part), quality)) / 255 for part in parts]
