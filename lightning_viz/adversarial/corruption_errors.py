@@ -214,7 +214,7 @@ def _against(
     severities: tuple[int, ...],
     count: int,
 ) -> dict[str, CorruptionError]:
-    """The errors of each model beside the reference's; for which kinds they cannot be compared is said."""
+    """The errors of each model beside the reference's; where that makes no mistake is said."""
     clean = {name: (each[0] / count).item() for name, each in mistakes.items()}
     errors = {name: (each[1:] / count).view(len(kinds), len(severities)) for name, each in mistakes.items()}
     if isinstance(reference, CorruptionError):
@@ -224,22 +224,12 @@ def _against(
     found = {
         name: CorruptionError(name, kinds, severities, count, clean[name], errors[name], *against) for name in mistakes
     }
-    _tell_undefined(next(iter(found.values())))
+    one = next(iter(found.values()))
+    lost = [kind for kind, error in zip(kinds, one.reference_errors.sum(1).tolist(), strict=True) if not error]
+    if lost:
+        what = f"CE is undefined for {', '.join(lost)}, where {one.reference_name} makes no mistake"
+        tell(f"{what}: mCE is the mean over the other kinds; more severities or images may help", CorruptionWarning)
     return found
-
-
-def _tell_undefined(one: CorruptionError) -> None:
-    """Name the kinds for which nothing can be measured against the reference."""
-    said = [
-        f"{what} is undefined for {', '.join(kinds)}, where {one.reference_name} {why}"
-        for what, ratio, why in (
-            ("CE", one.ce, "makes no mistake"),
-            ("relative CE", one.relative_ce, "makes no more mistakes than on clean images"),
-        )
-        if (kinds := [kind for kind, value in zip(one.kinds, ratio.tolist(), strict=True) if value != value])
-    ]
-    if said:
-        tell(f"{'; '.join(said)}: the mean is over the other kinds", CorruptionWarning)
 
 
 def _ratio(errors: Tensor, reference: Tensor) -> Tensor:
@@ -261,10 +251,12 @@ def _batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
                 f"a batch of the data is a {type(batch).__name__}: give images and labels, (images, labels)"
             )
         images, labels = batch[0], torch.as_tensor(batch[1]).cpu()
+        if not len(images):
+            continue
         if labels.shape != images.shape[:1] or labels.is_floating_point():
             what = f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
             raise ValueError(f"{what}: give one class for each, integers [{len(images)}]")
-        if len(labels) and labels.min() < 0:
+        if labels.min() < 0:
             raise ValueError(f"a label is {int(labels.min())}: give classes of 0 or more")
         yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
 

@@ -26,8 +26,8 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
 
     Args:
         image: pixels.
-        severity: 1 to 5, for the paper's numbers; enlargement and streaks are lengths, at 224, and no flake is smaller
-            than a pixel.
+        severity: 1 to 5, for the paper's numbers; enlargement and streaks are lengths, at 224, but none is enlarged
+            less than twice, the paper's least.
         rng: what is drawn from.
     """
     mean, deviation, size, floor, radius, fade, kept = (
@@ -38,7 +38,7 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )[severity - 1]
     noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
-    flakes = magnified(noise, max(1.0, size * scale(image)))
+    flakes = magnified(noise, max(2, size * scale(image)))
     flakes = np.where(flakes < floor, 0.0, np.clip(flakes, 0, 1))
     fallen = streaked(flakes, radius * scale(image), fade * scale(image), rng.uniform(-135, -45))
     weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
