@@ -85,7 +85,7 @@ def cue_conflict(
         style_layers: that hold the texture.
         pairs: which shape with which texture; all of different classes if omitted.
         texture_strength: weight of the texture against the shape, in units of the balance that `style_transfer` finds
-            for each pair. Networks smaller than VGG19 need more: 30 for one of four convolutions.
+            for each pair. Small networks need more: 30 to 100 for one of four convolutions.
         start: from the shape image, or from noise around grey.
         optimizer: see `style_transfer`.
         steps: updates of each image.
