@@ -29,8 +29,11 @@ __all__, __getattr__, __dir__ = lazy(
             "noise",
             "re_encoding",
         ],
+        "evolving": ["one_pixel"],
         "norms": ["L2", "LINF", "Norm"],
         "penalised": ["carlini_wagner"],
+        "squares": ["square"],
+        "transferring": ["transfer"],
         "victim": ["AttackWarning", "cross_entropy", "margin"],
     },
 )
