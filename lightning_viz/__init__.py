@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "callbacks.activation_maps": ["ActivationMaps"],
         "callbacks.activation_statistics": ["ActivationStatistics"],
+        "callbacks.adversarial_training": ["AdversarialTraining"],
         "callbacks.default": ["default_views"],
         "callbacks.dreams": ["Dreams"],
         "callbacks.first_layer_filters": ["FirstLayerFilters"],

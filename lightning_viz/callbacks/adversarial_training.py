@@ -1,0 +1,164 @@
+"""Adversarial training: the one callback that is meant to change training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_viz.adversarial.ascending import pgd
+from lightning_viz.adversarial.attacked import Attacked
+from lightning_viz.adversarial.norms import L2, LINF, Norm
+from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
+from lightning_viz.callbacks.messages import ViewError, inform
+from lightning_viz.callbacks.probe import split_batch
+from lightning_viz.callbacks.view import not_observed
+from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.structure import map_tensors
+from lightning_viz.pixels import PixelSpace
+
+_NORMS: dict[str, Norm] = {"L-inf": LINF, "L2": L2}
+
+
+@dataclass(kw_only=True, eq=False)
+class AdversarialTraining(Callback):
+    r"""The defence: a part of every training batch is moved against the network as it is (Madry et al., 2018).
+
+    .. math:: \min_\theta \operatorname{E} \max_{\lVert \delta \rVert \le \epsilon}
+        \operatorname{CE}(f_\theta(x + \delta), y)
+
+    Unlike a view, **this changes training**: what ``training_step`` is given, and nothing else. The batch itself, what
+    validation sees and all random generators stay as they are. PGD runs in eval mode in the run's precision; a batch
+    costs about ``share * (steps + 1)`` more passes. How many of the moved samples the network gets wrong is logged as
+    ``adversarial_training/fooled``.
+
+    Args:
+        epsilon: how far a sample is moved, in pixels (8/255, the paper's for CIFAR).
+        norm: ``"L-inf"`` or ``"L2"``.
+        steps: of PGD (7, the paper's); 1 is FGSM from a random start (Wong et al., 2020).
+        step_size: in pixels; 2.5 epsilon / steps if omitted.
+        share: of each batch, its first samples, that is moved; 1 is the paper's, less keeps more of the clean accuracy.
+        pixels: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        seed: of the random starts.
+    """
+
+    epsilon: float = 8 / 255
+    norm: Literal["L-inf", "L2"] = "L-inf"
+    steps: int = 7
+    step_size: float | None = None
+    share: float = 0.5
+    pixels: PixelSpace | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0 or (self.step_size is not None and not self.step_size > 0):
+            raise ValueError(f"epsilon={self.epsilon}, step_size={self.step_size}: give pixels, more than 0")
+        if self.norm not in _NORMS:
+            raise ValueError(f"norm={self.norm!r}: give one of {', '.join(map(repr, _NORMS))}")
+        if self.steps < 1 or not 0 < self.share <= 1:
+            raise ValueError(f"steps={self.steps}, share={self.share}: give 1 step or more, and a share of 0 to 1")
+        self._undo: Callable[[], None] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stand between the batches and ``training_step``, and say so."""
+        if reason := not_observed(trainer, pl_module):
+            raise ViewError(f"AdversarialTraining cannot attack this model: {reason}")
+        step = pl_module.training_step
+        if "dataloader_iter" in inspect.signature(step).parameters:
+            raise ViewError("AdversarialTraining needs training_step(batch, ...), not training_step(dataloader_iter)")
+        space = self._space(trainer)
+
+        @wraps(step)
+        def moved_step(batch: Any, *args: Any, **options: Any) -> Any:
+            return step(self.moved(trainer, pl_module, batch, space), *args, **options)
+
+        own = pl_module.__dict__.get("training_step")
+        pl_module.training_step = moved_step
+
+        def undo() -> None:
+            if own is None:
+                pl_module.__dict__.pop("training_step", None)
+            else:
+                pl_module.training_step = own
+
+        self._undo = undo
+        inform(
+            f"AdversarialTraining changes training: {self.share:.0%} of each batch is moved by {self.steps} steps of "
+            f"PGD, {self.norm} {self.epsilon:.3g} in pixels"
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Step aside."""
+        self._step_aside()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Step aside."""
+        self._step_aside()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Step aside."""
+        self._step_aside()
+
+    def moved(self, trainer: Trainer, model: LightningModule, batch: Any, space: PixelSpace | None) -> Any:
+        """A batch of which a part is moved; the one given stays as it is.
+
+        Args:
+            trainer: of the run.
+            model: in training.
+            batch: on its device.
+            space: how inputs map to pixels; None if they must be pixels.
+        """
+        inputs, labels = split_batch(batch, model)
+        if not isinstance(inputs, Tensor) or labels is None:
+            raise ViewError(
+                "AdversarialTraining needs a batch with one tensor of inputs and one of labels [N]: this one has "
+                f"{type(inputs).__name__} and {'labels' if labels is not None else 'no labels'}"
+            )
+        count = round(self.share * len(inputs))
+        if not count:
+            return batch
+        try:
+            found = self._attack(model, inputs[:count], labels[:count], space, self.seed + trainer.global_step)
+        except ValueError as error:
+            raise ViewError(f"AdversarialTraining cannot attack the batch: {error}") from error
+        twins = torch.cat([found.inputs.to(inputs), inputs[count:]])
+        fooled = found.fooled.float().mean()
+        model.log("adversarial_training/fooled", fooled, on_step=True, on_epoch=False, batch_size=count)
+        return map_tensors(batch, lambda tensor: twins if tensor is inputs else tensor)
+
+    def _attack(
+        self, model: LightningModule, inputs: Tensor, labels: Tensor, space: PixelSpace | None, seed: int
+    ) -> Attacked:
+        with looking(model):  # in eval mode from here, so that nobody is told that it was not
+            return pgd(
+                model,
+                inputs.detach(),
+                labels,
+                epsilon=self.epsilon,
+                norm=_NORMS[self.norm],
+                steps=self.steps,
+                step_size=self.step_size,
+                until_fooled=False,
+                space=space,
+                seed=seed,
+                progress=False,
+            )
+
+    def _space(self, trainer: Trainer) -> PixelSpace | None:
+        """As given, or the data's; None if it has none."""
+        return self.pixels or PixelSpace.of_transform(getattr(trainer.train_dataloader, "dataset", None))
+
+    def _step_aside(self) -> None:
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What lives only in this run stays here; Lightning attaches the module's ``log`` to a callback."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+        return {**kept, "_undo": None}
