@@ -152,12 +152,13 @@ def compare_corruption_error(
     Args:
         models: classifiers of two or more classes, by name.
         data: images as the models take them ``[N, C, H, W]`` with their labels ``[N]``, or batches of both.
-        reference: name of the model to measure against, or the errors of one that was measured before.
+        reference: name of the model to measure against, or the errors of one that was measured before, on the same data
+            with the same seed.
         kinds: of `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind.
         space: how the models' inputs map to pixels; inputs are pixels in [0, 1] if omitted.
-        seed: of everything random.
-        batch_size: images corrupted and shown at a time, at most; what comes out does not depend on it.
+        seed: of everything random, the models' own drawing too.
+        batch_size: images corrupted and shown at a time, at most; they come out alike whatever it is.
         progress: show a bar when it takes long.
         forward: how to run a model, ``forward(model, images)``, if not ``model(images)``.
 
@@ -179,11 +180,13 @@ def compare_corruption_error(
     bar = progress_bar("corruption error", shown=progress, total=len(data[0]) if _whole(data) else None)
     with ExitStack() as stack, bar:
         runs = {name: stack.enter_context(passes(model, forward=forward)) for name, model in models.items()}
-        for images, labels in batches:
+        for images, labels, highest in batches:
             hurt = corruptions(images, kinds=asked, severities=severities, space=space, seed=seed, first=first)
             for place, shown in enumerate(chain([images], (one.inputs for one in hurt))):
                 for name, run in runs.items():
-                    mistakes[name][place] += _mistakes(run, shown, labels, name, seed + first)
+                    scores = _scores(run, shown, seed + first)
+                    _check_scores(scores, len(images), highest, name)
+                    mistakes[name][place] += ((scores.argmax(1) != labels) | scores.isnan().any(1)).sum()
             first += len(images)
             bar.update(len(images))
     if not first:
@@ -191,20 +194,11 @@ def compare_corruption_error(
     return _against(mistakes, reference, asked, tuple(severities), first)
 
 
-def _mistakes(run: Passes, images: Tensor, labels: Tensor, name: str, seed: int) -> int:
-    """How often a model is mistaken; what it draws itself does not depend on other models, or on what they see."""
+def _scores(run: Passes, images: Tensor, seed: int) -> Tensor:
+    """What a model says ``[n, classes]``; what it draws itself does not depend on other models, or on what they see."""
     with same_randomness(), torch.no_grad(), taken(images.shape[1:]):
         seed_torch(seed)
-        scores = class_scores(run(images.to(run.like)).outputs).cpu()
-    if len(scores) != len(images) or scores.shape[1] < 2:
-        what = f"{name} returns scores {list(scores.shape)} for {len(images)} images"
-        raise ValueError(f"{what}: give a classifier of two classes or more, or forward= that returns [N, classes]")
-    if labels.max() >= scores.shape[1]:
-        most = scores.shape[1] - 1
-        raise ValueError(
-            f"a label is {int(labels.max())}: {name} has {scores.shape[1]} classes, give labels of 0 to {most}"
-        )
-    return int(((scores.argmax(1) != labels) | scores.isnan().any(1)).sum())
+        return class_scores(run(images.to(run.like)).outputs).cpu()
 
 
 def _against(
@@ -243,8 +237,8 @@ def _whole(data: Data) -> TypeGuard[tuple[Tensor, Tensor]]:
     return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(each, Tensor) for each in data)
 
 
-def _batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels, at most so many at a time."""
+def _batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Images and labels, at most so many at a time, and the highest label of all that are at hand."""
     for batch in [data] if _whole(data) else data:
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise TypeError(
@@ -258,7 +252,18 @@ def _batches(data: Data, size: int) -> Iterator[tuple[Tensor, Tensor]]:
             raise ValueError(f"{what}: give one class for each, integers [{len(images)}]")
         if labels.min() < 0:
             raise ValueError(f"a label is {int(labels.min())}: give classes of 0 or more")
-        yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
+        highest = int(labels.max())
+        for some, theirs in zip(torch.split(images, size), torch.split(labels, size), strict=True):
+            yield some, theirs, highest
+
+
+def _check_scores(scores: Tensor, count: int, highest: int, name: str) -> None:
+    if len(scores) != count or scores.shape[1] < 2:
+        what = f"{name} returns scores {list(scores.shape)} for {count} images"
+        raise ValueError(f"{what}: give a classifier of two classes or more, or forward= that returns [N, classes]")
+    classes = scores.shape[1]
+    if highest >= classes:
+        raise ValueError(f"a label is {highest}: {name} has {classes} classes, give labels of 0 to {classes - 1}")
 
 
 def _check(

@@ -1,5 +1,7 @@
 """Corruptions hold for images of every size and number of channels, come out the same again, and grow."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -79,7 +81,7 @@ def test_what_the_model_takes_is_corrupted_in_pixels(kind):
 def test_an_image_moves_farther_with_every_severity(kind, china):
     far = [(one.inputs - china).square().mean().sqrt().item() for one in corruptions(china, kinds=[kind])]
     # Where the paper's severities trade one thing for another (fewer shuffles, but farther), it may stand still.
-    assert all(after > 0.94 * before for before, after in zip(far, far[1:], strict=False))
+    assert all(after > 0.94 * before for before, after in pairwise(far))
     assert far[4] > 1.15 * far[0] > 0
 
 
@@ -92,7 +94,7 @@ def test_each_ladder_of_severities_lowers_accuracy(kind, digits):  # noqa: F811
             (digits.model(shown).argmax(1) == labels).double().mean().item()
             for shown in [images, *(one.inputs for one in corruptions(images, kinds=[kind], space=digits.space))]
         ]
-    assert all(after <= before + TOLERANCE for before, after in zip(right, right[1:], strict=False))
+    assert all(after <= before + TOLERANCE for before, after in pairwise(right))
     spared = (
         "defocus_blur",
         "glass_blur",

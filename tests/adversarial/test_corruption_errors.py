@@ -84,6 +84,27 @@ def test_the_reference_against_itself_is_exactly_one(kind):
         assert found.relative_mce == 1.0
 
 
+def test_a_model_that_draws_gives_the_same_errors_whatever_was_drawn_before():
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(corruption_error(Guessing().eval(), (IMAGES, LABELS), reference=PLAIN, **OPTIONS).errors)
+    assert torch.equal(*found)
+
+
+def test_wrong_labels_are_said_at_the_first_batch():
+    calls = []
+
+    def counted(model, images):
+        calls.append(len(images))
+        return model(images)
+
+    labels = torch.cat([LABELS[:-1], torch.tensor([7])])
+    with pytest.raises(ValueError, match="a label is 7"):
+        corruption_error(OTHER, (IMAGES, labels), reference=PLAIN, batch_size=5, forward=counted, **OPTIONS)
+    assert calls == [5]
+
+
 def test_batches_change_nothing():
     whole = corruption_error(OTHER, (IMAGES, LABELS), reference=PLAIN, **OPTIONS)
     loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7)
