@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "callbacks.activation_maps": ["ActivationMaps"],
         "callbacks.activation_statistics": ["ActivationStatistics"],
+        "callbacks.adversarial": ["Adversarial"],
         "callbacks.adversarial_training": ["AdversarialTraining"],
         "callbacks.default": ["default_views"],
         "callbacks.dreams": ["Dreams"],

@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "activation_maps": ["ActivationMaps"],
         "activation_statistics": ["ActivationStatistics"],
+        "adversarial": ["Adversarial"],
         "adversarial_training": ["AdversarialTraining"],
         "default": ["default_views"],
         "dreams": ["Dreams"],

@@ -17,7 +17,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
-from lightning_viz import ActivationMaps, Dreams, FirstLayerFilters, GradCAM, Hyperplanes, LayerEmbeddings, Saliency
+from lightning_viz import (
+    ActivationMaps,
+    Adversarial,
+    Dreams,
+    FirstLayerFilters,
+    GradCAM,
+    Hyperplanes,
+    LayerEmbeddings,
+    Saliency,
+)
 from lightning_viz.callbacks import observer, sampling, shared_pass
 from lightning_viz.callbacks.artist import Result
 from lightning_viz.callbacks.sketch import Drawn
@@ -56,6 +65,7 @@ def views_for(images, **embedding):
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
+    shared.append(Adversarial(attack_steps=2, **often))
     if images:
         dreams = Dreams(each=2, updates=2, **often)
         return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small), dreams]

@@ -1,0 +1,168 @@
+"""The view of how little changes the network's mind, as it learns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from lightning_viz.adversarial.ascending import fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial.attacked import Attacked
+from lightning_viz.adversarial.boundary import deep_fool
+from lightning_viz.adversarial.norms import L2, LINF, Norm
+from lightning_viz.adversarial.victim import AttackWarning
+from lightning_viz.callbacks.look import Look, Needs, on_device
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.scale import fixed_limits
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View
+from lightning_viz.hooks.guard import looking
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.adversarial import twins
+from lightning_viz.render.text import number
+from lightning_viz.render.tiles import Verdict, to_rgb
+
+_NORMS: dict[str, Norm] = {"L2": L2, "L-inf": LINF}
+
+Method = Literal["deep_fool", "pgd", "fgsm", "gradient_ascent"]
+
+_TITLES: dict[str, str] = {
+    "deep_fool": "DeepFool",
+    "pgd": "PGD",
+    "fgsm": "FGSM",
+    "gradient_ascent": "gradient ascent",
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class Adversarial(View):
+    """How little changes the network's mind (tag ``adversarial/<method>``).
+
+    Samples of the probe, what an attack made of them, and the difference magnified. It leads away from what the network
+    says of a sample, right or wrong. Plotted too: the share that it turned, and of those the median length of what it
+    took, in pixels and by the length of the sample (``adversarial/<method>/fooled``, ``/length``, ``/relative``).
+
+    Args:
+        method: ``"deep_fool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
+            epsilon ``"pgd"`` (Madry et al., 2018) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, the
+            lecture's, in steps of length 0.1, without a bound.
+        norm: of DeepFool and PGD, ``"L2"`` or ``"L-inf"``.
+        epsilon: of PGD and FGSM, in pixels.
+        attack_steps: at most; FGSM takes one.
+    """
+
+    method: Method = "deep_fool"
+    norm: Literal["L2", "L-inf"] = "L2"
+    epsilon: float = 8 / 255
+    attack_steps: int = 20
+
+    kind: ClassVar[str] = "adversarial"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in _TITLES:
+            raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+        if self.norm not in _NORMS:
+            raise ValueError(f"norm is {self.norm!r}: give one of {list(_NORMS)}")
+        if self.attack_steps < 1 or not self.epsilon > 0:
+            raise ValueError(
+                f"attack_steps is {self.attack_steps}, epsilon {self.epsilon}: give 1 or more, and pixels above 0"
+            )
+
+    def needs(self, model: nn.Module) -> Needs:
+        """The inputs, and what the network says of them."""
+        return Needs()
+
+    def passes(self, samples: Samples) -> float:
+        """One for each step, and of DeepFool's about five for each of some three steps."""
+        return {"fgsm": 2.0, "deep_fool": 15.0}.get(self.method, self.attack_steps + 1.0)
+
+    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+        """The attack."""
+        inputs, outputs = look.seen.inputs, look.seen.outputs
+        if not isinstance(inputs, Tensor):
+            raise ViewError("the model takes several inputs: an attack moves a single one")
+        if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
+            raise ViewError("the model does not tell classes apart: there is no mind to change")
+        with looking(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttackWarning)  # the picture says it
+            return {"found": self._attack(model, on_device(model, inputs), look)}
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        """One page; differences are magnified alike at every look, while they fit."""
+        found: Attacked = look.extra["found"]
+        record, fooled, tag = found.record, found.fooled.cpu(), f"{self.kind}/{self.method}"
+        lengths = (record.linf if self._bounds_pixels else record.l2)[-1].cpu()
+        relative, said = record.relative[-1].cpu(), zip(record.classes[-1], record.confidences[-1], strict=True)
+        low, high = found.space.bounds
+        differences = (_as_image(found.perturbations) / (high - low)).float().cpu().numpy()
+        self.state["limits"] = fixed_limits(differences, self.state.get("limits"))
+        largest = self.state["limits"][1]
+        unit, some = "largest change" if self._bounds_pixels else "length", bool(fooled.any())
+        arguments = {
+            "tag": tag,
+            "images": _shown(found.original, found.space),
+            "twins": _shown(found.pixels, found.space),
+            "differences": differences,
+            "before": look.verdicts(),
+            "after": [
+                Verdict(verdict.truth, look.samples.name(int(one)), float(confidence))
+                for verdict, (one, confidence) in zip(look.verdicts(), said, strict=True)
+            ],
+            "norms": [f"{100 * share:.2g} %" for share in relative.tolist()],
+            "attack": _TITLES[self.method] + (f", {self.norm}" if self.method in ("deep_fool", "pgd") else ""),
+            "norm": "its L2 norm, of the image's",
+            "step": look.step,
+            "magnify": 0.5 / largest if largest > 0 else None,
+            "details": [f"median {unit} {number(float(lengths[fooled].median()))} in pixels"] if some else [],
+            "notes": look.notes(self.pixels),
+        }
+        scalars = {f"{tag}/fooled": float(fooled.float().mean())}
+        for name, values in (("length", lengths), ("relative", relative)) if some else ():
+            scalars[f"{tag}/{name}"] = float(values[fooled].median())
+        yield Sketch(twins, arguments, scalars=scalars)
+
+    @property
+    def _bounds_pixels(self) -> bool:
+        """Whether lengths are those of the largest change."""
+        return self.method == "fgsm" or (self.method != "gradient_ascent" and self.norm == "L-inf")
+
+    def _attack(self, model: nn.Module, inputs: Tensor, look: Look) -> Attacked:
+        space = self.pixels or look.samples.pixels or PixelSpace()
+        inputs, norm = _within(inputs, space), _NORMS[self.norm]
+        if self.method == "fgsm":
+            return fgsm(model, inputs, epsilon=self.epsilon, space=space)
+        if self.method == "gradient_ascent":
+            return gradient_ascent(model, inputs, steps=self.attack_steps, normalise=L2, space=space, progress=False)
+        if self.method == "deep_fool":
+            return deep_fool(model, inputs, norm=norm, steps=self.attack_steps, space=space, progress=False)
+        return pgd(
+            model,
+            inputs,
+            epsilon=self.epsilon,
+            norm=norm,
+            steps=self.attack_steps,
+            space=space,
+            seed=self.probe.seed,
+            progress=False,
+        )
+
+
+def _within(inputs: Tensor, space: PixelSpace) -> Tensor:
+    """Inputs whose pixels keep to the bounds: augmented ones may leave them a little."""
+    return space.to_inputs(space.to_pixels(inputs.float())).to(inputs)
+
+
+def _as_image(pixels: Tensor) -> Tensor:
+    """``[N, C, H, W]``; of what is no image a strip of its values."""
+    return pixels if pixels.dim() == 4 else pixels.flatten(1)[:, None, None, :]
+
+
+def _shown(pixels: Tensor, space: PixelSpace) -> Any:
+    """Pixels as a page takes them, ``[N, H, W, 3]``."""
+    low, high = space.bounds
+    return to_rgb(((_as_image(pixels) - low) / (high - low)).float().cpu().numpy())

@@ -1,0 +1,108 @@
+"""The view of attacks: it shows and plots what the attack finds, magnified alike at each look."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_viz import Adversarial, PixelSpace, Probe
+from lightning_viz.adversarial import L2, LINF, deep_fool, fgsm, gradient_ascent, pgd
+
+from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
+
+X, Y = images(6, channels=3)
+SPACE = PixelSpace((0.5,), (0.25,))
+NORMAL = SPACE.to_inputs(X)
+WATCHED = Probe(inputs=NORMAL, labels=Y, samples=6)
+OPTIONS = {"probe": WATCHED, "pixels": SPACE, "attack_steps": 5}
+
+
+class Frozen(ConvNet):
+    """A network that learns nothing, so that every look is at the same one."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def train_with(view, tmp_path, model=None):
+    model = model or Frozen(channels=3)
+    fit(tmp_path, model, [view], loader(NORMAL, Y, batch_size=3))
+    return model.eval()
+
+
+ATTACKS = {
+    "deep_fool": lambda model, x: deep_fool(model, x, steps=5, space=SPACE),
+    "pgd": lambda model, x: pgd(model, x, epsilon=0.2, steps=5, norm=LINF, space=SPACE),
+    "fgsm": lambda model, x: fgsm(model, x, epsilon=0.2, space=SPACE),
+    "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalise=L2, space=SPACE),
+}
+
+
+@pytest.mark.filterwarnings("ignore::lightning_viz.adversarial.AttackWarning")
+@pytest.mark.parametrize("method", ATTACKS)
+def test_the_page_and_the_curves_are_what_the_attack_finds(method, drawn_at_once, tmp_path):
+    norm = "L-inf" if method == "pgd" else "L2"
+    model = train_with(Adversarial(method=method, norm=norm, epsilon=0.2, **OPTIONS), tmp_path)
+    found, tag = ATTACKS[method](model, NORMAL), f"adversarial/{method}"
+    arguments = drawn_at_once.arguments(tag)
+    assert list(arguments) == [0, 2]
+    assert np.allclose(arguments[0]["differences"], found.perturbations, atol=1e-6)
+    assert [one.prediction for one in arguments[0]["after"]] == [str(int(one)) for one in found.record.classes[-1]]
+    scalars = next(one.drawn.scalars for one in drawn_at_once if one.step == 0)
+    assert scalars[f"{tag}/fooled"] == pytest.approx(float(found.fooled.float().mean()))
+    assert found.fooled.any()
+    lengths = found.record.linf if method in ("pgd", "fgsm") else found.record.l2
+    assert scalars[f"{tag}/length"] == pytest.approx(float(lengths[-1][found.fooled].median()), rel=1e-4)
+    assert scalars[f"{tag}/relative"] == pytest.approx(
+        float(found.record.relative[-1][found.fooled].median()), rel=1e-4
+    )
+
+
+def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path):
+    view = Adversarial(method="fgsm", epsilon=0.01, **OPTIONS)
+    train_with(view, tmp_path, ConvNet(channels=3))
+    factors = [one["magnify"] for one in drawn_at_once.arguments("adversarial/fgsm").values()]
+    assert factors[0] == factors[1] == pytest.approx(50, rel=0.01)
+    assert view.state["limits"] == pytest.approx((-0.01, 0.01), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"method": "magic"}, {"norm": "L1"}, {"attack_steps": 0}, {"epsilon": 0.0}],
+    ids=lambda one: next(iter(one)),
+)
+def test_arguments_that_make_no_sense_are_an_error(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Adversarial(**wrong)
+
+
+class Regression(Net):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 64, 1)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))[:, 0]
+
+    def training_step(self, batch, batch_idx):
+        return F.mse_loss(self(batch[0]), batch[1].float())
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def test_a_model_without_classes_is_said_and_training_goes_on(drawn_at_once, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_with(Adversarial(**OPTIONS), tmp_path, Regression())
+    assert "does not tell classes apart" in " ".join(said(caught))
+    assert not drawn_at_once
+
+
+def test_vectors_are_shown_as_strips(drawn_at_once, tmp_path):
+    points = torch.rand(6, 2)
+    fit(tmp_path, Perceptron(), [Adversarial(attack_steps=5)], loader(points, torch.arange(6) % 2, batch_size=3))
+    assert drawn_at_once.arguments("adversarial/deep_fool")[0]["images"].shape == (6, 1, 2, 3)
