@@ -26,7 +26,6 @@ _SPREAD = 0.26  # of a row: networks lie one below the other
 _LEFT, _RIGHT, _TOP, _BOTTOM = 140, 30, 8, 70  # pixels around the axes
 _KEYS, _KEY, _KEY_WIDTH = 2, 30, 260  # names of networks in a row; pixels for a row, and for a name
 _MARKERS = "oDs^vPX*"
-_DASHES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -131,39 +130,42 @@ def shape_bias_plot(
         what = f"class_bias is {class_bias.shape}, bias {len(bias)}"
         raise ValueError(f"{what} for {len(models)} models and {len(names)} classes: give one each")
     colours = class_colours(len(models)) / 255
+    values = np.concatenate([class_bias, np.asarray(bias, dtype=np.float64)[:, None]], axis=1)
     bottom = _BOTTOM + _KEY * -(-len(models) // _KEYS)
-    height = _TOP + _ROW * len(names) + bottom
-    rows = np.arange(len(names))[::-1]
+    height = _TOP + _ROW * values.shape[1] + bottom
+    rows = np.arange(values.shape[1])[::-1]
     spread = np.linspace(_SPREAD, -_SPREAD, len(models)) if len(models) > 1 else np.zeros(1)
     size = TEXT_SIZE * POINT
     with canvas(INNER_WIDTH, height) as sheet:
         axes = sheet.axes(_LEFT, bottom, INNER_WIDTH - _LEFT - _RIGHT, height - bottom - _TOP)
-        axes.hlines(rows[:-1] - 0.5, -0.04, 1.04, color="0.88", linewidth=1)
+        axes.hlines(rows[:-2] - 0.5, -0.04, 1.04, color="0.88", linewidth=1)
+        axes.axhspan(-0.5, 0.5, color="0.94", zorder=0)
+        axes.axvline(0.5, color="0.88", linewidth=1, zorder=1)
         for place, (model, colour) in enumerate(zip(models, colours, strict=True)):
-            dashes, marker = _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)]
-            axes.axvline(bias[place], color=colour, linewidth=2 * POINT, linestyle=dashes, zorder=1)
-            axes.plot(class_bias[place], rows + spread[place], marker, color=colour, markersize=14 * POINT, zorder=3)
+            marker = _MARKERS[place % len(_MARKERS)]
             label = shorten(model, _KEY_WIDTH, suffix="  –" if np.isnan(bias[place]) else f"  {number(bias[place])}")
-            axes.plot([], [], marker, color=colour, linestyle=dashes, markersize=14 * POINT, label=label)
+            style = {"color": colour, "markersize": 14 * POINT, "clip_on": False, "zorder": 3}
+            axes.plot(values[place], rows + spread[place], marker, label=label, **style)
         axes.set_xlim(-0.04, 1.04)
-        axes.set_ylim(-0.5, len(names) - 0.5)
+        axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.set_xticks([0, 0.5, 1], ["0 texture", "0.5", "shape 1"])
-        axes.set_yticks(rows, [shorten(name, _LEFT - 12) for name in names])
+        axes.set_yticks(rows, [shorten(name, _LEFT - 12) for name in (*names, "all classes")])
         axes.tick_params(colors="0.2", labelsize=size, length=0)
         axes.set_xlabel("shape / (shape + texture)", color="0.35", fontsize=size)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        sheet.figure.legend(loc="lower left", ncols=_KEYS, frameon=False, borderpad=0, borderaxespad=0, fontsize=size)
+        sheet.figure.legend(
+            loc="lower left", ncols=_KEYS, frameon=False, borderpad=0, borderaxespad=0, handletextpad=0.2, fontsize=size
+        )
         plot = sheet.image()
     lost = int(np.isnan(class_bias).sum())
-    warnings = (f"no decision for shape or texture in {lost} of {class_bias.size} rows",) if lost else ()
+    warnings = (f"no decision for shape or texture, no mark, for {lost} of {class_bias.size} classes",) if lost else ()
     reads = reading or (
         "Each row is a class: images with its shape and another class's texture. A mark at 1 means that the network "
-        "always says the shape's class, at 0 always the texture's; decisions for a third class do not count. The line "
-        "in a network's colour is its bias among all images."
+        "always says the shape's class, at 0 always the texture's; decisions for a third class do not count. The "
+        "grey row is the bias among all images."
     )
-    facts = (*details, "vertical lines: among all images")
-    return page(tag, Caption(title, facts, reads, (*warnings, *notes)), plot)
+    return page(tag, Caption(title, tuple(details), reads, (*warnings, *notes)), plot)
 
 
 _READING = (
