@@ -71,9 +71,7 @@ def frost(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def fog(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Fog in clouds: :math:`(x + c f) \max x / (\max x + c)`, f a fractal from 1/2 to 1.
-
-    The paper's fractal goes down to 0: there it darkens, as smoke does and fog does not.
+    r"""Fog in clouds: :math:`(x + c f) \max x / (\max x + c)`, f a fractal from 0 to 1.
 
     Args:
         image: pixels.
@@ -83,7 +81,7 @@ def fog(image: Photo, severity: int, rng: Generator) -> Photo:
     """
     thickness, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity - 1]
     height, width = image.shape[1:]
-    clouds = 0.5 + 0.5 * cloud(height, width, decay, rng)
+    clouds = cloud(height, width, decay, rng)
     brightest = image.max()
     fogged: Photo = (image + thickness * clouds) * brightest / (brightest + thickness)
     return fogged

@@ -82,7 +82,7 @@ def test_an_image_moves_farther_with_every_severity(kind, china):
     far = [(one.inputs - china).square().mean().sqrt().item() for one in corruptions(china, kinds=[kind])]
     # Where the paper's severities trade one thing for another (fewer shuffles, but farther), it may stand still.
     assert all(after > 0.94 * before for before, after in pairwise(far))
-    assert far[4] > 1.15 * far[0] > 0
+    assert far[4] > 1.1 * far[0] > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

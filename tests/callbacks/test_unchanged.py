@@ -209,7 +209,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(observer.Observer, "__init__", start)
     monkeypatch.setattr(observer.Observer, "_fault", count)
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
-    for view in (View, GradCAM, Saliency, Hyperplanes, Dreams):
+    for view in (View, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
         monkeypatch.setattr(view, "look", raise_in_look)
     return faults
 
@@ -286,7 +286,7 @@ def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_
         board = pytorch_lightning.loggers.TensorBoardLogger(folder, name="", version="")
         traces.append(train(PLAIN, pytorch_lightning, views=views, folder=folder, logger=board)[0])
         events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
-        ours = ("embedding/", "dreams/")
+        ours = ("embedding/", "dreams/", "adversarial/")
         scalars = [tag for tag in events.Tags()["scalars"] if not tag.startswith(ours)]
         curves.append({tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in scalars})
         pictures.append({tag: [one.step for one in events.Tensors(tag)] for tag in events.Tags()["tensors"]})
@@ -301,6 +301,7 @@ def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_
         "grad_cam",
         "embedding",
         "dreams",
+        "adversarial",
     ):
         steps = {tuple(steps) for tag, steps in pictures[1].items() if tag.startswith(kind) and "animation" not in tag}
         assert steps == {tuple(range(9))}, kind
