@@ -4,7 +4,20 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["maps", "embedding", "hyperplanes", "filters", "animation", "dreams"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "maps",
+        "embedding",
+        "hyperplanes",
+        "filters",
+        "animation",
+        "dreams",
+        "adversarial",
+        "attack_record",
+        "robustness_curves",
+    ],
+)
 def test_drawing_pays_neither_for_torch_nor_for_pyplot(module):
     heavy = ("torch", "matplotlib.pyplot")
     code = f"import sys, lightning_viz.render.{module}; print([each for each in {heavy} if each in sys.modules])"
