@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -163,3 +164,70 @@ def trained(build: type[Dense], data: tuple[Tensor, Tensor], updates: int = 300,
 
 def loader(data: tuple[Tensor, Tensor], **options) -> DataLoader:
     return DataLoader(ShapeData(*data), batch_size=32, **options)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits at 28 x 28 pixels, black where nothing is written, and their classes."""
+    flat, labels = load_digits(return_X_y=True)
+    small = torch.tensor(flat, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    return F.interpolate(small, (28, 28), mode="bilinear"), torch.tensor(labels)
+
+
+NOTHING = 10
+"""The finder's class of windows in whose middle there is no digit."""
+
+
+def crops(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Windows on digits: half of them within 2 pixels, the others anywhere; beside a digit is nothing."""
+    padded, offsets = F.pad(images, (14,) * 4), torch.randint(-14, 15, (len(images), 2), generator=generator)
+    near = torch.rand(len(images), generator=generator) < 0.5
+    offsets[near] = torch.randint(-2, 3, (int(near.sum()), 2), generator=generator)
+    windows = [one[:, 14 + y : 42 + y, 14 + x : 42 + x] for one, (y, x) in zip(padded, offsets.tolist(), strict=True)]
+    far = offsets.abs().amax(1)
+    clear = far != 3
+    return torch.stack(windows)[clear], torch.where(far <= 2, labels, NOTHING)[clear]
+
+
+def trained_finder(epochs: int = 8) -> nn.Sequential:
+    """A network that knows the first 1,500 digits, and that there may be none."""
+    images, labels = (part[:1500] for part in digits())
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten()),
+            *(nn.Linear(64 * 49, 64), nn.ReLU(), nn.Linear(64, NOTHING + 1)),
+        )
+        optimizer = torch.optim.Adam(model.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, epochs * 24)
+        for _ in range(epochs):
+            windows, classes = crops(images, labels, generator)
+            for batch in torch.randperm(len(windows))[: 24 * 60].split(60)[:23]:
+                loss = F.cross_entropy(model(windows[batch]), classes[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return model.eval()
+
+
+class Canvases(NamedTuple):
+    """Images ``[N, 1, S, S]`` with a digit each, rows and columns of its corner ``[N, 2]``, and its class ``[N]``."""
+
+    images: Tensor
+    corners: Tensor
+    labels: Tensor
+
+
+def canvases(count: int, size: int, seed: int = 0) -> Canvases:
+    """Digits that the finder does not know, somewhere on black."""
+    images, labels = (part[1500:] for part in digits())
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randperm(len(images), generator=generator)[:count]
+    corners = torch.randint(0, size - 28, (count, 2), generator=generator)
+    sheet = torch.zeros(count, 1, size, size)
+    for one, digit, (y, x) in zip(sheet, images[picks], corners.tolist(), strict=True):
+        one[:, y : y + 28, x : x + 28] = digit
+    return Canvases(sheet, corners, labels[picks])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -52,6 +52,10 @@ class ClassMaps:
         bottom, right = top + self.size[0], left + self.size[1]
         return Rectangle(top, min(bottom, self.canvas[0]), left, min(right, self.canvas[1]))
 
+    def log_probabilities(self) -> ClassMaps:
+        """The same of each cell's log-probabilities, which tell a class from the others where all scores are high."""
+        return replace(self, scores=self.scores.log_softmax(1))
+
     def strongest(self, label: int | None = None) -> list[Found]:
         """For each image the class and the cell of the highest score.
 
@@ -79,6 +83,7 @@ class FullyConvolutional(nn.Module):
     def __init__(self, network: fx.GraphModule, size: Size, stride: Size) -> None:
         super().__init__()
         self.network, self.size, self.stride = network, size, stride
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Class maps ``[N, classes, H', W']`` of images ``[N, C, H, W]`` of at least the classifier's own size."""

@@ -26,7 +26,14 @@ _POOLS: dict[Any, type[nn.AvgPool2d | nn.MaxPool2d]] = {
 
 
 def rewrite(network: fx.GraphModule) -> None:
-    """Every layer between the last maps and the classes in its form for maps, in place."""
+    """Give every layer between the last maps and the classes its form for maps, in place.
+
+    Args:
+        network: traced, its nodes' shapes known at the classifier's own size (`ShapeProp`).
+
+    Raises:
+        ValueError: a pooling's windows are of different sizes.
+    """
     vectors: dict[fx.Node, torch.Size] = {}  # the map [K, h, w] that each stands for
     flattenings = []
     for node in list(network.graph.nodes):
@@ -126,7 +133,16 @@ def _shape(node: fx.Node | None) -> torch.Size | None:
 
 
 def check_equal(network: fx.GraphModule, inputs: Tensor, expected: Tensor) -> None:
-    """What was rewritten must give what the model gave; a layer whose form for maps is not known shows here."""
+    """What was rewritten must give what the model gave; a layer whose form for maps is not known shows here.
+
+    Args:
+        network: rewritten.
+        inputs: of the classifier's own size.
+        expected: what the model returned for them, ``[N, classes]``.
+
+    Raises:
+        ValueError: it does not.
+    """
     remedy = "between its last maps and its classes stands a layer whose form for maps is not known"
     try:
         found = first_tensor(network(inputs.clone()))
@@ -141,7 +157,15 @@ def check_equal(network: fx.GraphModule, inputs: Tensor, expected: Tensor) -> No
 
 
 def stride_of(network: fx.GraphModule, shape: torch.Size) -> Size:
-    """Pixels from one cell of the class maps to the next: how many more cells a much larger image has."""
+    """Pixels from one cell of the class maps to the next: how many more cells a much larger image has.
+
+    Args:
+        network: rewritten.
+        shape: of images of the classifier's own size.
+
+    Raises:
+        ValueError: it does not take larger images, or the maps do not grow with them.
+    """
     shapes = {name: one.to("meta") for name, one in (*network.named_parameters(), *network.named_buffers())}
     strides = []
     for axis in (2, 3):

@@ -66,7 +66,7 @@ def class_predictions(
         ]
         tiles = [enlarge(images[index], size), *(_painted(images[index], layer, size) for layer in layers)]
         counted = (truth[index] != UNCOUNTED).sum()
-        share = f"{wrong[index].sum() / counted:.1%} wrong".replace("%", " %") if counted else "none counts"
+        share = f"{_percent(wrong[index].sum() / counted)} wrong" if counted else "none counts"
         words = beside([draw_lines([text], size[0], colour=GREY) for text in ("", "", "", share)], gap=GUTTER)
         rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
@@ -78,7 +78,7 @@ def class_predictions(
     details = (
         step_text(step),
         f"mean IoU {mean:.3f}",
-        f"{accuracy:.1%} of the pixels right".replace("%", " %"),
+        f"{_percent(accuracy)} of the pixels right",
         f"over {samples} samples" + (f", {count} of them shown" if count < samples else ""),
         "below: each class's IoU",
     )
@@ -199,6 +199,12 @@ def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
         if size[0] >= INNER_WIDTH // 5:
             break
     return size, count
+
+
+def _percent(share: float) -> str:
+    """``99.5 %``; never 0 for what is more, never 100 for what is less."""
+    rounded = round(100 * share, 1)
+    return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):.1f} %"
 
 
 def _heading(words: Sequence[str], width: int) -> Image.Image:
