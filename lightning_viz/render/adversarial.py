@@ -101,16 +101,16 @@ def twins(
         _was_wrong(before),
         _first(count, len(images)),
         describe_channels(shown.shape[1]),
+        f"differences above {number(0.5 / factor)} are cut off" if factor * largest > 0.5 + 1e-6 else "",
         *details,
     )
     # A sample that was wrong already is mostly left as it is: no news.
     flaws = [words for words, each in zip(flaws, before, strict=False) if words != _UNCHANGED or not each.mistaken]
-    cut = (f"differences above {number(0.5 / factor)} are cut off",) if factor * largest > 0.5 + 1e-9 else ()
     reading = (
         "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
-    caption = Caption(f"Adversarial twins: {attack}", facts, reading, (*count_flaws(flaws, "samples"), *cut, *notes))
+    caption = Caption(f"Adversarial twins: {attack}", facts, reading, (*count_flaws(flaws, "samples"), *notes))
     return page(tag, caption, stack(bands, gap=GUTTER))
 
 

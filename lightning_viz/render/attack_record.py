@@ -75,8 +75,10 @@ def record_table(
         if lengths is not None:
             length = 100 * float(lengths[-1, row])
             table.moved(row, f"{number(length)} %" if np.isfinite(length) else "–")
+    began, ended = ((each != labels).sum() for each in (classes[0], classes[-1]))
     facts = (
-        f"{(classes[-1] != labels).sum()} of {len(labels)} end on another class than their label",
+        f"{ended} of {len(labels)} end on another class than their label",
+        f"{began} began so" if began else "",
         f"{CROSS.strip()} no longer the label",
         f"the first {rows} of {len(images)} samples" if rows < len(images) else "",
         f"{len(kept)} of {len(steps)} steps" if len(kept) < len(steps) else "",

@@ -66,12 +66,11 @@ def test_the_factor_is_such_that_the_largest_difference_just_fills_the_range(mon
 
 
 def test_differences_of_all_samples_are_magnified_alike():
-    differences = np.zeros((2, 3, 14, 14))
-    differences[0], differences[1] = 0.1, 0.025
-    sheet = decoded(drawn(count=2, differences=differences))
-    assert holds(sheet, [[255] * 3]) and holds(sheet, [[round(255 * (0.5 + 5 * 0.025))] * 3])
-    half = decoded(drawn(count=2, differences=differences, magnify=2.5))
-    assert holds(half, [[round(255 * (0.5 + 2.5 * 0.1))] * 3, [round(255 * (0.5 + 2.5 * 0.025))] * 3])
+    ways = np.array([[0.1, 0, -0.1], [0.025, 0, -0.025]])
+    differences = np.broadcast_to(ways[:, :, None, None], (2, 3, 14, 14))
+    for factor, options in ((5, {}), (2.5, {"magnify": 2.5})):
+        sheet = decoded(drawn(count=2, differences=differences, **options))
+        assert holds(sheet, np.rint(255 * (0.5 + factor * ways)))
 
 
 def test_a_factor_that_cuts_differences_off_is_said():

@@ -49,11 +49,11 @@ def cells(monkeypatch):
 
 def test_a_class_has_its_colour_wherever_it_is_seen():
     colours = class_colours(10)
-    picture = table([[3], [3], [7]], labels=[3])
-    threes, sevens = area(picture, colours[3]), area(picture, colours[7])
-    assert threes > 2.5 * sevens > 0, "the label and two steps against one"
-    assert area(table([[7]], labels=[7]), colours[7]) > sevens
-    assert not any(area(picture, colours[other]) for other in (0, 1, 2, 4, 5, 6, 8, 9))
+    picture = table([[3], [3], [8]], labels=[3])
+    threes, eights = area(picture, colours[3]), area(picture, colours[8])
+    assert threes > 2.5 * eights > 1000, "the label and two steps against one"
+    assert area(table([[8]], labels=[8]), colours[8]) > eights
+    assert not any(area(picture, colours[other]) for other in (0, 1, 2, 4, 5, 6, 9))
 
 
 def test_what_is_no_longer_the_label_is_crossed(cells):
@@ -64,6 +64,7 @@ def test_what_is_no_longer_the_label_is_crossed(cells):
     assert row == [["class 3"], ["class 3", "100"], ["class 3", "99"], ["class 7", "✗ 80"]]
     assert [cells[1, column][-1] for column in range(1, 4)] == ["✗ 60", "✗ 40", "–"]
     assert "1 of 2 end on another class than their label" in picture.description
+    assert "1 began so" in picture.description and "began" not in table([[3], [7]], labels=[3]).description
 
 
 def test_steps_are_thinned_with_the_first_and_the_last_kept_under_their_numbers(monkeypatch):
