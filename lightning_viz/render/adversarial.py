@@ -105,7 +105,7 @@ def twins(
         *details,
     )
     # A sample that was wrong already is mostly left as it is: no news.
-    flaws = [words for words, each in zip(flaws, before, strict=False) if words != _UNCHANGED or not each.mistaken]
+    flaws = ["" if words == _UNCHANGED and each.mistaken else words for words, each in zip(flaws, before, strict=False)]
     reading = (
         "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
@@ -138,7 +138,7 @@ def pixel_gallery(
         notes: further warnings for the caption.
     """
     check_images(images)
-    if twins.ndim != 5 or twins.shape[1:] != images.shape or twins.dtype != np.uint8:
+    if twins.ndim != 5 or twins.shape[1:] != images.shape or twins.dtype != np.uint8 or not twins.size:
         what = f"twins are uint8 [{len(rows)} rows, {', '.join(map(str, images.shape))}] for these images"
         raise ValueError(f"{what}, got {twins.dtype} {list(twins.shape)}")
     _check_count("rows", rows, len(twins))

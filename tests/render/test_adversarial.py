@@ -203,6 +203,7 @@ VERDICTS = [RIGHT] * 10
             "twins are uint8 [1 rows, 10, 14, 14, 3]",
         ),
         (lambda: gallery([], rows=["1 pixel", "3 pixels"]), "2 rows for 1"),
+        (lambda: pixel_gallery("t", IMAGES[:0], IMAGES[None, :0], rows=["1"], before=[], after=[[]]), "[1 rows, 0, 14"),
         (lambda: gallery([], verdicts=[[RIGHT]]), "1 after in the row '1 pixel' for 2"),
     ],
 )
