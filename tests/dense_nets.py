@@ -55,7 +55,7 @@ class Dense(pl.LightningModule):
         return F.cross_entropy(self(x), y, rare)
 
     def validation_step(self, batch, batch_idx):
-        pass
+        return self.training_step(batch, batch_idx)
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 5e-3)
