@@ -30,6 +30,8 @@ __all__, __getattr__, __dir__ = lazy(
             "re_encoding",
         ],
         "evolving": ["one_pixel"],
+        "least": ["least_norm"],
+        "neighbourhood": ["Sphere", "sphere"],
         "norms": ["L2", "LINF", "Norm"],
         "penalised": ["carlini_wagner"],
         "squares": ["square"],

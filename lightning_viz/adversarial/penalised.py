@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from lightning_viz.pixels import PixelSpace
 _INSIDE = 0.999999  # what bounds shrink by, so that pixels on them are the tanh of something (the authors' code)
 _PROGRESS = 0.9999  # of what was minimised a tenth of the steps before: above this, nothing is gained
 _TENFOLD = 10  # the weight's rise until it suffices
+_HALVINGS = 10  # of the way back from the nearest image
 
 
 def carlini_wagner(
@@ -45,8 +45,9 @@ def carlini_wagner(
 
     with m the margin by which a wrong class leads (of a target: by which it leads), and a, b the pixels' bounds. Adam
     descends; c is searched for each sample: tenfold until it suffices, then halfway between the largest that did not
-    and the smallest that did. Of all images met on the way the nearest that fools the model is kept. Each step of the
-    record is a search.
+    and the smallest that did. Of all images met the nearest that fools the model is kept, and at last drawn back
+    towards the sample as far as it still does (10 halvings, forward only). Each step of the record is a search, the
+    last one the way back.
 
     Args:
         model: any classifier; it runs in eval mode and is left as found.
@@ -58,7 +59,8 @@ def carlini_wagner(
         lr: of Adam, in units of w (0.01, the paper's code).
         initial_const: the first c (0.001, the paper's code).
         confidence: kappa, by how much the wrong class is to lead, in logits (0, the paper's).
-        abort_early: a sample leaves a search, and the batch, when a tenth of the steps gains it nothing.
+        abort_early: a sample that has not fooled the model in a search leaves it, and the batch, when a tenth of the
+            steps gains it nothing.
         space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; all if omitted.
         progress: show a bar when it takes long.
@@ -68,89 +70,110 @@ def carlini_wagner(
         ValueError: inputs, classes or options that make no sense (see `attacking`).
     """
     _check(searches, steps, lr, initial_const, confidence)
-    with attacking(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
-    ) as victim:
-        trail, closest = _begin(victim, confidence)
-        rows = closest.isinf().nonzero().flatten()  # those that need not move cannot do better
-        const = torch.full_like(closest[rows], initial_const)
+    with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
+        nearest = _Nearest(victim, confidence)
+        rows = nearest.lengths.nonzero().flatten()  # the others need not move
+        const = torch.full_like(nearest.lengths[rows], initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, torch.inf)
-        way = _Way(steps, lr, confidence, math.ceil(steps / 10) if abort_early else steps)
+        every = math.ceil(steps / 10) if abort_early else steps
         for _ in progress_bar("carlini_wagner", items=range(searches if len(rows) else 0), shown=progress):
-            enough = _descend(victim, trail, rows, const, closest, way)
+            enough = _descend(nearest, rows, const, steps, lr, every)
             low, high = torch.where(enough, low, const), torch.where(enough, const, high)
             const = torch.where(high.isinf(), const * _TENFOLD, (low + high) / 2)
-            trail.step()
+            nearest.trail.step()
+        _draw_back(nearest, rows[nearest.lengths[rows].isfinite()])
         what = "no image on the way fooled the model. Give more steps or searches, or a larger initial_const"
-        return trail.attacked(name="carlini_wagner", unmoved=what)
+        return nearest.trail.attacked(name="carlini_wagner", unmoved=what)
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How a search descends.
+class _Nearest:
+    """Of each sample the nearest image met so far that fools the model.
 
     Attributes:
-        steps: of Adam.
-        lr: of Adam.
-        confidence: by how much the wrong class is to lead.
-        every: steps after which a sample must have gained something.
+        victim: the model.
+        trail: the record, which stands at these images.
+        lengths: of their perturbations, ``[N]``; infinite where there is none.
     """
 
-    steps: int
-    lr: float
-    confidence: float
-    every: int
+    def __init__(self, victim: Victim, confidence: float) -> None:
+        scores = victim.begin().scores
+        self.victim, self.trail, self._confidence = victim, Trail(victim), confidence
+        rows, pixels = self.trail.samples, self.trail.pixels.clone()
+        self.lengths = torch.full_like(pixels.flatten(1)[:, 0], torch.inf)
+        self.trail.see(rows, pixels, scores)  # also of those that do not fool it
+        self.meet(rows, pixels, scores)
+        self.trail.step()
+
+    def lacks(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """By how much the wrong class should lead further, ``[n]``, 0 or more."""
+        return (self._confidence - self.victim.loss(margin, scores, rows)).clamp_min(0)
+
+    def meet(self, rows: Tensor, pixels: Tensor, scores: Tensor, *, backwards: int = 0) -> Tensor:
+        """Keep what is nearer; whether each fools the model, ``[n]``."""
+        lengths = L2.length(pixels - self.trail.original[rows])
+        fooled = self.victim.fooled(scores, rows) & (self.lacks(scores, rows) == 0)
+        better = fooled & (lengths < self.lengths[rows])
+        self.trail.see(rows[better], pixels[better], scores[better])
+        self.trail.asked(rows, backwards=backwards)
+        self.lengths[rows[better]] = lengths[better]
+        return fooled
 
 
-def _begin(victim: Victim, confidence: float) -> tuple[Trail, Tensor]:
-    """The record, and the length of the smallest perturbation known of each sample, ``[N]``."""
-    trail, scores = Trail(victim), victim.begin().scores
-    trail.see(trail.samples, trail.pixels.clone(), scores)
-    trail.asked(trail.samples)
-    trail.step()
-    fooled = trail.fooled & (victim.loss(margin, scores, trail.samples) >= confidence)
-    return trail, torch.where(fooled, 0.0, torch.inf).to(trail.pixels)
+def _descend(nearest: _Nearest, rows: Tensor, const: Tensor, steps: int, lr: float, every: int) -> Tensor:
+    """One search, down from the samples; whether each weight sufficed, ``[n]``.
 
-
-def _descend(victim: Victim, trail: Trail, rows: Tensor, const: Tensor, closest: Tensor, way: _Way) -> Tensor:
-    """One search: down from the samples under the weights `const`; whether an image fooled the model, ``[n]``."""
-    low, high = victim.space.bounds
+    Args:
+        nearest: what is met.
+        rows: samples that are searched for.
+        const: their weights, ``[n]``.
+        steps: of Adam.
+        lr: of Adam.
+        every: steps in which a sample that does not fool the model must gain something.
+    """
+    victim, (low, high) = nearest.victim, nearest.victim.space.bounds
     middle, half = (low + high) / 2, (high - low) / 2
-    free = torch.atanh((trail.original[rows] - middle) / half * _INSIDE)
-    adam = torch.optim.Adam([free], way.lr)
-    left, before = torch.arange(len(rows), device=rows.device), torch.full_like(const, torch.inf)
-    enough = torch.zeros_like(const, dtype=torch.bool)
-    for number in range(way.steps):
-        shares = free[left].tanh()
-        pixels, samples, weights = middle + half * shares, rows[left], const[left]
+    original = victim.pixels[rows]
+    free = torch.atanh((original - middle) / half * _INSIDE)
+    adam = torch.optim.Adam([free], lr)
+    left, enough = torch.arange(len(rows), device=rows.device), torch.zeros_like(const, dtype=torch.bool)
+    least, before = torch.full_like(const, torch.inf), torch.full_like(const, torch.inf)
+    for number in range(steps):
+        samples, weights, shares = rows[left], const[left], free[left].tanh()
+        pixels = middle + half * shares
 
         def penalty(scores: Tensor, places: Tensor, samples: Tensor = samples, weights: Tensor = weights) -> Tensor:
-            lead = victim.loss(margin, scores, samples[places])
-            return weights[places] * (way.confidence - lead).clamp_min(0)
+            return weights[places] * nearest.lacks(scores, samples[places])
 
         answer = victim(pixels, penalty)
-        trail.asked(samples, backwards=1)
-        changes = pixels - trail.original[samples]
-        lengths = L2.length(changes)
-        lead = victim.loss(margin, answer.scores, samples)
-        fooled = victim.fooled(answer.scores, samples) & (lead >= way.confidence)
-        enough[left] |= fooled
-        nearer = fooled & (lengths < closest[samples])
-        trail.see(samples[nearer], pixels[nearer], answer.scores[nearer])
-        closest[samples[nearer]] = lengths[nearer]
-
+        enough[left] |= nearest.meet(samples, pixels, answer.scores, backwards=1)
+        changes = pixels - original[left]
+        loss = changes.square().flatten(1).sum(1) + weights * nearest.lacks(answer.scores, samples)
         uphill = 2 * changes + (0 if answer.gradients is None else answer.gradients)
         free.grad = torch.zeros_like(free)
-        free.grad[left] = uphill * half * (1 - shares.square())
+        free.grad[left] = uphill * half * (1 - shares.square())  # by dx/dw
         adam.step()
-        if number % way.every == 0:
-            now = lengths.square() + weights * (way.confidence - lead).clamp_min(0)
-            gains = now <= _PROGRESS * before[left]
-            before[left] = now
+        least[left] = torch.minimum(least[left], loss)
+        if number % every == 0:
+            gains = enough[left] | (least[left] <= _PROGRESS * before[left])
+            before[left] = least[left]
             left = left[gains]
             if not len(left):
                 break
     return enough
+
+
+def _draw_back(nearest: _Nearest, rows: Tensor) -> None:
+    """Back along the line to the sample, as far as the image still fools the model."""
+    if not len(rows):
+        return
+    original, found = nearest.victim.pixels[rows], nearest.trail.pixels[rows]
+    low, high = torch.zeros_like(nearest.lengths[rows]), torch.ones_like(nearest.lengths[rows])
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        pixels = original + spread(share, found) * (found - original)
+        fooled = nearest.meet(rows, pixels, nearest.victim(pixels).scores)
+        low, high = torch.where(fooled, low, share), torch.where(fooled, share, high)
+    nearest.trail.step()
 
 
 def _check(searches: int, steps: int, lr: float, initial_const: float, confidence: float) -> None:
