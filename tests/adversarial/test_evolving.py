@@ -166,6 +166,20 @@ def test_a_target_is_climbed(native: Native) -> None:
     assert torch.equal(found.fooled, found.record.classes[-1] == target)
 
 
+def test_every_pixel_can_be_the_one() -> None:
+    """Also in the last row and column of images that are no square, for as long as evolution goes on: nothing helps."""
+    touched = torch.zeros(3, 8, dtype=torch.bool)
+
+    def indifferent(model: nn.Module, images: Tensor) -> Tensor:
+        touched.logical_or_((images != 0.5).any(1).any(0))
+        return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
+
+    images = torch.full((1, 1, 3, 8), 0.5)
+    found = one_pixel(nn.Identity().eval(), images, generations=3, population=100, progress=False, forward=indifferent)
+    assert bool(touched.all())
+    assert found.queries.tolist() == [401]
+
+
 def test_samples_that_the_model_has_wrong_are_left_alone(native: Native) -> None:
     wrong = (native.labels[:3] + 1) % 10
     found = one_pixel(native.model, native.images[:3], wrong, progress=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial import L2, LINF, Attacked, Norm, square
-from lightning_viz.adversarial.squares import _bump, _halved
+from lightning_viz.adversarial.squares import _bump, _halved, _moved_bump
 from lightning_viz.pixels import PixelSpace
 from tests.adversarial.oracles import torchattacks
 from tests.dream.conftest import Digits
@@ -81,6 +81,25 @@ def test_a_bump_is_the_paper_s_sum(digits: Digits) -> None:
                 expected[top + row, column] = sign * sum(1 / (k + 1) ** 2 for k in range(away, reach + 1))
     expected /= np.linalg.norm(expected)
     assert np.allclose(_bump(side, torch.zeros(())).numpy(), expected, atol=1e-6)
+
+
+def test_one_window_takes_over_what_another_gives_up() -> None:
+    torch.manual_seed(0)
+    before = L2.normalise(torch.randn(1, 2, 12, 12))
+
+    def chance(count: int) -> Tensor:  # windows at rows and columns 0 and 9, of 3 x 3
+        return torch.tensor([[0.0, 0.0, 0.95, 0.95, 0.3, 0.3, 0.7]])[:, :count]
+
+    after = _moved_bump(before, torch.tensor([1.0]), 0.01, chance)
+    first, second = slice(0, 3), slice(9, 12)
+    held = sum(before[:, :, one, one].square().sum((2, 3)) for one in (first, second))
+    outside = before.clone()
+    for one in (first, second):
+        outside[:, :, one, one] = 0
+    assert torch.allclose(after[:, :, first, first].square().sum((2, 3)), held, atol=1e-5)  # channel by channel
+    assert not bool(after[:, :, second, second].any())
+    after[:, :, first, first] = 0
+    assert torch.allclose(after, outside, atol=1e-5)
 
 
 def test_a_square_reaches_every_pixel() -> None:
