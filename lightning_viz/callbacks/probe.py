@@ -280,10 +280,9 @@ def _required(model: nn.Module) -> list[str]:
 
 
 def _labels(candidates: list[Any]) -> Tensor | None:
-    for one in candidates:
-        if isinstance(one, Tensor) and not one.is_floating_point() and one.dim() == 1:
-            return one.long()
-    return None
+    whole = [one for one in candidates if isinstance(one, Tensor) and not one.is_floating_point()]
+    first = next((one for one in whole if one.dim() == 1 or is_dense(one)), None)
+    return None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
 
 
 def _seeded(worker: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torchmetrics import MeanMetric
 
 from .random_data import (
@@ -36,6 +36,7 @@ class Run:
         updates: how many there are to be.
         watched: what else belongs to the run and must stay the same.
         images: whether its inputs are images, or points of the plane.
+        dense: whether it predicts a class for every pixel.
         resumed_at: go on from the checkpoint of this step, in a second run.
     """
 
@@ -47,6 +48,7 @@ class Run:
     updates: int = 8
     watched: dict[str, Any] = field(default_factory=dict)
     images: bool = True
+    dense: bool = False
     resumed_at: int | None = None
 
 
@@ -441,3 +443,26 @@ class Perceptron(Classifier):
 @cell("a perceptron on the plane")
 def perceptron(pl: Any) -> Run:
     return Run(module(pl, Perceptron), shuffled(Points()), images=False)
+
+
+class Segmenter(Classifier):
+    """A class for every pixel: the mask is where the first channel is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(5, CLASSES, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.relu(self.norm2(self.conv2(self.dropout(self.norm1(self.conv1(x))))))
+        return self.fc(self.dropout(maps))
+
+
+def masked(samples: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, masks and indices of a batch."""
+    images, _, indices = default_collate(samples)
+    return images, (images[:, 0] > images[:, 0].mean()).long(), indices
+
+
+@cell("a class for every pixel")
+def segmenter(pl: Any) -> Run:
+    return Run(module(pl, Segmenter), shuffled(Images(), collate_fn=masked), validation(collate_fn=masked), dense=True)

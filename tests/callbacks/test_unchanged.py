@@ -25,6 +25,7 @@ from lightning_viz import (
     GradCAM,
     Hyperplanes,
     LayerEmbeddings,
+    Predictions,
     Saliency,
 )
 from lightning_viz.callbacks import observer, sampling, shared_pass
@@ -60,12 +61,12 @@ OWNED = "a data set that owns its generators, a loader that owns one"
 LIGHTNINGS = {"pytorch_lightning": pytorch_lightning, "lightning.pytorch": lightning.pytorch}
 
 
-def views_for(images, **embedding):
+def views_for(images, dense=False, **embedding):
     """Every view, looking at every step and at the end of every epoch."""
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
-    shared.append(Adversarial(attack_steps=2, **often))
+    shared.append(Predictions(**often) if dense else Adversarial(attack_steps=2, **often))
     if images:
         dreams = Dreams(each=2, updates=2, **often)
         return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small), dreams]
@@ -110,7 +111,7 @@ def _fit(build, lightning, make_views, folder, trace, logger, checkpoint=None):
         dynamo.reset()
         dynamo.utils.counters.clear()
     run = build(lightning)
-    views = make_views(run.images) if make_views else []
+    views = make_views(run.images, run.dense) if make_views else []
     saves = []
     if run.resumed_at is not None:
         keep = {"every_n_train_steps": run.resumed_at, "save_top_k": -1, "filename": "at-{step}"}
@@ -230,7 +231,7 @@ def rampage(model):
 
 def assert_all_due(counted, run):
     """Every view had its say once for every number of completed updates, from none to the last."""
-    views = {view.name for view in views_for(run.images)}
+    views = {view.name for view in views_for(run.images, run.dense)}
     for fit, by_view in enumerate(counted):
         first = 0 if fit == 0 else run.resumed_at
         assert by_view.keys() == views
