@@ -149,46 +149,44 @@ def image_predictions(
 def found_on_canvas(
     tag: str,
     images: NDArray[np.uint8],
-    scores: NDArray[Any],
+    probabilities: NDArray[Any],
     windows: Sequence[tuple[int, int, int, int]],
     *,
     size: tuple[int, int],
     stride: tuple[int, int],
     names: Sequence[str],
-    unit: str = "logits",
     details: Sequence[str] = (),
 ) -> Picture:
-    """Where on larger images a class was found: a frame around the window of its highest score, beside its class map.
+    """Where on larger images a class was found: a frame around the likeliest window, beside all windows' probabilities.
 
     Args:
         tag: where the picture stands in TensorBoard.
-        images: ``[N, H, W, 3]``; the first 3 are shown.
-        scores: class map ``[N, h, w]`` of each image.
-        windows: of the highest score: top, bottom, left and right in pixels of the image.
+        images: ``[N, H, W, 3]``; the first 2 are shown.
+        probabilities: of the class in each window, ``[N, h, w]``.
+        windows: the likeliest: top, bottom, left and right in pixels of the image.
         size: of a window, height and width in pixels.
         stride: rows and columns of pixels from one cell of the map to the next.
         names: of the class that was looked for, one an image.
-        unit: of the scores.
         details: further facts for the caption.
     """
     check_images(images)
-    count = min(len(images), 3)
+    count = min(len(images), 2)
     side = fit(2, count, images.shape[1] / images.shape[2], under=LINE, room=BODY_HEIGHT - LINE)
-    rows = [_heading(("canvas", "score of each window, at its middle"), side[0])]
+    rows = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
     for index in range(count):
         framed = _framed(enlarge(images[index], side), windows[index], images.shape[1:3])
-        spread = _at_centres(scores[index], images.shape[1:3], size, stride)
-        heat = np.maximum(spread, 0) / max(float(spread.max()), 1e-12)
-        line = f"{names[index]}: {number(float(scores[index].max()))} {unit}"
-        tiles = beside([framed, overlay(images[index], heat, side)], gap=GUTTER)
+        spread = _at_centres(probabilities[index], images.shape[1:3], size, stride)
+        line = f"{names[index]}: probability {number(float(probabilities[index].max()))}"
+        tiles = beside([framed, overlay(images[index], spread, side)], gap=GUTTER)
         rows.append(stack([tiles, draw_lines([line], tiles.width)], gap=1))
     facts = (
         f"windows of {size[0]} × {size[1]} pixels, {stride[0]} apart, in one pass",
-        f"each map divided by its maximum ({unit}; what is negative is not shown)",
+        f"{count} of {len(images)} canvases" if count < len(images) else "",
         *details,
     )
-    reading = "The frame is the window in which the class scores highest; to its right the class's scores all over."
-    return page(tag, Caption("Where the class is found on a larger canvas", facts, reading), stack(rows, gap=4))
+    reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
+    body = stack([stack(rows, gap=4), colour_bar("heat", "0", "1", label="probability")], gap=8)
+    return page(tag, Caption("Where a classifier finds its class on a larger canvas", facts, reading), body)
 
 
 def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
@@ -246,12 +244,12 @@ def _framed(tile: Image.Image, window: tuple[int, int, int, int], shape: tuple[i
 
 
 def _at_centres(
-    scores: NDArray[Any], shape: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int]
+    cells: NDArray[Any], shape: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """A class map ``[h, w]`` spread over its image ``[H, W]``: each score on the pixels around its window's middle."""
-    spread = np.full(shape, float(scores.min()))
-    for (row, column), score in np.ndenumerate(scores):
+    """A map ``[h, w]`` spread over its image ``[H, W]``: each cell on the pixels around its window's middle."""
+    spread = np.zeros(shape)
+    for (row, column), value in np.ndenumerate(cells):
         top = row * stride[0] + (size[0] - stride[0]) // 2
         left = column * stride[1] + (size[1] - stride[1]) // 2
-        spread[top : top + stride[0], left : left + stride[1]] = score
+        spread[top : top + stride[0], left : left + stride[1]] = value
     return spread

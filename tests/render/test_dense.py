@@ -70,8 +70,8 @@ def test_a_broken_difference_is_said():
 
 def test_the_frame_is_where_the_window_is():
     images = np.zeros((1, 40, 40, 3), np.uint8)
-    scores = np.full((1, 4, 4), -1.0)
-    scores[0, 3, 0] = 2
+    scores = np.zeros((1, 4, 4))
+    scores[0, 3, 0] = 0.9
     window = (12, 40, 0, 28)
     picture = found_on_canvas("f", images, scores, [window], size=(28, 28), stride=(4, 4), names=["7"])
     left = pixels(picture)[picture.origin[1] + 30 :, 12:347]  # the first tile
