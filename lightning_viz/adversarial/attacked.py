@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -103,6 +104,11 @@ class Attacked:
 
     def _wanted(self, classes: Tensor) -> Tensor:
         return classes != self.labels if self.target is None else classes == self.target
+
+
+Attack = Callable[..., Attacked]
+"""An attack as others use it, ``attack(model, inputs, labels, ...)``; its own options are preset by
+`functools.partial`."""
 
 
 class Trail:

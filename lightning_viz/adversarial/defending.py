@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked import Attacked
+from lightning_viz.adversarial.attacked import Attack, Attacked
 from lightning_viz.adversarial.corruption_digital import through_jpeg
 from lightning_viz.adversarial.victim import attacking
 from lightning_viz.attribution.batches import progress_bar
@@ -22,9 +22,6 @@ Images = NDArray[np.float64]
 """Pixels in [0, 1], ``[N, C, H, W]``."""
 
 Defence = Callable[[Images], Images]
-
-Attack = Callable[..., Attacked]
-"""``attack(model, inputs, labels, epsilon=...)``; its other options are preset by `functools.partial`."""
 
 
 def noise(deviation: float, *, seed: int = 0) -> Defence:

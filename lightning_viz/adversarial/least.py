@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.ascending import Classes
-from lightning_viz.adversarial.attacked import Attacked, Record
+from lightning_viz.adversarial.attacked import Attack, Attacked, Record
 from lightning_viz.adversarial.victim import AttackWarning, few
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.telling import tell
-
-Attack = Callable[..., Attacked]
-"""``attack(model, inputs, labels, epsilon=radii)`` with radii ``[1, n]``, as `pgd` and `fgsm` are."""
 
 
 def least_norm(
@@ -39,8 +35,8 @@ def least_norm(
         model: any classifier; it runs in eval mode and is left as found.
         inputs: as the model takes them, ``[N, ...]``.
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        attack: any that takes epsilons, with its options: ``functools.partial(pgd, norm=L2, progress=False)``. A
-            target is one for all samples.
+        attack: any that takes epsilons ``[1, n]``, with its options: ``functools.partial(pgd, norm=L2,
+            progress=False)``. A target is one for all samples.
         high: the largest epsilon, in pixels and the attack's norm, one or ``[N]`` (1, the whole range in L-inf).
         searches: halvings: epsilon is found to ``high / 2 ** searches``.
         progress: show a bar when it takes long.

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.ascending import Classes
-from lightning_viz.adversarial.attacked import Attacked, Trail
+from lightning_viz.adversarial.attacked import Attack, Attacked, Trail
 from lightning_viz.adversarial.victim import attacking
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
-
-
-class Attack(Protocol):
-    """Any attack of this room; its options are set by `functools.partial`."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        target: Tensor | None,
-        space: PixelSpace,
-    ) -> Attacked:
-        """Samples, and what it makes of them."""
 
 
 def transfer(
@@ -82,7 +65,8 @@ def transfer(
         )
     with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
         scores = victim.begin().scores
-        found = attack(surrogate, other.to_inputs(victim.pixels), victim.labels, target=victim.target, space=other)
+        asked = {} if victim.target is None else {"target": victim.target}  # which not every attack takes
+        found = attack(surrogate, other.to_inputs(victim.pixels), victim.labels, space=other, **asked)
         count = len(victim.pixels)
         moved = found.pixels.to(victim.pixels).reshape(-1, *victim.pixels.shape[1:])
         trail = Trail(victim, len(moved) // count)

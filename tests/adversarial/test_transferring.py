@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.adversarial import Attacked, fgsm, one_pixel, pgd, square, transfer
+from lightning_viz.adversarial import Attacked, deep_fool, fgsm, one_pixel, pgd, square, transfer
 from lightning_viz.adversarial.victim import AttackWarning
 from lightning_viz.pixels import PixelSpace
 from tests.dream.conftest import Digits
@@ -129,3 +129,8 @@ def test_an_attack_that_moves_nothing_is_said(digits: Digits, surrogate: nn.Modu
 def test_spaces_of_different_bounds_are_refused(digits: Digits, surrogate: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"lie in \(0.0, 1.0\), the surrogate's in \(0.0, 255.0\)"):
         moved(digits, surrogate, 2, surrogate_space=PixelSpace(bounds=(0.0, 255.0)))
+
+
+def test_an_attack_that_takes_no_target_transfers_as_well(digits: Digits, surrogate: nn.Module) -> None:
+    found = moved(digits, surrogate, 10, attack=partial(deep_fool, overshoot=0.5, progress=False))
+    assert 0 < found.fooled.sum() < 10
