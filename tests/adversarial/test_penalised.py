@@ -173,6 +173,16 @@ def test_the_record_holds_the_nearest_image_after_each_search(digits: Digits) ->
     assert bool((classes != found.labels).all())
 
 
+def test_the_image_found_is_at_the_boundary(digits: Digits) -> None:
+    found = carlini_wagner(
+        digits.model, digits.images[:4], searches=3, steps=30, lr=0.1, initial_const=1.0, space=digits.space
+    )
+    with torch.no_grad():
+        before = digits.model(digits.space.to_inputs(found.original + 0.997 * found.perturbations)).argmax(1)
+    assert bool(found.fooled.all())
+    assert torch.equal(before, found.labels)
+
+
 def test_what_was_not_found_is_said_and_stays(digits: Digits) -> None:
     with pytest.warns(AttackWarning, match=r"samples \[0, 1\]: no image on the way fooled"):
         found = carlini_wagner(digits.model, digits.images[:2], searches=1, steps=3, space=digits.space)
