@@ -1,0 +1,286 @@
+"""How little it takes to change a network's mind, and to what it is blind: pictures, as PNG and in TensorBoard.
+
+Trains two networks on scikit-learn's digits, one plainly and one against adversarial examples, watched while they
+learn; then attacks both.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_viz import Adversarial, AdversarialTraining, Probe
+from lightning_viz.adversarial import (
+    L2,
+    LINF,
+    Attacked,
+    compare_corruption_error,
+    corruptions,
+    deep_fool,
+    defences,
+    epsilon_curve,
+    fgsm,
+    gradient_ascent,
+    one_pixel,
+    pgd,
+    sphere,
+)
+from lightning_viz.callbacks.sinks import FolderSink, TensorBoardSink
+from lightning_viz.render.adversarial import pixel_gallery, twins
+from lightning_viz.render.attack_record import record_table
+from lightning_viz.render.picture import Picture
+from lightning_viz.render.robustness import corruption_sheet, corruption_table
+from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.tiles import Verdict, to_rgb
+
+EPSILON = 0.1  # in pixels: 26 grey levels of 255
+SIDE = 16  # pixels: twice the digits' own
+
+
+class Net(pl.LightningModule):
+    """Three convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(SIDE**2 * 4, 128), nn.ReLU(), nn.Linear(128, 10),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_accuracy", (self(batch[0]).argmax(1) == batch[1]).float().mean(), prog_bar=True)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-3)
+
+
+@dataclass
+class Subject:
+    """Two networks, and samples that neither was trained on."""
+
+    plain: nn.Module
+    hardened: nn.Module
+    images: Tensor
+    labels: Tensor
+
+    def some(self, count: int) -> tuple[Tensor, Tensor]:
+        """A few of each class that the plain network has right."""
+        right = self.plain(self.images).argmax(1) == self.labels
+        rows = [((self.labels == one) & right).nonzero().flatten() for one in range(10)]
+        chosen = torch.stack([row[: -(-count // 10)] for row in rows]).T.flatten()[:count]
+        return self.images[chosen], self.labels[chosen]
+
+
+def trained(out: Path, epochs: int) -> Subject:
+    """Both networks, trained for as long on the same samples in the same order."""
+    data = load_digits()
+    ink = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
+    images, labels = F.interpolate(ink, (SIDE, SIDE), mode="bilinear"), torch.tensor(data.target)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    train, test = order[:1200], order[1200:]
+    nets = {}
+    for name, defence in {"plain": [], "hardened": [AdversarialTraining(epsilon=EPSILON, share=1.0)]}.items():
+        pl.seed_everything(0)
+        view = Adversarial(every_n_epochs=2, probe=Probe(inputs=images[test[:8]], labels=labels[test[:8]]))
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            logger=TensorBoardLogger(out, name=name, version=""),
+            callbacks=[*defence, view],
+            enable_model_summary=False,
+        )
+        nets[name] = Net()
+        loaders = (
+            DataLoader(TensorDataset(images[part], labels[part]), batch_size=32, shuffle=part is train)
+            for part in (train, test)
+        )
+        trainer.fit(nets[name], *loaders)
+        nets[name].eval()
+    return Subject(nets["plain"], nets["hardened"], images[test], labels[test])
+
+
+def verdicts(labels: Tensor, classes: Tensor, confidences: Tensor) -> list[Verdict]:
+    said = zip(labels.tolist(), classes.tolist(), confidences.tolist(), strict=True)
+    return [Verdict(str(label), str(one), confidence) for label, one, confidence in said]
+
+
+def shown(attacked: Attacked) -> dict[str, object]:
+    """What a page of twins is made of."""
+    record = attacked.record
+    return {
+        "images": to_rgb(attacked.original.numpy()),
+        "twins": to_rgb(attacked.pixels.numpy()),
+        "differences": attacked.perturbations.numpy(),
+        "before": verdicts(attacked.labels, record.classes[0], record.confidences[0]),
+        "after": verdicts(attacked.labels, record.classes[-1], record.confidences[-1]),
+        "norms": [f"{100 * one:.2g} %" for one in record.relative[-1].tolist()],
+        "norm": "its L2 norm, of the image's",
+    }
+
+
+def ascended(subject: Subject) -> tuple[Attacked, Attacked]:
+    """The lecture's ascent as it is given, and gone on with in steps of length 0.1 until every sample has turned."""
+    images, labels = subject.some(100)
+    first = gradient_ascent(subject.plain, images, labels)
+    on = gradient_ascent(subject.plain, images, labels, start=first.inputs, normalise=L2, steps=500)
+    return first, on
+
+
+def record(subject: Subject) -> Iterator[Picture]:
+    """The lecture's experiment, step by step."""
+    first, on = ascended(subject)
+    print(
+        f"  15 steps as given turn {first.success:.0%}; {len(on.record.classes) - 2} steps more turn {on.success:.0%},"
+    )
+    print(f"  by {on.record.relative[-1].median():.1%} of the image's norm in the median")
+    yield twins("attacks/ascent", **shown(first), attack="15 steps of gradient ascent")
+    yield twins("attacks/ascent_normalised", **shown(on), attack="ascent in steps of length 0.1")
+    yield record_table(
+        "attacks/record",
+        to_rgb(on.original.numpy()),
+        *(part.numpy() for part in (on.record.classes[1:], on.record.confidences[1:], on.labels)),
+        relative=on.record.relative[1:].numpy(),
+        attack="gradient ascent, step 0 after the lecture's 15, then of length 0.1",
+    )
+
+
+def directions(subject: Subject) -> Iterator[Picture]:
+    """Going twice as far at random instead."""
+    _, on = ascended(subject)
+    radii = 2 * on.record.l2[-1]
+    around = sphere(subject.plain, on.space.to_inputs(on.original), radii)
+    print(f"  of 1,000 random directions twice as long {around.changed.mean():.2%} change the class")
+    yield sphere_plot("attacks/sphere", around.changed.numpy(), radii=radii.numpy(), samples=1000)
+
+
+def attacks(subject: Subject) -> Iterator[Picture]:
+    """The same samples under each attack."""
+    images, labels = subject.some(8)
+    found = {
+        f"FGSM, ε {EPSILON}": fgsm(subject.plain, images, labels, epsilon=EPSILON),
+        f"PGD, ε {EPSILON}": pgd(subject.plain, images, labels, epsilon=EPSILON, steps=20),
+        "DeepFool, L2": deep_fool(subject.plain, images, labels),
+        "DeepFool, L-inf": deep_fool(subject.plain, images, labels, norm=LINF),
+    }
+    for name, attacked in found.items():
+        tag = name.partition(",")[0].lower() + name.rpartition(" ")[2].lower().replace("-", "")
+        yield twins(f"attacks/{tag}", **shown(attacked), attack=name)
+
+
+def curves(subject: Subject) -> Iterator[Picture]:
+    """Accuracy against epsilon, of both networks."""
+    epsilons = np.linspace(0, 0.3, 13).round(3).tolist()
+    attack = partial(pgd, steps=20, progress=False)
+    found = {
+        name: epsilon_curve(net, subject.images, subject.labels, epsilons, attack=attack)
+        for name, net in (("plain", subject.plain), ("hardened", subject.hardened))
+    }
+    for name, curve in found.items():
+        at = epsilons.index(EPSILON)
+        print(f"  {name}: {curve.accuracy[0]:.1%} right, {curve.accuracy[at]:.1%} under PGD at {EPSILON}")
+    lines = {name: (curve.epsilons.numpy(), curve.accuracy.numpy()) for name, curve in found.items()}
+    details = [f"PGD, 20 steps, on {len(subject.labels)} samples", "hardened: trained against it"]
+    yield epsilon_curves("robustness/epsilon", lines, norm="L-inf", trained=EPSILON, details=details)
+
+
+def helped(subject: Subject) -> Iterator[Picture]:
+    """What changing the input helps, where the attack does not know of it."""
+    attacked = pgd(subject.plain, subject.images, subject.labels, epsilon=EPSILON, steps=20)
+    found = defences(subject.plain, attacked)
+    clean, twin = found.clean.numpy(), found.attacked.numpy()
+    yield defence_bars("robustness/defences", found.names, clean, twin, attack=f"PGD, ε {EPSILON}")
+
+
+def pixels(subject: Subject) -> Iterator[Picture]:
+    """One, three and five pixels changed, at the paper's settings."""
+    images, labels = subject.some(30)
+    found = {count: one_pixel(subject.plain, images, labels, pixels=count) for count in (1, 3, 5)}
+    shares = {f"{count} pixel" + "s" * (count > 1): attacked.success for count, attacked in found.items()}
+    print("  turned by " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    turned = found[5].fooled.float() + found[3].fooled.float() + found[1].fooled.float()
+    best = turned.argsort(descending=True, stable=True)[:8]  # those that most of them turn
+    pages = [shown(attacked) for attacked in found.values()]
+    yield pixel_gallery(
+        "attacks/pixels",
+        pages[0]["images"][best],
+        np.stack([page["twins"][best] for page in pages]),
+        rows=list(shares),
+        before=[pages[0]["before"][one] for one in best],
+        after=[[page["after"][one] for one in best] for page in pages],
+        details=[f"of {len(labels)} samples " + ", ".join(f"{share:.0%}" for share in shares.values()) + " turned"],
+    )
+
+
+def corrupted(subject: Subject) -> Iterator[Picture]:
+    """What noise, blur, weather and encoding cost, and whether hardening helps."""
+    nets = {"plain": subject.plain, "hardened": subject.hardened}
+    errors = compare_corruption_error(nets, (subject.images, subject.labels), reference="plain")
+    plain, ratios = errors["plain"], {name: error.ce.tolist() for name, error in errors.items()}
+    print(f"  mCE of the hardened network, the plain one's being 1: {errors['hardened'].mce:.2f}")
+    yield corruption_table(
+        "robustness/corruptions",
+        plain.errors.numpy(),
+        kinds=plain.kinds,
+        severities=plain.severities,
+        clean=plain.clean,
+        name="plain",
+        ratios=ratios,
+        reference="plain",
+    )
+    image = subject.images[:1]
+    hurt = torch.stack([one.inputs[0] for one in corruptions(image)]).numpy()
+    rows = to_rgb(hurt).reshape(len(plain.kinds), len(plain.severities), SIDE, SIDE, 3)
+    clean = to_rgb(image.numpy())[0]
+    yield corruption_sheet("robustness/corrupted", clean, rows, kinds=plain.kinds, severities=plain.severities)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="runs/adversarial", help="folder for the pictures and TensorBoard's files")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), help="which studies")
+    options = parser.parse_args()
+    out = Path(options.out)
+    subject = trained(out, options.epochs)
+    with SummaryWriter(str(out / "study")) as writer:
+        sinks = [FolderSink(out / "study"), TensorBoardSink(writer)]
+        for name in options.only:
+            print(f"{name}:")
+            for picture in STUDIES[name](subject):
+                for sink in sinks:
+                    sink.picture(picture, 0)
+    print(f"The pictures are in {out}. Look at them with:\n\n    tensorboard --logdir {out}\n")
+
+
+STUDIES = {
+    "record": record,
+    "directions": directions,
+    "attacks": attacks,
+    "curves": curves,
+    "helped": helped,
+    "pixels": pixels,
+    "corrupted": corrupted,
+}
+
+if __name__ == "__main__":
+    main()
