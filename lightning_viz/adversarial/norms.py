@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import torch
@@ -82,6 +84,10 @@ LINF = _LInf()
 
 L2 = _L2()
 """The Euclidean length of the change; steps along the gradient."""
+
+
+NORMS: Mapping[str, Norm] = MappingProxyType({norm.name: norm for norm in (LINF, L2)})
+"""By name."""
 
 
 def spread(each: Tensor, like: Tensor) -> Tensor:
