@@ -165,16 +165,21 @@ def pixel_gallery(
 
 
 def _difference(image: Colours, values: NDArray[np.float64], factor: float, size: tuple[int, int]) -> Image.Image:
-    """Of red, green and blue around middle grey; of anything else blue where it fell and red where it rose."""
+    """Of red, green and blue around middle grey; of anything else blue where it fell and red where it rose.
+
+    Of several channels the one that changed most is shown: in their mean opposite changes would cancel.
+    """
     if len(values) == 3:
         return as_image(image, factor * values, size)
-    return diverging(image, 2 * factor * values.mean(axis=0), size)
+    strongest = np.abs(values).argmax(axis=0, keepdims=True)
+    return diverging(image, 2 * factor * np.take_along_axis(values, strongest, axis=0)[0], size)
 
 
 def _scale(factor: float, channels: int) -> Image.Image:
     end = number(0.5 / factor)
-    name, whose = ("gray", "each colour") if channels == 3 else ("diverging", "a pixel")
-    return colour_bar(name, f"−{end}", end, middle="0", label=f"{whose}'s change, of 0 to 1")
+    name = "gray" if channels == 3 else "diverging"
+    what = {1: "a pixel's change", 3: "each colour's change"}.get(channels, "the largest change of a pixel's channels")
+    return colour_bar(name, f"−{end}", end, middle="0", label=f"{what}, of 0 to 1")
 
 
 def _outcomes(before: Sequence[Verdict], after: Sequence[Verdict], width: int) -> list[Image.Image]:

@@ -120,6 +120,16 @@ def test_fooled_and_withstood_are_told_apart_by_words(monkeypatch):
     assert "wrong: as it was before" in picture.description and "wrong" not in drawn().description
 
 
+def test_opposite_changes_of_channels_do_not_cancel():
+    differences = np.zeros((8, 2, 14, 14))
+    differences[:, 0, :7], differences[:, 1, :7] = 0.2, -0.1
+    differences[:, 0, 7:], differences[:, 1, 7:] = 0.1, -0.2
+    picture = drawn(channels=2, differences=differences, magnify=2.5)
+    seen = packed(body(picture))
+    rose, fell = packed(table("diverging")[[-1, 0]])
+    assert (seen == rose).sum() > 1000 and abs((seen == rose).sum() / (seen == fell).sum() - 1) < 0.1
+
+
 def test_at_most_eight_columns_and_the_rest_is_counted():
     picture = drawn(count=10, after=RIGHT)
     assert "the first 8 of 10 samples" in picture.description
