@@ -11,7 +11,7 @@ from .animation import thin
 from .colours import Colours, class_colours
 from .figure import name_of
 from .picture import INNER_WIDTH, Caption, Picture, page
-from .text import DARK, GREY, LINE, font, number, shorten
+from .text import DARK, GREY, LINE, font, number, percent, shorten
 from .tiles import COLUMNS, CROSS, GUTTER, check_images, enlarge
 
 MOST_ROWS = 12
@@ -70,7 +70,7 @@ def record_table(
         table.cell(row, 0, [told[label]], colours[label])
         for column, place in enumerate(kept, start=1):
             said = classes[place, row]
-            figure = (CROSS if said != label else "") + _percent(confidences[place, row])
+            figure = (CROSS if said != label else "") + percent(confidences[place, row])
             table.cell(row, column, [told[said], figure], colours[said])
         if lengths is not None:
             length = 100 * float(lengths[-1, row])
@@ -143,11 +143,6 @@ def _ink(colour: Colours) -> tuple[int, int, int]:
     """White or dark, whichever is read better on a colour."""
     luminance = float((colour / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722]))
     return (255, 255, 255) if luminance < 0.2 else DARK  # where the contrasts of both are alike
-
-
-def _percent(share: float) -> str:
-    """``97``; never 100 for what is less."""
-    return f"{round(100 * share) if share >= 1 else min(99, round(100 * share))}" if np.isfinite(share) else "–"
 
 
 def _check(shape: tuple[int, int], labels: NDArray[Any], *tables: NDArray[Any]) -> None:

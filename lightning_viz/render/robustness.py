@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from .colours import apply
 from .legends import colour_bar
 from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from .text import DARK, GREY, LINE, draw_lines, font, shorten, text_width
+from .text import DARK, GREY, LINE, draw_lines, font, percent, shorten, text_width
 from .tiles import COLUMNS, GUTTER, check_images, enlarge, fit
 
 MOST_ROWS = 16
@@ -156,7 +156,7 @@ def corruption_table(
     table = beside([_column(["", "", *names, "mean"], _LABEL), cells, *shown], gap=GUTTER)
     bar = colour_bar(_COLOURS, "0 %", "100 %", label=f"error of {name}")
     facts = (
-        f"clean error {_percent(clean)} %",
+        f"clean error {percent(clean)} %",
         f"CE: error over that of {reference}",
         *(f"mCE of {model} {_ratio(mean)}" for model, mean in means.items()),
         f"columns of the first {MOST_RATIOS} of {len(columns)}" if len(columns) > MOST_RATIOS else "",
@@ -185,7 +185,7 @@ def _heat(errors: NDArray[np.float64], severities: Sequence[int], width: int) ->
         colour = colours[row, column]
         ink = "white" if colour.mean() < 140 else DARK
         draw.rectangle((left, top, left + cell - 3, top + _ROW - 3), fill=tuple(colour.tolist()))
-        draw.text((left + cell / 2 - 1, top + _ROW / 2 - 1), _percent(error), fill=ink, font=font(), anchor="mm")
+        draw.text((left + cell / 2 - 1, top + _ROW / 2 - 1), percent(error), fill=ink, font=font(), anchor="mm")
     for column, severity in enumerate(severities):
         draw.text((cell * (column + 0.5), _top(1.5)), f"{severity}", fill=GREY, font=font(), anchor="mm")
     return image
@@ -221,12 +221,6 @@ def _middle(text: str, width: int, height: int) -> Image.Image:
 
 def _names(kinds: Sequence[str]) -> list[str]:
     return [shorten(kind.replace("_", " "), _LABEL) for kind in kinds]
-
-
-def _percent(share: float) -> str:
-    """Whole per cents; never 0 for what is more, or 100 for what is less."""
-    percent = 100 * share
-    return f"{percent:.1g}" if 0 < percent < 0.95 else f"{min(percent, 99):.0f}" if share < 1 else "100"
 
 
 def _ratio(value: float) -> str:

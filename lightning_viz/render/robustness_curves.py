@@ -12,7 +12,7 @@ from .colours import class_colours
 from .figure import POINT, canvas
 from .legends import class_key
 from .picture import INNER_WIDTH, Caption, Picture, page, stack
-from .text import DARK, LINE, TEXT_SIZE, font, number, shorten, step_text, text_width
+from .text import DARK, LINE, TEXT_SIZE, font, number, percent, shorten, step_text, text_width
 
 PLOT_HEIGHT = 460
 MOST_CURVES = 12
@@ -125,7 +125,7 @@ def defence_bars(
             draw.rectangle((label, high, label + full, high + _BAR - 3), fill=(240, 240, 240))
             if end > label:
                 draw.rectangle((label, high, end, high + _BAR - 3), fill=tuple(colour.tolist()))
-            text = f"{_percent(share)} %" if np.isfinite(share) else "–"
+            text = f"{percent(share, decimals=1)} %" if np.isfinite(share) else "–"
             draw.text((label + full + 8, high + _BAR / 2 - 1), text, fill=DARK, font=font(), anchor="lm")
     key = class_key(["clean samples", "attacked samples"], colours)
     facts = (
@@ -183,7 +183,7 @@ def sphere_plot(
         axes.set_xlabel("samples, sorted: one dot each", **_WORDS, labelpad=10)
         _level(axes, 100 * FEW, "2 %", "0.35", "--", right=True)
         if np.isfinite(mean):
-            _level(axes, 100 * mean, f"mean {_percent(mean)} %", "#D55E00", "-", right=False)
+            _level(axes, 100 * mean, f"mean {percent(mean, decimals=1)} %", "#D55E00", "-", right=False)
         plot = sheet.image()
     by = "twice" if times == 2 else f"{number(times)} times"
     facts = (
@@ -197,7 +197,7 @@ def sphere_plot(
         f"Around each sample, random directions {by} as long as the adversarial one: which share of them changes the "
         "class. Near zero they hardly ever do: directions that fool the network are rare, and were not hit by chance."
     )
-    title = f"Going {by} as far as the attack, but at random: {_percent(mean)} % change the class"
+    title = f"Going {by} as far as the attack, but at random: {percent(mean, decimals=1)} % change the class"
     lost = len(shares) - len(known)
     warnings = (f"{lost} of {len(shares)} samples left out: NaN, or a length of 0",) if lost else ()
     return page(tag, Caption(title, facts, reading, (*warnings, *notes)), plot)
@@ -269,13 +269,3 @@ def spread(values: Sequence[float], apart: float, highest: float) -> list[float]
         places[place] = min(places[place], ceiling)
         ceiling = places[place] - apart
     return places
-
-
-def _percent(share: float) -> str:
-    """Never 0 for what is more, or 100 for what is less."""
-    if not np.isfinite(share):
-        return "–"
-    percent = 100 * float(share)
-    if 0 < percent < 10:
-        return f"{percent:.2g}"
-    return f"{min(percent, 99.9):.3g}" if percent < 100 else "100"

@@ -1,5 +1,6 @@
 """Text as it stands in every picture: one typeface, measured, wrapped and shortened."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +83,20 @@ def number(value: float) -> str:
     mantissa, _, exponent = written.partition("e")
     written = f"{mantissa}e{int(exponent)}" if exponent else mantissa
     return f"−{written[1:]}" if written.startswith("-") else written
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share in per cent: never 0 for what is more or 100 for what is less, a dash for NaN.
+
+    >>> percent(0.876), percent(0.0004), percent(0.9999), percent(0.9999, decimals=1), percent(float("nan"))
+    ('88', '0.04', '99', '99.9', '–')
+    """
+    if not math.isfinite(share):
+        return "–"
+    value, unit = 100 * float(share), 10**-decimals
+    if 0 < value < unit:
+        return f"{value:.1g}"
+    return f"{round(min(value, 100 - unit), decimals):g}" if value < 100 else "100"
 
 
 def step_text(step: int) -> str:

@@ -88,9 +88,9 @@ def test_the_caption_gives_the_means_over_what_is_defined():
     )
 
 
-def test_shares_are_not_rounded_to_none_or_all():
-    texts = [table(clean=share).description for share in (0.0, 0.002, 0.996, 1.0)]
-    for text, percent in zip(texts, ("0", "0.2", "99", "100"), strict=True):
+def test_shares_are_not_rounded_to_none_or_all_and_none_is_a_dash():
+    texts = [table(clean=share).description for share in (0.0, 0.002, 0.996, 1.0, np.nan)]
+    for text, percent in zip(texts, ("0", "0.2", "99", "100", "–"), strict=True):
         assert f"clean error {percent} %" in text
 
 
