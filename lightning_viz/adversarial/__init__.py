@@ -31,11 +31,12 @@ __all__, __getattr__, __dir__ = lazy(
         ],
         "evolving": ["one_pixel"],
         "least": ["least_norm"],
+        "losses": ["cross_entropy", "margin"],
         "neighbourhood": ["Sphere", "sphere"],
         "norms": ["L2", "LINF", "Norm"],
         "penalised": ["carlini_wagner"],
         "squares": ["square"],
         "transferring": ["transfer"],
-        "victim": ["AttackWarning", "cross_entropy", "margin"],
+        "victim": ["AttackWarning"],
     },
 )

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Union
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked import Attacked, Trail
+from lightning_viz.adversarial.given import Classes, Epsilons, radii_of, within
+from lightning_viz.adversarial.losses import Loss, cross_entropy
 from lightning_viz.adversarial.norms import LINF, Norm, spread
-from lightning_viz.adversarial.victim import Answer, Loss, Victim, attacking, cross_entropy
+from lightning_viz.adversarial.victim import Asked, Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
 
-Epsilons = Union[float, Sequence[float], Tensor]
-"""How far pixels may move: a radius, E of them ``[E]``, or one for each sample ``[E, N]``."""
-
-Classes = Union[Tensor, Sequence[int]]
-"""A class for each sample, ``[N]``."""
-
 _Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # from pixels, gradients and rows to pixels
 _Start = Callable[[Tensor], Tensor]  # from rows to pixels
+
+_NO_STEP = "their loss is next to flat. Make steps of a fixed length by normalise=, or climb loss=margin"
+_NO_SIGN = "their loss is flat. Try loss=margin, or pgd with a random start"
+_NO_WAY = "their loss is flat. Try loss=margin, more restarts, or an attack without gradients"
 
 
 def gradient_ascent(
@@ -73,22 +74,21 @@ def gradient_ascent(
     _check_steps(steps)
     if not lr > 0:
         raise ValueError(f"lr={lr}: give a positive rate")
-    with attacking(
-        model, inputs, labels, target=target, space=space, bounded=bounded, batch_size=batch_size, forward=forward
-    ) as victim:
+    with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
         if start is not None and start.shape != inputs.shape:
             raise ValueError(f"start is {list(start.shape)}, the inputs are {list(inputs.shape)}: give one for each")
 
         def begin(rows: Tensor) -> Tensor:
-            return victim.of_inputs(start)[rows]  # type: ignore[arg-type]  # called only where there is one
+            begun = victim.of_inputs(start)[rows]  # type: ignore[arg-type]  # called only where there is one
+            return within(begun, victim.space) if bounded else begun
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             moved = pixels + lr * (normalise.normalise(gradients) if normalise else gradients)
             return moved.clamp(*victim.space.bounds) if bounded else moved
 
-        starts = [begin if start is not None else None]
-        trail = ascend(victim, move, "gradient_ascent", loss, steps, until_fooled, starts=starts, progress=progress)
-        return trail.attacked(name="gradient_ascent")
+        climb, starts = _Climb(victim, loss, until_fooled, 1), [begin if start is not None else None]
+        trail = _ascend(climb, move, "gradient_ascent", steps, starts=starts, progress=progress)
+        return trail.attacked(name="gradient_ascent", unmoved=_NO_STEP)
 
 
 def fgsm(
@@ -126,15 +126,15 @@ def fgsm(
         ValueError: inputs, classes or options that make no sense (see `attacking`).
     """
     with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
-        radii, asked = radii_of(epsilon, victim)
+        radii, asked = radii_of(epsilon, victim.pixels, victim.space.bounds)
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             moved = pixels + spread(radii[rows], pixels) * gradients.sign()
             return moved.clamp(*victim.space.bounds)
 
-        copies = len(radii) // len(inputs)
-        trail = ascend(victim, move, "fgsm", loss, 1, until_fooled, copies=copies, progress=False)
-        return trail.attacked(asked, name="fgsm", lead=asked.dim() > 0)
+        climb = _Climb(victim, loss, until_fooled, len(radii) // len(inputs))
+        trail = _ascend(climb, move, "fgsm", 1, progress=False)
+        return trail.attacked(asked, name="fgsm", lead=asked.dim() > 0, unmoved=_NO_SIGN)
 
 
 def pgd(
@@ -191,132 +191,124 @@ def pgd(
         raise ValueError(f"restarts={restarts}, random_start={random_start}: give 1, or more with a random start")
     if step_size is not None and not step_size > 0:
         raise ValueError(f"step_size={step_size}: give a positive length, in pixels")
-    with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
-        radii, asked = radii_of(epsilon, victim, norm)
+    with attacking(
+        model, inputs, labels, target=target, space=space, batch_size=batch_size, seed=seed, forward=forward
+    ) as victim:
+        radii, asked = radii_of(epsilon, victim.pixels, victim.space.bounds, norm)
         stride = radii * (2.5 / steps) if step_size is None else torch.full_like(radii, step_size)
-        original, generator = victim.pixels, torch.Generator().manual_seed(seed)
 
-        def within(pixels: Tensor, rows: Tensor) -> Tensor:
-            samples = original[rows % len(original)]
+        def keep(pixels: Tensor, rows: Tensor) -> Tensor:
+            samples = climb.trail.original[rows]
             return (samples + norm.project(pixels - samples, radii[rows])).clamp(*victim.space.bounds)
 
-        def begin(rows: Tensor) -> Tensor:
-            samples = original[rows % len(original)]
-            return within(samples + norm.start(samples, radii[rows], generator), rows)
+        def begin(restart: int, rows: Tensor) -> Tensor:
+            """A place in the ball; that of a sample does not depend on who else is there, or on epsilon."""
+            samples, shape = climb.trail.samples[rows].tolist(), inputs.shape[1:]
+            inside = {one: norm.inside(shape, np.random.default_rng((seed, restart, one))) for one in set(samples)}
+            noise = torch.from_numpy(np.stack([inside[one] for one in samples])).to(stride)
+            return keep(climb.trail.original[rows] + spread(radii[rows], noise) * noise, rows)
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            return within(pixels + spread(stride[rows], pixels) * norm.normalise(gradients), rows)
+            return keep(pixels + spread(stride[rows], pixels) * norm.normalise(gradients), rows)
 
-        copies, starts = len(radii) // len(inputs), [begin if random_start else None] * restarts
-        trail = ascend(victim, move, "pgd", loss, steps, until_fooled, copies=copies, starts=starts, progress=progress)
-        return trail.attacked(asked, name="pgd", lead=asked.dim() > 0)
+        climb = _Climb(victim, loss, until_fooled, len(radii) // len(inputs))
+        starts = [partial(begin, restart) if random_start else None for restart in range(restarts)]
+        trail = _ascend(climb, move, "pgd", steps, starts=starts, progress=progress)
+        return trail.attacked(asked, name="pgd", lead=asked.dim() > 0, unmoved=_NO_WAY)
 
 
-def ascend(
-    victim: Victim,
+class _Climb:
+    """Rows on their way up the loss.
+
+    Attributes:
+        trail: the record, which says where they are.
+    """
+
+    def __init__(self, victim: Victim, loss: Loss, until_fooled: bool, copies: int) -> None:
+        self.trail = Trail(victim, copies)
+        self._victim, self._loss, self._until_fooled = victim, loss, until_fooled
+
+    def begin(self, climbs: bool) -> Tensor | None:
+        """The first pass, which all copies of a sample share; the gradients of the rows, if it climbs."""
+        count = len(self._victim.pixels)
+        answer = self._victim.begin(self._uphill(self.trail.samples[:count], climbs))
+        self.trail.begin(answer.scores)
+        rows = torch.arange(len(self.trail.samples), device=self.trail.samples.device)
+        gradients = None if answer.gradients is None else answer.gradients[self.trail.samples]
+        self._note(rows, gradients)
+        return gradients
+
+    def look(self, rows: Tensor, pixels: Tensor, *, climbs: bool) -> Tensor | None:
+        """Show the model where rows have come to, and write it down; the gradients there, if the climb goes on."""
+        answer = self._victim(pixels, self._uphill(self.trail.samples[rows], climbs))
+        self.trail.see(rows, pixels, answer.scores)
+        self.trail.asked(rows)
+        self._note(rows, answer.gradients)
+        self.trail.step()
+        return answer.gradients
+
+    def left(self, rows: Tensor) -> Tensor:
+        """Which of the rows are not done, a mask ``[n]``."""
+        return ~self.trail.fooled[rows] if self._until_fooled else torch.ones_like(rows, dtype=torch.bool)
+
+    def _note(self, rows: Tensor, gradients: Tensor | None) -> None:
+        """Count the gradients, and see where there is none to follow."""
+        if gradients is not None:
+            left = self.left(rows)
+            self.trail.asked(rows[left], queries=0, backwards=1)
+            self.trail.flat[rows] = left & ~gradients.flatten(1).any(1)
+
+    def _uphill(self, samples: Tensor, climbs: bool) -> Asked | None:
+        """What a pass differentiates: the loss of those who are not done."""
+        victim = self._victim
+
+        def asked(scores: Tensor, places: Tensor) -> Tensor | None:
+            values = victim.loss(self._loss, scores, samples[places])
+            if not self._until_fooled:
+                return values
+            done = victim.fooled(scores, samples[places])
+            return None if bool(done.all()) else torch.where(done, 0, values)
+
+        return asked if climbs else None
+
+
+def _ascend(
+    climb: _Climb,
     move: _Move,
     name: str,
-    loss: Loss,
     steps: int,
-    until_fooled: bool,
     *,
-    copies: int = 1,
     starts: Sequence[_Start | None] = (None,),
     progress: bool = True,
 ) -> Trail:
-    """Up the loss, step by step. Each step is one forward and one backward of the samples that are not done.
+    """Step by step. Each is one forward and one backward of the rows that are not done.
 
     Args:
-        victim: whose samples move.
+        climb: that rows are on.
         move: one step, from pixels, gradients of the loss and rows.
         name: of the attack.
-        loss: what is climbed.
         steps: from each start.
-        until_fooled: whether a sample is done when it is fooled.
-        copies: rows of each sample, one for each epsilon; they share the first pass.
         starts: where rows begin; None for the samples as they are, of which the first pass serves.
         progress: show a bar when it takes long.
     """
-    trail = Trail(victim, copies)
-    rows = torch.arange(len(trail.samples), device=trail.samples.device)
-    answer = victim.begin(_uphill(victim, loss, trail.samples[: len(victim.pixels)], until_fooled, starts[0] is None))
-    trail.see(rows, trail.pixels.clone(), answer.scores.repeat(copies, 1))
-    trail.asked(rows, backwards=int(starts[0] is None))
-    trail.step()
+    trail, gradients = climb.trail, climb.begin(starts[0] is None)
+    every = torch.arange(len(trail.samples), device=trail.samples.device)
     bar = progress_bar(name, shown=progress, total=len(starts) * steps)
-    for start in starts:
-        rows = (~trail.fooled).nonzero().flatten() if until_fooled or start is not starts[0] else rows
-        gradients = None if answer.gradients is None else answer.gradients[rows % len(victim.pixels)]
+    for number, start in enumerate(starts):
+        left = ~trail.fooled if number else climb.left(every)  # those who are fooled do not begin again
+        rows = every[left]
         if start is not None and len(rows):
-            gradients = _look(victim, trail, rows, start(rows), loss, until_fooled, climbs=steps > 0).gradients
-            rows, gradients = _left(trail, rows, gradients, until_fooled)
-        for number in range(steps):
+            gradients, left = climb.look(rows, start(rows), climbs=True), climb.left(rows)
+            rows = rows[left]
+        for step in range(steps):
             if gradients is None or not len(rows):
                 break
-            pixels = move(trail.pixels[rows], gradients, rows)
-            gradients = _look(victim, trail, rows, pixels, loss, until_fooled, climbs=number + 1 < steps).gradients
-            rows, gradients = _left(trail, rows, gradients, until_fooled)
+            pixels = move(trail.pixels[rows], gradients[left], rows)
+            gradients, left = climb.look(rows, pixels, climbs=step + 1 < steps), climb.left(rows)
+            rows = rows[left]
             bar.update()
     bar.close()
     return trail
-
-
-def radii_of(epsilon: Epsilons, victim: Victim, norm: Norm = LINF) -> tuple[Tensor, Tensor]:
-    """The radius of each row ``[E * N]``, and the epsilons as they were asked for: ``[]``, ``[E]`` or ``[E, N]``.
-
-    Args:
-        epsilon: in pixels.
-        victim: whose samples they are for.
-        norm: in which they are radii.
-
-    Raises:
-        ValueError: they are negative, none, or more than the whole range of pixels.
-    """
-    original, (low, high) = victim.pixels, victim.space.bounds
-    asked = torch.as_tensor(epsilon, dtype=original.dtype, device=original.device)
-    count = len(original)
-    if asked.numel() == 0 or asked.dim() > 2 or (asked.dim() == 2 and asked.shape[1] != count):
-        raise ValueError(f"epsilon is {list(asked.shape)} for {count} samples: give a number, a list, or [E, {count}]")
-    longest = norm.length(torch.full_like(original[:1], high - low)).item()
-    if not 0 <= asked.min().item() <= asked.max().item() <= longest:
-        raise ValueError(
-            f"epsilon={epsilon}: give 0 to {longest:.3g}, the pixels' whole range in {norm.name}; 8 grey levels of 255 "
-            f"are {8 * (high - low) / 255:.3g}"
-        )
-    each = asked if asked.dim() == 2 else asked.reshape(-1, 1).expand(-1, count)
-    return each.reshape(-1), asked
-
-
-def _look(
-    victim: Victim, trail: Trail, rows: Tensor, pixels: Tensor, loss: Loss, until_fooled: bool, *, climbs: bool
-) -> Answer:
-    """Show the model where rows have come to, and write it down."""
-    answer = victim(pixels, _uphill(victim, loss, trail.samples[rows], until_fooled, climbs))
-    trail.see(rows, pixels, answer.scores)
-    trail.asked(rows, backwards=int(climbs))
-    trail.step()
-    return answer
-
-
-def _left(trail: Trail, rows: Tensor, gradients: Tensor | None, until_fooled: bool) -> tuple[Tensor, Tensor | None]:
-    """The rows that are not done."""
-    if not until_fooled:
-        return rows, gradients
-    left = ~trail.fooled[rows]
-    return rows[left], None if gradients is None else gradients[left]
-
-
-def _uphill(
-    victim: Victim, loss: Loss, samples: Tensor, until_fooled: bool, climbs: bool
-) -> Callable[[Tensor, Tensor], Tensor | None] | None:
-    """What a pass differentiates: the loss of those who are not done."""
-
-    def asked(scores: Tensor, places: Tensor) -> Tensor | None:
-        values = victim.loss(loss, scores, samples[places])
-        done = victim.fooled(scores, samples[places]) if until_fooled else torch.zeros_like(values, dtype=torch.bool)
-        return None if bool(done.all()) else torch.where(done, 0, values)
-
-    return asked if climbs else None
 
 
 def _check_steps(steps: int) -> None:

@@ -8,10 +8,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from lightning_viz.adversarial.given import few
+from lightning_viz.adversarial.losses import cross_entropy
 from lightning_viz.adversarial.norms import L2, LINF
-from lightning_viz.adversarial.victim import AttackWarning, Victim, cross_entropy, few
+from lightning_viz.adversarial.victim import AttackWarning, Victim
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
+
+_STILL = 1e-6  # of the pixels' range: who moved less has not moved
 
 _UNMOVED = "where the loss is flat nothing leads up. Take a random start, another loss, or an attack without gradients"
 
@@ -23,7 +27,7 @@ class Record:
     A sample that is done stays as it is.
 
     Attributes:
-        classes: what the model says, int64.
+        classes: what the model says, int64; -1 where that is not finite.
         confidences: its softmax probability.
         losses: cross entropy of the label, in nats.
         l2: length of the perturbation, in pixels.
@@ -53,6 +57,7 @@ class Attacked:
         queries: how often the model was shown each sample, ``[N]`` or ``[E, N]``.
         backwards: how often a gradient was taken towards it.
         space: how inputs map to pixels.
+        dtype: the model's precision.
     """
 
     original: Tensor
@@ -64,12 +69,13 @@ class Attacked:
     queries: Tensor
     backwards: Tensor
     space: PixelSpace
+    dtype: torch.dtype
 
     @property
     def inputs(self) -> Tensor:
         """The attacked samples as the model takes them."""
         flat = self.pixels.reshape(-1, *self.original.shape[1:])
-        return self.space.to_inputs(flat).view_as(self.pixels)
+        return self.space.to_inputs(flat).view_as(self.pixels).to(self.dtype)
 
     @property
     def perturbations(self) -> Tensor:
@@ -103,7 +109,8 @@ class Attacked:
         return 1 - self.fooled.float().mean(-1)
 
     def _wanted(self, classes: Tensor) -> Tensor:
-        return classes != self.labels if self.target is None else classes == self.target
+        wanted = classes != self.labels if self.target is None else classes == self.target
+        return wanted & (classes >= 0)
 
 
 Attack = Callable[..., Attacked]
@@ -117,6 +124,7 @@ class Trail:
     Attributes:
         pixels: of every row as it is now, ``[R, ...]``.
         fooled: of every row as it is now, ``[R]``.
+        flat: of every row whether nothing led up where it last looked, ``[R]``.
         samples: of every row, ``[R]``.
     """
 
@@ -131,7 +139,18 @@ class Trail:
         self._now = Record(self.samples.clone(), *(nothing.clone() for _ in fields(Record)[1:]))
         self._steps: list[Record] = []
         self.queries, self.backwards = self.samples.new_zeros((2, copies * count))
-        self.fooled = torch.zeros_like(nothing, dtype=torch.bool)
+        self.fooled, self.flat, self._lost = torch.zeros((3, copies * count), dtype=torch.bool, device=nothing.device)
+
+    def begin(self, scores: Tensor) -> None:
+        """The samples as they are have been seen.
+
+        Args:
+            scores: of each sample, ``[N, K]``.
+        """
+        every = torch.arange(len(self.samples), device=self.samples.device)
+        self.see(every, self.original, scores[self.samples])
+        self.asked(every)
+        self.step()
 
     def see(self, rows: Tensor, pixels: Tensor, scores: Tensor) -> None:
         """Some rows have moved, and the model has answered.
@@ -142,10 +161,10 @@ class Trail:
             scores: of those, ``[n, K]``.
         """
         samples, moved = self.samples[rows], pixels - self.original[rows]
-        confidences, classes = scores.softmax(1).max(1)
+        (confidences, classes), finite = scores.softmax(1).max(1), scores.isfinite().all(1)
         length = L2.length(moved)
         seen = Record(
-            classes=classes,
+            classes=classes.where(finite, -1),
             confidences=confidences,
             losses=cross_entropy(scores, self._victim.labels[samples]),
             l2=length,
@@ -157,6 +176,7 @@ class Trail:
             now[rows] = getattr(seen, one.name).to(now.dtype)
         self.pixels[rows] = pixels
         self.fooled[rows] = self._victim.fooled(scores, samples)
+        self._lost[rows] |= ~finite
 
     def asked(self, rows: Tensor, *, queries: int = 1, backwards: int = 0) -> None:
         """Count what the model was asked of some rows.
@@ -190,12 +210,8 @@ class Trail:
             shape = (*rows.shape[:before], -1, count) if lead else (*rows.shape[:before], count)
             return rows.reshape(*shape, *rows.shape[before + 1 :])
 
-        still = ~self.fooled & (self._now.linf == 0)
-        if epsilon is not None:
-            still &= (epsilon.reshape(-1, 1) if epsilon.dim() < 2 else epsilon).expand(-1, count).reshape(-1) > 0
-        if len(self._steps) > 1 and bool(still.any()):
-            samples = few(sorted(set(self.samples[still].tolist())))
-            tell(f"{name} has not moved samples {samples}: {unmoved}", AttackWarning)
+        radii = torch.ones_like(self._lengths) if epsilon is None else _of_rows(epsilon, count, lead)
+        self._tell(name, unmoved, radii > 0)
         steps = (shaped(torch.stack([getattr(one, part.name) for one in self._steps]), 1) for part in fields(Record))
         return Attacked(
             original=victim.pixels,
@@ -207,4 +223,25 @@ class Trail:
             queries=shaped(self.queries),
             backwards=shaped(self.backwards),
             space=victim.space,
+            dtype=victim.dtype,
         )
+
+    def _tell(self, name: str, unmoved: str, free: Tensor) -> None:
+        """Say of samples that may move, and were not fooled, why they were not."""
+        low, high = self._victim.space.bounds
+        still = self._now.linf <= _STILL * (high - low)
+        said = {
+            f"the model returns NaN or infinity for what {name} made of": (self._lost, "this does not count as fooled"),
+            f"{name} has not moved": (still & free & ~self.fooled & ~self._lost, unmoved),
+            f"{name} found the loss flat around": (self.flat & free & ~self.fooled & ~still, unmoved),
+        }
+        for what, (rows, why) in said.items():
+            if len(self._steps) > 1 and bool(rows.any()):
+                samples = few(sorted(set(self.samples[rows].tolist())))
+                tell(f"{what} samples {samples}: {why}", AttackWarning)
+
+
+def _of_rows(epsilon: Tensor, count: int, lead: bool) -> Tensor:
+    """The epsilon of each row ``[R]``, of one, of one for each sample, or of those that lead."""
+    each = epsilon.reshape(-1, 1) if lead and epsilon.dim() < 2 else epsilon
+    return (each.expand(-1, count) if lead else each.expand(count)).reshape(-1)

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
 from lightning_viz.adversarial.attacked import Attacked, Trail
+from lightning_viz.adversarial.given import Classes
 from lightning_viz.adversarial.norms import L2, Norm, spread
 from lightning_viz.adversarial.victim import Answer, Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
@@ -102,7 +102,7 @@ def nearest(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     """
     ways = norm.normalise(gradients.flatten(0, 1)).view_as(gradients)
     slopes = (gradients * ways).flatten(2).sum(2)
-    distances = leads.abs() / slopes.clamp_min(_SMALLEST)
+    distances = (leads.abs() / slopes.clamp_min(_SMALLEST)).nan_to_num(nan=0)  # where the model says NaN no way leads
     shortest, which = distances.min(0)
     ways = ways[which, torch.arange(len(which), device=which.device)]
     return spread(shortest + _BEYOND, ways) * ways

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked import Attack, Attacked
 from lightning_viz.adversarial.corruption_digital import through_jpeg
-from lightning_viz.adversarial.victim import attacking
+from lightning_viz.adversarial.given import few
+from lightning_viz.adversarial.victim import AttackWarning, attacking, quietly, tell_mode
 from lightning_viz.attribution.batches import progress_bar
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.telling import tell
 
 Images = NDArray[np.float64]
 """Pixels in [0, 1], ``[N, C, H, W]``."""
@@ -130,7 +133,7 @@ def defences(
     pixels = ((everything - low) / (high - low)).clamp(0, 1).double().cpu().numpy()
     right = []
     inputs, size = space.to_inputs(original), batch_size or len(original)
-    with attacking(model, inputs, labels, space=space, bounded=False, batch_size=size, forward=forward) as victim:
+    with attacking(model, inputs, labels, space=space, batch_size=size, forward=forward) as victim:
         victim.begin()
         for name, way in ways.items():
             shown = np.clip(way(pixels), 0, 1)
@@ -190,14 +193,23 @@ def epsilon_curve(
         raise ValueError(
             f"epsilons={list(epsilons)}: give one or more above 0, and 0 for the accuracy without an attack"
         )
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples: give one each")
+    tell_mode(model)
     fooled_at, left = torch.full((len(inputs),), torch.inf), torch.arange(len(inputs))
     labels = torch.as_tensor(labels)
-    for epsilon in progress_bar("epsilon curve", items=[one for one in rising if one > 0], shown=progress):
-        if not len(left):
-            break
-        found = attack(model, inputs[left.to(inputs.device)], labels[left.to(labels.device)], epsilon=epsilon)
-        fooled, already = found.fooled.cpu(), found.already.cpu()
-        fooled_at[left[fooled]] = torch.where(already[fooled], 0.0, epsilon)
-        left = left[~fooled]
+    still = torch.ones(len(inputs), dtype=torch.bool)
+    with looking(model), quietly():
+        for epsilon in progress_bar("epsilon curve", items=[one for one in rising if one > 0], shown=progress):
+            if not len(left):
+                break
+            found = attack(model, inputs[left.to(inputs.device)], labels[left.to(labels.device)], epsilon=epsilon)
+            fooled, already = found.fooled.cpu(), found.already.cpu()
+            fooled_at[left[fooled]] = torch.where(already[fooled], 0.0, epsilon)
+            still[left] &= ~fooled & (found.record.linf[-1] == 0).cpu()
+            left = left[~fooled]
+    if bool(still.any()):
+        what = f"at no epsilon has the attack moved samples {few(still.nonzero().flatten().tolist())}"
+        tell(f"{what}: they count as right, which another attack may not confirm", AttackWarning)
     accuracy = [(fooled_at > epsilon).double().mean() for epsilon in rising]
     return EpsilonCurve(torch.tensor(rising, dtype=torch.float64), torch.stack(accuracy), fooled_at)

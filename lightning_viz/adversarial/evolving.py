@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
 from lightning_viz.adversarial.attacked import Attacked, Trail
-from lightning_viz.adversarial.victim import Victim, attacking, cross_entropy
+from lightning_viz.adversarial.given import Classes, check_images
+from lightning_viz.adversarial.losses import cross_entropy
+from lightning_viz.adversarial.victim import Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
@@ -75,13 +76,12 @@ def one_pixel(
     if population < _FEWEST or generations < 0:
         what = f"population={population}, generations={generations}"
         raise ValueError(f"{what}: give {_FEWEST} candidates or more, 0 generations or more")
+    size = population if batch_size is None else batch_size
     with attacking(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size or population, forward=forward
+        model, inputs, labels, target=target, space=space, batch_size=size, seed=seed, forward=forward
     ) as victim:
         trail = Trail(victim)
-        trail.see(torch.arange(len(inputs)), victim.pixels, victim.begin().scores)
-        trail.asked(trail.samples)
-        trail.step()
+        trail.begin(victim.begin().scores)
         left = (~trail.fooled).nonzero().flatten().tolist()
         searches = [_Search(victim, sample) for sample in left]
         for search in progress_bar("one_pixel", items=searches, shown=progress):
@@ -188,20 +188,3 @@ def _write(searches: list[_Search], trail: Trail, population: int) -> None:
                 trail.see(row, search.images(best.candidate[None]), best.scores[None])
                 trail.asked(row, queries=population)
         trail.step()
-
-
-def check_images(inputs: Tensor, name: str) -> None:
-    """See that inputs are images, for an attack that knows of rows and columns.
-
-    Args:
-        inputs: as the model takes them.
-        name: of the attack.
-
-    Raises:
-        ValueError: they are not ``[N, C, H, W]``.
-    """
-    if isinstance(inputs, Tensor) and inputs.dim() != 4:
-        raise ValueError(
-            f"the inputs are {list(inputs.shape)}: {name} needs images [N, C, H, W]; where a model takes vectors, "
-            "give forward=lambda model, images: model(images.flatten(1))"
-        )

@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
 from lightning_viz.adversarial.attacked import Attack, Attacked, Record
-from lightning_viz.adversarial.victim import AttackWarning, few
+from lightning_viz.adversarial.given import Classes, check_inputs, few
+from lightning_viz.adversarial.victim import AttackWarning, quietly, tell_mode
 from lightning_viz.attribution.batches import progress_bar
+from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.telling import tell
 
 
@@ -29,7 +30,8 @@ def least_norm(
     .. math:: \epsilon^* = \min \{\epsilon : f(\operatorname{attack}(x, \epsilon)) \ne y\}
 
     First the attack runs at `high`. The samples that it fools go on: to the middle between the largest epsilon that
-    failed and the smallest that did not. Each step of the record is a run of the attack.
+    failed and the smallest that did not. Each step of the record is a run of the attack; its random starts go by the
+    place of a sample among those that are left.
 
     Args:
         model: any classifier; it runs in eval mode and is left as found.
@@ -37,7 +39,8 @@ def least_norm(
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
         attack: any that takes epsilons ``[1, n]``, with its options: ``functools.partial(pgd, norm=L2,
             progress=False)``. A target is one for all samples.
-        high: the largest epsilon, in pixels and the attack's norm, one or ``[N]`` (1, the whole range in L-inf).
+        high: the largest epsilon, in pixels and the attack's norm, one or ``[N]`` (1, in L-inf the whole range of
+            pixels in [0, 1]).
         searches: halvings: epsilon is found to ``high / 2 ** searches``.
         progress: show a bar when it takes long.
 
@@ -50,17 +53,20 @@ def least_norm(
         ValueError: inputs, classes or options that make no sense.
         TypeError: the attack does not return what attacks return.
     """
+    check_inputs(inputs, None, None)
     most = _highest(high, inputs, searches)
     rows = torch.arange(len(inputs), device=inputs.device)
-    found, epsilon = _run(attack, model, inputs, labels, most), most
-    least = _Least(found)
-    for number in progress_bar("least_norm", items=range(searches + 1), shown=progress):
-        least.meet(rows, found, epsilon)
-        rows = least.unfinished()
-        if number == searches or not len(rows):
-            break
-        epsilon = least.middle(rows)
-        found = _run(attack, model, inputs[rows.to(inputs.device)], least.first.labels[rows], epsilon)
+    tell_mode(model)
+    with looking(model), quietly():  # who is fooled within `high` and who not is said at last, by the caller's numbers
+        found, epsilon = _run(attack, model, inputs, labels, most), most
+        least = _Least(found)
+        for number in progress_bar("least_norm", items=range(searches + 1), shown=progress):
+            least.meet(rows, found, epsilon)
+            rows = least.unfinished()
+            if number == searches or not len(rows):
+                break
+            epsilon = least.middle(rows)
+            found = _run(attack, model, inputs[rows.to(inputs.device)], least.first.labels[rows], epsilon)
     never = least.epsilon.isinf().nonzero().flatten().tolist()
     if never:
         what = f"within epsilon {most.max().item():.3g} the attack does not fool the model with samples {few(never)}"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
+from lightning_viz.adversarial.given import Classes
 from lightning_viz.adversarial.norms import L2, spread
-from lightning_viz.adversarial.victim import attacking
+from lightning_viz.adversarial.victim import AttackWarning, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
+from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
 
@@ -73,20 +74,23 @@ def sphere(
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: give 1 or more")
-    with attacking(
-        model, inputs, labels, space=space, bounded=False, batch_size=batch_size, seed=seed, forward=forward
-    ) as victim:
+    with attacking(model, inputs, labels, space=space, batch_size=batch_size, seed=seed, forward=forward) as victim:
         centres, radii = victim.pixels, _radii(radius, victim.pixels)
         classes = victim.begin().scores.shape[1]
         counts = torch.zeros(len(centres) * classes, dtype=torch.int64, device=centres.device)
-        generator = torch.Generator().manual_seed(seed)
+        generator, lost = torch.Generator().manual_seed(seed), False
         points = torch.arange(len(centres), device=centres.device).repeat_interleave(samples)
         for of in progress_bar("sphere", items=torch.split(points, batch_size), shown=progress):
             # one by one: what a generator draws at once depends on how much
             drawn = torch.stack([torch.randn(centres.shape[1:], generator=generator) for _ in range(len(of))])
             directions = L2.normalise(drawn.to(centres))
             answer = victim(centres[of] + spread(radii[of], directions) * directions)
-            counts += torch.bincount(of * classes + answer.scores.argmax(1), minlength=len(counts))
+            known = answer.scores.isfinite().all(1)
+            lost |= not bool(known.all())
+            seen = (of * classes + answer.scores.argmax(1))[known]
+            counts += torch.bincount(seen, minlength=len(counts))
+        if lost:
+            tell("the model returns NaN or infinity for some points on the spheres: they do not count", AttackWarning)
         return Sphere(counts.view(-1, classes), victim.labels, radii)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST = 1e-12  # what a length is divided by at least
@@ -23,8 +25,8 @@ class Norm(Protocol):
     def length(self, perturbations: Tensor) -> Tensor:
         """Of each perturbation, ``[n]``."""
 
-    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
-        """A random perturbation for each sample, uniform in the ball of its radius."""
+    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
+        """A random perturbation, uniform in the ball of radius 1."""
 
     def normalise(self, gradients: Tensor) -> Tensor:
         """The steepest way up that has length 1; no way where the gradient is zero."""
@@ -42,9 +44,8 @@ class _LInf:
     def length(self, perturbations: Tensor) -> Tensor:
         return perturbations.flatten(1).abs().amax(1)
 
-    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like)
-        return (2 * uniform - 1) * spread(epsilon, like)
+    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
+        return chance.uniform(-1, 1, shape)
 
     def normalise(self, gradients: Tensor) -> Tensor:
         return gradients.sign()
@@ -64,10 +65,11 @@ class _L2:
         length: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
         return length
 
-    def start(self, like: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
-        directions = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-        radii = torch.rand(len(like), generator=generator, dtype=torch.float64) ** (1 / like[0].numel())
-        return self.normalise(directions).to(like) * spread(radii.to(epsilon) * epsilon, like)
+    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
+        direction = chance.standard_normal(shape)
+        radius = chance.uniform() ** (1 / direction.size)
+        inside: NDArray[np.float64] = radius * direction / np.linalg.norm(direction)
+        return inside
 
     def normalise(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent

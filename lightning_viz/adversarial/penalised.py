@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
 from lightning_viz.adversarial.attacked import Attacked, Trail
+from lightning_viz.adversarial.given import Classes
+from lightning_viz.adversarial.losses import margin
 from lightning_viz.adversarial.norms import L2, spread
-from lightning_viz.adversarial.victim import Victim, attacking, margin
+from lightning_viz.adversarial.victim import Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
@@ -40,7 +41,7 @@ def carlini_wagner(
 ) -> Attacked:
     r"""The smallest change in L2, weighed against success (Carlini and Wagner, 2017).
 
-    .. math:: \min_w \; \lVert x(w) - x_0 \rVert_2^2 + c \max\big(0, \kappa - m(x(w))\big), \qquad
+    .. math:: \min_w \; \Big\lVert \frac{x(w) - x_0}{b - a} \Big\rVert_2^2 + c \max\big(0, \kappa - m(x(w))\big), \qquad
         x(w) = \tfrac{a + b}{2} + \tfrac{b - a}{2} \tanh w
 
     with m the margin by which a wrong class leads (of a target: by which it leads), and a, b the pixels' bounds. Adam
@@ -82,7 +83,8 @@ def carlini_wagner(
             const = torch.where(high.isinf(), const * _TENFOLD, (low + high) / 2)
             nearest.trail.step()
         _draw_back(nearest, rows[nearest.lengths[rows].isfinite()])
-        what = "no image on the way fooled the model. Give more steps or searches, or a larger initial_const"
+        nearest.trail.fooled &= nearest.lengths.isfinite()  # those without the confidence asked for are not there yet
+        what = "no image on the way fooled the model so far. Give more steps or searches, or a larger initial_const"
         return nearest.trail.attacked(name="carlini_wagner", unmoved=what)
 
 
@@ -146,9 +148,9 @@ def _descend(nearest: _Nearest, rows: Tensor, const: Tensor, steps: int, lr: flo
 
         answer = victim(pixels, penalty)
         enough[left] |= nearest.meet(samples, pixels, answer.scores, backwards=1)
-        changes = pixels - original[left]
+        changes = (pixels - original[left]) / (high - low)
         loss = changes.square().flatten(1).sum(1) + weights * nearest.lacks(answer.scores, samples)
-        uphill = 2 * changes + (0 if answer.gradients is None else answer.gradients)
+        uphill = 2 * changes / (high - low) + (0 if answer.gradients is None else answer.gradients)
         free.grad = torch.zeros_like(free)
         free.grad[left] = uphill * half * (1 - shares.square())  # by dx/dw
         adam.step()

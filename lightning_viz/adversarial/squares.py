@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes, Epsilons, radii_of
 from lightning_viz.adversarial.attacked import Attacked, Trail
-from lightning_viz.adversarial.evolving import check_images
+from lightning_viz.adversarial.given import Classes, Epsilons, check_images, radii_of
+from lightning_viz.adversarial.losses import Loss, cross_entropy, margin
 from lightning_viz.adversarial.norms import L2, LINF, Norm, spread
-from lightning_viz.adversarial.victim import Loss, Victim, attacking, cross_entropy, margin
+from lightning_viz.adversarial.victim import Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
@@ -80,7 +80,7 @@ def square(
     if norm not in _WAYS:
         raise ValueError(f"norm={norm.name}: squares are known in {LINF.name} and {L2.name}")
     with attacking(model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward) as victim:
-        radii, asked = radii_of(epsilon, victim, norm)
+        radii, asked = radii_of(epsilon, victim.pixels, victim.space.bounds, norm)
         raised = loss or (margin if target is None else cross_entropy)
         trail = _search(victim, radii, norm, raised, queries, share, seed, progress)
         return trail.attacked(asked, name="square", lead=asked.dim() > 0)
@@ -91,10 +91,7 @@ def _search(
 ) -> Trail:
     """Query by query, of the rows that are not done."""
     trail, (start, propose) = Trail(victim, len(radii) // len(victim.pixels)), _WAYS[norm]
-    every = torch.arange(len(radii), device=radii.device)
-    trail.see(every, trail.original, victim.begin().scores.repeat(len(radii) // len(victim.pixels), 1))
-    trail.asked(every)
-    trail.step()
+    trail.begin(victim.begin().scores)
     chances = [np.random.default_rng((seed, sample)) for sample in trail.samples.tolist()]
     best = torch.full_like(radii, -torch.inf)
     rows = (~trail.fooled & (radii > 0)).nonzero().flatten()

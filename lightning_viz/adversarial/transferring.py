@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import Classes
 from lightning_viz.adversarial.attacked import Attack, Attacked, Trail
+from lightning_viz.adversarial.given import Classes
 from lightning_viz.adversarial.victim import attacking
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
@@ -70,10 +69,7 @@ def transfer(
         count = len(victim.pixels)
         moved = found.pixels.to(victim.pixels).reshape(-1, *victim.pixels.shape[1:])
         trail = Trail(victim, len(moved) // count)
-        every = torch.arange(len(moved), device=moved.device)
-        trail.see(every, trail.original, scores.repeat(len(moved) // count, 1))
-        trail.asked(every)
-        trail.step()
+        trail.begin(scores)
         left = (~trail.fooled).nonzero().flatten()
         if len(left):
             trail.see(left, moved[left], victim(moved[left]).scores)

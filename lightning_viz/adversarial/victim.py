@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lightning_viz.adversarial.given import Classes, check_classes, check_inputs, classes_of, few, pixels_of, within
+from lightning_viz.adversarial.losses import Loss
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.hooks.repeating import Passes, passes
 from lightning_viz.hooks.target import class_scores
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From scores ``[n, K]`` and classes ``[n]`` to what an attack raises, ``[n]``."""
 
 Asked = Callable[[Tensor, Tensor], Union[Tensor, None]]
 """From scores ``[n, K]`` and the places of these among the images of a pass to the scalar whose gradient is asked for:
@@ -25,8 +24,6 @@ Asked = Callable[[Tensor, Tensor], Union[Tensor, None]]
 
 Fold = Callable[[Tensor, Tensor], Tensor]
 """From what was asked for, ``[T, n]``, and its gradients ``[T, n, ...]`` to what is kept of them, ``[n, ...]``."""
-
-_SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
 
 
 class AttackWarning(UserWarning):
@@ -39,7 +36,7 @@ class Answer(NamedTuple):
     Attributes:
         scores: ``[n, K]``.
         gradients: of what was asked for, towards the pixels, ``[n, ...]``, or ``[T, n, ...]`` for several; 0 for
-            samples of which none was asked for, None where there are no others.
+            samples of which none was asked for or that is not finite, None where there are no others.
     """
 
     scores: Tensor
@@ -72,6 +69,11 @@ class Victim:
         self.labels = unknown if labels is None else labels.to(device)
         self.target = None if target is None else target.to(device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's precision."""
+        return self._run.like.dtype
+
     def of_inputs(self, inputs: Tensor) -> Tensor:
         """Pixels of other inputs ``[n, ...]``, as the samples' are."""
         return pixels_of(inputs, self.space, self._run.like).to(self.pixels.dtype)
@@ -100,14 +102,15 @@ class Victim:
         return self._answer(pixels, asked, fold, first=False)
 
     def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model now says what the attack wants, ``[n]``.
+        """Whether the model now says what the attack wants, ``[n]``; not where it says NaN.
 
         Args:
             scores: ``[n, K]``.
             samples: which of the N they are of, ``[n]``.
         """
         classes = scores.argmax(1)
-        return classes != self.labels[samples] if self.target is None else classes == self.target[samples]
+        wanted = classes != self.labels[samples] if self.target is None else classes == self.target[samples]
+        return wanted & scores.isfinite().all(1)
 
     def loss(self, loss: Loss, scores: Tensor, samples: Tensor) -> Tensor:
         """What the attack raises, ``[n]``: a loss of the label, or minus the loss of the target."""
@@ -123,7 +126,7 @@ class Victim:
         if scores.shape[1] < 2:
             raise ValueError(
                 "the model returns one score for each sample: an attack needs two classes or more; make two of one "
-                "logit by forward=lambda model, inputs: torch.cat([-model(inputs), model(inputs)], 1) / 2"
+                "logit by forward=lambda model, inputs: model(inputs).reshape(-1, 1) * torch.tensor([-0.5, 0.5])"
             )
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(
@@ -131,9 +134,9 @@ class Victim:
             )
         if not self._given:
             self.labels[places] = scores.argmax(1)
-        _check_classes(self.labels[places], places, scores.shape[1], "labels")
+        check_classes(self.labels[places], places, scores.shape[1], "labels")
         if self.target is not None:
-            _check_classes(self.target[places], places, scores.shape[1], "target")
+            check_classes(self.target[places], places, scores.shape[1], "target")
             same = places[self.target[places] == self.labels[places]].tolist()
             if same:
                 what = "label" if self._given else "class that the model sees now"
@@ -166,7 +169,8 @@ class Victim:
             return Answer(scores.detach(), None)
         rows = values.reshape(-1, len(pixels)).sum(1)
         found = [
-            torch.autograd.grad(row, leaf, retain_graph=place + 1 < len(rows))[0] for place, row in enumerate(rows)
+            torch.autograd.grad(row, leaf, retain_graph=place + 1 < len(rows))[0].nan_to_num_(0, 0, 0)
+            for place, row in enumerate(rows)
         ]
         gradients = found[0] if values.dim() == 1 else torch.stack(found)
         return Answer(scores.detach(), fold(values.detach(), gradients) if fold else gradients)
@@ -181,11 +185,10 @@ class Victim:
 def attacking(
     model: nn.Module,
     inputs: Tensor,
-    labels: Tensor | Sequence[int] | None = None,
+    labels: Classes | None = None,
     *,
-    target: Tensor | Sequence[int] | int | None = None,
+    target: Classes | int | None = None,
     space: PixelSpace | None = None,
-    bounded: bool = True,
     batch_size: int | None = None,
     seed: int | None = None,
     forward: Forward | None = None,
@@ -198,7 +201,6 @@ def attacking(
         labels: their right classes ``[N]``; what the model says of them if omitted.
         target: wrong classes to lead to, one for all or ``[N]``; any if omitted.
         space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        bounded: whether the samples' pixels must lie within the space's bounds.
         batch_size: samples shown at a time; all if omitted.
         seed: of what the model itself may draw.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
@@ -209,107 +211,30 @@ def attacking(
         TypeError: the inputs are no floating-point tensor, or the model returns no scores.
     """
     space = space or PixelSpace()
-    _check_inputs(inputs, batch_size)
-    if model.training:
-        what = "the model is in train mode: it is attacked in eval mode, with the statistics it would be used with"
-        tell(what, AttackWarning)
+    check_inputs(inputs, batch_size, seed)
+    tell_mode(model)
     with passes(model, forward=forward, seed=seed) as run:
-        right = None if labels is None else _classes(labels, len(inputs), "labels")
-        wrong = None if target is None else _classes(target, len(inputs), "target")
-        pixels = pixels_of(inputs, space, run.like)
-        yield Victim(run, _within(pixels, space) if bounded else pixels, right, wrong, space, batch_size)
+        right = None if labels is None else classes_of(labels, len(inputs), "labels")
+        wrong = None if target is None else classes_of(target, len(inputs), "target")
+        pixels = within(pixels_of(inputs, space, run.like), space)
+        yield Victim(run, pixels, right, wrong, space, batch_size)
 
 
-def pixels_of(inputs: Tensor, space: PixelSpace, like: Tensor) -> Tensor:
-    """Pixels of what a model takes, also beyond the bounds, at least in single precision: small steps vanish in half.
-
-    Args:
-        inputs: ``[N, ...]``.
-        space: how they map to pixels.
-        like: a tensor on the model's device, in its precision.
-    """
-    kind = torch.promote_types(torch.promote_types(inputs.dtype, like.dtype), torch.float32)
-    return space.into(inputs.detach().to(like.device, kind), PixelSpace())
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Runs of attacks on some of a caller's samples, whose warnings would number them otherwise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        yield
 
 
-def cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
-    r"""Minus the log probability of a class, :math:`-\log \operatorname{softmax}(z)_y`, in double precision.
-
-    In single precision nothing is left of 1 - p when the model is surer than 1 - 6e-8: the label's own part is then
-    missing from the gradient, and what is left points elsewhere.
+def tell_mode(model: nn.Module) -> None:
+    """Say that a model, or a part of it, is in train mode.
 
     Args:
-        scores: logits, ``[n, K]``.
-        classes: ``[n]``.
+        model: to be attacked.
     """
-    precise = scores if scores.device.type == "mps" else scores.double()  # which has no double precision
-    return F.cross_entropy(precise, classes, reduction="none")
-
-
-def margin(scores: Tensor, classes: Tensor) -> Tensor:
-    r"""By how much the best other class leads: :math:`\max_{j \ne y} z_j - z_y` (Carlini and Wagner, 2017).
-
-    Args:
-        scores: logits, ``[n, K]``.
-        classes: ``[n]``.
-    """
-    return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - _own(scores, classes)
-
-
-def _own(scores: Tensor, classes: Tensor) -> Tensor:
-    return scores.gather(1, classes[:, None])[:, 0]
-
-
-def _classes(classes: Tensor | Sequence[int] | int, count: int, what: str) -> Tensor:
-    found = torch.as_tensor(classes)
-    if found.is_floating_point() or found.is_complex() or found.dtype is torch.bool:
-        raise TypeError(f"{what} are {found.dtype}: give the numbers of classes, as integers")
-    if found.dim() == 0 and what == "target":
-        found = found.expand(count)
-    if list(found.shape) != [count]:
-        raise ValueError(f"{what} are {list(found.shape)} for {count} samples: give one for each, [{count}]")
-    return found.long()
-
-
-def _within(pixels: Tensor, space: PixelSpace) -> Tensor:
-    low, high = space.bounds
-    slack = _SLACK * (high - low)
-    least, most = (one.item() for one in pixels.aminmax())
-    if not low - slack <= least <= most <= high + slack:
-        raise ValueError(
-            f"the images have pixels from {least:.3g} to {most:.3g}, they should lie in {space.bounds}: give "
-            "space=PixelSpace(mean, std) with the mean and std that normalised them"
-        )
-    return pixels.clamp(low, high)
-
-
-def _check_inputs(inputs: Tensor, batch_size: int | None) -> None:
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise TypeError(f"the inputs are {kind}: give a floating-point tensor, as the model takes them")
-    if inputs.dim() < 2 or inputs.numel() == 0:
-        raise ValueError(f"the inputs are {list(inputs.shape)}: give [N, C, H, W] or [N, features], one sample or more")
-    if not bool(torch.isfinite(inputs).all()):
-        raise ValueError("the inputs hold NaN or infinity")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: give 1 or more")
-
-
-def _check_classes(classes: Tensor, places: Tensor, count: int, what: str) -> None:
-    outside = (classes < 0) | (classes >= count)
-    if bool(outside.any()):
-        found, samples = sorted(set(classes[outside].tolist())), places[outside].tolist()
-        raise ValueError(
-            f"{what} {few(found)} of samples {few(samples)} are out of range: the model has {count} classes"
-        )
-
-
-def few(numbers: Sequence[int], most: int = 8) -> str:
-    """Numbers, not too many of them, for a message.
-
-    Args:
-        numbers: all.
-        most: shown.
-    """
-    shown = ", ".join(map(str, numbers[:most]))
-    return f"[{shown}]" if len(numbers) <= most else f"[{shown}, ...] ({len(numbers)} of them)"
+    if any(module.training for module in model.modules()):
+        which = "the model is" if model.training else "a part of the model is"
+        what = f"{which} in train mode: it is attacked in eval mode, with the statistics it would be used with"
+        tell(what, AttackWarning)

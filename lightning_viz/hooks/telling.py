@@ -16,6 +16,11 @@ def tell(message: str, category: type[Warning]) -> None:
         category: of the warning.
     """
     level, frame = 1, sys._getframe(0)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+    while frame.f_back is not None and _passed(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _passed(module: str) -> bool:
+    """Whether a frame is not the user's: this package's own, or of a context that it opens."""
+    return module.startswith(_PACKAGE) or module == "contextlib"
