@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from lightning_viz.adversarial.ascending import pgd
 from lightning_viz.adversarial.attacked import Attacked
-from lightning_viz.adversarial.norms import L2, LINF, Norm
+from lightning_viz.adversarial.norms import NORMS
+from lightning_viz.callbacks.bounds import bounded
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.messages import ViewError, inform
 from lightning_viz.callbacks.probe import split_batch
-from lightning_viz.callbacks.view import not_observed
+from lightning_viz.callbacks.view import check_forward, not_observed
 from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.structure import map_tensors
 from lightning_viz.pixels import PixelSpace
 
-_NORMS: dict[str, Norm] = {"L-inf": LINF, "L2": L2}
+_SLACK = 0.05  # of the pixels' range: by how much augmentation may leave it
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,14 +38,19 @@ class AdversarialTraining(Callback):
     costs about ``share * (steps + 1)`` more passes. How many of the moved samples the network gets wrong is logged as
     ``adversarial_training/fooled``.
 
+    Samples whose label is below 0 (-100, which the loss ignores) are never moved. Where augmentation has left the
+    pixels' range, by 5 % of it at most, the samples to be moved are clamped first.
+
     Args:
         epsilon: how far a sample is moved, in pixels (8/255, the paper's for CIFAR).
         norm: ``"L-inf"`` or ``"L2"``.
         steps: of PGD (7, the paper's); 1 is FGSM from a random start (Wong et al., 2020).
         step_size: in pixels; 2.5 epsilon / steps if omitted.
-        share: of each batch, its first samples, that is moved; 1 is the paper's, less keeps more of the clean accuracy.
+        share: of each batch, its first samples, that is moved, one sample at least; 1 is the paper's, less keeps more
+            of the clean accuracy.
         pixels: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
-        seed: of the random starts.
+        seed: of the random starts, which differ from batch to batch and between processes, and are the same after a
+            resume.
     """
 
     epsilon: float = 8 / 255
@@ -58,16 +64,24 @@ class AdversarialTraining(Callback):
     def __post_init__(self) -> None:
         if not self.epsilon > 0 or (self.step_size is not None and not self.step_size > 0):
             raise ValueError(f"epsilon={self.epsilon}, step_size={self.step_size}: give pixels, more than 0")
-        if self.norm not in _NORMS:
-            raise ValueError(f"norm={self.norm!r}: give one of {', '.join(map(repr, _NORMS))}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm={self.norm!r}: give one of {', '.join(map(repr, NORMS))}")
         if self.steps < 1 or not 0 < self.share <= 1:
             raise ValueError(f"steps={self.steps}, share={self.share}: give 1 step or more, and a share of 0 to 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: give 0 or more")
         self._undo: Callable[[], None] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that no other does the same: it would attack what this one has moved."""
+        if stage == "fit" and sum(isinstance(callback, AdversarialTraining) for callback in trainer.callbacks) > 1:
+            raise ViewError("two AdversarialTraining among the callbacks: keep one")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the batches and ``training_step``, and say so."""
         if reason := not_observed(trainer, pl_module):
             raise ViewError(f"AdversarialTraining cannot attack this model: {reason}")
+        _check_signature(pl_module)
         step = pl_module.training_step
         if "dataloader_iter" in inspect.signature(step).parameters:
             raise ViewError("AdversarialTraining needs training_step(batch, ...), not training_step(dataloader_iter)")
@@ -75,12 +89,16 @@ class AdversarialTraining(Callback):
 
         @wraps(step)
         def moved_step(batch: Any, *args: Any, **options: Any) -> Any:
-            return step(self.moved(trainer, pl_module, batch, space), *args, **options)
+            if trainer.training:  # validation_step may call it too
+                batch = self.moved(trainer, pl_module, batch, space)
+            return step(batch, *args, **options)
 
         own = pl_module.__dict__.get("training_step")
         pl_module.training_step = moved_step
 
         def undo() -> None:
+            if pl_module.__dict__.get("training_step") is not moved_step:
+                return  # somebody else stands between by now: without training this passes on what it is given
             if own is None:
                 pl_module.__dict__.pop("training_step", None)
             else:
@@ -113,22 +131,19 @@ class AdversarialTraining(Callback):
             batch: on its device.
             space: how inputs map to pixels; None if they must be pixels.
         """
-        inputs, labels = split_batch(batch, model)
-        if not isinstance(inputs, Tensor) or labels is None:
-            raise ViewError(
-                "AdversarialTraining needs a batch with one tensor of inputs and one of labels [N]: this one has "
-                f"{type(inputs).__name__} and {'labels' if labels is not None else 'no labels'}"
-            )
-        count = round(self.share * len(inputs))
-        if not count:
+        inputs, labels = _inputs_and_labels(batch, model)
+        rows = (labels >= 0).nonzero().flatten()
+        if not len(rows):
             return batch
+        rows = rows[: max(1, round(self.share * len(rows)))]
         try:
-            found = self._attack(model, inputs[:count], labels[:count], space, self.seed + trainer.global_step)
-        except ValueError as error:
+            samples = bounded(inputs[rows], space or PixelSpace(), _SLACK)
+            found = self._attack(model, samples, labels[rows], space, self._seed(trainer))
+        except (ValueError, TypeError) as error:
             raise ViewError(f"AdversarialTraining cannot attack the batch: {error}") from error
-        twins = torch.cat([found.inputs.to(inputs), inputs[count:]])
+        twins = inputs.index_copy(0, rows, found.inputs.to(inputs))
         fooled = found.fooled.float().mean()
-        model.log("adversarial_training/fooled", fooled, on_step=True, on_epoch=False, batch_size=count)
+        model.log("adversarial_training/fooled", fooled, on_step=True, on_epoch=False, batch_size=len(rows))
         return map_tensors(batch, lambda tensor: twins if tensor is inputs else tensor)
 
     def _attack(
@@ -137,10 +152,10 @@ class AdversarialTraining(Callback):
         with looking(model):  # in eval mode from here, so that nobody is told that it was not
             return pgd(
                 model,
-                inputs.detach(),
+                inputs,
                 labels,
                 epsilon=self.epsilon,
-                norm=_NORMS[self.norm],
+                norm=NORMS[self.norm],
                 steps=self.steps,
                 step_size=self.step_size,
                 until_fooled=False,
@@ -153,6 +168,11 @@ class AdversarialTraining(Callback):
         """As given, or the data's; None if it has none."""
         return self.pixels or PixelSpace.of_transform(getattr(trainer.train_dataloader, "dataset", None))
 
+    def _seed(self, trainer: Trainer) -> int:
+        """Of a batch: of each anew, also where several make one update, and in each process."""
+        batch = trainer.fit_loop.epoch_loop.total_batch_idx  # goes on after a resume
+        return int(np.random.SeedSequence((self.seed, batch, trainer.global_rank)).generate_state(1)[0])
+
     def _step_aside(self) -> None:
         if self._undo is not None:
             self._undo()
@@ -162,3 +182,32 @@ class AdversarialTraining(Callback):
         """What lives only in this run stays here; Lightning attaches the module's ``log`` to a callback."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
         return {**kept, "_undo": None}
+
+
+def _inputs_and_labels(batch: Any, model: LightningModule) -> tuple[Tensor, Tensor]:
+    """What is attacked, and the classes to lead away from."""
+    try:
+        inputs, labels = split_batch(batch, model)
+    except TypeError:
+        inputs, labels = batch, None
+    floats = isinstance(inputs, Tensor) and inputs.is_floating_point()
+    if floats and labels is not None and len(labels) == len(inputs):
+        return inputs, labels
+    what = f"{list(inputs.shape)} of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
+    raise ViewError(
+        "AdversarialTraining needs a batch with one floating-point tensor of inputs and one of labels [N], whole "
+        f"numbers: this one has {what} and {'no' if labels is None else len(labels)} labels"
+    )
+
+
+def _check_signature(model: LightningModule) -> None:
+    """See that ``forward`` takes the inputs and needs nothing else: an attack has nothing else to give."""
+    check_forward(model)
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ViewError(
+            f"AdversarialTraining runs the model on its inputs alone, {type(model).__name__}.forward{signature} does "
+            "not take that: make it forward(inputs), with defaults for anything else"
+        ) from error

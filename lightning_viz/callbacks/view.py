@@ -256,10 +256,22 @@ def not_observed(trainer: Trainer, pl_module: LightningModule) -> str:
     return ""
 
 
-def _check(view: View, model: LightningModule) -> None:
+def check_forward(model: LightningModule) -> None:
+    """See that a model can be run.
+
+    Args:
+        model: the run's.
+
+    Raises:
+        ViewError: it has no ``forward``.
+    """
     if type(model).forward.__qualname__ == "LightningModule.forward":
         raise ViewError(
             f"{type(model).__name__} has no forward(): define it, so that a view can run the model on inputs"
         )
+
+
+def _check(view: View, model: LightningModule) -> None:
+    check_forward(model)
     view.check(model)
     view.needs(model)
