@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.ascending import fgsm, gradient_ascent, pgd
 from lightning_viz.adversarial.attacked import Attacked
 from lightning_viz.adversarial.boundary import deep_fool
-from lightning_viz.adversarial.norms import L2, LINF, Norm
+from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.victim import AttackWarning
+from lightning_viz.callbacks.bounds import bounded
 from lightning_viz.callbacks.look import Look, Needs, on_device
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.probe import Samples
@@ -26,8 +28,6 @@ from lightning_viz.render.adversarial import twins
 from lightning_viz.render.text import number
 from lightning_viz.render.tiles import Verdict, to_rgb
 
-_NORMS: dict[str, Norm] = {"L2": L2, "L-inf": LINF}
-
 Method = Literal["deep_fool", "pgd", "fgsm", "gradient_ascent"]
 
 _TITLES: dict[str, str] = {
@@ -36,6 +36,9 @@ _TITLES: dict[str, str] = {
     "fgsm": "FGSM",
     "gradient_ascent": "gradient ascent",
 }
+_USUAL: dict[str, str] = {"deep_fool": "L2", "pgd": "L-inf", "fgsm": "L-inf", "gradient_ascent": "L2"}
+
+_SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
 
 @dataclass(kw_only=True, eq=False)
@@ -45,18 +48,19 @@ class Adversarial(View):
     Samples of the probe, what an attack made of them, and the difference magnified. It leads away from what the network
     says of a sample, right or wrong. Plotted too: the share that it turned, and of those the median length of what it
     took, in pixels and by the length of the sample (``adversarial/<method>/fooled``, ``/length``, ``/relative``).
+    Samples that augmentation has moved out of the pixels' range, by 2 % of it at most, are clamped and judged so.
 
     Args:
         method: ``"deep_fool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
             epsilon ``"pgd"`` (Madry et al., 2018) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, the
             lecture's, in steps of length 0.1, without a bound.
-        norm: of DeepFool and PGD, ``"L2"`` or ``"L-inf"``.
-        epsilon: of PGD and FGSM, in pixels.
+        norm: of DeepFool and PGD, ``"L2"`` or ``"L-inf"``; if omitted L2 of DeepFool and L-inf of PGD, the papers'.
+        epsilon: of PGD and FGSM, in pixels (8/255, usual for L-inf; within L2 an image needs far more).
         attack_steps: at most; FGSM takes one.
     """
 
     method: Method = "deep_fool"
-    norm: Literal["L2", "L-inf"] = "L2"
+    norm: Literal["L2", "L-inf"] | None = None
     epsilon: float = 8 / 255
     attack_steps: int = 20
 
@@ -66,8 +70,8 @@ class Adversarial(View):
         super().__post_init__()
         if self.method not in _TITLES:
             raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
-        if self.norm not in _NORMS:
-            raise ValueError(f"norm is {self.norm!r}: give one of {list(_NORMS)}")
+        if self.norm not in (None, *NORMS):
+            raise ValueError(f"norm is {self.norm!r}: give one of {list(NORMS)}, or None for the method's own")
         if self.attack_steps < 1 or not self.epsilon > 0:
             raise ValueError(
                 f"attack_steps is {self.attack_steps}, epsilon {self.epsilon}: give 1 or more, and pixels above 0"
@@ -96,25 +100,23 @@ class Adversarial(View):
         """One page; differences are magnified alike at every look, while they fit."""
         found: Attacked = look.extra["found"]
         record, fooled, tag = found.record, found.fooled.cpu(), f"{self.kind}/{self.method}"
-        lengths = (record.linf if self._bounds_pixels else record.l2)[-1].cpu()
-        relative, said = record.relative[-1].cpu(), zip(record.classes[-1], record.confidences[-1], strict=True)
+        largest_counts = self._norm is not L2
+        lengths = (record.linf if largest_counts else record.l2)[-1].cpu()
+        relative = record.relative[-1].cpu()
         low, high = found.space.bounds
         differences = (_as_image(found.perturbations) / (high - low)).float().cpu().numpy()
         self.state["limits"] = fixed_limits(differences, self.state.get("limits"))
         largest = self.state["limits"][1]
-        unit, some = "largest change" if self._bounds_pixels else "length", bool(fooled.any())
+        unit, some = "largest change" if largest_counts else "length", bool(fooled.any())
         arguments = {
             "tag": tag,
             "images": _shown(found.original, found.space),
             "twins": _shown(found.pixels, found.space),
             "differences": differences,
-            "before": look.verdicts(),
-            "after": [
-                Verdict(verdict.truth, look.samples.name(int(one)), float(confidence))
-                for verdict, (one, confidence) in zip(look.verdicts(), said, strict=True)
-            ],
+            "before": _verdicts(look, found, 0),
+            "after": _verdicts(look, found, -1),
             "norms": [f"{100 * share:.2g} %" for share in relative.tolist()],
-            "attack": _TITLES[self.method] + (f", {self.norm}" if self.method in ("deep_fool", "pgd") else ""),
+            "attack": _TITLES[self.method] + (f", {self._norm.name}" if self.method in ("deep_fool", "pgd") else ""),
             "norm": "its L2 norm, of the image's",
             "step": look.step,
             "magnify": 0.5 / largest if largest > 0 else None,
@@ -127,17 +129,18 @@ class Adversarial(View):
         yield Sketch(twins, arguments, scalars=scalars)
 
     @property
-    def _bounds_pixels(self) -> bool:
-        """Whether lengths are those of the largest change."""
-        return self.method == "fgsm" or (self.method != "gradient_ascent" and self.norm == "L-inf")
+    def _norm(self) -> Norm:
+        """In which lengths are told; of DeepFool and PGD a person may choose it."""
+        chosen = self.norm if self.method in ("deep_fool", "pgd") else None
+        return NORMS[chosen or _USUAL[self.method]]
 
     def _attack(self, model: nn.Module, inputs: Tensor, look: Look) -> Attacked:
         space = self.pixels or look.samples.pixels or PixelSpace()
-        inputs, norm = _within(inputs, space), _NORMS[self.norm]
+        inputs, norm = bounded(inputs, space, _SLACK), self._norm
         if self.method == "fgsm":
             return fgsm(model, inputs, epsilon=self.epsilon, space=space)
         if self.method == "gradient_ascent":
-            return gradient_ascent(model, inputs, steps=self.attack_steps, normalise=L2, space=space, progress=False)
+            return gradient_ascent(model, inputs, steps=self.attack_steps, normalise=norm, space=space, progress=False)
         if self.method == "deep_fool":
             return deep_fool(model, inputs, norm=norm, steps=self.attack_steps, space=space, progress=False)
         return pgd(
@@ -152,9 +155,12 @@ class Adversarial(View):
         )
 
 
-def _within(inputs: Tensor, space: PixelSpace) -> Tensor:
-    """Inputs whose pixels keep to the bounds: augmented ones may leave them a little."""
-    return space.to_inputs(space.to_pixels(inputs.float())).to(inputs)
+def _verdicts(look: Look, found: Attacked, step: int) -> list[Verdict]:
+    """What the network says of the samples that were attacked, after a step; the truths are the probe's."""
+    labels, name = look.seen.labels, look.samples.name
+    truths = [None] * len(found.labels) if labels is None else [name(int(label)) for label in labels]
+    said = zip(truths, found.record.classes[step].tolist(), found.record.confidences[step].tolist(), strict=True)
+    return [Verdict(truth, name(one), sure if math.isfinite(sure) else None) for truth, one, sure in said]
 
 
 def _as_image(pixels: Tensor) -> Tensor:

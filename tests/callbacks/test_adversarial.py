@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lightning_viz import Adversarial, PixelSpace, Probe
 from lightning_viz.adversarial import L2, LINF, deep_fool, fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial.norms import NORMS
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 
@@ -67,6 +68,55 @@ def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path)
     factors = [one["magnify"] for one in drawn_at_once.arguments("adversarial/fgsm").values()]
     assert factors[0] == factors[1] == pytest.approx(50, rel=0.01)
     assert view.state["limits"] == pytest.approx((-0.01, 0.01), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "norm"),
+    [("deep_fool", None, "L2"), ("deep_fool", "L-inf", "L-inf"), ("pgd", None, "L-inf"), ("pgd", "L2", "L2")],
+)
+def test_each_method_has_its_own_norm_unless_another_is_given(method, given, norm, drawn_at_once, tmp_path):
+    view = Adversarial(method=method, norm=given, epsilon=0.2, **OPTIONS)
+    model, tag = train_with(view, tmp_path), f"adversarial/{method}"
+    expected = {
+        "deep_fool": lambda: deep_fool(model, NORMAL, steps=5, norm=NORMS[norm], space=SPACE),
+        "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=NORMS[norm], space=SPACE),
+    }[method]()
+    arguments = drawn_at_once.arguments(tag)[0]
+    assert np.allclose(arguments["differences"], expected.perturbations, atol=1e-6)
+    assert arguments["attack"].endswith(f", {norm}")
+
+
+class Bright(Net):
+    """Says class 0 of an image whose pixels' largest is within [0, 1], class 1 of one beyond."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(1.005))
+
+    def forward(self, x):
+        beyond = 100 * (SPACE.into(x, PixelSpace()).amax((1, 2, 3)) - self.offset)
+        return torch.stack([-beyond, beyond], 1)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_viz.adversarial.AttackWarning")
+def test_the_verdicts_before_are_of_the_samples_that_were_attacked(drawn_at_once, tmp_path):
+    inputs = SPACE.to_inputs(1.01 * X / X.flatten(1).amax(1).view(-1, 1, 1, 1))
+    view = Adversarial(probe=Probe(inputs=inputs, labels=Y % 2, samples=6), pixels=SPACE, method="fgsm")
+    fit(tmp_path, Bright(), [view], loader(inputs, Y % 2, batch_size=3))
+    before = drawn_at_once.arguments("adversarial/fgsm")[0]["before"]
+    assert [one.prediction for one in before] == ["0"] * 6
+    assert [one.truth for one in before] == [str(int(label) % 2) for label in Y]
+
+
+def test_samples_that_are_no_pixels_of_the_space_are_said(drawn_at_once, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_with(Adversarial(probe=WATCHED, pixels=PixelSpace()), tmp_path)
+    assert "they should lie in (0.0, 1.0): give pixels=PixelSpace(mean, std)" in " ".join(said(caught))
+    assert not drawn_at_once
 
 
 @pytest.mark.parametrize(
