@@ -119,6 +119,14 @@ def test_samples_that_are_no_pixels_of_the_space_are_said(drawn_at_once, tmp_pat
     assert not drawn_at_once
 
 
+def test_a_pixel_range_that_is_given_is_not_said_to_be_guessed(drawn_at_once, tmp_path):
+    for pixels, guessed in ((SPACE, False), (None, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_with(Adversarial(probe=WATCHED, pixels=pixels, method="fgsm"), tmp_path)
+        assert ("pixel range guessed" in " ".join(said(caught))) == guessed
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"method": "magic"}, {"norm": "L1"}, {"attack_steps": 0}, {"epsilon": 0.0}],
