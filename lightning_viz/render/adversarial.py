@@ -95,12 +95,13 @@ def twins(
         _band(f"the difference × {number(factor)}, and {norm}", changes, written),
         _scale(factor, shown.shape[1]),
     ]
+    channels = describe_channels(shown.shape[1])
     facts = (
         "" if step is None else step_text(step),
         f"network {_tally(before, after)}",
         _was_wrong(before),
         _first(count, len(images)),
-        describe_channels(shown.shape[1]),
+        f"images: {channels}" if channels else "",
         f"differences above {number(0.5 / factor)} are cut off" if factor * largest > 0.5 + 1e-6 else "",
         *details,
     )
