@@ -5,7 +5,7 @@ learn; then attacks both.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,19 +45,19 @@ from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves,
 from lightning_viz.render.tiles import Verdict, to_rgb
 
 EPSILON = 0.1  # in pixels: 26 grey levels of 255
-SIDE = 16  # pixels: twice the digits' own
+SIDE = 16  # pixels of the digits, enlarged from 8: most studies; few pixels are changed of 8 x 8
 
 
 class Net(pl.LightningModule):
     """Three convolutions."""
 
-    def __init__(self):
+    def __init__(self, side):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(SIDE**2 * 4, 128), nn.ReLU(), nn.Linear(128, 10),
+            nn.Flatten(), nn.Linear(side**2 * 4, 128), nn.ReLU(), nn.Linear(128, 10),
         )  # fmt: skip
 
     def forward(self, x):
@@ -77,7 +77,7 @@ class Net(pl.LightningModule):
 
 @dataclass
 class Subject:
-    """Two networks, and samples that neither was trained on."""
+    """A network trained plainly, one hardened, and samples that neither was trained on."""
 
     plain: nn.Module
     hardened: nn.Module
@@ -92,31 +92,26 @@ class Subject:
         return self.images[chosen], self.labels[chosen]
 
 
-def trained(out: Path, epochs: int) -> Subject:
-    """Both networks, trained for as long on the same samples in the same order."""
+def digits(side: int) -> tuple[TensorDataset, TensorDataset]:
+    """Those to train on, and those not."""
     data = load_digits()
     ink = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
-    images, labels = F.interpolate(ink, (SIDE, SIDE), mode="bilinear"), torch.tensor(data.target)
+    images, labels = F.interpolate(ink, (side, side), mode="bilinear"), torch.tensor(data.target)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train, test = order[:1200], order[1200:]
-    nets = {}
-    for name, defence in {"plain": [], "hardened": [AdversarialTraining(epsilon=EPSILON, share=1.0)]}.items():
-        pl.seed_everything(0)
-        view = Adversarial(every_n_epochs=2, probe=Probe(inputs=images[test[:8]], labels=labels[test[:8]]))
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            logger=TensorBoardLogger(out, name=name, version=""),
-            callbacks=[*defence, view],
-            enable_model_summary=False,
-        )
-        nets[name] = Net()
-        loaders = (
-            DataLoader(TensorDataset(images[part], labels[part]), batch_size=32, shuffle=part is train)
-            for part in (train, test)
-        )
-        trainer.fit(nets[name], *loaders)
-        nets[name].eval()
-    return Subject(nets["plain"], nets["hardened"], images[test], labels[test])
+    train, test = (TensorDataset(images[part], labels[part]) for part in (order[:1200], order[1200:]))
+    return train, test
+
+
+def trained(out: Path, name: str, epochs: int, *, side: int = SIDE, defence: Sequence[pl.Callback] = ()) -> nn.Module:
+    """A network, trained on the same samples in the same order whatever its name."""
+    pl.seed_everything(0)
+    train, test = digits(side)
+    view = Adversarial(every_n_epochs=2, probe=Probe(inputs=test[:8][0], labels=test[:8][1]))
+    logger = TensorBoardLogger(out, name=name, version="")
+    trainer = pl.Trainer(max_epochs=epochs, logger=logger, callbacks=[*defence, view], enable_model_summary=False)
+    net = Net(side)
+    trainer.fit(net, DataLoader(train, batch_size=32, shuffle=True), DataLoader(test, batch_size=200))
+    return net.eval()
 
 
 def verdicts(labels: Tensor, classes: Tensor, confidences: Tensor) -> list[Verdict]:
@@ -212,7 +207,7 @@ def helped(subject: Subject) -> Iterator[Picture]:
 
 
 def pixels(subject: Subject) -> Iterator[Picture]:
-    """One, three and five pixels changed, at the paper's settings."""
+    """One, three and five pixels changed, at the paper's settings; of the digits as they are."""
     images, labels = subject.some(30)
     found = {count: one_pixel(subject.plain, images, labels, pixels=count) for count in (1, 3, 5)}
     shares = {f"{count} pixel" + "s" * (count > 1): attacked.success for count, attacked in found.items()}
@@ -261,12 +256,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), help="which studies")
     options = parser.parse_args()
     out = Path(options.out)
-    subject = trained(out, options.epochs)
+    test = digits(SIDE)[1].tensors
+    plain = trained(out, "plain", options.epochs)
+    hardened = trained(out, "hardened", options.epochs, defence=[AdversarialTraining(epsilon=EPSILON, share=1.0)])
+    subject = Subject(plain, hardened, *test)
+    small = trained(out, "small", options.epochs, side=8)
+    native = Subject(small, small, *digits(8)[1].tensors)
     with SummaryWriter(str(out / "study")) as writer:
         sinks = [FolderSink(out / "study"), TensorBoardSink(writer)]
         for name in options.only:
             print(f"{name}:")
-            for picture in STUDIES[name](subject):
+            for picture in STUDIES[name](native if name == "pixels" else subject):
                 for sink in sinks:
                     sink.picture(picture, 0)
     print(f"The pictures are in {out}. Look at them with:\n\n    tensorboard --logdir {out}\n")

@@ -30,6 +30,7 @@ def transfer(
     model has wrong already are left alone. An attack that ends where the surrogate is just fooled transfers less than
     one that goes on: ``partial(pgd, until_fooled=False)``.
 
+    >>> import torch
     >>> from functools import partial
     >>> from lightning_viz.adversarial import pgd
     >>> mine, theirs = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
