@@ -42,6 +42,7 @@ from lightning_viz.render.attack_record import record_table
 from lightning_viz.render.picture import Picture
 from lightning_viz.render.robustness import corruption_sheet, corruption_table
 from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import Verdict, to_rgb
 
 EPSILON = 0.1  # in pixels: 26 grey levels of 255
@@ -128,7 +129,7 @@ def shown(attacked: Attacked) -> dict[str, object]:
         "differences": attacked.perturbations.numpy(),
         "before": verdicts(attacked.labels, record.classes[0], record.confidences[0]),
         "after": verdicts(attacked.labels, record.classes[-1], record.confidences[-1]),
-        "norms": [f"{100 * one:.2g} %" for one in record.relative[-1].tolist()],
+        "norms": [f"{percent(one, 1)} %" for one in record.relative[-1].tolist()],
         "norm": "its L2 norm, of the image's",
     }
 

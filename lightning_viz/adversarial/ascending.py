@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attacked import Attacked, Trail
 from lightning_viz.adversarial.given import Classes, Epsilons, radii_of, within
 from lightning_viz.adversarial.losses import Loss, cross_entropy
-from lightning_viz.adversarial.norms import LINF, Norm, spread
+from lightning_viz.adversarial.norms import LINF, Norm, of_rows, spread
 from lightning_viz.adversarial.victim import Asked, Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
@@ -198,7 +198,7 @@ def pgd(
         stride = radii * (2.5 / steps) if step_size is None else torch.full_like(radii, step_size)
 
         def keep(pixels: Tensor, rows: Tensor) -> Tensor:
-            samples = climb.trail.original[rows]
+            samples = of_rows(climb.trail.original, rows)
             return (samples + norm.project(pixels - samples, radii[rows])).clamp(*victim.space.bounds)
 
         def begin(restart: int, rows: Tensor) -> Tensor:
@@ -303,7 +303,7 @@ def _ascend(
         for step in range(steps):
             if gradients is None or not len(rows):
                 break
-            pixels = move(trail.pixels[rows], gradients[left], rows)
+            pixels = move(of_rows(trail.pixels, rows), of_rows(gradients, left), rows)
             gradients, left = climb.look(rows, pixels, climbs=step + 1 < steps), climb.left(rows)
             rows = rows[left]
             bar.update()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_viz.adversarial.given import few
 from lightning_viz.adversarial.losses import cross_entropy
-from lightning_viz.adversarial.norms import L2, LINF
+from lightning_viz.adversarial.norms import L2, LINF, of_rows
 from lightning_viz.adversarial.victim import AttackWarning, Victim
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
@@ -160,7 +160,7 @@ class Trail:
             pixels: their images, ``[n, ...]``.
             scores: of those, ``[n, K]``.
         """
-        samples, moved = self.samples[rows], pixels - self.original[rows]
+        samples, moved = self.samples[rows], pixels - of_rows(self.original, rows)
         (confidences, classes), finite = scores.softmax(1).max(1), scores.isfinite().all(1)
         length = L2.length(moved)
         seen = Record(

@@ -42,7 +42,8 @@ class _LInf:
     name: ClassVar[str] = "L-inf"
 
     def length(self, perturbations: Tensor) -> Tensor:
-        return perturbations.flatten(1).abs().amax(1)
+        length: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), torch.inf, dim=1)
+        return length
 
     def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
         return chance.uniform(-1, 1, shape)
@@ -90,6 +91,17 @@ L2 = _L2()
 
 NORMS: Mapping[str, Norm] = MappingProxyType({norm.name: norm for norm in (LINF, L2)})
 """By name."""
+
+
+def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a tensor; itself, and no copy, where they are all.
+
+    Args:
+        tensor: ``[R, ...]``.
+        rows: their numbers, rising, or a mask ``[R]``.
+    """
+    everything = bool(rows.all()) if rows.dtype is torch.bool else len(rows) == len(tensor)
+    return tensor if everything else tensor[rows]
 
 
 def spread(each: Tensor, like: Tensor) -> Tensor:

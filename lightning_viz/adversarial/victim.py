@@ -143,10 +143,10 @@ class Victim:
                 raise ValueError(f"the target is the {what} of samples {few(same)}: take another, or leave these out")
 
     def _answer(self, pixels: Tensor, asked: Asked | None, fold: Fold | None, *, first: bool) -> Answer:
-        places = torch.split(torch.arange(len(pixels), device=pixels.device), self._batch_size)
-        parts = [self._part(pixels[each], each, asked, fold, first) for each in places]
-        if len(parts) == 1:
-            return parts[0]
+        every = torch.arange(len(pixels), device=pixels.device)
+        if len(pixels) <= self._batch_size:
+            return self._part(pixels, every, asked, fold, first)
+        parts = [self._part(pixels[each], each, asked, fold, first) for each in torch.split(every, self._batch_size)]
         found = [part.gradients for part in parts]
         like = next((one for one in found if one is not None), None)
         if like is None:
@@ -159,7 +159,7 @@ class Victim:
         return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
 
     def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None, fold: Fold | None, first: bool) -> Answer:
-        leaf = pixels.detach() if asked is None else pixels.detach().clone().requires_grad_()
+        leaf = pixels.detach().requires_grad_(asked is not None)  # of which the model is given a copy
         with torch.set_grad_enabled(asked is not None):
             scores = self._scores(leaf)
             if first:
@@ -176,7 +176,8 @@ class Victim:
         return Answer(scores.detach(), fold(values.detach(), gradients) if fold else gradients)
 
     def _scores(self, pixels: Tensor) -> Tensor:
-        outputs = self._run(self.space.to_inputs(pixels).to(self._run.like.dtype)).outputs
+        inputs = PixelSpace(bounds=self.space.bounds).into(pixels, self.space)
+        outputs = self._run(inputs.to(self._run.like.dtype)).outputs
         scores = class_scores(outputs)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 

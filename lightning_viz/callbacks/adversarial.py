@@ -25,7 +25,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.hooks.guard import looking
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.adversarial import twins
-from lightning_viz.render.text import number
+from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import Verdict, to_rgb
 
 Method = Literal["deep_fool", "pgd", "fgsm", "gradient_ascent"]
@@ -115,7 +115,7 @@ class Adversarial(View):
             "differences": differences,
             "before": _verdicts(look, found, 0),
             "after": _verdicts(look, found, -1),
-            "norms": [f"{100 * share:.2g} %" for share in relative.tolist()],
+            "norms": [f"{percent(share, 1)} %" for share in relative.tolist()],
             "attack": _TITLES[self.method] + (f", {self._norm.name}" if self.method in ("deep_fool", "pgd") else ""),
             "norm": "its L2 norm, of the image's",
             "step": look.step,

@@ -95,7 +95,7 @@ def percent(share: float, decimals: int = 0) -> str:
         return "–"
     value, unit = 100 * float(share), 10**-decimals
     if 0 < value < unit:
-        return f"{value:.1g}"
+        return f"{value:.1g}" if value >= 0.01 else "<0.01"
     return f"{round(min(value, 100 - unit), decimals):g}" if value < 100 else "100"
 
 
