@@ -202,10 +202,10 @@ def pgd(
             return (samples + norm.project(pixels - samples, radii[rows])).clamp(*victim.space.bounds)
 
         def begin(restart: int, rows: Tensor) -> Tensor:
-            """A place in the ball; that of a sample does not depend on who else is there, or on epsilon."""
-            samples, shape = climb.trail.samples[rows].tolist(), inputs.shape[1:]
-            inside = {one: norm.inside(shape, np.random.default_rng((seed, restart, one))) for one in set(samples)}
-            noise = torch.from_numpy(np.stack([inside[one] for one in samples])).to(stride)
+            """A place in the ball; that of a sample does not depend on who is done already, or on epsilon."""
+            generator = torch.Generator(victim.pixels.device)
+            generator.manual_seed(int(np.random.SeedSequence((seed, restart)).generate_state(1)[0]))
+            noise = norm.inside(victim.pixels, generator)[climb.trail.samples[rows]]
             return keep(climb.trail.original[rows] + spread(radii[rows], noise) * noise, rows)
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:

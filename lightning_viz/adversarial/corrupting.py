@@ -70,7 +70,9 @@ def corrupt(
     The severities are the paper's for ImageNet. Its lengths, radii and displacements, are multiplied by the image's
     shorter side over 224, so that an image of any size is hurt alike. Each sample draws from a generator of its own,
     the same for all severities of a kind: it comes out alike in any batch, and the same noise grows with the severity.
-    Nothing is drawn from global generators.
+    Nothing is drawn from global generators. Where a kind departs from the paper (frost is grown, elastic waves have a
+    ladder of their own, snow and glass are drawn otherwise) its function says so: compare networks with each other
+    here, not with figures published for ImageNet-C.
 
     Args:
         inputs: images as the model takes them, ``[N, C, H, W]``.

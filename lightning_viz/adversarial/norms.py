@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST = 1e-12  # what a length is divided by at least
@@ -25,8 +23,8 @@ class Norm(Protocol):
     def length(self, perturbations: Tensor) -> Tensor:
         """Of each perturbation, ``[n]``."""
 
-    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
-        """A random perturbation, uniform in the ball of radius 1."""
+    def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """A random perturbation for each sample, uniform in the ball of radius 1."""
 
     def normalise(self, gradients: Tensor) -> Tensor:
         """The steepest way up that has length 1; no way where the gradient is zero."""
@@ -45,8 +43,8 @@ class _LInf:
         length: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), torch.inf, dim=1)
         return length
 
-    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
-        return chance.uniform(-1, 1, shape)
+    def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        return 2 * torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device) - 1
 
     def normalise(self, gradients: Tensor) -> Tensor:
         return gradients.sign()
@@ -66,11 +64,11 @@ class _L2:
         length: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
         return length
 
-    def inside(self, shape: Sequence[int], chance: np.random.Generator) -> NDArray[np.float64]:
-        direction = chance.standard_normal(shape)
-        radius = chance.uniform() ** (1 / direction.size)
-        inside: NDArray[np.float64] = radius * direction / np.linalg.norm(direction)
-        return inside
+    def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        kind, device = like.dtype, like.device
+        radii = torch.rand(len(like), generator=generator, dtype=kind, device=device) ** (1 / like[0].numel())
+        directions = torch.randn(like.shape, generator=generator, dtype=kind, device=device)
+        return spread(radii, like) * self.normalise(directions)
 
     def normalise(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
