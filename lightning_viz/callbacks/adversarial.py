@@ -23,6 +23,7 @@ from lightning_viz.callbacks.scale import fixed_limits
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.structure import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.adversarial import twins
 from lightning_viz.render.text import number, percent
@@ -134,8 +135,14 @@ class Adversarial(View):
         chosen = self.norm if self.method in ("deep_fool", "pgd") else None
         return NORMS[chosen or _USUAL[self.method]]
 
+    def _space(self, inputs: Tensor, look: Look) -> PixelSpace:
+        """As given, or the images'; of what is no image the samples' range counts as the pixels'."""
+        if self.pixels is None and image_of(inputs) is None:
+            return PixelSpace.guess(inputs)
+        return self.pixels or look.samples.pixels or PixelSpace()
+
     def _attack(self, model: nn.Module, inputs: Tensor, look: Look) -> Attacked:
-        space = self.pixels or look.samples.pixels or PixelSpace()
+        space = self._space(inputs, look)
         inputs, norm = bounded(inputs, space, _SLACK), self._norm
         if self.method == "fgsm":
             return fgsm(model, inputs, epsilon=self.epsilon, space=space)
@@ -157,8 +164,8 @@ class Adversarial(View):
 
 def _verdicts(look: Look, found: Attacked, step: int) -> list[Verdict]:
     """What the network says of the samples that were attacked, after a step; the truths are the probe's."""
-    labels, name = look.seen.labels, look.samples.name
-    truths = [None] * len(found.labels) if labels is None else [name(int(label)) for label in labels]
+    labels, name, count = look.seen.labels, look.samples.name, len(found.labels)  # of the head of the probe
+    truths = [None] * count if labels is None else [name(int(label)) for label in labels[:count]]
     said = zip(truths, found.record.classes[step].tolist(), found.record.confidences[step].tolist(), strict=True)
     return [Verdict(truth, name(one), sure if math.isfinite(sure) else None) for truth, one, sure in said]
 
