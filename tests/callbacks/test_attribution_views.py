@@ -21,7 +21,7 @@ from .trace import differences
 METHODS, CAMS = list(_KINDS), list(_TITLES)
 
 
-def every_attribution_view(has_images):
+def every_attribution_view(has_images, dense=False):
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
     small = {"copies": 2, "believable": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]

@@ -128,8 +128,8 @@ def test_a_sample_that_was_not_moved_does_not_count_on_the_sphere():
 
 
 def test_a_share_is_not_rounded_to_none_or_all():
-    texts = [sphere_plot("t", [share], samples=10**6).description for share in (0, 1e-5, 0.9999, 1)]
-    assert [text.split("random: ")[1].split(" %")[0] for text in texts] == ["0", "0.001", "99.9", "100"]
+    texts = [sphere_plot("t", [share], samples=10**6).description for share in (0, 2e-4, 1e-5, 0.9999, 1)]
+    assert [text.split("random: ")[1].split(" %")[0] for text in texts] == ["0", "0.02", "<0.01", "99.9", "100"]
 
 
 def test_the_spheres_axis_starts_at_zero_and_holds_every_dot():
