@@ -376,7 +376,8 @@ def test_a_run_cut_short_keeps_what_was_observed(error, tmp_path):
 
 
 SCRIPT = """
-import time, torch
+import signal, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 from tests.callbacks.conftest import ConvNet, images, loader, make_trainer
 from lightning_viz import FirstLayerFilters
 
@@ -410,7 +411,7 @@ def test_ctrl_c_drains_and_writes(tmp_path):
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.communicate()  # closes its pipes, of which a later test would be told
     assert {0, 1, 2, 3, 4} <= events(tmp_path)["filters/conv1"].keys()
 
 
