@@ -10,14 +10,12 @@ from torch import Tensor
 
 from lightning_viz.adversarial.given import few
 from lightning_viz.adversarial.losses import cross_entropy
-from lightning_viz.adversarial.norms import L2, LINF, of_rows
+from lightning_viz.adversarial.norms import L2, LINF, SMALLEST, of_rows
 from lightning_viz.adversarial.victim import AttackWarning, Victim
 from lightning_viz.hooks.telling import tell
 from lightning_viz.pixels import PixelSpace
 
 _STILL = 1e-6  # of the pixels' range: who moved less has not moved
-
-_UNMOVED = "where the loss is flat nothing leads up. Take a random start, another loss, or an attack without gradients"
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class Trail:
             losses=cross_entropy(scores, self._victim.labels[samples]),
             l2=length,
             linf=LINF.length(moved),
-            relative=length / self._lengths[rows].clamp_min(1e-12),
+            relative=length / self._lengths[rows].clamp_min(SMALLEST),
         )
         for one in fields(Record):
             now = getattr(self._now, one.name)
@@ -193,9 +191,7 @@ class Trail:
         """A step is over: write down how all rows stand."""
         self._steps.append(Record(*(getattr(self._now, one.name).clone() for one in fields(Record))))
 
-    def attacked(
-        self, epsilon: Tensor | None = None, *, name: str, lead: bool = False, unmoved: str = _UNMOVED
-    ) -> Attacked:
+    def attacked(self, epsilon: Tensor | None = None, *, name: str, lead: bool = False, unmoved: str) -> Attacked:
         """The result, on the samples' device; says which samples have not moved.
 
         Args:

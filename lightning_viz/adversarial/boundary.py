@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked import Attacked, Trail
 from lightning_viz.adversarial.given import Classes
-from lightning_viz.adversarial.norms import L2, Norm, spread
+from lightning_viz.adversarial.norms import L2, SMALLEST, Norm, spread
 from lightning_viz.adversarial.victim import Answer, Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
 
 _BEYOND = 1e-4  # pixels: how far every step goes past the boundary, that it may end
-_SMALLEST = 1e-12  # what a slope is divided by at least
+
+
+_NO_WAY = "no other class gains where they are. Try pgd with a random start, or an attack without gradients"
 
 
 def deep_fool(
@@ -89,7 +91,7 @@ def deep_fool(
             goes_on = number + 1 < steps
             answer = victim(pixels, asked if goes_on else None, fold)
             _write(trail, rows, pixels, answer, rivals.shape[1] if goes_on else 0)
-        return trail.attacked(name="deep_fool")
+        return trail.attacked(name="deep_fool", unmoved=_NO_WAY)
 
 
 def nearest(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
@@ -102,7 +104,7 @@ def nearest(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     """
     ways = norm.normalise(gradients.flatten(0, 1)).view_as(gradients)
     slopes = (gradients * ways).flatten(2).sum(2)
-    distances = (leads.abs() / slopes.clamp_min(_SMALLEST)).nan_to_num(nan=0)  # where the model says NaN no way leads
+    distances = (leads.abs() / slopes.clamp_min(SMALLEST)).nan_to_num(nan=0)  # where the model says NaN no way leads
     shortest, which = distances.min(0)
     ways = ways[which, torch.arange(len(which), device=which.device)]
     return spread(shortest + _BEYOND, ways) * ways

@@ -10,7 +10,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-_SMALLEST = 1e-12  # what a length is divided by at least
+SMALLEST = 1e-12
+"""What a length is divided by at least."""
 
 
 class Norm(Protocol):
@@ -73,10 +74,10 @@ class _L2:
     def normalise(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
         scaled = torch.ldexp(gradients, -spread(exponents, gradients))  # so that no square underflows
-        return scaled / spread(self.length(scaled).clamp_min(_SMALLEST), scaled)
+        return scaled / spread(self.length(scaled).clamp_min(SMALLEST), scaled)
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
-        shares = (epsilon / self.length(perturbations).clamp_min(_SMALLEST)).clamp_max(1)
+        shares = (epsilon / self.length(perturbations).clamp_min(SMALLEST)).clamp_max(1)
         return perturbations * spread(shares, perturbations)
 
 

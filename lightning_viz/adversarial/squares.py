@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attacked import Attacked, Trail
 from lightning_viz.adversarial.given import Classes, Epsilons, check_images, radii_of
 from lightning_viz.adversarial.losses import Loss, cross_entropy, margin
-from lightning_viz.adversarial.norms import L2, LINF, Norm, spread
+from lightning_viz.adversarial.norms import L2, LINF, SMALLEST, Norm, spread
 from lightning_viz.adversarial.victim import Victim, attacking
 from lightning_viz.attribution.batches import progress_bar
 from lightning_viz.hooks.observing import Forward
 from lightning_viz.pixels import PixelSpace
 
 _HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the queries: where squares halve in area
-_TINY = 1e-12  # what a length is divided by at least
 
 _Uniform = Callable[[int], Tensor]  # from a count to numbers in [0, 1) for each row, [n, count]
 _Start = Callable[[Tensor, Tensor, _Uniform], Tensor]  # from samples, radii and chance to perturbations
 _Propose = Callable[[Tensor, Tensor, float, _Uniform], Tensor]  # from perturbations, radii, share and chance likewise
+
+
+_NO_SQUARE = "no square that was tried raises the loss. Give more queries, or a larger epsilon"
 
 
 def square(
@@ -83,7 +85,7 @@ def square(
         radii, asked = radii_of(epsilon, victim.pixels, victim.space.bounds, norm)
         raised = loss or (margin if target is None else cross_entropy)
         trail = _search(victim, radii, norm, raised, queries, share, seed, progress)
-        return trail.attacked(asked, name="square", lead=asked.dim() > 0)
+        return trail.attacked(asked, name="square", lead=asked.dim() > 0, unmoved=_NO_SQUARE)
 
 
 def _search(
@@ -167,9 +169,9 @@ def _moved_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _
     turned = torch.where(chance[:, 4, None, None] < 0.5, bump, bump.T)[:, None]  # [n, 1, side, side]
     at = (torch.arange(count, device=bump.device)[:, None, None], slice(None), *places)  # [n, side, side, C]
     old = perturbations[at].movedim(-1, 1)
-    new = _signs(chance[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(_TINY)
+    new = _signs(chance[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(SMALLEST)
     moved = perturbations.masked_fill(union, 0)
-    moved[at] = (new / _lengths(new).clamp_min(_TINY) * available).movedim(1, -1)
+    moved[at] = (new / _lengths(new).clamp_min(SMALLEST) * available).movedim(1, -1)
     return L2.normalise(moved) * spread(epsilon, moved)
 
 
