@@ -34,11 +34,26 @@ else:
     )
 
 
+def package_of(module: Any = None) -> Any:
+    """The package of a LightningModule or LightningDataModule: ``pytorch_lightning`` or ``lightning.pytorch``.
+
+    Args:
+        module: of a class of one of them; anything else may go with either.
+    """
+    ours = (one for one in _installed if isinstance(module, (one.LightningModule, one.LightningDataModule)))
+    return next(ours, _installed[0])
+
+
+def quiet_logger() -> Any:
+    """A logger that takes whatever a module hands to it, and keeps nothing."""
+    return _installed[0].loggers.logger.DummyLogger()
+
+
 @contextmanager
 def muted(trainer: Trainer) -> Iterator[None]:
     """What a model hands to its loggers by itself, past ``log``, is dropped: the user's curves stay as they are."""
     loggers = trainer.loggers
-    trainer.loggers = [_installed[0].loggers.logger.DummyLogger() for _ in loggers]
+    trainer.loggers = [quiet_logger() for _ in loggers]
     try:
         yield
     finally:

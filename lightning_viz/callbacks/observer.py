@@ -172,7 +172,7 @@ class Observer:
         if key not in self._samples:
             same = [one for one in self.views if one.probe.key() == key]
             count = max(map(self._count, same))
-            indices = next((one.indices for one in same if one.indices), None)
+            indices = max((one.indices for one in same if one.indices), key=len, default=None)
             load = partial(load_samples, self.trainer, self.model, view.probe, count, indices=indices)
             try:
                 samples = load(passed=self._passed)

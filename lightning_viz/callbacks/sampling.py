@@ -85,9 +85,13 @@ def _indexed(
     indices: Sequence[int] | None,
     notes: tuple[str, ...],
 ) -> Samples:
-    listed = None if indices is not None else known_labels(loader.dataset)
-    if indices is not None:
+    known = indices is not None and (len(indices) >= min(count, len(loader.dataset)))
+    listed = None if known else known_labels(loader.dataset)
+    if indices is not None and known:
         picks = list(indices)
+    elif indices is not None:  # more than were asked for before
+        more = balanced(listed or [None] * len(loader.dataset), count, probe.seed)
+        picks = list(dict.fromkeys([*indices, *more]))[:count]
     elif listed is not None:
         picks = balanced(listed, count, probe.seed)
     else:

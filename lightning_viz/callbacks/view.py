@@ -16,6 +16,7 @@ from lightning_viz.callbacks.messages import ViewError, inform, warn
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.plain import from_plain, to_plain
 from lightning_viz.callbacks.probe import Probe, Samples
+from lightning_viz.callbacks.recipe import recipe_of, view_of
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.hooks.guard import unchanged
@@ -23,6 +24,8 @@ from lightning_viz.hooks.layers import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
 
 _CHECKPOINT = "lightning_viz"
+_KEPT = ("last_step", "indices", "state", "memories")
+_RECIPE = "recipe"
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 
@@ -165,24 +168,22 @@ class View(Callback):
         if leader is not None and leader.observer is not None:
             leader.observer.collect()
         if self.last_step is not None:
-            kept = {
-                "last_step": self.last_step,
-                "indices": self.indices,
-                "state": self.state,
-                "memories": self.memories,
-            }
-            checkpoint.setdefault(_CHECKPOINT, {})[self.name] = to_plain(kept)
+            checkpoint.setdefault(_CHECKPOINT, {})[self.name] = {**self.kept(), _RECIPE: recipe_of(self)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on as the run that was interrupted."""
         self.restore(checkpoint)
 
+    def kept(self) -> dict[str, Any]:
+        """What `restore` goes on from, in plain values."""
+        return {name: to_plain(getattr(self, name)) for name in _KEPT}
+
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the view's state from a checkpoint: scales, channels, the probe's indices, the last embedding."""
         kept = checkpoint.get(_CHECKPOINT, {}).get(self.name)
         if kept is not None:
-            for name, value in from_plain(kept).items():
-                setattr(self, name, value)
+            for name in _KEPT:
+                setattr(self, name, from_plain(kept[name]))
 
     def _leads(self, trainer: Trainer) -> bool:
         return leader_of(trainer) is self
@@ -208,6 +209,44 @@ def leader_of(trainer: Trainer) -> View | None:
     return next(iter(views_of(trainer)), None)
 
 
+def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
+    """The views of the run that a checkpoint is from, as they were then: scales, channels, the probe's indices.
+
+    Args:
+        checkpoint: of which those views are found that are this package's own.
+    """
+    kept = checkpoint.get(_CHECKPOINT, {}).values()
+    views = [view_of(one[_RECIPE]) for one in kept if one.get(_RECIPE) is not None]
+    for view in views:
+        view.restore(checkpoint)
+    return views
+
+
+def suitable(views: Iterable[View], model: LightningModule) -> list[View]:
+    """Those that suit a model.
+
+    Args:
+        views: to check against it.
+        model: the run's.
+
+    Raises:
+        ViewError: a view that a person named does not suit; one made by `default_views` steps aside, which is said.
+    """
+    found = []
+    for view in views:
+        try:
+            with unchanged(model):  # a weight that is computed (spectral norm) moves on when it is asked for
+                _check(view, model)
+            found.append(view)
+        except (ViewError, LayerNotFoundError) as error:
+            if not view.optional:
+                raise
+            inform(f"{view.kind} steps aside: {error}")
+        except Exception as error:  # no misuse, but a fault of the view's own
+            warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
+    return found
+
+
 def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     """Check all views of a run against its model, and start an observer for those that suit it.
 
@@ -219,26 +258,15 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
         pl_module: its module.
 
     Raises:
-        ViewError: a view that a person named does not suit the model; one made by `default_views` steps aside.
+        ViewError: see `suitable`.
     """
     if not trainer.is_global_zero:
         return None
     if reason := not_observed(trainer, pl_module):
         warn(reason)
         return None
-    suitable = []
-    for view in views_of(trainer):
-        try:
-            with unchanged(pl_module):  # a weight that is computed (spectral norm) moves on when it is asked for
-                _check(view, pl_module)
-            suitable.append(view)
-        except (ViewError, LayerNotFoundError) as error:
-            if not view.optional:
-                raise
-            inform(f"{view.kind} steps aside: {error}")
-        except Exception as error:  # no misuse, but a fault of the view's own
-            warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
-    return Observer(trainer, pl_module, suitable) if suitable else None
+    found = suitable(views_of(trainer), pl_module)
+    return Observer(trainer, pl_module, found) if found else None
 
 
 def not_observed(trainer: Trainer, pl_module: LightningModule) -> str:

@@ -83,7 +83,7 @@ class Watcher:
         self._layers: dict[str, dict[str, nn.Module]] = {}
         for view in self.views:
             with self._harmless(), suppress(LayerNotFoundError):  # which is said where views are checked
-                view.unwatchable = unwatchable(trainer, model, view)
+                view.unwatchable = unwatchable(model, view) if self._validates else "no validation to watch"
                 if not view.unwatchable:
                     self._layers[view.name] = select_layers(model, view.layers)
         self._watched = {view.name: view.last_step for view in self.views if view.last_step is not None}
@@ -92,6 +92,16 @@ class Watcher:
         self._pass: _Pass | None = None
 
     # Occasions.
+
+    @property
+    def _validates(self) -> bool:
+        """Whether there is a pass to watch."""
+        return bool(self.trainer.enable_validation)
+
+    @property
+    def _step(self) -> int:
+        """Completed updates."""
+        return _completed(self.trainer)
 
     def on_step(self) -> None:
         """Between two updates: remember what schedules ask for."""
@@ -134,11 +144,7 @@ class Watcher:
         one = self._pass = _Pass()
         with self._harmless(), self._timed(one):
             loader, _ = first_loader(self.trainer, Probe())
-            one.step, one.numbering, one.notes = (
-                _completed(self.trainer),
-                numbering(self.trainer, loader),
-                self._notes(),
-            )
+            one.step, one.numbering, one.notes = self._step, numbering(self.trainer, loader), self._notes()
             one.views = [view for view in self.views if self._due(view, one.step)]
             for view in one.views:
                 self._watched[view.name] = one.step
@@ -248,18 +254,15 @@ class Watcher:
             one.seconds += time.monotonic() - started
 
 
-def unwatchable(trainer: Trainer, model: nn.Module, view: PopulationView) -> str:
+def unwatchable(model: nn.Module, view: PopulationView) -> str:
     """Why a view's layers cannot be watched in the validation pass, in words; empty where they can.
 
     A hook on what `torch.compile` has compiled is ignored, or compiles it anew.
 
     Args:
-        trainer: of the run.
-        model: its module.
+        model: of the run.
         view: that would watch.
     """
-    if not trainer.enable_validation:
-        return "no validation to watch"
     paths = dict(model.named_modules(remove_duplicate=False))
     compiled = [path for path, module in paths.items() if _is_compiled(module)]
     for name, layer in select_layers(model, view.layers).items():

@@ -1,0 +1,212 @@
+"""The whole analysis: every checkpoint of a run by every view, the last by every technique, into one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_viz.analysis.case import Case
+from lightning_viz.analysis.checkpoints import AnalysisError, digest_of, read_checkpoint
+from lightning_viz.analysis.describing import describe
+from lightning_viz.analysis.faring import Fares
+from lightning_viz.analysis.findings import Finding, Findings
+from lightning_viz.analysis.networks import Model, network
+from lightning_viz.analysis.publishing import publish
+from lightning_viz.analysis.replaying import Replay
+from lightning_viz.analysis.standard import views_for
+from lightning_viz.analysis.study import Study
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.technique import Technique
+from lightning_viz.analysis.techniques import TECHNIQUES
+from lightning_viz.analysis.validating import Data, data_of, validate
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.picture import Picture
+
+Progress = Callable[[str, int, int], None]
+"""Told what begins, how many parts are done, and of how many."""
+
+
+def analyze(
+    checkpoints: Path | str | Sequence[Path | str],
+    *,
+    model: Model,
+    data: Data,
+    out: Path | str = "analysis",
+    name: str = "",
+    probe: Probe | None = None,
+    pixels: PixelSpace | None = None,
+    techniques: Sequence[str] | None = None,
+    samples: int = 256,
+    seed: int = 0,
+    trusted: bool = False,
+    overwrite: bool = False,
+    trainer: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Understand a trained model: every view and technique that suits it, into TensorBoard and one report.
+
+    Several checkpoints of a run become a time series. What was logged live is redrawn as it was then: a checkpoint
+    holds the views' state. What is finished is kept in ``out`` as it comes, and not done again.
+
+    Args:
+        checkpoints: files and folders of one run; none: the model as it is.
+        model: an instance, a class, or a class path with init args.
+        data: as the model was trained with: a LightningDataModule, a DataLoader or a data set; or one of them named.
+        out: folder for the report, TensorBoard's files and what is finished.
+        name: of the model in the report; its class's if empty.
+        probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
+        pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        techniques: names of those that go deeper; every one that suits the model if omitted.
+        samples: of the data, that techniques study.
+        seed: of all that is random.
+        trusted: load checkpoints that hold more than weights, which runs what they name.
+        overwrite: do again what is done.
+        trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
+        progress: told what begins.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        AnalysisError: see its message.
+    """
+    given = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    case = Case(
+        model, data, given, name, probe, pixels, techniques, samples, seed, trusted, dict(trainer or {})
+    )  # fmt: skip
+    folder, study = Path(out), Study(case.title())
+    try:
+        fill(study, case, Findings(folder / "findings"), overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        publish(folder, [study])
+        raise
+    return publish(folder, [study])
+
+
+def fill(
+    study: Study, case: Case, findings: Findings, *, overwrite: bool = False, progress: Progress | None = None
+) -> None:
+    """Find out everything about one model; what is finished already is taken from the folder.
+
+    Args:
+        study: to which it is added as it comes.
+        case: the model.
+        findings: where those that are finished are, and new ones are put.
+        overwrite: do again what is done.
+        progress: told what begins.
+    """
+    series = case.series()
+    parts = _parts(case, series)
+    found = {} if overwrite else {part: finding for part in parts if (finding := findings.get(part.name, part.key))}
+    earlier: dict[str, Any] = {}
+    for step, path in series.items():
+        here = [part for part in parts if part.step == step]
+        missing = [part for part in here if part not in found]
+        study.waiting = [part.name for part in parts if part not in found]
+        subject = None
+        if missing:
+            if progress is not None:
+                progress(missing[0].name, len(found), len(parts))
+            subject, looked = look(case, step, path, earlier, with_views=here[0] in missing)
+            if subject is None:
+                continue  # not the first process: its share of the pass is done
+            if here[0] in missing:
+                findings.put(here[0].name, here[0].key, looked)
+                found[here[0]] = looked
+        study.views[step] = found[here[0]]
+        earlier = {**earlier, **found[here[0]].state}
+        for part in here[1:]:
+            if part not in found and part.technique is not None and subject is not None:
+                if progress is not None:
+                    progress(part.name, len(found), len(parts))
+                found[part] = studied(part.technique, subject)
+                findings.put(part.name, part.key, found[part])
+            study.techniques[part.name] = found[part]
+    study.waiting = []
+
+
+def look(
+    case: Case, step: int, path: Path | None, earlier: Mapping[str, Any], *, with_views: bool = True
+) -> tuple[Subject | None, Finding]:
+    """One validation pass of a checkpoint, on which all views hang.
+
+    Args:
+        case: the model.
+        step: completed updates.
+        path: of the checkpoint.
+        earlier: the state of the views after the checkpoint before.
+        with_views: or without any, for the samples alone.
+
+    Returns:
+        What techniques go on with, None on all processes but the first; and what the views found.
+    """
+    checkpoint = None if path is None else read_checkpoint(path, trusted=case.trusted)
+    content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
+    torch.manual_seed(case.seed)
+    net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
+    views = views_for(content, earlier, probe=case.probe, pixels=case.pixels)
+    probe = case.probe or views[0].probe
+    replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
+    fares = Fares()
+    own = validate(net, data, [replay, fares], **case.trainer)
+    if replay.samples is None:
+        return None, finding
+    finding.state = {view.name: view.kept() for view in replay.views}
+    finding.numbers = {"model": describe(net, replay.samples), "fares": {**own, **fares.numbers}}
+    space = case.pixels or replay.samples.pixels or PixelSpace()
+    return Subject(case.title(), net, replay.samples, space, step, case.seed), finding
+
+
+def studied(technique: Technique, subject: Subject) -> Finding:
+    """What a technique finds; what goes wrong in it ends it alone.
+
+    Args:
+        technique: to be run.
+        subject: the model.
+    """
+    finding = Finding()
+    reason = technique.unsuited(subject)
+    if reason:
+        return finding
+    try:
+        for found in technique.study(subject):
+            if isinstance(found, Picture):
+                finding.picture(found, subject.step)
+            else:
+                finding.numbers[found[0]] = found[1]
+    except Exception as error:
+        finding.faults.append(f"{technique.name}: {type(error).__name__}: {error}")
+    return finding
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of an analysis that is done as a whole: the views of a checkpoint, or a technique."""
+
+    name: str
+    key: str
+    step: int
+    technique: Technique | None = None
+
+
+def _parts(case: Case, series: Mapping[int, Path | None]) -> list[_Part]:
+    """All of them, in order. The views of a checkpoint go on from those before."""
+    known = {technique.name: technique for technique in TECHNIQUES}
+    names = list(known) if case.techniques is None else list(case.techniques)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise AnalysisError(f"there is no technique {unknown[0]!r}: {', '.join(known)}")
+    parts: list[_Part] = []
+    before, last = "", max(series)
+    for step, path in series.items():
+        content = None if path is None else digest_of(path)
+        before = case.key(content, f"views after {before}")
+        parts.append(_Part(f"views-{step:08d}", before, step))
+        if step == last:
+            parts += [_Part(name, case.key(content, name), step, known[name]) for name in names]
+    return parts

@@ -1,0 +1,86 @@
+"""Models and data as LightningCLI's users name them: a class path and init args, made by jsonargparse."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_viz.analysis.checkpoints import AnalysisError
+
+
+@dataclass(frozen=True)
+class Named:
+    """A class by its path.
+
+    Attributes:
+        class_path: ``"package.module.Class"``, or of a function that returns what is wanted.
+        init_args: by name.
+    """
+
+    class_path: str
+    init_args: Mapping[str, Any] = field(default_factory=dict)
+
+
+def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = None) -> Any:
+    """An instance of what is named.
+
+    Args:
+        named: class path and init args.
+        base: of which it must be.
+        what: it is for, in words.
+        more: arguments for those that are not given, as far as the class takes them.
+
+    Raises:
+        AnalysisError: there is no such class, or it does not take the arguments.
+    """
+    found = _found(named.class_path, what)
+    takes = inspect.signature(found).parameters
+    every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
+    kept = {name: value for name, value in (more or {}).items() if every or name in takes}
+    arguments = {**kept, **named.init_args}
+    unknown = [] if every else [name for name in named.init_args if name not in takes]
+    if unknown:
+        raise AnalysisError(f"--{what} {named.class_path} takes no {unknown[0]!r}: it takes {list(takes)}")
+    try:
+        instance = _instance(found, arguments, what)
+    except AnalysisError:
+        raise
+    except Exception as error:
+        raise AnalysisError(
+            f"--{what} {named.class_path} cannot be made: {type(error).__name__}: {error}; give its arguments as "
+            f"--{what}.NAME VALUE"
+        ) from error
+    if not isinstance(instance, base):
+        raise AnalysisError(f"--{what} {named.class_path} gives {type(instance).__name__}, which is of another kind")
+    return instance
+
+
+def _instance(found: Any, arguments: Mapping[str, Any], what: str) -> Any:
+    """What a class or function makes of arguments, their types checked and nested classes made by jsonargparse."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    if isinstance(found, type):
+        parser.add_class_arguments(found, what, fail_untyped=False)
+    else:
+        parser.add_function_arguments(found, what, fail_untyped=False)
+    config = parser.instantiate_classes(parser.parse_object({what: dict(arguments)}))
+    return config[what] if isinstance(found, type) else found(**config[what])
+
+
+def _found(path: str, what: str) -> Any:
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise AnalysisError(f"--{what} {path!r} is no class path: give package.module.Class")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise AnalysisError(
+            f"--{what} {path}: there is no module {error.name!r} here; run from the folder in which `import {module}` "
+            "works, or install it"
+        ) from error
+    except AttributeError as error:
+        raise AnalysisError(f"--{what} {path}: the module {module} has no {name!r}") from error

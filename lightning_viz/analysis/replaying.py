@@ -1,0 +1,175 @@
+"""What could have been logged live, drawn from a checkpoint: the same views, hung on one validation pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.networks import network_of
+from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
+from lightning_viz.callbacks.look import Look, Needs
+from lightning_viz.callbacks.messages import ViewError, inform
+from lightning_viz.callbacks.observer import Observer
+from lightning_viz.callbacks.population import PopulationView
+from lightning_viz.callbacks.probe import Probe, Samples
+from lightning_viz.callbacks.sinks import Sink
+from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.view import View, suitable
+from lightning_viz.callbacks.watching import Watcher
+
+
+class Replay(Callback):
+    """Lets views look once at the model that a Trainer validates, as they would in training.
+
+    On every process it watches the validation pass for views of a population; on the first, all look when it has ended.
+
+    Args:
+        views: in the state in which they go on; those that do not suit the model step aside.
+        step: completed updates of the model's weights.
+        finding: takes what the views draw, and their faults.
+        probe: of which samples are fetched for what else is to be studied.
+        samples: so many.
+    """
+
+    def __init__(self, views: Sequence[View], step: int, finding: Finding, *, probe: Probe, samples: int) -> None:
+        self.views, self.step, self.finding = list(views), step, finding
+        self._taken = _Taken(probe=probe, population=samples)
+        self._watcher: _OfflineWatcher | None = None
+        self._observer: _OfflineObserver | None = None
+
+    @property
+    def samples(self) -> Samples | None:
+        """Those of the probe, on the first process, after the pass."""
+        return self._taken.samples
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See which views suit the model."""
+        model = network_of(pl_module)
+        for view in self.views:
+            view.optional = True
+        self.views = suitable(self.views, model)
+        if trainer.is_global_zero:
+            self._observer = _OfflineObserver(trainer, model, [*self.views, self._taken], self.step, self.finding)
+        populations = [view for view in self.views if isinstance(view, PopulationView)]
+        self._watcher = _OfflineWatcher(trainer, model, populations, self._observer, self.step)
+        self._watcher.begin()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hang on to the layers."""
+        if self._observer is not None:
+            self._observer.passing(batch)
+        if self._watcher is not None:
+            self._watcher.open(batch, dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Let go of them."""
+        if self._watcher is not None:
+            self._watcher.shut()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring together what all processes saw; then look."""
+        if self._watcher is not None:
+            self._watcher.end()
+        if self._observer is not None:
+            self._observer.look()
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hook and no process behind."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.shut()
+        if self._observer is not None:
+            self._observer.artist.close()
+        self._watcher = self._observer = None
+
+
+class _OfflineObserver(Observer):
+    """Looks once, for all views, and waits until everything is drawn."""
+
+    def __init__(self, trainer: Trainer, model: nn.Module, views: Sequence[View], step: int, finding: Finding) -> None:
+        self._finding, self._step = finding, step
+        super().__init__(trainer, model, views)
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    def look(self) -> None:
+        """All views look, whatever their schedules say."""
+        ready = [one for one in self.views if not isinstance(one, PopulationView) or one.unwatchable or one.found]
+        with self._harmless():
+            self.visit(ready, self.step, last=True)
+            self.artist.drain(math.inf)
+            self.collect()
+
+    def _find_sinks(self) -> list[Sink]:
+        return [self._finding]
+
+    def _fault(self, view: View, step: int, error: Exception | str) -> None:
+        if isinstance(error, ViewError):
+            inform(f"{view.kind} steps aside: {error}")
+            return
+        what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        self._finding.faults.append(f"{view.kind} at step {step}: {what}")
+
+
+class _OfflineWatcher(Watcher):
+    """Watches the one pass of ``Trainer.validate`` for all its views."""
+
+    _validates = True
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: nn.Module,
+        views: Sequence[PopulationView],
+        observer: Observer | None,
+        step: int,
+    ) -> None:
+        self._at = step
+        super().__init__(trainer, model, views, observer)
+
+    @property
+    def _step(self) -> int:
+        return self._at
+
+    def _due(self, view: PopulationView, step: int) -> bool:
+        return view.name in self._layers
+
+
+@dataclass(kw_only=True, eq=False)
+class _Taken(View):
+    """Draws nothing: the samples that what is not a view studies."""
+
+    population: int
+
+    kind = "samples"
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.samples: Samples | None = None
+
+    def needs(self, model: nn.Module) -> Needs:
+        return Needs(head=False, population=self.population)
+
+    def draw(self, look: Look) -> Iterable[Sketch]:
+        self.samples = look.samples
+        return ()

@@ -1,0 +1,98 @@
+"""How a view was made, as a checkpoint may hold it: so that a run's views can be made again from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import lightning_viz
+from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.plain import from_plain, to_plain
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.pixels import PixelSpace
+
+if TYPE_CHECKING:
+    from lightning_viz.callbacks.view import View
+
+MOST_BYTES = 16 * 2**20
+"""Samples that a `Probe` was given are kept in a checkpoint up to this size."""
+
+
+def recipe_of(view: View) -> dict[str, Any] | None:
+    """The view's class and arguments in plain values; None of a class, or of an argument, that cannot be named so.
+
+    Args:
+        view: one of this package's. Others are made again where their class is at hand.
+    """
+    name = type(view).__name__
+    if name not in lightning_viz.__all__ or getattr(lightning_viz, name) is not type(view):
+        return None
+    arguments = {field.name: getattr(view, field.name) for field in fields(view) if field.init}
+    plain = to_plain({name: _taken_apart(value) for name, value in arguments.items()})
+    return {"view": name, "arguments": plain} if _is_plain(plain) else None
+
+
+def view_of(recipe: Mapping[str, Any]) -> View:
+    """The view of a recipe. No class but this package's views can be named in it.
+
+    Args:
+        recipe: of `recipe_of`, from a checkpoint.
+
+    Raises:
+        ViewError: it names another class, or arguments that this version's view does not take.
+    """
+    from lightning_viz.callbacks.view import View
+
+    name = recipe.get("view")
+    made = getattr(lightning_viz, name) if name in lightning_viz.__all__ else None
+    if not (isinstance(made, type) and issubclass(made, View)):
+        raise ViewError(f"the checkpoint names a view {name!r}, which lightning_viz does not have")
+    try:
+        arguments = from_plain(dict(recipe["arguments"]))
+        parts = {part: _PARTS[part](value) for part, value in arguments.items() if part in _PARTS and value is not None}
+        return made(**{**arguments, **parts})
+    except (TypeError, ValueError, KeyError) as error:
+        raise ViewError(f"{name} cannot be made again as the checkpoint says: {error}") from error
+
+
+def _probe(arguments: Mapping[str, Any]) -> Probe:
+    given = {name: _as_tensors(arguments[name]) for name in ("inputs", "labels")}
+    return Probe(**{**arguments, **given})
+
+
+_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "probe": _probe,
+    "pixels": lambda space: PixelSpace(**space),
+    "target_pixels": lambda space: PixelSpace(**space),
+}
+"""Arguments that are not plain values, and how they are put together."""
+
+
+def _taken_apart(value: Any) -> Any:
+    if isinstance(value, Probe):
+        size = sum(x.nbytes for part in (value.inputs, value.labels) for x in all_tensors(part))
+        kept = {field.name: getattr(value, field.name) for field in fields(value)}
+        return kept if size <= MOST_BYTES else {**kept, "inputs": None, "labels": None}
+    return asdict(value) if isinstance(value, PixelSpace) else value
+
+
+def _as_tensors(value: Any) -> Any:
+    """What `from_plain` made arrays of."""
+    if isinstance(value, dict):
+        return {key: _as_tensors(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_as_tensors, value))
+    return torch.as_tensor(value) if hasattr(value, "__array__") else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, (str, int)) and _is_plain(part) for key, part in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str, Tensor)
