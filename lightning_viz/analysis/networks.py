@@ -89,7 +89,7 @@ def _of_class(model: type[nn.Module], kept: Mapping[str, Any]) -> nn.Module:
 def _load(net: nn.Module, checkpoint: Checkpoint) -> None:
     weights = checkpoint.state_dict
     if isinstance(net, package_of(net).LightningModule):
-        net.on_load_checkpoint(dict(checkpoint.content))  # type: ignore[operator]
+        net.on_load_checkpoint(dict(checkpoint.content))
     own = net.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
