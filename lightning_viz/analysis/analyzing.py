@@ -14,6 +14,7 @@ from lightning_viz.analysis.checkpoints import AnalysisError, digest_of, read_ch
 from lightning_viz.analysis.describing import describe
 from lightning_viz.analysis.faring import Fares
 from lightning_viz.analysis.findings import Finding, Findings
+from lightning_viz.analysis.loading import Data, data_of
 from lightning_viz.analysis.networks import Model, network
 from lightning_viz.analysis.publishing import publish
 from lightning_viz.analysis.replaying import Replay
@@ -22,7 +23,7 @@ from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.analysis.technique import Technique
 from lightning_viz.analysis.techniques import TECHNIQUES
-from lightning_viz.analysis.validating import Data, data_of, validate
+from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.picture import Picture

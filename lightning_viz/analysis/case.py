@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
+from lightning_viz.analysis.loading import Data
 from lightning_viz.analysis.naming import Named
 from lightning_viz.analysis.networks import Model
-from lightning_viz.analysis.validating import Data
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.pixels import PixelSpace
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.loading import bring_training_data
 from lightning_viz.analysis.networks import network_of
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.look import Look, Needs
@@ -53,6 +54,8 @@ class Replay(Callback):
         for view in self.views:
             view.optional = True
         self.views = suitable(self.views, model)
+        if any(view.probe.source == "train" for view in self.views):
+            bring_training_data(trainer, pl_module)
         if trainer.is_global_zero:
             self._observer = _OfflineObserver(trainer, model, [*self.views, self._taken], self.step, self.finding)
         populations = [view for view in self.views if isinstance(view, PopulationView)]

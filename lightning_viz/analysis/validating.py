@@ -10,19 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
-from lightning_viz.analysis.checkpoints import AnalysisError
-from lightning_viz.analysis.naming import Named, made
+from lightning_viz.analysis.loading import Data, loaded
 from lightning_viz.analysis.networks import for_trainer, network_of
 from lightning_viz.callbacks.lightning import Callback, package_of, quiet_logger
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.hooks.observing import run
-
-_BATCH = 64
-
-Data = Any
-"""A LightningDataModule, a DataLoader, a data set of samples and labels, a list of batches; or one of them named."""
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:
@@ -50,21 +43,9 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
         enable_model_summary=False,
         **{"devices": 1, **options},
     )
-    with _set_up(data, pl) as given, _steppable(module), _interruptible():
+    with loaded(data, pl) as given, _steppable(module), _interruptible():
         found: Sequence[Mapping[str, float]] = trainer.validate(module, verbose=False, **given)
     return {name: float(value) for part in found for name, value in part.items()}
-
-
-def data_of(data: Data) -> Any:
-    """Data that are named, made; others as they are.
-
-    Args:
-        data: see `Data`.
-
-    Raises:
-        AnalysisError: they cannot be made.
-    """
-    return made(data, object, "data") if isinstance(data, Named) else data
 
 
 @contextmanager
@@ -97,22 +78,3 @@ def _steppable(module: Any) -> Iterator[None]:
         yield
     finally:
         del module.validation_step
-
-
-@contextmanager
-def _set_up(data: Data, pl: Any) -> Iterator[dict[str, Any]]:
-    """The data as ``Trainer.validate`` takes them; a data module set up for training, as it was when views looked."""
-    if not hasattr(data, "val_dataloader"):
-        loader = DataLoader(data, batch_size=_BATCH) if isinstance(data, Dataset) else data
-        yield {"dataloaders": loader}
-        return
-    if not isinstance(data, pl.LightningDataModule):
-        raise AnalysisError(f"the data module is of another Lightning than the model: both of {pl.__name__}, please")
-    data.prepare_data()
-    data.setup("fit")
-    data.setup = lambda stage: None  # once is enough: a split drawn again would be another
-    data.prepare_data = lambda: None
-    try:
-        yield {"datamodule": data}
-    finally:
-        del data.setup, data.prepare_data
