@@ -4,6 +4,7 @@ import argparse
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from sklearn.datasets import load_digits
 from torch import nn
@@ -42,6 +43,21 @@ class LeNet(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
 
+class Digits(pl.LightningDataModule):
+    def setup(self, stage):
+        digits = load_digits()
+        images = F.interpolate(torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, size=(32, 32))
+        data = TensorDataset(images, torch.tensor(digits.target))
+        alike = torch.Generator().manual_seed(0)  # so that the analysis later has the same samples
+        self.train, self.val = random_split(data, [len(data) - 600, 600], alike)
+
+    def train_dataloader(self):
+        return DataLoader(self.train, batch_size=32, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.val, batch_size=200)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs", help="folder for TensorBoard's files")
@@ -49,17 +65,15 @@ def main():
     options = parser.parse_args()
     pl.seed_everything(0)
 
-    digits = load_digits()
-    images = F.interpolate(torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, size=(32, 32))
-    data = TensorDataset(images, torch.tensor(digits.target))
-    train, val = random_split(data, [len(data) - 600, 600])
-
     trainer = pl.Trainer(
         max_epochs=options.epochs,
         logger=TensorBoardLogger(options.out, name="digits"),
-        callbacks=default_views(),  # the one line
+        callbacks=[
+            *default_views(),  # the one line
+            ModelCheckpoint(every_n_epochs=2, save_top_k=-1),  # for `lightning-viz analyze`
+        ],
     )
-    trainer.fit(LeNet(), DataLoader(train, batch_size=32, shuffle=True), DataLoader(val, batch_size=200))
+    trainer.fit(LeNet(), datamodule=Digits())
 
 
 if __name__ == "__main__":

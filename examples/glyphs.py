@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.nn import functional as F
@@ -101,6 +102,7 @@ def network():
 class Glyphs(pl.LightningModule):
     def __init__(self, updates):
         super().__init__()
+        self.save_hyperparameters()  # so that checkpoints know how to make it again
         self.net, self.updates = network(), updates
 
     def forward(self, x):
@@ -129,6 +131,17 @@ class Data(TensorDataset):
         super().__init__(found.inputs, found.labels[:, 0])
 
 
+class GlyphData(pl.LightningDataModule):
+    def setup(self, stage):
+        self.train, self.val = Data(images(2000, seed=1)), Data(images(400, seed=2))
+
+    def train_dataloader(self):
+        return DataLoader(self.train, batch_size=64, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.val, batch_size=100)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs", help="folder for TensorBoard's files")
@@ -136,8 +149,6 @@ def main():
     options = parser.parse_args()
     pl.seed_everything(0)
 
-    train = DataLoader(Data(images(2000, seed=1)), batch_size=64, shuffle=True)
-    val = DataLoader(Data(images(400, seed=2)), batch_size=100)
     pixels = PixelSpace()  # the inputs are pixels in [0, 1], but for some noise
     trainer = pl.Trainer(
         max_epochs=options.epochs,
@@ -150,9 +161,10 @@ def main():
             Occlusion(patch=6, stride=3, pixels=pixels),
             TopSamples(pixels=pixels),
             ActivationStatistics(),
+            ModelCheckpoint(save_top_k=-1),  # for `lightning-viz analyze`
         ],
     )
-    trainer.fit(Glyphs(options.epochs * len(train)), train, val)
+    trainer.fit(Glyphs(updates=32 * options.epochs), datamodule=GlyphData())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.nn import functional as F
@@ -47,6 +48,22 @@ def two_spirals(count, rng):
     return points + rng.normal(scale=0.04, size=points.shape), label
 
 
+SETS = {"disc": disc_in_a_ring, "spirals": two_spirals}
+
+
+class Plane(pl.LightningDataModule):
+    def __init__(self, name="disc"):
+        super().__init__()
+        self.name = name
+
+    def setup(self, stage):
+        points, labels = SETS[self.name](5000, np.random.default_rng(0))
+        self.data = TensorDataset(torch.tensor(points, dtype=torch.float32), torch.tensor(labels))
+
+    def train_dataloader(self):
+        return DataLoader(self.data, batch_size=50, shuffle=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs", help="folder for TensorBoard's files")
@@ -54,16 +71,17 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # a net this small is faster on one
 
-    for name, sample in (("disc", disc_in_a_ring), ("spirals", two_spirals)):
+    for name in SETS:
         pl.seed_everything(0)
-        points, labels = sample(5000, np.random.default_rng(0))
-        data = TensorDataset(torch.tensor(points, dtype=torch.float32), torch.tensor(labels))
         trainer = pl.Trainer(
             max_steps=options.steps,
             logger=TensorBoardLogger(options.out, name=f"plane_{name}"),
-            callbacks=[Hyperplanes(probe=Probe(source="train"))],  # the one line: logarithmic steps by default
+            callbacks=[
+                Hyperplanes(probe=Probe(source="train")),  # the one line: logarithmic steps by default
+                ModelCheckpoint(every_n_train_steps=2500, save_top_k=-1),  # for `lightning-viz analyze`
+            ],
         )
-        trainer.fit(Perceptron(), DataLoader(data, batch_size=50, shuffle=True))
+        trainer.fit(Perceptron(), datamodule=Plane(name))
 
 
 if __name__ == "__main__":
