@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from lightning_viz.analysis.subject import Subject
 from lightning_viz.analysis.technique import Technique
 from lightning_viz.analysis.techniques import TECHNIQUES
 from lightning_viz.analysis.validating import validate
+from lightning_viz.callbacks.messages import ViewWarning
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.picture import Picture
@@ -154,11 +156,18 @@ def look(
     probe = case.probe or views[0].probe
     replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
     fares = Fares()
-    own = validate(net, data, [replay, fares], **case.trainer)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ViewWarning)
+        own = validate(net, data, [replay, fares], **case.trainer)
     if replay.samples is None:
         return None, finding
     finding.state = {view.name: view.kept() for view in replay.views}
-    finding.numbers = {"model": describe(net, replay.samples), "fares": {**own, **fares.numbers}}
+    notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
+    finding.numbers = {
+        "model": describe(net, replay.samples),
+        "fares": {**own, **fares.numbers},
+        "notes": [note.removeprefix("lightning_viz: ") for note in notes],
+    }
     space = case.pixels or replay.samples.pixels or PixelSpace()
     return Subject(case.title(), net, replay.samples, space, step, case.seed), finding
 

@@ -14,7 +14,7 @@ from lightning_viz.analysis.loading import bring_training_data
 from lightning_viz.analysis.networks import network_of
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.look import Look, Needs
-from lightning_viz.callbacks.messages import ViewError, inform
+from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.population import PopulationView
 from lightning_viz.callbacks.probe import Probe, Samples
@@ -53,7 +53,7 @@ class Replay(Callback):
         model = network_of(pl_module)
         for view in self.views:
             view.optional = True
-        self.views = suitable(self.views, model)
+        self.views = suitable(self.views, model, say=_nobody_asked)
         if any(view.probe.source == "train" for view in self.views):
             bring_training_data(trainer, pl_module)
         if trainer.is_global_zero:
@@ -128,7 +128,7 @@ class _OfflineObserver(Observer):
 
     def _fault(self, view: View, step: int, error: Exception | str) -> None:
         if isinstance(error, ViewError):
-            inform(f"{view.kind} steps aside: {error}")
+            _nobody_asked(str(error))
             return
         what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         self._finding.faults.append(f"{view.kind} at step {step}: {what}")
@@ -176,3 +176,7 @@ class _Taken(View):
     def draw(self, look: Look) -> Iterable[Sketch]:
         self.samples = look.samples
         return ()
+
+
+def _nobody_asked(words: str) -> None:
+    """Why a view does not suit the model is of no interest where every view is tried."""

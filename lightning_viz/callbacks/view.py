@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -222,15 +222,16 @@ def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
     return views
 
 
-def suitable(views: Iterable[View], model: LightningModule) -> list[View]:
+def suitable(views: Iterable[View], model: LightningModule, *, say: Callable[[str], None] = inform) -> list[View]:
     """Those that suit a model.
 
     Args:
         views: to check against it.
         model: the run's.
+        say: takes a line for each that steps aside.
 
     Raises:
-        ViewError: a view that a person named does not suit; one made by `default_views` steps aside, which is said.
+        ViewError: a view that a person named does not suit; one made by `default_views` steps aside.
     """
     found = []
     for view in views:
@@ -241,7 +242,7 @@ def suitable(views: Iterable[View], model: LightningModule) -> list[View]:
         except (ViewError, LayerNotFoundError) as error:
             if not view.optional:
                 raise
-            inform(f"{view.kind} steps aside: {error}")
+            say(f"{view.kind} steps aside: {error}")
         except Exception as error:  # no misuse, but a fault of the view's own
             warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
     return found
