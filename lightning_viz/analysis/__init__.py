@@ -7,6 +7,8 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "analyzing": ["analyze"],
         "checkpoints": ["AnalysisError", "read_checkpoint"],
+        "case": ["Case"],
+        "comparing": ["compare"],
         "naming": ["Named"],
         "subject": ["Subject"],
     },

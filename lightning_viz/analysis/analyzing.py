@@ -49,6 +49,7 @@ def analyze(
     trusted: bool = False,
     overwrite: bool = False,
     trainer: Mapping[str, Any] | None = None,
+    conflicts: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Understand a trained model: every view and technique that suits it, into TensorBoard and one report.
@@ -70,6 +71,7 @@ def analyze(
         trusted: load checkpoints that hold more than weights, which runs what they name.
         overwrite: do again what is done.
         trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
+        conflicts: folder of images with one class's shape and another's texture, for the shape bias.
         progress: told what begins.
 
     Returns:
@@ -79,8 +81,10 @@ def analyze(
         AnalysisError: see its message.
     """
     given = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    conflicting = None if conflicts is None else Path(conflicts)
+    options = dict(trainer or {})
     case = Case(
-        model, data, given, name, probe, pixels, techniques, samples, seed, trusted, dict(trainer or {})
+        model, data, given, name, probe, pixels, techniques, samples, seed, trusted, options, conflicting
     )  # fmt: skip
     folder, study = Path(out), Study(case.title())
     try:
@@ -152,7 +156,7 @@ def look(
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
     torch.manual_seed(case.seed)
     net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
-    views = views_for(content, earlier, probe=case.probe, pixels=case.pixels)
+    views = views_for(content if case.as_logged else {}, earlier, probe=case.probe, pixels=case.pixels)
     probe = case.probe or views[0].probe
     replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
     fares = Fares()
@@ -169,7 +173,7 @@ def look(
         "notes": [note.removeprefix("lightning_viz: ") for note in notes],
     }
     space = case.pixels or replay.samples.pixels or PixelSpace()
-    return Subject(case.title(), net, replay.samples, space, step, case.seed), finding
+    return Subject(case.title(), net, replay.samples, space, step, case.seed, case.conflicts), finding
 
 
 def studied(technique: Technique, subject: Subject) -> Finding:

@@ -40,6 +40,8 @@ class Case:
         seed: of all that is random.
         trusted: load checkpoints that hold more than weights, which runs what they name.
         trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
+        conflicts: folder of images with one class's shape and another's texture, for the shape bias.
+        as_logged: draw with the views that the run had, as they were; False: all models with the same.
     """
 
     model: Model
@@ -53,6 +55,8 @@ class Case:
     seed: int = 0
     trusted: bool = False
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    conflicts: Path | None = None
+    as_logged: bool = True
 
     def series(self) -> dict[int, Path | None]:
         """The checkpoints by step; ``{0: None}`` where there is none.
@@ -81,13 +85,14 @@ class Case:
             checkpoint: digest of its content; None where there is none.
             what: is found.
         """
+        options = self.probe, self.pixels, self.samples, self.seed, self.conflicts, self.as_logged
         parts = {
             "version": version("lightning-viz"),
             "what": what,
             "checkpoint": checkpoint,
             "model": _identity(self.model, weights=checkpoint is None),
             "data": _identity(self.data, weights=False),
-            "options": repr((self.probe, self.pixels, self.samples, self.seed, sorted(self.trainer.items()))),
+            "options": repr((*options, sorted(self.trainer.items()))),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
 

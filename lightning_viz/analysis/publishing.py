@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_viz.analysis.findings import Finding
 from lightning_viz.analysis.study import Study
 from lightning_viz.callbacks.sinks import TensorBoardSink
 
 
-def publish(folder: Path, studies: Sequence[Study]) -> Path:
+def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None = None) -> Path:
     """Write TensorBoard's files and the report, each whole or not at all.
 
     Args:
         folder: takes ``tensorboard/`` and ``report.html``.
         studies: of one model, or of several to be compared.
+        together: what was drawn of several models into one picture.
 
     Returns:
         The report's path.
     """
     board, partial = folder / "tensorboard", folder / ".tensorboard.part"
     shutil.rmtree(partial, ignore_errors=True)
+    places = {study.name: partial / slug(study.name) if len(studies) > 1 else partial for study in studies}
     for study in studies:
-        with SummaryWriter(str(partial / study.name if len(studies) > 1 else partial)) as writer:
-            sink = TensorBoardSink(writer)
-            for finding in study.findings:
-                for shown in finding.pictures:
-                    sink.picture(shown.picture, shown.step)
-                for tag, value, step in finding.scalars:
-                    sink.scalar(tag, value, step)
-                for projection in finding.projections:
-                    sink.projection(projection)
+        _write(places[study.name], study.findings)
+    if together is not None:
+        _write(partial / "compared", [together])
     shutil.rmtree(board, ignore_errors=True)
     partial.replace(board)
     return folder / "report.html"
+
+
+def slug(name: str) -> str:
+    """A name as a folder's.
+
+    Args:
+        name: of anything.
+
+    >>> slug("../plain: 1"), slug("..")
+    ('_plain__1', 'model')
+    """
+    return re.sub(r"[^\w.-]", "_", name).strip(".") or "model"
+
+
+def _write(folder: Path, findings: Sequence[Finding]) -> None:
+    """Event files of findings."""
+    with SummaryWriter(str(folder)) as writer:
+        sink = TensorBoardSink(writer)
+        for finding in findings:
+            for shown in finding.pictures:
+                sink.picture(shown.picture, shown.step)
+            for tag, value, step in finding.scalars:
+                sink.scalar(tag, value, step)
+            for projection in finding.projections:
+                sink.projection(projection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Subject:
         space: how its inputs map to pixels.
         step: completed updates of its weights.
         seed: of whatever is random in a study.
+        conflicts: folder of images with one class's shape and another's texture, if there is one.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Subject:
     space: PixelSpace
     step: int = 0
     seed: int = 0
+    conflicts: Path | None = None
 
     @property
     def images(self) -> Tensor | None:
