@@ -1,14 +1,31 @@
 """The command line: ``lightning-viz``, or ``python -m lightning_viz``."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+
+_NEEDED = ("jsonargparse", "rich")
 
 
-def main() -> None:
-    """Run a command."""
-    from lightning_viz.analysis.commands.shell import run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
 
-    run(sys.argv[1:])
+    Args:
+        arguments: its name, and what stands after it; those of the process if omitted.
+
+    Returns:
+        Exit status.
+    """
+    try:
+        from lightning_viz.analysis.commands.shell import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        print(f"lightning-viz: {error.name} is missing: pip install 'lightning-viz[cli]'", file=sys.stderr)
+        return 1
+    return run(sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
+import warnings
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from lightning_viz.analysis.commands.bars import Told, first_process, shown
+from lightning_viz.analysis.commands.failing import FAILED, REFUSED, said_of, unforeseen
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("analyze", "every view and technique that suits a model, into one report"),
@@ -23,12 +31,41 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name to module and one-line summary."""
 
-Progress = Callable[[str, int, int], None]
-"""Told what begins, how many parts are done, and of how many."""
+_TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
 
 
-class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help as jsonargparse writes it, the description's and the example's lines as they are."""
+def main(arguments: Sequence[str]) -> int:
+    """Run a command, or say what there is.
+
+    Args:
+        arguments: the command's name, and what stands after it.
+
+    Returns:
+        Exit status: 0; 2 where something is asked for that cannot be; 1 where it fails; 130 at Ctrl-C.
+    """
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else REFUSED
+    if name == "--version":
+        print(f"lightning-viz {version('lightning-viz')}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        return _fail(f"there is no command {name!r}: {hint}", REFUSED)
+    try:
+        with _here(), _warnings_in_a_line():
+            _run(name, arguments[1:])
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        said = said_of(error)
+        if said is None:
+            print(unforeseen(error), file=sys.stderr)
+            return FAILED
+        return _fail(*said)
+    return 0
 
 
 def command_parser(name: str, description: str, example: str) -> ArgumentParser:
@@ -43,36 +80,70 @@ def command_parser(name: str, description: str, example: str) -> ArgumentParser:
         prog=f"lightning-viz {name}",
         description=description,
         epilog=f"example:\n  {example}",
-        formatter_class=Formatter,
+        formatter_class=_Formatter,
         exit_on_error=False,
     )
 
 
-@contextmanager
-def working(title: str) -> Iterator[Progress]:
+def working(title: str) -> AbstractContextManager[Told]:
     """Shows how far long work is, on stderr: bars on a terminal, else one line per part.
 
     Args:
         title: of the work.
 
-    Yields:
-        To be told what begins.
+    Returns:
+        A context, which gives what is to be told of each part that begins.
     """
-
-    def progress(part: str, done: int, count: int) -> None:
-        print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr)
-
-    yield progress
+    return shown(title)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run a command.
+class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help as jsonargparse writes it, the description's and the example's lines as they are."""
 
-    Args:
-        arguments: its name, and what stands after it.
-    """
-    from lightning_viz.analysis.commands.sourcing import folded
 
-    name, *rest = arguments
+def _run(name: str, arguments: Sequence[str]) -> None:
+    from lightning_viz.analysis.commands.folding import folded
+
     module: Any = importlib.import_module(f"lightning_viz.analysis.commands.{COMMANDS[name][0]}")
-    module.run(module.parser().parse_args(folded(rest)))
+    module.run(module.parser().parse_args(folded(arguments)))
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: lightning-viz COMMAND ...\n\n"
+        "Understand what a trained network learned, from its checkpoints.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n  --help      also of each command: lightning-viz analyze --help\n  --version\n\n"
+        "example:\n  lightning-viz analyze lightning_logs/version_0\n\n"
+        f"{_TRACEBACK}=1 shows where an error comes from."
+    )
+
+
+def _fail(sentence: str, status: int) -> int:
+    if first_process():
+        print(f"lightning-viz: {sentence}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """The classes of the folder in which one stands can be named, as in ``python -m``."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """A warning is a sentence for the user, not a line of code."""
+
+    def show(message: Warning | str, *about: Any, **more: Any) -> None:
+        print(f"lightning-viz: {str(message).removeprefix('lightning_viz: ')}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
     from lightning_viz.analysis.case import Case
+    from lightning_viz.analysis.configuration import Configuration
     from lightning_viz.analysis.subject import Subject
-
-_NAMED = ("model", "data")
+    from lightning_viz.analysis.zoo import Pretrained
+    from lightning_viz.pixels import PixelSpace
 
 
 def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
@@ -23,15 +22,66 @@ def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
         out: folder of what the command finds, unless another is given.
         samples: how many of the data the command looks at, unless told otherwise.
     """
-    parser.add_argument("checkpoints", nargs="*", help="files, or folders of a run's checkpoints")
-    parser.add_argument("--model", type=dict | None, metavar="CLASS", help="class path of the model")
-    parser.add_argument("--data", type=dict | None, metavar="CLASS", help="class path of the data")
-    parser.add_argument("--samples", type=int, default=samples, metavar="N", help="of the data, that are looked at")
-    parser.add_argument("--seed", type=int | None, metavar="N", help="of all that is random")
-    parser.add_argument("--accelerator", type=str, default="auto", help="cpu, gpu, ...")
-    parser.add_argument("--out", type=str, default=out, metavar="DIR", help="folder of what is found")
-    parser.add_argument("--trust", action="store_true", help="load checkpoints that hold more than weights")
-    parser.add_argument("--overwrite", action="store_true", help="do again what is done")
+    _add_model(parser.add_argument_group("the model"))
+    _add_data(parser.add_argument_group("the data"), samples)
+    _add_running(parser.add_argument_group("how it is run"), out)
+
+
+def _add_model(group: Any) -> None:
+    group.add_argument(
+        "checkpoints",
+        nargs="*",
+        help="files, or folders of a run; that of a LightningCLI run says by itself which model and which data",
+    )
+    group.add_argument(
+        "--model",
+        type=dict | None,
+        metavar="CLASS",
+        help="class path, package.module.Class, or JSON with class_path and init_args; its arguments: --model.NAME "
+        "VALUE. Those that are not given are taken from config.yaml or the checkpoint",
+    )
+    group.add_argument("--config", type=str | None, metavar="FILE", help="the config.yaml of another folder")
+    group.add_argument("--torchvision", type=str | None, metavar="NAME", help="a model of torchvision, say resnet50")
+    group.add_argument(
+        "--weights", type=str, default="DEFAULT", metavar="NAME", help="those of --torchvision; none: random ones"
+    )
+    group.add_argument("--name", type=str, default="", help="what the model is called; its class's name if omitted")
+    group.add_argument(
+        "--trust", action="store_true", help="load checkpoints that hold more than weights: runs the code they name"
+    )
+
+
+def _add_data(group: Any, samples: int) -> None:
+    group.add_argument("--data", type=dict | None, metavar="CLASS", help="data module or data set, named as --model is")
+    group.add_argument(
+        "--images", type=str | None, metavar="FOLDER", help="images instead; the folders in it are their classes"
+    )
+    group.add_argument(
+        "--size", type=int, default=224, metavar="N", help="to which --images are scaled and cropped, in pixels"
+    )
+    group.add_argument("--grey", action="store_true", help="the model takes --images of one channel")
+    group.add_argument(
+        "--pixels.mean",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="by which the model's inputs are normalised, per channel or one for all; found in the data's Normalize "
+        "if omitted",
+    )
+    group.add_argument("--pixels.std", type=float, nargs="+", metavar="X", help="likewise")
+    group.add_argument("--samples", type=int, default=samples, metavar="N", help="how many are studied")
+
+
+def _add_running(group: Any, out: str) -> None:
+    group.add_argument("--out", type=str, default=out, metavar="DIR", help="folder of all that is found")
+    group.add_argument("--overwrite", action="store_true", help="do again what is done")
+    group.add_argument("--seed", type=int | None, metavar="N", help="of all that is random; the run's, or 0")
+    group.add_argument("--accelerator", type=str, default="auto", metavar="NAME", help="cpu, gpu, ...")
+    group.add_argument("--devices", type=int | str, default=1, metavar="N", help="how many, or which: 0,2")
+    group.add_argument(
+        "--strategy", type=str | None, metavar="NAME", help="of Lightning; on several devices that of the run"
+    )
+    group.add_argument("--precision", type=str | None, metavar="NAME", help="of Lightning; that of the run")
 
 
 def case_of(options: Namespace) -> Case:
@@ -44,16 +94,22 @@ def case_of(options: Namespace) -> Case:
         AnalysisError: model or data are not said, or cannot be.
     """
     from lightning_viz.analysis.case import Case
-    from lightning_viz.analysis.naming import Named
 
+    configuration = _configuration(options)
+    seed = next((one for one in (options.seed, configuration.seed) if one is not None), 0)
+    known = _pretrained(options, seed)
+    model = configuration.named("model", options.model) if known is None else known.model
+    space = _space(options, known)
     return Case(
-        Named(**options.model),
-        Named(**options.data),
-        options.checkpoints,
+        _required(model, _WHICH_MODEL),
+        _data(options, configuration, known, space),
+        list(options.checkpoints),
+        name=options.name or options.torchvision or "",
+        pixels=space,
         samples=options.samples,
-        seed=options.seed or 0,
+        seed=seed,
         trusted=options.trust,
-        trainer={"accelerator": options.accelerator},
+        trainer=_trainer(options, configuration),
     )
 
 
@@ -76,46 +132,78 @@ def subject_of(options: Namespace) -> Subject:
     return subject
 
 
-def folded(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which what is said of the model, and of the data, is one each.
-
-    ``--model CLASS --model.hidden 8`` becomes ``--model {"class_path": CLASS, "init_args": {"hidden": "8"}}``: no
-    parser is to know the class, whose other arguments may stand in the checkpoint.
-
-    Args:
-        arguments: as they were typed.
-    """
-    rest: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
-    waiting = list(arguments)
-    while waiting:
-        one = waiting.pop(0)
-        option, equals, value = one.partition("=")
-        name, _, path = option.removeprefix("--").partition(".")
-        if not option.startswith("--") or name not in _NAMED:
-            rest.append(one)
-            continue
-        if not equals:
-            if not waiting:
-                raise ValueError(f"{option} needs a value")
-            value = waiting.pop(0)
-        _set(found.setdefault(name, {}), path, value)
-    return rest + [part for name, said in found.items() for part in (f"--{name}", json.dumps(said))]
+_WHICH_MODEL = (
+    "which model? Checkpoints alone do not say it: give --model package.module.Class (its arguments as --model.NAME "
+    "VALUE), --torchvision NAME, or the folder of a LightningCLI run, with its config.yaml"
+)
+_WHICH_DATA = (
+    "which data? Give --data package.module.Class (its arguments as --data.NAME VALUE), --images FOLDER, or the folder "
+    "of a LightningCLI run, with its config.yaml"
+)
 
 
-def _set(said: dict[str, Any], path: str, value: str) -> None:
-    """Note one option of a class: its path, a mapping of all, or one of its init args."""
-    import yaml
+def _required(found: Any, remedy: str) -> Any:
+    from lightning_viz.analysis.checkpoints import AnalysisError
 
-    if not path:
-        whole = yaml.safe_load(value)
-        said.update(whole if isinstance(whole, Mapping) else {"class_path": value})
-        return
-    *parents, last = path.removeprefix("init_args.").split(".")
-    place = said.setdefault("init_args", {})
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if isinstance(inner, str):  # a class by its path, whose arguments follow
-            inner = place[parent] = {"class_path": inner}
-        place = inner
-    place[last] = value
+    if found is None:
+        raise AnalysisError(remedy)
+    return found
+
+
+def _configuration(options: Namespace) -> Configuration:
+    from pathlib import Path
+
+    from lightning_viz.analysis.configuration import find_configuration, read_configuration
+
+    return read_configuration(Path(options.config)) if options.config else find_configuration(options.checkpoints)
+
+
+def _pretrained(options: Namespace, seed: int) -> Pretrained | None:
+    from lightning_viz.analysis.checkpoints import AnalysisError
+    from lightning_viz.analysis.zoo import pretrained
+
+    if options.torchvision is None:
+        return None
+    if options.model is not None:
+        raise AnalysisError("--model and --torchvision are two models: give one of them")
+    return pretrained(options.torchvision, weights=options.weights, seed=seed)
+
+
+def _space(options: Namespace, known: Pretrained | None) -> PixelSpace | None:
+    """How inputs map to pixels; None where the data are to say it."""
+    from lightning_viz.pixels import PixelSpace
+
+    given = {name: tuple(value) for name, value in options.pixels.items() if value is not None}
+    if given:
+        return PixelSpace(**given)
+    if known is not None:
+        return PixelSpace.of_transform(known.transform)
+    return PixelSpace() if options.images else None
+
+
+def _data(options: Namespace, configuration: Configuration, known: Pretrained | None, space: PixelSpace | None) -> Any:
+    """The data; None where the model of a LightningCLI run brings them itself."""
+    from lightning_viz.analysis.checkpoints import AnalysisError
+    from lightning_viz.analysis.images import Images, fitting
+    from lightning_viz.pixels import PixelSpace
+
+    if options.images is None:
+        named = configuration.named("data", options.data)
+        return named if named is not None or configuration.content else _required(named, _WHICH_DATA)
+    if options.data is not None:
+        raise AnalysisError("--data and --images are two sources of data: give one of them")
+    if known is not None:
+        return Images(options.images, known.transform, classes=known.classes)
+    return Images(options.images, fitting(options.size, space or PixelSpace(), grey=options.grey))
+
+
+def _trainer(options: Namespace, configuration: Configuration) -> dict[str, Any]:
+    """The Trainer's options. What a run needed to train on many devices, one does not need to look at it on one."""
+    found: dict[str, Any] = {"accelerator": options.accelerator, "devices": options.devices}
+    precision = options.precision or configuration.trainer("precision")
+    strategy = options.strategy or (configuration.trainer("strategy") if options.devices != 1 else None)
+    if precision is not None:
+        found["precision"] = precision
+    if isinstance(strategy, str):
+        found["strategy"] = strategy
+    return found

@@ -1,0 +1,75 @@
+"""What a command says where it fails: one clear sentence, and the exit status."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import traceback
+from argparse import ArgumentError
+from pathlib import Path
+
+REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+
+_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
+
+
+def said_of(error: BaseException) -> tuple[str, int] | None:
+    """The sentence for an error, and the exit status; None of an error that nobody foresaw.
+
+    Args:
+        error: as it was caught, with its traceback.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: what is finished is kept, and the same command goes on from there", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{_room(error)}: what is finished is kept; make room and run the same again", FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", FAILED
+    if type(error).__name__ in _OUT_OF_MEMORY:
+        return f"memory does not suffice ({_first_line(error)}): try fewer --samples, or --accelerator cpu", FAILED
+    if isinstance(error, ArgumentError):
+        return f"{_first_line(error)}; see --help", REFUSED
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's: no such accelerator, no loader, ...
+        return _first_line(error), REFUSED
+    return (_of_ours(error), REFUSED) if _is_ours(error) else None
+
+
+def unforeseen(error: BaseException) -> str:
+    """What is said where nobody foresaw an error: all that is needed to find it.
+
+    Args:
+        error: as it was caught.
+    """
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{''.join(traceback.format_exception(error))}lightning-viz: {type(error).__name__} in {place.filename}, line "
+        f"{place.lineno}: if that is not your model's or your data's own code, it is a bug of ours; please report the "
+        "lines above to the project's issues"
+    )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error is one that our code raises on purpose, with words for the user."""
+    if type(error).__module__.partition(".")[0] == "lightning_viz":
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    within = Path(__file__).parents[2] in Path(last.filename).parents
+    return within and (last.line or "").lstrip().startswith("raise ")
+
+
+def _of_ours(error: BaseException) -> str:
+    """Its words; those alone, where a worker process wrapped them into its traceback."""
+    words = str(error)
+    kind = f"{type(error).__qualname__}: "
+    return words.rpartition(kind)[2].strip() if "Original Traceback" in words else words
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _room(error: OSError) -> str:
+    if error.filename is None:
+        return ""
+    place = next((one for one in Path(error.filename).absolute().parents if one.is_dir()), Path("/"))
+    return f" ({shutil.disk_usage(place).free / 2**20:,.0f} MiB free at {place})"

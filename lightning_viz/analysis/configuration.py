@@ -1,0 +1,156 @@
+"""What LightningCLI saved beside a run: its ``config.yaml``, and what the command line says over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.analysis.naming import Named
+
+_FILE = "config.yaml"
+_SECTIONS = ("model", "data", "trainer")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A run's configuration.
+
+    Attributes:
+        path: of the file; None where there is none.
+        content: of it.
+    """
+
+    path: Path | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def named(self, what: str, given: Mapping[str, Any] | None) -> Named | None:
+        """The class that is meant, and its arguments.
+
+        Args:
+            what: ``"model"`` or ``"data"``.
+            given: ``class_path`` and ``init_args`` that go before those of the file, as far as they are there.
+
+        Returns:
+            None where neither says anything.
+
+        Raises:
+            AnalysisError: arguments without a class.
+        """
+        section: Mapping[str, Any] = self.content.get(what) or {}
+        given = dict(given or {})
+        if not section and not given:
+            return None
+        kept: Mapping[str, Any] = section if "class_path" in section or not section else {"init_args": section}
+        path, other = given.get("class_path"), kept.get("class_path")
+        if path is None and other is None:
+            raise AnalysisError(self._without_class(what))
+        if other is not None and path is not None and _class_name(path) != _class_name(other):
+            kept = {}  # the arguments of another class
+        said = merged({**kept, **({"class_path": path} if path else {})}, given)
+        if said["class_path"].startswith("__main__."):
+            raise AnalysisError(
+                f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "
+                f"SCRIPT.{_class_name(said['class_path'])}, where SCRIPT.py is that script"
+            )
+        return Named(said["class_path"], said.get("init_args") or {})
+
+    @property
+    def seed(self) -> int | None:
+        """That of ``seed_everything``."""
+        found = self.content.get("seed_everything")
+        return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+    def trainer(self, option: str) -> Any:
+        """An option of the Trainer that the run had; None where it is not said.
+
+        Args:
+            option: its name.
+        """
+        return (self.content.get("trainer") or {}).get(option)
+
+    def _without_class(self, what: str) -> str:
+        if self.path is None or not self.content.get(what):
+            return f"--{what}.NAME is given, but not of which class: give --{what} package.module.Class, too"
+        return (
+            f"{self.path} does not name the class of its {what} (a LightningCLI of one fixed class): give --{what} "
+            "package.module.Class; its arguments are taken from there"
+        )
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read a configuration as LightningCLI saves it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        AnalysisError: it cannot be read, or is something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise AnalysisError(f"{path} cannot be read as YAML: {said}; give the config.yaml of a run") from error
+    if not isinstance(content, Mapping) or not any(isinstance(content.get(one), Mapping) for one in _SECTIONS):
+        raise AnalysisError(f"{path} is no configuration of a LightningCLI: it has no {', no '.join(_SECTIONS)}")
+    return Configuration(path, content)
+
+
+def find_configuration(places: Sequence[Path | str]) -> Configuration:
+    """The configuration of the run that checkpoints are of; an empty one where there is none.
+
+    Args:
+        places: files and folders: it lies in them, beside them, or in the folder above that of a file.
+
+    Raises:
+        AnalysisError: there are several.
+    """
+    found = dict.fromkeys(path.resolve() for place in places for path in _beside(Path(place)))
+    runs: dict[Path, Configuration] = {}
+    for path in found:
+        try:
+            runs[path] = read_configuration(path)
+        except AnalysisError:
+            continue  # another tool's file of that name
+    if len(runs) > 1:
+        listed = ", ".join(str(path.parent) for path in list(runs)[:4])
+        raise AnalysisError(f"{len(runs)} runs are given ({listed}{', ...' * (len(runs) > 4)}): give one of them")
+    return next(iter(runs.values()), Configuration())
+
+
+def merged(base: Any, given: Any) -> Any:
+    """What was said, and what is said over it: a class keeps those of its arguments that are not given anew.
+
+    Args:
+        base: a plain value, a class path, or a mapping.
+        given: the same.
+
+    >>> merged({"class_path": "a.Net", "init_args": {"depth": 2, "width": 8}}, {"depth": 3})
+    {'class_path': 'a.Net', 'init_args': {'depth': 3, 'width': 8}}
+    """
+    if isinstance(base, str) and isinstance(given, Mapping):
+        base = {"class_path": base}
+    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
+        return given
+    if "class_path" in given and "class_path" in base and given["class_path"] != base["class_path"]:
+        return given
+    if "class_path" in base and not given.keys() & {"class_path", "init_args"}:
+        given = {"init_args": given}
+    return {**base, **{name: merged(base.get(name), value) for name, value in given.items()}}
+
+
+def _beside(place: Path) -> list[Path]:
+    """Where the configuration may lie: within a run's folder, or above its checkpoints."""
+    if place.is_dir():
+        return sorted(place.rglob(_FILE)) or [path for path in [place.absolute().parent / _FILE] if path.is_file()]
+    above = place.absolute().parent
+    return [path for path in (above / _FILE, above.parent / _FILE) if path.is_file()][:1]
+
+
+def _class_name(path: str) -> str:
+    return path.rpartition(".")[2]

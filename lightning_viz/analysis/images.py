@@ -1,0 +1,116 @@
+"""Images of a folder, as a model takes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.callbacks.messages import inform
+from lightning_viz.pixels import PixelSpace
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class Images(Dataset[Any]):
+    """The images of a folder, and of the folders in it: a folder in it is a class.
+
+    Args:
+        folder: with images, however deep.
+        transform: from a PIL image to what the model takes, ``[C, H, W]``.
+        classes: of the model, in order. Folders are matched with them: by name, or in order where there are as many.
+            Where they do not match, the images' classes are not known. The folders' names, sorted, if omitted.
+
+    Attributes:
+        classes: names, in order.
+        targets: class of each image; None where they are not known.
+
+    Raises:
+        AnalysisError: there is no such folder, or no image in it.
+    """
+
+    def __init__(
+        self, folder: Path | str, transform: Callable[[Image.Image], Tensor], *, classes: Sequence[str] = ()
+    ) -> None:
+        self._folder, self.transform = Path(folder), transform
+        if not self._folder.is_dir():
+            raise AnalysisError(f"there is no folder {self._folder}: give one with images, --images FOLDER")
+        self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path))
+        if not self._paths:
+            raise AnalysisError(f"the folder {self._folder} holds no image ({', '.join(_SUFFIXES)})")
+        parts = [path.relative_to(self._folder).parts for path in self._paths]
+        folders = sorted({part[0] for part in parts if len(part) > 1}) if all(len(part) > 1 for part in parts) else []
+        self.classes = list(classes) or folders
+        numbers = _matched(folders, classes)
+        self.targets = None if numbers is None else [numbers[part[0]] for part in parts]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Any:
+        path = self._paths[index]
+        try:
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
+        image = self.transform(upright)
+        return image if self.targets is None else (image, self.targets[index])
+
+    def identity(self) -> list[Any]:
+        """What tells these images from others: files, sizes, times, classes, and how they are prepared."""
+        found = ((path, path.stat()) for path in self._paths)
+        files = [[str(path.relative_to(self._folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
+        return [files, self.classes, self.targets, repr(self.transform)]
+
+
+def fitting(size: int, space: PixelSpace, *, grey: bool = False) -> Callable[[Image.Image], Tensor]:
+    """A transform to square images that a model takes.
+
+    Args:
+        size: of a side, in pixels: the shorter side is scaled to it, the longer one cropped.
+        space: by whose mean and deviation the images are normalised.
+        grey: whether the model takes one channel.
+    """
+    sized = [transforms.Resize(size), transforms.CenterCrop(size), transforms.Grayscale(1 if grey else 3)]
+    scaled = [transforms.ToTensor(), transforms.Normalize(list(space.mean), list(space.std))]
+    found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _matched(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
+    """Each folder's class; None where they cannot be told."""
+    found = _by_name(folders, classes)
+    if found is None and len(folders) > 1 and len(classes) in (0, len(folders)):
+        return {folder: number for number, folder in enumerate(folders)}
+    if found is None and folders and classes:
+        known = [_plain(name) for name in classes]
+        strange = next((folder for folder in folders if known.count(_plain(folder)) != 1), folders[0])
+        near = difflib.get_close_matches(_plain(strange), sorted(set(known)), n=3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        inform(f"no single class of the model is called {strange!r}: the images' classes are not known{hint}")
+    return found
+
+
+def _by_name(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
+    """Each folder's class by its name; None where one has none, or a name stands for two classes."""
+    names = [_plain(name) for name in classes]
+    if not folders or any(names.count(_plain(folder)) != 1 for folder in folders):
+        return None
+    return {folder: names.index(_plain(folder)) for folder in folders}
+
+
+def _plain(name: str) -> str:
+    """As people and folders write a name: ``Tiger_Shark`` is ``tiger shark``."""
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
