@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_NORMALISING = ("Normalize", "ImageClassification", "SemanticSegmentation")  # the last two torchvision's presets
+
 
 @dataclass(frozen=True)
 class PixelSpace:
@@ -63,10 +65,13 @@ class PixelSpace:
 
     @classmethod
     def of_transform(cls, transform: Any) -> PixelSpace | None:
-        """The space of a data set's transform, from the ``Normalize`` in it (or in what it wraps); None without one."""
+        """The space of a data set's transform, from the ``Normalize`` in it (or in what it wraps); None without one.
+
+        Those that torchvision's weights bring, ``weights.transforms()``, are among them.
+        """
         for part in _transforms(transform, set()):
             mean, std = getattr(part, "mean", None), getattr(part, "std", None)
-            if type(part).__name__ == "Normalize" and mean is not None and std is not None:
+            if type(part).__name__ in _NORMALISING and mean is not None and std is not None:
                 per_channel = (torch.as_tensor(x, dtype=torch.float64).flatten().tolist() for x in (mean, std))
                 return cls(*map(tuple, per_channel))
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,9 @@ _DELAY = 3.0  # seconds after which a progress bar appears
 
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], dict[int, float]]] = WeakKeyDictionary()
 """By model and kind of work the seconds that an item took, by size of batch: a later call goes on from there."""
+
+BARS: ContextVar[Callable[[str, Iterable[Any] | None, int | None], Any] | None] = ContextVar("BARS", default=None)
+"""What makes bars in place of tqdm, of their name, items and total: where a command shows them among its own."""
 
 
 class Batches:
@@ -127,6 +131,9 @@ def progress_bar(name: str, *, shown: bool, items: Iterable[Any] | None = None, 
         items: to go through, one at a time.
         total: how many there are, where the bar is moved by hand.
     """
+    bars = BARS.get()
+    if bars is not None and shown:
+        return bars(name, items, total)
     return tqdm(items, total=total, desc=name, delay=_DELAY, leave=False, disable=not shown)
 
 
