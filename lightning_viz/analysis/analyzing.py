@@ -43,6 +43,7 @@ def analyze(
     name: str = "",
     probe: Probe | None = None,
     pixels: PixelSpace | None = None,
+    views: Sequence[str] | None = None,
     techniques: Sequence[str] | None = None,
     samples: int = 256,
     seed: int = 0,
@@ -65,6 +66,7 @@ def analyze(
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
         pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
         techniques: names of those that go deeper; every one that suits the model if omitted.
         samples: of the data, that techniques study.
         seed: of all that is random.
@@ -84,7 +86,7 @@ def analyze(
     conflicting = None if conflicts is None else Path(conflicts)
     options = dict(trainer or {})
     case = Case(
-        model, data, given, name, probe, pixels, techniques, samples, seed, trusted, options, conflicting
+        model, data, given, name, probe, pixels, views, techniques, samples, seed, trusted, options, conflicting
     )  # fmt: skip
     folder, study = Path(out), Study(case.title())
     try:
@@ -156,8 +158,10 @@ def look(
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
     torch.manual_seed(case.seed)
     net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
-    views = views_for(content if case.as_logged else {}, earlier, probe=case.probe, pixels=case.pixels)
-    probe = case.probe or views[0].probe
+    views = views_for(
+        content if case.as_logged else {}, earlier, probe=case.probe, pixels=case.pixels, kinds=case.views
+    )
+    probe = case.probe or (views[0].probe if views else Probe())
     replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
     fares = Fares()
     with warnings.catch_warnings(record=True) as said:

@@ -35,6 +35,7 @@ class Case:
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
         pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
         techniques: names of those that go deeper; every one that suits the model if omitted.
         samples: of the data, that techniques study.
         seed: of all that is random.
@@ -50,6 +51,7 @@ class Case:
     name: str = ""
     probe: Probe | None = None
     pixels: PixelSpace | None = None
+    views: Sequence[str] | None = None
     techniques: Sequence[str] | None = None
     samples: int = 256
     seed: int = 0
@@ -85,7 +87,7 @@ class Case:
             checkpoint: digest of its content; None where there is none.
             what: is found.
         """
-        options = self.probe, self.pixels, self.samples, self.seed, self.conflicts, self.as_logged
+        options = self.probe, self.pixels, self.views, self.samples, self.seed, self.conflicts, self.as_logged
         parts = {
             "version": version("lightning-viz"),
             "what": what,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.callbacks.activation_maps import ActivationMaps
 from lightning_viz.callbacks.activation_statistics import ActivationStatistics
 from lightning_viz.callbacks.adversarial import Adversarial
@@ -23,7 +24,12 @@ from lightning_viz.pixels import PixelSpace
 
 
 def views_for(
-    checkpoint: Mapping[str, Any], earlier: Mapping[str, Any], *, probe: Probe | None, pixels: PixelSpace | None
+    checkpoint: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+    *,
+    probe: Probe | None,
+    pixels: PixelSpace | None,
+    kinds: Sequence[str] | None,
 ) -> list[View]:
     """The views that a run had, in the state that its checkpoint holds, and every other.
 
@@ -32,13 +38,21 @@ def views_for(
         earlier: state of the views after the checkpoint before, from which those go on that this one does not hold.
         probe: of the others; that of the run's first view, or the default, if omitted.
         pixels: of the others.
+        kinds: of views, which alone are wanted; None: all.
+
+    Raises:
+        AnalysisError: there is no such kind of view.
     """
+    known = dict.fromkeys(view.kind for view in _every(Probe(), None))
+    unknown = [kind for kind in kinds or () if kind not in known]
+    if unknown:
+        raise AnalysisError(f"there is no kind of view {unknown[0]!r}: {', '.join(known)}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
     others = [view for view in _every(probe, pixels) if not any(_alike(view, one) for one in recorded)]
     for view in others:
         view.restore({"lightning_viz": earlier})
-    return recorded + others
+    return [view for view in recorded + others if kinds is None or view.kind in kinds]
 
 
 def _every(probe: Probe, pixels: PixelSpace | None) -> list[View]:
