@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.activations.ranking import widest
+from lightning_viz.activations.summing import ExactSum
 from lightning_viz.hooks.maps import as_maps
 
 HISTOGRAM_VALUES = 512
@@ -35,13 +36,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over samples of a layer's output; those of two sets of samples add up.
+    """Sums over samples of a layer's output; those of two sets of samples add up, to the bit what both give together.
 
     Attributes:
         samples: how many, without those that are broken.
         values: how many activations they have.
-        total: the sum of these.
-        squares: the sum of their squares.
+        total: the sum of these, in whatever order they came.
+        squares: the sum of their squares, likewise.
         saturated: how many of them are; None where the layer's outputs are not bounded.
         broken: how many samples had a NaN or infinite activation, and are left out.
         lowest: of each unit, a channel's map or a scalar of a vector, over all samples ``[K]``.
@@ -51,8 +52,8 @@ class LayerStatistics:
 
     samples: float
     values: float
-    total: float
-    squares: float
+    total: ExactSum
+    squares: ExactSum
     saturated: float | None
     broken: float
     lowest: NDArray[np.float64]
@@ -62,12 +63,12 @@ class LayerStatistics:
     @property
     def mean(self) -> float:
         """Of all activations."""
-        return self.total / self.values if self.values else math.nan
+        return float(self.total) / self.values if self.values else math.nan
 
     @property
     def deviation(self) -> float:
         """Standard deviation of all activations."""
-        return math.sqrt(max(0.0, self.squares / self.values - self.mean**2)) if self.values else math.nan
+        return math.sqrt(max(0.0, float(self.squares) / self.values - self.mean**2)) if self.values else math.nan
 
     @property
     def dead(self) -> float:
@@ -116,11 +117,15 @@ class LayerStatistics:
             samples: in the batch.
             bounded: whether the reading was taken with bounds.
         """
-        whole, values, total, squares, saturated = reading[:5].tolist()
-        bins, units = np.split(reading[5:], [len(edges()) + 1])
+        sums, squares, counts, bins, units = np.split(reading, np.cumsum([samples, samples, 3, len(edges()) + 1]))
+        values, whole, saturated = counts.tolist()
+        finite = np.isfinite(sums + squares)
         lowest, highest = np.split(units, 2)
         return cls(
-            *(whole, values, total, squares),
+            samples=whole,
+            values=whole * values,
+            total=ExactSum.of(sums[finite]),
+            squares=ExactSum.of(squares[finite]),
             saturated=saturated if bounded else None,
             broken=samples - whole,
             lowest=lowest,
@@ -132,8 +137,8 @@ class LayerStatistics:
 def reading_of(output: Tensor, *, features: int | None = None, bounds: Bounds | None = None) -> Tensor:
     """One vector with all that `LayerStatistics` needs of a batch, small enough to leave its device at once.
 
-    Sums are taken in float32 within each sample, which is many times faster, and in float64 over the samples, so that
-    they do not depend on how the samples are cut into batches.
+    Sums are taken in float32 within each sample, which is many times faster. Those of the samples are left to be added
+    up exactly, so that they do not depend on how the samples are cut into batches.
 
     Args:
         output: of a layer ``[n, ...]``.
@@ -141,11 +146,11 @@ def reading_of(output: Tensor, *, features: int | None = None, bounds: Bounds | 
         bounds: outside which outputs count as saturated.
 
     Returns:
-        Float64 ``[5 + bins + 2 K]`` on the output's device (float32 where that has no other).
+        Float64 ``[2 n + 3 + bins + 2 K]`` on the output's device (float32 where that has no other).
     """
     output, wide = output.detach().float(), widest(output)
     flat = output.flatten(1)
-    sums, squares = flat.sum(1).to(wide), _squares(flat, wide)
+    sums, squares = _sums_of_runs(flat, wide)
     whole = (sums + squares).isfinite()
     maps = as_maps(output, features=features)
     units = flat if maps is None else maps
@@ -153,15 +158,9 @@ def reading_of(output: Tensor, *, features: int | None = None, bounds: Bounds | 
     saturated = whole.new_zeros(len(whole))
     if bounds is not None:
         saturated = ((flat <= bounds.low) | (flat >= bounds.high)).sum(1)
-    scalars = [
-        whole.sum(),
-        whole.sum() * flat.shape[1],
-        torch.where(whole, sums, 0).sum(),
-        torch.where(whole, squares, 0).sum(),
-        torch.where(whole, saturated, 0).sum(),
-    ]
-    parts = [torch.stack([one.to(wide) for one in scalars]), _histogram(flat, whole), units.amin(across)]
-    return torch.cat([part.to(wide) for part in (*parts, units.amax(across))])
+    counts = [whole.new_full((), flat.shape[1], dtype=wide), whole.sum(), torch.where(whole, saturated, 0).sum()]
+    parts = [sums, squares, torch.stack([one.to(wide) for one in counts]), _histogram(flat, whole)]
+    return torch.cat([part.to(wide) for part in (*parts, units.amin(across), units.amax(across))])
 
 
 def edges() -> NDArray[np.float64]:
@@ -198,12 +197,13 @@ def bounds_of(module: nn.Module) -> Bounds | None:
     return Bounds(0.01, 0.99) if isinstance(module, nn.Sigmoid) else None
 
 
-def _squares(flat: Tensor, wide: torch.dtype) -> Tensor:
-    """Each sample's sum of squares ``[n]``, added up by 256, as float32 loses digits over long sums."""
+def _sums_of_runs(flat: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Each sample's sum, and its sum of squares ``[n]``, added up by 256, as float32 loses digits over long sums."""
     runs = flat.shape[1] // _RUN
     parts = (flat[:, : runs * _RUN].reshape(len(flat), runs, _RUN), flat[:, None, runs * _RUN :])
+    sums = torch.cat([part.sum(2) for part in parts], dim=1)
     norms = torch.cat([torch.linalg.vector_norm(part, dim=2) for part in parts], dim=1)
-    return norms.to(wide).square().sum(1)
+    return sums.to(wide).sum(1), norms.to(wide).square().sum(1)
 
 
 def _histogram(flat: Tensor, whole: Tensor) -> Tensor:
