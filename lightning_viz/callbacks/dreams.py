@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,16 +15,13 @@ from lightning_viz.callbacks.look import Look, Needs, on_device
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.units import LOGITS, Unit, named_units
 from lightning_viz.callbacks.view import View
 from lightning_viz.dream.between import Preset
 from lightning_viz.dream.climb import DreamWarning
 from lightning_viz.dream.images import pixels
 from lightning_viz.dream.maximizing import maximize
-from lightning_viz.dream.objectives import Objective, channel, logit
 from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
-from lightning_viz.hooks.maps import feature_count
-from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observing import Forward, run
 from lightning_viz.hooks.structure import first_tensor, image_of, map_tensors, take_samples
 from lightning_viz.hooks.target import class_scores
@@ -33,24 +30,11 @@ from lightning_viz.render.dreams import dream_tiles
 from lightning_viz.render.text import number
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
-_LOGITS = "logits"
 _BLUR_EVERY = 4  # updates, as in Yosinski's presets
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """What a dream is of: a layer's channel, or a class's logit where the layer is `_LOGITS`."""
-
-    layer: str
-    index: int
-
-    @property
-    def objective(self) -> Objective:
-        return logit(self.index) if self.layer == _LOGITS else channel(self.layer, self.index)
-
-
 def _last_maps_and_logits() -> list[str]:
-    return ["last_maps", _LOGITS]
+    return ["last_maps", LOGITS]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -146,7 +130,7 @@ class Dreams(View):
 
     def _page(self, look: Look, layer: str, places: list[int]) -> dict[str, Any]:
         """What to draw of a layer: some of the dreams, by their places."""
-        extra, classes = look.extra, layer == _LOGITS
+        extra, classes = look.extra, layer == LOGITS
         units, still = [extra["units"][place] for place in places], extra["still"][places]
         names = [look.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
         shares = [extra["confidences"].get(unit) for unit in units]
@@ -169,45 +153,14 @@ class Dreams(View):
             "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixels)],
         }
 
-    def _units(self, model: nn.Module, classes: int) -> list[_Unit]:
+    def _units(self, model: nn.Module, classes: int) -> list[Unit]:
         """What to dream of, in order.
 
         Args:
             model: whose layers are meant.
             classes: how many the model tells apart.
         """
-        return list(dict.fromkeys(unit for one in self.units for unit in _named(model, one, self.each, classes)))
-
-
-def _named(model: nn.Module, asked: str, each: int, classes: int) -> Iterator[_Unit]:
-    """The units that a user's words mean.
-
-    Raises:
-        ViewError: they mean none.
-    """
-    name, _, index = asked.rpartition(" ")
-    if not index.isdigit():
-        name, index = asked, ""
-    if name == "logit" and index:
-        yield _Unit(_LOGITS, int(index))
-        return
-    if name == _LOGITS and not index:
-        yield from (_Unit(_LOGITS, one) for one in range(min(each, classes)))
-        return
-    layer = layer_of_call(name)
-    try:
-        found = select_layers(model, layer)
-    except LayerNotFoundError as error:
-        meaning = "units are 'conv2 7', 'conv2', 'logit 3' or 'logits'"
-        raise ViewError(f"no unit is called {asked!r}: {error}; {meaning}") from error
-    for one, module in found.items():
-        count = feature_count(module)
-        if index and count is not None and int(index) >= count:
-            raise ViewError(f"unit {asked!r}: layer {one!r} has {count} channels, numbered from 0")
-        if not index and count is None:
-            raise ViewError(f"unit {asked!r}: layer {one!r} does not tell its channels: number them, '{asked} 0'")
-        chosen = [int(index)] if index else range(min(each, count or 0))
-        yield from (_Unit(one + name[len(layer) :], place) for place in chosen)
+        return list(dict.fromkeys(unit for one in self.units for unit in named_units(model, one, self.each, classes)))
 
 
 def _image_alone(inputs: Any) -> Forward:
@@ -224,12 +177,12 @@ def _image_alone(inputs: Any) -> Forward:
     return forward
 
 
-def _confidences(outputs: Tensor | None, units: Sequence[_Unit]) -> dict[_Unit, float]:
+def _confidences(outputs: Tensor | None, units: Sequence[Unit]) -> dict[Unit, float]:
     """Of the classes how sure the model is, given the images made for them; empty where it does not classify."""
     if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
         return {}
     shares = outputs.float().softmax(1)
-    logits = {unit: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == _LOGITS}
+    logits = {unit: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == LOGITS}
     return {unit: share for unit, share in logits.items() if math.isfinite(share)}
 
 

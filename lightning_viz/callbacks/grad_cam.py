@@ -25,7 +25,7 @@ from lightning_viz.hooks.observing import settled
 from lightning_viz.hooks.target import Target
 from lightning_viz.render.heat import class_columns, heat_overlays
 
-_TITLES = {
+TITLES = {
     "grad_cam": "Grad-CAM",
     "grad_cam_plus_plus": "Grad-CAM++",
     "hires_cam": "HiResCAM",
@@ -33,6 +33,7 @@ _TITLES = {
     "score_cam": "Score-CAM",
     "eigen_cam": "EigenCAM",
 }
+"""The methods' names, as pictures say them."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,8 +61,8 @@ class GradCAM(View):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _TITLES:
-            raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+        if self.method not in TITLES:
+            raise ValueError(f"method is {self.method!r}: give one of {list(TITLES)}")
         self.target = target_choice(self.target)
 
     def check(self, model: nn.Module) -> None:
@@ -114,7 +115,7 @@ class GradCAM(View):
                 "images": look.images(self.pixels),
                 "layer": call,
                 "step": look.step,
-                "method": _TITLES[self.method],
+                "method": TITLES[self.method],
                 "unit": "logits" if self.method in WEIGHTINGS and self.method != "eigen_cam" else "of activation",
                 "details": [] if score is None else [believable_words(score)],
                 "verdicts": look.verdicts(),

@@ -37,7 +37,7 @@ Method = Literal[
 ]
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """How a method is shown, and what it takes: its own rule at ReLUs, or passes of its own."""
 
     title: str
@@ -47,15 +47,16 @@ class _Kind(NamedTuple):
     alone: bool = False
 
 
-_KINDS: dict[str, _Kind] = {
-    "gradient": _Kind("Gradient", "size", "logits per unit of input"),
-    "smooth_grad": _Kind("SmoothGrad", "size", "logits per unit of input", alone=True),
-    "input_times_gradient": _Kind("Input × gradient", "signed", "logits"),
-    "integrated_gradients": _Kind("Integrated gradients", "signed", "logits", alone=True),
-    "guided_backprop": _Kind("Guided backpropagation", "image", rule="guided"),
-    "deconvolution": _Kind("Deconvolution", "image", rule="deconvolution"),
-    "guided_grad_cam": _Kind("Guided Grad-CAM", "image", rule="guided"),
+KINDS: dict[str, Kind] = {
+    "gradient": Kind("Gradient", "size", "logits per unit of input"),
+    "smooth_grad": Kind("SmoothGrad", "size", "logits per unit of input", alone=True),
+    "input_times_gradient": Kind("Input × gradient", "signed", "logits"),
+    "integrated_gradients": Kind("Integrated gradients", "signed", "logits", alone=True),
+    "guided_backprop": Kind("Guided backpropagation", "image", rule="guided"),
+    "deconvolution": Kind("Deconvolution", "image", rule="deconvolution"),
+    "guided_grad_cam": Kind("Guided Grad-CAM", "image", rule="guided"),
 }
+"""How each method is shown."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -89,8 +90,8 @@ class Saliency(View):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _KINDS:
-            raise ValueError(f"method is {self.method!r}: give one of {list(_KINDS)}")
+        if self.method not in KINDS:
+            raise ValueError(f"method is {self.method!r}: give one of {list(KINDS)}")
         if self.reduce not in ("sum", "max"):
             raise ValueError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
         if self.copies < 1 or self.fraction < 0:
@@ -105,7 +106,7 @@ class Saliency(View):
 
     def needs(self, model: nn.Module) -> Needs:
         """The gradient towards the input, under a rule perhaps; some methods look by themselves."""
-        kind, layers = _KINDS[self.method], tuple(self._layers)
+        kind, layers = KINDS[self.method], tuple(self._layers)
         if kind.alone:
             return Needs(target=self.target)
         rules = (kind.rule,) if kind.rule else ()
@@ -113,13 +114,13 @@ class Saliency(View):
 
     def passes(self, samples: Samples) -> float:
         """One per copy or step; to be believable, as many again and what the shared pass takes."""
-        alone = float(self.copies) if _KINDS[self.method].alone else 0.0
+        alone = float(self.copies) if KINDS[self.method].alone else 0.0
         return alone + (max(1.0, alone) if self.believable else 0.0)
 
     def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
         """The passes of the methods that look by themselves, and those of a network with random weights."""
         extra: dict[str, Any] = {"targets": look.seen.targets}
-        if _KINDS[self.method].alone:  # the shared pass may have explained another target
+        if KINDS[self.method].alone:  # the shared pass may have explained another target
             inputs = on_device(model, look.seen.inputs)
             extra["targets"] = settled(model, inputs, resolved(self.target, look.samples))
             extra["maps"] = self._attribute(model, look, extra["targets"])
@@ -135,7 +136,7 @@ class Saliency(View):
 
     def draw(self, look: Look) -> Iterable[Sketch]:
         """One page."""
-        kind = _KINDS[self.method]
+        kind = KINDS[self.method]
         score = look.extra.get("score")
         words = {
             "smooth_grad": [f"{self.copies} copies, noise {self.fraction:g} of each image's range"],
@@ -193,7 +194,7 @@ class Saliency(View):
         seen = look.seen
         if own is not None:
             return _of_image(own, seen.inputs)
-        rule = _KINDS[self.method].rule
+        rule = KINDS[self.method].rule
         if rule is not None:
             check_relus(seen.relus, rule)
         slope = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)

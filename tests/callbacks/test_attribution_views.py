@@ -10,15 +10,15 @@ from torch import nn
 
 from lightning_viz import GradCAM, Occlusion, Probe, Saliency, attribution
 from lightning_viz.attribution.checks import randomisation
-from lightning_viz.callbacks.grad_cam import _TITLES
-from lightning_viz.callbacks.saliency import _KINDS
+from lightning_viz.callbacks.grad_cam import TITLES
+from lightning_viz.callbacks.saliency import KINDS
 from lightning_viz.hooks import channel, classes
 
 from .conftest import ConvNet, fit, images, said
 from .test_unchanged import LOGS, OWNED, PLAIN, RESUMED, pytestmark, sketches, train, undisturbed  # noqa: F401
 from .trace import differences
 
-METHODS, CAMS = list(_KINDS), list(_TITLES)
+METHODS, CAMS = list(KINDS), list(TITLES)
 
 
 def every_attribution_view(has_images, dense=False):
@@ -26,7 +26,7 @@ def every_attribution_view(has_images, dense=False):
     small = {"copies": 2, "believable": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
     if has_images:
-        views += [Saliency(method=method, **small) for method in METHODS if not _KINDS[method].alone][1:]
+        views += [Saliency(method=method, **small) for method in METHODS if not KINDS[method].alone][1:]
         views += [GradCAM(method=method, target="top 2", believable=True, **often) for method in CAMS]
         views += [Occlusion(patch=4, stride=4, samples=2, believable=True, **often)]
     return views
@@ -118,7 +118,7 @@ def test_occlusion_draws_what_the_function_says(drawn_at_once, tmp_path):
 
 
 def test_one_forward_serves_all_rules_and_all_weightings(drawn_at_once, tmp_path, monkeypatch):
-    shared = [method for method in METHODS if not _KINDS[method].alone]
+    shared = [method for method in METHODS if not KINDS[method].alone]
     views = [Saliency(method=method, probe=WATCHED) for method in shared]
     views += [GradCAM(method=method, probe=WATCHED) for method in CAMS if method != "score_cam"]
     model = ConvNet(channels=3)
