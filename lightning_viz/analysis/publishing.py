@@ -10,7 +10,9 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.reporting import report
 from lightning_viz.analysis.study import Study
+from lightning_viz.callbacks.projector import write_whole
 from lightning_viz.callbacks.sinks import TensorBoardSink
 
 
@@ -34,6 +36,7 @@ def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None 
         _write(partial / "compared", [together])
     shutil.rmtree(board, ignore_errors=True)
     partial.replace(board)
+    write_whole(folder / "report.html", report(studies).encode())
     return folder / "report.html"
 
 

@@ -1,0 +1,130 @@
+"""Plain values as tables: what was measured, in words and rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_viz.render.text import number
+
+_WIDEST = 12  # columns of a table that one still reads
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; the first column names them.
+
+    Attributes:
+        title: what it shows.
+        head: above the columns.
+        rows: as many cells as the head has.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def said(value: Any) -> str:
+    """A plain value as a table shows it.
+
+    >>> said(61706), said(0.95499998), said(None), said([1, 3]), said("<b>")
+    ('61,706', '0.955', '–', '1, 3', '<b>')
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    if isinstance(value, float):
+        return number(value) if math.isfinite(value) else ("∞" if value > 0 else "−∞")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(said(one) for one in value) or "–"
+    return str(value)
+
+
+def tables(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Table]:
+    """What was measured of models: what stands alone in one table, and one for each that is nested.
+
+    Of several models each has a column. Of one, what is nested twice lies in rows and columns, and lists of the same
+    length stand side by side.
+
+    Args:
+        title: what was measured.
+        values: plain, of each model; None where it was not measured.
+        names: of the models.
+    """
+    if all(len(path) == 2 for value in values for path, _ in _leaves(value)):
+        nested = [isinstance(one, (list, tuple)) for value in values for one in _parts(value).values()]
+        if not any(nested) or len(values) > 1:
+            return [_table(title, values, names)]
+        if all(nested):
+            return [_listed(title, values[0])]
+    parts = [_parts(value) for value in values]
+    keys = list(dict.fromkeys(key for one in parts for key in one))
+    deep = [key for key in keys if any(_nested(one.get(key)) for one in parts)]
+    flat = [{key: _in_line(value) for key, value in one.items() if key not in deep} for one in parts]
+    alone = [_table(title, flat, names)] if len(deep) < len(keys) else []
+    return alone + [_table(f"{title}: {key}", [one.get(key) for one in parts], names) for key in deep]
+
+
+def _parts(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    return {} if value is None else {"": value}
+
+
+def _nested(value: Any) -> bool:
+    """Whether a value takes a table of its own; a short list does not."""
+    if isinstance(value, (list, tuple)):
+        return len(value) > _WIDEST or any(isinstance(one, (Mapping, list, tuple)) for one in value)
+    return isinstance(value, Mapping)
+
+
+def _in_line(value: Any) -> Any:
+    return said(value) if isinstance(value, (list, tuple)) else value
+
+
+def _listed(title: str, lists: Mapping[str, Sequence[Any]]) -> Table:
+    """Lists side by side; what is missing at the end of a shorter one is left open."""
+    rows = itertools.zip_longest(*([said(one) for one in values] for values in lists.values()), fillvalue="–")
+    return Table(title, tuple(lists), tuple(rows))
+
+
+def _table(title: str, values: Sequence[Any], names: Sequence[str]) -> Table:
+    found = [dict(_leaves(value)) for value in values]
+    paths = list(dict.fromkeys(path for leaves in found for path in leaves))
+    if len(found) == 1 and paths and all(len(path) == 2 for path in paths):
+        columns = list(dict.fromkeys(path[1] for path in paths))
+        if len(columns) <= _WIDEST:
+            kinds = dict.fromkeys(path[0] for path in paths)
+            rows = [(kind, *(said(found[0].get((kind, one))) for one in columns)) for kind in kinds]
+            return Table(title, ("", *columns), tuple(rows))
+    head = ("", *(names if len(found) > 1 else ("value",)))
+    rows = [(" · ".join(path) or title, *(said(leaves.get(path)) for leaves in found)) for path in paths]
+    return Table(title, head, tuple(rows))
+
+
+def numbers_in(value: Any) -> dict[str, float]:
+    """The numbers among measured values that stand alone, not in rows or classes, by name.
+
+    Args:
+        value: plain.
+    """
+    flat = value.items() if isinstance(value, Mapping) else ()
+    return {str(name): float(one) for name, one in flat if isinstance(one, (int, float))}
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _leaves(one, (*path, str(name)))
+    elif isinstance(value, (list, tuple)):
+        for place, one in enumerate(value, 1):
+            yield from _leaves(one, (*path, str(place)))
+    elif value is not None or path:
+        yield path, value
