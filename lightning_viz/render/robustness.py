@@ -1,6 +1,7 @@
 """Robustness: one image in all its corruptions, and a table of what each of them costs."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,8 @@ def corruption_table(
     severities: Sequence[int],
     clean: float,
     name: str,
-    ratios: Mapping[str, Sequence[float]],
-    reference: str,
+    ratios: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    reference: str = "",
     details: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Picture:
@@ -133,6 +134,7 @@ def corruption_table(
         clean: share of mistakes on the images as they are.
         name: of the network that errs.
         ratios: corruption errors ``[K]`` by the network's name, NaN where there are none; the first three are shown.
+            None of a network that is measured against no other.
         reference: name of the network that they are measured against.
         details: further facts for the caption.
         notes: further warnings for the caption.
@@ -157,14 +159,17 @@ def corruption_table(
     bar = colour_bar(_COLOURS, "0 %", "100 %", label=f"error of {name}")
     facts = (
         f"clean error {percent(clean)} %",
-        f"CE: error over that of {reference}",
+        f"CE: error over that of {reference}" if columns else "",
         *(f"mCE of {model} {_ratio(mean)}" for model, mean in means.items()),
         f"columns of the first {MOST_RATIOS} of {len(columns)}" if len(columns) > MOST_RATIOS else "",
         *details,
     )
-    reading = (
-        f"How often {name} is mistaken under each kind of corruption, and CE, that error summed over the severities, "
-        f"divided by the same of {reference}: 1 is as bad, less is better. mCE is the mean over the kinds."
+    reading = f"How often {name} is mistaken under each kind of corruption"
+    reading += (
+        f", and CE, that error summed over the severities, divided by the same of {reference}: 1 is as bad, less is "
+        "better. mCE is the mean over the kinds."
+        if columns
+        else ", and in the mean over the kinds, from the least severity to the highest."
     )
     lost = [kind for place, kind in enumerate(names) if any(np.isnan(each[place]) for each in columns.values())]
     undefined = (f"CE undefined for {', '.join(lost)}: {reference} makes no mistake",) if lost else ()
