@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from lightning_viz.analysis.technique import Technique
+from lightning_viz.analysis.studies.attacking import attacks
+from lightning_viz.analysis.studies.attributions import attributions
+from lightning_viz.analysis.studies.dreaming import dreams, inversions
+from lightning_viz.analysis.studies.enduring import corrupted, epsilons
+from lightning_viz.analysis.studies.taking import beyond_pixels
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.technique import Technique, not_a_classifier, without_labels
 
-TECHNIQUES: tuple[Technique, ...] = ()
+
+def _without_labels_or_pixels(subject: Subject) -> str:
+    return without_labels(subject) or beyond_pixels(subject)
+
+
+TECHNIQUES: tuple[Technique, ...] = (
+    Technique(
+        "attributions",
+        "what in the image mattered, by every method, and which to believe",
+        attributions,
+        not_a_classifier,
+    ),
+    Technique("dreams", "what each class wants to see", dreams, not_a_classifier),
+    Technique("inversions", "what each layer still knows of an image", inversions, not_a_classifier),
+    Technique("attacks", "how little changes the model's mind", attacks, beyond_pixels),
+    Technique("epsilons", "accuracy when inputs may move, and what helps", epsilons, beyond_pixels),
+    Technique("corruptions", "what noise, blur, weather and encoding cost", corrupted, _without_labels_or_pixels),
+)
 """A new one is a new row."""

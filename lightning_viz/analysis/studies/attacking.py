@@ -1,0 +1,151 @@
+"""How little changes a model's mind: adversarial twins, and the record of a way to them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from lightning_viz.adversarial.ascending import fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial.attacked import Attack, Attacked
+from lightning_viz.adversarial.boundary import deep_fool
+from lightning_viz.adversarial.norms import L2
+from lightning_viz.adversarial.victim import AttackWarning
+from lightning_viz.analysis.studies.taking import Taken, batch_size, number, taken
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.technique import Found
+from lightning_viz.render.adversarial import twins
+from lightning_viz.render.attack_record import record_table
+from lightning_viz.render.picture import Picture
+from lightning_viz.render.text import percent
+from lightning_viz.render.tiles import describe_channels, to_rgb
+
+SAMPLES = 8
+GREY_LEVELS = (8, 16, 32, 64)
+"""Epsilon of FGSM and PGD, of 255: the first, usual for photographs, or the least at which PGD turns half of them."""
+
+_STEPS = 20
+_ASCENT = 100  # steps at most of the ascent that is recorded
+
+
+def attacks(subject: Subject) -> Iterator[Found]:
+    """The same samples under each attack, and a record of the ascent (tags ``attacks/<name>``, ``attacks/record``).
+
+    They lead away from what the model says of a sample, right or wrong. Epsilon is doubled from 8 grey levels until
+    PGD turns half of the samples.
+
+    Args:
+        subject: with a classifier of images within the range of pixels.
+    """
+    few = taken(subject, SAMPLES, within=True)
+    levels, turned = _turning(subject, few)
+    epsilon = _epsilon(subject, levels)
+    found = {
+        "fgsm": run(subject, few, partial(fgsm, epsilon=epsilon)),
+        "pgd": turned,
+        "deep_fool": run(subject, few, partial(deep_fool, progress=False)),
+    }
+    titles = {"fgsm": f"FGSM, ε {levels}/255", "pgd": f"PGD, ε {levels}/255", "deep_fool": "DeepFool, L2"}
+    for name, attacked in found.items():
+        yield _page(subject, few, attacked, name, titles[name])
+    ascent = partial(gradient_ascent, normalise=L2, lr=_stride(found["deep_fool"]), steps=_ASCENT, progress=False)
+    found["ascent"] = run(subject, few, ascent)
+    yield _record(subject, found["ascent"])
+    bounds = {"fgsm": epsilon, "pgd": epsilon}
+    yield "attacks", {name: {**told(one), "epsilon": bounds.get(name)} for name, one in found.items()}
+
+
+def run(subject: Subject, few: Taken, attack: Attack) -> Attacked:
+    """An attack that leads away from what the model says.
+
+    Args:
+        subject: with the model.
+        few: the samples.
+        attack: with its options.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)  # the picture says it
+        size = batch_size(few.images)
+        return attack(subject.model, few.images, few.said, space=subject.space, batch_size=size)
+
+
+def told(attacked: Attacked) -> dict[str, float | None]:
+    """An attack's numbers: the share of samples that it turned, and of those the median of what that took.
+
+    Args:
+        attacked: the samples.
+    """
+    turned, last = attacked.fooled & ~attacked.already, attacked.record
+    lengths = {"relative": last.relative, "l2": last.l2, "linf": last.linf}
+    medians = {
+        name: number(each[-1][turned].median()) if bool(turned.any()) else None for name, each in lengths.items()
+    }
+    return {"success": number(attacked.success), **medians}
+
+
+def _turning(subject: Subject, few: Taken) -> tuple[int, Attacked]:
+    """PGD at the least epsilon, in grey levels, that turns half of the samples; else at the largest."""
+    for levels in GREY_LEVELS:
+        epsilon = _epsilon(subject, levels)
+        attack = partial(pgd, epsilon=epsilon, steps=_STEPS, seed=subject.seed, progress=False)
+        attacked = run(subject, few, attack)
+        if attacked.success >= 0.5:
+            break
+    return levels, attacked
+
+
+def _page(subject: Subject, few: Taken, attacked: Attacked, name: str, title: str) -> Picture:
+    """Samples, their twins, and the differences."""
+    (low, high), record = attacked.space.bounds, attacked.record
+    channels = describe_channels(few.images.shape[1])
+    return twins(
+        f"attacks/{name}",
+        _shown(attacked.original, attacked),
+        _shown(attacked.pixels, attacked),
+        (attacked.perturbations / (high - low)).float().cpu().numpy(),
+        before=subject.verdicts(few.truths, record.classes[0], record.confidences[0]),
+        after=subject.verdicts(few.truths, record.classes[-1], record.confidences[-1]),
+        norms=[f"{percent(one, 1)} %" for one in record.relative[-1].tolist()],
+        attack=title,
+        norm="its L2 norm, of the image's",
+        step=subject.step,
+        notes=[f"images: {channels}"] if channels else [],
+    )
+
+
+def _record(subject: Subject, attacked: Attacked) -> Picture:
+    """What the model says after each step."""
+    steps, names = attacked.record, subject.samples.class_names
+    classes = steps.classes.cpu().numpy()
+    return record_table(
+        "attacks/record",
+        _shown(attacked.original, attacked),
+        classes,
+        steps.confidences.cpu().numpy(),
+        attacked.labels.cpu().numpy(),
+        names=names if len(names) > classes.max() else None,
+        relative=steps.relative.cpu().numpy(),
+        attack="gradient ascent in equal steps",
+        details=["label: what the network says at first"],
+    )
+
+
+def _shown(pixels: Tensor, attacked: Attacked) -> Any:
+    """Pixels as a page takes them, ``[N, H, W, 3]``."""
+    low, high = attacked.space.bounds
+    return to_rgb(((pixels - low) / (high - low)).float().cpu().numpy())
+
+
+def _epsilon(subject: Subject, levels: int) -> float:
+    low, high = subject.space.bounds
+    return levels / 255 * (high - low)
+
+
+def _stride(attacked: Attacked) -> float:
+    """A fifth of the way that DeepFool found, in the median: the ascent takes some steps for it, not hundreds."""
+    lengths = attacked.record.l2[-1]
+    moved = lengths[lengths > 0]
+    return float(moved.median()) / 5 if len(moved) else 0.1

@@ -1,0 +1,209 @@
+"""What a model endures: how far its inputs may move, what is around them, and what the world does to images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_viz.adversarial.ascending import pgd
+from lightning_viz.adversarial.attacked import Attack
+from lightning_viz.adversarial.boundary import deep_fool
+from lightning_viz.adversarial.corrupting import corruptions
+from lightning_viz.adversarial.corruption_errors import CorruptionError, CorruptionWarning, compare_corruption_error
+from lightning_viz.adversarial.defending import EpsilonCurve, defences, epsilon_curve
+from lightning_viz.adversarial.neighbourhood import sphere
+from lightning_viz.adversarial.victim import AttackWarning
+from lightning_viz.analysis.studies.attacking import run
+from lightning_viz.analysis.studies.taking import Taken, affordable, batch_size, number, numbers, taken
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.technique import Found
+from lightning_viz.render.robustness import corruption_sheet, corruption_table
+from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.text import number as written
+
+FIRST, LAST = 1 / 512, 0.5
+"""The least and the largest epsilon, in the pixels' range; each is twice the one before."""
+
+ENOUGH = 0.1  # of accuracy: no larger epsilon is tried
+_STEPS = 10
+_AROUND = 16  # samples on whose spheres points are tried
+
+
+def epsilons(subject: Subject) -> Iterator[Found]:
+    """How far inputs may move (tags ``robustness/epsilon``, ``robustness/sphere``, ``robustness/defences``).
+
+    Accuracy under PGD within an L-inf epsilon, and what changing the input first would help; the random directions
+    around samples, twice as far as DeepFool went.
+
+    Args:
+        subject: with a classifier of images within the range of pixels.
+    """
+    many = taken(subject, affordable(subject, 40 * _STEPS, most=128, least=8), within=True)
+    curve = curved(subject, many)
+    yield "epsilon", {"epsilons": numbers(curve.epsilons), "accuracy": numbers(curve.accuracy)}
+    right = "accuracy" if many.truths is not None else "what it says of the samples itself counts as right"
+    low, high = subject.space.bounds
+    yield epsilon_curves(
+        "robustness/epsilon",
+        {subject.name: ((curve.epsilons / (high - low)).numpy(), curve.accuracy.numpy())},
+        norm="L-inf",
+        step=subject.step,
+        details=[f"PGD, {_STEPS} steps, on {len(many.images)} samples", "" if right == "accuracy" else right],
+    )
+    yield from _spheres(subject)
+    yield from _defended(subject, many, curve)
+
+
+def curved(subject: Subject, many: Taken) -> EpsilonCurve:
+    """Accuracy against epsilon, up to the first epsilon that leaves less than a tenth.
+
+    Args:
+        subject: with the model.
+        many: samples within the range of pixels.
+    """
+    low, high = subject.space.bounds
+    rising = [0.0]
+    while (following := max(FIRST, 2 * rising[-1])) <= LAST:
+        rising.append(following)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        found = epsilon_curve(
+            subject.model,
+            many.images,
+            many.labels,
+            [one * (high - low) for one in rising],
+            attack=_pgd(subject, many.images),
+            progress=False,
+        )
+    low_enough = (found.accuracy < ENOUGH).nonzero().flatten().tolist()
+    kept = max(2, low_enough[0] + 1) if low_enough else len(rising)
+    return EpsilonCurve(found.epsilons[:kept], found.accuracy[:kept], found.fooled_at)
+
+
+def corrupted(subject: Subject) -> Iterator[Found]:
+    """What noise, blur, weather and encoding cost (tags ``corruptions/table``, ``corruptions/sheet``).
+
+    Args:
+        subject: with a classifier of images within the range of pixels, and labels.
+    """
+    many = taken(subject, affordable(subject, 80, most=128, least=16), within=True)
+    found = errors(subject, many)
+    kinds, each = found.kinds, found.errors
+    table = dict(zip(kinds, (numbers(row) for row in each), strict=True))
+    means = dict(zip(kinds, numbers(each.mean(1)), strict=True))
+    yield (
+        "corruptions",
+        {"clean": number(found.clean), "mean": number(each.mean()), "kinds": means, "errors": table,
+         "severities": list(found.severities), "samples": found.count},
+    )  # fmt: skip
+    yield corruption_table(
+        "corruptions/table",
+        each.numpy(),
+        kinds=kinds,
+        severities=found.severities,
+        clean=found.clean,
+        name=subject.name,
+        details=[f"on {found.count} samples"],
+    )
+    image = many.images[:1]
+    hurt = corruptions(image, space=subject.space, seed=subject.seed)
+    rows = subject.rgb(torch.cat([one.inputs for one in hurt]))
+    clean = subject.rgb(image)[0]
+    shape = (len(kinds), len(found.severities), *clean.shape)
+    yield corruption_sheet(
+        "corruptions/sheet", clean, np.reshape(rows, shape), kinds=kinds, severities=found.severities
+    )
+
+
+def errors(subject: Subject, many: Taken) -> CorruptionError:
+    """The model's errors under all corruptions.
+
+    Args:
+        subject: with the model.
+        many: samples within the range of pixels, with their classes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)  # of a reference, which there is not
+        return compare_corruption_error(
+            {subject.name: subject.model},
+            (many.images, many.labels),
+            reference=subject.name,
+            space=subject.space,
+            seed=subject.seed,
+            batch_size=batch_size(many.images),
+            progress=False,
+        )[subject.name]
+
+
+def _pgd(subject: Subject, images: Tensor) -> Attack:
+    return partial(
+        pgd,
+        steps=_STEPS,
+        space=subject.space,
+        seed=subject.seed,
+        batch_size=batch_size(images),
+        progress=False,
+    )
+
+
+def _spheres(subject: Subject) -> Iterator[Found]:
+    """Random directions, twice as far as DeepFool went."""
+    few = taken(subject, affordable(subject, 500, most=_AROUND, least=4), within=True)
+    fooled = run(subject, few, partial(deep_fool, progress=False))
+    radii = 2 * fooled.record.l2[-1].cpu()
+    points = affordable(subject, len(few.images), most=1000, least=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        around = sphere(
+            subject.model,
+            few.images,
+            radii,
+            points,
+            space=subject.space,
+            seed=subject.seed,
+            batch_size=batch_size(few.images),
+            progress=False,
+        )
+    changed = around.changed.cpu()
+    moved = radii > 0
+    yield (
+        "sphere",
+        {"changed": number(changed[moved].mean()), "radius": number(radii[moved].median()), "points": points},
+    )
+    low, high = subject.space.bounds
+    yield sphere_plot(
+        "robustness/sphere",
+        changed.numpy(),
+        samples=points,
+        radii=(radii / (high - low)).numpy(),
+        step=subject.step,
+    )
+
+
+def _defended(subject: Subject, many: Taken, curve: EpsilonCurve) -> Iterator[Found]:
+    """What changing the input helps, at the first epsilon that costs half of the accuracy, or else the last."""
+    low, high = subject.space.bounds
+    halved = (curve.accuracy <= curve.accuracy[0] / 2).nonzero().flatten().tolist()
+    epsilon = float(curve.epsilons[max(1, halved[0]) if halved else -1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        attacked = _pgd(subject, many.images)(subject.model, many.images, many.labels, epsilon=epsilon)
+        found = defences(subject.model, attacked, batch_size=batch_size(many.images))
+    each = zip(found.names, numbers(found.clean), numbers(found.attacked), strict=True)
+    yield (
+        "defences",
+        {"epsilon": epsilon, "accuracy": {name: {"clean": clean, "attacked": left} for name, clean, left in each}},
+    )
+    yield defence_bars(
+        "robustness/defences",
+        found.names,
+        found.clean.numpy(),
+        found.attacked.numpy(),
+        attack=f"PGD, ε {written(epsilon / (high - low))}",
+        details=[f"{len(many.images)} samples", "the attack did not know of it"],
+    )
