@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
         AnalysisError: there is no such class, or it does not take the arguments.
     """
     found = _found(named.class_path, what)
+    if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
+        raise AnalysisError(f"--{what} {named.class_path} is of another kind: give the class path of a {base.__name__}")
     takes = inspect.signature(found).parameters
     every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
     kept = {name: value for name, value in (more or {}).items() if every or name in takes}
@@ -44,17 +47,22 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
     unknown = [] if every else [name for name in named.init_args if name not in takes]
     if unknown:
         raise AnalysisError(f"--{what} {named.class_path} takes no {unknown[0]!r}: it takes {list(takes)}")
+    missing = [one.name for one in takes.values() if _required(one) and one.name not in arguments]
+    if missing:
+        raise AnalysisError(
+            f"--{what} {named.class_path} cannot be made without {missing}: give them as --{what}.NAME VALUE"
+        )
     try:
         instance = _instance(found, arguments, what)
     except AnalysisError:
         raise
     except Exception as error:
         raise AnalysisError(
-            f"--{what} {named.class_path} cannot be made: {type(error).__name__}: {error}; give its arguments as "
-            f"--{what}.NAME VALUE"
+            f"--{what} {named.class_path} cannot be made: {type(error).__name__}: {' '.join(str(error).split())}; give "
+            f"its arguments as --{what}.NAME VALUE"
         ) from error
     if not isinstance(instance, base):
-        raise AnalysisError(f"--{what} {named.class_path} gives {type(instance).__name__}, which is of another kind")
+        raise AnalysisError(f"--{what} {named.class_path} gives a {type(instance).__name__}, not a {base.__name__}")
     return instance
 
 
@@ -63,12 +71,19 @@ def _instance(found: Any, arguments: Mapping[str, Any], what: str) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    if isinstance(found, type):
-        parser.add_class_arguments(found, what, fail_untyped=False)
-    else:
-        parser.add_function_arguments(found, what, fail_untyped=False)
-    config = parser.instantiate_classes(parser.parse_object({what: dict(arguments)}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # jsonargparse's of its own next version
+        if isinstance(found, type):
+            parser.add_class_arguments(found, what, fail_untyped=False)
+        else:
+            parser.add_function_arguments(found, what, fail_untyped=False)
+        config = parser.instantiate_classes(parser.parse_object({what: dict(arguments)}))
     return config[what] if isinstance(found, type) else found(**config[what])
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in variable
 
 
 def _found(path: str, what: str) -> Any:
