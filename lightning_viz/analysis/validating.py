@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,8 @@ from lightning_viz.analysis.networks import for_trainer, network_of
 from lightning_viz.callbacks.lightning import Callback, package_of, quiet_logger
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.hooks.observing import run
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:
@@ -34,18 +38,35 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
     """
     module = for_trainer(net)
     pl = package_of(module)
-    trainer = pl.Trainer(
-        logger=quiet_logger(),
-        callbacks=list(callbacks),
-        inference_mode=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"devices": 1, **options},
-    )
-    with loaded(data, pl) as given, _steppable(module), _interruptible():
+    with loaded(data, pl) as given, _steppable(module), _interruptible(), _quiet():
+        trainer = pl.Trainer(
+            logger=quiet_logger(),
+            callbacks=list(callbacks),
+            inference_mode=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{"devices": 1, **options},
+        )
         found: Sequence[Mapping[str, float]] = trainer.validate(module, verbose=False, **given)
+    net.to(trainer.strategy.root_device)  # from which Lightning took it away; there it goes on
     return {name: float(value) for part in found for name, value in part.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Lightning says to those who train (devices, tips, too few workers) is not for those who look."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=rf"({'|'.join(_LOGGERS)})(\.|$)")
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
