@@ -13,20 +13,29 @@ def parser() -> ArgumentParser:
     """Its arguments."""
     found = command_parser(
         "analyze",
-        "Understand a trained model: every view and technique that suits it, into TensorBoard and\n"
-        "one report. Several checkpoints of a run become a time series; a second run goes on where\n"
-        "the first one ended.",
+        "Understand a trained model: every view and technique that suits it, into TensorBoard and one report. "
+        "Several checkpoints of a run become a time series; a second run goes on where the first one ended.",
         "lightning-viz analyze lightning_logs/version_0\n"
-        "  lightning-viz analyze last.ckpt --model net.Net --data digits.Digits --data.batch_size 64\n"
+        "  lightning-viz analyze last.ckpt --model net.Net --data digits.Digits\n"
         "  lightning-viz analyze --torchvision resnet50 --images photographs/",
     )
     add_source(found, out="analysis")
-    found.add_argument(
+    done = found.add_argument_group("what is done")
+    done.add_argument(
+        "--views", nargs="+", type=str, metavar="KIND", help="those that look, say grad_cam; all that suit the model"
+    )
+    done.add_argument(
         "--techniques",
         nargs="+",
         type=str,
         metavar="NAME",
-        help="those that go deeper, beside the views; all that suit the model if omitted",
+        help="those that go deeper, into the last checkpoint; all that suit the model",
+    )
+    done.add_argument(
+        "--conflicts",
+        type=str | None,
+        metavar="FOLDER",
+        help="images with one class's shape and another's texture, for the shape bias",
     )
     return found
 
@@ -48,12 +57,14 @@ def run(options: Namespace) -> None:
             out=options.out,
             name=case.name,
             pixels=case.pixels,
+            views=options.views,
             techniques=options.techniques,
             samples=case.samples,
             seed=case.seed,
             trusted=case.trusted,
             overwrite=options.overwrite,
             trainer=case.trainer,
+            conflicts=options.conflicts,
             progress=progress,
         )
     if first_process():

@@ -16,8 +16,8 @@ def parser() -> ArgumentParser:
     """Its arguments."""
     found = command_parser(
         "board",
-        "Open TensorBoard on a folder of runs. It keeps every step of every picture (by itself it\n"
-        "keeps ten), and follows runs that are still written.",
+        "Open TensorBoard on a folder of runs. It keeps every step of every picture, of which by itself it keeps ten, "
+        "and follows runs that are still written.",
         "lightning-viz board analysis",
     )
     found.add_argument("folder", type=str, help="of runs, or of an analysis")

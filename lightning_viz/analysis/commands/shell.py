@@ -6,9 +6,10 @@ import difflib
 import importlib
 import os
 import sys
+import textwrap
 import warnings
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
+from argparse import SUPPRESS, Action
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -97,8 +98,22 @@ def working(title: str) -> AbstractContextManager[Told]:
     return shown(title)
 
 
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help as jsonargparse writes it, the description's and the example's lines as they are."""
+class _Formatter(DefaultHelpFormatter):
+    """Help without what a person does not need: the usage of every option, types, defaults that are nothing."""
+
+    def _format_usage(self, usage: str | None, actions: Iterable[Action], groups: Any, prefix: str | None) -> str:
+        positional = [action for action in actions if not action.option_strings]
+        return super()._format_usage(usage, positional, [], prefix).replace(self._prog, f"{self._prog} [options]", 1)
+
+    def _get_help_string(self, action: Action) -> str:
+        words = action.help or ""
+        told = action.default not in (None, False, "", SUPPRESS, [], "%(default)s") and action.option_strings
+        must = action.required and action.option_strings
+        return words + (" (default: %(default)s)" if told else " (required)" if must else "")
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines()]
+        return "\n".join(indent + line for line in lines)
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:
