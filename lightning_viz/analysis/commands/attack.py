@@ -1,0 +1,203 @@
+"""``lightning-viz attack``: samples moved just so far that the model errs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from lightning_viz.adversarial.ascending import fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial.attacked import Attacked, Record
+from lightning_viz.adversarial.boundary import deep_fool
+from lightning_viz.adversarial.evolving import one_pixel
+from lightning_viz.adversarial.losses import cross_entropy, margin
+from lightning_viz.adversarial.norms import NORMS
+from lightning_viz.adversarial.penalised import carlini_wagner
+from lightning_viz.adversarial.squares import square
+from lightning_viz.analysis.commands.keeping import Result
+from lightning_viz.analysis.commands.methods import Method, parser_of, run_method
+from lightning_viz.analysis.commands.options import Behind, Written
+from lightning_viz.analysis.commands.samples import class_of, classified, rows_of, true_classes
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.render.adversarial import pixel_gallery, twins
+from lightning_viz.render.attack_record import record_table
+from lightning_viz.render.picture import Picture
+from lightning_viz.render.text import percent
+
+_LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+
+
+def _norm(value: str | None, subject: Subject) -> Any:
+    return None if value is None else NORMS[value]
+
+
+def _loss(value: str | None, subject: Subject) -> Any:
+    return None if value is None else _LOSSES[value]
+
+
+def _labels(value: str, subject: Subject) -> Tensor | None:
+    return true_classes(subject) if value == "true" else None
+
+
+WRITTEN: Mapping[str, Written] = {
+    "labels": Written(
+        Literal["predicted", "true"],
+        "the class to lead away from: what the model says of a sample, or what it truly is",
+        plain=lambda labels: "predicted",
+        meant=_labels,
+    ),
+    "epsilon": Written(float, "how far pixels in [0, 1] may move: each of them (L-inf), or the image as a whole (L2)"),
+    "norm": Written(
+        Literal["L-inf", "L2"],
+        "in which perturbations are measured",
+        plain=lambda norm: norm.name,
+        meant=_norm,
+    ),
+    "normalise": Written(
+        Literal["L-inf", "L2"] | None,
+        "the norm in which every step has length lr; as long as the gradient if omitted",
+        meant=_norm,
+    ),
+    "target": Written(
+        int | str | None, "class to lead to, by number or name; any wrong one if omitted", meant=class_of
+    ),
+    "loss": Written(
+        Literal["cross_entropy", "margin"] | None,
+        "what is climbed; the margin does not go flat where the model is sure",
+        plain=lambda loss: None if loss is None else loss.__name__,
+        meant=_loss,
+    ),
+}
+"""How attacks' options are written."""
+
+
+def attack(function: Callable[..., Attacked], title: str, subject: Subject, arguments: Mapping[str, Any]) -> Result:
+    """What an attack makes of the samples.
+
+    Args:
+        function: the attack.
+        title: what it is called.
+        subject: with model and samples.
+        arguments: of the attack, by keyword.
+    """
+    found = function(subject.model, classified(subject), **arguments)
+    record, turned = found.record, found.fooled & ~found.already
+    middle = {name: getattr(record, name)[-1][turned].median() for name in ("l2", "linf", "relative")}
+    return Result(
+        _pictures(found, title, subject),
+        {
+            "success": found.success,
+            "accuracy": found.accuracy,
+            "median": {name: value if bool(turned.any()) else None for name, value in middle.items()},
+            "class_names": subject.samples.class_names,
+        },
+        {"samples": rows_of(subject, _columns(found))},
+        {
+            "record": {one.name: getattr(record, one.name) for one in fields(Record)},
+            "images": {"original": found.original, "attacked": found.pixels},
+        },
+    )
+
+
+def _columns(found: Attacked) -> dict[str, Tensor]:
+    """What was measured of each sample."""
+    record = found.record
+    target = {} if found.target is None else {"target": found.target}
+    return {
+        "label": found.labels,
+        **target,
+        "before": record.classes[0],
+        "confidence_before": record.confidences[0],
+        "after": record.classes[-1],
+        "confidence_after": record.confidences[-1],
+        "loss": record.losses[-1],
+        "l2": record.l2[-1],
+        "linf": record.linf[-1],
+        "relative": record.relative[-1],
+        "already": found.already,
+        "fooled": found.fooled,
+        "flipped_at": found.flipped_at,
+        "queries": found.queries,
+        "backwards": found.backwards,
+    }
+
+
+def _pictures(found: Attacked, title: str, subject: Subject) -> Iterator[Picture]:
+    """Samples and their twins, and step by step what the model says."""
+    record, space = found.record, subject.space
+    images, attacked = subject.rgb(space.to_inputs(found.original)), subject.rgb(found.inputs)
+    before, after = (
+        subject.verdicts(subject.labels, record.classes[step].cpu(), record.confidences[step].cpu()) for step in (0, -1)
+    )
+    if title == "few pixels":
+        count = [f"{title}: {found.success:.0%} of those that were right turn"]
+        yield pixel_gallery("twins", images, attacked[None], rows=[""], before=before, after=[after], details=count)
+    else:
+        yield twins(
+            "twins",
+            images,
+            attacked,
+            found.perturbations.float().cpu().numpy(),
+            before=before,
+            after=after,
+            norms=[f"{percent(share, 1)} %" for share in record.relative[-1].tolist()],
+            attack=title,
+            norm="its L2 norm, of the image's",
+            step=subject.step,
+        )
+    if len(record.classes) > 2:
+        names = [subject.samples.name(one) for one in range(_classes(subject))]
+        steps = (record.classes, record.confidences, found.labels)
+        yield record_table(
+            "record",
+            images,
+            *(one.cpu().numpy() for one in steps),
+            names=names,
+            relative=record.relative.cpu().numpy(),
+            attack=title,
+        )
+
+
+def _classes(subject: Subject) -> int:
+    outputs = subject.outputs(1)
+    return 0 if outputs is None else outputs.shape[1]
+
+
+_TITLES: dict[str, tuple[Callable[..., Attacked], str]] = {
+    "pgd": (pgd, "PGD"),
+    "fgsm": (fgsm, "FGSM"),
+    "deep_fool": (deep_fool, "DeepFool"),
+    "carlini_wagner": (carlini_wagner, "Carlini and Wagner"),
+    "gradient_ascent": (gradient_ascent, "gradient ascent"),
+    "one_pixel": (one_pixel, "few pixels"),
+    "square": (square, "Square"),
+}
+
+METHODS = {
+    name: Method((Behind(function, frozenset({"start"}), WRITTEN),), partial(attack, function, title))
+    for name, (function, title) in _TITLES.items()
+}
+"""By name."""
+
+
+def parser() -> ArgumentParser:
+    """Its arguments, by method."""
+    return parser_of(
+        "attack",
+        "Move samples just so far that the model errs: pictures, and the numbers of every sample.\n"
+        "Each method has the options of the function behind it.",
+        METHODS,
+    )
+
+
+def run(options: Namespace) -> None:
+    """Attack the samples.
+
+    Args:
+        options: parsed.
+    """
+    run_method("attack", METHODS, options)
