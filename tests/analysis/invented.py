@@ -1,0 +1,38 @@
+"""Studies as an analysis leaves them, invented: pictures of one colour, numbers that are known."""
+
+from PIL import Image
+
+from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.study import Study
+from lightning_viz.render.picture import Caption, Picture, page
+
+TAGS = ("adversarial/pgd", "dreams/fc", "grad_cam/conv", "embedding/fc", "activations/conv", "filters/conv")
+
+
+def picture(tag, step, *, colour=(0, 0, 0), title=None) -> Picture:
+    caption = Caption(title or f"Picture of {tag}", (f"step {step}",), "A sentence of its own.")
+    return page(tag, caption, Image.new("RGB", (60, 40), colour))
+
+
+def finding(step, tags=TAGS, *, title=None) -> Finding:
+    """What views find at a step; each picture differs from all others."""
+    found = Finding()
+    for place, tag in enumerate(tags):
+        found.picture(picture(tag, step, colour=(step % 256, place, 50), title=title), step)
+    found.scalar("grad_cam/conv/randomisation", 0.25 + step / 1000, step)
+    found.scalar("embedding/fc/knn_accuracy", 0.5 + step / 1000, step)
+    found.numbers = {
+        "model": {
+            "class": "Net",
+            "parameters": 61706,
+            "input": [[1, 32, 32]],
+            "classes": ["cat", "dog"],
+            "layers": [{"name": "conv", "kind": "Conv2d", "parameters": 156}],
+        },
+        "fares": {"accuracy": 0.5 + step / 1000},
+    }
+    return found
+
+
+def study(name="Net", steps=(0, 10, 20), tags=TAGS) -> Study:
+    return Study(name, {step: finding(step, tags) for step in steps})
