@@ -103,8 +103,8 @@ def _between(value: Sequence[str] | None, subject: Subject) -> Preset | str | tu
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"there is no {unknown[0]!r}: {', '.join(known)}")
-    every = {**settings, **{name: int(settings[name]) for name in ("blur_every", "iterations") if name in settings}}
-    return Preset(**every)
+    whole = ("blur_every", "iterations")
+    return Preset(**{name: int(one) if name in whole else one for name, one in settings.items()})
 
 
 def _moved(value: int | None, subject: Subject) -> list[Any]:

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -60,10 +61,10 @@ class Behind:
         Args:
             parser: of the command.
         """
-        hints, words = get_type_hints(self.function), _words(self.function)
+        words = _words(self.function)
         group = parser.add_argument_group(f"options of {self.function.__name__}")
         for name, parameter in self._left().items():
-            written = self.written.get(name) or _plainly(hints[name])
+            written = self.written.get(name) or _plainly(self._hint(parameter))
             default = parameter.default
             if written.plain is not None:
                 default = written.plain(default)
@@ -102,6 +103,11 @@ class Behind:
             except ValueError as error:
                 raise AnalysisError(f"--{option} {_typed(value)}: {error}") from error
         return found
+
+    def _hint(self, parameter: inspect.Parameter) -> Any:
+        """The type of an argument, resolved by itself: others may name what only their own module knows."""
+        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        return get_type_hints(alone, self.function.__globals__)[parameter.name]
 
     def _left(self) -> dict[str, inspect.Parameter]:
         """The arguments that are options, in order."""
