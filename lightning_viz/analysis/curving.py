@@ -41,10 +41,12 @@ class Curve:
 
     Attributes:
         name: of the number.
+        ends: its least and its most, between which the curve lies.
         lines: of the models, None for those without.
     """
 
     name: str
+    ends: tuple[str, str]
     lines: tuple[Line | None, ...]
 
 
@@ -53,7 +55,7 @@ class Numbers:
     """Numbers that were measured at steps.
 
     Attributes:
-        curves: of those that were measured at several.
+        curves: of those that were measured at several, and changed.
         table: of all, by number and step; of several models a column for each, at its last step.
     """
 
@@ -104,7 +106,7 @@ def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]
     values = [value for one in finite for value in one.values()]
     lines: list[Line | None] = []
     for name, one in zip(names, finite, strict=True):
-        if len(one) < 2:
+        if len(one) < 2 or len(set(values)) == 1:  # a flat line tells nothing that the table does not
             lines.append(None)
             continue
         points = [
@@ -113,11 +115,11 @@ def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]
         ]
         ends = [(step_text(step), said(float(one[step]))) for step in (min(one), max(one))]
         lines.append(Line(name, " ".join(f"{x:g},{y:g}" for x, y in points), points[-1], ends[0], ends[1]))
-    return Curve(tag, tuple(lines))
+    lowest, highest = (said(float(end(values))) if values else "" for end in (min, max))
+    return Curve(tag, (lowest, highest), tuple(lines))
 
 
 def _place(value: float, among: Sequence[float], length: int) -> float:
-    """Where a value lies between the least and the most; in the middle if all are the same."""
-    low, high = min(among), max(among)
-    share = (value - low) / (high - low) if high > low else 0.5
+    """Where a value lies between the least and the most."""
+    share = (value - min(among)) / (max(among) - min(among))
     return round(_MARGIN + share * (length - 2 * _MARGIN), 1)

@@ -193,6 +193,7 @@ def test_believability_stands_in_its_own_table():
 def test_numbers_over_the_steps_are_a_curve_and_a_table():
     html = part(report([study()]), "fares")
     assert html.count("<polyline") == 1
+    assert "accuracy <i>0.5 to 0.52</i>" in html
     for value in ("0.5", "0.51", "0.52"):
         assert f"<td>{value}</td>" in html
 
