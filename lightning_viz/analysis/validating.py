@@ -16,21 +16,24 @@ from torch import nn
 from lightning_viz.analysis.loading import Data, loaded
 from lightning_viz.analysis.networks import for_trainer, network_of
 from lightning_viz.callbacks.lightning import Callback, package_of, quiet_logger
+from lightning_viz.callbacks.messages import warn
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.hooks.observing import run
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_AROUND = [f"on_validation_{when}" for when in ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")]
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:
     """Run the validation data through a network once.
 
-    The module's own ``validation_step`` is run, so that its own figures are found; where it has none, its forward.
+    The module's own ``validation_step`` is run, so that its own figures are found; where it has none, or cannot do
+    outside of training, its forward.
 
     Args:
         net: LightningModule, or any other.
         data: as it was trained with.
-        callbacks: that look.
+        callbacks: that look. Where the module's own step fails they begin once more.
         **options: of the Trainer: accelerator, devices, strategy, precision.
 
     Returns:
@@ -38,19 +41,34 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
     """
     module = for_trainer(net)
     pl = package_of(module)
-    with loaded(data, pl) as given, _steppable(module), _interruptible(), _quiet():
-        trainer = pl.Trainer(
-            logger=quiet_logger(),
-            callbacks=list(callbacks),
-            inference_mode=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **{"devices": 1, **options},
-        )
-        found: Sequence[Mapping[str, float]] = trainer.validate(module, verbose=False, **given)
+    steps = type(module).validation_step is not pl.LightningModule.validation_step
+    with loaded(data, pl) as given, _interruptible(), _quiet():
+        trainer = _trainer(pl, callbacks, options)
+        found: Sequence[Mapping[str, float]] = []
+        try:
+            if steps:
+                found = trainer.validate(module, verbose=False, **given)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            warn(f"the validation pass of {type(net).__name__} failed ({why}): its forward alone is run")
+            trainer, steps = _trainer(pl, callbacks, options), False
+        if not steps:
+            with _forward_alone(module, pl):
+                trainer.validate(module, verbose=False, **given)
     net.to(trainer.strategy.root_device)  # from which Lightning took it away; there it goes on
     return {name: float(value) for part in found for name, value in part.items()}
+
+
+def _trainer(pl: Any, callbacks: Sequence[Callback], options: Mapping[str, Any]) -> Any:
+    return pl.Trainer(
+        logger=quiet_logger(),
+        callbacks=list(callbacks),
+        inference_mode=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"devices": 1, **options},
+    )
 
 
 @contextmanager
@@ -85,17 +103,17 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _steppable(module: Any) -> Iterator[None]:
-    """A validation step for a module that has none."""
-    if type(module).validation_step is not package_of(module).LightningModule.validation_step:
-        yield
-        return
+def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
+    """A validation step that runs the network's forward, and nothing of the module's own around it."""
 
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         run(network_of(self), split_batch(batch, network_of(self))[0])
 
-    module.validation_step = types.MethodType(validation_step, module)
+    steps = {"validation_step": validation_step, **{name: getattr(pl.LightningModule, name) for name in _AROUND}}
+    for name, step in steps.items():
+        setattr(module, name, types.MethodType(step, module))
     try:
         yield
     finally:
-        del module.validation_step
+        for name in steps:
+            delattr(module, name)

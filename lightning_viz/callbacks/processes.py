@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed
+from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
 
 from lightning_viz.callbacks.lightning import Trainer
@@ -24,6 +25,16 @@ class Numbering(NamedTuple):
     first: int = 0
     stride: int = 1
     end: float = np.inf
+
+    def among(self, passed: int, size: int) -> NDArray[np.int64]:
+        """The numbers of a batch's samples, without the doubles, which are last.
+
+        Args:
+            passed: samples before the batch.
+            size: of the batch.
+        """
+        numbers = self.first + self.stride * np.arange(passed, passed + size)
+        return numbers[numbers < self.end]
 
 
 def from_every_process(trainer: Trainer, mine: Any) -> list[Any]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
@@ -164,10 +163,9 @@ class Watcher:
         with self._harmless(one), self._timed(one):
             inputs, labels = split_batch(batch, self.model)
             size = len(all_tensors(inputs)[0])
-            numbers = one.numbering.first + one.numbering.stride * np.arange(one.count, one.count + size)
-            valid = int((numbers < one.numbering.end).sum())
-            one.count, one.doubles = one.count + size, one.doubles + size - valid
-            one.batch, one.readings = Batch(inputs, labels, numbers[:valid]), Readings(size, valid)
+            numbers = one.numbering.among(one.count, size)
+            one.count, one.doubles = one.count + size, one.doubles + size - len(numbers)
+            one.batch, one.readings = Batch(inputs, labels, numbers), Readings(size, len(numbers))
             for view in one.views:
                 if view.name not in one.faults:
                     self._handles += one.readings.hooks(view, self._layers[view.name])
