@@ -10,38 +10,57 @@ from urllib.error import URLError
 
 import torch
 from torch import nn
+from torchvision import models
 
 from lightning_viz.analysis.checkpoints import AnalysisError
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model of torchvision.
+    """A model of torchvision, before it is loaded.
 
     Attributes:
-        model: with its weights.
+        name: as ``torchvision.models.list_models()`` has it.
+        weights: one of the enumeration of its weights; None: random ones.
         transform: from a PIL image to what it takes.
         classes: their names, in order; empty where they are not known.
     """
 
-    model: nn.Module
+    name: str
+    weights: Any
     transform: Callable[..., Any]
     classes: tuple[str, ...]
 
+    def load(self, seed: int = 0) -> nn.Module:
+        """The model with its weights, downloaded where they are not there yet.
 
-def pretrained(name: str, *, weights: str = "DEFAULT", seed: int = 0) -> Pretrained:
-    """A model of torchvision; its weights are downloaded where they are not there yet.
+        Args:
+            seed: of random ones.
+
+        Raises:
+            AnalysisError: there is no network.
+        """
+        torch.manual_seed(seed)
+        try:
+            found: nn.Module = models.get_model(self.name, weights=self.weights)
+        except (URLError, ConnectionError, TimeoutError) as error:
+            raise AnalysisError(
+                f"the weights of {self.name} cannot be downloaded ({error}): go online once, or put "
+                f"{self.weights.url} into {torch.hub.get_dir()}/checkpoints"
+            ) from error
+        return found
+
+
+def pretrained(name: str, weights: str = "DEFAULT") -> Pretrained:
+    """A model of torchvision by its name.
 
     Args:
         name: as ``torchvision.models.list_models()`` has it.
         weights: name of one of its weights; ``"none"``: random ones, the images as for its default.
-        seed: of random ones.
 
     Raises:
-        AnalysisError: there is no such model, no such weights, or no network.
+        AnalysisError: there is no such model, or no such weights.
     """
-    from torchvision import models
-
     known = models.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["resnet18", "resnet50", "vit_b_16"]
@@ -51,12 +70,5 @@ def pretrained(name: str, *, weights: str = "DEFAULT", seed: int = 0) -> Pretrai
     if not random and weights not in kinds.__members__:
         raise AnalysisError(f"{name} has no weights {weights!r}: it has {', '.join(kinds.__members__)}, none")
     chosen = kinds["DEFAULT" if random else weights]
-    torch.manual_seed(seed)
-    try:
-        model = models.get_model(name, weights=None if random else chosen)
-    except (URLError, ConnectionError, TimeoutError) as error:
-        raise AnalysisError(
-            f"the weights of {name} cannot be downloaded ({error}): go online once, or put {chosen.url} into "
-            f"{torch.hub.get_dir()}/checkpoints"
-        ) from error
-    return Pretrained(model, chosen.transforms(), tuple(chosen.meta.get("categories", ())))
+    classes = tuple(chosen.meta.get("categories", ()))
+    return Pretrained(name, None if random else chosen, chosen.transforms(), classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shutil
+import re
 import traceback
 from argparse import ArgumentError
 from pathlib import Path
@@ -22,15 +22,15 @@ def said_of(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: what is finished is kept, and the same command goes on from there", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{_room(error)}: what is finished is kept; make room and run the same again", FAILED
+        return "the disk is full: what is finished is kept; make room and run the same again", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     if type(error).__name__ in _OUT_OF_MEMORY:
         return f"memory does not suffice ({_first_line(error)}): try fewer --samples, or --accelerator cpu", FAILED
     if isinstance(error, ArgumentError):
-        return f"{_first_line(error)}; see --help", REFUSED
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's: no such accelerator, no loader, ...
-        return _first_line(error), REFUSED
+        return f"{_of_parser(error)}; see --help", REFUSED
+    if type(error).__name__ == "MisconfigurationException" or _is_of_trainer(error):
+        return f"Lightning cannot run it so: {_first_line(error)}", REFUSED
     return (_of_ours(error), REFUSED) if _is_ours(error) else None
 
 
@@ -57,6 +57,18 @@ def _is_ours(error: BaseException) -> bool:
     return within and (last.line or "").lstrip().startswith("raise ")
 
 
+def _is_of_trainer(error: BaseException) -> bool:
+    """Whether Lightning refuses the devices, the strategy or the precision."""
+    places = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and any(at.filename.endswith("accelerator_connector.py") for at in places)
+
+
+def _of_parser(error: BaseException) -> str:
+    """What jsonargparse says, in one line, as the options are typed."""
+    words = re.sub(r'Parser key "([^"]+)"', r"--\1", " ".join(str(error).split()))
+    return re.sub(r"Not of type \w+: |<class '(\w+)'>", r"\1", words)
+
+
 def _of_ours(error: BaseException) -> str:
     """Its words; those alone, where a worker process wrapped them into its traceback."""
     words = str(error)
@@ -66,10 +78,3 @@ def _of_ours(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _room(error: OSError) -> str:
-    if error.filename is None:
-        return ""
-    place = next((one for one in Path(error.filename).absolute().parents if one.is_dir()), Path("/"))
-    return f" ({shutil.disk_usage(place).free / 2**20:,.0f} MiB free at {place})"

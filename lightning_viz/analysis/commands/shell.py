@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import textwrap
+import threading
 import warnings
 from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _fail(f"there is no command {name!r}: {hint}", REFUSED)
     try:
-        with _here(), _warnings_in_a_line():
+        with _here(), _in_sentences():
             _run(name, arguments[1:])
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get(_TRACEBACK):
@@ -153,12 +154,19 @@ def _here() -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """A warning is a sentence for the user, not a line of code."""
+def _in_sentences() -> Iterator[None]:
+    """A warning is a sentence for the user, not a line of code; an error is told once."""
 
     def show(message: Warning | str, *about: Any, **more: Any) -> None:
         print(f"lightning-viz: {str(message).removeprefix('lightning_viz: ')}", file=sys.stderr)
 
+    def end(thread: threading.ExceptHookArgs) -> None:
+        if not isinstance(thread.exc_value, OSError):  # TensorBoard's writer: it is raised again where it is waited for
+            threading.__excepthook__(thread)
+
     with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+        warnings.showwarning, threading.excepthook = show, end
+        try:
+            yield
+        finally:
+            threading.excepthook = threading.__excepthook__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 if TYPE_CHECKING:
     from lightning_viz.analysis.case import Case
@@ -57,7 +58,7 @@ def _add_data(group: Any, samples: int) -> None:
         "--images", type=str | None, metavar="FOLDER", help="images instead; the folders in it are their classes"
     )
     group.add_argument(
-        "--size", type=int, default=224, metavar="N", help="to which --images are scaled and cropped, in pixels"
+        "--size", type=PositiveInt, default=224, metavar="N", help="to which --images are scaled and cropped, in pixels"
     )
     group.add_argument("--grey", action="store_true", help="the model takes --images of one channel")
     group.add_argument(
@@ -69,7 +70,7 @@ def _add_data(group: Any, samples: int) -> None:
         "if omitted",
     )
     group.add_argument("--pixels.std", type=float, nargs="+", metavar="X", help="likewise")
-    group.add_argument("--samples", type=int, default=samples, metavar="N", help="how many are studied")
+    group.add_argument("--samples", type=PositiveInt, default=samples, metavar="N", help="how many are studied")
 
 
 def _add_running(group: Any, out: str) -> None:
@@ -97,12 +98,13 @@ def case_of(options: Namespace) -> Case:
 
     configuration = _configuration(options)
     seed = next((one for one in (options.seed, configuration.seed) if one is not None), 0)
-    known = _pretrained(options, seed)
-    model = configuration.named("model", options.model) if known is None else known.model
+    known = _pretrained(options)
+    model: Any = known or _required(configuration.named("model", options.model), _WHICH_MODEL)
     space = _space(options, known)
+    data = _data(options, configuration, known, space)
     return Case(
-        _required(model, _WHICH_MODEL),
-        _data(options, configuration, known, space),
+        known.load(seed) if known else model,
+        data,
         list(options.checkpoints),
         name=options.name or options.torchvision or "",
         pixels=space,
@@ -113,18 +115,19 @@ def case_of(options: Namespace) -> Case:
     )
 
 
-def subject_of(options: Namespace) -> Subject:
+def subject_of(options: Namespace, case: Case | None = None) -> Subject:
     """The model of the last checkpoint, and samples of its data, on the device that was chosen.
 
     Args:
         options: parsed, of a parser with `add_source`.
+        case: of these options, where it is known.
 
     Raises:
         AnalysisError: see its message.
     """
     from lightning_viz.analysis.analyzing import look
 
-    case = case_of(options)
+    case = case or case_of(options)
     step, path = list(case.series().items())[-1]
     subject, _ = look(case, step, path, {}, with_views=False)
     if subject is None:
@@ -158,7 +161,7 @@ def _configuration(options: Namespace) -> Configuration:
     return read_configuration(Path(options.config)) if options.config else find_configuration(options.checkpoints)
 
 
-def _pretrained(options: Namespace, seed: int) -> Pretrained | None:
+def _pretrained(options: Namespace) -> Pretrained | None:
     from lightning_viz.analysis.checkpoints import AnalysisError
     from lightning_viz.analysis.zoo import pretrained
 
@@ -166,7 +169,7 @@ def _pretrained(options: Namespace, seed: int) -> Pretrained | None:
         return None
     if options.model is not None:
         raise AnalysisError("--model and --torchvision are two models: give one of them")
-    return pretrained(options.torchvision, weights=options.weights, seed=seed)
+    return pretrained(options.torchvision, options.weights)
 
 
 def _space(options: Namespace, known: Pretrained | None) -> PixelSpace | None:
