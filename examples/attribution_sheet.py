@@ -7,37 +7,28 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from glyphs import NAMES, images, network
 from PIL import Image
 from torch.nn import functional as F
 
 from lightning_viz import attribution
+from lightning_viz.analysis.studies import attributions
+from lightning_viz.analysis.studies.attributions import maps_of
 from lightning_viz.attribution.checks import deletion, pointing_game, randomisation
-from lightning_viz.render.displays import DISPLAYS
+from lightning_viz.render.method_rows import MethodMaps, method_row
 from lightning_viz.render.picture import beside, stack
-from lightning_viz.render.text import DARK, GREY, draw_lines
-from lightning_viz.render.tiles import enlarge, flaw, hatched, to_rgb
+from lightning_viz.render.text import GREY, draw_lines
+from lightning_viz.render.tiles import enlarge, to_rgb
 
 TILE = 104  # pixels
 SHOWN = 4  # images
-METHODS = {  # function, display
-    "gradient": (attribution.gradient, "sum"),
-    "SmoothGrad": (partial(attribution.smooth_grad, progress=False), "sum"),
-    "input × gradient": (attribution.input_times_gradient, "signed"),
-    "integrated gradients": (partial(attribution.integrated_gradients, progress=False), "signed"),
-    "deconvolution": (attribution.deconvolution, "image"),
-    "guided backpropagation": (attribution.guided_backprop, "image"),
-    "guided Grad-CAM": (attribution.guided_grad_cam, "image"),
-    "Grad-CAM": (attribution.grad_cam, "heat"),
-    "Grad-CAM++": (attribution.grad_cam_plus_plus, "heat"),
-    "HiResCAM": (attribution.hires_cam, "heat"),
-    "LayerCAM": (attribution.layer_cam, "heat"),
-    "Score-CAM": (partial(attribution.score_cam, progress=False), "heat"),
-    "EigenCAM": (attribution.eigen_cam, "heat"),
-    "occlusion 6 / 2": (partial(attribution.occlusion, patch=6, stride=2, progress=False), "signed"),
+METHODS = {  # name: function, display
+    name: (partial(method.attribute, progress=False) if method.many else method.attribute, method.display)
+    for name, method in attributions.METHODS.items()
+    if name != "occlusion"
 }
+METHODS["occlusion 6 / 2"] = (partial(attribution.occlusion, patch=6, stride=2, progress=False), "signed")
 
 
 def trained(updates=160):
@@ -52,12 +43,6 @@ def trained(updates=160):
         optimizer.step()
         schedule.step()
     return model.eval()
-
-
-def as_maps(found):
-    """Whatever a method returns, as ``[N, C, h, w]``."""
-    found = getattr(found, "heat", found)
-    return (next(iter(found.values())) if isinstance(found, dict) else found).detach().numpy()
 
 
 def numbers(method, model, test):
@@ -75,16 +60,8 @@ def numbers(method, model, test):
 
 def row(name, display, maps, pictures, found):
     """A method's maps of the images shown, its name and numbers to the left."""
-    how, tiles = DISPLAYS[display], []
-    for picture, each in zip(pictures, maps, strict=True):
-        reduced = how.reduced(each.astype(np.float64))
-        size = (TILE, TILE)
-        tiles.append(
-            hatched(size, flaw(reduced)) if flaw(reduced) else how.tile(picture, reduced / how.reach(reduced), size)
-        )
-    lines = [f"points at it {found[0]:.2f}", f"deletion {found[1]:.2f}", f"random net {found[2]:.2f}"]
-    words = stack([draw_lines([name], 216, colour=DARK), draw_lines(lines, 216, colour=GREY)], gap=2)
-    return beside([words, *tiles], gap=4)
+    words = [f"points at it {found[0]:.2f}", f"deletion {found[1]:.2f}", f"random net {found[2]:.2f}"]
+    return method_row(pictures, MethodMaps(name, maps, display, words), (TILE, TILE), label=216, gap=4)[0]
 
 
 def main():
@@ -102,7 +79,7 @@ def main():
             f"{name:<24} points at the glyph {found[0]:.2f}  deletion {found[1]:.2f}  random network {found[2]:.2f}",
             flush=True,
         )
-        shown = as_maps(method(model, test.inputs[:SHOWN], test.labels[:SHOWN, 0]))
+        shown = maps_of(method(model, test.inputs[:SHOWN], test.labels[:SHOWN, 0])).numpy()
         rows.append(row(name, display, shown, pictures, found))
     names = [NAMES[label] for label in test.labels[:SHOWN, 0].tolist()]
     labels = beside([Image.new("RGB", (216, 1), "white"), *(draw_lines([n], TILE, centred=True) for n in names)], gap=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_viz.analysis.studies.attacking import attacks
-from lightning_viz.analysis.studies.attributions import attributions
+from lightning_viz.analysis.studies.attributions import every_attribution
 from lightning_viz.analysis.studies.dreaming import dreams, inversions
 from lightning_viz.analysis.studies.enduring import corrupted, epsilons
 from lightning_viz.analysis.studies.taking import beyond_pixels
@@ -19,7 +19,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique(
         "attributions",
         "what in the image mattered, by every method, and which to believe",
-        attributions,
+        every_attribution,
         not_a_classifier,
     ),
     Technique("dreams", "what each class wants to see", dreams, not_a_classifier),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz import attribution
+from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.studies.taking import Taken, affordable, batch_size, number, taken
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.analysis.technique import Found
@@ -68,7 +69,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 """All of them, by name."""
 
 
-def attributions(subject: Subject) -> Iterator[Found]:
+def every_attribution(subject: Subject) -> Iterator[Found]:
     """Every attribution method side by side, and whether to believe it (tags ``attributions/sheet``, ``/layer``).
 
     Explained is the class that the model says. Of each method is measured how much its maps resemble those of the same
@@ -84,10 +85,12 @@ def attributions(subject: Subject) -> Iterator[Found]:
     for name, method in chosen.items():
         try:
             maps, measured[name] = _measured(subject, few, method)
-        except (InterceptionError, LayerNotFoundError, LayerNotReachedError) as error:
+        except (ValueError, InterceptionError, LayerNotReachedError) as error:
             left_out[name] = str(error)
             continue
         pages.setdefault(method.layered, []).append(MethodMaps(name, maps, method.display, _words(measured[name])))
+    if not pages:
+        raise AnalysisError(f"no method attributes: {'; '.join(dict.fromkeys(left_out.values()))}")
     yield "attributions", measured
     if left_out:
         yield "attributions left out", left_out
@@ -136,11 +139,10 @@ def bound(subject: Subject, images: Tensor, method: Method) -> Attribute:
     if not method.many:
         return method.attribute
     options: dict[str, Any] = {"batch_size": batch_size(images), "progress": False}
-    copies = affordable(subject, 3 * 4 * len(images), most=50, least=20)
-    if method.attribute is attribution.smooth_grad:
-        options |= {"samples": copies, "seed": subject.seed}
-    if method.attribute is attribution.integrated_gradients:
-        options["steps"] = copies
+    if method.attribute in (attribution.smooth_grad, attribution.integrated_gradients):
+        copies = affordable(subject, 3 * 4 * len(images), most=50, least=20)
+        noisy = method.attribute is attribution.smooth_grad
+        options |= {"samples": copies, "seed": subject.seed} if noisy else {"steps": copies}
     if method.attribute is attribution.occlusion:
         patch = max(1, round(min(images.shape[2:]) / 7))
         options |= {"patch": patch, "stride": max(1, patch // 2)}
@@ -200,4 +202,4 @@ def _words(measured: Mapping[str, float | None]) -> list[str]:
 
 
 def _told(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, 2) + 0:.2f}".replace("-", "−")

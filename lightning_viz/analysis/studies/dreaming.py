@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,8 +22,12 @@ from lightning_viz.dream.maximizing import Dream, maximize
 from lightning_viz.dream.objectives import logit
 from lightning_viz.dream.priors import alpha_norm, edge_energy, total_variation
 from lightning_viz.dream.transforms import standard
-from lightning_viz.hooks.layers import LayerNotReachedError, select_layers
+from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.layers import LayerNotReachedError, named_layers, select_layers
+from lightning_viz.hooks.observing import run
+from lightning_viz.hooks.structure import first_tensor
 from lightning_viz.render.dreams import dream_table, dream_tiles
+from lightning_viz.render.text import number as written
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
 CLASSES = 10
@@ -38,13 +43,10 @@ def dreams(subject: Subject) -> Iterator[Found]:
         subject: with a classifier of images.
     """
     dream, confidences = dreamt(subject)
-    values, sure = numbers(dream.values), numbers(confidences)
-    names = [subject.samples.name(one) for one in range(len(values))]
-    yield "dreams", {"classes": names, "logits": values, "confidences": sure}
-    words = [
-        "NaN" if value is None else f"{value:.0f}" + ("" if share is None else f", {confidence_text(share)}")
-        for value, share in zip(values, sure, strict=True)
-    ]
+    names = [subject.samples.name(one) for one in range(len(confidences))]
+    yield "dreams", {"classes": names, "logits": numbers(dream.values), "confidences": numbers(confidences)}
+    told = zip(dream.values.tolist(), confidences.tolist(), strict=True)
+    words = [f"{written(round(value, 1))}, {_share(share)}" for value, share in told]
     yield dream_tiles(
         "dreams/classes",
         to_rgb(dream.pixels.float().cpu().numpy()),
@@ -55,6 +57,10 @@ def dreams(subject: Subject) -> Iterator[Found]:
         step=subject.step,
         details=["under it: its logit and confidence"],
     )
+
+
+def _share(confidence: float) -> str:
+    return confidence_text(confidence) if math.isfinite(confidence) else "–"
 
 
 def dreamt(subject: Subject) -> tuple[Dream, Tensor]:
@@ -82,10 +88,18 @@ def dreamt(subject: Subject) -> tuple[Dream, Tensor]:
             seed=subject.seed,
             frames=0,
             progress=False,
+            forward=_scores,
         )
-    with torch.no_grad():
-        scores = subject.model(dream.inputs).float().softmax(1)
-    return dream, scores[range(count), range(count)].cpu()
+    with looking(subject.model), torch.no_grad():
+        shares = _scores(subject.model, dream.inputs).float().softmax(1)
+    return dream, shares[range(count), range(count)].cpu()
+
+
+def _scores(model: nn.Module, images: Any) -> Tensor:
+    """Of classes, as `Subject.outputs` finds them."""
+    scores = first_tensor(run(model, images))
+    assert scores is not None
+    return scores
 
 
 def inversions(subject: Subject) -> Iterator[Found]:
@@ -170,7 +184,7 @@ def spread_layers(model: nn.Module) -> Sequence[str]:
     """
     every: list[Any] = [nn.Conv2d, nn.Linear]
     held = [kind for kind in every if any(isinstance(module, kind) for module in model.modules())]
-    order = [name for name, _ in model.named_modules()]
+    order = list(named_layers(model))
     found = sorted(select_layers(model, held), key=order.index) if held else []
     found = found or list(select_layers(model, "blocks"))
     places = np.linspace(0, len(found) - 1, min(LAYERS, len(found))).round().astype(int)

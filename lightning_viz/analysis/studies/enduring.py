@@ -30,7 +30,9 @@ FIRST, LAST = 1 / 512, 0.5
 """The least and the largest epsilon, in the pixels' range; each is twice the one before."""
 
 ENOUGH = 0.1  # of accuracy: no larger epsilon is tried
+_SMALL = 0.06  # of the pixels' range: epsilons below that are written as grey levels
 _STEPS = 10
+_PIXELS = 2**19  # of all images that are corrupted: 128 of 64 x 64
 _AROUND = 16  # samples on whose spheres points are tried
 
 
@@ -52,6 +54,7 @@ def epsilons(subject: Subject) -> Iterator[Found]:
         "robustness/epsilon",
         {subject.name: ((curve.epsilons / (high - low)).numpy(), curve.accuracy.numpy())},
         norm="L-inf",
+        grey_levels=bool(curve.epsilons[-1] < _SMALL * (high - low)),
         step=subject.step,
         details=[f"PGD, {_STEPS} steps, on {len(many.images)} samples", "" if right == "accuracy" else right],
     )
@@ -91,7 +94,10 @@ def corrupted(subject: Subject) -> Iterator[Found]:
     Args:
         subject: with a classifier of images within the range of pixels, and labels.
     """
-    many = taken(subject, affordable(subject, 80, most=128, least=16), within=True)
+    assert subject.images is not None
+    height, width = subject.images.shape[2:]
+    # Not by what the model costs: models compare only on the same samples.
+    many = taken(subject, max(32, min(128, _PIXELS // (height * width))), within=True)
     found = errors(subject, many)
     kinds, each = found.kinds, found.errors
     table = dict(zip(kinds, (numbers(row) for row in each), strict=True))
@@ -99,7 +105,7 @@ def corrupted(subject: Subject) -> Iterator[Found]:
     yield (
         "corruptions",
         {"clean": number(found.clean), "mean": number(each.mean()), "kinds": means, "errors": table,
-         "severities": list(found.severities), "samples": found.count},
+         "severities": list(found.severities), "count": found.count},
     )  # fmt: skip
     yield corruption_table(
         "corruptions/table",
@@ -175,6 +181,8 @@ def _spheres(subject: Subject) -> Iterator[Found]:
         "sphere",
         {"changed": number(changed[moved].mean()), "radius": number(radii[moved].median()), "points": points},
     )
+    if not bool(moved.any()):
+        return  # DeepFool found no way, of which the double would say something
     low, high = subject.space.bounds
     yield sphere_plot(
         "robustness/sphere",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lightning_viz.analysis.technique import not_a_classifier
 from lightning_viz.callbacks.bounds import bounded
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.hooks.guard import looking
+from lightning_viz.hooks.observing import run
 from lightning_viz.render.tiles import Verdict
 
 _AFFORDED = 1e13  # floating-point operations of one study: a minute or two of two cores
@@ -107,8 +109,12 @@ def affordable(subject: Subject, passes: float, *, most: int, least: int) -> int
     """
     assert subject.images is not None
     image = subject.some(1)[0]
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), looking(subject.model):
-        subject.model(image)
+    with warnings.catch_warnings(), looking(subject.model), torch.no_grad():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of compiled modules: their hooks fire once more, which is harmless
+        with FlopCounterMode(display=False) as counter:
+            run(subject.model, image)
     return max(least, min(most, int(_AFFORDED / (passes * max(_LEAST, counter.get_total_flops())))))
 
 

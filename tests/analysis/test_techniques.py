@@ -1,0 +1,246 @@
+"""What goes deeper into a model: every technique on a small network that was trained, run as for a large one."""
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_viz import attribution
+from lightning_viz.adversarial import corrupt, deep_fool, epsilon_curve, fgsm, pgd
+from lightning_viz.analysis.analyzing import studied
+from lightning_viz.analysis.studies import taking
+from lightning_viz.analysis.studies.dreaming import dreamt, spread_layers
+from lightning_viz.analysis.studies.taking import affordable, taken
+from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.techniques import TECHNIQUES
+from lightning_viz.attribution.checks import deletion, insertion, randomisation
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.pixels import PixelSpace
+
+TAGS = {
+    "attributions": ["attributions/sheet", "attributions/layer"],
+    "dreams": ["dreams/classes"],
+    "inversions": ["inversion"],
+    "attacks": ["attacks/fgsm", "attacks/pgd", "attacks/deep_fool", "attacks/record"],
+    "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defences"],
+    "corruptions": ["corruptions/table", "corruptions/sheet"],
+}
+ROWS = {technique.name: technique for technique in TECHNIQUES}
+SPACE = PixelSpace((0.3,), (0.4,))
+
+
+def make_net(channels=1, side=16, classes=10):
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(side**2, classes),
+    )  # fmt: skip
+
+
+def subject_of(model, inputs, labels=None, space=None, **options):
+    return Subject("net", model.eval(), Samples(inputs, labels, 4), space or PixelSpace(), **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_for_a_large_model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taking, "_AFFORDED", 1e3)
+        yield
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """Digits of 16 x 16, normalised, and a network that tells them apart; the last samples it has not seen."""
+    flat, labels = load_digits(return_X_y=True)
+    pixels = F.interpolate(torch.tensor(flat, dtype=torch.float32).view(-1, 1, 8, 8) / 16, (16, 16), mode="bilinear")
+    images, labels = SPACE.to_inputs(pixels), torch.tensor(labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make_net()
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        for _ in range(4):
+            for batch in torch.randperm(1500).split(50):
+                optimizer.zero_grad()
+                F.cross_entropy(net(images[batch]), labels[batch]).backward()
+                optimizer.step()
+        optimizer.zero_grad()
+    return subject_of(net, images[1500:1540], labels[1500:1540], SPACE, step=7)
+
+
+@pytest.fixture(scope="module")
+def found(subject):
+    """What every technique finds; and how the model and the generators were before."""
+    before = {name: one.clone() for name, one in subject.model.state_dict().items()}, torch.get_rng_state()
+    return {"before": before, **{name: studied(technique, subject) for name, technique in ROWS.items()}}
+
+
+def test_the_table_is_in_the_order_of_the_report():
+    assert list(ROWS) == list(TAGS)
+    assert all(technique.summary for technique in TECHNIQUES)
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_each_draws_what_it_says_and_counts_in_plain_numbers(found, name):
+    assert found[name].faults == []
+    assert [shown.picture.tag for shown in found[name].pictures] == TAGS[name]
+    assert {shown.step for shown in found[name].pictures} == {7}
+    assert json.loads(json.dumps(found[name].numbers, allow_nan=False)) == found[name].numbers
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_the_same_seed_finds_the_same(subject, found, name):
+    again = studied(ROWS[name], subject)
+    assert again.numbers == found[name].numbers
+    assert [one.picture.image for one in again.pictures] == [one.picture.image for one in found[name].pictures]
+
+
+def test_the_model_and_the_generators_are_left_as_found(subject, found):
+    (weights, state), model = found["before"], subject.model
+    assert all(torch.equal(one, weights[name]) for name, one in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters()) and not model.training
+
+
+def test_believability_is_what_the_checks_say(subject, found):
+    images = subject.images[:4]
+    said = subject.model(images).argmax(1)
+    measured = found["attributions"].numbers["attributions"]
+    for name, method in (("gradient", attribution.gradient), ("Grad-CAM", attribution.grad_cam)):
+        same = randomisation(method, subject.model, images, said, layers=()).score
+        assert measured[name]["randomisation"] == pytest.approx(same, abs=1e-5)
+        for check in (deletion, insertion):
+            area = check(method, subject.model, images, said, steps=16, progress=False).areas.mean().item()
+            assert measured[name][check.__name__] == pytest.approx(area, abs=1e-5)
+    assert measured["occlusion"]["deletion"] < measured["a random order"]["deletion"]
+
+
+def test_dreams_are_seen_as_their_classes(subject, found):
+    numbers, (dream, _) = found["dreams"].numbers["dreams"], dreamt(subject)
+    scores = subject.model(dream.inputs)
+    assert numbers["logits"] == pytest.approx(scores.diagonal().tolist(), abs=1e-3)
+    assert numbers["confidences"] == pytest.approx(scores.softmax(1).diagonal().tolist(), abs=1e-4)
+    assert scores.argmax(1).tolist() == list(range(10))
+    low, high = (SPACE.to_inputs(torch.tensor([[[[end]]]])).item() for end in (0.0, 1.0))
+    assert low - 1e-4 <= dream.inputs.min() <= dream.inputs.max() <= high + 1e-4
+
+
+def test_deeper_layers_know_less(subject, found):
+    errors = found["inversions"].numbers["inversions"]
+    assert list(errors) == ["0", "3", "7"] == list(spread_layers(subject.model))
+    assert errors["0"]["error"] < 0.5 < errors["7"]["error"]
+    assert errors["0"]["error"] == pytest.approx(sum(errors["0"]["errors"]) / 2)
+
+
+def test_attacks_tell_how_far_they_went(subject, found):
+    few = taken(subject, 8, within=True)
+    numbers = found["attacks"].numbers["attacks"]
+    shortest = deep_fool(subject.model, few.images, few.said, space=SPACE, progress=False)
+    assert numbers["deep_fool"]["success"] == 1 == shortest.success
+    assert numbers["deep_fool"]["relative"] == pytest.approx(shortest.record.relative[-1].median().item(), rel=1e-4)
+    epsilon = numbers["fgsm"]["epsilon"]
+    assert epsilon == numbers["pgd"]["epsilon"]
+    assert numbers["fgsm"]["success"] == pytest.approx(
+        fgsm(subject.model, few.images, few.said, epsilon=epsilon, space=SPACE).success.item()
+    )
+    half = pgd(subject.model, few.images, few.said, epsilon=epsilon / 2, steps=20, space=SPACE, progress=False)
+    assert numbers["pgd"]["success"] >= 0.5 > half.success or epsilon == pytest.approx(8 / 255)
+
+
+def test_accuracy_falls_with_epsilon_until_little_is_left(subject, found):
+    curve = found["epsilons"].numbers["epsilon"]
+    epsilons, accuracy = curve["epsilons"], curve["accuracy"]
+    many = taken(subject, 8, within=True)
+
+    def attack(*given, epsilon):
+        return pgd(*given, epsilon=epsilon, steps=10, space=SPACE, progress=False)
+
+    direct = epsilon_curve(subject.model, many.images, many.labels, epsilons, attack=attack, progress=False)
+    assert accuracy == pytest.approx(direct.accuracy.tolist())
+    assert epsilons[0] == 0
+    assert all(after == 2 * before for before, after in pairwise(epsilons[1:]))
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert all(one >= 0.1 for one in accuracy[1:-1])
+    assert accuracy[-1] < 0.1 or epsilons[-1] == 0.5
+
+
+def test_corruption_errors_are_counted_right(subject, found):
+    numbers, images, labels = found["corruptions"].numbers["corruptions"], subject.images, subject.labels
+    assert numbers["clean"] == pytest.approx((subject.model(images).argmax(1) != labels).float().mean().item())
+    for kind, severity in (("fog", 3), ("gaussian_noise", 5)):
+        hurt = subject.model(corrupt(images, kind, severity, space=SPACE)).argmax(1)
+        assert numbers["errors"][kind][severity - 1] == pytest.approx((hurt != labels).float().mean().item())
+    assert numbers["mean"] == pytest.approx(sum(numbers["kinds"].values()) / 15)
+
+
+IMAGES, LABELS = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+CLASSIFIER = make_net(3, classes=3)
+
+
+@pytest.mark.parametrize(
+    ("names", "subject", "words"),
+    [
+        (TAGS, subject_of(nn.Conv2d(3, 4, 3), IMAGES), "classes of images"),
+        (TAGS, subject_of(nn.Linear(5, 3), torch.rand(6, 5), LABELS), "classes of images"),
+        (TAGS, subject_of(make_net(3, classes=1), IMAGES, LABELS), "classes of images"),
+        (["corruptions"], subject_of(CLASSIFIER, IMAGES), "not known"),
+        (["attacks", "epsilons", "corruptions"], subject_of(CLASSIFIER, 9 * IMAGES, LABELS), "pixels from"),
+    ],
+    ids=["dense", "vectors", "one class", "without labels", "beyond the pixels"],
+)
+def test_what_does_not_suit_says_why(names, subject, words):
+    reasons = {name: technique.unsuited(subject) for name, technique in ROWS.items()}
+    assert {name: words in reason for name, reason in reasons.items() if reason} == dict.fromkeys(names, True)
+
+
+def test_samples_a_little_beyond_the_pixels_are_clamped():
+    subject = subject_of(CLASSIFIER, 1.03 * IMAGES - 0.015, LABELS)
+    assert ROWS["attacks"].unsuited(subject) == ""
+    images = taken(subject, 6, within=True).images
+    assert images.min() == 0 and images.max() == 1
+    assert not studied(ROWS["attacks"], subject).faults
+
+
+def test_colour_images_without_labels_of_a_model_that_was_never_trained():
+    subject = subject_of(CLASSIFIER, IMAGES)
+    for name in ("attributions", "epsilons"):
+        found = studied(ROWS[name], subject)
+        assert found.faults == []
+        assert [shown.picture.tag for shown in found.pictures] == TAGS[name]
+
+
+def test_a_model_that_is_always_wrong_is_still_attacked():
+    wrong = (CLASSIFIER(IMAGES).argmax(1) + 1) % 3
+    found = studied(ROWS["epsilons"], subject_of(CLASSIFIER, IMAGES, wrong))
+    assert found.faults == [] and set(found.numbers["epsilon"]["accuracy"]) == {0.0}
+    turned = studied(ROWS["attacks"], subject_of(CLASSIFIER, IMAGES, wrong)).numbers["attacks"]
+    assert turned["deep_fool"]["success"] == 1
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_nan_in_the_weights_is_a_fault_that_says_so(name):
+    broken = make_net(3, classes=3)
+    broken[0].weight.data[0] = math.nan
+    found = studied(ROWS[name], subject_of(broken, IMAGES, LABELS))
+    assert len(found.faults) == 1 and "NaN or infinity" in found.faults[0]
+    assert not found.pictures
+
+
+def test_methods_that_the_model_has_no_layers_for_are_named():
+    found = studied(ROWS["attributions"], subject_of(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), IMAGES, LABELS))
+    left_out = found.numbers["attributions left out"]
+    assert "no convolution" in left_out["Grad-CAM"] and "no ReLU" in left_out["guided backpropagation"]
+    assert set(left_out).isdisjoint(found.numbers["attributions"])
+    assert [shown.picture.tag for shown in found.pictures] == ["attributions/sheet"]
+
+
+def test_dearer_models_get_fewer_samples(monkeypatch):
+    monkeypatch.setattr(taking, "_AFFORDED", 1e9)
+    wide = nn.Sequential(nn.Conv2d(3, 512, 9), nn.ReLU(), nn.Flatten(), nn.Linear(512 * 64, 3))
+    counts = [affordable(subject_of(net, IMAGES), 4, most=200, least=2) for net in (CLASSIFIER, wide)]
+    flops = 2 * 512 * 3 * 9 * 9 * 8 * 8 + 2 * 512 * 64 * 3
+    assert counts == [50, int(1e9 / (4 * flops))]
