@@ -17,7 +17,11 @@ from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.tabulating import Table, numbers_in, said, tables
 
 _BELIEVABLE = "/randomisation"
-_OURS = ("model", "fares")  # numbers that have sections of their own
+_OURS = ("model", "fares", "notes")  # numbers that have places of their own
+_FIGURES = {
+    "recall": "Recall of each class",
+    "confusion": "Confusions: true classes in rows, predicted ones in columns",
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def report(studies: Sequence[Study]) -> str:
         model=_model(studies),
         layers=[(study.name, _layers(study)) for study in studies],
         fares=_fares(studies),
+        notes=[(study.name, notes) for study in studies if (notes := _notes(study))],
         sections=_sections(studies, frames),
         waiting=[(study.name, study.waiting) for study in studies if study.waiting],
         size=(WIDTH, HEIGHT),
@@ -193,10 +198,16 @@ def _fares(studies: Sequence[Study]) -> tuple[Numbers | None, list[Table]]:
                 found.setdefault(name, {})[step] = value
         over.append(found)
     last = [study.numbers.get("fares", {}) for study in studies]
-    nested = [{key: value for key, value in one.items() if isinstance(value, (dict, list, str))} for one in last]
-    return numbers("How it fares", over, _names(studies)), tables("By part", nested, _names(studies)) if any(
-        nested
-    ) else []
+    nested = [
+        {_FIGURES.get(key, key): value for key, value in one.items() if isinstance(value, (dict, list, str))}
+        for one in last
+    ]
+    return numbers("How it fares", over, _names(studies)), tables("", nested, _names(studies)) if any(nested) else []
+
+
+def _notes(study: Study) -> list[str]:
+    """What views had to say of all checkpoints, each once."""
+    return list(dict.fromkeys(str(note) for one in study.findings for note in one.numbers.get("notes", [])))
 
 
 def _slug(text: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning_viz.render.text import number
 
-_WIDEST = 12  # columns of a table that one still reads
+_LONGEST = 12  # of a list that stands in one line
+_MOST = 40  # numbers of a model in one column
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def tables(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Tabl
     """What was measured of models: what stands alone in one table, and one for each that is nested.
 
     Of several models each has a column. Of one, what is nested twice lies in rows and columns, and lists of the same
-    length stand side by side.
+    length stand side by side. A short list beside numbers stands in one line.
 
     Args:
-        title: what was measured.
+        title: what was measured; that of the parts if empty.
         values: plain, of each model; None where it was not measured.
         names: of the models.
     """
@@ -69,7 +70,15 @@ def tables(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Tabl
     deep = [key for key in keys if any(_nested(one.get(key)) for one in parts)]
     flat = [{key: _in_line(value) for key, value in one.items() if key not in deep} for one in parts]
     alone = [_table(title, flat, names)] if len(deep) < len(keys) else []
-    return alone + [_table(f"{title}: {key}", [one.get(key) for one in parts], names) for key in deep]
+    rest = [_each(f"{title}: {key}" if title else str(key), [one.get(key) for one in parts], names) for key in deep]
+    return alone + [one for several in rest for one in several]
+
+
+def _each(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Table]:
+    """One table of all models; of what has many rows and columns, such as a confusion, one for each."""
+    if len(values) > 1 and any(sum(len(path) == 2 for path, _ in _leaves(value)) > _MOST for value in values):
+        return [_table(f"{title}, {name}", [one], [name]) for one, name in zip(values, names, strict=True)]
+    return [_table(title, values, names)]
 
 
 def _parts(value: Any) -> Mapping[str, Any]:
@@ -81,7 +90,7 @@ def _parts(value: Any) -> Mapping[str, Any]:
 def _nested(value: Any) -> bool:
     """Whether a value takes a table of its own; a short list does not."""
     if isinstance(value, (list, tuple)):
-        return len(value) > _WIDEST or any(isinstance(one, (Mapping, list, tuple)) for one in value)
+        return len(value) > _LONGEST or any(isinstance(one, (Mapping, list, tuple)) for one in value)
     return isinstance(value, Mapping)
 
 
@@ -100,10 +109,9 @@ def _table(title: str, values: Sequence[Any], names: Sequence[str]) -> Table:
     paths = list(dict.fromkeys(path for leaves in found for path in leaves))
     if len(found) == 1 and paths and all(len(path) == 2 for path in paths):
         columns = list(dict.fromkeys(path[1] for path in paths))
-        if len(columns) <= _WIDEST:
-            kinds = dict.fromkeys(path[0] for path in paths)
-            rows = [(kind, *(said(found[0].get((kind, one))) for one in columns)) for kind in kinds]
-            return Table(title, ("", *columns), tuple(rows))
+        kinds = dict.fromkeys(path[0] for path in paths)
+        rows = [(kind, *(said(found[0].get((kind, one))) for one in columns)) for kind in kinds]
+        return Table(title, ("", *columns), tuple(rows))
     head = ("", *(names if len(found) > 1 else ("value",)))
     rows = [(" · ".join(path) or title, *(said(leaves.get(path)) for leaves in found)) for path in paths]
     return Table(title, head, tuple(rows))
@@ -121,8 +129,9 @@ def numbers_in(value: Any) -> dict[str, float]:
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, Mapping):
+        beside = not all(isinstance(one, (Mapping, list, tuple)) for one in value.values())
         for name, one in value.items():
-            yield from _leaves(one, (*path, str(name)))
+            yield from _leaves(_in_line(one) if beside and not _nested(one) else one, (*path, str(name)))
     elif isinstance(value, (list, tuple)):
         for place, one in enumerate(value, 1):
             yield from _leaves(one, (*path, str(place)))

@@ -201,8 +201,10 @@ def test_numbers_over_the_steps_are_a_curve_and_a_table():
 def test_faults_and_what_is_left_to_do_are_said():
     net = study()
     net.views[20].faults.append("hyperplanes at step 20: ValueError: no plane")
+    net.views[0].numbers["notes"] = ["the data set holds 600 samples"]
     net.waiting = ["corruptions"]
     html = report([net])
+    assert "the data set holds 600 samples." in part(html, "model")
     assert "ValueError: no plane" in part(html, "parameters")
     assert "the same command goes on with: corruptions" in html.split("<section")[0]
 
@@ -219,6 +221,10 @@ def test_measured_values_become_tables():
         (("clean", "0.1"), ("worst", "–")),
         (("fog", "0.1", "0.2"), ("snow", "0.3", "0.4")),
     ]
+    layers = {"conv": {"error": 0.1, "each": [0.1, 0.2]}, "fc": {"error": 0.5, "each": [0.4]}}
+    (one,) = tables("inversions", [layers], ["A"])
+    assert one.head == ("", "error", "each")
+    assert one.rows == (("conv", "0.1", "0.1, 0.2"), ("fc", "0.5", "0.4"))
     (columns,) = tables("attacks", [{"fgsm": {"success": 1.0}}, {"fgsm": {"success": 0.5}}], ["A", "B"])
     assert columns.head == ("", "A", "B")
     assert columns.rows == (("fgsm · success", "1", "0.5"),)
