@@ -146,7 +146,7 @@ def sphere_plot(
     *,
     samples: int,
     radii: Sequence[float] | NDArray[Any] | None = None,
-    times: float = 2,
+    times: float | None = 2,
     step: int | None = None,
     details: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -158,7 +158,7 @@ def sphere_plot(
         changed: of each sample, the share of random directions that change its class, ``[N]``, 0 to 1.
         samples: random directions tried around each.
         radii: their lengths ``[N]``, in pixels of 0 to 1.
-        times: by how much they are longer than the adversarial perturbations.
+        times: by how much they are longer than the adversarial perturbations; None if these play no part.
         step: number of completed updates of the network, if it is being trained.
         details: facts for the caption.
         notes: further warnings for the caption.
@@ -185,7 +185,8 @@ def sphere_plot(
         if np.isfinite(mean):
             _level(axes, 100 * mean, f"mean {percent(mean, decimals=1)} %", "#D55E00", "-", right=False)
         plot = sheet.image()
-    by = "twice" if times == 2 else f"{number(times)} times"
+    by = "twice" if times == 2 else "" if times is None else f"{number(times)} times"
+    long = f"{by} as long as the adversarial one" if by else "of the given length"
     facts = (
         "" if step is None else step_text(step),
         f"{samples:,} random directions around each of {len(known)} samples",
@@ -194,10 +195,11 @@ def sphere_plot(
         *details,
     )
     reading = (
-        f"Around each sample, random directions {by} as long as the adversarial one: which share of them changes the "
+        f"Around each sample, random directions {long}: which share of them changes the "
         "class. Near zero they hardly ever do: directions that fool the network are rare, and were not hit by chance."
     )
-    title = f"Going {by} as far as the attack, but at random: {percent(mean, decimals=1)} % change the class"
+    going = f"Going {by} as far as the attack, but at random" if by else "Going a given way at random"
+    title = f"{going}: {percent(mean, decimals=1)} % change the class"
     lost = len(shares) - len(known)
     warnings = (f"{lost} of {len(shares)} samples left out: NaN, or a length of 0",) if lost else ()
     return page(tag, Caption(title, facts, reading, (*warnings, *notes)), plot)

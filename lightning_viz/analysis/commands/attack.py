@@ -65,6 +65,7 @@ WRITTEN: Mapping[str, Written] = {
     "target": Written(
         int | str | None, "class to lead to, by number or name; any wrong one if omitted", meant=class_of
     ),
+    "pixels": Written(int, name="count"),
     "loss": Written(
         Literal["cross_entropy", "margin"] | None,
         "what is climbed; the margin does not go flat where the model is sure",

@@ -91,7 +91,7 @@ def shown_filters(subject: Subject, arguments: Mapping[str, Any]) -> Result:
         for number, one in enumerate(torch.unbind(weights))
     ]
     shapes = {layer: list(weights.shape) for layer, weights in found.items()}
-    return Result(pictures, {"shapes": shapes}, {"filters": rows}, {"filters": found})
+    return Result(pictures, {"shapes": shapes}, {"filters": rows}, {"weights": found})
 
 
 METHOD = Method(

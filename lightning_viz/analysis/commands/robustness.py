@@ -131,10 +131,8 @@ def around(subject: Subject, arguments: Mapping[str, Any], attack: Mapping[str, 
     def pictures() -> Iterator[Picture]:
         radii = (found.radius / (high - low)).cpu().numpy()
         changed, count = found.changed.cpu().numpy(), arguments["samples"]
-        details = [] if arguments["radius"] is None else [f"radius {number(arguments['radius'])}, as given"]
-        yield sphere_plot(
-            "sphere", changed, samples=count, radii=radii, times=_TIMES, step=subject.step, details=details
-        )
+        times = _TIMES if arguments["radius"] is None else None
+        yield sphere_plot("sphere", changed, samples=count, radii=radii, times=times, step=subject.step)
 
     rows = rows_of(subject, columns)
     return Result(pictures(), {"changed": found.changed.mean(), "counts": found.counts}, {"samples": rows})
