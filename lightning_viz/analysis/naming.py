@@ -78,7 +78,7 @@ def _instance(found: Any, arguments: Mapping[str, Any], what: str) -> Any:
         else:
             parser.add_function_arguments(found, what, fail_untyped=False)
         config = parser.instantiate_classes(parser.parse_object({what: dict(arguments)}))
-    return config[what] if isinstance(found, type) else found(**config[what])
+    return config[what] if isinstance(found, type) else found(**config.get(what, {}))
 
 
 def _required(parameter: inspect.Parameter) -> bool:
