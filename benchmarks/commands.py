@@ -1,0 +1,112 @@
+"""What a command costs beside the function behind it, called from Python on the same model and samples.
+
+The command as it is run, without its start (imports, model and data): options, the function, pictures, numbers. Each
+takes turns with the function alone, on scikit-learn's digits. The start's seconds are told beside it.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+from turns import in_turns
+
+from lightning_viz.adversarial import pgd
+from lightning_viz.adversarial.corruption_errors import compare_corruption_error
+from lightning_viz.analysis.commands import attack, dream, methods, robustness
+from lightning_viz.analysis.commands.folding import folded
+from lightning_viz.analysis.commands.sourcing import subject_of
+from lightning_viz.dream import fool
+
+SIDE = 28
+
+
+class Net(nn.Module):
+    """Two convolutions, a fully connected layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+        self.fc = nn.Linear(32 * (SIDE // 4) ** 2, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for convolution in (self.conv1, self.conv2):
+            x = F.max_pool2d(F.relu(convolution(x)), 2)
+        return self.fc(x.flatten(1))
+
+
+def digits() -> TensorDataset:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    ink = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
+    return TensorDataset(F.interpolate(ink, (SIDE, SIDE), mode="bilinear"), torch.tensor(data.target))
+
+
+def trained(place: Path) -> None:
+    torch.manual_seed(0)
+    net, (images, labels) = Net(), digits().tensors
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for _ in range(5):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(net(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    torch.save({"state_dict": net.state_dict(), "global_step": 145}, place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300, help="of PGD")
+    parser.add_argument("--generations", type=int, default=1200, help="of images that fool")
+    parser.add_argument("--images", type=int, default=1000, help="that are corrupted")
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    trained(folder / "net.ckpt")
+    source = [str(folder / "net.ckpt"), "--model", "commands.Net", "--data", "commands.digits", "--accelerator", "cpu"]
+    ascent = ["--samples", "64", "--epsilon", "0.05", "--until_fooled", "false", "--steps", str(asked.steps)]
+    rows = {
+        "attack pgd": (attack, ascent),
+        "dream fool": (dream, ["--generations", str(asked.generations)]),
+        "robustness corruptions": (robustness, ["--samples", str(asked.images)]),
+    }
+    for name, (module, words) in rows.items():
+        typed = [name.split()[1], *source, *words, "--out", str(folder / "out"), "--overwrite"]
+        options = module.parser().parse_args(folded(typed))
+        started = time.perf_counter()
+        subject = subject_of(options[options.method])
+        start = time.perf_counter() - started
+        methods.subject_of = lambda _, found=subject: found
+        model, count = subject.model, options[options.method].samples
+        images, labels, space = subject.images[:count], subject.labels[:count], subject.space
+        functions = {
+            "attack pgd": lambda: pgd(
+                model, images, epsilon=0.05, until_fooled=False, steps=asked.steps, space=space, progress=False
+            ),
+            "dream fool": lambda: fool(
+                model, tuple(images.shape[1:]), generations=asked.generations, space=space, progress=False
+            ),
+            "robustness corruptions": lambda: compare_corruption_error(
+                {"net": model}, (images, labels), reference="net", space=space, progress=False
+            ),
+        }
+        took: list[float] = []
+
+        def alone() -> None:
+            before = time.perf_counter()
+            functions[name]()
+            took.append(time.perf_counter() - before)
+
+        found = in_turns({"function": alone, "command": lambda: module.run(options)}, "function", asked.rounds)
+        print(f"{name:<24} {found['command']:.3f} times the function ({min(took):.1f} s; start {start:.1f} s)")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
