@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from lightning_viz.analysis.findings import Shown
+from lightning_viz.analysis.findings import Finding, Shown
 from lightning_viz.analysis.study import Study
 from lightning_viz.render.text import step_text
 
@@ -48,10 +48,12 @@ class Row:
     Attributes:
         tag: of the pictures.
         cells: for each model its frames, none where it has no such picture.
+        joint: whether there is one cell only, of all models.
     """
 
     tag: str
     cells: tuple[tuple[Frame, ...], ...]
+    joint: bool = False
 
 
 class Frames:
@@ -82,6 +84,19 @@ class Frames:
         return [
             Row(key[0], tuple(self._frames(place, one.get(key, {})) for place, one in enumerate(series)))
             for key in keys
+        ]
+
+    def joint(self, finding: Finding) -> list[Row]:
+        """One for each picture of all models together, shown whatever the step.
+
+        Args:
+            finding: with the pictures.
+        """
+        positions = tuple(range(len(self.labels)))
+        frames = [self._frame(shown, positions, only="", last=True) for shown in finding.pictures]
+        return [
+            Row(shown.picture.tag, ((frame,),), joint=True)
+            for shown, frame in zip(finding.pictures, frames, strict=True)
         ]
 
     def _frames(self, place: int, by_step: dict[int, Shown]) -> tuple[Frame, ...]:

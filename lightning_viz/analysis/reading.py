@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SECTIONS = {
+    "compared": "Compared",
     "parameters": "Parameters",
     "activations": "Activations",
     "embeddings": "Embeddings",
@@ -62,6 +63,24 @@ def kind_of(tag: str) -> str:
 _RANDOMISED = "Near zero rank correlation with an untrained network's maps means that they show what was learned."
 
 READINGS = {
+    "compared/epsilon": Reading(
+        "compared",
+        "Accuracy under attack",
+        "The share of samples that stay right when an attack may move every pixel by epsilon, of all models on the same "
+        "samples. The curve further right belongs to the model that is harder to fool, if they start alike.",
+    ),
+    "compared/corruptions": Reading(
+        "compared",
+        "Corruption errors",
+        "The first model's error by corruption and severity, and beside it each model's corruption error, the first "
+        "one's being 1. Below 1 a model bears that corruption better; what both have wrong without it counts, too.",
+    ),
+    "compared/shape_bias": Reading(
+        "compared",
+        "Shape or texture",
+        "Of the same images, with the shape of one class and the texture of another, the share that each model decides "
+        "by shape. People are near one; networks that only saw photographs mostly follow the texture.",
+    ),
     "filters": Reading(
         "parameters",
         "What the first layer looks for",

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lightning_viz.analysis.curving import HEIGHT, WIDTH, Numbers, numbers
+from lightning_viz.analysis.findings import Finding
 from lightning_viz.analysis.framing import Frames, Row
 from lightning_viz.analysis.reading import READINGS, SECTIONS, Reading, kind_of, reading_of
 from lightning_viz.analysis.study import Study
@@ -62,13 +63,14 @@ class Section:
     faults: tuple[str, ...]
 
 
-def report(studies: Sequence[Study]) -> str:
+def report(studies: Sequence[Study], *, together: Finding | None = None) -> str:
     """All that was found of a model, or of several side by side, as one page without any other file.
 
     The same studies give the same page, to the byte.
 
     Args:
         studies: of the models; each has its column.
+        together: what was drawn of all of them into one picture.
 
     Returns:
         HTML.
@@ -91,16 +93,16 @@ def report(studies: Sequence[Study]) -> str:
         layers=[(study.name, _layers(study)) for study in studies],
         fares=_fares(studies),
         notes=[(study.name, notes) for study in studies if (notes := _notes(study))],
-        sections=_sections(studies, frames),
+        sections=_sections(studies, frames, together or Finding()),
         waiting=[(study.name, study.waiting) for study in studies if study.waiting],
         size=(WIDTH, HEIGHT),
     )
 
 
-def _sections(studies: Sequence[Study], frames: Frames) -> list[Section]:
+def _sections(studies: Sequence[Study], frames: Frames, together: Finding) -> list[Section]:
     """Those that have something to show or to say."""
     rows: dict[str, list[Row]] = {}
-    for row in frames.rows():
+    for row in [*frames.joint(together), *frames.rows()]:
         rows.setdefault(kind_of(row.tag), []).append(row)
     measured = {name: kind_of(name) for study in studies for name in study.numbers if name not in _OURS}
     scalars = [_scalars(study) for study in studies]

@@ -89,6 +89,8 @@ def test_the_whole_comparison_is_written(monkeypatch, tmp_path):
     report = compare(cases(), out=tmp_path)
     text = report.read_text()
     assert "hard &lt;b&gt;" in text and "hard <b>" not in text
+    assert text.index("section-compared") < text.index("section-parameters")
+    assert text.count('class="row joint"') == 2  # epsilon and corruptions
     folders = {path.name for path in (tmp_path / "tensorboard").iterdir()}
     assert folders == {"plain", "hard__b_", "compared"}
 
