@@ -66,7 +66,7 @@ READINGS = {
     "compared/epsilon": Reading(
         "compared",
         "Accuracy under attack",
-        "The share of samples that stay right when an attack may move every pixel by epsilon, of all models on the same "
+        "The share of samples that stay right when an attack may move every pixel by epsilon, of all models on equal "
         "samples. The curve further right belongs to the model that is harder to fool, if they start alike.",
     ),
     "compared/corruptions": Reading(
