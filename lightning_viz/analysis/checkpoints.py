@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,9 +77,11 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
     if not path.is_file():
         raise AnalysisError(f"there is no checkpoint {path}: give the file that ModelCheckpoint saved")
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=not trusted, mmap=mapped and zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # another's file: it is refused in our words
+            content = torch.load(
+                path, map_location="cpu", weights_only=not trusted, mmap=mapped and zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         raise AnalysisError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:

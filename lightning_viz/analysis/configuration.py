@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.analysis.merging import merged
 from lightning_viz.analysis.naming import Named
 
 _FILE = "config.yaml"
@@ -121,27 +122,6 @@ def find_configuration(places: Sequence[Path | str]) -> Configuration:
         listed = ", ".join(str(path.parent) for path in list(runs)[:4])
         raise AnalysisError(f"{len(runs)} runs are given ({listed}{', ...' * (len(runs) > 4)}): give one of them")
     return next(iter(runs.values()), Configuration())
-
-
-def merged(base: Any, given: Any) -> Any:
-    """What was said, and what is said over it: a class keeps those of its arguments that are not given anew.
-
-    Args:
-        base: a plain value, a class path, or a mapping.
-        given: the same.
-
-    >>> merged({"class_path": "a.Net", "init_args": {"depth": 2, "width": 8}}, {"depth": 3})
-    {'class_path': 'a.Net', 'init_args': {'depth': 3, 'width': 8}}
-    """
-    if isinstance(base, str) and isinstance(given, Mapping):
-        base = {"class_path": base}
-    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
-        return given
-    if "class_path" in given and "class_path" in base and given["class_path"] != base["class_path"]:
-        return given
-    if "class_path" in base and not given.keys() & {"class_path", "init_args"}:
-        given = {"init_args": given}
-    return {**base, **{name: merged(base.get(name), value) for name, value in given.items()}}
 
 
 def _beside(place: Path) -> list[Path]:

@@ -79,7 +79,7 @@ def fitting(size: int, space: PixelSpace, *, grey: bool = False) -> Callable[[Im
         space: by whose mean and deviation the images are normalised.
         grey: whether the model takes one channel.
     """
-    sized = [transforms.Resize(size), transforms.CenterCrop(size), transforms.Grayscale(1 if grey else 3)]
+    sized = [*([transforms.Grayscale()] if grey else []), transforms.Resize(size), transforms.CenterCrop(size)]
     scaled = [transforms.ToTensor(), transforms.Normalize(list(space.mean), list(space.std))]
     found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)
     return found

@@ -1,5 +1,7 @@
 """What Lightning itself warns of in runs as small as these is no error here."""
 
+import warnings
+
 import pytest
 
 from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
@@ -10,3 +12,29 @@ def pytest_collection_modifyitems(items):
         if "tests/analysis" in str(item.path):
             for line in LIGHTNING_SAYS:
                 item.add_marker(pytest.mark.filterwarnings(line))
+
+
+@pytest.fixture(scope="session")
+def cli_run(tmp_path_factory):
+    """The folder of a run of LightningCLI, whose config.yaml names model and data."""
+    from pytorch_lightning.cli import LightningCLI
+
+    folder = tmp_path_factory.mktemp("cli")
+    given = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "enable_progress_bar": "false",
+        "enable_model_summary": "false",
+        "default_root_dir": folder,
+        "precision": "32-true",
+    }
+    trainer = [f"--trainer.{name}={value}" for name, value in given.items()]
+    named = ["--model=tests.analysis.nets.Net", "--model.width=5", "--data=tests.analysis.nets.Squares"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        LightningCLI(
+            args=["fit", *trainer, *named, "--data.count=8", "--seed_everything=7"],
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+        )
+    return next(folder.rglob("config.yaml")).parent

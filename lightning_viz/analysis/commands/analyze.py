@@ -22,14 +22,18 @@ def parser() -> ArgumentParser:
     add_source(found, out="analysis")
     done = found.add_argument_group("what is done")
     done.add_argument(
-        "--views", nargs="+", type=str, metavar="KIND", help="those that look, say grad_cam; all that suit the model"
+        "--views",
+        nargs="*",
+        type=str,
+        metavar="KIND",
+        help="those that look, say grad_cam; all that suit the model if omitted, none if empty",
     )
     done.add_argument(
         "--techniques",
-        nargs="+",
+        nargs="*",
         type=str,
         metavar="NAME",
-        help="those that go deeper, into the last checkpoint; all that suit the model",
+        help="those that go deeper, into the last checkpoint; likewise",
     )
     done.add_argument(
         "--conflicts",

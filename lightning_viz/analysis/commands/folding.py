@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lightning_viz.analysis.configuration import merged
+from lightning_viz.analysis.merging import merged
 
 _NAMED = ("model", "data")
 

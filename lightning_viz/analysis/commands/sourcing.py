@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -126,8 +127,11 @@ def subject_of(options: Namespace, case: Case | None = None) -> Subject:
         AnalysisError: see its message.
     """
     from lightning_viz.analysis.analyzing import look
+    from lightning_viz.callbacks.probe import Probe
 
     case = case or case_of(options)
+    head = min(Probe.samples, case.samples)  # no more samples than were asked for
+    case = replace(case, probe=case.probe or Probe(samples=head))
     step, path = list(case.series().items())[-1]
     subject, _ = look(case, step, path, {}, with_views=False)
     if subject is None:
