@@ -27,6 +27,7 @@ from lightning_viz.analysis.techniques import TECHNIQUES
 from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.messages import ViewWarning
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.processes import first_process
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.picture import Picture
 
@@ -109,8 +110,10 @@ def fill(
         overwrite: do again what is done.
         progress: told what begins.
     """
+    progress = progress if first_process() else None
     series = case.series()
     parts = _parts(case, series)
+    # All processes decide alike: nothing is written before the first pass, and in that all of them take part.
     found = {} if overwrite else {part: finding for part in parts if (finding := findings.get(part.name, part.key))}
     earlier: dict[str, Any] = {}
     for step, path in series.items():
@@ -122,11 +125,10 @@ def fill(
             if progress is not None:
                 progress(missing[0].name, len(found), len(parts))
             subject, looked = look(case, step, path, earlier, with_views=here[0] in missing)
-            if subject is None:
-                continue  # not the first process: its share of the pass is done
             if here[0] in missing:
-                findings.put(here[0].name, here[0].key, looked)
                 found[here[0]] = looked
+                if subject is not None:
+                    findings.put(here[0].name, here[0].key, looked)
         study.views[step] = found[here[0]]
         earlier = {**earlier, **found[here[0]].state}
         for part in here[1:]:
@@ -135,7 +137,8 @@ def fill(
                     progress(part.name, len(found), len(parts))
                 found[part] = studied(part.technique, subject)
                 findings.put(part.name, part.key, found[part])
-            study.techniques[part.name] = found[part]
+            if part in found:
+                study.techniques[part.name] = found[part]
     study.waiting = []
 
 
@@ -152,7 +155,11 @@ def look(
         with_views: or without any, for the samples alone.
 
     Returns:
-        What techniques go on with, None on all processes but the first; and what the views found.
+        What techniques go on with, None on all processes but the first; and what the views found, of which the others
+        have the state.
+
+    Raises:
+        AnalysisError: see its message.
     """
     checkpoint = None if path is None else read_checkpoint(path, trusted=case.trusted)
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
@@ -167,15 +174,16 @@ def look(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ViewWarning)
         own = validate(net, data, [replay, fares], **case.trainer)
-    if replay.samples is None:
-        return None, finding
     finding.state = {view.name: view.kept() for view in replay.views}
+    if not first_process():
+        return None, finding
+    if replay.samples is None:
+        why = "; ".join(finding.faults) or "the pass ran in processes of its own: give the strategy 'ddp'"
+        raise AnalysisError(f"no samples of the data can be taken: {why}")
     notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
-    finding.numbers = {
-        "model": describe(net, replay.samples),
-        "fares": {**own, **fares.numbers},
-        "notes": [note.removeprefix("lightning_viz: ") for note in notes],
-    }
+    finding.numbers = {"model": describe(net, replay.samples), "fares": {**own, **fares.numbers}}
+    if notes:
+        finding.numbers["notes"] = [note.removeprefix("lightning_viz: ") for note in notes]
     space = case.pixels or replay.samples.pixels or PixelSpace()
     return Subject(case.title(), net, replay.samples, space, step, case.seed, case.conflicts), finding
 

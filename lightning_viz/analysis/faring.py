@@ -15,7 +15,7 @@ from lightning_viz.analysis.judging import Figures, Task, judge_of, task_of, wit
 from lightning_viz.analysis.networks import network_of
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.probe import Probe, class_names, dense_truth, split_batch
-from lightning_viz.callbacks.processes import NOTHING, Numbering, from_every_process, numbering
+from lightning_viz.callbacks.processes import NOTHING, Numbering, connected, from_every_process, numbering
 from lightning_viz.callbacks.sampling import first_loader
 from lightning_viz.hooks.guard import looking
 from lightning_viz.hooks.observing import run
@@ -99,6 +99,8 @@ class Fares(Callback):
             with self._harmless(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # torchmetrics', of a process that saw no batch
                 judge = self._judge or self._prepared(next(iter(tasks)), pl_module.device)
+                for part in (one for one in judge.modules() if isinstance(one, Metric)):
+                    part.sync_on_compute = connected(trainer)  # not with processes that do not take part
                 found = with_names(judge.compute(), self._names)
             found = {"note": self._fault} if self._fault else found
         self.numbers = found if trainer.is_global_zero else {}

@@ -12,12 +12,13 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_viz.analysis.findings import Finding
 from lightning_viz.analysis.reporting import report
 from lightning_viz.analysis.study import Study
+from lightning_viz.callbacks.processes import first_process
 from lightning_viz.callbacks.projector import write_whole
 from lightning_viz.callbacks.sinks import TensorBoardSink
 
 
 def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None = None) -> Path:
-    """Write TensorBoard's files and the report, each whole or not at all.
+    """Write TensorBoard's files and the report, each whole or not at all; on the first process alone.
 
     Args:
         folder: takes ``tensorboard/`` and ``report.html``.
@@ -27,6 +28,8 @@ def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None 
     Returns:
         The report's path.
     """
+    if not first_process():
+        return folder / "report.html"
     board, partial = folder / "tensorboard", folder / ".tensorboard.part"
     shutil.rmtree(partial, ignore_errors=True)
     places = {study.name: partial / slug(study.name) if len(studies) > 1 else partial for study in studies}
@@ -36,7 +39,7 @@ def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None 
         _write(partial / "compared", [together])
     shutil.rmtree(board, ignore_errors=True)
     partial.replace(board)
-    write_whole(folder / "report.html", report(studies).encode())
+    write_whole(folder / "report.html", report(studies, together=together).encode())
     return folder / "report.html"
 
 

@@ -10,7 +10,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
 
-from lightning_viz.callbacks.lightning import Trainer
+from lightning_viz.callbacks.lightning import Trainer, package_of
 
 NOTHING = None
 """What a process has given that had nothing to give, or whose gift could not be sent."""
@@ -64,6 +64,11 @@ def to_the_first_process(trainer: Trainer, mine: Any) -> list[Any]:
     everyone: list[Any] = [None] * trainer.world_size
     torch.distributed.gather_object(_packed(mine), everyone if first else None, dst=0)
     return [_unpacked(one) for one in everyone] if first else []
+
+
+def first_process() -> bool:
+    """Whether this is a run's first process, which alone writes; also where there is no Trainer, or none any more."""
+    return bool(package_of().utilities.rank_zero_only.rank == 0)
 
 
 def connected(trainer: Trainer) -> bool:
