@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.commands import bars
 from lightning_viz.analysis.commands.board import board_command
 from lightning_viz.analysis.commands.shell import COMMANDS, working
+from lightning_viz.analysis.validating import validate
 from lightning_viz.attribution.batches import BARS, progress_bar
 
 from . import nets
@@ -247,3 +249,15 @@ def test_where_there_is_no_terminal_there_is_a_line_per_part(capfd, monkeypatch)
     with working("dream") as progress:
         progress("layer1", 0, 2)
     assert capfd.readouterr().err == ""
+
+
+def test_lightnings_words_for_those_who_train_are_not_shown(caplog):
+    logger = logging.getLogger("pytorch_lightning")
+    before = logger.level
+    logger.addHandler(caplog.handler)
+    try:
+        validate(nets.Net(), nets.Squares(), [], accelerator="cpu")
+        assert caplog.records == []
+        assert logger.level == before
+    finally:
+        logger.removeHandler(caplog.handler)
