@@ -22,11 +22,10 @@ from lightning_viz.analysis.commands.keeping import Result
 from lightning_viz.analysis.commands.methods import Method, parser_of, run_method
 from lightning_viz.analysis.commands.options import Behind, Written
 from lightning_viz.analysis.commands.samples import class_of, classified, rows_of, true_classes
+from lightning_viz.analysis.studies.attacking import record_page, shown, twin_page
 from lightning_viz.analysis.subject import Subject
-from lightning_viz.render.adversarial import pixel_gallery, twins
-from lightning_viz.render.attack_record import record_table
+from lightning_viz.render.adversarial import pixel_gallery
 from lightning_viz.render.picture import Picture
-from lightning_viz.render.text import percent
 
 _LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 
@@ -129,52 +128,39 @@ def _columns(found: Attacked) -> dict[str, Tensor]:
 
 def _pictures(found: Attacked, title: str, subject: Subject) -> Iterator[Picture]:
     """Samples and their twins, and step by step what the model says."""
-    record, space = found.record, subject.space
-    images, attacked = subject.rgb(space.to_inputs(found.original)), subject.rgb(found.inputs)
-    before, after = (
-        subject.verdicts(subject.labels, record.classes[step].cpu(), record.confidences[step].cpu()) for step in (0, -1)
-    )
-    if title == "few pixels":
-        count = [f"{title}: {found.success:.0%} of those that were right turn"]
-        yield pixel_gallery("twins", images, attacked[None], rows=[""], before=before, after=[after], details=count)
+    if title == _FEW:
+        yield _few_pixels(found, subject)
     else:
-        yield twins(
-            "twins",
-            images,
-            attacked,
-            found.perturbations.float().cpu().numpy(),
-            before=before,
-            after=after,
-            norms=[f"{percent(share, 1)} %" for share in record.relative[-1].tolist()],
-            attack=title,
-            norm="its L2 norm, of the image's",
-            step=subject.step,
-        )
-    if len(record.classes) > 2:
-        names = [subject.samples.name(one) for one in range(_classes(subject))]
-        steps = (record.classes, record.confidences, found.labels)
-        yield record_table(
-            "record",
-            images,
-            *(one.cpu().numpy() for one in steps),
-            names=names,
-            relative=record.relative.cpu().numpy(),
-            attack=title,
-        )
+        yield twin_page(subject, found, "twins", title)
+    if len(found.record.classes) > 2:
+        yield record_page(subject, found, "record", title)
 
 
-def _classes(subject: Subject) -> int:
-    outputs = subject.outputs(1)
-    return 0 if outputs is None else outputs.shape[1]
+def _few_pixels(found: Attacked, subject: Subject) -> Picture:
+    """The pixels that changed, circled."""
+    record = found.record
+    before, after = (
+        subject.verdicts(subject.labels, record.classes[step], record.confidences[step]) for step in (0, -1)
+    )
+    return pixel_gallery(
+        "twins",
+        shown(found.original, found),
+        shown(found.pixels, found)[None],
+        rows=[_FEW],
+        before=before,
+        after=[after],
+        details=[f"{found.success:.0%} of those that were not fooled before"],
+    )
 
 
+_FEW = "few pixels"
 _TITLES: dict[str, tuple[Callable[..., Attacked], str]] = {
     "pgd": (pgd, "PGD"),
     "fgsm": (fgsm, "FGSM"),
     "deep_fool": (deep_fool, "DeepFool"),
     "carlini_wagner": (carlini_wagner, "Carlini and Wagner"),
     "gradient_ascent": (gradient_ascent, "gradient ascent"),
-    "one_pixel": (one_pixel, "few pixels"),
+    "one_pixel": (one_pixel, _FEW),
     "square": (square, "Square"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Method:
     @property
     def words(self) -> str:
         """What it does, in one line."""
-        return self.summary or (inspect.getdoc(self.behind[0].function) or "").partition("\n")[0]
+        first = (inspect.getdoc(self.behind[0].function) or "").partition("\n")[0]
+        return self.summary or re.sub(r", :math:`[^`]*`", "", first)
 
 
 def parser_of(command: str, description: str, methods: Mapping[str, Method]) -> ArgumentParser:
@@ -55,7 +57,8 @@ def parser_of(command: str, description: str, methods: Mapping[str, Method]) -> 
     first = next(iter(methods))
     example = f"lightning-viz {command} {first} lightning_logs/version_0 {methods[first].example}".rstrip()
     parser = command_parser(command, description, example)
-    choices = parser.add_subcommands(dest="method", metavar="METHOD", title="methods")
+    told = f"lightning-viz {command} METHOD --help tells its options."
+    choices = parser.add_subcommands(dest="method", metavar="METHOD", title="methods", description=told)
     for name, method in methods.items():
         inner = method_parser(command, name, method)
         whole = inner.prog  # which becomes one with all of the outer parser's options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,10 +50,16 @@ def attacks(subject: Subject) -> Iterator[Found]:
     }
     titles = {"fgsm": f"FGSM, ε {levels}/255", "pgd": f"PGD, ε {levels}/255", "deep_fool": "DeepFool, L2"}
     for name, attacked in found.items():
-        yield _page(subject, few, attacked, name, titles[name])
+        yield twin_page(subject, attacked, f"attacks/{name}", titles[name])
     ascent = partial(gradient_ascent, normalise=L2, lr=_stride(found["deep_fool"]), steps=_ASCENT, progress=False)
     found["ascent"] = run(subject, few, ascent)
-    yield _record(subject, found["ascent"])
+    yield record_page(
+        subject,
+        found["ascent"],
+        "attacks/record",
+        "gradient ascent in equal steps",
+        ["label: what the network says at first"],
+    )
     bounds = {"fgsm": epsilon, "pgd": epsilon}
     yield "attacks", {name: {**told(one), "epsilon": bounds.get(name)} for name, one in found.items()}
 
@@ -97,17 +103,25 @@ def _turning(subject: Subject, few: Taken) -> tuple[int, Attacked]:
     return levels, attacked
 
 
-def _page(subject: Subject, few: Taken, attacked: Attacked, name: str, title: str) -> Picture:
-    """Samples, their twins, and the differences."""
+def twin_page(subject: Subject, attacked: Attacked, tag: str, title: str) -> Picture:
+    """Samples, their twins, and the differences.
+
+    Args:
+        subject: whose first samples were attacked.
+        attacked: what was made of them.
+        tag: of the picture.
+        title: the attack's name and how far it went.
+    """
     (low, high), record = attacked.space.bounds, attacked.record
-    channels = describe_channels(few.images.shape[1])
+    truths = None if subject.labels is None else subject.labels[: len(attacked.labels)]
+    channels = describe_channels(attacked.original.shape[1])
     return twins(
-        f"attacks/{name}",
-        _shown(attacked.original, attacked),
-        _shown(attacked.pixels, attacked),
+        tag,
+        shown(attacked.original, attacked),
+        shown(attacked.pixels, attacked),
         (attacked.perturbations / (high - low)).float().cpu().numpy(),
-        before=subject.verdicts(few.truths, record.classes[0], record.confidences[0]),
-        after=subject.verdicts(few.truths, record.classes[-1], record.confidences[-1]),
+        before=subject.verdicts(truths, record.classes[0], record.confidences[0]),
+        after=subject.verdicts(truths, record.classes[-1], record.confidences[-1]),
         norms=[f"{percent(one, 1)} %" for one in record.relative[-1].tolist()],
         attack=title,
         norm="its L2 norm, of the image's",
@@ -116,25 +130,38 @@ def _page(subject: Subject, few: Taken, attacked: Attacked, name: str, title: st
     )
 
 
-def _record(subject: Subject, attacked: Attacked) -> Picture:
-    """What the model says after each step."""
+def record_page(subject: Subject, attacked: Attacked, tag: str, title: str, details: Sequence[str] = ()) -> Picture:
+    """What the model says after each step.
+
+    Args:
+        subject: whose first samples were attacked.
+        attacked: what was made of them.
+        tag: of the picture.
+        title: the attack's name.
+        details: further facts for the caption.
+    """
     steps, names = attacked.record, subject.samples.class_names
     classes = steps.classes.cpu().numpy()
     return record_table(
-        "attacks/record",
-        _shown(attacked.original, attacked),
+        tag,
+        shown(attacked.original, attacked),
         classes,
         steps.confidences.cpu().numpy(),
         attacked.labels.cpu().numpy(),
         names=names if len(names) > classes.max() else None,
         relative=steps.relative.cpu().numpy(),
-        attack="gradient ascent in equal steps",
-        details=["label: what the network says at first"],
+        attack=title,
+        details=details,
     )
 
 
-def _shown(pixels: Tensor, attacked: Attacked) -> Any:
-    """Pixels as a page takes them, ``[N, H, W, 3]``."""
+def shown(pixels: Tensor, attacked: Attacked) -> Any:
+    """Pixels as a page takes them, ``[N, H, W, 3]``.
+
+    Args:
+        pixels: of samples or of their twins, ``[N, C, H, W]``.
+        attacked: in whose space they are.
+    """
     low, high = attacked.space.bounds
     return to_rgb(((pixels - low) / (high - low)).float().cpu().numpy())
 
