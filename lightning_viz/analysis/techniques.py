@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_viz.analysis.studies.attacking import attacks
 from lightning_viz.analysis.studies.attributions import every_attribution
+from lightning_viz.analysis.studies.biases import biases, without_conflicts
 from lightning_viz.analysis.studies.dreaming import dreams, inversions
 from lightning_viz.analysis.studies.enduring import corrupted, epsilons
 from lightning_viz.analysis.studies.taking import beyond_pixels
@@ -27,5 +28,6 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("attacks", "how little changes the model's mind", attacks, beyond_pixels),
     Technique("epsilons", "accuracy when inputs may move, and what helps", epsilons, beyond_pixels),
     Technique("corruptions", "what noise, blur, weather and encoding cost", corrupted, _without_labels_or_pixels),
+    Technique("biases", "whether it goes by shape or by texture", biases, without_conflicts),
 )
 """A new one is a new row."""
