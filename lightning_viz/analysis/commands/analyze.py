@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_viz.analysis.commands.bars import first_process
+from lightning_viz.analysis.commands.bars import Told, first_process
+from lightning_viz.analysis.commands.several import cases_of
 from lightning_viz.analysis.commands.shell import command_parser, working
 from lightning_viz.analysis.commands.sourcing import add_source, case_of
 
@@ -17,10 +21,17 @@ def parser() -> ArgumentParser:
         "Several checkpoints of a run become a time series; a second run goes on where the first one ended.",
         "lightning-viz analyze lightning_logs/version_0\n"
         "  lightning-viz analyze last.ckpt --model net.Net --data digits.Digits\n"
-        "  lightning-viz analyze --torchvision resnet50 --images photographs/",
+        "  lightning-viz analyze --torchvision resnet50 --images photographs/\n"
+        "  lightning-viz analyze --compare runs/plain runs/hardened",
     )
     add_source(found, out="analysis")
     done = found.add_argument_group("what is done")
+    done.add_argument(
+        "--compare",
+        action="store_true",
+        help="the checkpoints, folders and --torchvision NAME,NAME are models of their own, side by side; their names: "
+        "--name NAME,NAME",
+    )
     done.add_argument(
         "--views",
         nargs="*",
@@ -45,31 +56,44 @@ def parser() -> ArgumentParser:
 
 
 def run(options: Namespace) -> None:
-    """Analyse a model, and say where the report is.
+    """Analyse a model, or compare several, and say where the report is.
 
     Args:
         options: parsed.
     """
-    from lightning_viz.analysis.analyzing import analyze
-
     with working("analyze") as progress:
-        case = case_of(options)
-        report = analyze(
-            case.checkpoints,
-            model=case.model,
-            data=case.data,
-            out=options.out,
-            name=case.name,
-            pixels=case.pixels,
-            views=options.views,
-            techniques=options.techniques,
-            samples=case.samples,
-            seed=case.seed,
-            trusted=case.trusted,
-            overwrite=options.overwrite,
-            trainer=case.trainer,
-            conflicts=options.conflicts,
-            progress=progress,
-        )
+        report = (_compared if options.compare else _analyzed)(options, progress)
     if first_process():
         print(f"report: {report}\nTensorBoard: lightning-viz board {options.out}")
+
+
+def _analyzed(options: Namespace, progress: Told) -> Path:
+    from lightning_viz.analysis.analyzing import analyze
+
+    case = case_of(options)
+    return analyze(
+        case.checkpoints,
+        model=case.model,
+        data=case.data,
+        out=options.out,
+        name=case.name,
+        pixels=case.pixels,
+        views=options.views,
+        techniques=options.techniques,
+        samples=case.samples,
+        seed=case.seed,
+        trusted=case.trusted,
+        overwrite=options.overwrite,
+        trainer=case.trainer,
+        conflicts=options.conflicts,
+        progress=progress,
+    )
+
+
+def _compared(options: Namespace, progress: Told) -> Path:
+    from lightning_viz.analysis.comparing import compare
+
+    conflicts = None if options.conflicts is None else Path(options.conflicts)
+    chosen = {"views": options.views, "techniques": options.techniques, "conflicts": conflicts}
+    cases = [replace(case, **chosen) for case in cases_of(options)]
+    return compare(cases, out=options.out, overwrite=options.overwrite, progress=progress)

@@ -29,7 +29,8 @@ def cases_of(options: Namespace) -> list[Case]:
     count = len(options.checkpoints) + len(zoo)
     if len(names) != count:
         raise AnalysisError(f"--name has {len(names)} names, {', '.join(names)}, for {count} models: give one each")
-    chosen = [([place], None) for place in options.checkpoints] + [([], name) for name in zoo]
+    chosen: list[tuple[list[str], str | None]] = [([place], None) for place in options.checkpoints]
+    chosen += [([], model) for model in zoo]
     return [
         case_of(_changed(options, checkpoints=places, torchvision=model, name=name))
         for (places, model), name in zip(chosen, names, strict=True)
