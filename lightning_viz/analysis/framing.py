@@ -6,12 +6,16 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from markupsafe import Markup, escape
 
 from lightning_viz.analysis.findings import Finding, Shown
 from lightning_viz.analysis.study import Study
 from lightning_viz.render.text import step_text
+
+_Key = tuple[str, int]
+"""A tag, and how often it came before at the same step."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,17 @@ class Frames:
         return [f"look {position + 1} of {count}" for position in range(count)]
 
     def rows(self) -> list[Row]:
-        """One for each tag, in order; where a tag comes several times at a step, one for each."""
+        """One for each tag, in order; where a tag comes several times at a step, one for each.
+
+        Models whose layers are not called alike show their first layer beside the first, and so on.
+        """
         series = [_series(study) for study in self._studies]
-        keys = list(dict.fromkeys(key for one in series for key in one))
         return [
-            Row(key[0], tuple(self._frames(place, one.get(key, {})) for place, one in enumerate(series)))
-            for key in keys
+            Row(
+                next(key[0] for key in keys if key is not None),
+                tuple(self._frames(place, series[place].get(key, {}) if key else {}) for place, key in enumerate(keys)),
+            )
+            for keys in _beside([list(one) for one in series])
         ]
 
     def joint(self, finding: Finding) -> list[Row]:
@@ -146,9 +155,24 @@ def paragraphs(description: str) -> tuple[Markup, ...]:
     return tuple(found)
 
 
-def _series(study: Study) -> dict[tuple[str, int], dict[int, Shown]]:
+def _beside(keys: Sequence[Sequence[_Key]]) -> list[tuple[_Key | None, ...]]:
+    """What stands in one row, of each model: the same tags, or what a view drew at the same place.
+
+    >>> _beside([[("maps/conv1", 0), ("maps/conv2", 0)], [("maps/stem", 0)], [("filters", 0)]])[:2]
+    [(('maps/conv1', 0), ('maps/stem', 0), None), (('maps/conv2', 0), None, None)]
+    """
+    rows: list[tuple[_Key | None, ...]] = []
+    for kind in dict.fromkeys(tag.partition("/")[0] for one in keys for tag, _ in one):
+        here = [[key for key in one if key[0].partition("/")[0] == kind] for one in keys]
+        named = list(dict.fromkeys(key for one in here for key in one))
+        alike = any(all(key in one for one in here if one) for key in named)
+        rows += [tuple(key if key in one else None for one in here) for key in named] if alike else zip_longest(*here)
+    return rows
+
+
+def _series(study: Study) -> dict[_Key, dict[int, Shown]]:
     """Of each tag, and each time that it comes at a step, the pictures by step."""
-    found: dict[tuple[str, int], dict[int, Shown]] = {}
+    found: dict[_Key, dict[int, Shown]] = {}
     for shown in study.pictures():
         tag, turn = shown.picture.tag, 0
         while shown.step in found.setdefault((tag, turn), {}):

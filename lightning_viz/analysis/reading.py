@@ -300,5 +300,6 @@ _TECHNIQUES = {
     "sphere": "robustness/sphere",
     "defences": "robustness/defences",
     "shape_bias": "robustness/shape_bias",
+    "biases": "robustness/shape_bias",
 }
 """Techniques, and what they measure, that are not called as what they draw."""

@@ -19,6 +19,7 @@ from lightning_viz.analysis.tabulating import Table, numbers_in, said, tables
 
 _BELIEVABLE = "/randomisation"
 _OURS = ("model", "fares", "notes")  # numbers that have places of their own
+_LISTED = 10  # classes that are named
 _FIGURES = {
     "recall": "Recall of each class",
     "confusion": "Confusions: true classes in rows, predicted ones in columns",
@@ -179,6 +180,8 @@ def _model(studies: Sequence[Study]) -> Table:
 
 
 def _fact(value: Any) -> str:
+    if isinstance(value, list) and len(value) > _LISTED and all(isinstance(one, str) for one in value):
+        return f"{len(value):,}: {', '.join(value[:_LISTED])}, …"
     shapes = isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], (list, tuple))
     return ", ".join(" × ".join(said(side) for side in shape) for shape in value) if shapes else said(value)
 

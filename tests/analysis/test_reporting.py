@@ -19,6 +19,7 @@ from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.tabulating import tables
 from lightning_viz.analysis.techniques import TECHNIQUES
 from lightning_viz.callbacks.view import View
+from lightning_viz.render.picture import Picture
 
 from .invented import TAGS, finding, picture, study
 
@@ -234,3 +235,18 @@ def test_publishing_leaves_the_report_beside_tensorboard(tmp_path):
     path = publish(tmp_path, [study(steps=(0,))])
     assert path.read_text() == report([study(steps=(0,))])
     assert sorted(one.name for one in tmp_path.iterdir()) == ["report.html", "tensorboard"]
+
+
+def test_layers_of_other_names_stand_beside_each_other_in_a_comparison():
+    def shows(name, tags):
+        found = Finding()
+        for tag in tags:
+            found.picture(Picture(tag, b"\x89PNG" + f"{name} {tag}".encode(), 2, 2, tag), 0)
+        return Study(name, {0: found})
+
+    both = [shows("a", ["filters/conv1", "grad_cam/conv9"]), shows("b", ["filters/stem", "grad_cam/block.3"])]
+    rows = Frames(both).rows()
+    assert [[frames[0].alt for frames in row.cells] for row in rows] == [
+        ["filters/conv1", "filters/stem"],
+        ["grad_cam/conv9", "grad_cam/block.3"],
+    ]
