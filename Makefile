@@ -9,7 +9,7 @@ RUNS ?= runs
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[cli]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -24,7 +24,11 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "The runs are in $(RUNS)/. Look at them with:"
 	@echo
-	@echo "    $(BIN)/tensorboard --logdir $(RUNS) --samples_per_plugin=images=1000"
+	@echo "    $(BIN)/lightning-viz board $(RUNS)"
+	@echo
+	@echo "And go deeper into the network that learned the digits, into one report, with:"
+	@echo
+	@echo "    $(BIN)/lightning-viz analyze $(RUNS)/digits --model examples.digits.LeNet --data examples.digits.Digits"
 	@echo
 
 test: $(VENV)/.installed-dev
