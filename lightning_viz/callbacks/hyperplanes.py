@@ -65,7 +65,7 @@ class Hyperplanes(View):
 
     def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
         """The network's answers over the plane, and for the samples."""
-        points = look.seen.reduced[INPUT]
+        points = look.seen.reduced[INPUT][: self.samples]  # others may have asked for more
         if points.shape[1] != 2:
             raise ViewError(f"the samples have {points.shape[1]} values each, the plane has two")
         extent = self.state.setdefault("extent", _extent(points))
@@ -86,7 +86,7 @@ class Hyperplanes(View):
         matters = (
             importance(following[0]) if following and following[0].shape[1] == len(weight) else torch.ones(len(weight))
         )
-        points, extent = look.seen.reduced[INPUT], self.state["extent"]
+        points, extent = look.seen.reduced[INPUT][: self.samples], self.state["extent"]
         labels = None if look.seen.labels is None else look.seen.labels[: len(points)]
         shared = {
             "step": look.step,

@@ -7,16 +7,26 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, Occlusion, PixelSpace, Probe, Saliency
+from lightning_viz import (
+    ActivationMaps,
+    FirstLayerFilters,
+    GradCAM,
+    Hyperplanes,
+    Occlusion,
+    PixelSpace,
+    Probe,
+    Saliency,
+)
 from lightning_viz.analysis.checkpoints import find_checkpoints, in_order, read_checkpoint
 from lightning_viz.analysis.findings import Finding
 from lightning_viz.analysis.networks import network
 from lightning_viz.analysis.replaying import Replay
+from lightning_viz.analysis.standard import views_for
 from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.recipe import recipe_of, view_of
 from lightning_viz.callbacks.view import recorded_views
-from tests.callbacks.conftest import ConvNet, drawn_at_once, fit, images, loader  # noqa: F401
+from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
 
 SAVED = {
     "at the end of an epoch": ({}, {}, {}),
@@ -68,6 +78,21 @@ def test_live_and_replayed_pictures_are_the_same_bytes(saved, drawn_at_once, tmp
         assert {(tag, step) for tag in tags} == again.keys()
         for key, picture in again.items():
             assert picture == live[key], key
+
+
+def test_hyperplanes_are_redrawn_though_other_views_ask_for_more_samples(drawn_at_once, tmp_path):  # noqa: F811
+    view = Hyperplanes(samples=20, probe=Probe(source="train"), every_n_train_steps=5)
+    saver = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=5, save_top_k=-1)
+    fit(tmp_path, Perceptron(), [view, saver], train=loader(*plane()), enable_checkpointing=True)
+    live = drawn_at_once.pictures("hyperplanes/hidden")
+    finding = Finding()
+    for path in find_checkpoints([tmp_path]):
+        checkpoint = read_checkpoint(path)
+        every = views_for(checkpoint.content, {}, probe=None, pixels=None, kinds=["hyperplanes", "embedding"])
+        replay = Replay(every, checkpoint.step, finding, probe=every[0].probe, samples=1)
+        validate(network(Perceptron, checkpoint), loader(*plane()), [replay], accelerator="cpu")
+    found = {one.step: one.picture for one in finding.pictures if one.picture.tag == "hyperplanes/hidden"}
+    assert found == {step: live[step] for step in (5, 10)}
 
 
 def test_a_probe_that_was_given_is_in_the_checkpoint(drawn_at_once, tmp_path):  # noqa: F811
