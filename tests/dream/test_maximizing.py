@@ -344,7 +344,7 @@ def test_a_forward_of_ones_own_opens_a_dict():
         ({"space": PixelSpace((0.1, 0.2), (0.3, 0.4))}, "the pixel space has 2 channels, the images have 3"),
         ({"priors": {edge_energy: 1.0}, "image": (3, 5, 9)}, "edge energy needs images of more than 5 pixels a side"),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )
 def test_options_that_make_no_sense_are_errors(options, message):
     chosen = {"objectives": channel("2", 1), "image": SMALL, "steps": 2} | options

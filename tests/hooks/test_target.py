@@ -240,7 +240,7 @@ def test_channels_of_tokens_and_of_maps_with_channels_last():
         None, 2, np.int64(1), top(2), classes(0, 1), lambda out: out[:, 0], torch.tensor(2), region(ONE, 1),
         region(ONE), unit("fc", 1), unit("conv", (0, 1, 2)), channel("conv", classes(0, 1, 2)), maximum("conv"),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )  # fmt: skip
 def test_what_is_meant_for_all_goes_with_any_number_of_samples(target, count):
     check_count(target, count)
@@ -252,7 +252,7 @@ def test_what_is_meant_for_all_goes_with_any_number_of_samples(target, count):
         ([0, 1], 2), (torch.zeros(2, 5), 5), (channel("conv", [0, 1]), 2), (unit("fc", [0, 1]), 2),
         (unit("conv", [(0, 1, 2), (0, 1, 2)]), 2), (region(ONE, [0, 1]), 2), (region(EACH, 1), 2),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )  # fmt: skip
 def test_what_is_meant_for_each_must_be_as_many(target, given):
     check_count(target, given)
