@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.merging import merged
-from lightning_viz.analysis.naming import Named
+from lightning_viz.analysis.naming import Named, found_at
+from lightning_viz.callbacks.lightning import data_modules
 
 _FILE = "config.yaml"
 _SECTIONS = ("model", "data", "trainer")
@@ -40,7 +42,7 @@ class Configuration:
             None where neither says anything.
 
         Raises:
-            AnalysisError: arguments without a class.
+            AnalysisError: arguments without a class, or a file that names what LightningCLI does not.
         """
         section: Mapping[str, Any] = self.content.get(what) or {}
         given = dict(given or {})
@@ -58,6 +60,8 @@ class Configuration:
                 f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "
                 f"SCRIPT.{_class_name(said['class_path'])}, where SCRIPT.py is that script"
             )
+        if path is None:
+            self._only_a_class(said["class_path"], what)
         return Named(said["class_path"], said.get("init_args") or {})
 
     @property
@@ -73,6 +77,15 @@ class Configuration:
             option: its name.
         """
         return (self.content.get("trainer") or {}).get(option)
+
+    def _only_a_class(self, path: str, what: str) -> None:
+        """The file may come with a checkpoint from elsewhere: it must not make us call ``os.system``, say."""
+        found = found_at(path, what)
+        if not (isinstance(found, type) and issubclass(found, nn.Module if what == "model" else data_modules())):
+            raise AnalysisError(
+                f"{self.path} names {path} as its {what}, which is none of Lightning's and may do anything: if you "
+                f"know it, give --{what} {path}"
+            )
 
     def _without_class(self, what: str) -> str:
         if self.path is None or not self.content.get(what):

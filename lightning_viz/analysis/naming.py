@@ -37,7 +37,7 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
     Raises:
         AnalysisError: there is no such class, or it does not take the arguments.
     """
-    found = _found(named.class_path, what)
+    found = found_at(named.class_path, what)
     if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
         raise AnalysisError(f"--{what} {named.class_path} is of another kind: give the class path of a {base.__name__}")
     takes = inspect.signature(found).parameters
@@ -86,7 +86,16 @@ def _required(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in variable
 
 
-def _found(path: str, what: str) -> Any:
+def found_at(path: str, what: str) -> Any:
+    """The class or function of a class path; its module is imported.
+
+    Args:
+        path: ``"package.module.Class"``.
+        what: it is for, in words.
+
+    Raises:
+        AnalysisError: there is none.
+    """
     module, _, name = path.rpartition(".")
     if not module:
         raise AnalysisError(f"--{what} {path!r} is no class path: give package.module.Class")

@@ -44,6 +44,11 @@ def package_of(module: Any = None) -> Any:
     return next(ours, _installed[0])
 
 
+def data_modules() -> tuple[type, ...]:
+    """The classes LightningDataModule, of each package that is installed."""
+    return tuple(package.LightningDataModule for package in _installed)
+
+
 def quiet_logger() -> Any:
     """A logger that takes whatever a module hands to it, and keeps nothing."""
     return _installed[0].loggers.logger.DummyLogger()

@@ -201,3 +201,16 @@ def test_what_is_missing_is_said_with_the_remedy(said, words):
 def test_an_option_without_a_value():
     with pytest.raises(ValueError, match=r"--model\.width needs a value"):
         folded(["--model", NET, "--model.width"])
+
+
+@pytest.mark.parametrize(
+    ("what", "path"), [("model", "os.mkdir"), ("data", "os.mkdir"), ("data", "subprocess.Popen"), ("model", SQUARES)]
+)
+def test_a_runs_file_names_no_function_to_call(what, path, run_folder, tmp_path):
+    made_by_it = tmp_path / "made by the file"
+    named = {"model": {"class_path": NET}, "data": {"class_path": SQUARES}}
+    place = run_folder(**{**named, what: {"class_path": path, "init_args": {"path": str(made_by_it)}}})
+    with pytest.raises(AnalysisError, match=f"names {path} as its {what}, .*give --{what} {path}"):
+        case(place)
+    assert not made_by_it.exists()
+    assert getattr(case(place, f"--{what}", path), what).class_path == path  # one who types it means it
