@@ -19,6 +19,10 @@ Data = Any
 _BATCH = 64
 
 
+class _Batches(list[Any]):
+    """A list of batches: a plain one Lightning takes for one of loaders."""
+
+
 def data_of(data: Data) -> Any:
     """Data that are named, made; others as they are.
 
@@ -35,8 +39,8 @@ def data_of(data: Data) -> Any:
 def loaded(data: Data, pl: Any) -> Iterator[dict[str, Any]]:
     """What ``Trainer.validate`` takes the data from.
 
-    A data module is set up as for training, as it was when views looked live. One without validation data gives its
-    training data instead, as views do.
+    A data module is set up as for training, as it was when views looked live. One without validation data (no
+    ``val_dataloader``, or one that gives nothing) gives its training data instead, as views do.
 
     Args:
         data: not named any more.
@@ -47,21 +51,30 @@ def loaded(data: Data, pl: Any) -> Iterator[dict[str, Any]]:
     """
     if not hasattr(data, "val_dataloader"):
         loader = DataLoader(data, batch_size=_BATCH) if isinstance(data, Dataset) else data
-        yield {"dataloaders": loader}
+        batches = isinstance(loader, (list, tuple)) and not any(isinstance(one, DataLoader) for one in loader)
+        yield {"dataloaders": _Batches(loader) if batches else loader}
         return
     if not isinstance(data, pl.LightningDataModule):
         raise AnalysisError(f"the data module is of another Lightning than the model: take both from {pl.__name__}")
-    set_up, changed = data.setup, ["setup"]
-    data.setup = lambda stage: set_up("fit")
-    if type(data).val_dataloader is pl.LightningDataModule.val_dataloader:
-        inform(f"{type(data).__name__} has no validation data: the samples are training data")
-        data.val_dataloader = lambda: data.train_dataloader()
-        changed.append("val_dataloader")
+    set_up, validation = data.setup, data.val_dataloader
+    none = getattr(validation, "__func__", None) is pl.LightningDataModule.val_dataloader
+
+    def val_dataloader() -> Any:
+        found = None if none else validation()
+        if found is None or (isinstance(found, (list, tuple, dict)) and not found):
+            inform(f"{type(data).__name__} has no validation data: the samples are training data")
+            return data.train_dataloader()
+        return found
+
+    before = dict(vars(data))
+    data.setup, data.val_dataloader = lambda stage=None: set_up("fit"), val_dataloader
     try:
         yield {"datamodule": data}
     finally:
-        for name in changed:
+        for name in ("setup", "val_dataloader"):
             delattr(data, name)
+            if name in before:  # of ``LightningDataModule.from_datasets``
+                setattr(data, name, before[name])
 
 
 def bring_training_data(trainer: Trainer, pl_module: Any) -> None:
