@@ -52,9 +52,14 @@ class Checkpoint:
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
-        """What the module kept with ``save_hyperparameters()``, without Lightning's own marks."""
+        """What the module kept with ``save_hyperparameters()``, without Lightning's own marks.
+
+        Of ``save_hyperparameters(config)`` each of its values, and the whole by the name of the argument.
+        """
         kept = self.content.get("hyper_parameters") or {}
-        return {name: value for name, value in kept.items() if not name.startswith("_")}
+        own = {name: value for name, value in kept.items() if not str(name).startswith("_")}
+        whole = self.content.get("hparams_name")
+        return {whole: own, **own} if isinstance(whole, str) and whole != "kwargs" else own
 
 
 def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = False) -> Checkpoint:

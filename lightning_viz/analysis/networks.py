@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_viz.analysis.checkpoints import AnalysisError, Checkpoint
 from lightning_viz.analysis.naming import Named, made
@@ -35,6 +36,8 @@ def network(model: Model, checkpoint: Checkpoint | None) -> nn.Module:
         found = _of_class(model, kept)
     else:
         found = made(model, nn.Module, "model", kept)
+    if isinstance(found, package_of(found).LightningModule):
+        found.configure_model()  # as Lightning does before it loads weights
     if checkpoint is not None:
         _load(found, checkpoint)
     return found.eval()
@@ -93,7 +96,7 @@ def _load(net: nn.Module, checkpoint: Checkpoint) -> None:
     own = net.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
-    other = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    other = [name for name in own if name in weights and not _fits(own[name], weights[name])]
     strict = getattr(net, "strict_loading", True)
     if other or (strict and (missing or unexpected)):
         said = [
@@ -106,3 +109,10 @@ def _load(net: nn.Module, checkpoint: Checkpoint) -> None:
             "with its arguments"
         )
     net.load_state_dict(dict(weights), strict=strict)
+
+
+def _fits(own: Any, saved: Any) -> bool:
+    """Whether a saved weight may take the place of a model's own; a lazy one takes any, an extra state is no weight."""
+    if not isinstance(own, Tensor) or not isinstance(saved, Tensor) or is_lazy(own):
+        return True
+    return own.shape == saved.shape

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -155,3 +156,52 @@ def test_the_model_of_a_class_is_made_with_what_its_checkpoint_kept(tmp_path):
 def test_a_wrong_model_is_refused_in_one_sentence(model, words, tmp_path):
     with pytest.raises(AnalysisError, match=words):
         network(model, checkpoint(tmp_path, Sized(3, 2)))
+
+
+class Lazy(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3))
+
+
+class Late(pl.LightningModule):
+    """Makes its layers where Lightning asks for them."""
+
+    def configure_model(self):
+        self.layer = nn.Linear(2, 2)
+
+
+class WithState(nn.Linear):
+    """Saves more than weights."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.state = 0
+
+    def get_extra_state(self):
+        return {"count": self.state}
+
+    def set_extra_state(self, state):
+        self.state = state["count"]
+
+
+def test_weights_that_are_made_late_are_loaded(tmp_path):
+    lazy, late, more = Lazy(), Late(), WithState()
+    lazy(torch.zeros(1, 1, 8, 8))
+    late.configure_model()
+    more.state = 3
+    for model, saved in ((Lazy(), lazy), (Late(), late), (WithState(), more)):
+        found = network(model, checkpoint(tmp_path, saved)).state_dict()
+        torch.testing.assert_close(dict(found), dict(saved.state_dict()))
+
+
+def test_one_argument_that_holds_all_is_taken_from_the_checkpoint(tmp_path):
+    class Whole(pl.LightningModule):
+        def __init__(self, hparams):
+            super().__init__()
+            self.save_hyperparameters(hparams)
+            self.layer = nn.Linear(hparams["width"], 1)
+
+    model = Whole({"width": 3})
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "hparams_name": "hparams"}
+    assert model._hparams_name == "hparams"
+    assert network(Whole, Checkpoint(tmp_path / "a.ckpt", content)).layer.in_features == 3
