@@ -20,7 +20,7 @@ from lightning_viz.callbacks.population import PopulationView
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.sinks import Sink
 from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.callbacks.view import View, suitable
+from lightning_viz.callbacks.view import CHECKPOINT, View, suitable
 from lightning_viz.callbacks.watching import Watcher
 
 
@@ -39,6 +39,9 @@ class Replay(Callback):
 
     def __init__(self, views: Sequence[View], step: int, finding: Finding, *, probe: Probe, samples: int) -> None:
         self.views, self.step, self.finding = list(views), step, finding
+        lists: list[list[Any]] = [finding.pictures, finding.scalars, finding.faults, finding.projections]
+        self._had = [(found, len(found)) for found in lists]
+        self._given = [(view, {CHECKPOINT: {view.name: view.kept()}}) for view in views]
         self._taken = _Taken(probe=probe, population=samples)
         self._watcher: _OfflineWatcher | None = None
         self._observer: _OfflineObserver | None = None
@@ -51,8 +54,7 @@ class Replay(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See which views suit the model."""
         model = network_of(pl_module)
-        for view in self.views:
-            view.optional = True
+        self._begin_anew()
         self.views = suitable(self.views, model, say=_nobody_asked)
         if any(view.probe.source == "train" for view in self.views):
             bring_training_data(trainer, pl_module)
@@ -95,6 +97,15 @@ class Replay(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no hook and no process behind."""
         self._close()
+
+    def _begin_anew(self) -> None:
+        """An earlier pass may have ended well but for the module's own hook, which then failed."""
+        for view, began in self._given:
+            view.optional = True
+            view.restore(began)
+        self.views = [view for view, _ in self._given]
+        for found, had in self._had:
+            del found[had:]
 
     def _close(self) -> None:
         if self._watcher is not None:

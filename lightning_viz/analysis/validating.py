@@ -21,7 +21,8 @@ from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.hooks.observing import run
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-_AROUND = [f"on_validation_{when}" for when in ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")]
+_WHEN = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
+_AROUND = [*(f"on_validation_{when}" for when in _WHEN), "teardown"]
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:

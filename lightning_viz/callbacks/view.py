@@ -23,7 +23,7 @@ from lightning_viz.hooks.guard import unchanged
 from lightning_viz.hooks.layers import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
 
-_CHECKPOINT = "lightning_viz"
+CHECKPOINT = "lightning_viz"
 _KEPT = ("last_step", "indices", "state", "memories")
 _RECIPE = "recipe"
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
@@ -168,7 +168,7 @@ class View(Callback):
         if leader is not None and leader.observer is not None:
             leader.observer.collect()
         if self.last_step is not None:
-            checkpoint.setdefault(_CHECKPOINT, {})[self.name] = {**self.kept(), _RECIPE: recipe_of(self)}
+            checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), _RECIPE: recipe_of(self)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on as the run that was interrupted."""
@@ -180,7 +180,7 @@ class View(Callback):
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the view's state from a checkpoint: scales, channels, the probe's indices, the last embedding."""
-        kept = checkpoint.get(_CHECKPOINT, {}).get(self.name)
+        kept = checkpoint.get(CHECKPOINT, {}).get(self.name)
         if kept is not None:
             for name in _KEPT:
                 setattr(self, name, from_plain(kept[name]))
@@ -213,12 +213,19 @@ def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
     """The views of the run that a checkpoint is from, as they were then: scales, channels, the probe's indices.
 
     Args:
-        checkpoint: of which those views are found that are this package's own.
+        checkpoint: of which those views are found that are this package's own. One that cannot be made again, as
+            another version saved it, is left out, which is said.
     """
-    kept = checkpoint.get(_CHECKPOINT, {}).values()
-    views = [view_of(one[_RECIPE]) for one in kept if one.get(_RECIPE) is not None]
-    for view in views:
-        view.restore(checkpoint)
+    views = []
+    for name, one in checkpoint.get(CHECKPOINT, {}).items():
+        if one.get(_RECIPE) is None:
+            continue
+        try:
+            view = view_of(one[_RECIPE])
+            view.restore(checkpoint)
+            views.append(view)
+        except (ViewError, TypeError, ValueError, LookupError, AttributeError) as error:
+            warn(f"{name.partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
     return views
 
 

@@ -6,8 +6,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_viz.analysis.faring import Fares
+from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.replaying import Replay
 from lightning_viz.analysis.validating import validate
+from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
 from lightning_viz.callbacks.messages import ViewWarning
+from lightning_viz.callbacks.probe import Probe
 from tests.callbacks.conftest import ConvNet, images, loader
 
 
@@ -81,3 +85,21 @@ def test_the_network_evaluates_and_is_left_alone():
     run(model)
     assert set(modes) == {(False, False)}
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_pass_that_fails_when_all_have_looked_leaves_each_picture_once():
+    class Fails(ConvNet):
+        def on_validation_end(self):
+            raise AttributeError("no logger to send images to")
+
+    def drawn(model):
+        finding = Finding()
+        replay = Replay([FirstLayerFilters()], 0, finding, probe=Probe(), samples=4)
+        validate(model, loader(*images(20)), [replay], accelerator="cpu")
+        return [shown.picture.image for shown in finding.pictures]
+
+    with pytest.warns(ViewWarning, match="no logger"):
+        torch.manual_seed(0)
+        failed = drawn(Fails())
+    torch.manual_seed(0)
+    assert failed and failed == drawn(ConvNet())
