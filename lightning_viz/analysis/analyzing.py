@@ -17,7 +17,7 @@ from lightning_viz.analysis.faring import Fares
 from lightning_viz.analysis.findings import Finding, Findings
 from lightning_viz.analysis.loading import Data, data_of
 from lightning_viz.analysis.networks import Model, network
-from lightning_viz.analysis.publishing import publish
+from lightning_viz.analysis.publishing import publish, room
 from lightning_viz.analysis.replaying import Replay
 from lightning_viz.analysis.standard import views_for
 from lightning_viz.analysis.study import Study
@@ -90,8 +90,9 @@ def analyze(
         model, data, given, name, probe, pixels, views, techniques, samples, seed, trusted, options, conflicting
     )  # fmt: skip
     folder, study = Path(out), Study(case.title())
+    findings = room(folder)
     try:
-        fill(study, case, Findings(folder / "findings"), overwrite=overwrite, progress=progress)
+        fill(study, case, findings, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         publish(folder, [study])
         raise
@@ -165,20 +166,21 @@ def look(
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
     torch.manual_seed(case.seed)
     net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
-    views = views_for(
-        content if case.as_logged else {}, earlier, probe=case.probe, pixels=case.pixels, kinds=case.views
-    )
-    probe = case.probe or (views[0].probe if views else Probe())
-    replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
     fares = Fares()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ViewWarning)
+        recorded = content if case.as_logged else {}
+        views = views_for(recorded, earlier, probe=case.probe, pixels=case.pixels, kinds=case.views)
+        probe = case.probe or (views[0].probe if views else Probe())
+        replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
         own = validate(net, data, [replay, fares], **case.trainer)
     finding.state = {view.name: view.kept() for view in replay.views}
     if not first_process():
         return None, finding
     if replay.samples is None:
-        why = "; ".join(finding.faults) or "the pass ran in processes of its own: give the strategy 'ddp'"
+        why = "; ".join(finding.faults) or (
+            "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
+        )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
     notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
     finding.numbers = {"model": describe(net, replay.samples), "fares": {**own, **fares.numbers}}
@@ -196,10 +198,9 @@ def studied(technique: Technique, subject: Subject) -> Finding:
         subject: the model.
     """
     finding = Finding()
-    reason = technique.unsuited(subject)
-    if reason:
-        return finding
     try:
+        if technique.unsuited(subject):
+            return finding
         for found in technique.study(subject):
             if isinstance(found, Picture):
                 finding.picture(found, subject.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
 from lightning_viz.analysis.loading import Data
-from lightning_viz.analysis.naming import Named
+from lightning_viz.analysis.naming import Named, found_at
 from lightning_viz.analysis.networks import Model
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.hooks.structure import all_tensors
 from lightning_viz.pixels import PixelSpace
 
 
@@ -81,43 +84,64 @@ class Case:
     def key(self, checkpoint: str | None, what: str) -> str:
         """Of all that a finding depends on, as far as it can be known: equal keys, equal findings.
 
-        The model's and the data's code count as the files that hold their classes. What a data module reads does not.
+        The model's and the data's code count as the files that hold their classes. Data count as far as they lie in
+        memory, as tensors; what a data module or a data set reads does not.
 
         Args:
             checkpoint: digest of its content; None where there is none.
             what: is found.
         """
-        options = self.probe, self.pixels, self.views, self.samples, self.seed, self.conflicts, self.as_logged
+        probe = self.probe and [self.probe, _of_tensors([self.probe.inputs, self.probe.labels])]
+        options = probe, self.pixels, self.views, self.samples, self.seed, self.conflicts, self.as_logged
         parts = {
             "version": version("lightning-viz"),
             "what": what,
             "checkpoint": checkpoint,
             "model": _identity(self.model, weights=checkpoint is None),
             "data": _identity(self.data, weights=False),
-            "options": repr((*options, sorted(self.trainer.items()))),
+            "options": _plain((*options, sorted(self.trainer.items()))),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def _identity(thing: Any, *, weights: bool) -> list[Any]:
     """Of a model or data: its class and the code of it, its arguments or what it holds."""
     if isinstance(thing, Named):
-        return [thing.class_path, dict(thing.init_args), _code(thing.class_path.rpartition(".")[0])]
+        found = found_at(thing.class_path, "model or data")
+        return [thing.class_path, dict(thing.init_args), _code(getattr(found, "__module__", None) or "")]
     made = thing if isinstance(thing, type) else type(thing)
     about: list[Any] = [made.__module__, made.__qualname__, _code(made.__module__)]
     if hasattr(thing, "identity"):  # images of a folder
         about.append(thing.identity())
-    if isinstance(thing, DataLoader):
-        about.append(_identity(thing.dataset, weights=False))
-    if isinstance(thing, nn.Module) and weights:
-        about.append(_digest(thing.state_dict()))
+    if isinstance(thing, (DataLoader, Subset)):
+        about += [_identity(thing.dataset, weights=False), _plain(list(getattr(thing, "indices", ())))]
+    if isinstance(thing, nn.Module):
+        about += [_plain(thing), _digest(thing.state_dict()) if weights else ""]
+    elif isinstance(thing, (TensorDataset, list, tuple)):
+        about.append(_of_tensors(thing.tensors if isinstance(thing, TensorDataset) else thing))
+    elif hasattr(thing, "hparams") and thing is not made:  # what a data module kept with ``save_hyperparameters()``
+        about.append(_plain(dict(thing.hparams)))
     return about
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
+def _plain(thing: Any) -> str:
+    """What it says of itself, without where it lies in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _of_tensors(structure: Any) -> str:
+    return _digest({str(place): tensor for place, tensor in enumerate(all_tensors(structure))})
+
+
+def _digest(weights: Mapping[str, Any]) -> str:
     found = hashlib.sha256()
     for name, weight in weights.items():
-        found.update(name.encode() + weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        found.update(f"{name} {getattr(weight, 'dtype', '')}".encode())
+        if isinstance(weight, Tensor) and not is_lazy(weight):
+            found.update(str(list(weight.shape)).encode())
+            found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:  # a module's extra state, or a weight that is yet to come
+            found.update(_plain(None if isinstance(weight, Tensor) else weight).encode())
     return found.hexdigest()
 
 

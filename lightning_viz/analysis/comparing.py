@@ -16,7 +16,7 @@ from lightning_viz.analysis.analyzing import Progress, fill
 from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.findings import Finding, Findings
-from lightning_viz.analysis.publishing import publish, slug
+from lightning_viz.analysis.publishing import publish, room, slug
 from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.technique import Found
 from lightning_viz.callbacks.probe import Probe
@@ -59,6 +59,7 @@ def compare(
     if twice is not None:
         raise AnalysisError(f"two models are called {twice!r}: give each a name of its own")
     folder, studies = Path(out), [Study(name) for name in names]
+    room(folder)
     try:
         for case, study in zip(cases, studies, strict=True):
             fill(study, _last(case), Findings(folder / "findings" / slug(study.name)), overwrite=overwrite,

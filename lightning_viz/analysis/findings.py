@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,8 +85,8 @@ class Findings:
         try:
             listed = json.loads((place / _LIST).read_text())
             return _read(place, listed) if listed["key"] == key else None
-        except (OSError, ValueError, KeyError):
-            return None
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None  # there is none, or it was damaged
 
     def put(self, name: str, key: str, finding: Finding) -> None:
         """Keep a finding, in place of an earlier one of that name.

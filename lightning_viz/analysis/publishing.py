@@ -9,12 +9,32 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.analysis.findings import Finding, Findings
 from lightning_viz.analysis.reporting import report
 from lightning_viz.analysis.study import Study
 from lightning_viz.callbacks.processes import first_process
 from lightning_viz.callbacks.projector import write_whole
 from lightning_viz.callbacks.sinks import TensorBoardSink
+
+
+def room(folder: Path) -> Findings:
+    """Where an analysis keeps what it finds: in a new folder, or that of an earlier analysis.
+
+    Args:
+        folder: to be made, where it is not there yet.
+
+    Raises:
+        AnalysisError: it cannot be made, or holds a ``tensorboard`` that is another's: ours would take its place.
+    """
+    board, kept = folder / "tensorboard", folder / "findings"
+    if board.exists() and not kept.is_dir():
+        raise AnalysisError(f"{board} is not of an analysis, whose own would take its place: give another --out")
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnalysisError(f"{folder} cannot be written to ({error.strerror}): give another --out") from error
+    return Findings(kept)
 
 
 def publish(folder: Path, studies: Sequence[Study], *, together: Finding | None = None) -> Path:

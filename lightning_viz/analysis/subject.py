@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.look import on_device
+from lightning_viz.callbacks.look import device_of, on_device
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.hooks.structure import first_tensor, image_of
 from lightning_viz.pixels import PixelSpace
@@ -80,7 +80,7 @@ class Subject:
         """
         images = self.images
         assert images is not None
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         count = min(count, len(images))
         labels = self.labels
         if labels is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Union
 
 import numpy as np
@@ -170,8 +171,17 @@ def on_device(model: nn.Module, inputs: Any) -> Any:
         model: to be run.
         inputs: in its form.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     return map_tensors(inputs, lambda x: x.to(device))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; on the CPU if it holds no tensors.
+
+    Args:
+        model: any module.
+    """
+    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def target_choice(choice: TargetChoice) -> TargetChoice:

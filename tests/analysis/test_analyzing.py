@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_viz.analysis import analyzing
 from lightning_viz.analysis.analyzing import analyze
+from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.technique import Technique
+from lightning_viz.callbacks.probe import Probe
 from tests.callbacks.conftest import ConvNet, fit, images, loader
 
 FEW = {"views": ["filters", "activations", "grad_cam"], "trainer": {"accelerator": "cpu"}}
@@ -208,3 +211,57 @@ def test_a_model_as_it_is_needs_no_checkpoint(tmp_path):
             torch.nn.init.normal_(parameter)
         analyze([], model=model, progress=lambda name, done, total: told.append(name), **options)
     assert told.count("views-00000000") == 2  # once for each set of weights
+
+
+def test_a_folder_of_the_users_own_is_not_overwritten(run, tmp_path):
+    logs = tmp_path / "tensorboard" / "events"
+    logs.parent.mkdir()
+    logs.write_text("of the run")
+    with pytest.raises(AnalysisError, match=r"tensorboard is not of an analysis.*give another --out"):
+        analysed(run, tmp_path)
+    assert logs.read_text() == "of the run"
+    with pytest.raises(AnalysisError, match="events cannot be written to"):
+        analysed(run, logs)
+
+
+@pytest.mark.parametrize(("file", "damage"), [("state.pt", b""), ("state.pt", b"PK"), ("finding.json", b"[]")])
+def test_a_damaged_finding_is_found_again(whole, run, tmp_path, file, damage):
+    analysed(run, tmp_path, techniques=[])
+    (tmp_path / "findings" / "views-00000012" / file).write_bytes(damage)
+    told = []
+    analysed(run, tmp_path, techniques=[], progress=lambda name, done, total: told.append(name))
+    assert told == ["views-00000012"]
+
+
+def test_a_model_without_weights_and_one_that_is_made_late_are_analysed(tmp_path):
+    class First(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :3]
+
+    lazy = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    for model in (First(), lazy):
+        out = tmp_path / type(model).__name__
+        analyze([], model=model, data=loader(*images(20)), out=out, views=["occlusion"], trainer=FEW["trainer"])
+        assert list((out / "findings" / "views-00000000").glob("*.png"))
+
+
+def test_findings_are_of_the_data_the_probe_and_the_arguments_that_they_were_made_from():
+    inputs, labels = images(8)
+    one, other = torch.zeros(2, 1, 40, 40), torch.zeros(2, 1, 40, 40)
+    other[:, :, 20, 20] = 1  # which its repr does not show
+    data = TensorDataset(inputs, labels)
+    cases = [
+        Case(ConvNet, data),
+        Case(ConvNet, TensorDataset(inputs + 1, labels)),
+        Case(ConvNet, DataLoader(Subset(data, [0, 1]))),
+        Case(ConvNet, DataLoader(Subset(data, [0, 2]))),
+        Case(ConvNet, [(inputs, labels)]),
+        Case(ConvNet, [(inputs + 1, labels)]),
+        Case(ConvNet, data, probe=Probe(inputs=one)),
+        Case(ConvNet, data, probe=Probe(inputs=other)),
+        Case(torch.nn.Sequential(torch.nn.ReLU()), data),
+        Case(torch.nn.Sequential(torch.nn.Tanh()), data),
+    ]
+    keys = [case.key("of the same weights", "views") for case in cases]
+    assert len(set(keys)) == len(cases)
+    assert Case(ConvNet, TensorDataset(inputs.clone(), labels)).key("of the same weights", "views") == keys[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.studies.taking import beyond_pixels, taken
 from lightning_viz.analysis.subject import Subject
+from lightning_viz.callbacks.look import device_of
 
 
 def images_of(subject: Subject) -> Tensor:
@@ -25,7 +26,7 @@ def images_of(subject: Subject) -> Tensor:
     images = subject.images
     if images is None:
         raise AnalysisError(f"{subject.name} does not take one image [N, C, H, W] alone, which this is for")
-    return images.to(next(subject.model.parameters()).device)
+    return images.to(device_of(subject.model))
 
 
 def classified(subject: Subject) -> Tensor:
