@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -58,7 +59,7 @@ class Images(Dataset[Any]):
         path = self._paths[index]
         try:
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
         image = self.transform(upright)
@@ -83,6 +84,11 @@ def fitting(size: int, space: PixelSpace, *, grey: bool = False) -> Callable[[Im
     scaled = [transforms.ToTensor(), transforms.Normalize(list(space.mean), list(space.std))]
     found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)
     return found
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow cuts 16 bits off at 255, which turns all but the darkest white."""
+    return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
 def _is_image(path: Path) -> bool:

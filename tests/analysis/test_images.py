@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -117,3 +118,8 @@ def test_a_folder_without_images_is_refused(tmp_path):
         Images(tmp_path, FIT)
     with pytest.raises(AnalysisError, match=r"there is no folder .*nowhere"):
         Images(tmp_path / "nowhere", FIT)
+
+
+def test_grey_of_16_bits_is_grey(tmp_path):
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(tmp_path / "a.png")
+    assert Images(tmp_path, fitting(8, PixelSpace()))[0].unique().tolist() == pytest.approx([128 / 255])
