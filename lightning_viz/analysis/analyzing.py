@@ -20,6 +20,7 @@ from lightning_viz.analysis.networks import Model, network
 from lightning_viz.analysis.publishing import publish, room
 from lightning_viz.analysis.replaying import Replay
 from lightning_viz.analysis.standard import views_for
+from lightning_viz.analysis.studies.taking import number
 from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.analysis.technique import Technique
@@ -183,7 +184,10 @@ def look(
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
     notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
-    finding.numbers = {"model": describe(net, replay.samples), "fares": {**own, **fares.numbers}}
+    finding.numbers = {
+        "model": describe(net, replay.samples),
+        "fares": {**{name: number(value) for name, value in own.items()}, **fares.numbers},
+    }
     if notes:
         finding.numbers["notes"] = [note.removeprefix("lightning_viz: ") for note in notes]
     space = case.pixels or replay.samples.pixels or PixelSpace()

@@ -1,6 +1,7 @@
 """An analysis is done once: what is finished stays, whatever ends it, and the next run completes the same result."""
 
 import errno
+import json
 import multiprocessing
 import shutil
 import time
@@ -265,3 +266,11 @@ def test_findings_are_of_the_data_the_probe_and_the_arguments_that_they_were_mad
     keys = [case.key("of the same weights", "views") for case in cases]
     assert len(set(keys)) == len(cases)
     assert Case(ConvNet, TensorDataset(inputs.clone(), labels)).key("of the same weights", "views") == keys[0]
+
+
+def test_what_a_broken_model_logs_is_json(tmp_path):
+    model = ConvNet()
+    torch.nn.init.constant_(model.conv1.weight, torch.nan)
+    analyze([], model=model, data=loader(*images(20)), out=tmp_path, views=[], trainer=FEW["trainer"])
+    text = (tmp_path / "findings" / "views-00000000" / "finding.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["numbers"]["fares"]["val_loss"] is None
