@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"lightning-viz: {error.name} is missing: pip install 'lightning-viz[cli]'", file=sys.stderr)
         return 1
-    return run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -58,10 +58,16 @@ def tables(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Tabl
         title: what was measured; that of the parts if empty.
         values: plain, of each model; None where it was not measured.
         names: of the models.
+
+    Returns:
+        No table where nothing was measured.
     """
-    if all(len(path) == 2 for value in values for path, _ in _leaves(value)):
+    paths = [path for value in values for path, _ in _leaves(value)]
+    if not paths:
+        return []
+    if all(len(path) == 2 for path in paths):
         nested = [isinstance(one, (list, tuple)) for value in values for one in _parts(value).values()]
-        if not any(nested) or len(values) > 1:
+        if not any(nested) or len(values) > 1 or not isinstance(values[0], Mapping):
             return [_table(title, values, names)]
         if all(nested):
             return [_listed(title, values[0])]

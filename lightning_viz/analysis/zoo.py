@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,11 @@ from urllib.error import URLError
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.transforms import _presets
 
 from lightning_viz.analysis.checkpoints import AnalysisError
+
+_OF_IMAGES = (_presets.ImageClassification, _presets.ObjectDetection, _presets.SemanticSegmentation)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,10 @@ class Pretrained:
             AnalysisError: there is no network.
         """
         torch.manual_seed(seed)
+        takes = inspect.signature(models.get_model_builder(self.name)).parameters
+        parts: dict[str, Any] = {"weights_backbone": None} if "weights_backbone" in takes else {}  # else downloaded
         try:
-            found: nn.Module = models.get_model(self.name, weights=self.weights)
+            found: nn.Module = models.get_model(self.name, weights=self.weights, **parts)
         except (URLError, ConnectionError, TimeoutError) as error:
             raise AnalysisError(
                 f"the weights of {self.name} cannot be downloaded ({error}): go online once, or put "
@@ -59,7 +65,7 @@ def pretrained(name: str, weights: str = "DEFAULT") -> Pretrained:
         weights: name of one of its weights; ``"none"``: random ones, the images as for its default.
 
     Raises:
-        AnalysisError: there is no such model, or no such weights.
+        AnalysisError: there is no such model, no such weights, or it is one of videos or of pairs of images.
     """
     known = models.list_models()
     if name not in known:
@@ -70,5 +76,8 @@ def pretrained(name: str, weights: str = "DEFAULT") -> Pretrained:
     if not random and weights not in kinds.__members__:
         raise AnalysisError(f"{name} has no weights {weights!r}: it has {', '.join(kinds.__members__)}, none")
     chosen = kinds["DEFAULT" if random else weights]
+    transform = chosen.transforms()
+    if not isinstance(transform, _OF_IMAGES):
+        raise AnalysisError(f"{name} takes no single images: name a model of torchvision that does, say resnet50")
     classes = tuple(chosen.meta.get("categories", ()))
-    return Pretrained(name, None if random else chosen, chosen.transforms(), classes)
+    return Pretrained(name, None if random else chosen, transform, classes)

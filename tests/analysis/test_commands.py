@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from itertools import islice
 
 import pytest
@@ -22,7 +23,7 @@ from lightning_viz.__main__ import main
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.commands import bars
 from lightning_viz.analysis.commands.board import board_command
-from lightning_viz.analysis.commands.shell import COMMANDS, working
+from lightning_viz.analysis.commands.shell import COMMANDS, in_sentences, working
 from lightning_viz.analysis.validating import validate
 from lightning_viz.attribution.batches import BARS, progress_bar
 
@@ -125,7 +126,9 @@ REFUSED = {
     "malicious pickle": (["raw.ckpt", *SOURCES], r"raw\.ckpt is not loaded: .* would run code.* --trust"),
     "truncated": (["short.ckpt", *SOURCES], r"short\.ckpt .* cannot be read as a checkpoint: it is cut short"),
     "empty": (["empty", *SOURCES], r"the folder empty holds no checkpoint"),
-    "missing": (["nowhere.ckpt", *SOURCES], r"there is no checkpoint nowhere\.ckpt"),
+    "missing": (["nowhere.ckpt", *SOURCES], r"there is no file and no folder nowhere\.ckpt"),
+    "missing run": (["runs/nowhere"], r"there is no file and no folder runs/nowhere"),
+    "swallowed": (["--views", "filters", "good.ckpt"], r"--views takes several values, and took good\.ckpt"),
     "wrong model": (["good.ckpt", *SOURCES, "--model.width", "9"], r"good\.ckpt is not of Net: .* of another shape"),
     "no data": (["good.ckpt", "--model", NET], r"which data\? Give --data"),
     "no model": (["good.ckpt", "--data", SQUARES], r"which model\?"),
@@ -138,6 +141,8 @@ REFUSED = {
     "no such option": (["good.ckpt", "--bogus"], r"unrecognized arguments: --bogus; see --help"),
     "wrong number": (["good.ckpt", "--samples", "0"], r"--samples: 0 does not conform .*; see --help"),
     "no such device": (["good.ckpt", *SOURCES, "--accelerator", "abacus"], r"Lightning cannot run it so: .*abacus"),
+    "no devices": (["good.ckpt", *SOURCES, "--devices", "x"], r"Lightning cannot run it so: .*devices"),
+    "video": (["--torchvision", "r3d_18", "--weights", "none", "--images", "."], r"r3d_18 takes no single images"),
     "no such strategy": (["good.ckpt", *SOURCES, "--strategy", "hope"], r"Lightning cannot run it so: .*hope"),
     "no value": (["good.ckpt", "--model.width"], r"--model\.width needs a value"),
 }
@@ -158,6 +163,32 @@ def test_what_cannot_be_ends_with_one_sentence(what, tmp_path, capsys, monkeypat
     assert said[0].startswith("lightning-viz: ")
     assert re.search(words, said[0])
     assert not (tmp_path / "payload-ran").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["--help"]) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_warning_is_told_once(capsys):
+    with in_sentences():
+        warnings.simplefilter("always")
+        for _ in range(3):
+            warnings.warn("so it is", stacklevel=1)
+    assert capsys.readouterr().err == "lightning-viz: so it is\n"
+
+
+def test_an_interrupted_method_does_not_claim_to_go_on(checkpoint, capsys, monkeypatch, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_viz.analysis.commands.methods.subject_of", interrupted)
+    assert main(["filters", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")]) == 130
+    assert "begins anew" in capsys.readouterr().err
 
 
 def test_a_command_that_there_is_not(capsys):

@@ -250,3 +250,14 @@ def test_layers_of_other_names_stand_beside_each_other_in_a_comparison():
         ["filters/conv1", "filters/stem"],
         ["grad_cam/conv9", "grad_cam/block.3"],
     ]
+
+
+@pytest.mark.parametrize("nothing", [[], {}, None, [[]], [{}], {"a": []}])
+@pytest.mark.parametrize("names", [["A"], ["A", "B"]])
+def test_what_holds_nothing_is_no_table(nothing, names):
+    assert tables("empty", [nothing] * len(names), names) == []
+
+
+def test_a_list_of_lists_is_rows_and_columns():
+    (table,) = tables("pairs", [[[1, 2], [3, 4]]], ["A"])
+    assert table.rows == (("1", "1", "2"), ("2", "3", "4"))

@@ -12,6 +12,7 @@ from lightning_viz.analysis.commands.folding import folded
 from lightning_viz.analysis.commands.shell import command_parser
 from lightning_viz.analysis.commands.sourcing import add_source, case_of, subject_of
 from lightning_viz.analysis.naming import Named, made
+from lightning_viz.analysis.zoo import pretrained
 from lightning_viz.pixels import PixelSpace
 
 from . import nets
@@ -214,3 +215,12 @@ def test_a_runs_file_names_no_function_to_call(what, path, run_folder, tmp_path)
         case(place)
     assert not made_by_it.exists()
     assert getattr(case(place, f"--{what}", path), what).class_path == path  # one who types it means it
+
+
+def test_random_weights_need_no_network(monkeypatch):
+    def offline(*arguments, **options):
+        raise AssertionError("something is downloaded")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    assert pretrained("lraspp_mobilenet_v3_large", "none").load().backbone

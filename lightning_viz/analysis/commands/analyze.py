@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +63,8 @@ def run(options: Namespace) -> None:
     Args:
         options: parsed.
     """
+    if options.conflicts is not None and not Path(options.conflicts).is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.conflicts)
     with working("analyze") as progress:
         report = (_compared if options.compare else _analyzed)(options, progress)
     if first_process():

@@ -13,14 +13,16 @@ REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 
 
-def said_of(error: BaseException) -> tuple[str, int] | None:
+def said_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int] | None:
     """The sentence for an error, and the exit status; None of an error that nobody foresaw.
 
     Args:
         error: as it was caught, with its traceback.
+        resumes: whether the command goes on from where it was interrupted.
     """
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: what is finished is kept, and the same command goes on from there", INTERRUPTED
+        kept = "what is finished is kept, and the same command goes on from there"
+        return f"interrupted: {kept if resumes else 'the same command begins anew'}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: what is finished is kept; make room and run the same again", FAILED
     if isinstance(error, OSError) and error.filename is not None:
@@ -32,6 +34,16 @@ def said_of(error: BaseException) -> tuple[str, int] | None:
     if type(error).__name__ == "MisconfigurationException" or _is_of_trainer(error):
         return f"Lightning cannot run it so: {_first_line(error)}", REFUSED
     return (_of_ours(error), REFUSED) if _is_ours(error) else None
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether what a command prints is not read any more, as by ``| head``.
+
+    Args:
+        error: as it was caught.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return isinstance(error, BrokenPipeError) and Path(last.filename).parent == Path(__file__).parent
 
 
 def unforeseen(error: BaseException) -> str:
@@ -60,7 +72,9 @@ def _is_ours(error: BaseException) -> bool:
 def _is_of_trainer(error: BaseException) -> bool:
     """Whether Lightning refuses the devices, the strategy or the precision."""
     places = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and any(at.filename.endswith("accelerator_connector.py") for at in places)
+    return isinstance(error, (TypeError, ValueError)) and any(
+        at.filename.endswith("accelerator_connector.py") for at in places
+    )
 
 
 def _of_parser(error: BaseException) -> str:

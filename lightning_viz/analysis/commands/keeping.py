@@ -80,7 +80,7 @@ def is_kept(folder: Path, key: str) -> bool:
         key: of all that it depends on.
     """
     try:
-        return bool(json.loads((folder / _NUMBERS).read_text())["key"] == key)
+        return bool(json.loads((folder / _NUMBERS).read_text("utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -166,7 +166,7 @@ def _reference(value: str | None, subject: Subject) -> CorruptionError | None:
         return None
     path = Path(value)
     try:
-        known = json.loads((path / "numbers.json" if path.is_dir() else path).read_text())
+        known = json.loads((path / "numbers.json" if path.is_dir() else path).read_text("utf-8"))
         errors = torch.tensor(known["errors"], dtype=torch.float64)
         name, clean, count = str(known["name"]), float(known["clean"]), int(known["count"])
         kinds, severities = tuple(known["kinds"]), tuple(known["severities"])

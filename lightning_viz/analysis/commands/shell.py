@@ -19,7 +19,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from lightning_viz.analysis.commands.bars import Told, first_process, shown
-from lightning_viz.analysis.commands.failing import FAILED, REFUSED, said_of, unforeseen
+from lightning_viz.analysis.commands.failing import FAILED, REFUSED, is_unread, said_of, unforeseen
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("analyze", "every view and technique that suits a model, into one report"),
@@ -57,12 +57,14 @@ def main(arguments: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         return _fail(f"there is no command {name!r}: {hint}", REFUSED)
     try:
-        with _here(), _in_sentences():
+        with _here(), in_sentences():
             _run(name, arguments[1:])
     except (Exception, KeyboardInterrupt) as error:
+        if is_unread(error):
+            raise
         if os.environ.get(_TRACEBACK):
             raise
-        said = said_of(error)
+        said = said_of(error, resumes=name == "analyze")
         if said is None:
             print(unforeseen(error), file=sys.stderr)
             return FAILED
@@ -154,10 +156,14 @@ def _here() -> Iterator[None]:
 
 
 @contextmanager
-def _in_sentences() -> Iterator[None]:
-    """A warning is a sentence for the user, not a line of code; an error is told once."""
+def in_sentences() -> Iterator[None]:
+    """A warning is a sentence for the user, not a line of code; each, and each error, is told once."""
+    told: set[str] = set()
 
     def show(message: Warning | str, *about: Any, **more: Any) -> None:
+        if str(message) in told:
+            return
+        told.add(str(message))
         print(f"lightning-viz: {str(message).removeprefix('lightning_viz: ')}", file=sys.stderr)
 
     def end(thread: threading.ExceptHookArgs) -> None:

@@ -100,7 +100,7 @@ def case_of(options: Namespace) -> Case:
     configuration = _configuration(options)
     seed = next((one for one in (options.seed, configuration.seed) if one is not None), 0)
     known = _pretrained(options)
-    model: Any = known or _required(configuration.named("model", options.model), _WHICH_MODEL)
+    model: Any = known or _required(configuration.named("model", options.model), _swallowed(options) or _WHICH_MODEL)
     space = _space(options, known)
     data = _data(options, configuration, known, space)
     return Case(
@@ -149,6 +149,17 @@ _WHICH_DATA = (
 )
 
 
+def _swallowed(options: Namespace) -> str:
+    """What is wrong where a checkpoint was taken for one of an option's several values."""
+    from pathlib import Path
+
+    for name, value in options.items():
+        place = value[-1] if isinstance(value, list) and value and name != "checkpoints" else None
+        if isinstance(place, str) and not options.checkpoints and Path(place).exists():
+            return f"--{name} takes several values, and took {place} for one of them: give checkpoints first"
+    return ""
+
+
 def _required(found: Any, remedy: str) -> Any:
     from lightning_viz.analysis.checkpoints import AnalysisError
 
@@ -160,8 +171,12 @@ def _required(found: Any, remedy: str) -> Any:
 def _configuration(options: Namespace) -> Configuration:
     from pathlib import Path
 
+    from lightning_viz.analysis.checkpoints import AnalysisError
     from lightning_viz.analysis.configuration import find_configuration, read_configuration
 
+    lost = next((place for place in options.checkpoints if not Path(place).exists()), None)
+    if lost is not None:
+        raise AnalysisError(f"there is no file and no folder {lost}: give a run's folder, or a checkpoint")
     return read_configuration(Path(options.config)) if options.config else find_configuration(options.checkpoints)
 
 
