@@ -43,7 +43,7 @@ class Images(Dataset[Any]):
         self._folder, self.transform = Path(folder), transform
         if not self._folder.is_dir():
             raise AnalysisError(f"there is no folder {self._folder}: give one with images, --images FOLDER")
-        self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path))
+        self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path, self._folder))
         if not self._paths:
             raise AnalysisError(f"the folder {self._folder} holds no image ({', '.join(_SUFFIXES)})")
         parts = [path.relative_to(self._folder).parts for path in self._paths]
@@ -56,13 +56,7 @@ class Images(Dataset[Any]):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Any:
-        path = self._paths[index]
-        try:
-            with Image.open(path) as image:
-                upright = _in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
-        image = self.transform(upright)
+        image = self.transform(read_image(self._paths[index]))
         return image if self.targets is None else (image, self.targets[index])
 
     def identity(self) -> list[Any]:
@@ -70,6 +64,22 @@ class Images(Dataset[Any]):
         found = ((path, path.stat()) for path in self._paths)
         files = [[str(path.relative_to(self._folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
         return [files, self.classes, self.targets, repr(self.transform)]
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image in colour, the way up that it was taken.
+
+    Args:
+        path: of the file. Of a moving image the first frame; of grey of 16 bits the upper 8.
+
+    Raises:
+        AnalysisError: it is no image, cut short, or of values that are no grey of 8 or 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            return _in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
 
 
 def fitting(size: int, space: PixelSpace, *, grey: bool = False) -> Callable[[Image.Image], Tensor]:
@@ -88,11 +98,17 @@ def fitting(size: int, space: PixelSpace, *, grey: bool = False) -> Callable[[Im
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
     """Pillow cuts 16 bits off at 255, which turns all but the darkest white."""
-    return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)) if image.mode.startswith("I;16") else image
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() >= 2**16:
+        raise ValueError(f"its values, {levels.min():g} to {levels.max():g}, are no grey of 8 or 16 bits")
+    return Image.fromarray((levels // 256).astype(np.uint8))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is_image(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)  # .ipynb_checkpoints is no class
+    return path.suffix.lower() in _SUFFIXES and not hidden and path.is_file()
 
 
 def _matched(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:

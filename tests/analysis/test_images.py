@@ -123,3 +123,15 @@ def test_a_folder_without_images_is_refused(tmp_path):
 def test_grey_of_16_bits_is_grey(tmp_path):
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(tmp_path / "a.png")
     assert Images(tmp_path, fitting(8, PixelSpace()))[0].unique().tolist() == pytest.approx([128 / 255])
+
+
+def test_values_that_are_no_grey_levels_are_named_rather_than_shown_black(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(AnalysisError, match=r"a\.tiff cannot be read as an image: its values, 0\.5 to 0\.5"):
+        Images(tmp_path, FIT)[0]
+
+
+def test_hidden_folders_are_no_classes(folder):
+    images = Images(folder("cat/a.png", "dog/b.png", ".ipynb_checkpoints/c.png"), FIT)
+    assert images.classes == ["cat", "dog"]
+    assert len(images) == 2

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image as PillowImage
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from lightning_viz.analysis.commands.options import Written
 from lightning_viz.analysis.commands.samples import class_of, images_of
+from lightning_viz.analysis.images import read_image
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.callbacks.units import named_units
 from lightning_viz.dream.between import YOSINSKI, Preset
@@ -202,10 +202,6 @@ def _picture(value: str, subject: Subject) -> Tensor:
             raise ValueError(f"there are {len(images)} samples, numbered from 0")
         return images[int(value)]
     channels, *sides = images.shape[1:]
-    try:
-        with PillowImage.open(Path(value)) as opened:
-            read = pil_to_tensor(opened.convert("L" if channels == 1 else "RGB"))
-    except OSError as error:
-        raise ValueError(f"this cannot be read: {error}") from error
+    read = pil_to_tensor(read_image(Path(value)).convert("L" if channels == 1 else "RGB"))
     scaled = resize(read, min(sides), antialias=True)[None].float() / 255
     return subject.space.to_inputs(scaled.to(images))[0]
