@@ -261,3 +261,9 @@ def test_what_holds_nothing_is_no_table(nothing, names):
 def test_a_list_of_lists_is_rows_and_columns():
     (table,) = tables("pairs", [[[1, 2], [3, 4]]], ["A"])
     assert table.rows == (("1", "1", "2"), ("2", "3", "4"))
+
+
+def test_models_compared_at_steps_of_their_own_have_one_checkpoint_each():
+    page = report([Study("A", {3: finding(3)}), Study("B", {5: finding(5)})])
+    assert "One checkpoint of each." in page
+    assert "look 1 of 1" not in page
