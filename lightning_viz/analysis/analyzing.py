@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
 
 from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError, digest_of, read_checkpoint
@@ -29,6 +32,7 @@ from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.messages import ViewWarning
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.processes import first_process
+from lightning_viz.hooks.guard import same_randomness
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.picture import Picture
 
@@ -144,6 +148,7 @@ def fill(
     study.waiting = []
 
 
+@same_randomness()
 def look(
     case: Case, step: int, path: Path | None, earlier: Mapping[str, Any], *, with_views: bool = True
 ) -> tuple[Subject | None, Finding]:
@@ -165,7 +170,7 @@ def look(
     """
     checkpoint = None if path is None else read_checkpoint(path, trusted=case.trusted)
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
-    torch.manual_seed(case.seed)
+    _seed(case.seed)
     net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
     fares = Fares()
     with warnings.catch_warnings(record=True) as said:
@@ -183,15 +188,34 @@ def look(
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
-    notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
+    notes = [*_notes(said), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
     finding.numbers = {
         "model": describe(net, replay.samples),
         "fares": {**{name: number(value) for name, value in own.items()}, **fares.numbers},
     }
     if notes:
-        finding.numbers["notes"] = [note.removeprefix("lightning_viz: ") for note in notes]
+        finding.numbers["notes"] = notes
     space = case.pixels or replay.samples.pixels or PixelSpace()
     return Subject(case.title(), net, replay.samples, space, step, case.seed, case.conflicts), finding
+
+
+_SHARE = "what the module logs itself is of the first process's share, where it does not log with sync_dist"
+
+
+def _seed(seed: int) -> None:
+    """Every library's generator, for models and data that are random when they are made."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def _notes(said: Sequence[warnings.WarningMessage]) -> list[str]:
+    """What views said, each once; other warnings go on to whom they are for."""
+    for one in said:
+        if not issubclass(one.category, ViewWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)
+    notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
+    return [note.removeprefix("lightning_viz: ") for note in notes]
 
 
 def studied(technique: Technique, subject: Subject) -> Finding:

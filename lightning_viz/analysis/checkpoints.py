@@ -133,16 +133,32 @@ def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
 
 
 def in_order(paths: Iterable[Path], *, trusted: bool = False) -> dict[int, Path]:
-    """By step, the checkpoints of a run; of several of one step (``last.ckpt`` beside it) the first.
+    """By step, the checkpoints of a run; of several with the same weights (``last.ckpt`` beside another) the first.
 
     Args:
         paths: of the files.
         trusted: see `read_checkpoint`.
+
+    Raises:
+        AnalysisError: two of one step with different weights: they are not of one run.
     """
-    steps: dict[int, Path] = {}
+    steps: dict[int, Checkpoint] = {}
     for path in sorted(paths, key=lambda path: (path.stem.startswith("last"), str(path))):
-        steps.setdefault(read_checkpoint(path, trusted=trusted, mapped=True).step, path)
-    return dict(sorted(steps.items()))
+        found = read_checkpoint(path, trusted=trusted, mapped=True)
+        before = steps.setdefault(found.step, found)
+        if before is not found and not _same_weights(before, found):
+            raise AnalysisError(
+                f"{before.path} and {path} are both of step {found.step:,} and hold different weights: give the "
+                "checkpoints of one run, or compare them (--compare)"
+            )
+    return {step: found.path for step, found in sorted(steps.items())}
+
+
+def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    first, second = one.state_dict, other.state_dict
+    return first.keys() == second.keys() and all(
+        weight.equal(second[name]) for name, weight in first.items() if isinstance(weight, torch.Tensor)
+    )
 
 
 def _with_weights(path: Path, content: Any) -> Mapping[str, Any]:

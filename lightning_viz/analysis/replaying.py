@@ -18,9 +18,10 @@ from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.population import PopulationView
 from lightning_viz.callbacks.probe import Probe, Samples
+from lightning_viz.callbacks.recipe import CHECKPOINT
 from lightning_viz.callbacks.sinks import Sink
 from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.callbacks.view import CHECKPOINT, View, suitable
+from lightning_viz.callbacks.view import View, suitable
 from lightning_viz.callbacks.watching import Watcher
 
 

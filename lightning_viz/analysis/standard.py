@@ -17,9 +17,10 @@ from lightning_viz.callbacks.layer_embeddings import LayerEmbeddings
 from lightning_viz.callbacks.occlusion import Occlusion
 from lightning_viz.callbacks.predictions import Predictions
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.recipe import recorded_views
 from lightning_viz.callbacks.saliency import Saliency
 from lightning_viz.callbacks.top_samples import TopSamples
-from lightning_viz.callbacks.view import View, recorded_views
+from lightning_viz.callbacks.view import View
 from lightning_viz.pixels import PixelSpace
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import lightning_viz
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.messages import ViewError, warn
 from lightning_viz.callbacks.plain import from_plain, to_plain
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.structure import all_tensors
@@ -19,6 +19,8 @@ from lightning_viz.pixels import PixelSpace
 if TYPE_CHECKING:
     from lightning_viz.callbacks.view import View
 
+CHECKPOINT, RECIPE = "lightning_viz", "recipe"
+"""Where a checkpoint holds its views' states by name, and where each of them says how it was made."""
 MOST_BYTES = 16 * 2**20
 """Samples that a `Probe` was given are kept in a checkpoint up to this size."""
 
@@ -58,6 +60,26 @@ def view_of(recipe: Mapping[str, Any]) -> View:
         return made(**{**arguments, **parts})
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ViewError(f"{name} cannot be made again as the checkpoint says: {error}") from error
+
+
+def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
+    """The views of the run that a checkpoint is from, as they were then: scales, channels, the probe's indices.
+
+    Args:
+        checkpoint: of which those views are found that are this package's own. One that cannot be made again, as
+            another version saved it, is left out, which is said.
+    """
+    views = []
+    for name, one in checkpoint.get(CHECKPOINT, {}).items():
+        if one.get(RECIPE) is None:
+            continue
+        try:
+            view = view_of(one[RECIPE])
+            view.restore(checkpoint)
+            views.append(view)
+        except (ViewError, TypeError, ValueError, LookupError, AttributeError) as error:
+            warn(f"{name.partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
+    return views
 
 
 def _probe(arguments: Mapping[str, Any]) -> Probe:

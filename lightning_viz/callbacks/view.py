@@ -16,16 +16,14 @@ from lightning_viz.callbacks.messages import ViewError, inform, warn
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.plain import from_plain, to_plain
 from lightning_viz.callbacks.probe import Probe, Samples
-from lightning_viz.callbacks.recipe import recipe_of, view_of
+from lightning_viz.callbacks.recipe import CHECKPOINT, RECIPE, recipe_of
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.hooks.guard import unchanged
 from lightning_viz.hooks.layers import LayerNotFoundError
 from lightning_viz.pixels import PixelSpace
 
-CHECKPOINT = "lightning_viz"
 _KEPT = ("last_step", "indices", "state", "memories")
-_RECIPE = "recipe"
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 
@@ -168,7 +166,7 @@ class View(Callback):
         if leader is not None and leader.observer is not None:
             leader.observer.collect()
         if self.last_step is not None:
-            checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), _RECIPE: recipe_of(self)}
+            checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), RECIPE: recipe_of(self)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on as the run that was interrupted."""
@@ -207,26 +205,6 @@ def views_of(trainer: Trainer) -> list[View]:
 def leader_of(trainer: Trainer) -> View | None:
     """The first of them, which looks for all."""
     return next(iter(views_of(trainer)), None)
-
-
-def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
-    """The views of the run that a checkpoint is from, as they were then: scales, channels, the probe's indices.
-
-    Args:
-        checkpoint: of which those views are found that are this package's own. One that cannot be made again, as
-            another version saved it, is left out, which is said.
-    """
-    views = []
-    for name, one in checkpoint.get(CHECKPOINT, {}).items():
-        if one.get(_RECIPE) is None:
-            continue
-        try:
-            view = view_of(one[_RECIPE])
-            view.restore(checkpoint)
-            views.append(view)
-        except (ViewError, TypeError, ValueError, LookupError, AttributeError) as error:
-            warn(f"{name.partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
-    return views
 
 
 def suitable(views: Iterable[View], model: LightningModule, *, say: Callable[[str], None] = inform) -> list[View]:

@@ -26,7 +26,8 @@ class Runs:
 
 def saved(path, step=6, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": nn.Linear(2, 2).state_dict(), "global_step": step, **more}, path)
+    torch.manual_seed(step)
+    torch.save({"global_step": step, "state_dict": nn.Linear(2, 2).state_dict(), **more}, path)
     return path
 
 
@@ -100,6 +101,14 @@ def test_a_runs_checkpoints_are_put_in_the_order_of_their_steps(tmp_path):
     found = in_order(find_checkpoints([tmp_path]))
     assert {step: path.stem for step, path in found.items()} == {5: "c", 90: "b=9", 100: "a=10"}
     assert list(found) == [5, 90, 100]
+
+
+def test_checkpoints_of_two_runs_are_no_series(tmp_path):
+    for version in (0, 1):
+        weights = {"weight": torch.full((2, 2), float(version))}
+        saved(tmp_path / f"version_{version}" / "a.ckpt", 90, state_dict=weights)
+    with pytest.raises(AnalysisError, match=r"both of step 90 and hold different weights: .*--compare"):
+        in_order(find_checkpoints([tmp_path]))
 
 
 @pytest.mark.parametrize(

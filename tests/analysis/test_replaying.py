@@ -24,8 +24,7 @@ from lightning_viz.analysis.replaying import Replay
 from lightning_viz.analysis.standard import views_for
 from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.recipe import recipe_of, view_of
-from lightning_viz.callbacks.view import recorded_views
+from lightning_viz.callbacks.recipe import recipe_of, recorded_views, view_of
 from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
 
 SAVED = {
