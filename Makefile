@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
+WORKERS ?= 2
 
 .PHONY: demo test check clean
 
@@ -32,7 +33,7 @@ demo: $(VENV)/.installed
 	@echo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ def test_the_keyboard_alone_enlarges_and_comes_back(opened):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Escape")
     assert not page.locator("#large").is_visible()
-    assert page.evaluate("document.activeElement.closest('.row').ariaLabel") == "filters/conv"
+    page.wait_for_function("document.activeElement.closest('.row')?.ariaLabel == 'filters/conv'")  # the close event
     assert page.evaluate("document.activeElement.matches(':focus-visible')")
 
 

@@ -64,7 +64,7 @@ pytestmark = [
 ]
 
 SPACE = PixelSpace((0.4,), (0.5,))
-SOURCE = ["--model", "tests.callbacks.conftest.ConvNet", "--data", "nobody.Data"]
+SOURCE = ["--model", "tests.callbacks.conftest.ConvNet", "--data", "tests.analysis.nets.Squares"]
 QUIET = {"space": SPACE, "progress": False}
 
 
