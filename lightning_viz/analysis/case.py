@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
+from lightning_viz.analysis.images import listing
 from lightning_viz.analysis.loading import Data
 from lightning_viz.analysis.naming import Named, found_at
 from lightning_viz.analysis.networks import Model
@@ -92,7 +93,8 @@ class Case:
             what: is found.
         """
         probe = self.probe and [self.probe, _of_tensors([self.probe.inputs, self.probe.labels])]
-        options = probe, self.pixels, self.views, self.samples, self.seed, self.conflicts, self.as_logged
+        conflicts = None if self.conflicts is None else listing(self.conflicts)
+        options = probe, self.pixels, self.views, self.samples, self.seed, conflicts, self.as_logged
         parts = {
             "version": version("lightning-viz"),
             "what": what,

@@ -35,8 +35,8 @@ def compare(
 ) -> Path:
     """Understand several models beside each other: accuracy, robustness, and the same pictures of the same samples.
 
-    Of each model the last checkpoint is taken. All are looked at by the same views, whatever their runs had, on the
-    probe of the first one's data with one seed. What is finished is kept, as in `analyze`.
+    Of each model the last checkpoint is taken. All are looked at by the same views, whatever their runs had; of equal
+    data they see the same samples. What is finished is kept, as in `analyze`.
 
     Args:
         cases: two models or more, each with a name of its own; corruptions are measured against the first.
@@ -60,9 +60,10 @@ def compare(
         raise AnalysisError(f"two models are called {twice!r}: give each a name of its own")
     folder, studies = Path(out), [Study(name) for name in names]
     room(folder)
+    last = [_last(case) for case in cases]  # which finds at once what cannot be read
     try:
-        for case, study in zip(cases, studies, strict=True):
-            fill(study, _last(case), Findings(folder / "findings" / slug(study.name)), overwrite=overwrite,
+        for case, study in zip(last, studies, strict=True):
+            fill(study, case, Findings(folder / "findings" / slug(study.name)), overwrite=overwrite,
                  progress=None if progress is None else _named(progress, study.name))  # fmt: skip
     except KeyboardInterrupt:
         publish(folder, studies)

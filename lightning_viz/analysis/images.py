@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,19 @@ class Images(Dataset[Any]):
 
     def identity(self) -> list[Any]:
         """What tells these images from others: files, sizes, times, classes, and how they are prepared."""
-        found = ((path, path.stat()) for path in self._paths)
-        files = [[str(path.relative_to(self._folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
-        return [files, self.classes, self.targets, repr(self.transform)]
+        return [listing(self._folder, self._paths), self.classes, self.targets, repr(self.transform)]
+
+
+def listing(folder: Path, paths: Iterable[Path] | None = None) -> list[list[Any]]:
+    """Names, sizes and times of files, which tell whether they are the same as before.
+
+    Args:
+        folder: to which names are relative.
+        paths: of the files; all that lie in the folder, however deep, if omitted.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if paths is None else paths
+    found = ((path, path.stat()) for path in files)
+    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
 
 
 def read_image(path: Path) -> Image.Image:

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
+from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.loading import Data, loaded
 from lightning_viz.analysis.networks import for_trainer, network_of
 from lightning_viz.callbacks.lightning import Callback, package_of, quiet_logger
 from lightning_viz.callbacks.messages import warn
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.hooks.observing import run
+from lightning_viz.hooks.structure import all_tensors
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 _WHEN = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
@@ -108,7 +111,17 @@ def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
     """A validation step that runs the network's forward, and nothing of the module's own around it."""
 
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        run(network_of(self), split_batch(batch, network_of(self))[0])
+        inputs, _ = split_batch(batch, network_of(self))
+        try:
+            run(network_of(self), inputs)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            shapes = ", ".join(str(list(x.shape)) for x in all_tensors(inputs))
+            raise AnalysisError(
+                f"the model cannot take a batch of {shapes}: {str(error).splitlines()[0]}; give the data that it was "
+                "trained with (of a folder's images: --size, --grey)"
+            ) from error
 
     steps = {"validation_step": validation_step, **{name: getattr(pl.LightningModule, name) for name in _AROUND}}
     for name, step in steps.items():

@@ -128,6 +128,14 @@ def test_categories_of_several_classes_are_named_in_a_file(conflicts):
     assert found.mapping == {"cat": [0, 3], "dog": [1], "elephant": [2]}
 
 
+def test_what_the_folder_of_conflicts_holds_is_in_the_key(conflicts):
+    case = cases(conflicts)[0]
+    before = case.key(None, "biases")
+    assert case.key(None, "biases") == before
+    (conflicts / "classes.json").write_text("{}")
+    assert case.key(None, "biases") != before
+
+
 def test_a_folder_without_conflicts_is_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "holiday.png")
     with pytest.raises(AnalysisError, match="holds no cue conflicts"):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.faring import Fares
 from lightning_viz.analysis.findings import Finding
 from lightning_viz.analysis.replaying import Replay
@@ -103,3 +104,9 @@ def test_a_pass_that_fails_when_all_have_looked_leaves_each_picture_once():
         failed = drawn(Fails())
     torch.manual_seed(0)
     assert failed and failed == drawn(ConvNet())
+
+
+def test_data_of_another_shape_are_refused_with_their_shape(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    with pytest.raises(AnalysisError, match=r"cannot take a batch of \[4, 1, 8, 8\]: .*; give the data .*--grey"):
+        validate(net, loader(*images(8)), [], accelerator="cpu")
