@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.findings import Finding, Findings
-from lightning_viz.analysis.reporting import report
+from lightning_viz.analysis.report.reporting import report
 from lightning_viz.analysis.study import Study
 from lightning_viz.callbacks.processes import first_process
 from lightning_viz.callbacks.projector import write_whole

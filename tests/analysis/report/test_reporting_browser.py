@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lightning_viz.analysis.reporting import report
+from lightning_viz.analysis.report.reporting import report
 from lightning_viz.analysis.study import Study
 
 from .invented import TAGS, finding, picture, study

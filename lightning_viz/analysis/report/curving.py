@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightning_viz.analysis.tabulating import Table, said
+from lightning_viz.analysis.report.tabulating import Table, said
 from lightning_viz.render.text import step_text
 
 WIDTH, HEIGHT = 240, 56

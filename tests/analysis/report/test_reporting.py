@@ -11,12 +11,12 @@ import pytest
 
 from lightning_viz import callbacks
 from lightning_viz.analysis.findings import Finding
-from lightning_viz.analysis.framing import Frames
 from lightning_viz.analysis.publishing import publish
-from lightning_viz.analysis.reading import READINGS, SECTIONS, kind_of, reading_of
-from lightning_viz.analysis.reporting import report
+from lightning_viz.analysis.report.framing import Frames
+from lightning_viz.analysis.report.reading import READINGS, SECTIONS, kind_of, reading_of
+from lightning_viz.analysis.report.reporting import report
+from lightning_viz.analysis.report.tabulating import tables
 from lightning_viz.analysis.study import Study
-from lightning_viz.analysis.tabulating import tables
 from lightning_viz.analysis.techniques import TECHNIQUES
 from lightning_viz.callbacks.view import View
 from lightning_viz.render.picture import Picture

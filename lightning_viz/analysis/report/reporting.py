@@ -10,12 +10,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lightning_viz.analysis.curving import HEIGHT, WIDTH, Numbers, numbers
 from lightning_viz.analysis.findings import Finding
-from lightning_viz.analysis.framing import Frames, Row
-from lightning_viz.analysis.reading import READINGS, SECTIONS, Reading, kind_of, reading_of
+from lightning_viz.analysis.report.curving import HEIGHT, WIDTH, Numbers, numbers
+from lightning_viz.analysis.report.framing import Frames, Row
+from lightning_viz.analysis.report.reading import READINGS, SECTIONS, Reading, kind_of, reading_of
+from lightning_viz.analysis.report.tabulating import Table, numbers_in, said, tables
 from lightning_viz.analysis.study import Study
-from lightning_viz.analysis.tabulating import Table, numbers_in, said, tables
 
 _BELIEVABLE = "/randomisation"
 _OURS = ("model", "fares", "notes")  # numbers that have places of their own

@@ -1,0 +1,1 @@
+"""The report: one page that holds all that was found."""
