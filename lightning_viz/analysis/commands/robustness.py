@@ -13,7 +13,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lightning_viz.adversarial.ascending import pgd
 from lightning_viz.adversarial.boundary import deep_fool
-from lightning_viz.adversarial.corrupting import corruptions
 from lightning_viz.adversarial.corruption_errors import CorruptionError, compare_corruption_error
 from lightning_viz.adversarial.defending import DEFENCES, defences, epsilon_curve
 from lightning_viz.adversarial.neighbourhood import sphere
@@ -22,9 +21,10 @@ from lightning_viz.analysis.commands.keeping import Result
 from lightning_viz.analysis.commands.methods import Method, parser_of, run_method
 from lightning_viz.analysis.commands.options import Behind, Written
 from lightning_viz.analysis.commands.samples import classified, rows_of, true_classes
+from lightning_viz.analysis.studies.enduring import one_corrupted
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.render.picture import Picture
-from lightning_viz.render.robustness import corruption_sheet, corruption_table
+from lightning_viz.render.robustness import corruption_table
 from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import number
 
@@ -81,11 +81,7 @@ def corrupted(subject: Subject, arguments: Mapping[str, Any]) -> Result:
             details=[f"on {found.count} samples"],
             **compared,
         )
-        some: dict[str, Any] = {"kinds": found.kinds, "severities": found.severities}
-        hurt = corruptions(images[:1], **some, space=subject.space, seed=subject.seed)
-        shown = subject.rgb(torch.cat([one.inputs for one in hurt]))
-        table = shown.reshape(len(found.kinds), len(found.severities), *shown.shape[1:])
-        yield corruption_sheet("sheet", subject.rgb(images[:1])[0], table, **some)
+        yield one_corrupted("sheet", subject, images[:1], kinds=found.kinds, severities=found.severities)
 
     return Result(pictures(), numbers, {"corruptions": rows})
 

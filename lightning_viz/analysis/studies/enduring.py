@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from lightning_viz.analysis.studies.attacking import run
 from lightning_viz.analysis.studies.taking import Taken, affordable, batch_size, number, numbers, taken
 from lightning_viz.analysis.subject import Subject
 from lightning_viz.analysis.technique import Found
+from lightning_viz.render.picture import Picture
 from lightning_viz.render.robustness import corruption_sheet, corruption_table
 from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import number as written
@@ -116,14 +117,26 @@ def corrupted(subject: Subject) -> Iterator[Found]:
         name=subject.name,
         details=[f"on {found.count} samples"],
     )
-    image = many.images[:1]
-    hurt = corruptions(image, space=subject.space, seed=subject.seed)
-    rows = subject.rgb(torch.cat([one.inputs for one in hurt]))
-    clean = subject.rgb(image)[0]
-    shape = (len(kinds), len(found.severities), *clean.shape)
-    yield corruption_sheet(
-        "corruptions/sheet", clean, np.reshape(rows, shape), kinds=kinds, severities=found.severities
-    )
+    yield one_corrupted("corruptions/sheet", subject, many.images[:1], kinds=kinds, severities=found.severities)
+
+
+def one_corrupted(
+    tag: str, subject: Subject, image: Tensor, *, kinds: Sequence[str], severities: Sequence[int]
+) -> Picture:
+    """One image under corruptions.
+
+    Args:
+        tag: of the picture.
+        subject: whose image it is.
+        image: as the model takes it ``[1, C, H, W]``.
+        kinds: of corruptions.
+        severities: of each.
+    """
+    some: dict[str, Any] = {"kinds": kinds, "severities": severities}
+    hurt = corruptions(image, **some, space=subject.space, seed=subject.seed)
+    shown = subject.rgb(torch.cat([one.inputs for one in hurt]))
+    table = shown.reshape(len(kinds), len(severities), *shown.shape[1:])
+    return corruption_sheet(tag, subject.rgb(image)[0], table, **some)
 
 
 def errors(subject: Subject, many: Taken) -> CorruptionError:
