@@ -84,7 +84,7 @@ def main() -> None:
         started = time.perf_counter()
         subject = subject_of(options[options.method])
         start = time.perf_counter() - started
-        methods.subject_of = lambda _, found=subject: found
+        methods.subject_of = lambda _options, _case, found=subject: found
         model, count = subject.model, options[options.method].samples
         images, labels, space = subject.images[:count], subject.labels[:count], subject.space
         functions = {

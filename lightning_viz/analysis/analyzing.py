@@ -94,6 +94,24 @@ def analyze(
     case = Case(
         model, data, given, name, probe, pixels, views, techniques, samples, seed, trusted, options, conflicting
     )  # fmt: skip
+    return analyze_case(case, out, overwrite=overwrite, progress=progress)
+
+
+def analyze_case(case: Case, out: Path | str, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """The same of a model that is described already.
+
+    Args:
+        case: the model.
+        out: folder for the report, TensorBoard's files and what is finished.
+        overwrite: do again what is done.
+        progress: told what begins.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        AnalysisError: see its message.
+    """
     folder, study = Path(out), Study(case.title())
     findings = room(folder)
     try:

@@ -17,6 +17,7 @@ from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.analysis.findings import Finding, Findings
 from lightning_viz.analysis.publishing import publish, room, slug
+from lightning_viz.analysis.studies.taking import number
 from lightning_viz.analysis.study import Study
 from lightning_viz.analysis.technique import Found
 from lightning_viz.callbacks.probe import Probe
@@ -113,7 +114,7 @@ def _corruptions(studies: Sequence[Study]) -> Iterator[Found]:
         ratios=ratios,
         reference=first.name,
     )
-    yield "mce", {name: _finite(error.mce) for name, error in errors.items()}
+    yield "mce", {name: number(error.mce) for name, error in errors.items()}
 
 
 def _error(study: Study, reference: Study) -> CorruptionError:
@@ -156,7 +157,3 @@ def _last(case: Case) -> Case:
 
 def _named(progress: Progress, name: str) -> Progress:
     return lambda part, done, total: progress(f"{name}: {part}", done, total)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,11 +40,8 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
     found = found_at(named.class_path, what)
     if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
         raise AnalysisError(f"--{what} {named.class_path} is of another kind: give the class path of a {base.__name__}")
-    takes = inspect.signature(found).parameters
-    every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
-    kept = {name: value for name, value in (more or {}).items() if every or name in takes}
-    arguments = {**kept, **named.init_args}
-    unknown = [] if every else [name for name in named.init_args if name not in takes]
+    takes, arguments = inspect.signature(found).parameters, {**taken_by(found, more or {}), **named.init_args}
+    unknown = [name for name in named.init_args if name not in taken_by(found, named.init_args)]
     if unknown:
         raise AnalysisError(f"--{what} {named.class_path} takes no {unknown[0]!r}: it takes {list(takes)}")
     missing = [one.name for one in takes.values() if _required(one) and one.name not in arguments]
@@ -64,6 +61,18 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
     if not isinstance(instance, base):
         raise AnalysisError(f"--{what} {named.class_path} gives a {type(instance).__name__}, not a {base.__name__}")
     return instance
+
+
+def taken_by(found: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments that a class or function takes.
+
+    Args:
+        found: to be called.
+        arguments: by name.
+    """
+    takes = inspect.signature(found).parameters
+    every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
+    return {name: value for name, value in arguments.items() if every or name in takes}
 
 
 def _instance(found: Any, arguments: Mapping[str, Any], what: str) -> Any:

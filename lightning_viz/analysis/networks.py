@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_viz.analysis.checkpoints import AnalysisError, Checkpoint
-from lightning_viz.analysis.naming import Named, made
+from lightning_viz.analysis.naming import Named, made, taken_by
 from lightning_viz.callbacks.lightning import package_of
 
 Model = nn.Module | type[nn.Module] | Named
@@ -79,9 +78,7 @@ def network_of(pl_module: Any) -> nn.Module:
 
 def _of_class(model: type[nn.Module], kept: Mapping[str, Any]) -> nn.Module:
     try:
-        takes = inspect.signature(model.__init__).parameters
-        every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
-        return model(**{name: value for name, value in kept.items() if every or name in takes})
+        return model(**taken_by(model, kept))
     except TypeError as error:
         raise AnalysisError(
             f"{model.__name__} cannot be made: {error}; give an instance, or call save_hyperparameters() in its "

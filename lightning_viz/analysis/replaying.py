@@ -140,8 +140,7 @@ class _OfflineObserver(Observer):
 
     def _fault(self, view: View, step: int, error: Exception | str) -> None:
         if isinstance(error, ViewError):
-            _nobody_asked(str(error))
-            return
+            return  # it does not suit the model, and every view is tried
         what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         self._finding.faults.append(f"{view.kind} at step {step}: {what}")
 

@@ -205,7 +205,7 @@ def fails_with(monkeypatch, checkpoint, tmp_path):
         def analyze(*arguments, **options):
             raise error
 
-        monkeypatch.setattr("lightning_viz.analysis.analyzing.analyze", analyze)
+        monkeypatch.setattr("lightning_viz.analysis.analyzing.analyze_case", analyze)
         return main(["analyze", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")])
 
     return run

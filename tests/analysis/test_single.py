@@ -82,7 +82,7 @@ def subject():
 @pytest.fixture
 def command(monkeypatch, subject, tmp_path):
     """Run a command as it is typed; what it wrote."""
-    monkeypatch.setattr(methods, "subject_of", lambda options: subject)
+    monkeypatch.setattr(methods, "subject_of", lambda options, case: subject)
 
     def run(typed, *options):
         name, *method = typed.split()
@@ -367,7 +367,7 @@ def test_fewer_samples_than_the_probe_holds(command):
 
 
 def test_what_is_random_goes_by_the_seed_that_was_asked_for(monkeypatch, command, subject, tmp_path):
-    monkeypatch.setattr(methods, "subject_of", lambda options: replace(subject, seed=options.seed))
+    monkeypatch.setattr(methods, "subject_of", lambda options, case: replace(subject, seed=options.seed))
     found = command("attack pgd", "--epsilon", "0.3", "--steps", "1", "--until_fooled", "false", "--seed", "3")
     options = {"epsilon": 0.3, "steps": 1, "until_fooled": False, **QUIET}
     losses = [pgd(subject.model, subject.images, seed=seed, **options).record.losses[-1] for seed in (3, 0)]

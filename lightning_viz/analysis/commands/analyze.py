@@ -66,38 +66,19 @@ def run(options: Namespace) -> None:
     if options.conflicts is not None and not Path(options.conflicts).is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.conflicts)
     with working("analyze") as progress:
-        report = (_compared if options.compare else _analyzed)(options, progress)
+        report = _report(options, progress)
     if first_process():
         print(f"report: {report}\nTensorBoard: lightning-viz board {options.out}")
 
 
-def _analyzed(options: Namespace, progress: Told) -> Path:
-    from lightning_viz.analysis.analyzing import analyze
-
-    case = case_of(options)
-    return analyze(
-        case.checkpoints,
-        model=case.model,
-        data=case.data,
-        out=options.out,
-        name=case.name,
-        pixels=case.pixels,
-        views=options.views,
-        techniques=options.techniques,
-        samples=case.samples,
-        seed=case.seed,
-        trusted=case.trusted,
-        overwrite=options.overwrite,
-        trainer=case.trainer,
-        conflicts=options.conflicts,
-        progress=progress,
-    )
-
-
-def _compared(options: Namespace, progress: Told) -> Path:
+def _report(options: Namespace, progress: Told) -> Path:
+    from lightning_viz.analysis.analyzing import analyze_case
     from lightning_viz.analysis.comparing import compare
 
     conflicts = None if options.conflicts is None else Path(options.conflicts)
     chosen = {"views": options.views, "techniques": options.techniques, "conflicts": conflicts}
-    cases = [replace(case, **chosen) for case in cases_of(options)]
-    return compare(cases, out=options.out, overwrite=options.overwrite, progress=progress)
+    found = cases_of(options) if options.compare else [case_of(options)]
+    cases = [replace(case, **chosen) for case in found]
+    if options.compare:
+        return compare(cases, out=options.out, overwrite=options.overwrite, progress=progress)
+    return analyze_case(cases[0], options.out, overwrite=options.overwrite, progress=progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError, digest_of
 from lightning_viz.analysis.commands.keeping import Result, is_kept, keep
 from lightning_viz.analysis.commands.options import Behind
@@ -106,12 +107,12 @@ def run_alone(whole: str, method: Method, options: Namespace) -> None:
     Raises:
         AnalysisError: the model is not for it, or an option makes no sense.
     """
-    folder, asked = Path(options.out), _asked(options)
-    key = _key(whole, options, asked)
+    folder, asked, case = Path(options.out), _asked(options), case_of(options)
+    key = _key(whole, case, asked)
     if not options.overwrite and is_kept(folder, key):
         print(f"{folder} holds this already: --overwrite does it again")
         return
-    subject = first_samples(subject_of(options), options.samples)
+    subject = first_samples(subject_of(options, case), options.samples)
     arguments = [behind.arguments(options, subject) for behind in method.behind]
     with working(whole) as progress:
         progress(subject.name, 0, 1)
@@ -127,9 +128,8 @@ def _asked(options: Namespace) -> dict[str, object]:
     return {name: value for name, value in every.items() if value is not None and name not in _NOT_ASKED}
 
 
-def _key(whole: str, options: Namespace, asked: Mapping[str, object]) -> str:
+def _key(whole: str, case: Case, asked: Mapping[str, object]) -> str:
     """Of all that the result depends on."""
-    case = case_of(options)
     path = list(case.series().values())[-1]
     if path is not None and not path.is_file():
         raise AnalysisError(f"there is no checkpoint {path}")
