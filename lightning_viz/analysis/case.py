@@ -109,7 +109,7 @@ class Case:
 def _identity(thing: Any, *, weights: bool) -> list[Any]:
     """Of a model or data: its class and the code of it, its arguments or what it holds."""
     if isinstance(thing, Named):
-        found = found_at(thing.class_path, "model or data")
+        found = found_at(thing, "model or data")
         return [thing.class_path, dict(thing.init_args), _code(getattr(found, "__module__", None) or "")]
     made = thing if isinstance(thing, type) else type(thing)
     about: list[Any] = [made.__module__, made.__qualname__, _code(made.__module__)]

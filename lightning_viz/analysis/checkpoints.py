@@ -56,10 +56,10 @@ class Checkpoint:
 
         Of ``save_hyperparameters(config)`` each of its values, and the whole by the name of the argument.
         """
-        kept = self.content.get("hyper_parameters") or {}
-        own = {name: value for name, value in kept.items() if not str(name).startswith("_")}
+        kept = self.content.get("hyper_parameters")
+        own = {name: value for name, value in kept.items() if _is_own(name)} if isinstance(kept, Mapping) else {}
         whole = self.content.get("hparams_name")
-        return {whole: own, **own} if isinstance(whole, str) and whole != "kwargs" else own
+        return {whole: own, **own} if isinstance(whole, str) and _is_own(whole) and whole != "kwargs" else own
 
 
 def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = False) -> Checkpoint:
@@ -152,6 +152,11 @@ def in_order(paths: Iterable[Path], *, trusted: bool = False) -> dict[int, Path]
                 "checkpoints of one run, or compare them (--compare)"
             )
     return {step: found.path for step, found in sorted(steps.items())}
+
+
+def _is_own(name: Any) -> bool:
+    """Whether a hyper-parameter is the module's, no mark of Lightning's (``_class_path``, ``_instantiator``)."""
+    return isinstance(name, str) and not name.startswith("_")
 
 
 def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:

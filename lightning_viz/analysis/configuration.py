@@ -11,12 +11,14 @@ import yaml
 from torch import nn
 
 from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.analysis.config_values import Origin, check_size, packages_of
 from lightning_viz.analysis.merging import merged
 from lightning_viz.analysis.naming import Named, found_at
 from lightning_viz.callbacks.lightning import data_modules
 
 _FILE = "config.yaml"
 _SECTIONS = ("model", "data", "trainer")
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,29 @@ class Configuration:
     path: Path | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
 
-    def named(self, what: str, given: Mapping[str, Any] | None) -> Named | None:
+    def named(
+        self,
+        what: str,
+        given: Mapping[str, Any] | None,
+        *,
+        packages: frozenset[str] = frozenset(),
+        trusted: bool = False,
+    ) -> Named | None:
         """The class that is meant, and its arguments.
 
         Args:
             what: ``"model"`` or ``"data"``.
             given: ``class_path`` and ``init_args`` that go before those of the file, as far as they are there.
+            packages: top packages of the classes that the user named, from which the file may name classes, too.
+            trusted: whether the file may name anything, to be imported and called.
 
         Returns:
             None where neither says anything.
 
         Raises:
-            AnalysisError: arguments without a class, or a file that names what LightningCLI does not.
+            AnalysisError: arguments without a class, or a file that names what LightningCLI does not, or may not.
         """
-        section: Mapping[str, Any] = self.content.get(what) or {}
+        section = self._section(what)
         given = dict(given or {})
         if not section and not given:
             return None
@@ -60,9 +71,15 @@ class Configuration:
                 f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "
                 f"SCRIPT.{_class_name(said['class_path'])}, where SCRIPT.py is that script"
             )
+        arguments, typed = said.get("init_args") or {}, given.get("init_args") or {}
+        read = (name for name in kept.get("init_args") or {} if arguments[name] is not typed.get(name, _NOTHING))
+        origin = None
+        if self.path is not None and not trusted:
+            origin = Origin(self.path, path is None, frozenset(read), packages | packages_of(given))
+        found = Named(said["class_path"], arguments, origin)
         if path is None:
-            self._only_a_class(said["class_path"], what)
-        return Named(said["class_path"], said.get("init_args") or {})
+            self._only_a_class(found, what)
+        return found
 
     @property
     def seed(self) -> int | None:
@@ -71,16 +88,32 @@ class Configuration:
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
     def trainer(self, option: str) -> Any:
-        """An option of the Trainer that the run had; None where it is not said.
+        """An option of the Trainer that the run had, a string or a number; None where it is not said.
 
         Args:
             option: its name.
         """
-        return (self.content.get("trainer") or {}).get(option)
+        section = self.content.get("trainer")
+        found = section.get(option) if isinstance(section, Mapping) else None
+        return found if isinstance(found, (str, int, float)) else None
 
-    def _only_a_class(self, path: str, what: str) -> None:
+    def _section(self, what: str) -> Mapping[str, Any]:
+        """What the file says of the model, or of the data: a class path that is a string, arguments by name."""
+        section = self.content.get(what) or {}
+        whole = isinstance(section, Mapping)
+        path = section.get("class_path", "") if whole else ""
+        arguments = (section.get("init_args") or {} if "class_path" in section else section) if whole else {}
+        named = isinstance(arguments, Mapping) and all(isinstance(name, str) for name in arguments)
+        if not (whole and isinstance(path, str) and named):
+            raise AnalysisError(
+                f"{self.path} is no configuration of a LightningCLI: its {what} is not a class_path with init_args by "
+                "name"
+            )
+        return section
+
+    def _only_a_class(self, named: Named, what: str) -> None:
         """The file may come with a checkpoint from elsewhere: it must not make us call ``os.system``, say."""
-        found = found_at(path, what)
+        found, path = found_at(named, what), named.class_path
         if not (isinstance(found, type) and issubclass(found, nn.Module if what == "model" else data_modules())):
             raise AnalysisError(
                 f"{self.path} names {path} as its {what}, which is none of Lightning's and may do anything: if you "
@@ -107,11 +140,12 @@ def read_configuration(path: Path) -> Configuration:
     """
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise AnalysisError(f"{path} cannot be read as YAML: {said}; give the config.yaml of a run") from error
     if not isinstance(content, Mapping) or not any(isinstance(content.get(one), Mapping) for one in _SECTIONS):
         raise AnalysisError(f"{path} is no configuration of a LightningCLI: it has no {', no '.join(_SECTIONS)}")
+    check_size(content, path)
     return Configuration(path, content)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import shutil
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from lightning_viz.callbacks.sketch import Projection
 from lightning_viz.render.picture import Picture
 
 _LIST, _STATE = "finding.json", "state.pt"
+_DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Findings:
         try:
             listed = json.loads((place / _LIST).read_text())
             return _read(place, listed) if listed["key"] == key else None
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
+        except _DAMAGED:
             return None  # there is none, or it was damaged
 
     def put(self, name: str, key: str, finding: Finding) -> None:
@@ -130,8 +134,10 @@ def _read(place: Path, listed: dict[str, Any]) -> Finding:
     for about in listed["pictures"]:
         file, step = about.pop("file"), about.pop("step")
         about["origin"] = tuple(about["origin"])
-        pictures.append(Shown(Picture(image=(place / file).read_bytes(), **about), step))
-    kept = from_plain(torch.load(place / _STATE, weights_only=True))
+        pictures.append(Shown(Picture(image=(place / Path(file).name).read_bytes(), **about), step))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # a damaged file, which is then refused
+        kept = from_plain(torch.load(place / _STATE, weights_only=True))
     scalars = [(tag, value, step) for tag, value, step in listed["scalars"]]
     projections = [Projection(**one) for one in kept["projections"]]
     return Finding(pictures, scalars, listed["numbers"], listed["faults"], projections, kept["state"])

@@ -1,4 +1,8 @@
-"""Models and data as LightningCLI's users name them: a class path and init args, made by jsonargparse."""
+"""Models and data as LightningCLI's users name them: a class path and init args.
+
+jsonargparse, which imports and calls what a value names, sees what the user typed and nothing else: the values of a
+file go through `config_values`, those of a checkpoint to the constructor as they are.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_viz.analysis.checkpoints import AnalysisError
+from lightning_viz.analysis.config_values import Origin, permitted_class, resolve_arguments
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,12 @@ class Named:
     Attributes:
         class_path: ``"package.module.Class"``, or of a function that returns what is wanted.
         init_args: by name.
+        origin: which of it a file says; None: the user says all of it, or trusts the file.
     """
 
     class_path: str
     init_args: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, compare=False)
 
 
 def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = None) -> Any:
@@ -32,12 +39,12 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
         named: class path and init args.
         base: of which it must be.
         what: it is for, in words.
-        more: arguments for those that are not given, as far as the class takes them.
+        more: a checkpoint's plain values for those that are not given, as far as the class takes them.
 
     Raises:
-        AnalysisError: there is no such class, or it does not take the arguments.
+        AnalysisError: there is no such class, it does not take the arguments, or a file names code that it may not run.
     """
-    found = found_at(named.class_path, what)
+    found = found_at(named, what)
     if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
         raise AnalysisError(f"--{what} {named.class_path} is of another kind: give the class path of a {base.__name__}")
     takes, arguments = inspect.signature(found).parameters, {**taken_by(found, more or {}), **named.init_args}
@@ -50,7 +57,7 @@ def made(named: Named, base: Any, what: str, more: Mapping[str, Any] | None = No
             f"--{what} {named.class_path} cannot be made without {missing}: give them as --{what}.NAME VALUE"
         )
     try:
-        instance = _instance(found, arguments, what)
+        instance = _instance(found, arguments, named, what)
     except AnalysisError:
         raise
     except Exception as error:
@@ -75,19 +82,32 @@ def taken_by(found: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in arguments.items() if every or name in takes}
 
 
-def _instance(found: Any, arguments: Mapping[str, Any], what: str) -> Any:
-    """What a class or function makes of arguments, their types checked and nested classes made by jsonargparse."""
+def _instance(found: Any, arguments: Mapping[str, Any], named: Named, what: str) -> Any:
+    """What a class or function makes of arguments: those typed are parsed, a file's resolved, a checkpoint's plain."""
+    origin = named.origin
+    read = frozenset() if origin is None else origin.arguments
+    typed = {name: value for name, value in named.init_args.items() if name not in read}
+    given = {name: value for name, value in arguments.items() if name not in typed}
+    if origin is not None:
+        of_file = {name: value for name, value in given.items() if name in read}
+        given |= resolve_arguments(found, of_file, what, origin)
+    return found(**given, **_parsed(found, typed, what, given))
+
+
+def _parsed(found: Any, typed: Mapping[str, Any], what: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user typed, its types checked and nested classes made by jsonargparse."""
+    if not typed:
+        return {}
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
+    add: Any = parser.add_class_arguments if isinstance(found, type) else parser.add_function_arguments
+    options: dict[str, Any] = {"instantiate": False} if isinstance(found, type) else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # jsonargparse's of its own next version
-        if isinstance(found, type):
-            parser.add_class_arguments(found, what, fail_untyped=False)
-        else:
-            parser.add_function_arguments(found, what, fail_untyped=False)
-        config = parser.instantiate_classes(parser.parse_object({what: dict(arguments)}))
-    return config[what] if isinstance(found, type) else found(**config.get(what, {}))
+        add(found, what, fail_untyped=False, skip=set(given), **options)
+        config = parser.instantiate_classes(parser.parse_object({what: dict(typed)}))
+    return {name: config[what][name] for name in typed}
 
 
 def _required(parameter: inspect.Parameter) -> bool:
@@ -95,16 +115,19 @@ def _required(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in variable
 
 
-def found_at(path: str, what: str) -> Any:
-    """The class or function of a class path; its module is imported.
+def found_at(named: Named, what: str) -> Any:
+    """The class or function that is named; its module is imported.
 
     Args:
-        path: ``"package.module.Class"``.
+        named: its class path, and who says it.
         what: it is for, in words.
 
     Raises:
-        AnalysisError: there is none.
+        AnalysisError: there is none, or a file names one that it may not.
     """
+    path = named.class_path
+    if named.origin is not None and named.origin.names_class:
+        return permitted_class(path, f"{what}.class_path", named.origin)
     module, _, name = path.rpartition(".")
     if not module:
         raise AnalysisError(f"--{what} {path!r} is no class path: give package.module.Class")

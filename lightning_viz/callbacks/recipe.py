@@ -70,15 +70,16 @@ def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
             another version saved it, is left out, which is said.
     """
     views = []
-    for name, one in checkpoint.get(CHECKPOINT, {}).items():
-        if one.get(RECIPE) is None:
+    kept = checkpoint.get(CHECKPOINT)
+    for name, one in (kept if isinstance(kept, Mapping) else {}).items():
+        if not isinstance(one, Mapping) or one.get(RECIPE) is None:
             continue
         try:
             view = view_of(one[RECIPE])
             view.restore(checkpoint)
             views.append(view)
         except (ViewError, TypeError, ValueError, LookupError, AttributeError) as error:
-            warn(f"{name.partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
+            warn(f"{str(name).partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
     return views
 
 

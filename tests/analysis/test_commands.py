@@ -87,13 +87,13 @@ def test_the_version(capsys):
     assert capsys.readouterr().out.startswith("lightning-viz 0.")
 
 
-def test_a_cli_runs_folder_alone(cli_run, tmp_path, capfd):
-    assert analyze(cli_run, "--out", tmp_path / "out") == 0
+def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd):
+    assert analyze(cli_run, "--model", NET, "--out", tmp_path / "out") == 0
     said = capfd.readouterr()
     assert said.out == f"report: {tmp_path}/out/report.html\nTensorBoard: lightning-viz board {tmp_path}/out\n"
     assert said.err == "analyze: views-00000002 (1 of 1)\n"  # nothing of Lightning's devices, tips and warnings
     assert (tmp_path / "out/report.html").stat().st_size > 1000
-    assert analyze(cli_run, "--out", tmp_path / "out") == 0
+    assert analyze(cli_run, "--trust", "--out", tmp_path / "out") == 0
     assert capfd.readouterr().err == ""  # it is done already
     assert board_command(tmp_path / "out", "localhost", 7)[-2:] == [
         "--samples_per_plugin=images=1000",

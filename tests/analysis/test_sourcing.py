@@ -45,9 +45,10 @@ def run_folder(tmp_path):
     return make
 
 
-def test_the_folder_of_a_cli_run_needs_no_further_argument(cli_run):
+@pytest.mark.parametrize("said", [["--model", NET], ["--data", SQUARES], ["--trust"]])
+def test_the_folder_of_a_cli_run_says_all_but_whose_code_may_run(cli_run, said):
     for place in (cli_run, cli_run.parent, cli_run / "checkpoints", next(cli_run.rglob("*.ckpt"))):
-        found = case(place)
+        found = case(place, *said)
         assert found.model == Named(NET, {"width": 5, "classes": 3, "rate": 0.05})
         assert found.data == Named(SQUARES, {"count": 8, "batch": 4})
         assert found.seed == 7
@@ -55,7 +56,7 @@ def test_the_folder_of_a_cli_run_needs_no_further_argument(cli_run):
 
 
 def test_what_is_typed_goes_before_what_the_run_says(cli_run):
-    found = case(cli_run, "--data.count", 4, "--model.rate=0.1", "--seed", 0, "--precision", "64-true")
+    found = case(cli_run, "--trust", "--data.count", 4, "--model.rate=0.1", "--seed", 0, "--precision", "64-true")
     assert found.data.init_args == {"count": "4", "batch": 4}
     assert found.model.init_args == {"width": 5, "classes": 3, "rate": "0.1"}
     assert (found.seed, found.trainer["precision"]) == (0, "64-true")
@@ -63,7 +64,7 @@ def test_what_is_typed_goes_before_what_the_run_says(cli_run):
 
 def test_the_arguments_of_another_class_are_not_taken_over(cli_run):
     assert case(cli_run, "--model", AROUND).model == Named(AROUND)
-    assert case(cli_run, "--model", "moved.to.Net").model.init_args["width"] == 5
+    assert case(cli_run, "--model", "moved.to.Net", "--data", SQUARES).model.init_args["width"] == 5
 
 
 def test_a_cli_of_fixed_classes_needs_their_names_alone(run_folder):
@@ -117,7 +118,7 @@ def test_a_configuration_runs_no_code(run_folder):
 
 
 def test_data_that_the_model_brings_itself(run_folder):
-    assert case(run_folder(model={"class_path": NET})).data is None
+    assert case(run_folder(model={"class_path": NET}), "--model", NET).data is None
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_arguments_that_are_not_given_come_from_the_checkpoint(tmp_path):
 
 def test_the_strategy_of_a_run_is_for_several_devices(run_folder):
     place = run_folder(model={"class_path": NET}, data={"class_path": SQUARES}, trainer={"strategy": "ddp"})
-    assert "strategy" not in case(place).trainer
-    assert case(place, "--devices", 2).trainer["strategy"] == "ddp"
-    assert case(place, "--devices", 2, "--strategy", "fsdp").trainer == {
+    assert "strategy" not in case(place, "--trust").trainer
+    assert case(place, "--trust", "--devices", 2).trainer["strategy"] == "ddp"
+    assert case(place, "--trust", "--devices", 2, "--strategy", "fsdp").trainer == {
         "accelerator": "auto",
         "devices": 2,
         "strategy": "fsdp",
@@ -157,8 +158,8 @@ def test_the_strategy_of_a_run_is_for_several_devices(run_folder):
 
 
 def test_how_inputs_map_to_pixels_is_said(cli_run):
-    assert case(cli_run).pixels is None
-    found = case(cli_run, "--pixels.mean", 0.5, 0.4, 0.3, "--pixels.std", 0.2)
+    assert case(cli_run, "--trust").pixels is None
+    found = case(cli_run, "--trust", "--pixels.mean", 0.5, 0.4, 0.3, "--pixels.std", 0.2)
     assert found.pixels == PixelSpace((0.5, 0.4, 0.3), (0.2,))
 
 
@@ -175,7 +176,9 @@ def test_a_torchvision_model_needs_its_name_and_a_folder_of_images(tmp_path):
 
 def test_images_for_a_model_of_ones_own(tmp_path, cli_run):
     Image.new("RGB", (30, 40), (128, 128, 128)).save(tmp_path / "a.png")
-    found = case(cli_run, "--images", tmp_path, "--size", 8, "--grey", "--pixels.mean", 0.5, "--pixels.std", 0.25)
+    found = case(
+        cli_run, "--trust", "--images", tmp_path, "--size", 8, "--grey", "--pixels.mean", 0.5, "--pixels.std", 0.25
+    )
     assert found.data[0].shape == (1, 8, 8)
     assert found.data[0].abs().max() < 0.01
 
@@ -211,10 +214,13 @@ def test_a_runs_file_names_no_function_to_call(what, path, run_folder, tmp_path)
     made_by_it = tmp_path / "made by the file"
     named = {"model": {"class_path": NET}, "data": {"class_path": SQUARES}}
     place = run_folder(**{**named, what: {"class_path": path, "init_args": {"path": str(made_by_it)}}})
+    with pytest.raises(AnalysisError, match=f"config.yaml would call .*; give --{what} .*, or, .* add --trust"):
+        case(place, *(["--model", NET] if what == "data" else []))
     with pytest.raises(AnalysisError, match=f"names {path} as its {what}, .*give --{what} {path}"):
-        case(place)
+        case(place, "--trust")
     assert not made_by_it.exists()
-    assert getattr(case(place, f"--{what}", path), what).class_path == path  # one who types it means it
+    known = {"model": NET, "data": SQUARES, what: path}
+    assert getattr(case(place, "--model", known["model"], "--data", known["data"]), what).class_path == path  # is meant
 
 
 def test_random_weights_need_no_network(monkeypatch):

@@ -21,7 +21,7 @@ def parser() -> ArgumentParser:
         "analyze",
         "Understand a trained model: every view and technique that suits it, into TensorBoard and one report. "
         "Several checkpoints of a run become a time series; a second run goes on where the first one ended.",
-        "lightning-viz analyze lightning_logs/version_0\n"
+        "lightning-viz analyze lightning_logs/version_0 --model net.Net\n"
         "  lightning-viz analyze last.ckpt --model net.Net --data digits.Digits\n"
         "  lightning-viz analyze --torchvision resnet50 --images photographs/\n"
         "  lightning-viz analyze --compare runs/plain runs/hardened",

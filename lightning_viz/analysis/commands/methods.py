@@ -56,7 +56,9 @@ def parser_of(command: str, description: str, methods: Mapping[str, Method]) -> 
         methods: by name, the first one for the example.
     """
     first = next(iter(methods))
-    example = f"lightning-viz {command} {first} lightning_logs/version_0 {methods[first].example}".rstrip()
+    example = (
+        f"lightning-viz {command} {first} lightning_logs/version_0 --model net.Net {methods[first].example}".rstrip()
+    )
     parser = command_parser(command, description, example)
     told = f"lightning-viz {command} METHOD --help tells its options."
     choices = parser.add_subcommands(dest="method", metavar="METHOD", title="methods", description=told)
@@ -77,7 +79,7 @@ def method_parser(command: str, name: str, method: Method) -> ArgumentParser:
         method: what it is.
     """
     whole = f"{command} {name}".rstrip()
-    example = f"lightning-viz {whole} lightning_logs/version_0 {method.example}".rstrip()
+    example = f"lightning-viz {whole} lightning_logs/version_0 --model net.Net {method.example}".rstrip()
     parser = command_parser(whole, method.words, example)
     for behind in method.behind:
         behind.add_to(parser)

@@ -133,7 +133,7 @@ def _overview() -> str:
         "Understand what a trained network learned, from its checkpoints.\n\n"
         f"commands:\n{rows}\n\n"
         "options:\n  --help      also of each command: lightning-viz analyze --help\n  --version\n\n"
-        "example:\n  lightning-viz analyze lightning_logs/version_0\n\n"
+        "example:\n  lightning-viz analyze lightning_logs/version_0 --model net.Net\n\n"
         f"{_TRACEBACK}=1 shows where an error comes from."
     )
 

@@ -33,7 +33,7 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "checkpoints",
         nargs="*",
-        help="files, or folders of a run; that of a LightningCLI run says by itself which model and which data",
+        help="files, or folders of a run; that of a LightningCLI run says the arguments of model and data",
     )
     group.add_argument(
         "--model",
@@ -49,7 +49,10 @@ def _add_model(group: Any) -> None:
     )
     group.add_argument("--name", type=str, default="", help="what the model is called; its class's name if omitted")
     group.add_argument(
-        "--trust", action="store_true", help="load checkpoints that hold more than weights: runs the code they name"
+        "--trust",
+        action="store_true",
+        help="load checkpoints that hold more than weights, and import and call whatever config.yaml names: runs the "
+        "code they name",
     )
 
 
@@ -100,7 +103,9 @@ def case_of(options: Namespace) -> Case:
     configuration = _configuration(options)
     seed = next((one for one in (options.seed, configuration.seed) if one is not None), 0)
     known = _pretrained(options)
-    model: Any = known or _required(configuration.named("model", options.model), _swallowed(options) or _WHICH_MODEL)
+    model: Any = known or _required(
+        _named(options, configuration, "model", options.model), _swallowed(options) or _WHICH_MODEL
+    )
     space = _space(options, known)
     data = _data(options, configuration, known, space)
     return Case(
@@ -141,7 +146,7 @@ def subject_of(options: Namespace, case: Case | None = None) -> Subject:
 
 _WHICH_MODEL = (
     "which model? Checkpoints alone do not say it: give --model package.module.Class (its arguments as --model.NAME "
-    "VALUE), --torchvision NAME, or the folder of a LightningCLI run, with its config.yaml"
+    "VALUE), --torchvision NAME, or the folder of a LightningCLI run, with its config.yaml, and --trust"
 )
 _WHICH_DATA = (
     "which data? Give --data package.module.Class (its arguments as --data.NAME VALUE), --images FOLDER, or the folder "
@@ -180,6 +185,14 @@ def _configuration(options: Namespace) -> Configuration:
     return read_configuration(Path(options.config)) if options.config else find_configuration(options.checkpoints)
 
 
+def _named(options: Namespace, configuration: Configuration, what: str, given: Any) -> Any:
+    """The class of model or data; the file may name others of the packages that the user typed."""
+    from lightning_viz.analysis.config_values import packages_of
+
+    packages = packages_of(options.model, options.data)
+    return configuration.named(what, given, packages=packages, trusted=options.trust)
+
+
 def _pretrained(options: Namespace) -> Pretrained | None:
     from lightning_viz.analysis.checkpoints import AnalysisError
     from lightning_viz.analysis.zoo import pretrained
@@ -210,7 +223,7 @@ def _data(options: Namespace, configuration: Configuration, known: Pretrained | 
     from lightning_viz.pixels import PixelSpace
 
     if options.images is None:
-        named = configuration.named("data", options.data)
+        named = _named(options, configuration, "data", options.data)
         return named if named is not None or configuration.content else _required(named, _WHICH_DATA)
     if options.data is not None:
         raise AnalysisError("--data and --images are two sources of data: give one of them")
