@@ -16,9 +16,9 @@ import torch.distributed
 from lightning_viz.analysis.case import Case
 from lightning_viz.analysis.checkpoints import AnalysisError, digest_of, read_checkpoint
 from lightning_viz.analysis.describing import describe
-from lightning_viz.analysis.faring import Fares
 from lightning_viz.analysis.findings import Finding, Findings
 from lightning_viz.analysis.loading import Data, data_of
+from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.networks import Model, network
 from lightning_viz.analysis.publishing import publish, room
 from lightning_viz.analysis.replaying import Replay
@@ -190,14 +190,14 @@ def look(
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
     _seed(case.seed)
     net, data, finding = network(case.model, checkpoint), data_of(case.data), Finding()
-    fares = Fares()
+    metrics = ValidationMetrics()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ViewWarning)
         recorded = content if case.as_logged else {}
         views = views_for(recorded, earlier, probe=case.probe, pixels=case.pixels, kinds=case.views)
         probe = case.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
-        own = validate(net, data, [replay, fares], **case.trainer)
+        own = validate(net, data, [replay, metrics], **case.trainer)
     finding.state = {view.name: view.kept() for view in replay.views}
     if not first_process():
         return None, finding
@@ -209,7 +209,7 @@ def look(
     notes = [*_notes(said), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
     finding.numbers = {
         "model": describe(net, replay.samples),
-        "fares": {**{name: number(value) for name, value in own.items()}, **fares.numbers},
+        "fares": {**{name: number(value) for name, value in own.items()}, **metrics.values},
     }
     if notes:
         finding.numbers["notes"] = notes

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.probe import Samples
-from lightning_viz.dense.agreement import IGNORED
+from lightning_viz.callbacks.probe import IGNORE_INDEX, Samples
 from lightning_viz.hooks.layers import LayerNotReachedError
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.relu import Rule
@@ -231,7 +230,7 @@ def _true_region(samples: Samples, index: int | None) -> Target:
         raise ValueError("target is 'region', and the batches hold no masks [N, H, W]: give 'predicted', or masks")
     if index is not None:
         return region(masks == index, index)
-    counted = [mask[(mask > 0) & (mask != IGNORED)].long() for mask in masks]
+    counted = [mask[(mask > 0) & (mask != IGNORE_INDEX)].long() for mask in masks]
     largest = torch.stack([torch.bincount(mask, minlength=1).argmax() for mask in counted])
     return region(masks == largest[:, None, None], largest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,12 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_jaccard_index
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from lightning_viz.callbacks.look import Look
 from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.probe import IGNORE_INDEX
 from lightning_viz.callbacks.sketch import Sketch
 from lightning_viz.callbacks.view import View
-from lightning_viz.dense.agreement import IGNORED, intersection_over_union, peak_signal_to_noise, pixel_accuracy
 from lightning_viz.hooks.structure import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dense import MOST_SAMPLES, UNCOUNTED, class_predictions, image_predictions
@@ -40,7 +43,7 @@ class Predictions(View):
     """
 
     class_names: tuple[str, ...] = ()
-    ignore_index: int = IGNORED
+    ignore_index: int = IGNORE_INDEX
     background: int | None = 0
     limit: float = 0.25
     target_pixels: PixelSpace | None = None
@@ -85,10 +88,9 @@ class Predictions(View):
             notes = (*notes, "NaN or infinite scores")
         classes = max(scores.shape[1], 2)
         predicted = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > _threshold(scores)).long()
-        overlaps = intersection_over_union(predicted, truth, classes, ignore_index=self.ignore_index)
-        accuracy = pixel_accuracy(predicted, truth, ignore_index=self.ignore_index)
-        names = [*self.class_names, *map(look.samples.name, range(len(self.class_names), classes))][:classes]
         uncounted = (truth == self.ignore_index) | (truth < 0)
+        overlaps, accuracy = _agreement(predicted[~uncounted], truth[~uncounted], classes)
+        names = [*self.class_names, *map(look.samples.name, range(len(self.class_names), classes))][:classes]
         if bool(uncounted.any()):
             notes = (*notes, f"{float(uncounted.float().mean()):.0%} of the pixels do not count".replace("%", " %"))
         return Sketch(
@@ -118,7 +120,7 @@ class Predictions(View):
     def _images(self, look: Look, outputs: Tensor, truth: Tensor, name: str) -> Sketch:
         space = self._space(look, truth)
         pixels, target = space.to_pixels(outputs), space.to_pixels(truth)
-        ratios = peak_signal_to_noise(pixels, target)
+        ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
         shown: dict[str, Any] = {
             "images": look.images(self.pixels)[:MOST_SAMPLES],
             "truth": to_rgb(target[:MOST_SAMPLES].numpy()),
@@ -139,6 +141,19 @@ class Predictions(View):
         if low >= 0 and high <= 1:
             return PixelSpace()
         return self.pixels or look.samples.pixels or PixelSpace()
+
+
+def _agreement(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, float]:
+    """Each class's intersection over union ``[classes]``, NaN if it is absent, and the accuracy of pixels ``[n]``."""
+    if bool((labels >= classes).any()):
+        raise ViewError(
+            f"the masks hold class {int(labels.max())}, but the model predicts {classes} classes: give the class that "
+            "does not count as ignore_index"
+        )
+    overlaps = multiclass_jaccard_index(
+        predicted, labels, classes, average=None, zero_division=math.nan, validate_args=False
+    )
+    return overlaps, float((predicted == labels).float().mean())
 
 
 def mask_of(truth: Tensor, channels: int) -> Tensor | None:

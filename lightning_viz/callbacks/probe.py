@@ -20,6 +20,8 @@ from lightning_viz.hooks.guard import same_randomness
 from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
+IGNORE_INDEX = 255
+"""Label of pixels that do not count, in the masks of PASCAL VOC and most data sets since."""
 _LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
 _BATCH = 64
 _BATCH_VALUES = 2**21  # of one input at most: a batch of 13 images of 3 x 224 x 224, whose activations stay small

@@ -5,16 +5,16 @@ import pytorch_lightning as pl
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_viz.analysis.faring import Fares
+from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.validating import validate
 from tests.callbacks.conftest import images
 
 
 def seen(data):
     """How many samples are judged."""
-    fares = Fares()
-    validate(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, [fares], accelerator="cpu")
-    return fares.numbers["samples"]
+    metrics = ValidationMetrics()
+    validate(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, [metrics], accelerator="cpu")
+    return metrics.values["samples"]
 
 
 def test_a_list_of_batches_is_one_loader_not_one_each():

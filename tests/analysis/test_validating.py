@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_viz.analysis.checkpoints import AnalysisError
-from lightning_viz.analysis.faring import Fares
 from lightning_viz.analysis.findings import Finding
+from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.replaying import Replay
 from lightning_viz.analysis.validating import validate
 from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
@@ -17,10 +17,10 @@ from tests.callbacks.conftest import ConvNet, images, loader
 
 
 def run(model, data=None):
-    """What the module logs, and how it fares."""
-    fares = Fares()
-    own = validate(model, data or loader(*images(20), batch_size=8), [fares], accelerator="cpu")
-    return own, fares.numbers
+    """What the module logs, and our metrics."""
+    metrics = ValidationMetrics()
+    own = validate(model, data or loader(*images(20), batch_size=8), [metrics], accelerator="cpu")
+    return own, metrics.values
 
 
 class AsksItsLogger(ConvNet):
@@ -40,19 +40,19 @@ class AsksItsLogger(ConvNet):
 
 
 def test_a_modules_own_figures_are_found():
-    own, fares = run(ConvNet())
-    assert own["val_loss"] == pytest.approx(fares["cross_entropy"], rel=1e-5)
+    own, values = run(ConvNet())
+    assert own["val_loss"] == pytest.approx(values["cross_entropy"], rel=1e-5)
 
 
 def test_a_step_that_fails_is_said_and_the_forward_alone_is_run():
     model = AsksItsLogger()
     with pytest.warns(ViewWarning) as caught:
-        own, fares = run(model)
+        own, values = run(model)
     assert [str(one.message) for one in caught] == [
         "lightning_viz: the validation pass of AsksItsLogger failed (AttributeError: no logger to send images to): "
         "its forward alone is run"
     ]
-    assert (own, fares) == ({}, run(ConvNet())[1])
+    assert (own, values) == ({}, run(ConvNet())[1])
     assert not {"validation_step", "on_validation_epoch_end"} & set(vars(model))
     assert not model._forward_hooks
 

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from lightning_viz import (
     ActivationMaps,
@@ -20,10 +21,11 @@ from lightning_viz import (
     ViewWarning,
     default_views,
 )
-from lightning_viz.callbacks.look import resolved
+from lightning_viz.callbacks.look import Look, resolved
+from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.predictions import mask_of
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.dense import intersection_over_union
+from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.target import Region
 from tests.dense_nets import CLASSES, Denoiser, Dense, UNet, Unpooling, loader, noisy_shapes, shapes
 
@@ -74,8 +76,8 @@ def test_the_figures_are_of_the_probe_and_become_curves(drawn_at_once, tmp_path)
     model.eval()
     with torch.no_grad():
         predicted = model(data.images[:8]).argmax(1)
-    overlaps = intersection_over_union(predicted, data.masks[:8], 4)
-    assert last.drawn.scalars["predictions/mean_iou"] == pytest.approx(float(overlaps.nanmean()), abs=1e-5)
+    overlap = multiclass_jaccard_index(predicted, data.masks[:8], 4)
+    assert last.drawn.scalars["predictions/mean_iou"] == pytest.approx(float(overlap), abs=1e-5)
     accuracy = float((predicted == data.masks[:8]).float().mean())
     assert last.drawn.scalars["predictions/pixel_accuracy"] == pytest.approx(accuracy)
 
@@ -128,6 +130,38 @@ def test_pixels_that_do_not_count_are_left_out(drawn_at_once, tmp_path):
     run(tmp_path, Ignoring, (images, masks), [Predictions()])
     assert not (drawn_at_once[0].sketch.arguments["truth"] == 0).any()
     assert "of the pixels do not count" in drawn_at_once[0].sketch.arguments["notes"][0]
+
+
+def scalars(scores, masks, **options):
+    """What the view measures of scores ``[n, K, h, w]`` beside masks."""
+    images = torch.zeros(len(masks), 1, *masks.shape[1:])
+    look = Look(Observation(images, outputs=scores), Samples(images, None, head=len(masks), truths=masks), step=0)
+    (sketch,) = Predictions(**options).draw(look)
+    return {tag.removeprefix("predictions/"): value for tag, value in sketch.scalars.items()}
+
+
+@pytest.mark.parametrize("uncounted", [255, -100])
+def test_pixels_that_do_not_count_change_no_score(uncounted):
+    masks, scores = shapes(8).masks, torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    wrong = scores.argmax(1) != masks
+    assert scalars(scores, masks)["pixel_accuracy"] == pytest.approx(1 - float(wrong.float().mean()))
+    assert set(scalars(scores, masks.masked_fill(wrong, uncounted)).values()) == {1.0}
+    assert scalars(scores, masks.masked_fill(wrong, 2), ignore_index=2)["pixel_accuracy"] == 1
+
+
+def test_a_class_that_does_not_occur_has_no_overlap_and_a_class_too_many_is_an_error():
+    masks = torch.arange(2)[:, None, None].expand(2, 4, 4)
+    scores = nn.functional.one_hot(masks, 3).permute(0, 3, 1, 2).float()
+    assert scalars(scores, masks) == {"mean_iou": 1, "pixel_accuracy": 1, "iou/0": 1, "iou/1": 1}
+    with pytest.raises(ViewError, match=r"hold class 3, but the model predicts 3 classes: .* as ignore_index"):
+        scalars(scores, masks * 3)
+
+
+def test_the_noise_ratio_is_the_mean_of_the_samples():
+    images = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    outputs = images * torch.tensor([0.9, 0.5, 0.1])[:, None, None, None]
+    expected = -10 * (outputs - images).square().mean((1, 2, 3)).log10()
+    assert scalars(outputs, images) == {"psnr": pytest.approx(float(expected.mean()))}
 
 
 def test_an_autoencoder_is_compared_with_its_input(drawn_at_once, tmp_path):
