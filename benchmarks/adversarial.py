@@ -83,11 +83,11 @@ def passes(setting: Setting, count: int) -> None:
 
 
 def ours(
-    setting: Setting, *, random_start: bool = False, until_fooled: bool = False, epsilon: float = EPSILON
+    setting: Setting, *, random_start: bool = False, stop_on_success: bool = False, epsilon: float = EPSILON
 ) -> object:
     return pgd(
         setting.model, setting.pixels, setting.labels, epsilon=epsilon, step_size=STRIDE, steps=setting.steps,
-        random_start=random_start, until_fooled=until_fooled, progress=False,
+        random_start=random_start, stop_on_success=stop_on_success, progress=False,
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def one_step(setting: Setting, rounds: int) -> None:
     found = in_turns(
         {
             "fb": partial(passes, setting, 1),
-            "lightning_viz": lambda: fgsm(setting.model, setting.pixels, setting.labels, until_fooled=False),
+            "lightning_viz": lambda: fgsm(setting.model, setting.pixels, setting.labels, stop_on_success=False),
             "torchattacks": lambda: torchattacks.FGSM(setting.model, eps=EPSILON)(setting.pixels, setting.labels),
             "foolbox": partial(of_foolbox, setting, one=True),
         },
@@ -157,8 +157,8 @@ def many_epsilons(setting: Setting, rounds: int) -> None:
     model, pixels, labels = setting.model, setting.pixels, setting.labels
     arms: Arms = {
         "fb": partial(passes, setting, 1),
-        "lightning_viz, one": lambda: fgsm(model, pixels, labels, epsilon=some[-1], until_fooled=False),
-        "lightning_viz, ten": lambda: fgsm(model, pixels, labels, epsilon=some, until_fooled=False),
+        "lightning_viz, one": lambda: fgsm(model, pixels, labels, epsilon=some[-1], stop_on_success=False),
+        "lightning_viz, ten": lambda: fgsm(model, pixels, labels, epsilon=some, stop_on_success=False),
         "torchattacks, ten": lambda: [torchattacks.FGSM(model, eps=one)(pixels, labels) for one in some],
         "foolbox, ten": partial(of_foolbox, setting, some, one=True),
     }
@@ -189,7 +189,7 @@ def leaving(setting: Setting, rounds: int) -> None:
             {
                 "fb": partial(passes, setting, setting.steps),
                 "all steps": partial(ours, setting, epsilon=epsilon),
-                "until fooled": partial(ours, setting, epsilon=epsilon, until_fooled=True),
+                "until fooled": partial(ours, setting, epsilon=epsilon, stop_on_success=True),
             },
             "fb",
             rounds,

@@ -19,11 +19,11 @@ from torch.utils.data import TensorDataset
 from turns import in_turns
 
 from lightning_viz.adversarial import pgd
-from lightning_viz.adversarial.corruption_errors import compare_corruption_error
-from lightning_viz.analysis.commands import attack, dream, methods, robustness
-from lightning_viz.analysis.commands.folding import folded
-from lightning_viz.analysis.commands.sourcing import subject_of
+from lightning_viz.cli import attack, dream, robustness
+from lightning_viz.cli import function_options as methods
+from lightning_viz.cli.source_options import folded, model_under_study_of
 from lightning_viz.dream import fool
+from lightning_viz.robustness.corruption_error import compare_corruption_error
 
 SIDE = 28
 
@@ -82,14 +82,14 @@ def main() -> None:
         typed = [name.split()[1], *source, *words, "--out", str(folder / "out"), "--overwrite"]
         options = module.parser().parse_args(folded(typed))
         started = time.perf_counter()
-        subject = subject_of(options[options.method])
+        subject = model_under_study_of(options[options.method])
         start = time.perf_counter() - started
-        methods.subject_of = lambda _options, _case, found=subject: found
+        methods.model_under_study_of = lambda _options, _case, found=subject: found
         model, count = subject.model, options[options.method].samples
         images, labels, space = subject.images[:count], subject.labels[:count], subject.space
         functions = {
             "attack pgd": lambda: pgd(
-                model, images, epsilon=0.05, until_fooled=False, steps=asked.steps, space=space, progress=False
+                model, images, epsilon=0.05, stop_on_success=False, steps=asked.steps, space=space, progress=False
             ),
             "dream fool": lambda: fool(
                 model, tuple(images.shape[1:]), generations=asked.generations, space=space, progress=False

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lightning_viz.attribution import deconvolution, grad_cam, guided_backprop  # noqa: E402
-from lightning_viz.hooks import LayerNotFoundError  # noqa: E402
+from lightning_viz.errors import LayerNotFoundError  # noqa: E402
 from tests.attribution.forms import FORMS, WRAPPERS, build  # noqa: E402
 from tests.truth import convolution_evidence, input_gradient  # noqa: E402
 
@@ -226,7 +226,7 @@ def images(size: int, count: int = 1) -> Tensor:
 
 
 def torchvision_model(name: str) -> nn.Module:
-    """With random weights, and normalisations that have seen images, so that activations neither die nor explode."""
+    """With random weights, and normalizations that have seen images, so that activations neither die nor explode."""
     torch.manual_seed(0)
     options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, weights=None, num_classes=10, **options)

@@ -37,9 +37,9 @@ from lightning_viz import (
     default_views,
 )
 from lightning_viz.callbacks import observer as observing
-from lightning_viz.callbacks import sampling
+from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks import view as viewing
-from lightning_viz.callbacks.artist import Artist
+from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.shared_pass import SharedPass
 
@@ -102,14 +102,14 @@ class Stages:
         self._time(observing, "load_samples", "probe described")
         self._time(SharedPass, "run", "forward over all samples")
         self._time(Observer, "_show", "sketches handed over")
-        close = Artist.close
+        close = DrawingProcess.close
 
-        def closing(artist: Artist) -> None:
+        def closing(artist: DrawingProcess) -> None:
             if artist.process is not None:
                 self.drawing = status("VmHWM", artist.process.pid)
             close(artist)
 
-        Artist.close = closing  # type: ignore[method-assign]
+        DrawingProcess.close = closing  # type: ignore[method-assign]
 
     def _time(self, owner: Any, name: str, label: str) -> None:
         function = getattr(owner, name)
@@ -164,7 +164,7 @@ def look(samples: int, layers: Sequence[str], draw: bool) -> None:
     started = time.perf_counter()
     loader = DataLoader(Images(samples), batch_size=1)
     print(f"ResNet-152 ({parameters:.0f} MiB of weights), {samples} images of 3 x 224 x 224: {samples * 0.574:.0f} MiB")
-    print(f"two looks at {len(embeddings.needs(module).vectors)} layers, the input among them\n")
+    print(f"two looks at {len(embeddings.requirements(module).vectors)} layers, the input among them\n")
     print(f"  {'MiB beyond the model':28} {'peak':>6} {'kept':>6} {'seconds':>8}")
     trainer([meter, embeddings], limit_train_batches=1, max_epochs=1).fit(module, loader)
     peak = max(*(row[1] for row in stages.rows), status("VmHWM") - meter.base)
@@ -233,11 +233,11 @@ def leak(events: int) -> None:
     views = [
         *default_views(**often),
         *(
-            Saliency(method=one, copies=4, believable=True, **often)
+            Saliency(method=one, copies=4, sanity_check=True, **often)
             for one in METHODS["saliency"][1:] + METHODS["rules"]
         ),
-        *(GradCAM(method=one, target="top 2", believable=True, **often) for one in METHODS["cam"]),
-        Occlusion(patch=4, stride=4, believable=True, **often),
+        *(GradCAM(method=one, target="top 2", sanity_check=True, **often) for one in METHODS["cam"]),
+        Occlusion(patch=4, stride=4, sanity_check=True, **often),
         TopSamples(**often),
         ActivationStatistics(**often),
     ]

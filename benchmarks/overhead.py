@@ -36,9 +36,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import Dreams, default_views
-from lightning_viz.callbacks import budget, observer
+from lightning_viz.callbacks import observer
+from lightning_viz.callbacks import overhead as budget
 from lightning_viz.callbacks import view as viewing
-from lightning_viz.callbacks.artist import Artist
+from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.view import View
 
@@ -113,19 +114,19 @@ class Watch:
         self.observer: Observer | None = None
         self._wrap(Observer, "visit")
         self._wrap(Observer, "collect")
-        drain, close = Observer._drain, Artist.close
+        drain, close = Observer._drain, DrawingProcess.close
 
         def draining(observer: Observer) -> None:
             self.drains.append(time.perf_counter())
             self.observer = observer
             drain(observer)
 
-        def closing(artist: Artist) -> None:
+        def closing(artist: DrawingProcess) -> None:
             if artist.process is not None:
                 self.process = process_cost(artist.process.pid)
             close(artist)
 
-        Observer._drain, Artist.close = draining, closing  # type: ignore[method-assign]
+        Observer._drain, DrawingProcess.close = draining, closing  # type: ignore[method-assign]
 
     def _wrap(self, owner: type, name: str) -> None:
         function = getattr(owner, name)

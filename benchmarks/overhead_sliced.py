@@ -23,7 +23,9 @@ from pathlib import Path
 
 import overhead
 
-from lightning_viz.callbacks import artist, budget, observer, view
+from lightning_viz.callbacks import drawing as artist
+from lightning_viz.callbacks import observer, view
+from lightning_viz.callbacks import overhead as budget
 
 TURN = 2.0  # seconds
 ENTRY = struct.Struct("ddd")  # seconds granted, start of the present turn, whether it is one

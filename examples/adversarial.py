@@ -21,31 +21,23 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz import Adversarial, AdversarialTraining, Probe
-from lightning_viz.adversarial import (
-    L2,
-    LINF,
-    Attacked,
-    compare_corruption_error,
-    corruptions,
-    deep_fool,
-    defences,
-    epsilon_curve,
-    fgsm,
-    gradient_ascent,
-    one_pixel,
-    pgd,
-    sphere,
-)
-from lightning_viz.callbacks.sinks import FolderSink, TensorBoardSink
-from lightning_viz.render.adversarial import pixel_gallery, twins
-from lightning_viz.render.attack_record import record_table
-from lightning_viz.render.picture import Picture
-from lightning_viz.render.robustness import corruption_sheet, corruption_table
-from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot
+from lightning_viz.adversarial import L2, LINF, AttackResult, deepfool, fgsm, gradient_ascent, one_pixel, pgd
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
+from lightning_viz.render.attacks import pixel_gallery, record_table, twins
+from lightning_viz.render.corruptions import corruption_sheet, corruption_table
+from lightning_viz.render.page import Picture
+from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import Verdict, to_rgb
+from lightning_viz.robustness import (
+    all_corruptions,
+    compare_corruption_error,
+    defenses,
+    epsilon_curve,
+    random_directions,
+)
 
-EPSILON = 0.1  # in pixels: 26 grey levels of 255
+EPSILON = 0.1  # in pixels: 26 gray levels of 255
 SIDE = 16  # pixels of the digits, enlarged from 8: most studies; few pixels are changed of 8 x 8
 
 
@@ -103,13 +95,13 @@ def digits(side: int) -> tuple[TensorDataset, TensorDataset]:
     return train, test
 
 
-def trained(out: Path, name: str, epochs: int, *, side: int = SIDE, defence: Sequence[pl.Callback] = ()) -> nn.Module:
+def trained(out: Path, name: str, epochs: int, *, side: int = SIDE, defense: Sequence[pl.Callback] = ()) -> nn.Module:
     """A network, trained on the same samples in the same order whatever its name."""
     pl.seed_everything(0)
     train, test = digits(side)
     view = Adversarial(every_n_epochs=2, probe=Probe(inputs=test[:8][0], labels=test[:8][1]))
     logger = TensorBoardLogger(out, name=name, version="")
-    trainer = pl.Trainer(max_epochs=epochs, logger=logger, callbacks=[*defence, view], enable_model_summary=False)
+    trainer = pl.Trainer(max_epochs=epochs, logger=logger, callbacks=[*defense, view], enable_model_summary=False)
     net = Net(side)
     trainer.fit(net, DataLoader(train, batch_size=32, shuffle=True), DataLoader(test, batch_size=200))
     return net.eval()
@@ -120,7 +112,7 @@ def verdicts(labels: Tensor, classes: Tensor, confidences: Tensor) -> list[Verdi
     return [Verdict(str(label), str(one), confidence) for label, one, confidence in said]
 
 
-def shown(attacked: Attacked) -> dict[str, object]:
+def shown(attacked: AttackResult) -> dict[str, object]:
     """What a page of twins is made of."""
     record = attacked.record
     return {
@@ -134,11 +126,11 @@ def shown(attacked: Attacked) -> dict[str, object]:
     }
 
 
-def ascended(subject: Subject) -> tuple[Attacked, Attacked]:
+def ascended(subject: Subject) -> tuple[AttackResult, AttackResult]:
     """The lecture's ascent as it is given, and gone on with in steps of length 0.1 until every sample has turned."""
     images, labels = subject.some(100)
     first = gradient_ascent(subject.plain, images, labels)
-    on = gradient_ascent(subject.plain, images, labels, start=first.inputs, normalise=L2, steps=500)
+    on = gradient_ascent(subject.plain, images, labels, start=first.inputs, normalize=L2, steps=500)
     return first, on
 
 
@@ -150,7 +142,7 @@ def record(subject: Subject) -> Iterator[Picture]:
     )
     print(f"  by {on.record.relative[-1].median():.1%} of the image's norm in the median")
     yield twins("attacks/ascent", **shown(first), attack="15 steps of gradient ascent")
-    yield twins("attacks/ascent_normalised", **shown(on), attack="ascent in steps of length 0.1")
+    yield twins("attacks/ascent_normalized", **shown(on), attack="ascent in steps of length 0.1")
     yield record_table(
         "attacks/record",
         to_rgb(on.original.numpy()),
@@ -164,7 +156,7 @@ def directions(subject: Subject) -> Iterator[Picture]:
     """Going twice as far at random instead."""
     _, on = ascended(subject)
     radii = 2 * on.record.l2[-1]
-    around = sphere(subject.plain, on.space.to_inputs(on.original), radii)
+    around = random_directions(subject.plain, on.space.to_inputs(on.original), radii)
     print(f"  of 1,000 random directions twice as long {around.changed.mean():.2%} change the class")
     yield sphere_plot("attacks/sphere", around.changed.numpy(), radii=radii.numpy(), samples=1000)
 
@@ -175,8 +167,8 @@ def attacks(subject: Subject) -> Iterator[Picture]:
     found = {
         f"FGSM, ε {EPSILON}": fgsm(subject.plain, images, labels, epsilon=EPSILON),
         f"PGD, ε {EPSILON}": pgd(subject.plain, images, labels, epsilon=EPSILON, steps=20),
-        "DeepFool, L2": deep_fool(subject.plain, images, labels),
-        "DeepFool, L-inf": deep_fool(subject.plain, images, labels, norm=LINF),
+        "DeepFool, L2": deepfool(subject.plain, images, labels),
+        "DeepFool, L-inf": deepfool(subject.plain, images, labels, norm=LINF),
     }
     for name, attacked in found.items():
         tag = name.partition(",")[0].lower() + name.rpartition(" ")[2].lower().replace("-", "")
@@ -202,9 +194,9 @@ def curves(subject: Subject) -> Iterator[Picture]:
 def helped(subject: Subject) -> Iterator[Picture]:
     """What changing the input helps, where the attack does not know of it."""
     attacked = pgd(subject.plain, subject.images, subject.labels, epsilon=EPSILON, steps=20)
-    found = defences(subject.plain, attacked)
+    found = defenses(subject.plain, attacked)
     clean, twin = found.clean.numpy(), found.attacked.numpy()
-    yield defence_bars("robustness/defences", found.names, clean, twin, attack=f"PGD, ε {EPSILON}")
+    yield defense_bars("robustness/defenses", found.names, clean, twin, attack=f"PGD, ε {EPSILON}")
 
 
 def pixels(subject: Subject) -> Iterator[Picture]:
@@ -244,7 +236,7 @@ def corrupted(subject: Subject) -> Iterator[Picture]:
         reference="plain",
     )
     image = subject.images[:1]
-    hurt = torch.stack([one.inputs[0] for one in corruptions(image)]).numpy()
+    hurt = torch.stack([one.inputs[0] for one in all_corruptions(image)]).numpy()
     rows = to_rgb(hurt).reshape(len(plain.kinds), len(plain.severities), SIDE, SIDE, 3)
     clean = to_rgb(image.numpy())[0]
     yield corruption_sheet("robustness/corrupted", clean, rows, kinds=plain.kinds, severities=plain.severities)
@@ -259,17 +251,17 @@ def main() -> None:
     out = Path(options.out)
     test = digits(SIDE)[1].tensors
     plain = trained(out, "plain", options.epochs)
-    hardened = trained(out, "hardened", options.epochs, defence=[AdversarialTraining(epsilon=EPSILON, share=1.0)])
+    hardened = trained(out, "hardened", options.epochs, defense=[AdversarialTraining(epsilon=EPSILON, share=1.0)])
     subject = Subject(plain, hardened, *test)
     small = trained(out, "small", options.epochs, side=8)
     native = Subject(small, small, *digits(8)[1].tensors)
     with SummaryWriter(str(out / "study")) as writer:
-        sinks = [FolderSink(out / "study"), TensorBoardSink(writer)]
+        writers = [FolderWriter(out / "study"), TensorBoardWriter(writer)]
         for name in options.only:
             print(f"{name}:")
             for picture in STUDIES[name](native if name == "pixels" else subject):
-                for sink in sinks:
-                    sink.picture(picture, 0)
+                for writer in writers:
+                    writer.picture(picture, 0)
     print(f"The pictures are in {out}. Look at them with:\n\n    tensorboard --logdir {out}\n")
 
 

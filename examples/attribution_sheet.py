@@ -13,12 +13,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lightning_viz import attribution
-from lightning_viz.analysis.studies import attributions
-from lightning_viz.analysis.studies.attributions import maps_of
-from lightning_viz.attribution.checks import deletion, pointing_game, randomisation
-from lightning_viz.render.method_rows import MethodMaps, method_row
-from lightning_viz.render.picture import beside, stack
-from lightning_viz.render.text import GREY, draw_lines
+from lightning_viz.analysis.studies import attribution as attributions
+from lightning_viz.analysis.studies.attribution import maps_of
+from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
+from lightning_viz.render.attribution_sheets import MethodMaps, method_row
+from lightning_viz.render.page import beside, stack
+from lightning_viz.render.text import GRAY, draw_lines
 from lightning_viz.render.tiles import enlarge, to_rgb
 
 TILE = 104  # pixels
@@ -46,7 +46,7 @@ def trained(updates=160):
 
 
 def numbers(method, model, test):
-    """Pointing game, area under the deletion curve as a share of a random order's, and randomisation score."""
+    """Pointing game, area under the deletion curve as a share of a random order's, and randomization score."""
     labels = test.labels[:, 0]
     found = method(model, test.inputs, labels)
     rate = pointing_game(lambda *_: found, model, test.inputs, labels, boxes=test.boxes).rate
@@ -54,7 +54,7 @@ def numbers(method, model, test):
         deletion(lambda *_: maps, model, test.inputs, labels, steps=48, progress=False).areas.mean()
         for maps in (found, torch.zeros(len(labels), 1, *test.inputs.shape[2:]))
     )
-    score = randomisation(method, model, test.inputs, labels, layers=(), original=found).score
+    score = model_randomization(method, model, test.inputs, labels, layers=(), original=found).score
     return float(rate), float(own / by_chance), score
 
 
@@ -82,7 +82,9 @@ def main():
         shown = maps_of(method(model, test.inputs[:SHOWN], test.labels[:SHOWN, 0])).numpy()
         rows.append(row(name, display, shown, pictures, found))
     names = [NAMES[label] for label in test.labels[:SHOWN, 0].tolist()]
-    labels = beside([Image.new("RGB", (216, 1), "white"), *(draw_lines([n], TILE, centred=True) for n in names)], gap=4)
+    labels = beside(
+        [Image.new("RGB", (216, 1), "white"), *(draw_lines([n], TILE, centered=True) for n in names)], gap=4
+    )
     inputs = beside([Image.new("RGB", (216, 1), "white"), *(enlarge(p, (TILE, TILE)) for p in pictures)], gap=4)
     half = -(-len(rows) // 2)
     columns = [stack([labels, inputs, *part], gap=4) for part in (rows[:half], rows[half:])]
@@ -92,7 +94,7 @@ def main():
         "random net: rank correlation with the map of the same network with random weights",
     ]
     grids = beside(columns, gap=24)
-    sheet = stack([draw_lines(words, grids.width, colour=GREY), grids], gap=8)
+    sheet = stack([draw_lines(words, grids.width, color=GRAY), grids], gap=8)
     framed = Image.new("RGB", (sheet.width + 24, sheet.height + 24), "white")
     framed.paste(sheet, (12, 12))
     framed.save(options.out)

@@ -21,12 +21,12 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms import RandomCrop, RandomResizedCrop
 
 from lightning_viz import PixelSpace
-from lightning_viz.adversarial import CueConflict, ShapeBias, cue_conflict, shape_bias
-from lightning_viz.callbacks.sinks import FolderSink, TensorBoardSink
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.hooks import select_layers
-from lightning_viz.render.cues import Conflict, cue_sheet, shape_bias_plot
-from lightning_viz.render.picture import Picture
+from lightning_viz.render.page import Picture
+from lightning_viz.render.shape_bias import Conflict, cue_sheet, shape_bias_plot
 from lightning_viz.render.tiles import to_rgb
+from lightning_viz.robustness import CueConflict, ShapeBias, cue_conflict, shape_bias
 
 PHOTOGRAPHS = torch.stack([torch.from_numpy(one.copy()).permute(2, 0, 1) / 255 for one in load_sample_images().images])
 IMAGENET = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -135,8 +135,8 @@ def sample(shape: int, texture: int) -> Tensor:
     middle, radius, turn = torch.rand(2) * 0.3 - 0.15, 0.6 + 0.25 * torch.rand(1).item(), torch.randn(1).item() / 8
     mask = silhouette(NAMES[shape], SMALL, middle=middle, radius=radius, turn=turn)
     filling = RandomResizedCrop(SMALL, scale=(0.2, 1), ratio=(0.5, 4))(TEXTURES[NAMES[texture]])
-    darker, grey = 0.3 + 0.5 * torch.rand(1), 0.5 + 0.5 * torch.rand(1)
-    kinds = (filling * (1 - darker * mask), filling * mask + grey * (1 - mask), filling * (1 - darker * (1 - mask)))
+    darker, gray = 0.3 + 0.5 * torch.rand(1), 0.5 + 0.5 * torch.rand(1)
+    kinds = (filling * (1 - darker * mask), filling * mask + gray * (1 - mask), filling * (1 - darker * (1 - mask)))
     image = kinds[torch.randint(3, (1,)).item()]
     return (image + 0.03 * torch.randn(image.shape) + 0.1 * torch.randn(1)).clamp(0, 1)
 
@@ -199,8 +199,8 @@ def main() -> None:
     }
     with SummaryWriter(options.out) as writer:
         for picture in pictures(said, found, shapes, textures):
-            for sink in (FolderSink(Path(options.out)), TensorBoardSink(writer)):
-                sink.picture(picture, 0)
+            for place in (FolderWriter(Path(options.out)), TensorBoardWriter(writer)):
+                place.picture(picture, 0)
     for name, bias in said.items():
         print(
             f"{name}: shape bias {bias.bias:.2f} (shape {bias.shape}, texture {bias.texture}, neither {bias.neither})"

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz import PixelSpace
-from lightning_viz.callbacks.sinks import FolderSink, TensorBoardSink
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.dream import (
     YOSINSKI,
     blur,
@@ -42,7 +42,7 @@ from lightning_viz.dream import (
 )
 from lightning_viz.hooks import select_layers
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
-from lightning_viz.render.picture import Picture
+from lightning_viz.render.page import Picture
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
 
@@ -143,7 +143,7 @@ def of_photographs() -> Photographic:
         top, left = row * 142 + torch.randint(90, (48,)), column * 160 + torch.randint(110, (48,))
         places = zip(which.tolist(), top.tolist(), left.tolist(), strict=True)
         patches = torch.stack([whole[one, :, y : y + 48, x : x + 48] for one, y, x in places])
-        patches = patches[:, torch.randperm(3)] * 2 * torch.rand(48, 3, 1, 1)  # so that colours do not tell the place
+        patches = patches[:, torch.randperm(3)] * 2 * torch.rand(48, 3, 1, 1)  # so that colors do not tell the place
         optimizer.zero_grad()
         F.cross_entropy(model(patches), which * 12 + row * 4 + column).backward()
         optimizer.step()
@@ -190,7 +190,7 @@ def units(subject: Subject) -> Iterator[Picture]:
         title="What one unit of each layer wants to see",
         rows=subject.layers[:3],
         columns=[f"ch {index}" for index in range(8)],
-        details=["the unit in the middle of a channel's map", "grey: no matter"],
+        details=["the unit in the middle of a channel's map", "gray: no matter"],
     )
 
 
@@ -293,11 +293,11 @@ def main() -> None:
     options = parser.parse_args()
     subject = pretrained(options.torchvision) if options.torchvision else digits()
     with SummaryWriter(options.out) as writer:
-        sinks = [FolderSink(Path(options.out)), TensorBoardSink(writer)]
+        writers = [FolderWriter(Path(options.out)), TensorBoardWriter(writer)]
         for name in options.only:
             for picture in TECHNIQUES[name](subject):
-                for sink in sinks:
-                    sink.picture(picture, 0)
+                for writer in writers:
+                    writer.picture(picture, 0)
             print(f"{name}: done")
     print(f"The sheets are in {options.out}. Look at them with:\n\n    tensorboard --logdir {options.out}\n")
 

@@ -1,7 +1,7 @@
 """A glyph among distractors: a task whose truth is known, watched by every attribution view.
 
-Each image holds one of four glyphs at a random place, in a random colour. The distractors are glyphs whose blocks of
-3 x 3 pixels were shuffled: of the same colours, the same number of pixels, and the same details at close sight. All
+Each image holds one of four glyphs at a random place, in a random color. The distractors are glyphs whose blocks of
+3 x 3 pixels were shuffled: of the same colors, the same number of pixels, and the same details at close sight. All
 four glyphs have equally many pixels. So nothing but the glyph's shape tells the class, and a map of what mattered must
 lie on the glyph.
 """
@@ -26,7 +26,7 @@ SIZE, GLYPH, BLOCK, CELLS = (
     3,
 )  # pixels of an image, a glyph and its blocks; a glyph lies in one of 3 x 3 cells
 NAMES = ("plus", "cross", "corner", "tee")
-COLOURS = torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.2], [0.3, 0.4, 1.0], [1.0, 0.9, 0.1]])
+COLORS = torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.2], [0.3, 0.4, 1.0], [1.0, 0.9, 0.1]])
 NOISE = 0.1
 
 
@@ -80,8 +80,8 @@ def images(count, seed, *, objects=1, distractors=3, scramble=False):
             top, left = row * cell + below(cell - GLYPH + 1), column * cell + below(cell - GLYPH + 1)
             shape = shapes[labels[n, place] if place < objects else below(len(shapes))]
             shape = scrambled(shape, generator) if scramble or place >= objects else shape
-            colour = COLOURS[below(len(COLOURS))][:, None, None]
-            inputs[n, :, top : top + GLYPH, left : left + GLYPH] += shape * colour
+            color = COLORS[below(len(COLORS))][:, None, None]
+            inputs[n, :, top : top + GLYPH, left : left + GLYPH] += shape * color
             if place < objects:
                 boxes[n, place] = torch.tensor([left, top, left + GLYPH, top + GLYPH])
     return Images(inputs, labels, boxes)
@@ -154,10 +154,10 @@ def main():
         max_epochs=options.epochs,
         logger=TensorBoardLogger(options.out, name="glyphs"),
         callbacks=[
-            GradCAM(believable=True, pixels=pixels),
+            GradCAM(sanity_check=True, pixels=pixels),
             GradCAM(target="top 3", pixels=pixels),
-            Saliency(method="smooth_grad", believable=True, pixels=pixels),
-            Saliency(method="guided_backprop", believable=True, pixels=pixels),
+            Saliency(method="smooth_grad", sanity_check=True, pixels=pixels),
+            Saliency(method="guided_backprop", sanity_check=True, pixels=pixels),
             Occlusion(patch=6, stride=3, pixels=pixels),
             TopSamples(pixels=pixels),
             ActivationStatistics(),

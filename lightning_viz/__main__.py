@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     try:
-        from lightning_viz.analysis.commands.shell import main as run
+        from lightning_viz.cli.main import main as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from lightning_viz.errors import InvalidArgumentError
+
 Floats = NDArray[np.float32]
 Extent = tuple[float, float, float, float]
 Engine = Literal["auto", "sklearn", "opentsne"]
@@ -50,10 +52,10 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
     Args:
         vectors: one row per sample, ``[N, D]``.
         dimensions: components to keep at most (50, as van der Maaten and Hinton, 2008).
-        seed: of the randomised solver (Halko et al., 2011), used where both N and D exceed 500.
+        seed: of the randomized solver (Halko et al., 2011), used where both N and D exceed 500.
 
     Returns:
-        Centred scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest first; each component's largest
+        Centered scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest first; each component's largest
         loading is positive.
 
     Raises:
@@ -61,13 +63,13 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
     """
     from sklearn.utils.extmath import randomized_svd
 
-    centred, scale = _standardise(_matrix(vectors, "vectors"))
-    kept = min(*centred.shape, dimensions)
+    centered, scale = _standardize(_matrix(vectors, "vectors"))
+    kept = min(*centered.shape, dimensions)
     with threadpool_limits(1):
-        if min(centred.shape) > 500 and kept < 0.5 * min(centred.shape):
-            left, singular, right = randomized_svd(centred, kept, n_iter=7, random_state=seed)
+        if min(centered.shape) > 500 and kept < 0.5 * min(centered.shape):
+            left, singular, right = randomized_svd(centered, kept, n_iter=7, random_state=seed)
         else:
-            left, singular, right = np.linalg.svd(centred, full_matrices=False)
+            left, singular, right = np.linalg.svd(centered, full_matrices=False)
     largest = np.take_along_axis(right, np.abs(right).argmax(axis=1)[:, None], axis=1)[:kept, 0]
     return np.asarray(left[:, :kept] * (singular[:kept] * np.where(largest < 0, -1, 1)) * scale, dtype=np.float32)
 
@@ -79,7 +81,7 @@ def pca(vectors: ArrayLike, *, previous: ArrayLike | None = None, dimensions: in
         vectors: one row per sample, ``[N, D]``.
         previous: the previous step's points, ``[N, dimensions]``.
         dimensions: 2 or 3; missing ones (D or N is smaller) are zero.
-        seed: of the randomised solver.
+        seed: of the randomized solver.
 
     Returns:
         The embedding, in the vectors' unit.
@@ -101,7 +103,7 @@ def tsne(
     seed: int = 0,
     engine: Engine = "auto",
 ) -> Embedding:
-    r"""Neighbours stay neighbours (van der Maaten and Hinton, 2008), and from step to step the picture does not jump.
+    r"""Neighbors stay neighbors (van der Maaten and Hinton, 2008), and from step to step the picture does not jump.
 
     .. math:: \min_y \sum_{i \ne j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \qquad q_{ij} \propto (1 + \|y_i - y_j\|^2)^{-1}
 
@@ -113,7 +115,7 @@ def tsne(
     Args:
         vectors: one row per sample, ``[N, D]``; above 50 dimensions reduced by PCA.
         previous: the previous step's points of the same samples, ``[N, dimensions]``: start there, and align to them.
-        perplexity: effective number of neighbours, 30 (both packages' default); at most (N - 1) / 3.
+        perplexity: effective number of neighbors, 30 (both packages' default); at most (N - 1) / 3.
         dimensions: 2 or 3.
         seed: of everything random.
         engine: ``"opentsne"`` (Policar et al., 2024), ``"sklearn"``, or ``"auto"``: openTSNE where it is installed.
@@ -126,7 +128,9 @@ def tsne(
         ImportError: openTSNE is asked for and not installed.
     """
     if dimensions not in (2, 3) or perplexity <= 0 or engine not in ("auto", "sklearn", "opentsne"):
-        raise ValueError(f"tsne: no such options: {dimensions=} (2 or 3), {perplexity=} (positive), {engine=}")
+        raise InvalidArgumentError(
+            f"tsne: no such options: {dimensions=} (2 or 3), {perplexity=} (positive), {engine=}"
+        )
     data = _matrix(vectors, "vectors")
     count = len(data)
     start = None if previous is None else _like(previous, (count, dimensions))
@@ -140,7 +144,7 @@ def tsne(
         engine = "opentsne" if importlib.util.find_spec("openTSNE") else "sklearn"
     # Coincident points attract and repel nothing: from a layer that was dead a step ago, start afresh.
     warm = start is not None and float(start.std(axis=0).max()) > 1e-2
-    scores = reduce(_standardise(data)[0], seed=seed)
+    scores = reduce(_standardize(data)[0], seed=seed)
     begin = start if start is not None and warm else _shrunk(scores, dimensions, seed)
     run = _opentsne if engine == "opentsne" else _sklearn
     with threadpool_limits(1):
@@ -201,16 +205,16 @@ def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
     """
     moved = _matrix(points, "points").astype(np.float64)
     target = _like(reference, moved.shape).astype(np.float64)
-    centred, centre = moved - moved.mean(axis=0), target.mean(axis=0)
-    left, _, right = np.linalg.svd(centred.T @ (target - centre))
-    return np.asarray(centred @ (left @ right) + centre, dtype=np.float32)
+    centered, center = moved - moved.mean(axis=0), target.mean(axis=0)
+    left, _, right = np.linalg.svd(centered.T @ (target - center))
+    return np.asarray(centered @ (left @ right) + center, dtype=np.float32)
 
 
 def extent(points: ArrayLike, previous: Extent | None = None) -> Extent:
     """The axes' range, fixed over a run: it grows, in steps, only when a point would be cut off, and never shrinks.
 
     Clouds grow while a network learns, and a range that followed them would move every point at every step. So the
-    first is a square a quarter wider than the cloud; later ones keep its centre and are 1.25 times wider where needed.
+    first is a square a quarter wider than the cloud; later ones keep its center and are 1.25 times wider where needed.
 
     Args:
         points: ``[N, 2 or more]``; the first two columns count.
@@ -242,7 +246,7 @@ def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None
         vectors: one row per sample, ``[N, D]``.
         clusters: how many; fewer come back where fewer samples differ.
         labels: integer classes, ``[N]``. Clusters and classes are paired so that most samples agree (Kuhn, 1955), and a
-            cluster takes its class's number, so that colours agree; one without a class takes the next free number.
+            cluster takes its class's number, so that colors agree; one without a class takes the next free number.
         seed: of the starts.
 
     Returns:
@@ -254,7 +258,7 @@ def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    data, _ = _standardise(_matrix(vectors, "vectors"))
+    data, _ = _standardize(_matrix(vectors, "vectors"))
     model = KMeans(min(clusters, len(data)), n_init=10, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct samples than clusters: fewer clusters
@@ -271,62 +275,62 @@ def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None
     return np.asarray(numbers, dtype=np.int64)[found]
 
 
-def trustworthiness(vectors: ArrayLike, points: ArrayLike, *, neighbours: int = 5) -> float | None:
-    """How far neighbours in the picture are neighbours in the layer (Venna and Kaski, 2001): 1 is all, 0.5 is chance.
+def trustworthiness(vectors: ArrayLike, points: ArrayLike, *, neighbors: int = 5) -> float | None:
+    """How far neighbors in the picture are neighbors in the layer (Venna and Kaski, 2001): 1 is all, 0.5 is chance.
 
     Args:
         vectors: the layer's samples, ``[N, D]``.
         points: their places in the picture, ``[N, 2 or 3]``.
-        neighbours: how many are looked at (5, as scikit-learn).
+        neighbors: how many are looked at (5, as scikit-learn).
 
     Returns:
-        A number in [0, 1]; None with at most 2 x ``neighbours`` samples.
+        A number in [0, 1]; None with at most 2 x ``neighbors`` samples.
 
     Raises:
         ValueError: the numbers of samples differ, or something is NaN or infinite.
     """
     from sklearn import manifold
 
-    data, places = (_standardise(_matrix(vectors, "vectors"))[0], _standardise(_matrix(points, "points"))[0])
+    data, places = (_standardize(_matrix(vectors, "vectors"))[0], _standardize(_matrix(points, "points"))[0])
     if len(data) != len(places):
-        raise ValueError(f"{len(data)} vectors and {len(places)} points: give one point per vector")
-    if len(data) <= 2 * neighbours:
+        raise InvalidArgumentError(f"{len(data)} vectors and {len(places)} points: give one point per vector")
+    if len(data) <= 2 * neighbors:
         return None
     with threadpool_limits(1):
-        return float(manifold.trustworthiness(data, places, n_neighbors=neighbours))
+        return float(manifold.trustworthiness(data, places, n_neighbors=neighbors))
 
 
-def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbours: int = 5, seed: int = 0) -> float | None:
-    """How separable the classes are: each sample is classified by its nearest neighbours among all the others.
+def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbors: int = 5, seed: int = 0) -> float | None:
+    """How separable the classes are: each sample is classified by its nearest neighbors among all the others.
 
     Leave-one-out, so every sample is held out once and no class is too small for the folds.
 
     Args:
         vectors: one row per sample, ``[N, D]``: a layer's or a picture's.
         labels: classes, ``[N]``.
-        neighbours: how many vote (5, as scikit-learn); among classes with as many votes the nearest sample's wins.
+        neighbors: how many vote (5, as scikit-learn); among classes with as many votes the nearest sample's wins.
         seed: of the order in which samples at the same distance are taken, which is not that of the data set.
 
     Returns:
-        The share classified correctly; None without labels, with one class, or with at most ``neighbours`` samples.
+        The share classified correctly; None without labels, with one class, or with at most ``neighbors`` samples.
 
     Raises:
         ValueError: the vectors contain NaN or infinity, or there are not as many labels as vectors.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    data, _ = _standardise(_matrix(vectors, "vectors"))
-    if labels is None or len(data) <= neighbours:
+    data, _ = _standardize(_matrix(vectors, "vectors"))
+    if labels is None or len(data) <= neighbors:
         return None
     order = np.random.default_rng(seed).permutation(len(data))
     classes, members = np.unique(_labels(labels, len(data))[order], return_inverse=True)
     if len(classes) < 2:
         return None
     with threadpool_limits(1):
-        nearest = NearestNeighbors(n_neighbors=neighbours).fit(data[order]).kneighbors(return_distance=False)
+        nearest = NearestNeighbors(n_neighbors=neighbors).fit(data[order]).kneighbors(return_distance=False)
     votes = np.zeros((len(data), len(classes)))
-    for rank in range(neighbours):
-        votes[np.arange(len(data)), members.reshape(-1)[nearest[:, rank]]] += 1 + 0.5 ** (rank + 2) / neighbours
+    for rank in range(neighbors):
+        votes[np.arange(len(data)), members.reshape(-1)[nearest[:, rank]]] += 1 + 0.5 ** (rank + 2) / neighbors
     return float((votes.argmax(axis=1) == members.reshape(-1)).mean())
 
 
@@ -334,13 +338,13 @@ def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         matrix = np.asarray(values, dtype=np.float32)
     if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{name} has shape {list(matrix.shape)}: give [N, D] with N and D at least 1 (flatten maps first)"
         )
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():
         kind = "NaN" if np.isnan(matrix).any() else "infinity"
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{name} contains {kind} in {int(bad.sum())} of {len(matrix)} rows: nothing can be placed by it"
         )
     return matrix
@@ -349,7 +353,7 @@ def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
 def _like(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
     matrix = _matrix(values, "the reference")
     if matrix.shape != shape:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"the reference has shape {list(matrix.shape)}, the points {list(shape)}: give the same samples"
         )
     return matrix
@@ -358,12 +362,14 @@ def _like(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
 def _labels(labels: ArrayLike, count: int) -> NDArray[Any]:
     values = np.asarray(labels)
     if values.shape != (count,):
-        raise ValueError(f"labels have shape {list(values.shape)} for {count} vectors: give one class per vector")
+        raise InvalidArgumentError(
+            f"labels have shape {list(values.shape)} for {count} vectors: give one class per vector"
+        )
     return values
 
 
-def _standardise(matrix: NDArray[Any]) -> tuple[Floats, float]:
-    """Centred and divided by the largest deviation, so that squares neither overflow nor vanish; and that deviation."""
-    centred = matrix - matrix.mean(axis=0, dtype=np.float64)
-    scale = float(np.abs(centred).max())
-    return np.asarray(centred / (scale or 1.0), dtype=np.float32), scale
+def _standardize(matrix: NDArray[Any]) -> tuple[Floats, float]:
+    """Centered and divided by the largest deviation, so that squares neither overflow nor vanish; that deviation."""
+    centered = matrix - matrix.mean(axis=0, dtype=np.float64)
+    scale = float(np.abs(centered).max())
+    return np.asarray(centered / (scale or 1.0), dtype=np.float32), scale

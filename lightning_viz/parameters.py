@@ -78,8 +78,8 @@ def count_units(weight: Tensor, bias: Tensor, samples: Tensor, extent: Extent) -
     sides = corners @ weight.T + bias
     away = (sides > 0).all(0) | (sides < 0).all(0) | (weight.norm(dim=1) == 0)
     normal = weight / weight.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    centre = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
-    offset = (weight @ centre + bias) / weight.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    center = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
+    offset = (weight @ center + bias) / weight.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
     aligned = normal @ normal.T  # cosine between units
     near = (offset[:, None] - aligned.sign() * offset[None, :]).abs() < 0.01 * max(x1 - x0, y1 - y0)
     same = (aligned.abs() > torch.cos(torch.deg2rad(torch.tensor(1.0)))) & near

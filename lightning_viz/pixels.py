@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_NORMALISING = ("Normalize", "ImageClassification", "SemanticSegmentation")  # the last two torchvision's presets
+from lightning_viz.errors import InvalidArgumentError, ViewError
+
+__all__ = ["PixelSpace"]
+
+_NORMALIZING = ("Normalize", "ImageClassification", "SemanticSegmentation")  # the last two torchvision's presets
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class PixelSpace:
 
     def __post_init__(self) -> None:
         if any(value <= 0 for value in self.std):
-            raise ValueError(f"std is {list(self.std)}: every channel's deviation must be positive")
+            raise InvalidArgumentError(f"std is {list(self.std)}: every channel's deviation must be positive")
         if not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds are {self.bounds}: give (low, high) with low < high")
+            raise InvalidArgumentError(f"bounds are {self.bounds}: give (low, high) with low < high")
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Pixels of inputs ``[N, C, ...]``, within the bounds."""
@@ -47,12 +51,12 @@ class PixelSpace:
         """The same images ``[N, C, ...]`` as the inputs of another space, also beyond the bounds."""
         return inputs if space == self else space.to_inputs(self._unclamped(inputs))
 
-    def centred(self) -> PixelSpace:
-        """The space of the centred image, whose 0 is grey: this one, if its 0 lies within the bounds.
+    def centered(self) -> PixelSpace:
+        """The space of the centered image, whose 0 is gray: this one, if its 0 lies within the bounds.
 
         Where inputs are pixels it has its 0 in their middle, and half of their range is two deviations.
 
-        >>> PixelSpace().centred()
+        >>> PixelSpace().centered()
         PixelSpace(mean=(0.5,), std=(0.25,), bounds=(0.0, 1.0))
         """
         low, high = self.bounds
@@ -71,7 +75,7 @@ class PixelSpace:
         """
         for part in _transforms(transform, set()):
             mean, std = getattr(part, "mean", None), getattr(part, "std", None)
-            if type(part).__name__ in _NORMALISING and mean is not None and std is not None:
+            if type(part).__name__ in _NORMALIZING and mean is not None and std is not None:
                 per_channel = (torch.as_tensor(x, dtype=torch.float64).flatten().tolist() for x in (mean, std))
                 return cls(*map(tuple, per_channel))
         return None
@@ -95,7 +99,7 @@ class PixelSpace:
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
     """Values per channel, shaped to go with ``[N, C, ...]``."""
     if len(values) not in (1, like.shape[1]):
-        raise ValueError(f"the pixel space has {len(values)} channels, the images have {like.shape[1]}")
+        raise InvalidArgumentError(f"the pixel space has {len(values)} channels, the images have {like.shape[1]}")
     return torch.tensor(list(values), dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
 
 
@@ -112,3 +116,25 @@ def _transforms(transform: Any, seen: set[int]) -> Iterator[Any]:
     if isinstance(transform, torch.nn.Sequential):
         for one in transform:
             yield from _transforms(one, seen)
+
+
+def bounded(inputs: Tensor, space: PixelSpace, slack: float) -> Tensor:
+    """Inputs whose pixels are clamped into the bounds, at least in single precision.
+
+    Args:
+        inputs: as the model takes them, ``[N, ...]``.
+        space: how they map to pixels.
+        slack: share of the pixels' range by which they may lie outside.
+
+    Raises:
+        ViewError: they lie further outside.
+    """
+    inputs = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
+    (low, high), pixels = space.bounds, space.into(inputs, PixelSpace())
+    least, most = (end.item() for end in pixels.aminmax())
+    if max(low - least, most - high) > slack * (high - low):
+        raise ViewError(
+            f"the samples have pixels from {least:.3g} to {most:.3g}, they should lie in {space.bounds}: give "
+            "pixels=PixelSpace(mean, std) with the mean and std that normalized them"
+        )
+    return space.to_inputs(pixels.clamp(low, high))

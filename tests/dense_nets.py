@@ -33,8 +33,8 @@ def shapes(count: int, size: int = 32, seed: int = 0) -> Shapes:
     images, masks = [], []
     for kind in kinds.tolist():
         radius = float(torch.empty(()).uniform_(size * 0.2, size * 0.3, generator=generator))
-        centre = torch.empty(2).uniform_(radius + 1, size - radius - 1, generator=generator)
-        dy, dx = y - centre[0], x - centre[1]
+        center = torch.empty(2).uniform_(radius + 1, size - radius - 1, generator=generator)
+        dy, dx = y - center[0], x - center[1]
         inside = {
             1: dy**2 + dx**2 < radius**2,
             2: torch.maximum(dy.abs(), dx.abs()) < 0.87 * radius,

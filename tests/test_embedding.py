@@ -97,7 +97,7 @@ def test_pca_of_one_dimension_lies_on_a_line():
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("warm", [False, True])
 def test_divergence_is_that_of_the_points(digits, engine, warm):
-    vectors = digits[0][:91]  # both engines keep 3 x perplexity neighbours: here, everyone
+    vectors = digits[0][:91]  # both engines keep 3 x perplexity neighbors: here, everyone
     cold = embedding.tsne(vectors, engine=engine)
     got = embedding.tsne(vectors, previous=cold.points, engine=engine) if warm else cold
     assert got.divergence == pytest.approx(divergence(vectors, got.points, 30), rel=0.04)  # theirs are Barnes-Hut
@@ -142,7 +142,7 @@ def test_tsne_unrolls_the_swiss_roll_with_noise_and_pca_does_not(engine):
     vectors = np.hstack([roll, np.random.default_rng(0).normal(size=(500, 1))])
 
     def torn(points):
-        """Share of nearest neighbours in the picture that are not near along the roll."""
+        """Share of nearest neighbors in the picture that are not near along the roll."""
         distances = np.linalg.norm(points[:, None] - points[None], axis=2)
         np.fill_diagonal(distances, np.inf)
         return (np.abs(along[distances.argsort(axis=1)[:, :5]] - along[:, None]) > 1).mean()
@@ -262,11 +262,11 @@ def test_extent_is_a_square_that_holds_all_points_and_grows_only_when_it_must():
     x0, x1, y0, y1 = first
     assert x1 - x0 == pytest.approx(y1 - y0) == pytest.approx(1.25 * np.ptp(cloud[:, 0]), rel=1e-5)
     assert embedding.extent(cloud * 0.1 + (9, -4.5), first) == first  # shrinks: stays
-    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
-    assert embedding.extent((cloud - centre) * 1.2 + centre, first) == first  # grows within the margin: stays
-    grown = embedding.extent((cloud - centre) * 1.4 + centre, first)
+    center = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    assert embedding.extent((cloud - center) * 1.2 + center, first) == first  # grows within the margin: stays
+    grown = embedding.extent((cloud - center) * 1.4 + center, first)
     assert grown[1] - grown[0] == pytest.approx(1.25 * (x1 - x0))
-    assert (grown[0] + grown[1]) / 2 == pytest.approx(centre[0])
+    assert (grown[0] + grown[1]) / 2 == pytest.approx(center[0])
     far = embedding.extent(np.vstack([cloud, [[500, -5]]]), first)
     assert far[1] >= 500 and far[1] - far[0] == pytest.approx(far[3] - far[2])
     constant = embedding.extent(np.ones((5, 2)), None)
@@ -299,9 +299,9 @@ def test_kmeans_with_fewer_distinct_samples_than_clusters():
 
 def test_trustworthiness_is_scikit_learns(digits):
     points = np.random.default_rng(0).normal(size=(240, 2)) + embedding.pca(digits[0]).points
-    for neighbours in (5, 12):
-        expected = sklearn.manifold.trustworthiness(digits[0], points, n_neighbors=neighbours)
-        assert embedding.trustworthiness(digits[0], points, neighbours=neighbours) == pytest.approx(expected, abs=1e-5)
+    for neighbors in (5, 12):
+        expected = sklearn.manifold.trustworthiness(digits[0], points, n_neighbors=neighbors)
+        assert embedding.trustworthiness(digits[0], points, neighbors=neighbors) == pytest.approx(expected, abs=1e-5)
     assert embedding.trustworthiness(digits[0][:10], points[:10]) is None
     assert embedding.trustworthiness(digits[0][:11], points[:11]) is not None
 
@@ -317,7 +317,7 @@ def test_knn_accuracy_is_that_of_a_classifier_that_has_not_seen_the_sample(digit
     assert embedding.knn_accuracy(vectors, labels) == pytest.approx(
         np.mean(right), abs=0.03
     )  # ties are broken otherwise
-    assert embedding.knn_accuracy(vectors, labels, neighbours=1) < 1
+    assert embedding.knn_accuracy(vectors, labels, neighbors=1) < 1
 
 
 def test_knn_accuracy_of_noise_and_of_a_dead_layer_is_chance():

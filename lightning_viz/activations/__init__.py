@@ -1,13 +1,5 @@
 """What the samples excite: channels to show, layers as vectors, the strongest samples, statistics."""
 
-from lightning_viz._lazy import lazy
+from lightning_viz._lazy import attach
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "channels": ["Channels", "choose_channels"],
-        "ranking": ["NOBODY", "Strongest", "peaks_of"],
-        "statistics": ["Bounds", "LayerStatistics", "bounds_of", "edges", "reading_of"],
-        "vectors": ["PROJECTED_ABOVE", "PROJECTED_TO", "as_vectors", "count_sketch"],
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

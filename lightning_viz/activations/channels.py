@@ -8,6 +8,10 @@ from typing import Literal, Union
 import torch
 from torch import Tensor
 
+from lightning_viz.errors import InvalidArgumentError
+
+__all__ = ["Channels", "choose_channels"]
+
 Channels = Union[Literal["random", "first", "strongest"], Sequence[int]]
 
 
@@ -35,5 +39,5 @@ def choose_channels(maps: Tensor, channels: Channels, count: int, *, seed: int =
     chosen = [int(channel) for channel in channels]
     wrong = [channel for channel in chosen if not 0 <= channel < available]
     if wrong:
-        raise ValueError(f"channels {wrong} do not exist: the layer has {available}, numbered from 0")
+        raise InvalidArgumentError(f"channels {wrong} do not exist: the layer has {available}, numbered from 0")
     return chosen[:count]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
 
 SMALLEST = 1e-12
 """What a length is divided by at least."""
@@ -27,7 +30,7 @@ class Norm(Protocol):
     def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """A random perturbation for each sample, uniform in the ball of radius 1."""
 
-    def normalise(self, gradients: Tensor) -> Tensor:
+    def normalize(self, gradients: Tensor) -> Tensor:
         """The steepest way up that has length 1; no way where the gradient is zero."""
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ class _LInf:
     def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return 2 * torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device) - 1
 
-    def normalise(self, gradients: Tensor) -> Tensor:
+    def normalize(self, gradients: Tensor) -> Tensor:
         return gradients.sign()
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
@@ -69,9 +72,9 @@ class _L2:
         kind, device = like.dtype, like.device
         radii = torch.rand(len(like), generator=generator, dtype=kind, device=device) ** (1 / like[0].numel())
         directions = torch.randn(like.shape, generator=generator, dtype=kind, device=device)
-        return spread(radii, like) * self.normalise(directions)
+        return spread(radii, like) * self.normalize(directions)
 
-    def normalise(self, gradients: Tensor) -> Tensor:
+    def normalize(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
         scaled = torch.ldexp(gradients, -spread(exponents, gradients))  # so that no square underflows
         return scaled / spread(self.length(scaled).clamp_min(SMALLEST), scaled)
@@ -111,3 +114,35 @@ def spread(each: Tensor, like: Tensor) -> Tensor:
         like: the samples.
     """
     return each.to(like).view(-1, *[1] * (like.dim() - 1))
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From scores ``[n, K]`` and classes ``[n]`` to what an attack raises, ``[n]``."""
+
+
+def cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
+    r"""Minus the log probability of a class, :math:`-\log \operatorname{softmax}(z)_y`, in double precision.
+
+    In single precision nothing is left of 1 - p when the model is surer than 1 - 6e-8: the label's own part is then
+    missing from the gradient, and what is left points elsewhere.
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: ``[n]``.
+    """
+    precise = scores if scores.device.type == "mps" else scores.double()  # which has no double precision
+    return F.cross_entropy(precise, classes, reduction="none")
+
+
+def margin(scores: Tensor, classes: Tensor) -> Tensor:
+    r"""By how much the best other class leads: :math:`\max_{j \ne y} z_j - z_y` (Carlini and Wagner, 2017).
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: ``[n]``.
+    """
+    return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - _own(scores, classes)
+
+
+def _own(scores: Tensor, classes: Tensor) -> Tensor:
+    return scores.gather(1, classes[:, None])[:, 0]

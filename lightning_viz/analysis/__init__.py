@@ -1,15 +1,5 @@
 """Training is over and a checkpoint lies there: the views once more, and what goes deeper, into one report."""
 
-from lightning_viz._lazy import lazy
+from lightning_viz._lazy import attach
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "analyzing": ["analyze"],
-        "checkpoints": ["AnalysisError", "read_checkpoint"],
-        "case": ["Case"],
-        "comparing": ["compare"],
-        "naming": ["Named"],
-        "subject": ["Subject"],
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from lightning_viz.errors import AnalysisError
+
+__all__ = ["read_checkpoint"]
+
 _SUFFIXES = (".ckpt", ".pt", ".pth")
 _CHUNK = 2**22  # bytes
-
-
-class AnalysisError(ValueError):
-    """What was asked for cannot be done; says why, and what to do about it."""
 
 
 @dataclass(frozen=True)

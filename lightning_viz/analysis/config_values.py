@@ -26,8 +26,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_viz.analysis.checkpoints import AnalysisError
 from lightning_viz.callbacks.lightning import data_modules
+from lightning_viz.errors import AnalysisError
 
 PACKAGES = ("torch.nn", "torch.optim", "torchvision", "lightning", "pytorch_lightning", "lightning_viz")
 """Packages whose modules a file may have imported; importing others of torch may start a compiler or a process."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_viz.analysis.metrics import MetricValues, Task, infer_task, metric_for, name_classes
-from lightning_viz.analysis.networks import network_of
+from lightning_viz.analysis.models import network_of
+from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, from_every_process, numbering
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.probe import Probe, class_names, dense_truth, split_batch
-from lightning_viz.callbacks.processes import NOTHING, Numbering, connected, from_every_process, numbering
-from lightning_viz.callbacks.sampling import first_loader
-from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.observing import run
-from lightning_viz.hooks.structure import first_tensor, map_tensors, sample_count
+from lightning_viz.callbacks.probe_loading import first_loader
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.pytree import first_tensor, map_tensors, sample_count
 from lightning_viz.pixels import PixelSpace
 
 
@@ -126,7 +127,7 @@ class ValidationMetrics(Callback):
         size = sample_count(inputs)
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
-            with looking(network), torch.no_grad(), trainer.precision_plugin.forward_context():
+            with evaluation_mode(network), torch.no_grad(), trainer.precision_plugin.forward_context():
                 outputs = first_tensor(run(network, map_tensors(inputs, torch.clone)))
         valid = len(self._numbering.among(self._samples, size))
         self._samples += size
@@ -139,7 +140,7 @@ class ValidationMetrics(Callback):
         if self._metric is None:
             self._task, self._metric = task, self._make_metric(task, outputs.device)
         if task != self._task:
-            raise ValueError("batches are of different kinds")
+            raise InvalidArgumentError("batches are of different kinds")
         device = self._metric.device
         self._metric.update(outputs[:valid].detach().float().to(device), target[:valid].detach().to(device))
 

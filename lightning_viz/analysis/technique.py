@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Union
 
-from lightning_viz.analysis.subject import Subject
-from lightning_viz.render.picture import Picture
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.render.page import Picture
 
 Found = Union[Picture, tuple[str, Any]]
 """A picture, or a number (or plain values of them) by its name."""
@@ -26,11 +26,11 @@ class Technique:
 
     name: str
     summary: str
-    study: Callable[[Subject], Iterator[Found]]
-    unsuited: Callable[[Subject], str]
+    study: Callable[[ModelUnderStudy], Iterator[Found]]
+    unsuited: Callable[[ModelUnderStudy], str]
 
 
-def not_a_classifier(subject: Subject) -> str:
+def not_a_classifier(subject: ModelUnderStudy) -> str:
     """Why a technique for classifiers of images is not for a model; empty where it is.
 
     Args:
@@ -39,7 +39,7 @@ def not_a_classifier(subject: Subject) -> str:
     return "" if subject.classifies else "the model does not tell classes of images"
 
 
-def without_labels(subject: Subject) -> str:
+def without_labels(subject: ModelUnderStudy) -> str:
     """The same for a technique that must know the true classes.
 
     Args:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from lightning_viz.analysis.studies.attacking import attacks
-from lightning_viz.analysis.studies.attributions import every_attribution
-from lightning_viz.analysis.studies.biases import biases, without_conflicts
-from lightning_viz.analysis.studies.dreaming import dreams, inversions
-from lightning_viz.analysis.studies.enduring import corrupted, epsilons
-from lightning_viz.analysis.studies.taking import beyond_pixels
-from lightning_viz.analysis.subject import Subject
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.studies.attacks import attacks
+from lightning_viz.analysis.studies.attribution import every_attribution
+from lightning_viz.analysis.studies.dreams import dreams, inversions
+from lightning_viz.analysis.studies.robustness import corrupted, epsilons
+from lightning_viz.analysis.studies.samples import beyond_pixels
+from lightning_viz.analysis.studies.shape_bias import biases, without_conflicts
 from lightning_viz.analysis.technique import Technique, not_a_classifier, without_labels
 
 
-def _without_labels_or_pixels(subject: Subject) -> str:
+def _without_labels_or_pixels(subject: ModelUnderStudy) -> str:
     return without_labels(subject) or beyond_pixels(subject)
 
 

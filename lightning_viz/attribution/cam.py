@@ -6,22 +6,91 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_viz.attribution.faults import warn
-from lightning_viz.attribution.weightings import (
-    Weighting,
-    by_mean_gradient,
-    by_place,
-    by_positive_gradients,
-    by_positive_place,
-    first_direction,
-)
-from lightning_viz.hooks.layers import LayerNotReachedError, Layers, select_layers
-from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.attribution.gradients import scores_of, warn_attribution
+from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
+from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.observing import Forward, observe
-from lightning_viz.hooks.target import Target
+from lightning_viz.hooks.observe import Forward, observe, observe_resolved
+from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
+from lightning_viz.hooks.targets import Target, select_samples
+
+__all__ = ["class_activation_map", "eigen_cam", "grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam"]
+
+Weighting = Callable[[Tensor, Tensor], Tensor]
+"""From maps A and gradients G ``[N, K, H, W]`` to a class activation map ``[N, 1, H, W]``, non-negative."""
+
+
+def by_mean_gradient(maps: Tensor, slopes: Tensor) -> Tensor:
+    """Grad-CAM: each map weighs as much as its mean gradient.
+
+    Args:
+        maps: A, ``[N, K, H, W]``.
+        slopes: G, of the same shape.
+    """
+    alpha = slopes.mean((2, 3), keepdim=True)  # [N, K, 1, 1]
+    return (alpha * maps).sum(1, keepdim=True).relu()
+
+
+def by_positive_gradients(maps: Tensor, slopes: Tensor) -> Tensor:
+    """Grad-CAM++: each map weighs as much as its positive gradients, of which each place counts by itself.
+
+    Args:
+        maps: A, ``[N, K, H, W]``.
+        slopes: G, of the same shape.
+    """
+    denominator = 2 + maps.sum((2, 3), keepdim=True) * slopes  # the paper's, reduced by g ** 2, which can underflow
+    alpha = torch.where(denominator == 0, 0, 1 / denominator.where(denominator != 0, 1))  # [N, K, H, W]
+    weights = (alpha * slopes.relu()).sum((2, 3), keepdim=True)
+    return (weights * maps).sum(1, keepdim=True).relu()
+
+
+def by_place(maps: Tensor, slopes: Tensor) -> Tensor:
+    """HiResCAM: each place weighs as much as its own gradient.
+
+    Args:
+        maps: A, ``[N, K, H, W]``.
+        slopes: G, of the same shape.
+    """
+    return (slopes * maps).sum(1, keepdim=True).relu()
+
+
+def by_positive_place(maps: Tensor, slopes: Tensor) -> Tensor:
+    """LayerCAM: each place weighs as much as its own gradient, where that is positive.
+
+    Args:
+        maps: A, ``[N, K, H, W]``.
+        slopes: G, of the same shape.
+    """
+    return (slopes.relu() * maps).sum(1, keepdim=True).relu()
+
+
+def first_direction(maps: Tensor) -> Tensor:
+    """EigenCAM: the maps' projection on their first principal direction, with the sign that most of it has.
+
+    Args:
+        maps: A, ``[N, K, H, W]``.
+    """
+    places = maps.flatten(2).transpose(1, 2)  # [N, HW, K]
+    places = places if places.dtype == torch.float64 else places.float()  # no decomposition in half precision
+    u, s, _ = torch.linalg.svd(places, full_matrices=False)
+    projection: Tensor = (u[..., 0] * s[:, :1]).view(len(maps), 1, *maps.shape[2:]).to(maps)
+    return (projection * projection.sum((2, 3), keepdim=True).sign()).relu()
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "grad_cam": by_mean_gradient,
+    "grad_cam_plus_plus": by_positive_gradients,
+    "hires_cam": by_place,
+    "layer_cam": by_positive_place,
+    "eigen_cam": lambda maps, slopes: first_direction(maps),
+}
+"""By the name of the method."""
+
 
 Maps = Callable[[Tensor], Tensor]
 """From a layer's output to maps ``[N, K, H, W]``, for layouts that do not tell by themselves."""
@@ -51,7 +120,7 @@ def grad_cam(
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        For each call of each layer the unnormalised map ``[N, 1, H', W']``, non-negative, in logits. Several targets
+        For each call of each layer the unnormalized map ``[N, 1, H', W']``, non-negative, in logits. Several targets
         stand in a leading dimension.
 
     Raises:
@@ -268,9 +337,11 @@ def cams(
     for call, module in _calls(model, seen, layers):
         output, slope = seen.activations[call], seen.gradients[call]
         if slope is None:
-            raise ValueError(f"the target does not depend on layer {call!r}")
+            raise InvalidArgumentError(f"the target does not depend on layer {call!r}")
         if not slope.any():
-            warn(f"the gradient is exactly zero at layer {call!r}: choose one from which information still flows")
+            warn_attribution(
+                f"the gradient is exactly zero at layer {call!r}: choose one from which information still flows"
+            )
         heat = _weighed(output, slope, weighting, lambda one, module=module: _turned(one, module, maps))  # type: ignore[misc]
         found[call] = _with_places(heat, output, call)
     return found
@@ -302,7 +373,81 @@ def _weighed(
 
 def _with_places(maps: Tensor | None, output: Tensor, call: str) -> Tensor:
     if maps is None or maps.dim() < 4:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"the output of layer {call!r} is {list(output.shape)}, without places: choose a convolution, or give maps="
         )
     return maps
+
+
+def score_cam(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    layers: Layers = "last_maps",
+    maps: Maps | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> dict[str, Tensor]:
+    r"""Each of a layer's maps weighs as much as the target keeps when the image is seen through it (Wang et al., 2020).
+
+    .. math:: L = \operatorname{ReLU}\Big(\sum_k \alpha_k A^k\Big), \qquad
+        \alpha = \operatorname{softmax}_k\, y(x \odot H^k), \qquad
+        H^k = \frac{A^k - \min A^k}{\max A^k - \min A^k} \text{, enlarged bilinearly}
+
+    The paper subtracts the score of a black image, which the softmax undoes. A constant map lets nothing through.
+    No gradients: a forward for each channel of each layer.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        target: what to explain, see `Target`; the predicted class if omitted.
+        layers: as for `grad_cam`.
+        maps: as for `grad_cam`.
+        batch_size: masked images per pass; what goes fastest and fits if None.
+        progress: show a bar when it takes long.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        For each call of each layer the map ``[N, 1, H', W']``, non-negative, in units of the activation. Several
+        targets stand in a leading dimension.
+
+    Raises:
+        LayerNotFoundError: no layer matches; the message lists the nearest names.
+        LayerNotReachedError: the forward pass does not call the layer.
+        ValueError: the inputs hold no image, or a layer's output has no places.
+    """
+    image = image_of(inputs)
+    if image is None:
+        raise InvalidArgumentError("score_cam needs an image [N, C, H, W] among the inputs")
+    first, target = observe_resolved(model, inputs, target, layers=layers, forward=forward)
+    recorded = recorded_maps(model, first, layers, maps)
+    values, count = sample_size(inputs), len(image)
+    found = {}
+    for call, activation in recorded.items():
+        masks = _unit_range(activation)
+        scores: list[Tensor] = []  # [n] or [T, n], batch after batch
+
+        def look(items: Tensor, masks: Tensor = masks, scores: list[Tensor] = scores) -> None:
+            channels, of = items // count, items % count
+            mask = masks[of.to(masks.device), channels.to(masks.device)][:, None]
+            mask = F.interpolate(mask, image.shape[2:], mode="bilinear", align_corners=False)
+            seen = batches.lay_out(take_samples(image, of, count) * mask.to(image))
+            given = map_tensors(inputs, lambda x: seen if x is image else take_samples(x, of, count))
+            scores.append(scores_of(observe(model, given, select_samples(target, of), forward=forward)))
+
+        items = activation.shape[1] * count
+        batches = Batches(model, items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
+        batches.run(look)
+        every = torch.cat(scores, -1)
+        by_channel = every.view(*every.shape[:-1], -1, count)  # [K, N] or [T, K, N]
+        alpha = by_channel.softmax(-2).movedim(-1, -2)[..., None, None].to(activation)
+        found[call] = (alpha * activation).sum(-3, keepdim=True).relu()
+    return found
+
+
+def _unit_range(maps: Tensor) -> Tensor:
+    """Each map from 0 to 1; a constant one is zero."""
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / torch.where(high > low, high - low, 1)

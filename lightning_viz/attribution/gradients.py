@@ -9,19 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.batches import Batches
-from lightning_viz.attribution.faults import check_gradient
-from lightning_viz.hooks.observing import Forward, observe, settled
-from lightning_viz.hooks.structure import (
+from lightning_viz.errors import (
+    AttributionWarning,
+    InterceptionError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    NoGradientError,
+    warn_user,
+)
+from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.observation import Observation, ReLUs
+from lightning_viz.hooks.observe import Forward, observe, resolve_target
+from lightning_viz.hooks.pytree import (
     all_tensors,
+    flatten_like,
     has_samples,
-    in_place_of_tensors,
     map_tensors,
     sample_count,
     sample_size,
     take_samples,
 )
-from lightning_viz.hooks.target import Target, of_samples
+from lightning_viz.hooks.targets import Target, select_samples
+
+__all__ = ["gradient", "input_times_gradient", "integrated_gradients", "smooth_grad"]
 
 Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """From an input's place among the inputs, samples of it ``[n, ...]``, and the number of each one's copy and sample
@@ -109,7 +119,7 @@ def smooth_grad(
         ValueError: `samples` or `batch_size` is not positive.
     """
     if samples < 1:
-        raise ValueError(f"samples is {samples}: give 1 or more")
+        raise InvalidArgumentError(f"samples is {samples}: give 1 or more")
     noise = _Noise(all_tensors(inputs), seed)
 
     def noisy(place: int, x: Tensor, copies: Tensor, of: Tensor) -> Tensor:
@@ -149,7 +159,7 @@ def integrated_gradients(
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
         target: what to explain, see `Target`; the class predicted for the input if omitted.
         baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
-            (0: the paper's black; the mean image, where inputs are normalised).
+            (0: the paper's black; the mean image, where inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
         batch_size: steps per pass; what goes fastest and fits if None.
         progress: show a bar when it takes long.
@@ -163,7 +173,7 @@ def integrated_gradients(
         ValueError: `steps` or `batch_size` is not positive.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}: give 1 or more")
+        raise InvalidArgumentError(f"steps is {steps}: give 1 or more")
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(steps))
     starts = _baselines(baseline, inputs)
 
@@ -210,7 +220,7 @@ def mean_gradient(
     """
     tensors = all_tensors(inputs)
     count = sample_count(inputs)
-    target = settled(model, inputs, target, forward=forward)
+    target = resolve_target(model, inputs, target, forward=forward)
     totals: list[Tensor | None] = [None] * len(tensors)
 
     def add(items: Tensor) -> None:
@@ -219,12 +229,12 @@ def mean_gradient(
         found = observe(
             model,
             map_tensors(inputs, lambda _: next(moved)),
-            of_samples(target, of),
+            select_samples(target, of),
             input_gradient=True,
             forward=forward,
         ).input_gradient
         shares = {}  # all of them first: what runs out of memory is done again, and must not have added a part
-        for place, part in enumerate(in_place_of_tensors(found, inputs)):
+        for place, part in enumerate(flatten_like(found, inputs)):
             if part is not None and has_samples(tensors[place], count):
                 dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
@@ -292,15 +302,101 @@ def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
     tensors = all_tensors(inputs)
     if isinstance(baseline, (int, float)):
         return [torch.full_like(x, baseline) for x in tensors]
-    given = [torch.as_tensor(one) for one in in_place_of_tensors(baseline, inputs)]
+    given = [torch.as_tensor(one) for one in flatten_like(baseline, inputs)]
     try:
         return [start.to(x).expand_as(x) for start, x in zip(given, tensors, strict=True)]
     except RuntimeError as error:
         shapes = [list(start.shape) for start in given], [list(x.shape) for x in tensors]
-        raise ValueError(f"baseline has shapes {shapes[0]}, the inputs {shapes[1]}: they must broadcast") from error
+        raise InvalidArgumentError(
+            f"baseline has shapes {shapes[0]}, the inputs {shapes[1]}: they must broadcast"
+        ) from error
 
 
 def _times(found: Any, inputs: Any, factors: list[Tensor]) -> Any:
-    parts = zip(in_place_of_tensors(found, inputs), factors, strict=True)
+    parts = zip(flatten_like(found, inputs), factors, strict=True)
     products = iter([None if part is None else part * factor.detach() for part, factor in parts])
     return map_tensors(inputs, lambda _: next(products))
+
+
+def check_gradient(found: Any, inputs: Any) -> None:
+    """See that a gradient towards the inputs is there, and warn of samples for which it is exactly zero.
+
+    Args:
+        found: in the form of the inputs, for each ``[N, ...]``, or ``[T, N, ...]`` for several targets, or None.
+        inputs: what it was taken towards.
+
+    Raises:
+        NoGradientError: the target does not depend on any input.
+    """
+    pairs = list(zip(flatten_like(found, inputs), all_tensors(inputs), strict=True))
+    if all(gradient is None for gradient, _ in pairs):
+        raise NoGradientError
+    count = sample_count(inputs)
+    by_sample = [
+        gradient.transpose(0, gradient.dim() - x.dim()).reshape(count, -1).any(1)
+        for gradient, x in pairs
+        if gradient is not None and has_samples(x, count)
+    ]
+    if not by_sample:
+        return
+    zero = (~torch.stack(by_sample).any(0)).nonzero().flatten().tolist()
+    if zero:
+        which = "every sample" if len(zero) == len(by_sample[0]) else f"samples {zero}"
+        warn_attribution(
+            f"the gradient is exactly zero for {which}: nothing that the network passes on moves the target there"
+        )
+
+
+def check_relus(relus: ReLUs | None, rule: str) -> str:
+    """See that a rule changed what it should, and tell what it does not apply to.
+
+    Args:
+        relus: what the rule came upon; None where the target depends on nothing.
+        rule: its name.
+
+    Returns:
+        A sentence on activations that stayed plain; empty if there are none.
+
+    Raises:
+        InterceptionError: some ReLUs ran past it, or it met none.
+    """
+    if relus is None:
+        return ""
+    others = ", ".join(relus.others)
+    if relus.escaped:
+        raise InterceptionError(
+            f"the {rule} rule did not reach {', '.join(relus.escaped)}: give the model as it was before it was "
+            "traced, scripted or wrapped"
+        )
+    if not relus.met:
+        instead = f" (its activations are {others})" if others else ""
+        raise InterceptionError(
+            f"the {rule} rule met no ReLU{instead}: the map would be the plain gradient, use `gradient` for it"
+        )
+    return f"the {rule} rule changed {relus.met} ReLUs; {others} have no such rule and stay plain" if others else ""
+
+
+def scores_of(seen: Observation) -> Tensor:
+    """The explained scalars of a pass.
+
+    Args:
+        seen: the pass.
+
+    Raises:
+        TypeError: the model returned nothing that could be explained.
+    """
+    if seen.scores is None:
+        raise InvalidTypeError(
+            "the model returned no scores [N, classes]: give a function of its output as target, or forward="
+        )
+    return seen.scores
+
+
+def warn_attribution(message: str) -> None:
+    """Say it to whoever asked for the map.
+
+    Args:
+        message: what is to be known of the map; nothing is said if it is empty.
+    """
+    if message:
+        warn_user(message, AttributionWarning)

@@ -9,14 +9,16 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from lightning_viz.activations.channels import Channels, choose_channels
-from lightning_viz.callbacks.look import Look, Needs
-from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.scale import fixed_limits
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
+from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.maps import as_maps, feature_count
-from lightning_viz.render.maps import activation_maps
+from lightning_viz.render.activation_maps import activation_maps
+
+__all__ = ["ActivationMaps"]
 
 _COLUMNS = 7
 _ROWS = 8
@@ -49,21 +51,23 @@ class ActivationMaps(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scale not in ("fixed", "map"):
-            raise ValueError(f"scale is {self.scale!r}: give 'fixed' or 'map'")
+            raise InvalidArgumentError(f"scale is {self.scale!r}: give 'fixed' or 'map'")
         if isinstance(self.channels, str) and self.channels not in ("random", "first", "strongest"):
-            raise ValueError(f"channels is {self.channels!r}: give 'random', 'first', 'strongest' or a list of numbers")
+            raise InvalidArgumentError(
+                f"channels is {self.channels!r}: give 'random', 'first', 'strongest' or a list of numbers"
+            )
 
     def check(self, model: nn.Module) -> None:
         """The layers must exist."""
         if not select_layers(model, self.layers):
             raise ViewError("no layers given: name at least one")
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The layers' outputs for the head of the probe."""
         self._features = {name: feature_count(module) for name, module in select_layers(model, self.layers).items()}
-        return Needs(layers=tuple(self._features))
+        return Requirements(layers=tuple(self._features))
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
         images, verdicts = look.images(self.pixels)[:_ROWS], look.verdicts()[:_ROWS]
         for layer, features in self._features.items():
@@ -78,7 +82,7 @@ class ActivationMaps(View):
                 shown = maps[:_ROWS, state["channels"]].numpy()
                 if self.scale == "fixed":
                     state["limits"] = fixed_limits(maps[:, state["channels"]].numpy(), state["limits"])
-                yield Sketch(
+                yield DrawTask(
                     activation_maps,
                     {
                         "tag": f"{self.kind}/{call}",

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.activations.statistics import LayerStatistics, bounds_of, edges, reading_of
-from lightning_viz.callbacks.distribution_drawing import draw_distribution
-from lightning_viz.callbacks.look import Look
-from lightning_viz.callbacks.passing import Batch, Reading
+from lightning_viz.callbacks.accumulator import Batch, Reading
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.histogram_task import draw_distribution
 from lightning_viz.callbacks.population import PopulationView
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.layers import Layers
-from lightning_viz.hooks.maps import as_maps, feature_count
+
+__all__ = ["ActivationStatistics"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,16 +51,16 @@ class ActivationStatistics(PopulationView):
         found = LayerStatistics.of_reading(numbers, len(batch.numbers), bounded=bounded)
         return found if so_far is None else so_far.merge(found)
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """What was summed up."""
         return {"population": self.population(model, look)}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page and its numbers per call of each layer."""
         population = look.extra["population"]
         for call, found in population.of_layers(self._layers).items():
             tag, state = f"{self.kind}/{call}", self.state.get(call) or self.state[f"{call}:0"]
-            yield Sketch(
+            yield DrawTask(
                 draw_distribution,
                 {
                     "tag": tag,

@@ -10,34 +10,34 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.ascending import fgsm, gradient_ascent, pgd
-from lightning_viz.adversarial.attacked import Attacked
-from lightning_viz.adversarial.boundary import deep_fool
+from lightning_viz.adversarial.deepfool import deepfool
+from lightning_viz.adversarial.gradient_attacks import fgsm, gradient_ascent, pgd
 from lightning_viz.adversarial.norms import L2, NORMS, Norm
-from lightning_viz.adversarial.victim import AttackWarning
-from lightning_viz.callbacks.bounds import bounded
-from lightning_viz.callbacks.look import Look, Needs, on_device
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.adversarial.result import AttackResult
+from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.scale import fixed_limits
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.structure import image_of
-from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.adversarial import twins
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, ViewError
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.pytree import image_of
+from lightning_viz.pixels import PixelSpace, bounded
+from lightning_viz.render.attacks import twins
 from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import Verdict, to_rgb
 
-Method = Literal["deep_fool", "pgd", "fgsm", "gradient_ascent"]
+__all__ = ["Adversarial"]
+
+Method = Literal["deepfool", "pgd", "fgsm", "gradient_ascent"]
 
 _TITLES: dict[str, str] = {
-    "deep_fool": "DeepFool",
+    "deepfool": "DeepFool",
     "pgd": "PGD",
     "fgsm": "FGSM",
     "gradient_ascent": "gradient ascent",
 }
-_USUAL: dict[str, str] = {"deep_fool": "L2", "pgd": "L-inf", "fgsm": "L-inf", "gradient_ascent": "L2"}
+_USUAL: dict[str, str] = {"deepfool": "L2", "pgd": "L-inf", "fgsm": "L-inf", "gradient_ascent": "L2"}
 
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
@@ -52,7 +52,7 @@ class Adversarial(View):
     Samples that augmentation has moved out of the pixels' range, by 2 % of it at most, are clamped and judged so.
 
     Args:
-        method: ``"deep_fool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
+        method: ``"deepfool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
             epsilon ``"pgd"`` (Madry et al., 2018) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, the
             lecture's, in steps of length 0.1, without a bound.
         norm: of DeepFool and PGD, ``"L2"`` or ``"L-inf"``; if omitted L2 of DeepFool and L-inf of PGD, the papers'.
@@ -60,7 +60,7 @@ class Adversarial(View):
         attack_steps: at most; FGSM takes one.
     """
 
-    method: Method = "deep_fool"
+    method: Method = "deepfool"
     norm: Literal["L2", "L-inf"] | None = None
     epsilon: float = 8 / 255
     attack_steps: int = 20
@@ -70,36 +70,38 @@ class Adversarial(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in _TITLES:
-            raise ValueError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(_TITLES)}")
         if self.norm not in (None, *NORMS):
-            raise ValueError(f"norm is {self.norm!r}: give one of {list(NORMS)}, or None for the method's own")
+            raise InvalidArgumentError(
+                f"norm is {self.norm!r}: give one of {list(NORMS)}, or None for the method's own"
+            )
         if self.attack_steps < 1 or not self.epsilon > 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"attack_steps is {self.attack_steps}, epsilon {self.epsilon}: give 1 or more, and pixels above 0"
             )
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The inputs, and what the network says of them."""
-        return Needs()
+        return Requirements()
 
     def passes(self, samples: Samples) -> float:
         """One for each step, and of DeepFool's about five for each of some three steps."""
-        return {"fgsm": 2.0, "deep_fool": 15.0}.get(self.method, self.attack_steps + 1.0)
+        return {"fgsm": 2.0, "deepfool": 15.0}.get(self.method, self.attack_steps + 1.0)
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The attack."""
         inputs, outputs = look.seen.inputs, look.seen.outputs
         if not isinstance(inputs, Tensor):
             raise ViewError("the model takes several inputs: an attack moves a single one")
         if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
             raise ViewError("the model does not tell classes apart: there is no mind to change")
-        with looking(model), warnings.catch_warnings():
+        with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)  # the picture says it
             return {"found": self._attack(model, on_device(model, inputs), look)}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page; differences are magnified alike at every look, while they fit."""
-        found: Attacked = look.extra["found"]
+        found: AttackResult = look.extra["found"]
         record, fooled, tag = found.record, found.fooled.cpu(), f"{self.kind}/{self.method}"
         largest_counts = self._norm is not L2
         lengths = (record.linf if largest_counts else record.l2)[-1].cpu()
@@ -117,7 +119,7 @@ class Adversarial(View):
             "before": _verdicts(look, found, 0),
             "after": _verdicts(look, found, -1),
             "norms": [f"{percent(share, 1)} %" for share in relative.tolist()],
-            "attack": _TITLES[self.method] + (f", {self._norm.name}" if self.method in ("deep_fool", "pgd") else ""),
+            "attack": _TITLES[self.method] + (f", {self._norm.name}" if self.method in ("deepfool", "pgd") else ""),
             "norm": "its L2 norm, of the image's",
             "step": look.step,
             "magnify": 0.5 / largest if largest > 0 else None,
@@ -127,29 +129,29 @@ class Adversarial(View):
         scalars = {f"{tag}/fooled": float(fooled.float().mean())}
         for name, values in (("length", lengths), ("relative", relative)) if some else ():
             scalars[f"{tag}/{name}"] = float(values[fooled].median())
-        yield Sketch(twins, arguments, scalars=scalars)
+        yield DrawTask(twins, arguments, scalars=scalars)
 
     @property
     def _norm(self) -> Norm:
         """In which lengths are told; of DeepFool and PGD a person may choose it."""
-        chosen = self.norm if self.method in ("deep_fool", "pgd") else None
+        chosen = self.norm if self.method in ("deepfool", "pgd") else None
         return NORMS[chosen or _USUAL[self.method]]
 
-    def _space(self, inputs: Tensor, look: Look) -> PixelSpace:
+    def _space(self, inputs: Tensor, look: Snapshot) -> PixelSpace:
         """As given, or the images'; of what is no image the samples' range counts as the pixels'."""
         if self.pixels is None and image_of(inputs) is None:
             return PixelSpace.guess(inputs)
         return self.pixels or look.samples.pixels or PixelSpace()
 
-    def _attack(self, model: nn.Module, inputs: Tensor, look: Look) -> Attacked:
+    def _attack(self, model: nn.Module, inputs: Tensor, look: Snapshot) -> AttackResult:
         space = self._space(inputs, look)
         inputs, norm = bounded(inputs, space, _SLACK), self._norm
         if self.method == "fgsm":
             return fgsm(model, inputs, epsilon=self.epsilon, space=space)
         if self.method == "gradient_ascent":
-            return gradient_ascent(model, inputs, steps=self.attack_steps, normalise=norm, space=space, progress=False)
-        if self.method == "deep_fool":
-            return deep_fool(model, inputs, norm=norm, steps=self.attack_steps, space=space, progress=False)
+            return gradient_ascent(model, inputs, steps=self.attack_steps, normalize=norm, space=space, progress=False)
+        if self.method == "deepfool":
+            return deepfool(model, inputs, norm=norm, steps=self.attack_steps, space=space, progress=False)
         return pgd(
             model,
             inputs,
@@ -162,7 +164,7 @@ class Adversarial(View):
         )
 
 
-def _verdicts(look: Look, found: Attacked, step: int) -> list[Verdict]:
+def _verdicts(look: Snapshot, found: AttackResult, step: int) -> list[Verdict]:
     """What the network says of the samples that were attacked, after a step; the truths are the probe's."""
     labels, name, count = look.seen.labels, look.samples.name, len(found.labels)  # of the head of the probe
     truths = [None] * count if labels is None else [name(int(label)) for label in labels[:count]]

@@ -11,24 +11,25 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from lightning_viz.adversarial.ascending import pgd
-from lightning_viz.adversarial.attacked import Attacked
+from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.norms import NORMS
-from lightning_viz.callbacks.bounds import bounded
+from lightning_viz.adversarial.result import AttackResult
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
-from lightning_viz.callbacks.messages import ViewError, inform
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.callbacks.view import check_forward, not_observed
-from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.structure import map_tensors
-from lightning_viz.pixels import PixelSpace
+from lightning_viz.errors import InvalidArgumentError, ViewError, inform
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.pytree import map_tensors
+from lightning_viz.pixels import PixelSpace, bounded
+
+__all__ = ["AdversarialTraining"]
 
 _SLACK = 0.05  # of the pixels' range: by how much augmentation may leave it
 
 
 @dataclass(kw_only=True, eq=False)
 class AdversarialTraining(Callback):
-    r"""The defence: a part of every training batch is moved against the network as it is (Madry et al., 2018).
+    r"""The defense: a part of every training batch is moved against the network as it is (Madry et al., 2018).
 
     .. math:: \min_\theta \operatorname{E} \max_{\lVert \delta \rVert \le \epsilon}
         \operatorname{CE}(f_\theta(x + \delta), y)
@@ -63,13 +64,15 @@ class AdversarialTraining(Callback):
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0 or (self.step_size is not None and not self.step_size > 0):
-            raise ValueError(f"epsilon={self.epsilon}, step_size={self.step_size}: give pixels, more than 0")
+            raise InvalidArgumentError(f"epsilon={self.epsilon}, step_size={self.step_size}: give pixels, more than 0")
         if self.norm not in NORMS:
-            raise ValueError(f"norm={self.norm!r}: give one of {', '.join(map(repr, NORMS))}")
+            raise InvalidArgumentError(f"norm={self.norm!r}: give one of {', '.join(map(repr, NORMS))}")
         if self.steps < 1 or not 0 < self.share <= 1:
-            raise ValueError(f"steps={self.steps}, share={self.share}: give 1 step or more, and a share of 0 to 1")
+            raise InvalidArgumentError(
+                f"steps={self.steps}, share={self.share}: give 1 step or more, and a share of 0 to 1"
+            )
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: give 0 or more")
+            raise InvalidArgumentError(f"seed={self.seed}: give 0 or more")
         self._undo: Callable[[], None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -148,8 +151,8 @@ class AdversarialTraining(Callback):
 
     def _attack(
         self, model: LightningModule, inputs: Tensor, labels: Tensor, space: PixelSpace | None, seed: int
-    ) -> Attacked:
-        with looking(model):  # in eval mode from here, so that nobody is told that it was not
+    ) -> AttackResult:
+        with evaluation_mode(model):  # in eval mode from here, so that nobody is told that it was not
             return pgd(
                 model,
                 inputs,
@@ -158,7 +161,7 @@ class AdversarialTraining(Callback):
                 norm=NORMS[self.norm],
                 steps=self.steps,
                 step_size=self.step_size,
-                until_fooled=False,
+                stop_on_success=False,
                 space=space,
                 seed=seed,
                 progress=False,

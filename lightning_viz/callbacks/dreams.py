@@ -4,31 +4,88 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.look import Look, Needs, on_device
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.callbacks.units import LOGITS, Unit, named_units
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
 from lightning_viz.callbacks.view import View
-from lightning_viz.dream.between import Preset
-from lightning_viz.dream.climb import DreamWarning
-from lightning_viz.dream.images import pixels
-from lightning_viz.dream.maximizing import maximize
-from lightning_viz.hooks.guard import looking
-from lightning_viz.hooks.observing import Forward, run
-from lightning_viz.hooks.structure import first_tensor, image_of, map_tensors, take_samples
-from lightning_viz.hooks.target import class_scores
+from lightning_viz.dream.maximize import maximize
+from lightning_viz.dream.objectives import Objective, channel, logit
+from lightning_viz.dream.parametrization import pixels
+from lightning_viz.dream.regularization import Preset
+from lightning_viz.errors import DreamWarning, InvalidArgumentError, LayerNotFoundError, ViewError
+from lightning_viz.hooks.feature_maps import feature_count
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.hooks.observe import Forward, run
+from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, take_samples
+from lightning_viz.hooks.targets import class_scores
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dreams import dream_tiles
 from lightning_viz.render.text import number
 from lightning_viz.render.tiles import confidence_text, to_rgb
+
+__all__ = ["Dreams"]
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a dream is of: a layer's channel, or a class's logit where the layer is `LOGITS`."""
+
+    layer: str
+    index: int
+
+    @property
+    def objective(self) -> Objective:
+        """What a dream of it climbs."""
+        return logit(self.index) if self.layer == LOGITS else channel(self.layer, self.index)
+
+
+def named_units(model: nn.Module, asked: str, each: int, classes: int) -> Iterator[Unit]:
+    """The units that a user's words mean.
+
+    Args:
+        model: whose layers are meant.
+        asked: the words.
+        each: so many channels or classes where no number is given.
+        classes: how many the model tells apart.
+
+    Raises:
+        ViewError: they mean none.
+    """
+    name, _, index = asked.rpartition(" ")
+    if not index.isdigit():
+        name, index = asked, ""
+    if name == "logit" and index:
+        yield Unit(LOGITS, int(index))
+        return
+    if name == LOGITS and not index:
+        yield from (Unit(LOGITS, one) for one in range(min(each, classes)))
+        return
+    layer = layer_of_call(name)
+    try:
+        found = select_layers(model, layer)
+    except LayerNotFoundError as error:
+        meaning = "units are 'conv2 7', 'conv2', 'logit 3' or 'logits'"
+        raise ViewError(f"no unit is called {asked!r}: {error}; {meaning}") from error
+    for one, module in found.items():
+        count = feature_count(module)
+        if index and count is not None and int(index) >= count:
+            raise ViewError(f"unit {asked!r}: layer {one!r} has {count} channels, numbered from 0")
+        if not index and count is None:
+            raise ViewError(f"unit {asked!r}: layer {one!r} does not tell its channels: number them, '{asked} 0'")
+        chosen = [int(index)] if index else range(min(each, count or 0))
+        yield from (Unit(one + name[len(layer) :], place) for place in chosen)
+
 
 _BLUR_EVERY = 4  # updates, as in Yosinski's presets
 
@@ -50,7 +107,7 @@ class Dreams(View):
             class), ``"logits"`` (the first classes). The last layer with maps and the logits if omitted.
         each: so many channels or classes where no number is given.
         updates: of the images at a look, the first of which starts from noise; the next ones are still catching up.
-        decay: share of its distance from grey that an image loses at each update: what is no longer wanted fades.
+        decay: share of its distance from gray that an image loses at each update: what is no longer wanted fades.
         blur: width in pixels of the Gaussian that every fourth update ends with; 0 for none.
     """
 
@@ -65,26 +122,28 @@ class Dreams(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.units, str) or not self.units:
-            raise ValueError(f"units is {self.units!r}: give a list such as ['conv2 7', 'logits']")
+            raise InvalidArgumentError(f"units is {self.units!r}: give a list such as ['conv2 7', 'logits']")
         if min(self.each, self.updates) < 1:
-            raise ValueError(f"each is {self.each}, updates is {self.updates}: give 1 or more")
+            raise InvalidArgumentError(f"each is {self.each}, updates is {self.updates}: give 1 or more")
         if not 0 <= self.decay < 1 or self.blur < 0:
-            raise ValueError(f"decay is {self.decay}, blur {self.blur}: give a share from 0 to below 1, and 0 or more")
+            raise InvalidArgumentError(
+                f"decay is {self.decay}, blur {self.blur}: give a share from 0 to below 1, and 0 or more"
+            )
 
     def check(self, model: nn.Module) -> None:
         """The layers and channels must exist."""
         self._units(model, self.each)
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The outputs, to count the classes."""
         self._count = len(self._units(model, self.each))
-        return Needs()
+        return Requirements()
 
     def passes(self, samples: Samples) -> float:
         """One for each update, of as many images as there are units."""
         return self.updates * self._count / samples.head
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The climb, from where the last look ended."""
         image, outputs = image_of(look.seen.inputs), look.seen.outputs
         if image is None:
@@ -93,7 +152,7 @@ class Dreams(View):
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
         forward = _image_alone(on_device(model, look.seen.inputs))
-        with looking(model), warnings.catch_warnings():
+        with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", DreamWarning)  # the picture says it
             dream = maximize(
                 model,
@@ -120,15 +179,15 @@ class Dreams(View):
             "still": climb.amax(1) == climb.amin(1),  # also a channel that is off wherever one looks
         }
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page per layer."""
         units, values = look.extra["units"], look.extra["values"]
         for layer in dict.fromkeys(unit.layer for unit in units):
             places = [place for place, unit in enumerate(units) if unit.layer == layer]
             scalars = {f"{self.kind}/{layer}/{units[place].index}": values[place] for place in places}
-            yield Sketch(dream_tiles, self._page(look, layer, places), scalars=scalars)
+            yield DrawTask(dream_tiles, self._page(look, layer, places), scalars=scalars)
 
-    def _page(self, look: Look, layer: str, places: list[int]) -> dict[str, Any]:
+    def _page(self, look: Snapshot, layer: str, places: list[int]) -> dict[str, Any]:
         """What to draw of a layer: some of the dreams, by their places."""
         extra, classes = look.extra, layer == LOGITS
         units, still = [extra["units"][place] for place in places], extra["still"][places]

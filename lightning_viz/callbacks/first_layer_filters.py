@@ -8,15 +8,17 @@ from typing import ClassVar
 
 from torch import nn
 
-from lightning_viz.callbacks.look import Look, Needs
-from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.scale import fixed_limits
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
+from lightning_viz.errors import ViewError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
-from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
 from lightning_viz.render.filters import filter_table, filters
+
+__all__ = ["FirstLayerFilters"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,7 +32,7 @@ class FirstLayerFilters(View):
         layer: by name, instead of the first convolution or fully connected layer.
         table: deeper convolutions to show as a table of kernels, filters by input channels.
         per_filter: scale each filter by itself rather than the layer as a whole.
-        as_rgb: kernels over three channels as colour images; else each channel by itself.
+        as_rgb: kernels over three channels as color images; else each channel by itself.
     """
 
     layer: str | None = None
@@ -50,14 +52,14 @@ class FirstLayerFilters(View):
             if weight is None or weight.dim() < 2:
                 raise ViewError(f"layer {one!r} has no filters: name a convolution or fully connected layer")
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The weights alone."""
         self._layers = [self.layer or first_layer(model) or "", *select_layers(model, self.table)]
         modules = named_layers(model)
         self._transposed = {name for name in self._layers if is_transposed(modules[name])}
-        return Needs(weights=tuple(f"{name}.weight" for name in self._layers))
+        return Requirements(weights=tuple(f"{name}.weight" for name in self._layers))
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page per layer."""
         shape = tuple(all_tensors(look.seen.inputs)[0].shape[1:])
         for place, name in enumerate(self._layers):
@@ -72,6 +74,6 @@ class FirstLayerFilters(View):
                 "limit": max(map(abs, limits)) or None,
             }
             if place and images.shape[1] > 1:
-                yield Sketch(filter_table, {**arguments, "weights": images[:20, :15]})
+                yield DrawTask(filter_table, {**arguments, "weights": images[:20, :15]})
             else:
-                yield Sketch(filters, {**arguments, "per_filter": self.per_filter, "as_rgb": self.as_rgb})
+                yield DrawTask(filters, {**arguments, "per_filter": self.per_filter, "as_rgb": self.as_rgb})

@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.look import INPUT, Look, Needs
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.schedule import Steps
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.observing import observe
-from lightning_viz.hooks.target import class_scores
+from lightning_viz.errors import ViewError
+from lightning_viz.hooks.observe import observe
+from lightning_viz.hooks.targets import class_scores
 from lightning_viz.parameters import Extent, count_units, importance, plane_layers
 from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
+
+__all__ = ["Hyperplanes"]
 
 _MARGIN = 0.15  # of the samples' range, on each side
 
@@ -52,18 +54,18 @@ class Hyperplanes(View):
                 "nn.Linear(2, units); remove it for this model"
             )
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """Two layers' weights and the samples; no forward beyond the view's own."""
         self._layers = plane_layers(model)
         first, following = self._layers[0], self._layers[1:2]
         weights = (f"{first}.weight", f"{first}.bias", *(f"{name}.weight" for name in following))
-        return Needs(vectors=(INPUT,), population=self.samples, weights=weights)
+        return Requirements(vectors=(INPUT,), population=self.samples, weights=weights)
 
     def passes(self, samples: Samples) -> float:
         """One forward over the grid: a third of a forward + backward for each of its points."""
         return self.grid**2 / 3 / samples.head
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The network's answers over the plane, and for the samples."""
         points = look.seen.reduced[INPUT][: self.samples]  # others may have asked for more
         if points.shape[1] != 2:
@@ -77,7 +79,7 @@ class Hyperplanes(View):
         deeper = {name: values[:cells].float().cpu() for name, values in seen.activations.items()}
         return {"regions": answers[:cells], "answers": answers[cells:], "deeper": deeper}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """The lines, and a page for each deeper layer."""
         first = self._layers[0]
         weight = look.seen.weights[f"{first}.weight"]
@@ -97,7 +99,7 @@ class Hyperplanes(View):
             "class_names": look.samples.class_names or None,
         }
         accuracy = None if labels is None else (look.extra["answers"] == labels).float().mean().item()
-        yield Sketch(
+        yield DrawTask(
             hyperplanes,
             {
                 **shared,
@@ -112,15 +114,15 @@ class Hyperplanes(View):
         )
         for name, values in look.extra["deeper"].items():
             maps = values.T.reshape(-1, self.grid, self.grid).numpy()
-            yield Sketch(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
+            yield DrawTask(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
 
 
 def _extent(points: Tensor) -> Extent:
     """A square around the samples: equal axes."""
     finite = points[torch.isfinite(points).all(1)]
     low, high = finite.amin(0), finite.amax(0)
-    centre, half = (low + high) / 2, ((high - low).max() / 2 * (1 + 2 * _MARGIN)).clamp_min(1e-6)
-    (x0, y0), (x1, y1) = (centre - half).tolist(), (centre + half).tolist()
+    center, half = (low + high) / 2, ((high - low).max() / 2 * (1 + 2 * _MARGIN)).clamp_min(1e-6)
+    (x0, y0), (x1, y1) = (center - half).tolist(), (center + half).tolist()
     return x0, x1, y0, y1
 
 

@@ -11,23 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_viz.callbacks.embedding_drawing import draw_embedding, shrink
-from lightning_viz.callbacks.look import INPUT, Look, Needs
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.embedding_task import draw_embedding, shrink
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
+from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.structure import image_of
+from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import to_rgb
+
+__all__ = ["LayerEmbeddings"]
 
 _THUMBNAIL = 32  # pixels
 
 
 @dataclass(kw_only=True, eq=False)
 class LayerEmbeddings(View):
-    """Each layer's samples in the plane, coloured by class (tag ``embedding/<layer>``).
+    """Each layer's samples in the plane, colored by class (tag ``embedding/<layer>``).
 
     t-SNE (van der Maaten and Hinton, 2008), started from and aligned to the step before: points move, the picture does
     not jump. Scalars beside it: held-out k-NN accuracy and trustworthiness. For the last layer also thumbnails at their
@@ -55,9 +57,11 @@ class LayerEmbeddings(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.engine not in ("auto", "sklearn", "opentsne"):
-            raise ValueError(f"engine is {self.engine!r}: give 'auto', 'sklearn' or 'opentsne'")
+            raise InvalidArgumentError(f"engine is {self.engine!r}: give 'auto', 'sklearn' or 'opentsne'")
         if self.samples < 1 or not self.perplexity > 0:
-            raise ValueError(f"samples is {self.samples}, perplexity {self.perplexity}: give positive numbers")
+            raise InvalidArgumentError(
+                f"samples is {self.samples}, perplexity {self.perplexity}: give positive numbers"
+            )
         self._thumbnails: tuple[int, NDArray[np.uint8] | None] | None = None
 
     def check(self, model: nn.Module) -> None:
@@ -65,24 +69,24 @@ class LayerEmbeddings(View):
         if not select_layers(model, self.layers) and not self.input:
             raise ViewError("no layers to embed: name layers=, or leave input=True")
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """One vector per sample and layer, over the population."""
         self._names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
-        return Needs(vectors=tuple(self._names), population=self.samples)
+        return Requirements(vectors=tuple(self._names), population=self.samples)
 
     def passes(self, samples: Samples) -> float:
         """One forward over the samples beyond the head: a third of a forward + backward for each of them."""
         beyond = max(0, min(self.samples, len(samples)) - samples.head) if self.layers else 0
         return beyond / 3 / samples.head
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One sketch per call of each layer; the last gets all kinds of picture."""
         calls = [call for name in self._names for call in look.seen.calls(name)]
         count = min(self.samples, len(look.samples))
         labels = None if look.seen.labels is None else look.seen.labels[:count].numpy()
         for call in calls:
             last = call == calls[-1]
-            yield Sketch(
+            yield DrawTask(
                 draw_embedding,
                 {
                     "tag": f"{self.kind}/{call}",
@@ -103,7 +107,7 @@ class LayerEmbeddings(View):
                 memory=self.memories.get(f"{self.kind}/{call}"),
             )
 
-    def _images(self, look: Look, count: int) -> NDArray[np.uint8] | None:
+    def _images(self, look: Snapshot, count: int) -> NDArray[np.uint8] | None:
         """The samples as thumbnails, which stay the same over a run."""
         if self._thumbnails is None or self._thumbnails[0] != id(look.samples):
             image = image_of(look.samples.part(0, count))

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_viz.callbacks.artist import Artist
-from lightning_viz.callbacks.budget import Budget
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.lightning import LightningModule, Trainer, muted
-from lightning_viz.callbacks.look import Look
-from lightning_viz.callbacks.messages import inform, warn
+from lightning_viz.callbacks.overhead import OverheadBudget
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sampling import NoProbeYetError, indexable_source, load_samples
+from lightning_viz.callbacks.probe_loading import indexable_source, load_samples
 from lightning_viz.callbacks.shared_pass import SharedPass
-from lightning_viz.callbacks.sinks import Sink, find_sinks
-from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.hooks.guard import unchanged
-from lightning_viz.hooks.structure import all_tensors
+from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.callbacks.writers import Writer, find_writers
+from lightning_viz.errors import NoProbeYetError, inform, warn_safely
+from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.render.animation import animate, thin
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Observer:
     def __init__(self, trainer: Trainer, model: LightningModule, views: Sequence[View]) -> None:
         self.trainer, self.model = trainer, model
         self.views = list(views)
-        self.budget = Budget()
-        self.artist = Artist()
-        self.sinks: list[Sink] = self._find_sinks()
+        self.budget = OverheadBudget()
+        self.artist = DrawingProcess()
+        self.writers: list[Writer] = self._find_writers()
         self.shared = SharedPass(trainer, model)
         self._samples: dict[Any, Samples] = {}
         self._passed: list[Any] = []
@@ -105,9 +105,9 @@ class Observer:
             self._animate()
             self._drain()
         self.artist.close()
-        for sink in self.sinks:
+        for writer in self.writers:
             with self._harmless():
-                sink.flush()
+                writer.flush()
 
     # Looking.
 
@@ -123,7 +123,7 @@ class Observer:
                 self._postponed.add(view.name)
                 inform(f"{view.kind} is looked at less often from step {step} on: max_overhead={view.max_overhead:g}")
         chosen = must + [view for view in may if view.name in affordable]
-        with unchanged(self.model), muted(self.trainer):
+        with preserve_state(self.model), muted(self.trainer):
             for probe_key in dict.fromkeys(view.probe.key() for view in chosen):
                 self._look([view for view in chosen if view.probe.key() == probe_key], step, batch)
 
@@ -134,8 +134,8 @@ class Observer:
             view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
             samples = self._probe(views[0], batch)
-            needs = {view.name: view.needs(self.model) for view in views}
-            looks = self.shared.run(needs, samples, step)
+            requirements = {view.name: view.requirements(self.model) for view in views}
+            looks = self.shared.run(requirements, samples, step)
         except Exception as error:
             self._free_memory(error)
             if len(views) == 1:
@@ -146,7 +146,7 @@ class Observer:
                     self._look([view], step, batch)
             return
         survey = self.shared.population_seconds  # is charged to those who asked for it
-        surveys = sum(need.surveys for need in needs.values())
+        surveys = sum(need.surveys for need in requirements.values())
         share = (time.monotonic() - started - survey) / len(views)
         for view in views:
             started = time.monotonic()
@@ -156,11 +156,11 @@ class Observer:
             except Exception as error:
                 self._free_memory(error)
                 self._fault(view, step, error)
-            extra = survey / surveys if needs[view.name].surveys else 0.0
+            extra = survey / surveys if requirements[view.name].surveys else 0.0
             self.budget.charge(view.name, step, share + extra + view.held + time.monotonic() - started)
             view.held = 0.0
 
-    def _show(self, view: View, look: Look) -> None:
+    def _show(self, view: View, look: Snapshot) -> None:
         with self.shared.context():
             look = replace(look, extra=view.look(self.model, look))
         for sketch in view.draw(look):
@@ -188,11 +188,11 @@ class Observer:
             given = all(view.pixels is not None for view in same)
             for note in samples.notes:
                 if not (given and "pixel range" in note):
-                    warn(note)
+                    warn_safely(note)
         return self._samples[key]
 
     def _count(self, view: View) -> int:
-        return max(view.probe.samples, view.needs(self.model).population)
+        return max(view.probe.samples, view.requirements(self.model).population)
 
     # What comes of it.
 
@@ -206,16 +206,16 @@ class Observer:
                 continue
             try:
                 for place, picture in enumerate(result.drawn.pictures):
-                    for sink in self.sinks:
-                        sink.picture(picture, result.step)
+                    for writer in self.writers:
+                        writer.picture(picture, result.step)
                     if view is not None and view.animation and place == 0 and picture.image.startswith(b"\x89PNG"):
                         self._keep_frame(view.name, picture.tag, result.step, picture.image)
                 if result.drawn.projection is not None:
-                    for sink in self.sinks:
-                        sink.projection(result.drawn.projection)
+                    for writer in self.writers:
+                        writer.projection(result.drawn.projection)
                 for tag, value in result.drawn.scalars.items():
-                    for sink in self.sinks:
-                        sink.scalar(tag, value, result.step)
+                    for writer in self.writers:
+                        writer.scalar(tag, value, result.step)
             except Exception as error:
                 if view is not None:
                     self._fault(view, result.step, error)
@@ -237,23 +237,23 @@ class Observer:
         for (view, tag), pages in frames.items():
             if len(pages) > 1:
                 arguments = {"tag": f"{tag}/animation", "frames": pages, "description": f"{tag}, step by step."}
-                self.artist.submit(view, pages[-1][0], Sketch(animate, arguments))
+                self.artist.submit(view, pages[-1][0], DrawTask(animate, arguments))
 
     def _drain(self) -> None:
         waiting = self.artist.waiting
         if waiting and self.artist.drain(1.0):
             inform(f"finishing {self.artist.waiting} drawings, for at most {DRAIN_SECONDS:.0f} s")
             if lost := self.artist.drain(DRAIN_SECONDS):
-                warn(f"{lost} drawings were not finished within {DRAIN_SECONDS:.0f} s and are lost")
+                warn_safely(f"{lost} drawings were not finished within {DRAIN_SECONDS:.0f} s and are lost")
         self.collect()
 
-    def _find_sinks(self) -> list[Sink]:
+    def _find_writers(self) -> list[Writer]:
         if self.trainer.fast_dev_run:
             return []  # everything runs, nothing is kept: as with Lightning's own loggers
-        sinks, line = find_sinks(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz_logs")
+        writers, line = find_writers(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz_logs")
         if line:
-            warn(line)
-        return sinks
+            warn_safely(line)
+        return writers
 
     # Faults.
 
@@ -263,7 +263,7 @@ class Observer:
         try:
             yield
         except Exception as error:
-            warn(f"a look failed: {type(error).__name__}: {error}")
+            warn_safely(f"a look failed: {type(error).__name__}: {error}")
 
     def _fault(self, view: View, step: int, error: Exception | str) -> None:
         what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
@@ -272,7 +272,7 @@ class Observer:
         if off:
             self.views.remove(view)
         end = f"the view is switched off after {FAULTS} faults in a row" if off else "training goes on"
-        warn(f"{view.kind} ({view.name}) failed at step {step}: {what} ({end})")
+        warn_safely(f"{view.kind} ({view.name}) failed at step {step}: {what} ({end})")
 
     @staticmethod
     def _free_memory(error: Exception) -> None:

@@ -10,23 +10,22 @@ from typing import Any, ClassVar, Literal, Union
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.baselines import Baseline, blurred, mean_colour
-from lightning_viz.attribution.occluding import OcclusionMaps, grid_of, occlusion
-from lightning_viz.callbacks.believing import believable_words, randomisation_scores
-from lightning_viz.callbacks.look import Look, Needs, TargetChoice, on_device, resolved, target_choice
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.attribution.occlusion import Baseline, OcclusionMaps, blurred, grid_of, mean_color, occlusion
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.layers import LayerNotFoundError, select_layers
-from lightning_viz.hooks.maps import as_maps, feature_count
-from lightning_viz.hooks.observing import settled
-from lightning_viz.hooks.structure import image_of, map_tensors
-from lightning_viz.hooks.target import Target, channel, class_scores, of_samples
-from lightning_viz.render.heat import class_columns
-from lightning_viz.render.occlusion import MOST_SAMPLES, occlusion_maps
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
+from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.observe import resolve_target
+from lightning_viz.hooks.pytree import image_of, map_tensors
+from lightning_viz.hooks.targets import Target, channel, class_scores, select_samples
+from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
+from lightning_viz.render.heatmaps import class_columns
 
-_BASELINES: dict[str, Baseline] = {"zero": 0.0, "mean": mean_colour, "blur": blurred}
+_BASELINES: dict[str, Baseline] = {"zero": 0.0, "mean": mean_color, "blur": blurred}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,11 +43,11 @@ class Occlusion(View):
         stride: between positions, in pixels; a quarter of the patch if omitted (the lecture's 2 at sixteen times the
             passes).
         baseline: what the patch shows: ``"zero"`` in the model's input values (the mean image, where they are
-            normalised), the image's ``"mean"`` colour, or the image as a ``"blur"``.
+            normalized), the image's ``"mean"`` color, or the image as a ``"blur"``.
         feature: the layer of which to map a channel's activity, or None.
         samples: how many of the probe's; each takes a forward for every position.
-        believable: also plot how little the maps change when the weights are replaced by random ones
-            (``occlusion/randomisation``; Adebayo et al., 2018): near 1 they do not show what was learned.
+        sanity_check: also plot how little the maps change when the weights are replaced by random ones
+            (``occlusion/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
 
     target: TargetChoice = "label"
@@ -57,16 +56,16 @@ class Occlusion(View):
     baseline: Literal["zero", "mean", "blur"] = "zero"
     feature: Union[str, None] = "last_maps"
     samples: int = 4
-    believable: bool = False
+    sanity_check: bool = False
 
     kind: ClassVar[str] = "occlusion"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.baseline not in _BASELINES:
-            raise ValueError(f"baseline is {self.baseline!r}: give one of {list(_BASELINES)}")
+            raise InvalidArgumentError(f"baseline is {self.baseline!r}: give one of {list(_BASELINES)}")
         if not 1 <= self.samples <= MOST_SAMPLES:
-            raise ValueError(f"samples is {self.samples}: give 1 to {MOST_SAMPLES}")
+            raise InvalidArgumentError(f"samples is {self.samples}: give 1 to {MOST_SAMPLES}")
         grid_of((224, 224), self.patch, self.stride)
         self.target = target_choice(self.target)
 
@@ -75,14 +74,14 @@ class Occlusion(View):
         if self.feature not in (None, "last_maps"):
             select_layers(model, self.feature)
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The feature's layer, to find the channel that each sample excites most."""
         try:
             found = {} if self.feature is None else select_layers(model, self.feature)
         except LayerNotFoundError:
             found = {}
         self._features = {name: feature_count(layer) for name, layer in list(found.items())[:1]}
-        return Needs(layers=tuple(self._features), target=self.target)
+        return Requirements(layers=tuple(self._features), target=self.target)
 
     def passes(self, samples: Samples) -> float:
         """A third for each position, of some of the samples."""
@@ -90,9 +89,9 @@ class Occlusion(View):
         if image is None:
             return 0.0
         count = math.prod(grid_of(image.shape[2:], self.patch, self.stride).positions)
-        return (2 if self.believable else 1) * count / 3 * min(1.0, self.samples / samples.head)
+        return (2 if self.sanity_check else 1) * count / 3 * min(1.0, self.samples / samples.head)
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """A forward for each position."""
         image = image_of(look.seen.inputs)
         if image is None:
@@ -100,8 +99,8 @@ class Occlusion(View):
         some = torch.arange(min(self.samples, len(image)))
         head = on_device(model, look.seen.inputs)
         inputs = map_tensors(head, lambda x: x[: len(some)])
-        every = settled(model, head, resolved(self.target, look.samples))
-        target, feature = of_samples(every, some), self._feature(look)
+        every = resolve_target(model, head, resolved(self.target, look.samples))
+        target, feature = select_samples(every, some), self._feature(look)
 
         def maps(of: Target = feature) -> OcclusionMaps:
             given: Baseline = _BASELINES[self.baseline]
@@ -110,13 +109,13 @@ class Occlusion(View):
 
         found: OcclusionMaps = map_tensors(maps(), Tensor.cpu)
         score = None
-        if self.believable:
+        if self.sanity_check:
             own = {self.kind: found.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
-            score = randomisation_scores(again, model, own, seed=self.probe.seed)[self.kind]
+            score = randomization_scores(again, model, own, seed=self.probe.seed)[self.kind]
         return {"maps": found, "score": score, "targets": target}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page."""
         maps, score = look.extra["maps"], look.extra["score"]
         count = maps.drop.shape[-3]
@@ -125,15 +124,15 @@ class Occlusion(View):
             "tag": self.kind,
             "images": look.images(self.pixels)[:count],
             "step": look.step,
-            "details": [] if score is None else [believable_words(score)],
+            "details": [] if score is None else [sanity_check_text(score)],
             "verdicts": look.verdicts()[:count],
             "notes": look.notes(self.pixels),
         }
-        scalars = {} if score is None else {f"{self.kind}/randomisation": score}
+        scalars = {} if score is None else {f"{self.kind}/randomization": score}
         if maps.heat.dim() == 5:
             names = look.target_names(look.explained(maps.heat.shape[:2]))
             several = {"maps": maps.heat.float().numpy(), "names": names, "display": "signed", "method": "Occlusion"}
-            yield Sketch(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
+            yield DrawTask(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
             return
         single = {
             "drop": maps.drop.float().numpy(),
@@ -146,9 +145,9 @@ class Occlusion(View):
             "patch": grid.patch,
             "positions": grid.positions,
         }
-        yield Sketch(occlusion_maps, {**arguments, **single}, scalars=scalars)
+        yield DrawTask(occlusion_maps, {**arguments, **single}, scalars=scalars)
 
-    def _feature(self, look: Look) -> Target:
+    def _feature(self, look: Snapshot) -> Target:
         """The channel that each sample excites most, the same at every step."""
         for layer, features in self._features.items():
             calls = [] if layer in look.seen.unreached else look.calls(layer)

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.callbacks.accumulator import Batch, Population, Reading, Readings, Tally
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.look import Look, Needs, on_device
-from lightning_viz.callbacks.messages import ViewError
-from lightning_viz.callbacks.passing import Batch, Population, Reading, Readings, Tally
 from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
+from lightning_viz.callbacks.validation_watcher import Watcher
 from lightning_viz.callbacks.view import View, leader_of, not_observed
-from lightning_viz.callbacks.watching import Watcher
-from lightning_viz.hooks.guard import looking
+from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.observing import run
-from lightning_viz.hooks.structure import all_tensors, map_tensors
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.pytree import all_tensors, map_tensors
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class PopulationView(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}: give 1 or more")
+            raise InvalidArgumentError(f"samples is {self.samples}: give 1 or more")
 
     def _forget(self) -> None:
         super()._forget()
@@ -140,10 +140,10 @@ class PopulationView(View):
         if not select_layers(model, self.layers):
             raise ViewError("no layers given: name at least one")
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """Nothing of the shared pass; samples, where the view runs them itself."""
         self._layers = tuple(select_layers(model, self.layers))
-        return Needs(head=False, population=self.samples if self.unwatchable else 0)
+        return Requirements(head=False, population=self.samples if self.unwatchable else 0)
 
     def passes(self, samples: Samples) -> float:
         """A forward over the population, a third of a forward + backward, where the view runs it itself."""
@@ -155,15 +155,15 @@ class PopulationView(View):
             return super().due(step, occasion)
         return self.found is not None and self.found.step == step and self.last_step != step
 
-    def population(self, model: nn.Module, look: Look) -> Population:
+    def population(self, model: nn.Module, look: Snapshot) -> Population:
         """What was seen of the validation pass, or what a pass of the view's own sees now."""
         found, self.found = self.found, None
         return found if found is not None else self._survey(model, look)
 
-    def _survey(self, model: nn.Module, look: Look) -> Population:
+    def _survey(self, model: nn.Module, look: Snapshot) -> Population:
         samples, count = look.samples, min(self.samples, len(look.samples))
         tally, done = Tally(), 0
-        with looking(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             for inputs in samples.batches(0, count):
                 size = len(all_tensors(inputs)[0])
                 given = on_device(model, inputs)

@@ -13,15 +13,17 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_jaccard_index
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from lightning_viz.callbacks.look import Look
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import IGNORE_INDEX
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks.structure import image_of
+from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dense import MOST_SAMPLES, UNCOUNTED, class_predictions, image_predictions
 from lightning_viz.render.tiles import to_rgb
+
+__all__ = ["Predictions"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,8 +39,8 @@ class Predictions(View):
     Args:
         class_names: of the classes; those that the data set knows (its ``classes``) if omitted.
         ignore_index: true class of pixels that do not count (255: PASCAL VOC's); negative ones never do.
-        background: class that is left without colour; None: every class is coloured.
-        limit: of images, the absolute difference at the colour scale's end, in pixels of 0 to 1.
+        background: class that is left without color; None: every class is colored.
+        limit: of images, the absolute difference at the color scale's end, in pixels of 0 to 1.
         target_pixels: how images to predict map to pixels; as they are if they lie within [0, 1], else as the inputs.
     """
 
@@ -53,10 +55,10 @@ class Predictions(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.limit > 0:
-            raise ValueError(f"limit is {self.limit!r}: give a difference of pixels, above 0")
+            raise InvalidArgumentError(f"limit is {self.limit!r}: give a difference of pixels, above 0")
         self.class_names = tuple(self.class_names)
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page."""
         outputs, truth = look.seen.outputs, look.samples.truths
         if outputs is None or outputs.dim() != 4:
@@ -78,7 +80,7 @@ class Predictions(View):
             )
         yield self._images(look, outputs, target.float(), "input itself" if itself else "target")
 
-    def _classes(self, look: Look, scores: Tensor, truth: Tensor) -> Sketch:
+    def _classes(self, look: Snapshot, scores: Tensor, truth: Tensor) -> DrawTask:
         notes = look.notes(self.pixels)
         if scores.shape[2:] != truth.shape[1:]:
             sizes = [" × ".join(map(str, shape)) for shape in (scores.shape[2:], truth.shape[1:])]
@@ -93,7 +95,7 @@ class Predictions(View):
         names = [*self.class_names, *map(look.samples.name, range(len(self.class_names), classes))][:classes]
         if bool(uncounted.any()):
             notes = (*notes, f"{float(uncounted.float().mean()):.0%} of the pixels do not count".replace("%", " %"))
-        return Sketch(
+        return DrawTask(
             class_predictions,
             {
                 "tag": self.kind,
@@ -117,7 +119,7 @@ class Predictions(View):
             ),
         )
 
-    def _images(self, look: Look, outputs: Tensor, truth: Tensor, name: str) -> Sketch:
+    def _images(self, look: Snapshot, outputs: Tensor, truth: Tensor, name: str) -> DrawTask:
         space = self._space(look, truth)
         pixels, target = space.to_pixels(outputs), space.to_pixels(truth)
         ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
@@ -128,13 +130,13 @@ class Predictions(View):
             "difference": (pixels - target)[:MOST_SAMPLES].abs().mean(1).numpy(),
         }
         options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
-        return Sketch(
+        return DrawTask(
             image_predictions,
             {"tag": self.kind, "step": look.step, **shown, **options, "notes": look.notes(self.pixels)},
             scalars=_finite({f"{self.kind}/psnr": float(ratios.mean())}),
         )
 
-    def _space(self, look: Look, truth: Tensor) -> PixelSpace:
+    def _space(self, look: Snapshot, truth: Tensor) -> PixelSpace:
         low, high = truth.aminmax()
         if self.target_pixels is not None:
             return self.target_pixels

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from lightning_viz.hooks.guard import same_randomness
-from lightning_viz.hooks.structure import all_tensors, image_of, map_tensors
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.model_state import same_randomness
+from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
+
+__all__ = ["Probe"]
 
 IGNORE_INDEX = 255
 """Label of pixels that do not count, in the masks of PASCAL VOC and most data sets since."""
@@ -48,9 +51,9 @@ class Probe:
 
     def __post_init__(self) -> None:
         if self.source not in ("val", "train"):
-            raise ValueError(f"source is {self.source!r}: give 'val' or 'train', or inputs")
+            raise InvalidArgumentError(f"source is {self.source!r}: give 'val' or 'train', or inputs")
         if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}: give 1 or more")
+            raise InvalidArgumentError(f"samples is {self.samples}: give 1 or more")
 
     def key(self) -> tuple[Any, ...]:
         """Equal for probes that hold the same samples."""
@@ -208,7 +211,7 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
         else:
             floats = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.is_floating_point()}
             if not floats:
-                raise TypeError(
+                raise InvalidTypeError(
                     f"no input among the batch's keys {list(batch)}: give probe=Probe(inputs=..., labels=...)"
                 )
             name = max(floats, key=lambda key: floats[key].dim())
@@ -223,7 +226,7 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
         inputs = batch[0] if count == 1 else tuple(batch[:count])
         if all_tensors(inputs):
             return inputs, list(batch[count:])
-    raise TypeError(
+    raise InvalidTypeError(
         f"no input found in a batch of type {type(batch).__name__}: give probe=Probe(inputs=..., labels=...)"
     )
 

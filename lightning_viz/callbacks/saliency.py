@@ -11,20 +11,23 @@ from torch import Tensor, nn
 
 from lightning_viz import attribution
 from lightning_viz.attribution.cam import class_activation_map
-from lightning_viz.attribution.faults import AttributionWarning, NoGradientError, check_relus
-from lightning_viz.attribution.rules import enlarged
-from lightning_viz.callbacks.believing import believable_words, randomisation_scores
-from lightning_viz.callbacks.look import Look, Needs, TargetChoice, on_device, resolved, target_choice
+from lightning_viz.attribution.gradients import check_relus
+from lightning_viz.attribution.guided_backprop import enlarged
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples, shown
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.view import View
+from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
+from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import select_layers
-from lightning_viz.hooks.maps import feature_count
-from lightning_viz.hooks.observing import settled
+from lightning_viz.hooks.observe import resolve_target
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.structure import all_tensors, image_of, in_place_of_tensors, map_tensors
-from lightning_viz.hooks.target import Target
-from lightning_viz.render.heat import class_columns, saliency_maps
+from lightning_viz.hooks.targets import Target
+from lightning_viz.render.heatmaps import class_columns, saliency_maps
+
+__all__ = ["Saliency"]
 
 Method = Literal[
     "gradient",
@@ -75,8 +78,8 @@ class Saliency(View):
             the gradient and SmoothGrad.
         copies: noisy copies per sample, for SmoothGrad, or steps, for integrated gradients (50: the papers').
         fraction: noise level for SmoothGrad, of each sample's range (0.15: within the paper's 0.1 to 0.2).
-        believable: also plot how little the maps change when the weights are replaced by random ones
-            (``saliency/<method>/randomisation``; Adebayo et al., 2018): near 1 they do not show what was learned.
+        sanity_check: also plot how little the maps change when the weights are replaced by random ones
+            (``saliency/<method>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
 
     method: Method = "gradient"
@@ -84,18 +87,20 @@ class Saliency(View):
     reduce: Literal["sum", "max"] = "sum"
     copies: int = 50
     fraction: float = 0.15
-    believable: bool = False
+    sanity_check: bool = False
 
     kind: ClassVar[str] = "saliency"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in KINDS:
-            raise ValueError(f"method is {self.method!r}: give one of {list(KINDS)}")
+            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(KINDS)}")
         if self.reduce not in ("sum", "max"):
-            raise ValueError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
+            raise InvalidArgumentError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
         if self.copies < 1 or self.fraction < 0:
-            raise ValueError(f"copies is {self.copies}, fraction {self.fraction}: give 1 or more, and 0 or more")
+            raise InvalidArgumentError(
+                f"copies is {self.copies}, fraction {self.fraction}: give 1 or more, and 0 or more"
+            )
         self.target = target_choice(self.target)
         self._layers: dict[str, int | None] = {}
 
@@ -104,37 +109,37 @@ class Saliency(View):
         if self.method == "guided_grad_cam":
             self._layers = {name: feature_count(layer) for name, layer in select_layers(model, "last_maps").items()}
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """The gradient towards the input, under a rule perhaps; some methods look by themselves."""
         kind, layers = KINDS[self.method], tuple(self._layers)
         if kind.alone:
-            return Needs(target=self.target)
+            return Requirements(target=self.target)
         rules = (kind.rule,) if kind.rule else ()
-        return Needs(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
+        return Requirements(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
 
     def passes(self, samples: Samples) -> float:
         """One per copy or step; to be believable, as many again and what the shared pass takes."""
         alone = float(self.copies) if KINDS[self.method].alone else 0.0
-        return alone + (max(1.0, alone) if self.believable else 0.0)
+        return alone + (max(1.0, alone) if self.sanity_check else 0.0)
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The passes of the methods that look by themselves, and those of a network with random weights."""
         extra: dict[str, Any] = {"targets": look.seen.targets}
         if KINDS[self.method].alone:  # the shared pass may have explained another target
             inputs = on_device(model, look.seen.inputs)
-            extra["targets"] = settled(model, inputs, resolved(self.target, look.samples))
+            extra["targets"] = resolve_target(model, inputs, resolved(self.target, look.samples))
             extra["maps"] = self._attribute(model, look, extra["targets"])
-        if self.believable:
+        if self.sanity_check:
             name = str(self.method)
 
             def again() -> dict[str, Tensor]:
                 return {name: _of_image(self._attribute(model, look, extra["targets"]), look.seen.inputs)}
 
             own = {name: self._maps_of(extra.get("maps"), look)}
-            extra["score"] = randomisation_scores(again, model, own, seed=self.probe.seed)[name]
+            extra["score"] = randomization_scores(again, model, own, seed=self.probe.seed)[name]
         return extra
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page."""
         kind = KINDS[self.method]
         score = look.extra.get("score")
@@ -149,7 +154,7 @@ class Saliency(View):
             words.append(f"its rule at {relus.met} ReLUs")
             notes = (*notes, *([f"{', '.join(relus.others)} stay plain"] if relus.others else []))
         if score is not None:
-            words.append(believable_words(score))
+            words.append(sanity_check_text(score))
         tag = f"{self.kind}/{self.method}"
         arguments = {
             "tag": tag,
@@ -162,15 +167,15 @@ class Saliency(View):
             "verdicts": look.verdicts(),
             "notes": notes,
         }
-        scalars = {} if score is None else {f"{tag}/randomisation": score}
+        scalars = {} if score is None else {f"{tag}/randomization": score}
         if maps.dim() == 5:
             columns = {"maps": maps.numpy(), "names": look.target_names(look.explained(maps.shape[:2]))}
-            yield Sketch(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
+            yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
             single = {"gradient": maps.numpy(), "target": look.target_name(self.target)}
-            yield Sketch(saliency_maps, {**arguments, **single}, scalars=scalars)
+            yield DrawTask(saliency_maps, {**arguments, **single}, scalars=scalars)
 
-    def _attribute(self, model: nn.Module, look: Look, target: Target) -> Any:
+    def _attribute(self, model: nn.Module, look: Snapshot, target: Target) -> Any:
         """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
         every: dict[str, dict[str, Any]] = {
             "smooth_grad": {
@@ -189,7 +194,7 @@ class Saliency(View):
             return next(iter(found.values())).cpu()
         return map_tensors(found, Tensor.cpu)
 
-    def _maps_of(self, own: Any, look: Look) -> Tensor:
+    def _maps_of(self, own: Any, look: Snapshot) -> Tensor:
         """What is shown ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes."""
         seen = look.seen
         if own is not None:
@@ -218,7 +223,7 @@ def _of_image(gradient: Any, inputs: Any) -> Tensor:
         return gradient.float()
     tensors = all_tensors(inputs)
     place = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
-    found: list[Tensor | None] = [None] * len(tensors) if gradient is None else in_place_of_tensors(gradient, inputs)
+    found: list[Tensor | None] = [None] * len(tensors) if gradient is None else flatten_like(gradient, inputs)
     slope = found[place]
     if slope is None:  # zeros would be a picture of something that was not seen
         raise NoGradientError

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Union
 
+from lightning_viz.errors import InvalidArgumentError
+
 Steps = Union[Sequence[int], Literal["log"], None]
 
 
@@ -27,13 +29,17 @@ class Schedule:
         for name in ("every_n_epochs", "every_n_train_steps"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is {value!r}: give 1 or more (a view leaves the run by not being added)")
+                raise InvalidArgumentError(
+                    f"{name} is {value!r}: give 1 or more (a view leaves the run by not being added)"
+                )
         if isinstance(self.steps, str):
             if self.steps != "log":
-                raise ValueError(f"steps is {self.steps!r}: give a list of numbers, or 'log'")
+                raise InvalidArgumentError(f"steps is {self.steps!r}: give a list of numbers, or 'log'")
         elif self.steps is not None:
             if any(not isinstance(step, int) or step < 0 for step in self.steps):
-                raise ValueError(f"steps is {list(self.steps)!r}: give whole numbers of completed updates, 0 or more")
+                raise InvalidArgumentError(
+                    f"steps is {list(self.steps)!r}: give whole numbers of completed updates, 0 or more"
+                )
             object.__setattr__(self, "steps", tuple(sorted(set(self.steps))))
 
     def at_step(self, step: int) -> bool:

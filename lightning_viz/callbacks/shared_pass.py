@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.activations.vectors import as_vectors
+from lightning_viz.activations.random_projection import as_vectors
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.look import INPUT, Look, Needs, TargetChoice, on_device, resolved
 from lightning_viz.callbacks.probe import Samples, shown
-from lightning_viz.hooks.guard import looking
+from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, on_device, resolved
 from lightning_viz.hooks.layers import named_layers
+from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.observing import observe, observe_batches
-from lightning_viz.hooks.structure import map_tensors
+from lightning_viz.hooks.observe import observe, observe_batches
+from lightning_viz.hooks.pytree import map_tensors
 
 
 class SharedPass:
@@ -44,36 +44,38 @@ class SharedPass:
         with self._trainer.precision_plugin.forward_context():
             yield
 
-    def run(self, needs: Mapping[str, Needs], samples: Samples, step: int) -> dict[str, Look]:
+    def run(self, requirements: Mapping[str, Requirements], samples: Samples, step: int) -> dict[str, Snapshot]:
         """Look once for every distinct target that is to be explained, and once in all if none is.
 
         Args:
-            needs: by view.
+            requirements: by view.
             samples: of the probe that they share.
             step: completed updates.
         """
         self.population_seconds = 0.0
-        if not any(need.head for need in needs.values()):
+        if not any(need.head for need in requirements.values()):
             alone = Observation(samples.part(0, samples.head), labels=samples.labels, step=step)
-            return dict.fromkeys(needs, Look(alone, samples, step))
+            return dict.fromkeys(requirements, Snapshot(alone, samples, step))
         targets: dict[TargetChoice, list[str]] = {}
-        for view, need in needs.items():
+        for view, need in requirements.items():
             if need.explains:
                 targets.setdefault(need.target, []).append(view)
         first: TargetChoice = next(iter(targets), "label")
-        targets.setdefault(first, []).extend(view for view, need in needs.items() if not need.explains)
+        targets.setdefault(first, []).extend(view for view, need in requirements.items() if not need.explains)
         looks = {}
         for target, views in targets.items():
-            seen = self._observe([needs[view] for view in views], target, samples, step)
-            looks.update(dict.fromkeys(views, Look(seen, samples, step)))
+            seen = self._observe([requirements[view] for view in views], target, samples, step)
+            looks.update(dict.fromkeys(views, Snapshot(seen, samples, step)))
         return looks
 
-    def _observe(self, needs: list[Needs], target: TargetChoice, samples: Samples, step: int) -> Observation:
-        layers = _union(need.layers for need in needs)
-        gradients = _union(need.gradients for need in needs)
-        vectors = _union(need.vectors for need in needs)
+    def _observe(
+        self, requirements: list[Requirements], target: TargetChoice, samples: Samples, step: int
+    ) -> Observation:
+        layers = _union(need.layers for need in requirements)
+        gradients = _union(need.gradients for need in requirements)
+        vectors = _union(need.vectors for need in requirements)
         reduce = {name: self._flatten for name in vectors if name != INPUT}
-        population = min(max((need.population for need in needs), default=0), len(samples))
+        population = min(max((need.population for need in requirements), default=0), len(samples))
         head = on_device(self._model, samples.part(0, samples.head))
         with self.context():
             seen = observe(
@@ -82,8 +84,8 @@ class SharedPass:
                 resolved(target, samples),
                 layers=layers,
                 gradients=gradients or False,
-                input_gradient=any(need.input_gradient for need in needs),
-                rules=_union(need.rules for need in needs),
+                input_gradient=any(need.input_gradient for need in requirements),
+                rules=_union(need.rules for need in requirements),
                 reduce=reduce,
             )
             reduced = dict(seen.reduced)
@@ -100,7 +102,7 @@ class SharedPass:
             seen,
             labels=samples.labels,
             reduced=reduced,
-            weights=self._weights(_union(need.weights for need in needs)),
+            weights=self._weights(_union(need.weights for need in requirements)),
             step=step,
         )
         return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
@@ -116,7 +118,7 @@ class SharedPass:
         if not names:
             return {}
         layers = named_layers(self._model)
-        with looking(self._model), torch.no_grad():
+        with evaluation_mode(self._model), torch.no_grad():
             found = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2], None) for name in names}
             return {name: weight.detach().float().clone() for name, weight in found.items() if weight is not None}
 

@@ -2,26 +2,219 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from lightning_viz.activations.channels import Channels, choose_channels
-from lightning_viz.activations.ranking import Strongest, peaks_of
-from lightning_viz.callbacks.crops import crops_of, entries_of
-from lightning_viz.callbacks.look import Look
-from lightning_viz.callbacks.passing import Batch, Reading
+from lightning_viz.activations.top_k import NO_SAMPLE, TopK, peaks_of
+from lightning_viz.attribution.gradients import gradient
+from lightning_viz.attribution.guided_backprop import deconvolution
+from lightning_viz.callbacks.accumulator import Batch, Reading
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import PopulationView
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.hooks.maps import as_maps, feature_count
+from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError
+from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
+from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
+from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.excitation import MOST_CHANNELS, MOST_SAMPLES, excitations
+from lightning_viz.render.tiles import to_rgb
+from lightning_viz.render.top_samples import MOST_CHANNELS, MOST_SAMPLES, Crop, excitations
+
+__all__ = ["TopSamples"]
+
+_BATCH = 32  # crops whose maps are found at once
+_SIDE = 128  # pixels of a crop at most: its tile is smaller
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A place of a ranking.
+
+    Attributes:
+        row: of the channel in the ranking.
+        value: of the maximum.
+        unit: channel, row and column of the maximum in the layer's maps.
+        inputs: of the sample, a batch of one.
+        label: of the sample.
+    """
+
+    row: int
+    value: float
+    unit: tuple[int, int, int]
+    inputs: Any
+    label: int | None
+
+
+def entries_of(ranking: TopK, channels: Sequence[int]) -> list[Entry]:
+    """The entries of a ranking, channel by channel, strongest first; none of channels that are zero everywhere.
+
+    Args:
+        ranking: that keeps of each sample its inputs and its class.
+        channels: whose rows it has.
+    """
+    return [
+        Entry(
+            row,
+            float(ranking.values[row, rank]),
+            (channels[row], int(place[0]), int(place[1])),
+            *ranking.kept[number],
+        )
+        for row, numbers in enumerate(ranking.samples.tolist())
+        if ranking.values[row].any()
+        for rank, (number, place) in enumerate(zip(numbers, ranking.places[row], strict=True))
+        if number != NO_SAMPLE and number in ranking.kept  # what a failed process held is gone
+    ]
+
+
+def crops_of(
+    model: nn.Module,
+    call: str,
+    entries: Sequence[Entry],
+    space: PixelSpace,
+    name: Callable[[int], str],
+    *,
+    places: bool,
+    known: dict[Any, Rectangle | None],
+) -> tuple[Mapping[int, list[Crop]], dict[str, str]]:
+    """Each entry's crop, by row, and in words how large they are and how their maps were found.
+
+    Args:
+        model: in training; left as found.
+        call: of the layer.
+        entries: of a ranking of the layer's channels.
+        space: of the images.
+        name: of a class.
+        places: whether the layer has maps; else its channels are the scalars of a vector.
+        known: receptive fields found before, to which those found now are added.
+    """
+    device = next(iter(model.parameters())).device
+    crops: dict[int, Crop] = {}
+    method, sizes = "deconvolution", []
+    for some in _alike(entries):
+        inputs = _together([entries[one].inputs for one in some], device)
+        towards, method = _towards_inputs(model, call, inputs, [entries[one].unit for one in some], places, method)
+        fields = _fields(model, call, inputs, [entries[one].unit[1:] for one in some], known)
+        pixels = to_rgb(_in_pixels(_as_image(inputs, inputs), inputs, space).cpu().numpy())
+        evidence = None if towards is None else _as_image(towards, inputs).float().cpu().numpy()
+        for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
+            entry, (top, bottom, left, right) = entries[one], field
+            crops[one] = Crop(
+                image[top:bottom, left:right],
+                None if evidence is None else evidence[place, :, top:bottom, left:right],
+                entry.value,
+                "" if entry.label is None else name(entry.label),
+                top=top == 0,
+                left=left == 0,
+            )
+            sizes.append((bottom - top, right - left, *image.shape[:2]))
+    step = max((max(crop.image.shape[:2]) for crop in crops.values()), default=1) / _SIDE
+    rows: defaultdict[int, list[Crop]] = defaultdict(list)
+    for one in sorted(crops):
+        rows[entries[one].row].append(_smaller(crops[one], step))
+    return rows, {"field": _in_words(sizes), "method": method}
+
+
+def _alike(entries: Sequence[Entry]) -> Iterator[list[int]]:
+    """Entries whose inputs are alike in shape, by their numbers, in batches."""
+    groups: defaultdict[Any, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        groups[tuple(x.shape for x in all_tensors(entry.inputs))].append(number)
+    return (group[start : start + _BATCH] for group in groups.values() for start in range(0, len(group), _BATCH))
+
+
+def _together(inputs: Sequence[Any], device: torch.device) -> Any:
+    whole = iter([torch.cat(same).to(device) for same in zip(*map(all_tensors, inputs), strict=True)])
+    return map_tensors(inputs[0], lambda _: next(whole))
+
+
+def _towards_inputs(
+    model: nn.Module, call: str, inputs: Any, units: Sequence[tuple[int, int, int]], places: bool, method: str
+) -> tuple[Any, str]:
+    """The map of each sample's unit, and by which method: the gradient where no ReLU is there to deconvolve.
+
+    None where no gradient leads from the unit to the inputs.
+    """
+    target = unit(call, torch.tensor(units) if places else torch.tensor(units)[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
+        if method == "deconvolution":
+            try:
+                return deconvolution(model, inputs, target), method
+            except NoGradientError:
+                return None, method
+            except InterceptionError:
+                pass
+        try:
+            return gradient(model, inputs, target), "gradient, as no ReLU can be intercepted"
+        except NoGradientError:
+            return None, method
+
+
+def _fields(
+    model: nn.Module, call: str, inputs: Any, places: Sequence[tuple[int, int]], known: dict[Any, Rectangle | None]
+) -> list[Rectangle]:
+    image = image_of(inputs)
+    if image is None:
+        return [Rectangle(0, 1, 0, all_tensors(inputs)[0][0].numel())] * len(places)
+    size = tuple(image.shape[1:])
+    new = sorted({place for place in places if (call, size, place) not in known})
+    found = receptive_fields(model, inputs, call, new)
+    known.update({(call, size, place): field for place, field in zip(new, found, strict=True)})
+    whole = Rectangle(0, size[1], 0, size[2])  # where no gradient tells, nothing is cut off
+    return [known[call, size, place] or whole for place in places]
+
+
+def _as_image(structure: Any, inputs: Any) -> Tensor:
+    """Of what stands in the inputs' form the image's ``[N, C, H, W]``; of other inputs the first as a strip."""
+    tensors, image = all_tensors(inputs), image_of(inputs)
+    found = flatten_like(structure, inputs)
+    if image is None:
+        first = found[0]
+        return (torch.zeros_like(tensors[0]) if first is None else first).flatten(1)[:, None, None, :]
+    one = found[next(place for place, x in enumerate(tensors) if x is image)]
+    return torch.zeros_like(image) if one is None else one
+
+
+def _in_pixels(images: Tensor, inputs: Any, space: PixelSpace) -> Tensor:
+    if image_of(inputs) is not None:
+        return space.to_pixels(images.float())
+    low, high = images.float().amin(), images.float().amax()
+    return (images.float() - low) / (high - low).clamp_min(1e-12)
+
+
+def _smaller(crop: Crop, step: float) -> Crop:
+    """No larger than it will be seen."""
+    if step <= 1:
+        return crop
+    height, width = crop.image.shape[:2]
+    size = (max(1, round(width / step)), max(1, round(height / step)))
+    image = Image.fromarray(np.ascontiguousarray(crop.image)).resize(size, Image.Resampling.BOX)
+    planes = () if crop.evidence is None else crop.evidence
+    smaller = [np.asarray(Image.fromarray(plane.copy()).resize(size, Image.Resampling.BOX)) for plane in planes]
+    return replace(crop, image=np.asarray(image), evidence=np.stack(smaller) if smaller else None)
+
+
+def _in_words(sizes: Sequence[tuple[int, int, int, int]]) -> str:
+    if not sizes:
+        return "none"
+    if all(size[:2] == size[2:] for size in sizes):
+        return "nothing less than the whole image"
+    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    whole = max(size[2:] for size in sizes)
+    return f"{height} × {width} of {whole[0]} × {whole[1]} pixels"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,9 +239,9 @@ class TopSamples(PopulationView):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.channels, str) and self.channels not in ("random", "first"):
-            raise ValueError(f"channels is {self.channels!r}: give 'random', 'first' or a list of numbers")
+            raise InvalidArgumentError(f"channels is {self.channels!r}: give 'random', 'first' or a list of numbers")
         if not 1 <= self.best <= MOST_SAMPLES:
-            raise ValueError(f"best is {self.best}: give 1 to {MOST_SAMPLES}")
+            raise InvalidArgumentError(f"best is {self.best}: give 1 to {MOST_SAMPLES}")
 
     def _forget(self) -> None:
         super()._forget()
@@ -70,10 +263,10 @@ class TopSamples(PopulationView):
         return Reading(peaks.flatten(), partial(self._rank, tuple(peaks.shape), maps.shape[3]))
 
     def _rank(self, shape: tuple[int, ...], width: int, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
-        before: Strongest = so_far or Strongest.nobody(shape[1], self.best)
+        before: TopK = so_far or TopK.nobody(shape[1], self.best)
         return before.update(numbers.reshape(shape), width, batch.numbers, batch.sample)
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The crops of the strongest samples, and the maps of their maxima."""
         population = self.population(model, look)
         space = self.pixels or look.samples.pixels or PixelSpace()
@@ -85,12 +278,12 @@ class TopSamples(PopulationView):
             pages[call] = crops_of(model, call, entries, space, name, places=state["places"], known=self._fields)
         return {"pages": pages, "population": population}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
         population = look.extra["population"]
         for call, (crops, details) in look.extra["pages"].items():
             channels = (self.state.get(call) or self.state[f"{call}:0"])["channels"]
-            yield Sketch(
+            yield DrawTask(
                 excitations,
                 {
                     "tag": f"{self.kind}/{call}",

@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
-from lightning_viz.callbacks.look import Look, Needs
-from lightning_viz.callbacks.messages import ViewError, inform, warn
 from lightning_viz.callbacks.observer import Observer
-from lightning_viz.callbacks.plain import from_plain, to_plain
 from lightning_viz.callbacks.probe import Probe, Samples
-from lightning_viz.callbacks.recipe import CHECKPOINT, RECIPE, recipe_of
 from lightning_viz.callbacks.schedule import Schedule, Steps
-from lightning_viz.callbacks.sketch import Sketch
-from lightning_viz.hooks.guard import unchanged
-from lightning_viz.hooks.layers import LayerNotFoundError
+from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError, inform, warn_safely
+from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.pixels import PixelSpace
+
+__all__ = ["View"]
 
 _KEPT = ("last_step", "indices", "state", "memories")
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
@@ -31,7 +31,8 @@ _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 class View(Callback):
     """Looks at a model while it trains, without leaving a trace, and draws what it saw.
 
-    A view says what it `needs`, may run passes of its own in `look`, and turns a `Look` into sketches in `draw`. The
+    A view says what it needs in `requirements`, may run passes of its own in `look`, and makes tasks of a `Snapshot` in
+    `draw`. The
     first view among a trainer's callbacks leads: it runs one shared pass for all that are due.
 
     Args:
@@ -59,7 +60,9 @@ class View(Callback):
     def __post_init__(self) -> None:
         self.schedule = Schedule(self.every_n_epochs, self.every_n_train_steps, self.steps)
         if not self.max_overhead >= 0:
-            raise ValueError(f"max_overhead is {self.max_overhead!r}: give a share of the training time, 0 or more")
+            raise InvalidArgumentError(
+                f"max_overhead is {self.max_overhead!r}: give a share of the training time, 0 or more"
+            )
         self.optional = False  # made by default_views(): steps aside where it does not suit
         self._trainer: weakref.ref[Any] | None = None
         self._forget()
@@ -79,9 +82,9 @@ class View(Callback):
     def check(self, model: nn.Module) -> None:
         """Raise a `ViewError` that says what to do, if the view does not suit the model."""
 
-    def needs(self, model: nn.Module) -> Needs:
+    def requirements(self, model: nn.Module) -> Requirements:
         """What the shared pass must give."""
-        return Needs()
+        return Requirements()
 
     def due(self, step: int, occasion: bool) -> bool:
         """Whether to look now.
@@ -96,11 +99,11 @@ class View(Callback):
         """How many forward + backward passes of the probe's head the view runs by itself, beyond the shared one."""
         return 0.0
 
-    def look(self, model: nn.Module, look: Look) -> Mapping[str, Any]:
+    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """Passes of the view's own, right after the shared one; what they give is `Look.extra`."""
         return {}
 
-    def draw(self, look: Look) -> Iterable[Sketch]:
+    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """The sketches of a look. What must stay the same from step to step is set in `state` at the first."""
         raise NotImplementedError
 
@@ -221,7 +224,7 @@ def suitable(views: Iterable[View], model: LightningModule, *, say: Callable[[st
     found = []
     for view in views:
         try:
-            with unchanged(model):  # a weight that is computed (spectral norm) moves on when it is asked for
+            with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
                 _check(view, model)
             found.append(view)
         except (ViewError, LayerNotFoundError) as error:
@@ -229,7 +232,7 @@ def suitable(views: Iterable[View], model: LightningModule, *, say: Callable[[st
                 raise
             say(f"{view.kind} steps aside: {error}")
         except Exception as error:  # no misuse, but a fault of the view's own
-            warn(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
+            warn_safely(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
     return found
 
 
@@ -249,7 +252,7 @@ def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
     if not trainer.is_global_zero:
         return None
     if reason := not_observed(trainer, pl_module):
-        warn(reason)
+        warn_safely(reason)
         return None
     found = suitable(views_of(trainer), pl_module)
     return Observer(trainer, pl_module, found) if found else None
@@ -288,4 +291,4 @@ def check_forward(model: LightningModule) -> None:
 def _check(view: View, model: LightningModule) -> None:
     check_forward(model)
     view.check(model)
-    view.needs(model)
+    view.requirements(model)

@@ -1,10 +1,5 @@
 """Dense prediction: classifiers made convolutional, and their class maps."""
 
-from lightning_viz._lazy import lazy
+from lightning_viz._lazy import attach
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "convolutional": ["ClassMaps", "FullyConvolutional", "class_maps", "convolutionalize"],
-    },
-)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

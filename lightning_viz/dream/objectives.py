@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_viz.hooks.maps import as_maps
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
+from lightning_viz.hooks.batching import out_of_memory
+from lightning_viz.hooks.feature_maps import as_maps
 from lightning_viz.hooks.observation import is_call, layer_of_call
-from lightning_viz.hooks.target import Indices, Inner, Target, layer_of, target_scores
-from lightning_viz.hooks.target import channel as channel_target
-from lightning_viz.hooks.target import unit as unit_target
+from lightning_viz.hooks.observe import Activations, Forward, Passes, passes
+from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.hooks.targets import Indices, Inner, Target, layer_of, target_scores
+from lightning_viz.hooks.targets import channel as channel_target
+from lightning_viz.hooks.targets import unit as unit_target
+
+__all__ = ["Objective", "channel", "direction", "diversity", "gram", "layer", "logit", "match", "objective", "unit"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,13 @@ class Response:
         if layer not in self.calls:
             calls = [name for name in self.calls if is_call(name, layer_of_call(layer))]
             if not calls:
-                raise ValueError(f"layer {layer!r} is read but not announced: give the objective layers=({layer!r},)")
+                raise InvalidArgumentError(
+                    f"layer {layer!r} is read but not announced: give the objective layers=({layer!r},)"
+                )
             times = f"{len(calls)} times" if len(calls) > 1 else "once"
-            raise ValueError(f"layer {layer_of_call(layer)!r} is called {times}: {layer!r} is none of {calls}")
+            raise InvalidArgumentError(
+                f"layer {layer_of_call(layer)!r} is called {times}: {layer!r} is none of {calls}"
+            )
         return single(self.calls[layer])
 
     def maps(self, layer: str) -> Tensor:
@@ -189,7 +200,7 @@ def direction(layer: str, vector: Tensor) -> Objective:
         maps = seen.maps(layer)
         if list(vector.shape) != [maps.shape[1]]:
             shape = list(vector.shape)
-            raise ValueError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
+            raise InvalidArgumentError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
         return torch.einsum("nkij,k->n", maps, vector.to(maps).clone())  # it may come from inference mode
 
     return Objective(f"{layer} direction", along, (layer,))
@@ -208,7 +219,7 @@ def match(layer: str, activation: Tensor) -> Objective:
         ValueError: it is nothing but 0, which all outputs are infinitely far from.
     """
     if not activation.any():
-        raise ValueError(f"the activation to match in layer {layer!r} is nothing but 0: give another")
+        raise InvalidArgumentError(f"the activation to match in layer {layer!r} is nothing but 0: give another")
 
     def nearness(seen: Response) -> Tensor:
         wanted = _of_one_sample(activation, seen[layer], f"the activation to match in layer {layer!r}")
@@ -234,7 +245,7 @@ def gram(layer: str, activation: Tensor) -> Objective:
         maps = seen.maps(layer)
         wanted = activation if activation.dim() == 4 else activation[None]
         if wanted.dim() != 4 or len(wanted) != 1 or wanted.shape[1] != maps.shape[1]:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"the style's activation of layer {layer!r} is {list(activation.shape)}: give [{maps.shape[1]}, H, W]"
             )
         difference = _grams(maps) - _grams(wanted.to(maps))
@@ -255,7 +266,9 @@ def diversity(layer: str) -> Objective:
     def unlikeness(seen: Response) -> Tensor:
         grams = torch.nn.functional.normalize(_grams(seen.maps(layer)).flatten(1), dim=1)
         if len(grams) < 2:
-            raise ValueError(f"diversity({layer!r}) compares the copies of an objective: give copies=2 or more")
+            raise InvalidArgumentError(
+                f"diversity({layer!r}) compares the copies of an objective: give copies=2 or more"
+            )
         cosines = grams @ grams.T
         return (cosines.diagonal() - cosines.sum(1)) / (len(grams) - 1)
 
@@ -276,5 +289,109 @@ def _grams(maps: Tensor) -> Tensor:
 def _of_one_sample(given: Tensor, like: Tensor, what: str) -> Tensor:
     one = given if given.dim() == like.dim() else given[None]
     if one.shape != like[:1].shape:
-        raise ValueError(f"{what} is {list(given.shape)}: give {list(like.shape[1:])}")
+        raise InvalidArgumentError(f"{what} is {list(given.shape)}: give {list(like.shape[1:])}")
     return one.to(like)
+
+
+def passes_for(
+    model: nn.Module, objectives: Sequence[Objective], *, forward: Forward | None = None, seed: int | None = None
+) -> AbstractContextManager[Passes]:
+    """Passes that go as far as objectives read (see `lightning_viz.hooks.passes`).
+
+    Args:
+        model: any module.
+        objectives: to be read.
+        forward: how to run the model, if not ``model(inputs)``.
+        seed: of what the model itself may draw.
+    """
+    layers = list(dict.fromkeys(layer_of_call(name) for one in objectives for name in one.layers))
+    return passes(model, layers, whole=any(one.outputs for one in objectives), forward=forward, seed=seed)
+
+
+def response(model: nn.Module, images: Tensor, layers: Sequence[str], *, forward: Forward | None = None) -> Response:
+    """What images excite in layers, no part of a graph; the model need not be able to go on behind them.
+
+    Args:
+        model: any module.
+        images: as the model takes them, on any device and in any precision.
+        layers: by name, or calls of them.
+        forward: how to run the model, if not ``model(inputs)``.
+    """
+    names = list(dict.fromkeys(map(layer_of_call, layers)))
+    with passes(model, names, whole=False, forward=forward) as run, torch.no_grad():
+        seen = run(images.to(run.like))
+    return Response({name: call.detach() for name, call in seen.calls.items()}, features=seen.features)
+
+
+@contextmanager
+def taken(shape: Sequence[int]) -> Iterator[None]:
+    """Runs a model on images of a size that it may not be able to take, which is said.
+
+    Args:
+        shape: of an image.
+
+    Raises:
+        ValueError: what the model raises, with the size.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, LayerNotReachedError) or out_of_memory(error):
+            raise
+        raise InvalidArgumentError(f"the model cannot take images of {' x '.join(map(str, shape))}: {error}") from error
+
+
+def scalars(seen: Activations, objectives: Sequence[Objective], copies: int) -> Tensor:
+    """The objectives, each of its own images, ``[len(objectives) * copies]``.
+
+    Args:
+        seen: the pass.
+        objectives: in the order of the images.
+        copies: images of each.
+
+    Raises:
+        ValueError: an output, a layer's or the model's, does not hold the images in its first dimension, or an
+            objective is not one scalar for each image.
+        TypeError: the objectives read the model's output, which is a dict.
+    """
+    each = [one(part) for one, part in zip(objectives, _responses(seen, objectives, copies), strict=True)]
+    for one, values in zip(objectives, each, strict=True):
+        if list(values.shape) != [copies]:
+            raise InvalidArgumentError(
+                f"the objective {one.name!r} is {list(values.shape)} for {copies} images: give one scalar for each, "
+                f"[{copies}], by .mean((1, 2, 3)), say"
+            )
+    return torch.cat(each)
+
+
+def _responses(seen: Activations, objectives: Sequence[Objective], copies: int) -> list[Response]:
+    """What the images of each objective excite."""
+    count = len(objectives) * copies
+    for name, output in seen.calls.items():
+        _check_count(output, count, f"layer {name!r}")
+    outputs = _outputs(seen) if any(one.outputs for one in objectives) else None
+    if outputs is not None:
+        _check_count(outputs, count, "the model")
+    parts = {name: torch.split(output, copies) for name, output in seen.calls.items()}  # one node of the graph for all
+    answers = [None] * len(objectives) if outputs is None else torch.split(outputs, copies)
+    return [
+        Response({name: part[place] for name, part in parts.items()}, answers[place], seen.features)
+        for place in range(len(objectives))
+    ]
+
+
+def _outputs(seen: Activations) -> Tensor | None:
+    """The first tensor that the model returned."""
+    if isinstance(seen.outputs, Mapping):
+        keys = ", ".join(map(repr, seen.outputs))
+        raise InvalidTypeError(
+            f"the model returns a {type(seen.outputs).__name__} with {keys}: say which by "
+            "forward=lambda model, images: model(images)[key]"
+        )
+    outputs = first_tensor(seen.outputs)
+    return None if outputs is None else single(outputs)
+
+
+def _check_count(output: Tensor, count: int, what: str) -> None:
+    if output.shape[:1] != (count,):
+        raise InvalidArgumentError(f"{what} puts out {list(output.shape)} for {count} images: not one for each")

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_viz.errors import InvalidArgumentError
+
+__all__ = ["jitter", "pad", "rotate", "scale", "standard"]
+
 Transform = Callable[[Tensor, torch.Generator], Tensor]
-"""From centred images ``[N, C, H, W]`` and a generator on the CPU to changed ones, of any size. The network sees their
-middle in the size of the image; what is missing is grey."""
+"""From centered images ``[N, C, H, W]`` and a generator on the CPU to changed ones, of any size. The network sees their
+middle in the size of the image; what is missing is gray."""
 
 
 def jitter(pixels: int) -> Transform:
-    """A random crop that is smaller by so many pixels: put `pad` before it, or the border stays grey.
+    """A random crop that is smaller by so many pixels: put `pad` before it, or the border stays gray.
 
     Args:
         pixels: taken off each side's length.
@@ -24,7 +28,7 @@ def jitter(pixels: int) -> Transform:
     def cropped(images: Tensor, generator: torch.Generator) -> Tensor:
         height, width = (side - pixels for side in images.shape[2:])
         if min(height, width) < 1:
-            raise ValueError(f"jitter({pixels}) leaves nothing of images of {tuple(images.shape[2:])}")
+            raise InvalidArgumentError(f"jitter({pixels}) leaves nothing of images of {tuple(images.shape[2:])}")
         top, left = torch.randint(pixels + 1, (2,), generator=generator, device="cpu").tolist()
         return images[..., top : top + height, left : left + width]
 
@@ -48,7 +52,7 @@ def scale(*factors: float) -> Transform:
 
 
 def rotate(*degrees: float) -> Transform:
-    """Turn around the middle by a random one of some angles, bilinearly; what comes from outside is grey.
+    """Turn around the middle by a random one of some angles, bilinearly; what comes from outside is gray.
 
     Args:
         degrees: counter-clockwise.
@@ -71,13 +75,13 @@ def pad(pixels: int, mode: str = "constant") -> Transform:
 
     Args:
         pixels: its width.
-        mode: ``"constant"`` (grey), ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        mode: ``"constant"`` (gray), ``"reflect"``, ``"replicate"`` or ``"circular"``.
     """
     return lambda images, generator: F.pad(images, [pixels] * 4, mode=mode)
 
 
 def standard(pixels: int = 8) -> list[Transform]:
-    """The usual set: a grey border, jitter, a little scaling and turning, jitter again (Olah et al., 2017).
+    """The usual set: a gray border, jitter, a little scaling and turning, jitter again (Olah et al., 2017).
 
     Args:
         pixels: how far a dream may move.
@@ -92,10 +96,10 @@ def standard(pixels: int = 8) -> list[Transform]:
 
 
 def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of images ``[N, C, ., .]`` in a size, grey where it is missing.
+    """The middle of images ``[N, C, ., .]`` in a size, gray where it is missing.
 
     Args:
-        images: centred.
+        images: centered.
         size: rows and columns.
     """
     missing = [wanted - side for wanted, side in zip(size, images.shape[2:], strict=True)]
@@ -111,4 +115,4 @@ def _one_of(values: Sequence[float], generator: torch.Generator) -> float:
 
 def _given(name: str, values: Sequence[float]) -> None:
     if not values:
-        raise ValueError(f"{name}(): give one value or more")
+        raise InvalidArgumentError(f"{name}(): give one value or more")

@@ -11,16 +11,12 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_viz.errors import LayerNotFoundError
+
+__all__ = ["Layers", "select_layers"]
+
 Layers = Union[str, type[nn.Module], Sequence[Union[str, type[nn.Module]]]]
 """Names (``"layer4.1"``), globs (``"layer4.*"``), types (``nn.Conv2d`` or ``"Conv2d"``) or roles (see `ROLES`)."""
-
-
-class LayerNotFoundError(ValueError):
-    """No layer of the model answers to a name."""
-
-
-class LayerNotReachedError(RuntimeError):
-    """A layer exists, but the forward pass did not call it."""
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -54,7 +50,7 @@ def last_conv(model: nn.Module) -> list[str]:
 def last_maps(model: nn.Module) -> list[str]:
     """Name of the last layer that still has places, and from whose every place information flows to the output.
 
-    Of a transformer it is the normalisation before the last attention: behind that, a classifier that reads the class
+    Of a transformer it is the normalization before the last attention: behind that, a classifier that reads the class
     token depends on no other token. Of any other model, hybrids with convolutions among them, the last convolution.
     """
     layers = list(named_layers(model).items())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["Observation", "ReLUs"]
+
 
 @dataclass(frozen=True)
 class ReLUs:

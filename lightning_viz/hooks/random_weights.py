@@ -12,28 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_viz.hooks.guard import same_randomness, unchanged
 from lightning_viz.hooks.layers import Layers, select_layers
+from lightning_viz.hooks.model_state import preserve_state, same_randomness
 
-_INITIALISERS = ("reset_parameters", "_reset_parameters")  # the second is torch's own name in its attention modules
+__all__ = ["randomized_weights"]
+
+_INITIALIZERS = ("reset_parameters", "_reset_parameters")  # the second is torch's own name in its attention modules
 
 
 @contextmanager
-def reinitialised(model: nn.Module, layers: Layers | None = None, *, seed: int = 0) -> Iterator[None]:
+def randomized_weights(model: nn.Module, layers: Layers | None = None, *, seed: int = 0) -> Iterator[None]:
     """Inside, some layers have weights as if they had never been trained; the real ones are not written to.
 
-    Each parameter points at a fresh tensor, filled by its module's own ``reset_parameters``. One that no initialiser
-    changes (a class token, a layer scale, a weight under a parametrisation) gets its own values in random order.
-    Batch norm's statistics are fresh as well, as its initialiser makes them. Parameters that share memory go on
+    Each parameter points at a fresh tensor, filled by its module's own ``reset_parameters``. One that no initializer
+    changes (a class token, a layer scale, a weight under a parametrization) gets its own values in random order.
+    Batch norm's statistics are fresh as well, as its initializer makes them. Parameters that share memory go on
     sharing it: of tied ones, those of a layer outside change with those inside. A layer draws the same weights on
-    every device, and whichever other layers are re-initialised with it.
+    every device, and whichever other layers are re-initialized with it.
 
     On leaving, also by an exception, all is bit for bit and storage for storage as before, and a pending
     backward goes on.
 
     Args:
         model: any module; it is not copied. What a lazy module has not made yet stays unmade.
-        layers: those to re-initialise, with everything in them; the whole model if omitted.
+        layers: those to re-initialize, with everything in them; the whole model if omitted.
         seed: of the fresh weights; the global generators are left as they are.
 
     Raises:
@@ -42,7 +44,7 @@ def reinitialised(model: nn.Module, layers: Layers | None = None, *, seed: int =
     roots = [model] if layers is None else list(select_layers(model, layers).values())
     inside = {id(module) for root in roots for module in root.modules()}
     modules = {place: module for place, module in enumerate(model.modules()) if id(module) in inside}
-    with unchanged(model), ExitStack() as stack:
+    with preserve_state(model), ExitStack() as stack:
         with torch.inference_mode(False), torch.no_grad():
             for parameter, fresh in _drawn(model, modules, seed):
                 stack.callback(setattr, parameter, "data", parameter.data)
@@ -58,7 +60,7 @@ def _drawn(model: nn.Module, modules: dict[int, nn.Module], seed: int) -> list[t
     touched = [p for p in every if _memory(p) in storages]  # also those that share memory with a chosen one
     stand_ins = {id(p): nn.Parameter(_view(storages[_memory(p)], p), requires_grad=False) for p in touched}
     with same_randomness():
-        _initialise(modules, stand_ins, seed)
+        _initialize(modules, stand_ins, seed)
         for place, parameter in enumerate(every):
             if id(parameter) in chosen:
                 _shuffle_if_unchanged(stand_ins[id(parameter)], parameter, seed + place)
@@ -66,30 +68,30 @@ def _drawn(model: nn.Module, modules: dict[int, nn.Module], seed: int) -> list[t
     return [(p, _view(moved[_memory(p)], p)) for p in touched]
 
 
-def _initialise(modules: dict[int, nn.Module], stand_ins: dict[int, nn.Parameter], seed: int) -> None:
-    """Call every initialiser, a part's before its whole's, as in construction; the real tensors are out of reach."""
+def _initialize(modules: dict[int, nn.Module], stand_ins: dict[int, nn.Parameter], seed: int) -> None:
+    """Call every initializer, a part's before its whole's, as in construction; the real tensors are out of reach."""
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
         for module in modules.values():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             for name, buffer in module._buffers.items():
-                if buffer is not None:  # `unchanged` puts the real one back
+                if buffer is not None:  # `preserve_state` puts the real one back
                     module._buffers[name] = buffers.setdefault(id(buffer), buffer.detach().clone())
             for name, parameter in module._parameters.items():
                 if parameter is not None and id(parameter) in stand_ins:
                     module._parameters[name] = stand_ins[id(parameter)]
                     stack.callback(module._parameters.__setitem__, name, parameter)
         for place in sorted(modules, reverse=True):
-            initialise = _initialiser(modules[place])
-            if initialise is not None:
+            initialize = _initializer(modules[place])
+            if initialize is not None:
                 _seed_all(seed, place)
-                initialise(modules[place])
+                initialize(modules[place])
 
 
-def _initialiser(module: nn.Module) -> Callable[[nn.Module], None] | None:
+def _initializer(module: nn.Module) -> Callable[[nn.Module], None] | None:
     """From the class: a compiled module passes questions on to what it wraps, which has its own turn."""
-    for name in _INITIALISERS:
+    for name in _INITIALIZERS:
         found = getattr(type(module), name, None)
         if found is not None and not isinstance(module, torch.jit.ScriptModule):
             needed = [p for p in inspect.signature(found).parameters.values() if p.default is p.empty]

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_viz.hooks.layers import LayerNotReachedError
-from lightning_viz.hooks.maps import as_maps
+from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
+from lightning_viz.hooks.feature_maps import as_maps
 from lightning_viz.hooks.observation import layer_of_call
-from lightning_viz.hooks.observing import Forward
-from lightning_viz.hooks.repeating import passes
-from lightning_viz.hooks.structure import image_of, map_tensors
+from lightning_viz.hooks.observe import Forward, passes
+from lightning_viz.hooks.pytree import image_of, map_tensors
+
+__all__ = ["Rectangle", "receptive_fields"]
 
 _DRAWS = 2  # random inputs: what switches by value in ways not known here is switched otherwise in another
 _BATCH = 32
@@ -91,7 +92,7 @@ def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
     """The image, from which gradients are taken, and all inputs: the first sample `count` times under noise."""
     image = image_of(inputs)
     if image is None:
-        raise ValueError("a receptive field is a part of an image: none of the inputs is one, [N, C, H, W]")
+        raise InvalidArgumentError("a receptive field is a part of an image: none of the inputs is one, [N, C, H, W]")
     generator = torch.Generator().manual_seed(seed)
     leaves: dict[int, Tensor] = {}
 
@@ -114,7 +115,7 @@ def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int 
     height, width = maps.shape[2:]
     wrong = [place for place in places if not (0 <= place[0] < height and 0 <= place[1] < width)]
     if wrong:
-        raise ValueError(f"places {wrong} are outside the maps of {layer!r}, which are {height} x {width}")
+        raise InvalidArgumentError(f"places {wrong} are outside the maps of {layer!r}, which are {height} x {width}")
     rows, columns = (torch.tensor(axis).repeat(_DRAWS) for axis in zip(*places, strict=True))
     return maps[torch.arange(len(maps)), :, rows, columns]
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ReLURule", "Rule", "relu_rule"]
+from lightning_viz.errors import InvalidArgumentError
+
+__all__ = ["relu_rule"]
 
 Rule: TypeAlias = Literal["backprop", "deconvolution", "guided"]
 Bounds: TypeAlias = tuple[Any, Any, bool]  # lower, upper, in place
@@ -116,7 +118,7 @@ class ReLURule(TorchFunctionMode):
 
     def __init__(self, rule: Rule) -> None:
         if rule not in get_args(Rule):
-            raise ValueError(f"no ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}")
+            raise InvalidArgumentError(f"no ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}")
         super().__init__()
         self.rule: Rule = rule
         self.met = 0

@@ -6,8 +6,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from .picture import Picture
-from .text import DARK, GREY, RED
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.page import Picture
+from lightning_viz.render.text import DARK, GRAY, RED
 
 MOST_FRAMES = 60
 MOST_BYTES = 2_000_000
@@ -15,7 +16,7 @@ FRAME_MILLISECONDS = 125
 LAST_MILLISECONDS = 2000
 SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
 FEWEST = 12
-EXACT = ((255, 255, 255), DARK, GREY, RED)  # ground and text keep their colours
+EXACT = ((255, 255, 255), DARK, GRAY, RED)  # ground and text keep their colors
 
 
 def thin(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
@@ -54,7 +55,7 @@ def animate(tag: str, frames: Sequence[tuple[int, bytes]], *, description: str) 
         description: Markdown for TensorBoard.
     """
     if not frames:
-        raise ValueError("an animation needs at least one frame, got none")
+        raise InvalidArgumentError("an animation needs at least one frame, got none")
     ordered = sorted(frames, key=lambda frame: frame[0])
     steps = [step for step, _ in ordered]
     kept = thin(steps)
@@ -97,13 +98,13 @@ def _encode(pages: list[Image.Image], scale: float) -> tuple[bytes, tuple[int, i
 
 
 def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
-    """One palette for all frames, so that colours do not flicker: of a few of them, the first and the last included."""
+    """One palette for all frames, so that colors do not flicker: of a few of them, the first and the last included."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(samples, len(frames))).round().astype(int))
     strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
     for place, index in enumerate(chosen):
         strip.paste(frames[index], (0, place * frames[0].height))
-    exact = [value for colour in EXACT for value in colour]
-    chosen_colours = strip.quantize(colors=256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    exact = [value for color in EXACT for value in color]
+    chosen_colors = strip.quantize(colors=256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette((exact + chosen_colours)[: 3 * 256])
+    palette.putpalette((exact + chosen_colors)[: 3 * 256])
     return palette

@@ -7,18 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .colours import Colours, apply, class_colours
-from .displays import overlay
-from .legends import class_key, colour_bar
-from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from .text import GREY, LINE, RED, draw_lines, number, step_text
-from .tiles import GUTTER, check_images, count_flaws, enlarge, fit, flaw, hatched
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import Colors, apply, class_colors
+from lightning_viz.render.heatmaps import overlay
+from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
+from lightning_viz.render.plots import class_key, color_bar
+from lightning_viz.render.text import GRAY, LINE, RED, draw_lines, number, step_text
+from lightning_viz.render.tiles import GUTTER, check_images, count_flaws, enlarge, fit, flaw, hatched
 
 MOST_SAMPLES = 4
 UNCOUNTED = -1
 """In the truth: a pixel that does not count."""
 
-_OPACITY = 0.72  # of a class's colour over the greyed image
+_OPACITY = 0.72  # of a class's color over the grayed image
 _WRONG = (190, 20, 30)
 
 
@@ -36,7 +37,7 @@ def class_predictions(
     background: int | None = 0,
     notes: Sequence[str] = (),
 ) -> Picture:
-    """A segmentation's classes over the greyed image: the truth, the prediction, and where they differ.
+    """A segmentation's classes over the grayed image: the truth, the prediction, and where they differ.
 
     Args:
         tag: where the picture stands in TensorBoard.
@@ -48,31 +49,33 @@ def class_predictions(
         overlaps: intersection over union of each class; NaN for one that did not occur.
         accuracy: share of the pixels that are right.
         samples: how many the figures are of.
-        background: class that is left without colour; None: every class is coloured.
+        background: class that is left without color; None: every class is colored.
         notes: further warnings for the caption.
     """
     check_images(images)
     if truth.shape != prediction.shape or len(truth) != len(images) or truth.ndim != 3:
-        raise ValueError(f"truth and prediction are [{len(images)}, h, w], got {truth.shape} and {prediction.shape}")
-    colours = class_colours(len(names))
+        raise InvalidArgumentError(
+            f"truth and prediction are [{len(images)}, h, w], got {truth.shape} and {prediction.shape}"
+        )
+    colors = class_colors(len(names))
     wrong = (truth != prediction) & (truth != UNCOUNTED)
     size, count = _tile_size(images)
     rows = [_heading(("input", "truth", "prediction", "mistakes"), size[0])]
     for index in range(count):
         layers = [
-            _classes(truth[index], colours, background),
-            _classes(prediction[index], colours, background),
+            _classes(truth[index], colors, background),
+            _classes(prediction[index], colors, background),
             _mistakes(wrong[index]),
         ]
         tiles = [enlarge(images[index], size), *(_painted(images[index], layer, size) for layer in layers)]
         counted = (truth[index] != UNCOUNTED).sum()
         share = f"{_percent(wrong[index].sum() / counted)} wrong" if counted else "none counts"
-        words = beside([draw_lines([text], size[0], colour=GREY) for text in ("", "", "", share)], gap=GUTTER)
+        words = beside([draw_lines([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
         rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
     key = class_key(
         [f"{names[place]} {overlaps[place]:.2f}" for place in present],
-        np.array([_key_colour(place, colours, background) for place in present], dtype=np.uint8).reshape(-1, 3),
+        np.array([_key_color(place, colors, background) for place in present], dtype=np.uint8).reshape(-1, 3),
     )
     mean = float(np.mean([overlaps[place] for place in present])) if present else float("nan")
     details = (
@@ -113,7 +116,7 @@ def image_predictions(
         difference: mean absolute difference of each pixel's channels ``[N, h, w]``, in pixels of 0 to 1.
         step: number of completed updates.
         noise_ratios: peak signal-to-noise ratio of each sample, in decibels, N or more of them.
-        limit: the difference at the colour scale's end.
+        limit: the difference at the color scale's end.
         truth_name: what stands over the truth.
         notes: further warnings for the caption.
     """
@@ -127,7 +130,7 @@ def image_predictions(
         heat = apply("magma", difference[index], 0, limit) if not flaws[index] else None
         tiles.append(hatched(size, flaws[index]) if heat is None else enlarge(heat, size))
         ratio = f"PSNR {noise_ratios[index]:.1f} dB"
-        words = beside([draw_lines([text], size[0], colour=GREY) for text in ("", "", ratio, "")], gap=GUTTER)
+        words = beside([draw_lines([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
         rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
     finite = [ratio for ratio in noise_ratios if np.isfinite(ratio)]
     details = (
@@ -140,7 +143,7 @@ def image_predictions(
         f"Each row is one sample: the input, the {truth_name}, the model's image, and how far the two are apart: black "
         "where they are equal. The higher the peak signal-to-noise ratio (PSNR), the closer."
     )
-    bar = colour_bar("magma", "0", f"{number(limit)} or more", label="absolute difference")
+    bar = color_bar("magma", "0", f"{number(limit)} or more", label="absolute difference")
     caption = Caption(f"Predicted images, beside the {truth_name}", details, reading)
     caption = Caption(caption.title, details, reading, (*count_flaws(flaws, "differences"), *notes))
     return page(tag, caption, stack([stack(rows, gap=4), bar], gap=8))
@@ -175,7 +178,7 @@ def found_on_canvas(
     rows = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
     for index in range(count):
         framed = _framed(enlarge(images[index], side), windows[index], images.shape[1:3])
-        spread = _at_centres(probabilities[index], images.shape[1:3], size, stride)
+        spread = _at_centers(probabilities[index], images.shape[1:3], size, stride)
         line = f"{names[index]}: probability {number(float(probabilities[index].max()))}"
         tiles = beside([framed, overlay(images[index], spread, side)], gap=GUTTER)
         rows.append(stack([tiles, draw_lines([line], tiles.width)], gap=1))
@@ -185,7 +188,7 @@ def found_on_canvas(
         *details,
     )
     reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
-    body = stack([stack(rows, gap=4), colour_bar("heat", "0", "1", label="probability")], gap=8)
+    body = stack([stack(rows, gap=4), color_bar("heat", "0", "1", label="probability")], gap=8)
     return page(tag, Caption("Where a classifier finds its class on a larger canvas", facts, reading), body)
 
 
@@ -206,30 +209,30 @@ def _percent(share: float) -> str:
 
 
 def _heading(words: Sequence[str], width: int) -> Image.Image:
-    return beside([draw_lines([word], width, colour=GREY, centred=True) for word in words], gap=GUTTER)
+    return beside([draw_lines([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
 
 
-def _classes(labels: NDArray[Any], colours: Colours, background: int | None) -> NDArray[np.float64]:
-    """Colour and opacity of each pixel ``[h, w, 4]``; the background and what does not count show the image."""
-    known = np.clip(labels, 0, len(colours) - 1).astype(int)
+def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> NDArray[np.float64]:
+    """Color and opacity of each pixel ``[h, w, 4]``; the background and what does not count show the image."""
+    known = np.clip(labels, 0, len(colors) - 1).astype(int)
     shown = (labels != UNCOUNTED) & (labels != background)
-    return np.concatenate([colours[known], _OPACITY * shown[..., None]], axis=2)
+    return np.concatenate([colors[known], _OPACITY * shown[..., None]], axis=2)
 
 
 def _mistakes(wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.concatenate([np.broadcast_to(_WRONG, (*wrong.shape, 3)), 0.9 * wrong[..., None]], axis=2)
 
 
-def _painted(image: Colours, layer: NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
-    """The greyed image under a layer of colours, each pixel of which stays one."""
-    grey = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
-    colour = np.asarray(enlarge(np.rint(layer[..., :3]).astype(np.uint8), size), dtype=np.float64)
+def _painted(image: Colors, layer: NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
+    """The grayed image under a layer of colors, each pixel of which stays one."""
+    gray = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
+    color = np.asarray(enlarge(np.rint(layer[..., :3]).astype(np.uint8), size), dtype=np.float64)
     opacity = np.asarray(Image.fromarray(layer[..., 3].astype(np.float32)).resize(size, Image.Resampling.NEAREST))
-    return Image.fromarray(np.rint(grey * (1 - opacity[..., None]) + colour * opacity[..., None]).astype(np.uint8))
+    return Image.fromarray(np.rint(gray * (1 - opacity[..., None]) + color * opacity[..., None]).astype(np.uint8))
 
 
-def _key_colour(place: int, colours: Colours, background: int | None) -> Any:
-    return (205, 205, 205) if place == background else colours[place]
+def _key_color(place: int, colors: Colors, background: int | None) -> Any:
+    return (205, 205, 205) if place == background else colors[place]
 
 
 def _framed(tile: Image.Image, window: tuple[int, int, int, int], shape: tuple[int, ...]) -> Image.Image:
@@ -243,7 +246,7 @@ def _framed(tile: Image.Image, window: tuple[int, int, int, int], shape: tuple[i
     return tile
 
 
-def _at_centres(
+def _at_centers(
     cells: NDArray[Any], shape: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int]
 ) -> NDArray[np.float64]:
     """A map ``[h, w]`` spread over its image ``[H, W]``: each cell on the pixels around its window's middle."""

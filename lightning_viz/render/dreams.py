@@ -1,4 +1,4 @@
-"""Dreams: images made by optimisation, each with what it was made for, how far it came, and its climb."""
+"""Dreams: images made by optimization, each with what it was made for, how far it came, and its climb."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .animation import animate, thin
-from .colours import class_colours
-from .figure import POINT, canvas
-from .legends import class_key
-from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from .text import DARK, GREY, LINE, TEXT_SIZE, draw_lines, number, shorten, step_text, text_width, wrap
-from .tiles import COLUMNS, GUTTER, check_images, count_flaws, enlarge, fit, hatched
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.animation import animate, thin
+from lightning_viz.render.colors import class_colors
+from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
+from lightning_viz.render.plots import POINT, canvas, class_key
+from lightning_viz.render.text import (
+    DARK,
+    GRAY,
+    LINE,
+    TEXT_SIZE,
+    draw_lines,
+    number,
+    shorten,
+    step_text,
+    text_width,
+    wrap,
+)
+from lightning_viz.render.tiles import COLUMNS, GUTTER, check_images, count_flaws, enlarge, fit, hatched
 
 MOST_TILES = 40
 MOST_LINES = 2  # of a name, or of the words under it
@@ -58,14 +69,14 @@ def dream_tiles(
     _check_names("words", words or names, len(images))
     shown = images[:MOST_TILES]
     if curves is not None and (curves.ndim != 2 or len(curves) != len(images)):
-        raise ValueError(f"curves are [{len(images)}, steps], got {curves.shape}")
+        raise InvalidArgumentError(f"curves are [{len(images)}, steps], got {curves.shape}")
     climbs = [None] * len(shown) if curves is None else list(np.asarray(curves, dtype=np.float64)[: len(shown)])
     said = list(words[: len(shown)]) or [""] * len(shown)
     size, columns = _layout(shown, names, said, _SPARK if curves is not None else 0)
     flaws = [_flaw(image, climb) for image, climb in zip(shown, climbs, strict=True)]
     tiles = [hatched(size, flaw) if flaw else enlarge(image, size) for image, flaw in zip(shown, flaws, strict=True)]
     blocks = [tiles, _texts(names[: len(shown)], size[0], columns, DARK)]
-    blocks += [_texts(said, size[0], columns, GREY)] * any(said)
+    blocks += [_texts(said, size[0], columns, GRAY)] * any(said)
     blocks += [[_sparkline(climb, size[0]) for climb in climbs if climb is not None]] * (curves is not None)
     cells = [stack(list(parts), gap=0) for parts in zip(*blocks, strict=True)]
     body = stack([beside(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
@@ -105,7 +116,7 @@ def dream_table(
         notes: further warnings for the caption.
     """
     if images.ndim != 5:
-        raise ValueError(f"images are [rows, columns, H, W, 3], got {images.shape}")
+        raise InvalidArgumentError(f"images are [rows, columns, H, W, 3], got {images.shape}")
     check_images(images.reshape(-1, *images.shape[2:]))
     _check_names("rows", rows, len(images))
     _check_names("columns", columns or range(images.shape[1]), images.shape[1])
@@ -118,7 +129,7 @@ def dream_table(
     size = fit(images.shape[1], len(images), aspect, under=under, room=room, across=across)
     sheet = []
     if columns:
-        heads = [draw_lines([shorten(name, size[0])], size[0], colour=GREY, centred=True) for name in columns]
+        heads = [draw_lines([shorten(name, size[0])], size[0], color=GRAY, centered=True) for name in columns]
         sheet.append(beside([Image.new("RGB", (label, LINE), "white"), *heads], gap=GUTTER))
     flaws = [[_flaw(image) for image in row] for row in images]
     for place, (row, name) in enumerate(zip(images, rows, strict=True)):
@@ -126,7 +137,7 @@ def dream_table(
             hatched(size, flaw) if flaw else enlarge(image, size) for image, flaw in zip(row, flaws[place], strict=True)
         ]
         if words:
-            said = [draw_lines([shorten(word, size[0])], size[0], colour=GREY) for word in words[place]]
+            said = [draw_lines([shorten(word, size[0])], size[0], color=GRAY) for word in words[place]]
             tiles = [stack([tile, word], gap=0) for tile, word in zip(tiles, said, strict=True)]
         lines = max(1, size[1] // LINE)
         sheet.append(beside([_text(name, label, lines, DARK), *tiles], gap=GUTTER))
@@ -162,15 +173,15 @@ def climb_curves(
     """
     curves = np.asarray(curves, dtype=np.float64)
     if curves.ndim != 2:
-        raise ValueError(f"curves are [N, steps], got {curves.shape}")
+        raise InvalidArgumentError(f"curves are [N, steps], got {curves.shape}")
     _check_names("names", names, len(curves))
     shown = np.where(np.isfinite(curves) & ((curves > 0) | (not logarithmic)), curves, np.nan)
-    colours = class_colours(len(curves))
+    colors = class_colors(len(curves))
     with canvas(INNER_WIDTH, PLOT_HEIGHT) as sheet:
         axes = sheet.axes(_LEFT, _BOTTOM, INNER_WIDTH - _LEFT - _RIGHT, PLOT_HEIGHT - _BOTTOM - 12)
-        for place, (values, colour) in enumerate(zip(shown, colours, strict=True)):
-            dashes = ("-", "--", ":")[place // 20 % 3]  # where colours come again
-            axes.plot(values, color=colour / 255, linewidth=2.5 * POINT, linestyle=dashes)
+        for place, (values, color) in enumerate(zip(shown, colors, strict=True)):
+            dashes = ("-", "--", ":")[place // 20 % 3]  # where colors come again
+            axes.plot(values, color=color / 255, linewidth=2.5 * POINT, linestyle=dashes)
         if logarithmic:
             axes.set_yscale("log")
         else:
@@ -188,7 +199,7 @@ def climb_curves(
     warnings = (f"{which} in {lost} of {len(curves)} curves",) if lost else ()
     facts = (f"{curves.shape[1]:,} updates", "logarithmic" if logarithmic else "", *details)
     reads = reading or f"Each line is one dream: its {label} before each update of the image."
-    body = stack([plot, class_key(names, colours)], gap=6)
+    body = stack([plot, class_key(names, colors)], gap=6)
     return page(tag, Caption(title, facts, reads, (*warnings, *notes)), body)
 
 
@@ -249,19 +260,19 @@ def _lines(texts: Sequence[str], width: int) -> int:
     return min(MOST_LINES, max([1, *(len(wrap(text, width)) for text in texts)]))
 
 
-def _texts(texts: Sequence[str], width: int, columns: int, colour: tuple[int, int, int]) -> list[Image.Image]:
+def _texts(texts: Sequence[str], width: int, columns: int, color: tuple[int, int, int]) -> list[Image.Image]:
     """What stands under tiles; in a row of them all of one height."""
     rows = [texts[at : at + columns] for at in range(0, len(texts), columns)]
-    return [_text(text, width, _lines(row, width), colour) for row in rows for text in row]
+    return [_text(text, width, _lines(row, width), color) for row in rows for text in row]
 
 
-def _text(text: str, width: int, lines: int, colour: tuple[int, int, int]) -> Image.Image:
+def _text(text: str, width: int, lines: int, color: tuple[int, int, int]) -> Image.Image:
     """A text wrapped into so many lines; what does not fit is cut out before its last word, the number mostly."""
     wrapped = wrap(text, width)
     if len(wrapped) > lines:
         rest, _, end = " ".join(wrapped[lines - 1 :]).rpartition(" ")
         wrapped = [*wrapped[: lines - 1], shorten(rest, width, suffix=f" {end}") if rest else shorten(end, width)]
-    return draw_lines([*wrapped, *[""] * (lines - len(wrapped))], width, colour=colour)
+    return draw_lines([*wrapped, *[""] * (lines - len(wrapped))], width, color=color)
 
 
 def _sparkline(values: NDArray[np.float64], width: int) -> Image.Image:
@@ -275,12 +286,12 @@ def _sparkline(values: NDArray[np.float64], width: int) -> Image.Image:
     shares = (values - low) / (high_end - low) if high_end > low else np.where(finite, 0.5, np.nan)
     up = high - 2 * pen - shares * (high - 4 * pen)
     for place in np.flatnonzero(finite[:-1] & finite[1:]):
-        draw.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=GREY, width=pen)
+        draw.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=GRAY, width=pen)
     return image.resize((width, _SPARK), Image.Resampling.LANCZOS)
 
 
 def _flaw(image: NDArray[np.uint8], climb: NDArray[np.float64] | None = None) -> str:
-    """Why a dream cannot be shown: its objective became NaN, or it is of one colour, which holds nothing."""
+    """Why a dream cannot be shown: its objective became NaN, or it is of one color, which holds nothing."""
     if climb is not None and len(climb) and np.isnan(climb[-1]):
         return "NaN"
     return "" if (image != image[:1, :1]).any() else "flat"
@@ -288,4 +299,4 @@ def _flaw(image: NDArray[np.uint8], climb: NDArray[np.float64] | None = None) ->
 
 def _check_names(what: str, names: Any, count: int) -> None:
     if len(names) != count:
-        raise ValueError(f"{len(names)} {what} for {count}: give one each")
+        raise InvalidArgumentError(f"{len(names)} {what} for {count}: give one each")

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .colours import table
-from .legends import colour_bar
-from .picture import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, page, stack
-from .text import GREY, LINE, font, number, step_text
-from .tiles import COLUMNS, GUTTER, count_flaws, flaw, hatched
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import table
+from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, page, stack
+from lightning_viz.render.plots import color_bar
+from lightning_viz.render.text import GRAY, LINE, font, number, step_text
+from lightning_viz.render.tiles import COLUMNS, GUTTER, count_flaws, flaw, hatched
 
 Box = tuple[int, int, int, int]
 
@@ -24,7 +25,7 @@ LARGEST_CELL = 150
 
 
 def filter_to_pixels(weights: NDArray[Any], limit: float | NDArray[Any]) -> NDArray[np.uint8]:
-    """The display's scale: 0.5 + w / (2 limit) in 0..255, zero at mid grey; beyond the limit it saturates.
+    """The display's scale: 0.5 + w / (2 limit) in 0..255, zero at mid gray; beyond the limit it saturates.
 
     Args:
         weights: any shape.
@@ -153,9 +154,9 @@ def filters(
         _clipped(shown, limits),
     ]
     reading = (
-        "Each tile is one filter's weights as a colour image: mid grey is zero."
+        "Each tile is one filter's weights as a color image: mid gray is zero."
         if rgb
-        else "Each tile is one filter's weights towards one input channel: red is positive, blue negative, grey zero; "
+        else "Each tile is one filter's weights towards one input channel: red is positive, blue negative, gray zero; "
         "the input channels of one filter stand side by side."
     )
     flaws = [flaw(kernel, single=False) for kernel in shown]
@@ -186,7 +187,7 @@ def filter_table(tag: str, weights: NDArray[Any], *, layer: str, step: int, limi
     title = (
         f"Weights of {layer}: {_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     )
-    reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, grey zero."
+    reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
     notes = count_flaws([flaw(kernel, single=False) for kernel in shown], "filters")
     return page(
         tag, Caption(title, details, reading, notes), stack([body, _bar(number(float(limits.max())), False)], gap=10)
@@ -195,7 +196,7 @@ def filter_table(tag: str, weights: NDArray[Any], *, layer: str, step: int, limi
 
 def _check(weights: NDArray[Any]) -> None:
     if weights.ndim != 4 or 0 in weights.shape:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"weights are [filters, channels, height, width], got {weights.shape}; reshape them to kernels"
         )
 
@@ -229,29 +230,29 @@ def _draw(grid: Layout, weights: NDArray[Any], limits: NDArray[np.float64], rgb:
 def _label_axes(body: Image.Image, grid: Layout) -> None:
     """Numbers of filters at the left and of input channels on top, as many as there is room for."""
     draw = ImageDraw.Draw(body)
-    draw.text((grid.left, 0), "input channel →", fill=GREY, font=font())
-    draw.text((0, LINE), "filter", fill=GREY, font=font())
+    draw.text((grid.left, 0), "input channel →", fill=GRAY, font=font())
+    draw.text((0, LINE), "filter", fill=GRAY, font=font())
     every = max(1, -(-26 // (grid.width + CELL_GAP)))
     for channel in range(0, grid.channels, every):
         left, _, right, _ = grid.box(0, channel)
-        draw.text(((left + right) // 2, LINE), str(channel), fill=GREY, font=font(), anchor="ma")
+        draw.text(((left + right) // 2, LINE), str(channel), fill=GRAY, font=font(), anchor="ma")
     every = max(1, -(-22 // (grid.height + GUTTER)))
     for row in range(0, grid.shown, every):
         _, top, _, bottom = grid.box(row)
-        draw.text((grid.left - 8, (top + bottom) // 2), str(row), fill=GREY, font=font(), anchor="rm")
+        draw.text((grid.left - 8, (top + bottom) // 2), str(row), fill=GRAY, font=font(), anchor="rm")
 
 
 def _bar(ends: str, per_filter: bool) -> Image.Image:
     if per_filter:
-        return colour_bar("diverging", "−max", "max", middle="0", label="of each filter")
-    return colour_bar("diverging", f"−{ends}", ends, middle="0", label="weight")
+        return color_bar("diverging", "−max", "max", middle="0", label="of each filter")
+    return color_bar("diverging", f"−{ends}", ends, middle="0", label="weight")
 
 
 def _scale(limits: NDArray[np.float64], per_filter: bool, rgb: bool) -> str:
     low, high = number(float(limits.min())), number(float(limits.max()))
     if per_filter:
         return f"each filter divided by its own maximum ({low} to {high})"
-    return f"weights −{high} to {high}, zero grey" if rgb else f"scale ±{high}"
+    return f"weights −{high} to {high}, zero gray" if rgb else f"scale ±{high}"
 
 
 def _clipped(weights: NDArray[Any], limits: NDArray[np.float64]) -> str:

@@ -9,11 +9,20 @@ from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colours import class_colours, pale
-from .figure import POINT, Extent, canvas, class_count, dots, frame_size, key_entries, ticks
-from .legends import class_key
-from .picture import INNER_WIDTH, Caption, Picture, page, stack
-from .text import step_text
+from lightning_viz.render.colors import class_colors, pale
+from lightning_viz.render.page import INNER_WIDTH, Caption, Picture, page, stack
+from lightning_viz.render.plots import (
+    POINT,
+    Extent,
+    canvas,
+    class_count,
+    class_key,
+    dots,
+    frame_size,
+    key_entries,
+    ticks,
+)
+from lightning_viz.render.text import step_text
 
 LEFT, BELOW = 64, 30  # pixels for the axes' numbers
 HEIGHT = 690
@@ -87,8 +96,8 @@ def hyperplanes(
     strength = FAINTEST + (1 - FAINTEST) * np.clip(np.nan_to_num(importance[seen]), 0, 1)
 
     def lines(axes: Axes) -> None:
-        colours = [(0.1, 0.1, 0.1, each) for each in strength]
-        axes.add_collection(LineCollection(list(ends[seen]), colors=colours, linewidths=LINE_WIDTH * POINT, zorder=4))
+        colors = [(0.1, 0.1, 0.1, each) for each in strength]
+        axes.add_collection(LineCollection(list(ends[seen]), colors=colors, linewidths=LINE_WIDTH * POINT, zorder=4))
 
     details = (
         step_text(step),
@@ -99,7 +108,7 @@ def hyperplanes(
     )
     reading = (
         "Each dark line is where one unit switches on; the pale ground is the class the network predicts there, "
-        "the dots are samples in their true classes' colours. A dead unit is on for none of the samples, a duplicate "
+        "the dots are samples in their true classes' colors. A dead unit is on for none of the samples, a duplicate "
         "has another's line."
     )
     notes = ("NaN in the weights",) if np.isnan(weights).any() or np.isnan(biases).any() else ()
@@ -149,7 +158,7 @@ def zero_sets(
     )
     reading = (
         "Each dark line is where one unit's pre-activation is zero; the pale ground is the class the network predicts "
-        "there, the dots are samples in their true classes' colours."
+        "there, the dots are samples in their true classes' colors."
     )
     notes = () if finite.all() else (f"NaN in {count - int(finite.sum())} of {count} units",)
     caption = Caption(f"Layer “{layer}”: where its units switch (pre-activation = 0)", details, reading, notes)
@@ -174,7 +183,7 @@ def _plane(
             x_half = (extent[1] - extent[0]) / (2 * max(1, regions.shape[1] - 1))
             y_half = (extent[3] - extent[2]) / (2 * max(1, regions.shape[0] - 1))
             edges = (extent[0] - x_half, extent[1] + x_half, extent[2] - y_half, extent[3] + y_half)
-            ground = pale(class_colours(classes))[regions.astype(int)]
+            ground = pale(class_colors(classes))[regions.astype(int)]
             axes.imshow(ground, extent=edges, origin="lower", interpolation="nearest", aspect="auto", zorder=1)
         dots(axes, samples, labels, classes=classes, size=7, alpha=0.9, edge="white")
         draw(axes)
@@ -182,5 +191,5 @@ def _plane(
         axes.set_ylim(extent[2], extent[3])
         ticks(axes, extent)
         image = sheet.image()
-    entries, colours = key_entries(np.array([classes - 1]), names)
-    return stack([image, class_key(entries, colours)], gap=6) if entries else image
+    entries, colors = key_entries(np.array([classes - 1]), names)
+    return stack([image, class_key(entries, colors)], gap=6) if entries else image

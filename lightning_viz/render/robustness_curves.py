@@ -1,4 +1,4 @@
-"""How robust a network is, as plots: accuracy against epsilon, defences, and random directions around samples."""
+"""How robust a network is, as plots: accuracy against epsilon, defenses, and random directions around samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .colours import class_colours
-from .figure import POINT, canvas
-from .legends import class_key
-from .picture import INNER_WIDTH, Caption, Picture, page, stack
-from .text import DARK, LINE, TEXT_SIZE, font, number, percent, shorten, step_text, text_width
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import class_colors
+from lightning_viz.render.page import INNER_WIDTH, Caption, Picture, page, stack
+from lightning_viz.render.plots import POINT, canvas, class_key
+from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, font, number, percent, shorten, step_text, text_width
 
 PLOT_HEIGHT = 460
 MOST_CURVES = 12
-MOST_DEFENCES = 13
+MOST_DEFENSES = 13
 FEW = 0.02
 """Of random directions: a smaller share than this hardly ever changes the label."""
 
@@ -25,7 +25,7 @@ _NAME = 240  # pixels for names at the ends of lines
 _MARKERS = "osD^vP*X<>hd"
 _DOT = 8  # pixels
 _WORDS: dict[str, Any] = {"fontsize": TEXT_SIZE * POINT, "color": "0.35"}
-_BAR, _APART, _LABEL, _FIGURE = 24, 10, 180, 70  # pixels: of a bar, between defences, for names, for numbers
+_BAR, _APART, _LABEL, _FIGURE = 24, 10, 180, 70  # pixels: of a bar, between defenses, for names, for numbers
 
 
 def epsilon_curves(
@@ -33,7 +33,7 @@ def epsilon_curves(
     curves: Mapping[str, tuple[Sequence[float] | NDArray[Any], Sequence[float] | NDArray[Any]]],
     *,
     norm: str,
-    grey_levels: bool = False,
+    gray_levels: bool = False,
     trained: float | None = None,
     step: int | None = None,
     details: Sequence[str] = (),
@@ -45,34 +45,34 @@ def epsilon_curves(
         tag: where the picture stands in TensorBoard.
         curves: by name, epsilons in pixels of 0 to 1, and the accuracies under attack, 0 to 1; the first 12 are shown.
         norm: that epsilon bounds, for the axis ("L∞").
-        grey_levels: write epsilons in levels of 255.
+        gray_levels: write epsilons in levels of 255.
         trained: the epsilon that a network was trained at, marked.
         step: number of completed updates of the network, if it is being trained.
         details: facts for the caption.
         notes: further warnings for the caption.
     """
     if not curves:
-        raise ValueError("no curve: give at least one, {name: (epsilons, accuracy)}")
+        raise InvalidArgumentError("no curve: give at least one, {name: (epsilons, accuracy)}")
     lines = {name: _line(name, *pair) for name, pair in list(curves.items())[:MOST_CURVES]}
-    unit = 255 if grey_levels else 1
+    unit = 255 if gray_levels else 1
     lines = {name: line * [[unit], [100]] for name, line in lines.items()}
-    colours = class_colours(len(lines)) / 255
+    colors = class_colors(len(lines)) / 255
     beside = min(_NAME, max(map(text_width, lines))) + 44
     with canvas(INNER_WIDTH, PLOT_HEIGHT) as sheet:
         width, height = INNER_WIDTH - _LEFT - beside, PLOT_HEIGHT - _BOTTOM - _TOP
         axes = sheet.axes(_LEFT, _BOTTOM, width, height)
-        for (x, y), colour, marker in zip(lines.values(), colours, _MARKERS, strict=False):
-            (drawn,) = axes.plot(x, y, color=colour, marker=marker, markersize=_DOT * POINT, linewidth=2.5 * POINT)
+        for (x, y), color, marker in zip(lines.values(), colors, _MARKERS, strict=False):
+            (drawn,) = axes.plot(x, y, color=color, marker=marker, markersize=_DOT * POINT, linewidth=2.5 * POINT)
             drawn.set(clip_on=False, zorder=3)
         axes.set_xlim(0, max(unit * (trained or 0), *(float(x[-1]) for x, _ in lines.values())) or 1)
         _percent_axis(axes, 100, "accuracy under attack")
-        in_units = "grey levels of 255" if grey_levels else "pixels of 0 to 1"
+        in_units = "gray levels of 255" if gray_levels else "pixels of 0 to 1"
         axes.set_xlabel(f"epsilon: {norm}, in {in_units}", **_WORDS)
         if trained is not None:
             axes.axvline(trained * unit, color="0.35", linewidth=1.5 * POINT, linestyle="--", zorder=1)
             words = f"trained at {number(trained * unit)}"
             axes.text(trained * unit, 103, words, **_WORDS, ha="center", va="bottom")
-        _names_at_ends(axes, lines, colours, height)
+        _names_at_ends(axes, lines, colors, height)
         plot = sheet.image()
     lost = sum(bool(np.isnan(line).any()) for line in lines.values())
     facts = (
@@ -85,7 +85,7 @@ def epsilon_curves(
     return page(tag, Caption("Accuracy when inputs may move by epsilon", facts, reading, (*warnings, *notes)), plot)
 
 
-def defence_bars(
+def defense_bars(
     tag: str,
     names: Sequence[str],
     clean: Sequence[float] | NDArray[Any],
@@ -95,11 +95,11 @@ def defence_bars(
     details: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Picture:
-    """What helps against an attack: accuracy on samples and on their attacked twins, for each defence.
+    """What helps against an attack: accuracy on samples and on their attacked twins, for each defense.
 
     Args:
         tag: where the picture stands in TensorBoard.
-        names: of the D defences; the first 13 are shown.
+        names: of the D defenses; the first 13 are shown.
         clean: accuracy on the samples ``[D]``, 0 to 1.
         attacked: the same on their twins.
         attack: its name and how far it went.
@@ -109,9 +109,11 @@ def defence_bars(
     pairs = [np.asarray(each, dtype=np.float64) for each in (clean, attacked)]
     if any(each.shape != (len(names),) for each in pairs) or not len(names):
         got = " and ".join(str(list(each.shape)) for each in pairs)
-        raise ValueError(f"clean and attacked are [{len(names)} defences], got {got}; of several epsilons give one")
-    count = min(len(names), MOST_DEFENCES)
-    colours = class_colours(2)
+        raise InvalidArgumentError(
+            f"clean and attacked are [{len(names)} defenses], got {got}; of several epsilons give one"
+        )
+    count = min(len(names), MOST_DEFENSES)
+    colors = class_colors(2)
     label = min(_LABEL, max(map(text_width, names[:count])) + 12)
     body = Image.new("RGB", (INNER_WIDTH, count * (2 * _BAR + _APART)), "white")
     draw = ImageDraw.Draw(body)
@@ -119,22 +121,22 @@ def defence_bars(
     for place, name in enumerate(names[:count]):
         top = place * (2 * _BAR + _APART)
         draw.text((0, top + _BAR), shorten(name, label - 12), fill=DARK, font=font(), anchor="lm")
-        for bar, (shares, colour) in enumerate(zip(pairs, colours, strict=True)):
+        for bar, (shares, color) in enumerate(zip(pairs, colors, strict=True)):
             share, high = shares[place], top + bar * _BAR
             end = label + (round(full * float(np.clip(share, 0, 1))) if np.isfinite(share) else 0)
             draw.rectangle((label, high, label + full, high + _BAR - 3), fill=(240, 240, 240))
             if end > label:
-                draw.rectangle((label, high, end, high + _BAR - 3), fill=tuple(colour.tolist()))
+                draw.rectangle((label, high, end, high + _BAR - 3), fill=tuple(color.tolist()))
             text = f"{percent(share, decimals=1)} %" if np.isfinite(share) else "–"
             draw.text((label + full + 8, high + _BAR / 2 - 1), text, fill=DARK, font=font(), anchor="lm")
-    key = class_key(["clean samples", "attacked samples"], colours)
+    key = class_key(["clean samples", "attacked samples"], colors)
     facts = (
         "accuracy when the input is changed before the network sees it",
-        f"the first {count} of {len(names)} defences" if count < len(names) else "",
+        f"the first {count} of {len(names)} defenses" if count < len(names) else "",
         *details,
     )
     reading = (
-        "For each defence, a change of the input before the network sees it: accuracy on samples as they are, and on "
+        "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "
         "their attacked twins. One that helps lifts the lower bar without shortening the upper."
     )
     return page(tag, Caption(f"What helps against {attack}", facts, reading, tuple(notes)), stack([key, body], gap=8))
@@ -165,10 +167,10 @@ def sphere_plot(
     """
     shares = np.asarray(changed, dtype=np.float64)
     if shares.ndim != 1 or not len(shares):
-        raise ValueError(f"changed is {list(shares.shape)}: give a share for each of N samples")
+        raise InvalidArgumentError(f"changed is {list(shares.shape)}: give a share for each of N samples")
     lengths = np.asarray([np.nan] if radii is None else radii, dtype=np.float64)
     if radii is not None and lengths.shape != shares.shape:
-        raise ValueError(f"radii are {list(lengths.shape)} for {len(shares)} samples: give one each")
+        raise InvalidArgumentError(f"radii are {list(lengths.shape)} for {len(shares)} samples: give one each")
     # Where the attack went no way at all, twice as far says nothing.
     counted = np.isfinite(shares) & ((lengths > 0) if radii is not None else True)
     known, far = np.sort(shares[counted]), lengths[counted] if radii is not None else lengths[:0]
@@ -209,9 +211,11 @@ def _line(name: str, epsilons: Any, accuracy: Any) -> NDArray[np.float64]:
     """Epsilons, ascending, and accuracies ``[2, E]``."""
     x, y = np.asarray(epsilons, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not x.size:
-        raise ValueError(f"the curve {name!r} is {list(x.shape)} and {list(y.shape)}: give E epsilons and E accuracies")
+        raise InvalidArgumentError(
+            f"the curve {name!r} is {list(x.shape)} and {list(y.shape)}: give E epsilons and E accuracies"
+        )
     if not ((x >= 0) & np.isfinite(x)).all():
-        raise ValueError(f"the curve {name!r} has epsilons {x.tolist()}: give numbers of 0 or more")
+        raise InvalidArgumentError(f"the curve {name!r} has epsilons {x.tolist()}: give numbers of 0 or more")
     order = np.argsort(x)
     return np.stack([x[order], y[order]])
 
@@ -229,16 +233,16 @@ def _percent_axis(axes: Axes, highest: float, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _level(axes: Axes, at: float, words: str, colour: str, dashes: str, *, right: bool) -> None:
+def _level(axes: Axes, at: float, words: str, color: str, dashes: str, *, right: bool) -> None:
     """A horizontal line with words over one of its ends."""
-    axes.axhline(at, color=colour, linewidth=2 * POINT, linestyle=dashes, zorder=2)
+    axes.axhline(at, color=color, linewidth=2 * POINT, linestyle=dashes, zorder=2)
     x = axes.get_xlim()[1] * (0.99 if right else 0.01)
-    style = {**_WORDS, "color": colour, "ha": "right" if right else "left", "va": "bottom"}
+    style = {**_WORDS, "color": color, "ha": "right" if right else "left", "va": "bottom"}
     axes.annotate(words, (x, at), (0, 3), textcoords="offset pixels", zorder=4, **style)
 
 
 def _names_at_ends(
-    axes: Axes, lines: Mapping[str, NDArray[np.float64]], colours: NDArray[np.float64], height: int
+    axes: Axes, lines: Mapping[str, NDArray[np.float64]], colors: NDArray[np.float64], height: int
 ) -> None:
     """Each line's name beside its end, a line of text apart from the next; where it had to move, a thin line leads."""
     ends = {}
@@ -250,15 +254,15 @@ def _names_at_ends(
     places = spread([ends[name][1] for name in order], 100 * LINE / height, 100)
     edge = axes.get_xlim()[1]
     for name, place in zip(order, places, strict=True):
-        colour = colours[list(lines).index(name)]
+        color = colors[list(lines).index(name)]
         shift = (edge * (1 + 30 / max(axes.bbox.width, 1)), place)
-        lead = {"arrowstyle": "-", "color": colour, "linewidth": POINT, "shrinkA": 2, "shrinkB": 5}
-        style = {**_WORDS, "color": colour, "va": "center", "annotation_clip": False}
+        lead = {"arrowstyle": "-", "color": color, "linewidth": POINT, "shrinkA": 2, "shrinkB": 5}
+        style = {**_WORDS, "color": color, "va": "center", "annotation_clip": False}
         axes.annotate(shorten(name, _NAME), ends[name], shift, arrowprops=lead, **style)
 
 
 def spread(values: Sequence[float], apart: float, highest: float) -> list[float]:
-    """Ascending values moved so that neighbours are ``apart``, between 0 and the highest where there is room.
+    """Ascending values moved so that neighbors are ``apart``, between 0 and the highest where there is room.
 
     >>> spread([0, 0, 1, 90], apart=5, highest=100)
     [0, 5, 10, 90]

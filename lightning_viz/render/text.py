@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 TITLE_SIZE = 22
 TEXT_SIZE = 18  # the smallest anywhere: TensorBoard's card shows it at 9 px
 DARK = (26, 26, 26)
-GREY = (100, 100, 100)
+GRAY = (100, 100, 100)
 RED = (190, 20, 30)
 SEPARATOR = " · "
 LINE = 24  # height of one line of TEXT_SIZE
@@ -109,14 +109,14 @@ def draw_lines(
     width: int,
     *,
     size: int = TEXT_SIZE,
-    colour: tuple[int, int, int] = DARK,
-    centred: bool = False,
+    color: tuple[int, int, int] = DARK,
+    centered: bool = False,
 ) -> Image.Image:
     """Lines of text on white, ``width`` pixels wide."""
     pitch = LINE if size == TEXT_SIZE else size + 6
     image = Image.new("RGB", (width, max(1, pitch * len(lines))), "white")
     draw = ImageDraw.Draw(image)
     for index, line in enumerate(lines):
-        left = (width - text_width(line, size)) // 2 if centred else 0
-        draw.text((max(0, left), index * pitch), line, fill=colour, font=font(size))
+        left = (width - text_width(line, size)) // 2 if centered else 0
+        draw.text((max(0, left), index * pitch), line, fill=color, font=font(size))
     return image

@@ -7,26 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colours import Colours, hatch
-from .picture import BODY_HEIGHT, INNER_WIDTH
-from .text import DARK, LINE, RED, TEXT_SIZE, draw_lines, shorten, text_width, wrap
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import Colors, hatch
+from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH
+from lightning_viz.render.text import DARK, LINE, RED, TEXT_SIZE, draw_lines, shorten, text_width, wrap
 
 GUTTER = 6
 COLUMNS = 8
 CROSS = "✗ "
 
 
-def to_rgb(pixels: NDArray[Any]) -> Colours:
+def to_rgb(pixels: NDArray[Any]) -> Colors:
     """Images for display.
 
     Args:
-        pixels: ``[N, C, H, W]`` in [0, 1]; one channel is grey, three are RGB, of any other number the mean is grey.
+        pixels: ``[N, C, H, W]`` in [0, 1]; one channel is gray, three are RGB, of any other number the mean is gray.
 
     Returns:
         ``[N, H, W, 3]``, 0 to 255.
     """
     if pixels.ndim != 4:
-        raise ValueError(f"pixels are [N, C, H, W], got shape {pixels.shape}; add or merge dimensions")
+        raise InvalidArgumentError(f"pixels are [N, C, H, W], got shape {pixels.shape}; add or merge dimensions")
     pixels = np.nan_to_num(np.asarray(pixels, dtype=np.float64))
     if pixels.shape[1] != 3:
         pixels = pixels.mean(axis=1, keepdims=True).repeat(3, axis=1)
@@ -42,7 +43,9 @@ def describe_channels(channels: int) -> str:
 def check_images(images: NDArray[Any]) -> None:
     """Raise where ``images`` are not ``[N, H, W, 3]`` of 0 to 255."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb")
+        raise InvalidArgumentError(
+            f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb"
+        )
 
 
 VERDICTS = "true → predicted, confidence"
@@ -95,7 +98,7 @@ def draw_verdicts(verdicts: list[Verdict], width: int) -> list[Image.Image]:
     texts = [verdict.lines(width) for verdict in verdicts]
     most = max((len(lines) for lines in texts), default=0)
     return [
-        draw_lines([*lines, *[""] * (most - len(lines))], width, colour=RED if verdict.mistaken else DARK)
+        draw_lines([*lines, *[""] * (most - len(lines))], width, color=RED if verdict.mistaken else DARK)
         for verdict, lines in zip(verdicts, texts, strict=True)
     ]
 
@@ -117,7 +120,7 @@ def fit(
         rows: one below the other.
         aspect: height over width; kept, unless beyond 1:4.
         under: pixels of text below each row.
-        gap: pixels between neighbours.
+        gap: pixels between neighbors.
         room: pixels of height for all rows.
         across: pixels of width for all columns; the page's.
     """
@@ -128,15 +131,15 @@ def fit(
     return width, max(8, round(width * aspect))
 
 
-def enlarge(image: Colours, size: tuple[int, int]) -> Image.Image:
-    """An image ``[H, W, 3]`` at ``size`` (width, height): enlarged by nearest neighbour, never blurred."""
+def enlarge(image: Colors, size: tuple[int, int]) -> Image.Image:
+    """An image ``[H, W, 3]`` at ``size`` (width, height): enlarged by nearest neighbor, never blurred."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     larger = size[0] >= picture.width and size[1] >= picture.height
     return picture.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
 
 
 def stretch(values: NDArray[Any], size: tuple[int, int], *, smooth: bool = True) -> NDArray[np.float32]:
-    """A map ``[h, w]`` at ``size`` (width, height), bilinear (``align_corners=False``) or by nearest neighbour."""
+    """A map ``[h, w]`` at ``size`` (width, height), bilinear (``align_corners=False``) or by nearest neighbor."""
     values = np.asarray(values, dtype=np.float32)
     smaller = size[0] < values.shape[1] or size[1] < values.shape[0]
     how = Image.Resampling.BILINEAR if smooth or smaller else Image.Resampling.NEAREST
@@ -174,6 +177,6 @@ def hatched(size: tuple[int, int], words: str) -> Image.Image:
     while lines and len(lines) * LINE > size[1]:
         lines.pop()
     if lines and size[0] > 2 * TEXT_SIZE:
-        plate = draw_lines(lines, min(size[0], max(map(text_width, lines)) + 6), centred=True)
+        plate = draw_lines(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True)
         tile.paste(plate, ((size[0] - plate.width) // 2, (size[1] - plate.height) // 2))
     return tile

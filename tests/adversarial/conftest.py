@@ -1,4 +1,4 @@
-"""The trained digits net, and models, normalised and not, that torchattacks and foolbox can attack as well."""
+"""The trained digits net, and models, normalized and not, that torchattacks and foolbox can attack as well."""
 
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def resnet() -> nn.Module:
     return torchvision.models.resnet18(num_classes=10)
 
 
-@pytest.fixture(scope="session", params=[None, _IMAGENET], ids=["pixels", "normalised"])
+@pytest.fixture(scope="session", params=[None, _IMAGENET], ids=["pixels", "normalized"])
 def space(request: pytest.FixtureRequest) -> PixelSpace | None:
     return request.param
 

@@ -8,33 +8,32 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial import (
     L2,
-    AttackWarning,
     carlini_wagner,
-    deep_fool,
-    epsilon_curve,
+    deepfool,
     fgsm,
     gradient_ascent,
-    least_norm,
+    minimum_epsilon,
     one_pixel,
     pgd,
-    sphere,
     square,
     transfer,
 )
+from lightning_viz.errors import AttackWarning
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness import epsilon_curve, random_directions
 
 ATTACKS = {
-    "gradient_ascent": partial(gradient_ascent, normalise=L2, progress=False),
+    "gradient_ascent": partial(gradient_ascent, normalize=L2, progress=False),
     "fgsm": partial(fgsm, epsilon=0.3),
     "pgd": partial(pgd, epsilon=0.3, progress=False),
     "pgd_l2": partial(pgd, epsilon=2.0, norm=L2, progress=False),
-    "deep_fool": partial(deep_fool, progress=False),
-    "carlini_wagner": partial(carlini_wagner, searches=5, steps=100, initial_const=1.0, progress=False),
-    "least_norm": partial(least_norm, attack=partial(pgd, progress=False), progress=False),
+    "deepfool": partial(deepfool, progress=False),
+    "carlini_wagner": partial(carlini_wagner, binary_search_steps=5, steps=100, initial_const=1.0, progress=False),
+    "minimum_epsilon": partial(minimum_epsilon, attack=partial(pgd, progress=False), progress=False),
     "one_pixel": partial(one_pixel, pixels=20, generations=5, progress=False),
     "square": partial(square, epsilon=0.3, queries=100, progress=False),
 }
-TARGETED = [name for name in ATTACKS if name not in ("deep_fool", "least_norm")]
+TARGETED = [name for name in ATTACKS if name not in ("deepfool", "minimum_epsilon")]
 
 
 def net(classes: int = 3) -> nn.Sequential:
@@ -59,9 +58,9 @@ def test_bad_input_is_said(name: str) -> None:
     with pytest.raises(TypeError, match="the inputs are ndarray"):
         attack(model, IMAGES.numpy(), LABELS)
     with pytest.raises(ValueError, match="NaN or infinity for the samples as they are"):
-        attack(model, IMAGES, forward=lambda model, x: model(x) * torch.nan) if name != "least_norm" else least_norm(
-            nn.Sequential(model, Nan()).eval(), IMAGES, attack=pgd
-        )
+        attack(
+            model, IMAGES, forward=lambda model, x: model(x) * torch.nan
+        ) if name != "minimum_epsilon" else minimum_epsilon(nn.Sequential(model, Nan()).eval(), IMAGES, attack=pgd)
 
 
 class Nan(nn.Module):
@@ -117,7 +116,7 @@ def test_nan_is_no_success(name: str) -> None:
 def test_infinite_gradients_lead_nowhere() -> None:
     rooted = nn.Sequential(Root(), net()).eval()
     black = torch.zeros(3, 1, 8, 8)
-    for name in ("gradient_ascent", "pgd_l2", "deep_fool"):
+    for name in ("gradient_ascent", "pgd_l2", "deepfool"):
         assert bool(ATTACKS[name](rooted, black).pixels.isfinite().all())
 
 
@@ -127,7 +126,7 @@ class Root(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:within epsilon")
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "least_norm"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "minimum_epsilon"])
 def test_what_becomes_of_a_sample_does_not_depend_on_the_others(name: str) -> None:
     wrong = LABELS.clone()
     wrong[0] = (wrong[0] + 1) % 3  # done from the start
@@ -166,14 +165,14 @@ def test_gradients_are_counted_that_were_taken(name: str) -> None:
 def test_an_ascent_that_is_bounded_begins_within_the_bounds() -> None:
     with pytest.raises(ValueError, match="pixels from"):
         gradient_ascent(net(), IMAGES, LABELS, start=5 * IMAGES, bounded=True)
-    far = gradient_ascent(net(), IMAGES, LABELS, start=5 * IMAGES, normalise=L2, steps=1, until_fooled=False)
+    far = gradient_ascent(net(), IMAGES, LABELS, start=5 * IMAGES, normalize=L2, steps=1, stop_on_success=False)
     assert far.pixels.amax() > 3
 
 
 def test_the_images_range_does_not_matter() -> None:
     wide = PixelSpace(bounds=(0.0, 255.0))
     scaled = nn.Sequential(Scale(), net()).eval()
-    attack = partial(carlini_wagner, searches=4, steps=50, initial_const=1.0, progress=False)
+    attack = partial(carlini_wagner, binary_search_steps=4, steps=50, initial_const=1.0, progress=False)
     small, large = attack(net(), IMAGES), attack(scaled, 255 * IMAGES, space=wide)
     assert torch.equal(small.fooled, large.fooled) and bool(small.fooled.any())
     torch.testing.assert_close(255 * small.record.l2[-1], large.record.l2[-1], rtol=1e-2, atol=0.1)
@@ -186,12 +185,14 @@ class Scale(nn.Module):
 
 def test_a_confidence_that_is_not_reached_is_said() -> None:
     with pytest.warns(AttackWarning, match="carlini_wagner has not moved samples"):
-        carlini_wagner(net(), IMAGES, (LABELS + 1) % 3, confidence=500.0, searches=2, steps=5, progress=False)
+        carlini_wagner(
+            net(), IMAGES, (LABELS + 1) % 3, confidence=500.0, binary_search_steps=2, steps=5, progress=False
+        )
 
 
 def test_any_attack_transfers() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
-    attack = partial(least_norm, attack=partial(pgd, progress=False), progress=False)
+    attack = partial(minimum_epsilon, attack=partial(pgd, progress=False), progress=False)
 
     def without_space(model: nn.Module, inputs: Tensor, labels: Tensor, *, space: PixelSpace) -> object:
         return attack(model, inputs, labels)
@@ -202,7 +203,7 @@ def test_any_attack_transfers() -> None:
 
 def test_points_where_the_model_is_nan_do_not_count_on_a_sphere() -> None:
     with pytest.warns(AttackWarning, match="for some points on the spheres"):
-        around = sphere(Fragile().eval(), IMAGES, 0.5, samples=10, progress=False)
+        around = random_directions(Fragile().eval(), IMAGES, 0.5, samples=10, progress=False)
     assert int(around.counts.sum()) == 0
 
 

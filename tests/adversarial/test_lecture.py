@@ -1,6 +1,6 @@
 """The lecture's experiment: uphill on the loss until the network errs, and nothing of the kind at random.
 
-On a convnet that knows digits, on a linear classifier of the same, and on a convnet that tells coloured shapes apart.
+On a convnet that knows digits, on a linear classifier of the same, and on a convnet that tells colored shapes apart.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.adversarial import L2, fgsm, gradient_ascent, sphere
+from lightning_viz.adversarial import L2, fgsm, gradient_ascent
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness import random_directions
 from tests.dream.conftest import Digits
 
 pytestmark = pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
@@ -36,8 +37,8 @@ def fitted(model: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> nn.
     return model.eval()
 
 
-def coloured(count: int) -> tuple[Tensor, Tensor]:
-    """A disc, a square or a bar, of any colour on any other, ``[N, 3, 24, 24]``; which it is."""
+def colored(count: int) -> tuple[Tensor, Tensor]:
+    """A disc, a square or a bar, of any color on any other, ``[N, 3, 24, 24]``; which it is."""
     generator = torch.Generator().manual_seed(2)
     labels = torch.randint(0, 3, (count,), generator=generator)
     down, across = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
@@ -49,7 +50,7 @@ def coloured(count: int) -> tuple[Tensor, Tensor]:
     return (torch.where(inside, ink, paper) + noise).clamp(0, 1), labels
 
 
-@pytest.fixture(scope="module", params=["digits", "linear", "colours"])
+@pytest.fixture(scope="module", params=["digits", "linear", "colors"])
 def known(request: pytest.FixtureRequest, digits: Digits) -> Known:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -59,7 +60,7 @@ def known(request: pytest.FixtureRequest, digits: Digits) -> Known:
             _, inputs, labels, space = digits
             model = fitted(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), inputs, labels, 6)
         else:
-            inputs, labels = coloured(1000)
+            inputs, labels = colored(1000)
             space = PixelSpace()
             model = nn.Sequential(
                 nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
@@ -77,14 +78,14 @@ def test_every_sample_turns_and_hardly_any_at_random(known: Known, record_proper
     given = gradient_ascent(model, inputs, labels, space=space)
     assert len(given.record.classes) <= 16
     assert given.success < 1  # how many is as it is: on confident samples the gradient is next to nothing
-    on = gradient_ascent(model, inputs, labels, start=given.inputs, normalise=L2, steps=500, space=space)
+    on = gradient_ascent(model, inputs, labels, start=given.inputs, normalize=L2, steps=500, space=space)
     assert bool(on.fooled.all())
-    around = sphere(model, inputs, 2 * on.record.l2[-1], space=space, progress=False)
+    around = random_directions(model, inputs, 2 * on.record.l2[-1], space=space, progress=False)
     assert around.changed.mean() < 0.02
     relative = on.record.relative[-1]
     for name, value in (
         ("share that the lecture's 15 steps turn", float(given.success)),
-        ("normalised steps until all have turned", len(on.record.classes) - 2),
+        ("normalized steps until all have turned", len(on.record.classes) - 2),
         ("median relative norm", float(relative.median())),
         ("largest share of a sphere that changes class", float(around.changed.max())),
         ("mean share of the spheres that changes class", float(around.changed.mean())),

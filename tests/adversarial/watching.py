@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Seen:
+class Activations:
     """Batches that a model was shown, and images that a gradient came back to."""
 
     batches: list[Tensor] = field(default_factory=list)
@@ -24,9 +24,9 @@ class Seen:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Seen]:
+def watched(model: nn.Module) -> Iterator[Activations]:
     """Look over the model's shoulder; on leaving, it must be as it was."""
-    seen, before = Seen(), {name: one.clone() for name, one in model.state_dict().items()}
+    seen, before = Activations(), {name: one.clone() for name, one in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     gradients = [None if one.grad is None else one.grad.clone() for one in model.parameters()]
     state = torch.get_rng_state()
@@ -49,7 +49,7 @@ def watched(model: nn.Module) -> Iterator[Seen]:
 
 
 def linear(classes: int = 2, size: int = 8, lead: float = 0.0) -> nn.Sequential:
-    """A linear classifier of grey images with a bias for class 0; boundaries are planes, of which all is known."""
+    """A linear classifier of gray images with a bias for class 0; boundaries are planes, of which all is known."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(size**2, classes)).eval()
@@ -58,7 +58,7 @@ def linear(classes: int = 2, size: int = 8, lead: float = 0.0) -> nn.Sequential:
     return model
 
 
-def greys(count: int, size: int = 8, seed: int = 0) -> Tensor:
+def grays(count: int, size: int = 8, seed: int = 0) -> Tensor:
     """Images without black and white, ``[N, 1, size, size]``: there is room on all sides."""
     return 0.3 + 0.4 * torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(seed))
 

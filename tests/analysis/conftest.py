@@ -9,7 +9,7 @@ from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "tests/analysis" in str(item.path):
+        if any(room in str(item.path) for room in ("tests/analysis", "tests/cli")):
             for line in LIGHTNING_SAYS:
                 item.add_marker(pytest.mark.filterwarnings(line))
 

@@ -9,9 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lightning_viz.analysis.checkpoints import AnalysisError, Checkpoint, find_checkpoints, in_order, read_checkpoint
-from lightning_viz.analysis.naming import Named
-from lightning_viz.analysis.networks import network
+from lightning_viz.analysis.checkpoints import Checkpoint, find_checkpoints, in_order, read_checkpoint
+from lightning_viz.analysis.class_spec import ClassSpec
+from lightning_viz.analysis.models import network
+from lightning_viz.errors import AnalysisError
 
 
 class Runs:
@@ -138,7 +139,7 @@ def checkpoint(tmp_path, model, **kept):
 
 def test_the_model_of_a_class_is_made_with_what_its_checkpoint_kept(tmp_path):
     kept = checkpoint(tmp_path, Sized(3, 2), width=3, depth=2, learning_rate=0.1, _class_path="os.system")
-    for model in (Sized, Named(f"{__name__}.Sized"), Named(f"{__name__}.Sized", {"width": 3})):
+    for model in (Sized, ClassSpec(f"{__name__}.Sized"), ClassSpec(f"{__name__}.Sized", {"width": 3})):
         found = network(model, kept)
         assert len(found.layers) == 2 and not found.training
         torch.testing.assert_close(dict(found.state_dict()), dict(kept.state_dict))
@@ -152,14 +153,17 @@ def test_the_model_of_a_class_is_made_with_what_its_checkpoint_kept(tmp_path):
         (Sized(4, 2), r"4 of another shape \(layers.0.weight, .*\.\.\.\)"),
         (nn.Linear(2, 2), "is not of Linear: 2 weights missing .*; 4 unexpected"),
         (Sized, "Sized cannot be made: .*width.*save_hyperparameters"),
-        (Named(f"{__name__}.Sized"), r"cannot be made without \['width'\]: give them as --model.NAME VALUE"),
-        (Named(f"{__name__}.Sized", {"width": "wide"}), "cannot be made"),
-        (Named(f"{__name__}.Sized", {"width": 3, "height": 2}), r"takes no 'height': it takes \['width', 'depth'\]"),
-        (Named(f"{__name__}.Absent"), "has no 'Absent'"),
-        (Named("no_such_package.Model"), "there is no module 'no_such_package' here"),
-        (Named("Model"), "is no class path: give package.module.Class"),
-        (Named("collections.OrderedDict"), "is of another kind: give the class path of a Module"),
-        (Named(f"{__name__}.saved"), "cannot be made|takes no|gives a"),
+        (ClassSpec(f"{__name__}.Sized"), r"cannot be made without \['width'\]: give them as --model.NAME VALUE"),
+        (ClassSpec(f"{__name__}.Sized", {"width": "wide"}), "cannot be made"),
+        (
+            ClassSpec(f"{__name__}.Sized", {"width": 3, "height": 2}),
+            r"takes no 'height': it takes \['width', 'depth'\]",
+        ),
+        (ClassSpec(f"{__name__}.Absent"), "has no 'Absent'"),
+        (ClassSpec("no_such_package.Model"), "there is no module 'no_such_package' here"),
+        (ClassSpec("Model"), "is no class path: give package.module.Class"),
+        (ClassSpec("collections.OrderedDict"), "is of another kind: give the class path of a Module"),
+        (ClassSpec(f"{__name__}.saved"), "cannot be made|takes no|gives a"),
     ],
 )
 def test_a_wrong_model_is_refused_in_one_sentence(model, words, tmp_path):

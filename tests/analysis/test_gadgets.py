@@ -25,16 +25,16 @@ from torch.nn import functional as F
 
 from lightning_viz.__main__ import main
 from lightning_viz.analysis import analyze, config_values
-from lightning_viz.analysis.checkpoints import AnalysisError, Checkpoint
-from lightning_viz.analysis.commands.folding import folded
-from lightning_viz.analysis.commands.shell import command_parser
-from lightning_viz.analysis.commands.sourcing import add_source, case_of
+from lightning_viz.analysis.checkpoints import Checkpoint
+from lightning_viz.analysis.class_spec import ClassSpec
+from lightning_viz.analysis.config import Configuration
 from lightning_viz.analysis.config_values import Origin, permitted_class
-from lightning_viz.analysis.configuration import Configuration
-from lightning_viz.analysis.loading import data_of
-from lightning_viz.analysis.naming import Named
-from lightning_viz.analysis.networks import network
-from lightning_viz.callbacks.recipe import recorded_views
+from lightning_viz.analysis.data import data_of
+from lightning_viz.analysis.models import network
+from lightning_viz.callbacks.serialization import recorded_views
+from lightning_viz.cli.main import command_parser
+from lightning_viz.cli.source_options import add_source, folded, run_config_of
+from lightning_viz.errors import AnalysisError
 
 from . import nets
 
@@ -114,8 +114,8 @@ def gadgets(mark="MARK"):
         "yaml.unsafe_load": {"stream": f"!!python/object/apply:os.mkdir [{mark}]"},
         "pickle.loads": {"data": "cos\nsystem\n"},
         "pickle.load": {"file": "bad.pkl"},
-        "shutil.rmtree": {"path": "victim"},
-        "shutil.move": {"src": "victim", "dst": mark},
+        "shutil.rmtree": {"path": "under_attack"},
+        "shutil.move": {"src": "under_attack", "dst": mark},
         "shutil.copy": {"src": "evil.py", "dst": mark},
         "pathlib.Path": {"args": mark},
         "pathlib.Path.touch": {"self": mark},
@@ -161,7 +161,7 @@ def gadgets(mark="MARK"):
         "pytorch_lightning.cli.LightningCLI": {"model_class": "evil.Net"},
         "pytorch_lightning.loggers.CSVLogger": {"save_dir": mark},
         "lightning_viz.__main__.main": {"arguments": ["--version"]},
-        "lightning_viz.analysis.naming.made": {},
+        "lightning_viz.analysis.class_spec.made": {},
     }
 
 
@@ -225,7 +225,7 @@ def mark(tmp_path, monkeypatch):
     made = tmp_path / "MARK"
     evil = f"open({str(made)!r}, 'w')\nclass Net: pass\ndef evil(): pass\n"
     (tmp_path / "folder").mkdir()
-    (tmp_path / "victim").mkdir()
+    (tmp_path / "under_attack").mkdir()
     for name in ("evil.py", "hubconf.py", "folder/evil.py"):
         (tmp_path / name).write_text(evil)
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Runs(made)))
@@ -236,7 +236,7 @@ def mark(tmp_path, monkeypatch):
     yield str(made)
     WATCH.on = False
     assert not made.exists()
-    assert (tmp_path / "victim").is_dir()
+    assert (tmp_path / "under_attack").is_dir()
     assert not {"evil", "folder.evil", "hubconf"} & sys.modules.keys()
     assert WATCH.events == []
 
@@ -265,7 +265,7 @@ def parser():
 
 
 def case(*arguments):
-    return case_of(parser().parse_args(folded([str(one) for one in arguments])))
+    return run_config_of(parser().parse_args(folded([str(one) for one in arguments])))
 
 
 def assert_one_sentence(said, path):
@@ -336,7 +336,7 @@ def test_a_checkpoint_keeps_it_for_the_model(path, mark):
     kept = {"note": gadget, "loose": [gadget], "act": gadget, "kind": path, "table": {"a": gadget}, "more": str(gadget)}
     marks = {"_class_path": path, "_instantiator": path, 3: gadget}
     hyper = {"state_dict": nets.Net().state_dict(), "hyper_parameters": {**kept, **marks, "inner": gadget}}
-    for model in (Keeps, Named(KEEPS), Named(KEEPS, {"width": "4"})):
+    for model in (Keeps, ClassSpec(KEEPS), ClassSpec(KEEPS, {"width": "4"})):
         for name in ({}, {"hparams_name": "whole"}, {"hparams_name": "_instantiator"}):
             made = network(model, Checkpoint(Path("a.ckpt"), {**hyper, **name}))
             made.kept.pop("whole", None)
@@ -344,7 +344,7 @@ def test_a_checkpoint_keeps_it_for_the_model(path, mark):
 
 
 @pytest.mark.parametrize("way", ["analyze", "filters", "python"])
-def test_a_checkpoint_full_of_them_is_analysed(way, mark, tmp_path, capsys):
+def test_a_checkpoint_full_of_them_is_analyzed(way, mark, tmp_path, capsys):
     hyper = {f"note_{number}": gadget_of(path, mark) for number, path in enumerate(GADGETS)}
     hyper |= {"note": hyper["note_0"], "_instantiator": "evil.make", "_class_path": "evil.Net"}
     saved = dict.fromkeys(("state", "memories", "indices", "last_step"), hyper["note_0"])

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.metrics import Task, metric_for
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
-from lightning_viz.analysis.validating import validate
+from lightning_viz.analysis.validation import validate
 from lightning_viz.pixels import PixelSpace
 from tests.callbacks.conftest import ConvNet, Net, images, loader
 

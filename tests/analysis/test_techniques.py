@@ -11,23 +11,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import attribution
-from lightning_viz.adversarial import corrupt, deep_fool, epsilon_curve, fgsm, pgd
-from lightning_viz.analysis.analyzing import studied
-from lightning_viz.analysis.studies import taking
-from lightning_viz.analysis.studies.dreaming import dreamt, spread_layers
-from lightning_viz.analysis.studies.taking import affordable, taken
-from lightning_viz.analysis.subject import Subject
+from lightning_viz.adversarial import deepfool, fgsm, pgd
+from lightning_viz.analysis.analyze import studied
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.studies import samples as taking
+from lightning_viz.analysis.studies.dreams import dreamt, spread_layers
+from lightning_viz.analysis.studies.samples import affordable, taken
 from lightning_viz.analysis.techniques import TECHNIQUES
-from lightning_viz.attribution.checks import deletion, insertion, randomisation
+from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness import corrupt, epsilon_curve
 
 TAGS = {
     "attributions": ["attributions/sheet", "attributions/layer"],
     "dreams": ["dreams/classes"],
     "inversions": ["inversion"],
     "attacks": ["attacks/fgsm", "attacks/pgd", "attacks/deep_fool", "attacks/record"],
-    "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defences"],
+    "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
 }
 ROWS = {technique.name: technique for technique in TECHNIQUES}
@@ -42,8 +43,8 @@ def make_net(channels=1, side=16, classes=10):
     )  # fmt: skip
 
 
-def subject_of(model, inputs, labels=None, space=None, **options):
-    return Subject("net", model.eval(), Samples(inputs, labels, 4), space or PixelSpace(), **options)
+def model_under_study_of(model, inputs, labels=None, space=None, **options):
+    return ModelUnderStudy("net", model.eval(), Samples(inputs, labels, 4), space or PixelSpace(), **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +56,7 @@ def as_for_a_large_model():
 
 @pytest.fixture(scope="module")
 def subject():
-    """Digits of 16 x 16, normalised, and a network that tells them apart; the last samples it has not seen."""
+    """Digits of 16 x 16, normalized, and a network that tells them apart; the last samples it has not seen."""
     flat, labels = load_digits(return_X_y=True)
     pixels = F.interpolate(torch.tensor(flat, dtype=torch.float32).view(-1, 1, 8, 8) / 16, (16, 16), mode="bilinear")
     images, labels = SPACE.to_inputs(pixels), torch.tensor(labels)
@@ -69,7 +70,7 @@ def subject():
                 F.cross_entropy(net(images[batch]), labels[batch]).backward()
                 optimizer.step()
         optimizer.zero_grad()
-    return subject_of(net, images[1500:1540], labels[1500:1540], SPACE, step=7)
+    return model_under_study_of(net, images[1500:1540], labels[1500:1540], SPACE, step=7)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,8 @@ def test_believability_is_what_the_checks_say(subject, found):
     said = subject.model(images).argmax(1)
     measured = found["attributions"].numbers["attributions"]
     for name, method in (("gradient", attribution.gradient), ("Grad-CAM", attribution.grad_cam)):
-        same = randomisation(method, subject.model, images, said, layers=()).score
-        assert measured[name]["randomisation"] == pytest.approx(same, abs=1e-5)
+        same = model_randomization(method, subject.model, images, said, layers=()).score
+        assert measured[name]["model_randomization"] == pytest.approx(same, abs=1e-5)
         for check in (deletion, insertion):
             area = check(method, subject.model, images, said, steps=16, progress=False).areas.mean().item()
             assert measured[name][check.__name__] == pytest.approx(area, abs=1e-5)
@@ -139,9 +140,9 @@ def test_deeper_layers_know_less(subject, found):
 def test_attacks_tell_how_far_they_went(subject, found):
     few = taken(subject, 8, within=True)
     numbers = found["attacks"].numbers["attacks"]
-    shortest = deep_fool(subject.model, few.images, few.said, space=SPACE, progress=False)
-    assert numbers["deep_fool"]["success"] == 1 == shortest.success
-    assert numbers["deep_fool"]["relative"] == pytest.approx(shortest.record.relative[-1].median().item(), rel=1e-4)
+    shortest = deepfool(subject.model, few.images, few.said, space=SPACE, progress=False)
+    assert numbers["deepfool"]["success"] == 1 == shortest.success
+    assert numbers["deepfool"]["relative"] == pytest.approx(shortest.record.relative[-1].median().item(), rel=1e-4)
     epsilon = numbers["fgsm"]["epsilon"]
     assert epsilon == numbers["pgd"]["epsilon"]
     assert numbers["fgsm"]["success"] == pytest.approx(
@@ -184,11 +185,11 @@ CLASSIFIER = make_net(3, classes=3)
 @pytest.mark.parametrize(
     ("names", "subject", "words"),
     [
-        (TAGS, subject_of(nn.Conv2d(3, 4, 3), IMAGES), "classes of images"),
-        (TAGS, subject_of(nn.Linear(5, 3), torch.rand(6, 5), LABELS), "classes of images"),
-        (TAGS, subject_of(make_net(3, classes=1), IMAGES, LABELS), "classes of images"),
-        (["corruptions"], subject_of(CLASSIFIER, IMAGES), "not known"),
-        (["attacks", "epsilons", "corruptions"], subject_of(CLASSIFIER, 9 * IMAGES, LABELS), "pixels from"),
+        (TAGS, model_under_study_of(nn.Conv2d(3, 4, 3), IMAGES), "classes of images"),
+        (TAGS, model_under_study_of(nn.Linear(5, 3), torch.rand(6, 5), LABELS), "classes of images"),
+        (TAGS, model_under_study_of(make_net(3, classes=1), IMAGES, LABELS), "classes of images"),
+        (["corruptions"], model_under_study_of(CLASSIFIER, IMAGES), "not known"),
+        (["attacks", "epsilons", "corruptions"], model_under_study_of(CLASSIFIER, 9 * IMAGES, LABELS), "pixels from"),
     ],
     ids=["dense", "vectors", "one class", "without labels", "beyond the pixels"],
 )
@@ -200,15 +201,15 @@ def test_what_does_not_suit_says_why(names, subject, words):
 
 
 def test_samples_a_little_beyond_the_pixels_are_clamped():
-    subject = subject_of(CLASSIFIER, 1.03 * IMAGES - 0.015, LABELS)
+    subject = model_under_study_of(CLASSIFIER, 1.03 * IMAGES - 0.015, LABELS)
     assert ROWS["attacks"].unsuited(subject) == ""
     images = taken(subject, 6, within=True).images
     assert images.min() == 0 and images.max() == 1
     assert not studied(ROWS["attacks"], subject).faults
 
 
-def test_colour_images_without_labels_of_a_model_that_was_never_trained():
-    subject = subject_of(CLASSIFIER, IMAGES)
+def test_color_images_without_labels_of_a_model_that_was_never_trained():
+    subject = model_under_study_of(CLASSIFIER, IMAGES)
     for name in ("attributions", "epsilons"):
         found = studied(ROWS[name], subject)
         assert found.faults == []
@@ -217,23 +218,25 @@ def test_colour_images_without_labels_of_a_model_that_was_never_trained():
 
 def test_a_model_that_is_always_wrong_is_still_attacked():
     wrong = (CLASSIFIER(IMAGES).argmax(1) + 1) % 3
-    found = studied(ROWS["epsilons"], subject_of(CLASSIFIER, IMAGES, wrong))
+    found = studied(ROWS["epsilons"], model_under_study_of(CLASSIFIER, IMAGES, wrong))
     assert found.faults == [] and set(found.numbers["epsilon"]["accuracy"]) == {0.0}
-    turned = studied(ROWS["attacks"], subject_of(CLASSIFIER, IMAGES, wrong)).numbers["attacks"]
-    assert turned["deep_fool"]["success"] == 1
+    turned = studied(ROWS["attacks"], model_under_study_of(CLASSIFIER, IMAGES, wrong)).numbers["attacks"]
+    assert turned["deepfool"]["success"] == 1
 
 
 @pytest.mark.parametrize("name", TAGS)
 def test_nan_in_the_weights_is_a_fault_that_says_so(name):
     broken = make_net(3, classes=3)
     broken[0].weight.data[0] = math.nan
-    found = studied(ROWS[name], subject_of(broken, IMAGES, LABELS))
+    found = studied(ROWS[name], model_under_study_of(broken, IMAGES, LABELS))
     assert len(found.faults) == 1 and "NaN or infinity" in found.faults[0]
     assert not found.pictures
 
 
 def test_methods_that_the_model_has_no_layers_for_are_named():
-    found = studied(ROWS["attributions"], subject_of(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), IMAGES, LABELS))
+    found = studied(
+        ROWS["attributions"], model_under_study_of(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), IMAGES, LABELS)
+    )
     left_out = found.numbers["attributions left out"]
     assert "no convolution" in left_out["Grad-CAM"] and "no ReLU" in left_out["guided backpropagation"]
     assert set(left_out).isdisjoint(found.numbers["attributions"])
@@ -243,6 +246,6 @@ def test_methods_that_the_model_has_no_layers_for_are_named():
 def test_dearer_models_get_fewer_samples(monkeypatch):
     monkeypatch.setattr(taking, "_AFFORDED", 1e9)
     wide = nn.Sequential(nn.Conv2d(3, 512, 9), nn.ReLU(), nn.Flatten(), nn.Linear(512 * 64, 3))
-    counts = [affordable(subject_of(net, IMAGES), 4, most=200, least=2) for net in (CLASSIFIER, wide)]
+    counts = [affordable(model_under_study_of(net, IMAGES), 4, most=200, least=2) for net in (CLASSIFIER, wide)]
     flops = 2 * 512 * 3 * 9 * 9 * 8 * 8 + 2 * 512 * 64 * 3
     assert counts == [50, int(1e9 / (4 * flops))]

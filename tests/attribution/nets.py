@@ -13,7 +13,7 @@ CLASSES = 4
 
 
 class Convolutional(nn.Module):
-    """ReLUs in place, functional and reused; batch normalisation, dropout, and a head of two layers."""
+    """ReLUs in place, functional and reused; batch normalization, dropout, and a head of two layers."""
 
     def __init__(self, channels: int = 3):
         super().__init__()
@@ -140,7 +140,7 @@ class Kind:
 
 KINDS = {
     "convolutional": Kind(Convolutional),
-    "grey": Kind(lambda: Convolutional(1), channels=1),
+    "gray": Kind(lambda: Convolutional(1), channels=1),
     "five channels": Kind(lambda: Convolutional(5), channels=5),
     "view()": Kind(Views, layer="conv"),
     "channels-last": Kind(ChannelsLast, layer="block"),

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_viz.attribution import class_activation_map, grad_cam
-from lightning_viz.hooks import LayerNotFoundError, LayerNotReachedError
-from lightning_viz.hooks.observing import observe
+from lightning_viz.errors import LayerNotFoundError, LayerNotReachedError
+from lightning_viz.hooks.observe import observe
 
 
 def images(count=2, size=64, seed=1):

@@ -1,7 +1,7 @@
 """Every method that captum has, on torchvision's networks, wherever captum is right.
 
 Its guided backpropagation and deconvolution are right only where every ReLU is a module with an input of its own:
-GoogLeNet's ReLUs are functions, DenseNet's normalised inputs are shared (`benchmarks/correctness.py` shows by how much
+GoogLeNet's ReLUs are functions, DenseNet's normalized inputs are shared (`benchmarks/correctness.py` shows by how much
 it is wrong there). ConvNeXt and the vision transformer have no ReLU at all.
 """
 
@@ -12,7 +12,6 @@ import torchvision
 from torch import nn
 
 from lightning_viz.attribution import (
-    InterceptionError,
     deconvolution,
     grad_cam,
     grad_cam_plus_plus,
@@ -23,7 +22,8 @@ from lightning_viz.attribution import (
     occlusion,
     smooth_grad,
 )
-from lightning_viz.hooks.observing import observe
+from lightning_viz.errors import InterceptionError
+from lightning_viz.hooks.observe import observe
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations"),

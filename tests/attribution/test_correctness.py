@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_viz.attribution import InterceptionError, deconvolution, grad_cam, guided_backprop
-from lightning_viz.hooks import LayerNotReachedError
+from lightning_viz.attribution import deconvolution, grad_cam, guided_backprop
+from lightning_viz.errors import InterceptionError, LayerNotReachedError
 from tests.attribution.forms import FORMS, WRAPPERS, build
 from tests.truth import convolution_evidence, input_gradient
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.attribution import NoGradientError, gradient, input_times_gradient, integrated_gradients, smooth_grad
+from lightning_viz.attribution import gradient, input_times_gradient, integrated_gradients, smooth_grad
+from lightning_viz.errors import NoGradientError
 
 
 def network(seed=0):

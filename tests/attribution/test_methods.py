@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution import batches
+from lightning_viz.hooks import batching as batches
 from lightning_viz.hooks import top
 from tests.attribution.methods import BATCHED, EVERY, METHODS, assert_same, assert_telling, every_method, explain
 from tests.attribution.nets import KINDS, inputs, network, some

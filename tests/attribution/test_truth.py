@@ -12,7 +12,7 @@ from torch import nn
 
 from examples.glyphs import SIZE, glyphs, images, network
 from lightning_viz.attribution import grad_cam, gradient, guided_backprop, guided_grad_cam, occlusion, smooth_grad
-from lightning_viz.attribution.checks import deletion, pointing_game, randomisation
+from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
 from lightning_viz.hooks import classes
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def given(attribution):
 
 
 def test_the_shape_alone_tells_the_class(model):
-    """Unseen glyphs are known; with the glyph scrambled, in its colour and at its place, the network is at chance."""
+    """Unseen glyphs are known; with the glyph scrambled, in its color and at its place, the network is at chance."""
     assert glyphs().sum((1, 2)).unique().tolist() == [63]
     assert len(right(model, images(400, seed=2)).labels) > 0.97 * 400
     assert len(right(model, images(400, seed=3, scramble=True)).labels) < 0.35 * 400
@@ -104,7 +104,7 @@ def test_guided_backprop_does_not_depend_on_the_weights_as_grad_cam_and_the_grad
     found = {}
     for name, method in {"guided": guided_backprop, "Grad-CAM": grad_cam, "gradient": gradient}.items():
         draws = [
-            randomisation(method, model, seen.inputs[:30], seen.labels[:30, 0], layers=nn.Conv2d, seed=seed)
+            model_randomization(method, model, seen.inputs[:30], seen.labels[:30, 0], layers=nn.Conv2d, seed=seed)
             for seed in range(4)
         ]
         found[name] = torch.stack([draw.correlations.nanmean(1) for draw in draws]).mean(0)

@@ -188,7 +188,7 @@ class TwoOptimizers(Classifier):
         return [body, head], [torch.optim.lr_scheduler.ExponentialLR(head, 0.9)]
 
 
-@cell("two optimisers in manual optimisation")
+@cell("two optimizers in manual optimization")
 def manual(pl: Any) -> Run:
     return Run(module(pl, TwoOptimizers), shuffled(Images()), validation())
 
@@ -267,7 +267,7 @@ def resumed(pl: Any) -> Run:
     return Run(module(pl), shuffled(Images()), validation(), resumed_at=3)
 
 
-class Normalised(Classifier):
+class Normalized(Classifier):
     """Weights that are computed from others, one kind of which iterates in train mode."""
 
     def __init__(self) -> None:
@@ -278,8 +278,8 @@ class Normalised(Classifier):
 
 
 @cell("spectral and weight norm")
-def normalised(pl: Any) -> Run:
-    return Run(module(pl, Normalised), shuffled(Images()), validation())
+def normalized(pl: Any) -> Run:
+    return Run(module(pl, Normalized), shuffled(Images()), validation())
 
 
 class ClosureRunsTwice(Classifier):

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import View
-from lightning_viz.callbacks.artist import Result
-from lightning_viz.callbacks.sketch import Sketch
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.drawing import Result
 
 from .drawings import draw
 
@@ -95,12 +95,12 @@ class Perceptron(Net):
 
 
 class Watch(View):
-    """A view that draws a page of one colour, the cheapest there is."""
+    """A view that draws a page of one color, the cheapest there is."""
 
     kind = "watch"
 
     def draw(self, look):
-        yield Sketch(draw, {"tag": "watch/page", "step": look.step})
+        yield DrawTask(draw, {"tag": "watch/page", "step": look.step})
 
 
 def images(count=24, channels=1, height=8, width=8, classes=3):
@@ -154,7 +154,7 @@ class Drawing:
 
     owner: str
     step: int
-    sketch: Sketch
+    sketch: DrawTask
     drawn: Any = None
 
 

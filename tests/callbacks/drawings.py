@@ -7,12 +7,12 @@ import time
 import numpy as np
 from PIL import Image
 
-from lightning_viz.callbacks.sketch import Drawn
-from lightning_viz.render.picture import Caption, page
+from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.render.page import Caption, page
 
 
 def draw(tag, step, seconds=0.0):
-    """A page of one colour, after a while."""
+    """A page of one color, after a while."""
     time.sleep(seconds)
     return page(tag, Caption(f"A page of {tag}", (f"step {step}",)), Image.new("RGB", (20, 10), "white"))
 
@@ -37,14 +37,14 @@ def draw_and_print(tag, step):
 
 
 def draw_unpicklable(tag, step):
-    return Drawn((draw(tag, step),), memory=lambda: None)
+    return DrawResult((draw(tag, step),), memory=lambda: None)
 
 
 def count(tag, step, memory=None):
     """What was counted before, and one."""
     seen = (memory or 0) + 1
-    return Drawn((draw(tag, step),), {f"{tag}/count": float(seen)}, memory=seen)
+    return DrawResult((draw(tag, step),), {f"{tag}/count": float(seen)}, memory=seen)
 
 
 def draw_large(tag, step, values):
-    return Drawn((draw(tag, step),), {f"{tag}/sum": float(np.sum(values))})
+    return DrawResult((draw(tag, step),), {f"{tag}/sum": float(np.sum(values))})

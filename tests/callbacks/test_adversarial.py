@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Adversarial, PixelSpace, Probe
-from lightning_viz.adversarial import L2, LINF, deep_fool, fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial import L2, LINF, deepfool, fgsm, gradient_ascent, pgd
 from lightning_viz.adversarial.norms import NORMS
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
@@ -35,10 +35,10 @@ def train_with(view, tmp_path, model=None):
 
 
 ATTACKS = {
-    "deep_fool": lambda model, x: deep_fool(model, x, steps=5, space=SPACE),
+    "deepfool": lambda model, x: deepfool(model, x, steps=5, space=SPACE),
     "pgd": lambda model, x: pgd(model, x, epsilon=0.2, steps=5, norm=LINF, space=SPACE),
     "fgsm": lambda model, x: fgsm(model, x, epsilon=0.2, space=SPACE),
-    "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalise=L2, space=SPACE),
+    "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalize=L2, space=SPACE),
 }
 
 
@@ -72,13 +72,13 @@ def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path)
 
 @pytest.mark.parametrize(
     ("method", "given", "norm"),
-    [("deep_fool", None, "L2"), ("deep_fool", "L-inf", "L-inf"), ("pgd", None, "L-inf"), ("pgd", "L2", "L2")],
+    [("deepfool", None, "L2"), ("deepfool", "L-inf", "L-inf"), ("pgd", None, "L-inf"), ("pgd", "L2", "L2")],
 )
 def test_each_method_has_its_own_norm_unless_another_is_given(method, given, norm, drawn_at_once, tmp_path):
     view = Adversarial(method=method, norm=given, epsilon=0.2, **OPTIONS)
     model, tag = train_with(view, tmp_path), f"adversarial/{method}"
     expected = {
-        "deep_fool": lambda: deep_fool(model, NORMAL, steps=5, norm=NORMS[norm], space=SPACE),
+        "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=NORMS[norm], space=SPACE),
         "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=NORMS[norm], space=SPACE),
     }[method]()
     arguments = drawn_at_once.arguments(tag)[0]

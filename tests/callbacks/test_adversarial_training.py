@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_viz.adversarial import pgd
 from lightning_viz.callbacks.adversarial_training import AdversarialTraining
-from lightning_viz.callbacks.messages import ViewError
+from lightning_viz.errors import ViewError
 from lightning_viz.pixels import PixelSpace
 from tests.dream.conftest import (
     Digits,
@@ -139,13 +139,13 @@ def test_it_hardens(small: TensorDataset) -> None:
     assert right["hard"] > right["plain"] + 0.3
 
 
-def test_the_pixels_of_normalised_data_are_found_or_asked_for(small: TensorDataset) -> None:
+def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDataset) -> None:
     space = PixelSpace((0.5,), (0.25,))
 
     class Normalize:
         mean, std = (0.5,), (0.25,)
 
-    class Normalised(Dataset):
+    class Normalized(Dataset):
         def __init__(self, transform: object) -> None:
             self.transform = transform
 
@@ -155,14 +155,14 @@ def test_the_pixels_of_normalised_data_are_found_or_asked_for(small: TensorDatas
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
             return space.to_inputs(small[index][0][None])[0], small[index][1]
 
-    plain, hard = trained(Normalised(Normalize())), trained(Normalised(Normalize()), AdversarialTraining(epsilon=0.1))
+    plain, hard = trained(Normalized(Normalize())), trained(Normalized(Normalize()), AdversarialTraining(epsilon=0.1))
     moved = hard.given[0][0] - plain.given[0][0]
     assert moved.abs().max() == pytest.approx(0.1 / 0.25, abs=1e-5)
     with pytest.raises(
         ViewError, match=r"cannot attack the batch: the samples have pixels from .* give pixels=PixelSpace\(mean, std\)"
     ):
-        trained(Normalised(None), AdversarialTraining(epsilon=0.1))
-    given = trained(Normalised(None), AdversarialTraining(epsilon=1.0, norm="L2", pixels=space))
+        trained(Normalized(None), AdversarialTraining(epsilon=0.1))
+    given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="L2", pixels=space))
     longest = (0.25 * (given.given[0][0] - plain.given[0][0])).flatten(1).norm(dim=1).max()
     assert 0.95 < longest < 1 + 1e-5
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_viz import GradCAM, Occlusion, Probe, Saliency, attribution
-from lightning_viz.attribution.checks import randomisation
+from lightning_viz.attribution.evaluation import model_randomization
 from lightning_viz.callbacks.grad_cam import TITLES
 from lightning_viz.callbacks.saliency import KINDS
 from lightning_viz.hooks import channel, classes
@@ -23,12 +23,12 @@ METHODS, CAMS = list(KINDS), list(TITLES)
 
 def every_attribution_view(has_images, dense=False):
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
-    small = {"copies": 2, "believable": True, **often}
+    small = {"copies": 2, "sanity_check": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
     if has_images:
         views += [Saliency(method=method, **small) for method in METHODS if not KINDS[method].alone][1:]
-        views += [GradCAM(method=method, target="top 2", believable=True, **often) for method in CAMS]
-        views += [Occlusion(patch=4, stride=4, samples=2, believable=True, **often)]
+        views += [GradCAM(method=method, target="top 2", sanity_check=True, **often) for method in CAMS]
+        views += [Occlusion(patch=4, stride=4, samples=2, sanity_check=True, **often)]
     return views
 
 
@@ -141,23 +141,23 @@ def test_one_forward_serves_all_rules_and_all_weightings(drawn_at_once, tmp_path
 
 
 @pytest.mark.parametrize("method", ["gradient", "guided_backprop", "smooth_grad"])
-def test_believable_plots_the_randomisation_score(method, drawn_at_once, tmp_path):
-    model = train_with([Saliency(method=method, copies=3, believable=True, probe=WATCHED)], tmp_path)
+def test_believable_plots_the_randomization_score(method, drawn_at_once, tmp_path):
+    model = train_with([Saliency(method=method, copies=3, sanity_check=True, probe=WATCHED)], tmp_path)
     options = {"samples": 3} if method == "smooth_grad" else {}
 
     def again(model, inputs, target):
         return getattr(attribution, method)(model, inputs, target, **options)
 
     drawn = next(one.drawn for one in drawn_at_once if one.step == 2)
-    expected = randomisation(again, model, X, Y, layers=()).score
-    assert drawn.scalars == {f"saliency/{method}/randomisation": pytest.approx(expected, abs=1e-6)}
+    expected = model_randomization(again, model, X, Y, layers=()).score
+    assert drawn.scalars == {f"saliency/{method}/randomization": pytest.approx(expected, abs=1e-6)}
     assert f"untrained network's maps {expected:.2f}" in drawn.pictures[0].description
 
 
 def test_believable_scores_every_layer(drawn_at_once, tmp_path):
-    train_with([GradCAM(layers=["conv1", "conv2"], believable=True, probe=WATCHED)], tmp_path)
+    train_with([GradCAM(layers=["conv1", "conv2"], sanity_check=True, probe=WATCHED)], tmp_path)
     scores = [one.drawn.scalars for one in drawn_at_once if one.step == 2]
-    assert [list(one) for one in scores] == [[f"grad_cam/{name}/randomisation"] for name in ("conv1", "conv2")]
+    assert [list(one) for one in scores] == [[f"grad_cam/{name}/randomization"] for name in ("conv1", "conv2")]
     assert all(-1 <= value <= 1 for one in scores for value in one.values())
 
 

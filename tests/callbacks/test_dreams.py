@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Dreams, PixelSpace, Probe, ViewError
-from lightning_viz.dream import DreamWarning, blur, channel, decay, logit, maximize, pixels
+from lightning_viz.dream import blur, channel, decay, logit, maximize, pixels
+from lightning_viz.errors import DreamWarning
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 
@@ -141,7 +142,7 @@ def test_what_is_only_found_out_at_a_look_is_said_and_training_goes_on(drawn_at_
 
 
 class Odd(Net):
-    """Takes an image and a mask, returns a dict; a channel of its ReLU is on for a grey image, another off for any."""
+    """Takes an image and a mask, returns a dict; a channel of its ReLU is on for a gray image, another off for any."""
 
     def __init__(self):
         super().__init__()

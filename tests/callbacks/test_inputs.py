@@ -22,7 +22,7 @@ from lightning_viz import (
     Saliency,
     default_views,
 )
-from lightning_viz.render.colours import table
+from lightning_viz.render.colors import table
 from lightning_viz.render.filters import pixels_to_filter, tile_boxes
 from lightning_viz.render.hyperplanes import clip_lines
 
@@ -44,7 +44,7 @@ def drawn_filters(picture, shape, limit):
         )
         size = (right - left) // width
         tile = page[top + size // 2 : bottom : size, left + size // 2 : right : size].astype(int)
-        if channels != 3:  # which entry of the colour table each pixel is
+        if channels != 3:  # which entry of the color table each pixel is
             distance = np.abs(tile[:, :, None] - table("diverging").astype(int)).sum(-1)
             assert distance.min(-1).max() == 0
             tile = distance.argmin(-1)[..., None]
@@ -96,8 +96,8 @@ def test_drawn_is_what_the_network_does(channels, height, width, tmp_path, drawn
         assert "each sample's true class" in drawn_at_once.pictures(tag)[6].description
 
     tags = ("activations/conv1", "activations/conv2", "grad_cam/conv2", "saliency/gradient")
-    grey = x if channels in (1, 3) else x.mean(1, keepdim=True)
-    pixels = (grey.expand(-1, 3, -1, -1).permute(0, 2, 3, 1) * 255).round()
+    gray = x if channels in (1, 3) else x.mean(1, keepdim=True)
+    pixels = (gray.expand(-1, 3, -1, -1).permute(0, 2, 3, 1) * 255).round()
     for tag in tags:
         given = torch.as_tensor(drawn_at_once.arguments(tag)[6]["images"]).float()
         torch.testing.assert_close(given, pixels[: len(given)], atol=1, rtol=0)
@@ -175,7 +175,7 @@ def test_lines_of_hyperplanes_are_where_units_switch(tmp_path, drawn_at_once):
 
 
 def test_a_batch_as_a_dict_goes_by_the_names_of_forward(tmp_path, drawn_at_once):
-    class Named(ConvNet):
+    class ClassSpec(ConvNet):
         def forward(self, image):
             return super().forward(image)
 
@@ -189,7 +189,7 @@ def test_a_batch_as_a_dict_goes_by_the_names_of_forward(tmp_path, drawn_at_once)
     # A mask of the image's shape comes first, to be told from it by name alone.
     rows = [{"mask": torch.ones(1, 8, 8), "image": one, "label": label} for one, label in zip(x, y, strict=True)]
     views = [GradCAM(), ActivationMaps(layers="conv1")]
-    model = Named()
+    model = ClassSpec()
     fit(tmp_path, model, views, DataLoader(rows, batch_size=4))
     watched_x, watched_y = watched(views, (x, y))
     drawn = drawn_at_once.arguments("activations/conv1")[6]
@@ -276,12 +276,12 @@ def test_default_views_of_a_small_vit_are_all_that_suit(tmp_path, drawn_at_once,
     ]
 
 
-def test_normalised_images_are_shown_as_pixels(tmp_path, drawn_at_once):
+def test_normalized_images_are_shown_as_pixels(tmp_path, drawn_at_once):
     x, y = images(channels=3)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-    normalised = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    normalized = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     views = [Saliency(pixels=PixelSpace(mean=mean, std=std))]
-    fit(tmp_path, ConvNet(3), views, loader(normalised, y))
+    fit(tmp_path, ConvNet(3), views, loader(normalized, y))
     pixels = (x[list(views[0].indices)].permute(0, 2, 3, 1) * 255).round()
     shown = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[0]["images"]).float()
     torch.testing.assert_close(shown, pixels, atol=1, rtol=0)
@@ -292,7 +292,7 @@ def test_the_normalize_of_the_data_is_found(tmp_path, drawn_at_once):
 
     x, y = images(channels=3)
 
-    class Normalised(torch.utils.data.Dataset):
+    class Normalized(torch.utils.data.Dataset):
         transform = Compose([Normalize([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])])
 
         def __len__(self):
@@ -302,7 +302,7 @@ def test_the_normalize_of_the_data_is_found(tmp_path, drawn_at_once):
             return self.transform(x[index]), int(y[index])
 
     views = [Saliency()]
-    fit(tmp_path, ConvNet(3), views, DataLoader(Normalised(), batch_size=4))
+    fit(tmp_path, ConvNet(3), views, DataLoader(Normalized(), batch_size=4))
     pixels = (x[list(views[0].indices)].permute(0, 2, 3, 1) * 255).round()
     drawn = drawn_at_once.arguments("saliency/gradient")[0]
     torch.testing.assert_close(torch.as_tensor(drawn["images"]).float(), pixels, atol=1, rtol=0)

@@ -207,7 +207,7 @@ def test_absent_labels_are_said_and_the_predicted_class_explained(tmp_path, draw
         fit(tmp_path, Autoencoder(), [Saliency(), LayerEmbeddings(samples=24)], loader(images()[0]))
     assert said(caught) == ["lightning_viz: no labels found in the batches"]
     assert "each sample's predicted class" in drawn_at_once.pictures("saliency/gradient")[6].description
-    assert "coloured by class" not in drawn_at_once.pictures("embedding/fc")[6].description
+    assert "colored by class" not in drawn_at_once.pictures("embedding/fc")[6].description
 
 
 def test_a_probe_larger_than_the_data_is_said_and_takes_all(tmp_path, drawn_at_once):

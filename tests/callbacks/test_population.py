@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import crops, observer, top_samples, watching
-from lightning_viz.callbacks.artist import Result
-from lightning_viz.callbacks.sketch import Drawn
+from lightning_viz.callbacks import observer, top_samples
+from lightning_viz.callbacks import top_samples as crops
+from lightning_viz.callbacks import validation_watcher as watching
+from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.callbacks.drawing import Result
 from lightning_viz.hooks import receptive_fields
 
 from .cells import CELLS
@@ -113,7 +115,7 @@ def test_the_strongest_of_all_validation_samples_are_found_where_they_are(tmp_pa
 
 def test_the_map_beside_a_crop_is_the_deconvolution_of_that_one_activation(tmp_path, drawn_at_once):
     from lightning_viz.attribution import deconvolution
-    from lightning_viz.hooks.target import unit
+    from lightning_viz.hooks.targets import unit
 
     model, (inputs, _) = ConvNet(), images(30, classes=3)
     fit(tmp_path, model, [TopSamples(channels=[4], best=2)], val=validation())
@@ -459,7 +461,7 @@ def sketches(monkeypatch):
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in.append((owner, step))
-            self._results.append(Result(owner, step, Drawn(), name=sketch.name))
+            self._results.append(Result(owner, step, DrawResult(), name=sketch.name))
 
         def behind(self):
             return False
@@ -474,7 +476,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(observer, "Artist", Counts)
+    monkeypatch.setattr(observer, "DrawingProcess", Counts)
     return handed_in
 
 

@@ -21,12 +21,12 @@ from lightning_viz import (
     ViewWarning,
     default_views,
 )
-from lightning_viz.callbacks.look import Look, resolved
-from lightning_viz.callbacks.messages import ViewError
 from lightning_viz.callbacks.predictions import mask_of
 from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.snapshot import Snapshot, resolved
+from lightning_viz.errors import ViewError
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.target import Region
+from lightning_viz.hooks.targets import Region
 from tests.dense_nets import CLASSES, Denoiser, Dense, UNet, Unpooling, loader, noisy_shapes, shapes
 
 from .conftest import fit, said
@@ -135,7 +135,7 @@ def test_pixels_that_do_not_count_are_left_out(drawn_at_once, tmp_path):
 def scalars(scores, masks, **options):
     """What the view measures of scores ``[n, K, h, w]`` beside masks."""
     images = torch.zeros(len(masks), 1, *masks.shape[1:])
-    look = Look(Observation(images, outputs=scores), Samples(images, None, head=len(masks), truths=masks), step=0)
+    look = Snapshot(Observation(images, outputs=scores), Samples(images, None, head=len(masks), truths=masks), step=0)
     (sketch,) = Predictions(**options).draw(look)
     return {tag.removeprefix("predictions/"): value for tag, value in sketch.scalars.items()}
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_viz import LayerEmbeddings, Probe, Saliency
 from lightning_viz.callbacks.probe import balanced, class_names, known_labels, split_batch
-from lightning_viz.hooks.structure import image_of
+from lightning_viz.hooks.pytree import image_of
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, make_trainer
 

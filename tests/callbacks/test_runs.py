@@ -29,10 +29,10 @@ from lightning_viz import (
     ViewWarning,
     default_views,
 )
-from lightning_viz.callbacks import Needs
+from lightning_viz.callbacks import Requirements
 
 from .conftest import ConvNet, Perceptron, Watch, fit, images, loader, make_trainer, plane, said
-from .test_sinks import events, number_of
+from .test_writers import events, number_of
 
 
 class Total(Watch):
@@ -42,8 +42,8 @@ class Total(Watch):
         super().__post_init__()
         self.totals = {}
 
-    def needs(self, model):
-        return Needs(weights=("conv1.weight",))
+    def requirements(self, model):
+        return Requirements(weights=("conv1.weight",))
 
     def draw(self, look):
         self.totals[look.step] = look.seen.weights["conv1.weight"].sum().item()
@@ -59,7 +59,7 @@ class Logging(ConvNet):
 
 
 class TwoOptimizers(Logging):
-    """Manual optimisation: each half of the network has an optimiser of its own."""
+    """Manual optimization: each half of the network has an optimizer of its own."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ def test_steps_line_up_with_the_users_curves(model, options, updates, tmp_path, 
         assert logged[step] == pytest.approx(view.totals[step], abs=1e-6), step
 
 
-def test_two_optimisers_count_one_step_a_batch(tmp_path, drawn_at_once):
+def test_two_optimizers_count_one_step_a_batch(tmp_path, drawn_at_once):
     trainer = fit(tmp_path, TwoOptimizers(), [Watch(every_n_train_steps=2)])
     assert trainer.global_step == 12
     assert drawn_at_once.tags() == {"watch/page": [0, 2, 4, 6]}

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from lightning_viz import Saliency
-from lightning_viz.attribution import NoGradientError, smooth_grad
-from lightning_viz.callbacks.look import Look
+from lightning_viz.attribution import smooth_grad
 from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.errors import NoGradientError
 from lightning_viz.hooks import Observation
 
 
 def sketch(inputs, gradient):
-    look = Look(Observation(inputs, input_gradient=gradient), Samples(inputs, None, head=2), step=0)
+    look = Snapshot(Observation(inputs, input_gradient=gradient), Samples(inputs, None, head=2), step=0)
     return next(iter(Saliency().draw(look)))
 
 
@@ -41,7 +42,7 @@ def test_smooth_grad_explains_its_own_target_whatever_the_shared_pass_explained(
     predicted = model(images).argmax(1)
     labels = (predicted + 1) % 4
     seen = Observation(images, labels=labels, targets=(predicted + 2) % 4)  # another view's target led the pass
-    look = Look(seen, Samples(images, labels, head=2), step=0)
+    look = Snapshot(seen, Samples(images, labels, head=2), step=0)
     wanted = {"predicted": predicted, "label": labels}.get(target, target)
     found = Saliency(method="smooth_grad", target=target, copies=4).look(model, look)["maps"]
     assert torch.allclose(found, smooth_grad(model, images, wanted, samples=4))

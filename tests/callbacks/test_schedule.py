@@ -55,10 +55,10 @@ def test_the_first_look_is_before_the_first_update(tmp_path, drawn_at_once):
     weights = {}
 
     class Weights(Watch):
-        def needs(self, model):
-            from lightning_viz.callbacks import Needs
+        def requirements(self, model):
+            from lightning_viz.callbacks import Requirements
 
-            return Needs(weights=("conv1.weight",))
+            return Requirements(weights=("conv1.weight",))
 
         def draw(self, look):
             weights[look.step] = look.seen.weights["conv1.weight"].clone()

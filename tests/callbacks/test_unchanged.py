@@ -28,11 +28,13 @@ from lightning_viz import (
     Predictions,
     Saliency,
 )
-from lightning_viz.callbacks import observer, sampling, shared_pass
-from lightning_viz.callbacks.artist import Result
-from lightning_viz.callbacks.sketch import Drawn
+from lightning_viz.callbacks import observer, shared_pass
+from lightning_viz.callbacks import probe_loading as sampling
+from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.callbacks.drawing import Result
 from lightning_viz.callbacks.view import View
-from lightning_viz.hooks import guard, observing
+from lightning_viz.hooks import model_state as guard
+from lightning_viz.hooks import observe as observing
 
 from .cells import CELLS, lazy
 from .trace import Recorder, Trace, differences
@@ -158,7 +160,7 @@ def sketches(monkeypatch):
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in[-1][owner][step] += 1
-            self._results.append(Result(owner, step, Drawn(), name=sketch.name))
+            self._results.append(Result(owner, step, DrawResult(), name=sketch.name))
 
         def behind(self):
             return False
@@ -173,7 +175,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(observer, "Artist", Counting)
+    monkeypatch.setattr(observer, "DrawingProcess", Counting)
     return handed_in
 
 
@@ -280,7 +282,7 @@ def test_training_is_the_same_under_lightnings_other_name(name, sketches, tmp_pa
 
 
 def test_training_is_the_same_while_another_process_draws_and_tensorboard_takes_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_viz.callbacks.artist.BEHIND_SECONDS", float("inf"))
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", float("inf"))
     traces, curves, pictures = [], [], []
     for views in (None, functools.partial(views_for, layers="fc", input=False)):
         folder = tmp_path / f"{bool(views)}"

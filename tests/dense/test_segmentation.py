@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from lightning_viz import attribution
-from lightning_viz.hooks.target import region
+from lightning_viz.hooks.targets import region
 from tests.dense_nets import shapes
 
 LAYERS = {"UNet": ("bottom2", "merge1"), "Unpooling": ("bottom", "decode2")}

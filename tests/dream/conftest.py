@@ -13,7 +13,7 @@ from lightning_viz.pixels import PixelSpace
 
 
 class Digits(NamedTuple):
-    """The network, its normalised images [1797, 1, 28, 28], their labels, and how they map to pixels."""
+    """The network, its normalized images [1797, 1, 28, 28], their labels, and how they map to pixels."""
 
     model: nn.Sequential
     images: Tensor

@@ -26,7 +26,7 @@ from lightning_viz.dream import (
     pixels,
     unit,
 )
-from lightning_viz.hooks.target import maximum, region
+from lightning_viz.hooks.targets import maximum, region
 
 SHAPE = (3, 11, 14)
 

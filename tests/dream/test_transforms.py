@@ -104,7 +104,7 @@ def test_one_of_the_values_is_taken_each_as_often_and_none_is_an_error(factory):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (3, 5), (-2, -7), (4, -3), (-1, 1)])
-def test_fitted_keeps_the_middle_and_fills_with_grey(rows, columns, size):
+def test_fitted_keeps_the_middle_and_fills_with_gray(rows, columns, size):
     given = images(size)
     wanted = size[0] + rows, size[1] + columns
     expected = np.zeros((2, 3, *wanted))

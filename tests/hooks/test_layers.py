@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lightning_viz.hooks.layers import LayerNotFoundError, named_layers, select_layers, top_level_blocks
+from lightning_viz.errors import LayerNotFoundError
+from lightning_viz.hooks.layers import named_layers, select_layers, top_level_blocks
 
 
 class Block(nn.Module):
@@ -79,14 +80,14 @@ def test_layers_by_name_glob_type_and_role_in_the_order_asked_for(asked, expecte
 
 
 def test_a_name_goes_before_a_role_and_a_type():
-    class Named(nn.Module):
+    class ClassSpec(nn.Module):
         def __init__(self):
             super().__init__()
             self.blocks = nn.Linear(2, 2)
             self.Linear = nn.ReLU()
             self.other = nn.Linear(2, 2)
 
-    net = Named()
+    net = ClassSpec()
     assert list(select_layers(net, "blocks")) == ["blocks"]
     assert select_layers(net, "Linear") == {"Linear": net.Linear}
 

@@ -1,4 +1,4 @@
-"""Inside `reinitialised` a model is as never trained; outside nothing has happened, to the byte and the address."""
+"""Inside `randomized_weights` a model is as never trained; outside nothing has happened, to byte and address."""
 
 import copy
 import random
@@ -10,12 +10,13 @@ from pytorch_lightning import LightningModule
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from lightning_viz.hooks import LayerNotFoundError, reinitialised
-from lightning_viz.hooks.observing import observe
+from lightning_viz.errors import LayerNotFoundError
+from lightning_viz.hooks import randomized_weights
+from lightning_viz.hooks.observe import observe
 
 
 class Token(nn.Module):
-    """A part with a parameter that has no initialiser."""
+    """A part with a parameter that has no initializer."""
 
     def __init__(self):
         super().__init__()
@@ -26,7 +27,7 @@ class Token(nn.Module):
 
 
 class Everything(LightningModule):
-    """Convolution, batch norm, token, recurrence, attention, parametrisation, and a tied pair; refuses to be copied."""
+    """Convolution, batch norm, token, recurrence, attention, parametrization, and a tied pair; refuses to be copied."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +56,7 @@ class Everything(LightningModule):
 
 
 def trained(seed=0):
-    """Values that no initialiser makes."""
+    """Values that no initializer makes."""
     torch.manual_seed(seed)
     model = Everything()
     with torch.no_grad():
@@ -86,8 +87,8 @@ def changed(before, after):
 def test_all_is_as_before_to_the_byte_and_the_address(layers, raises):
     model = trained()
     before = traces(model)
-    with pytest.raises(KeyError) if raises else reinitialised(model, layers):
-        with reinitialised(model, layers):
+    with pytest.raises(KeyError) if raises else randomized_weights(model, layers):
+        with randomized_weights(model, layers):
             observe(model, torch.randn(2, 3, 6, 6), input_gradient=True)
             model.train()
             model(torch.randn(4, 3, 6, 6)).sum().backward()
@@ -96,7 +97,7 @@ def test_all_is_as_before_to_the_byte_and_the_address(layers, raises):
     assert traces(model) == before
 
 
-def test_an_initialiser_that_fails_leaves_nothing_behind():
+def test_an_initializer_that_fails_leaves_nothing_behind():
     class Stubborn(nn.Linear):
         def reset_parameters(self):
             if hasattr(self, "bias"):
@@ -107,7 +108,7 @@ def test_an_initialiser_that_fails_leaves_nothing_behind():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), Stubborn(2, 2), nn.Linear(2, 2))
     model[2].ready = True
     before = traces(model)
-    with pytest.raises(KeyError), reinitialised(model):
+    with pytest.raises(KeyError), randomized_weights(model):
         pass
     assert traces(model) == before
 
@@ -115,7 +116,7 @@ def test_an_initialiser_that_fails_leaves_nothing_behind():
 def test_everything_is_new_inside_and_what_shares_memory_goes_on_sharing():
     model = trained()
     before = values(model)
-    with reinitialised(model):
+    with randomized_weights(model):
         inside = values(model)
         assert model.first.weight is model.second.weight
         assert model.third.weight.data_ptr() == model.first.weight.data_ptr()
@@ -126,7 +127,7 @@ def test_everything_is_new_inside_and_what_shares_memory_goes_on_sharing():
 
 def test_weights_are_drawn_as_at_construction():
     model = trained()
-    with reinitialised(model):
+    with randomized_weights(model):
         for name, bound in {"conv.weight": 27**-0.5, "head.weight": 8**-0.5, "lstm.weight_hh_l0": 8**-0.5}.items():
             weight = model.get_parameter(name)
             assert 0.8 * bound < weight.abs().max() <= bound, name  # uniform within the bound
@@ -134,10 +135,10 @@ def test_weights_are_drawn_as_at_construction():
         assert model.attention.in_proj_weight.abs().max() < 0.5 and not model.attention.in_proj_bias.any()
 
 
-def test_what_has_no_initialiser_gets_its_own_values_in_another_order():
+def test_what_has_no_initializer_gets_its_own_values_in_another_order():
     model = trained()
     token, magnitude = model.token.token.detach().clone(), model.normed.parametrizations.weight.original0.clone()
-    with reinitialised(model):
+    with randomized_weights(model):
         for before, after in [
             (token, model.token.token),
             (magnitude, model.normed.parametrizations.weight.original0),
@@ -149,9 +150,9 @@ def test_what_has_no_initialiser_gets_its_own_values_in_another_order():
 def test_only_the_layers_asked_for_and_those_tied_to_them():
     model = trained()
     before = values(model)
-    with reinitialised(model, ["head", "token"]):
+    with randomized_weights(model, ["head", "token"]):
         assert changed(before, values(model)) == {"head", "token"}
-    with reinitialised(model, "first"):
+    with randomized_weights(model, "first"):
         after = values(model)
         assert changed(before, after) == {"first", "second", "third"}
         assert torch.equal(before["second.bias"], after["second.bias"])
@@ -162,11 +163,11 @@ def test_a_layer_draws_the_same_whichever_others_do_and_another_with_another_see
     model = trained()
     drawn = []
     for layers, seed in [("head", 0), (None, 0), (["conv", "head"], 0), ("head", 1)]:
-        with reinitialised(model, layers, seed=seed):
+        with randomized_weights(model, layers, seed=seed):
             drawn.append(model.head.weight.detach().clone())
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[3])
-    with reinitialised(model):  # layers of one shape do not draw the same
+    with randomized_weights(model):  # layers of one shape do not draw the same
         assert not torch.equal(model.first.bias, model.third.bias)
 
 
@@ -176,7 +177,7 @@ def test_chance_goes_on_inside_as_it_would_have_outside():
     torch.manual_seed(7), np.random.seed(7), random.seed(7)
     expected = torch.rand(1).item(), np.random.rand(), random.random()
     torch.manual_seed(7), np.random.seed(7), random.seed(7)
-    with reinitialised(model):
+    with randomized_weights(model):
         assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
 
 
@@ -188,7 +189,7 @@ def test_a_pending_backward_goes_on():
     twin = copy.deepcopy(model)
     twin(x).square().sum().backward()
     loss = model(x).square().sum()
-    with reinitialised(model):
+    with randomized_weights(model):
         model(x)
     loss.backward()
     for mine, expected in zip(model.parameters(), twin.parameters(), strict=True):
@@ -198,16 +199,16 @@ def test_a_pending_backward_goes_on():
 def test_in_inference_mode():
     model = trained()
     before = traces(model)
-    with torch.inference_mode(), reinitialised(model):
+    with torch.inference_mode(), randomized_weights(model):
         seen = observe(model, torch.randn(2, 3, 6, 6), input_gradient=True)
     assert seen.input_gradient.abs().sum() > 0
     assert traces(model) == before
 
 
-def test_compiled_modules_are_initialised_once_under_their_own_name():
+def test_compiled_modules_are_initialized_once_under_their_own_name():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     compiled = torch.compile(model)
-    with reinitialised(compiled, "2"):
+    with randomized_weights(compiled, "2"):
         inside = model[2].weight.detach().clone()
     assert not torch.equal(model[2].weight, inside) and inside.abs().max() <= 0.5
 
@@ -218,7 +219,7 @@ def test_scripted_parts_are_shuffled():
     x = torch.randn(3, 4)
     before = traces(model)
     plain = model[0](x)
-    with reinitialised(model):
+    with randomized_weights(model):
         assert not torch.equal(model[0](x), plain)
     assert torch.equal(model[0](x), plain)
     assert traces(model) == before
@@ -226,11 +227,11 @@ def test_scripted_parts_are_shuffled():
 
 def test_a_lazy_module_stays_unmade():
     model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
-    with reinitialised(model):
+    with randomized_weights(model):
         pass
     assert model[1].has_uninitialized_params()
 
 
 def test_a_layer_that_does_not_exist():
-    with pytest.raises(LayerNotFoundError, match="did you mean 'head'"), reinitialised(trained(), "haed"):
+    with pytest.raises(LayerNotFoundError, match="did you mean 'head'"), randomized_weights(trained(), "haed"):
         pass

@@ -6,7 +6,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_viz.hooks import LayerNotReachedError, Rectangle, observe, receptive_fields
+from lightning_viz.errors import LayerNotReachedError
+from lightning_viz.hooks import Rectangle, observe, receptive_fields
 
 CONV, POOL = "conv", "pool"
 

@@ -437,7 +437,7 @@ def test_torchscript_is_told_by_name(convert):
     model = nn.Sequential()
     model.add_module("features", features)
     model.add_module("relu", nn.ReLU())
-    for _ in range(3):  # TorchScript optimises after its first runs
+    for _ in range(3):  # TorchScript optimizes after its first runs
         with relu_rule("guided") as relus:
             output = model(x).sum()
         assert relus.met == 1

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from lightning_viz.render.animation import MOST_BYTES, animate, thin
-from lightning_viz.render.picture import png
+from lightning_viz.render.page import png
 
 
 def frames(count, width=60, height=40, noise=False):

@@ -43,7 +43,7 @@ def test_the_caption_says_the_figures_and_never_all_for_nearly_all():
         assert words in said
 
 
-def test_the_background_can_be_coloured_too():
+def test_the_background_can_be_colored_too():
     truth = np.zeros((1, 8, 8), int)
     assert segmentation(truth, truth).image != segmentation(truth, truth, background=None).image
 

@@ -27,7 +27,7 @@ def tiles(count=12, **options):
 
 
 def holds(sheet, image):
-    """Whether an image stands in a sheet, each of its pixels a block of one colour."""
+    """Whether an image stands in a sheet, each of its pixels a block of one color."""
     packed = [pixels.reshape(-1, 3).astype(int) @ [65536, 256, 1] for pixels in (image, sheet)]
     return bool(np.isin(*packed).all())
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.embedding import compare, grid, scatter, sprite, thumbnails
-from lightning_viz.render.thumbnails import assign
+from lightning_viz.render.embedding import assign, compare, grid, scatter, sprite, thumbnails
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(120) % 3

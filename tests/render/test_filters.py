@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.colours import table
+from lightning_viz.render.colors import table
 from lightning_viz.render.filters import filter_table, filter_to_pixels, filters, pixels_to_filter, tile_boxes
 
 WEIGHTS = np.random.default_rng(0).normal(size=(40, 3, 5, 7)).astype(np.float32)
@@ -49,7 +49,7 @@ def test_diverging_cells_give_the_weights_back(channels):
     np.testing.assert_allclose(decoded, weights, atol=4.0 / 255 * 2.01)
 
 
-def test_zero_is_mid_grey_and_the_limit_saturates():
+def test_zero_is_mid_gray_and_the_limit_saturates():
     assert filter_to_pixels(np.array([0.0, -2, 2, 9]), 2.0).tolist() == [128, 0, 255, 255]
     assert np.abs(filter_to_pixels(np.zeros(3), 0.0) - 127.5).max() < 1
 

@@ -3,7 +3,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from lightning_viz.render.colours import class_colours, pale
+from lightning_viz.render.colors import class_colors, pale
 from lightning_viz.render.hyperplanes import clip_lines, hyperplanes, zero_sets
 
 EXTENT = (-1.5, 2.5, -1.0, 1.5)
@@ -77,7 +77,7 @@ def test_regions_stand_upright():
     regions[10:, :10] = 1  # the upper left: large y, small x
     picture = drawn(np.zeros((1, 2)), samples=np.zeros((0, 2)), regions=regions)
     page = np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
-    ground, upper_left = (tuple(colour) for colour in pale(class_colours(2)))
+    ground, upper_left = (tuple(color) for color in pale(class_colors(2)))
     top = picture.origin[1]
     assert tuple(page[top + 60, 150]) == upper_left
     assert tuple(page[top + 60, 600]) == tuple(page[top + 330, 150]) == tuple(page[top + 330, 600]) == ground

@@ -7,14 +7,13 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
-        "maps",
+        "activation_maps",
         "embedding",
         "hyperplanes",
         "filters",
         "animation",
         "dreams",
-        "adversarial",
-        "attack_record",
+        "attacks",
         "robustness_curves",
     ],
 )

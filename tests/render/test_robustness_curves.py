@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.colours import class_colours
-from lightning_viz.render.robustness_curves import defence_bars, epsilon_curves, sphere_plot, spread
+from lightning_viz.render.colors import class_colors
+from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot, spread
 
 EPSILONS = np.array([0, 0.02, 0.05, 0.1])
 FALLING = np.array([0.95, 0.7, 0.3, 0.0])
-BLUE, ORANGE = class_colours(2)
+BLUE, ORANGE = class_colors(2)
 
 
 def decoded(picture):
     return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
 
 
-def places(picture, colour):
-    """Rows and columns of what has one colour."""
-    return np.argwhere((decoded(picture) == colour).all(-1))
+def places(picture, color):
+    """Rows and columns of what has one color."""
+    return np.argwhere((decoded(picture) == color).all(-1))
 
 
-def heights(picture, colour):
-    """Of each column of pixels that holds the colour, its middle, from left to right; names at the ends left out."""
-    found = places(picture, colour)
+def heights(picture, color):
+    """Of each column of pixels that holds the color, its middle, from left to right; names at the ends left out."""
+    found = places(picture, color)
     found = found[found[:, 1] < 400]
     return np.array([found[found[:, 1] == column][:, 0].mean() for column in np.unique(found[:, 1])])
 
@@ -37,7 +37,7 @@ def curves(*accuracies, **options):
 
 def test_a_falling_curve_falls_and_a_higher_one_lies_higher():
     picture = curves(FALLING, FALLING * 0.5 + 0.45)
-    low, high = (heights(picture, colour) for colour in (BLUE, ORANGE))
+    low, high = (heights(picture, color) for color in (BLUE, ORANGE))
     assert low[-1] - low[0] > 250, "pixels, downwards"
     assert (np.diff(low[::20]) > -2).all()
     assert high[-1] < low[-1] - 100
@@ -46,7 +46,7 @@ def test_a_falling_curve_falls_and_a_higher_one_lies_higher():
 def test_order_and_unit_of_epsilons_do_not_change_the_curve():
     turned = epsilon_curves("t", {"net 0": (EPSILONS[::-1], FALLING[::-1])}, norm="L∞")
     assert (decoded(turned) == decoded(curves(FALLING))).all()
-    pixels, levels = (curves(FALLING, trained=0.2, grey_levels=grey) for grey in (False, True))
+    pixels, levels = (curves(FALLING, trained=0.2, gray_levels=gray) for gray in (False, True))
     assert np.array_equal(heights(pixels, BLUE), heights(levels, BLUE))
     assert (decoded(pixels) != decoded(levels)).any(), "the numbers under the axis"
 
@@ -84,13 +84,13 @@ def test_more_curves_than_fit_are_said():
 
 
 def bars(clean, attacked, names=None):
-    return defence_bars("t", names or [f"way {n}" for n in range(len(clean))], clean, attacked, attack="FGSM")
+    return defense_bars("t", names or [f"way {n}" for n in range(len(clean))], clean, attacked, attack="FGSM")
 
 
 def test_bars_are_as_long_as_their_shares():
     picture = bars([1.0, 0.5], [0.25, 0.0])
-    for colour, shares in ((BLUE, [1, 0.5]), (ORANGE, [0.25])):
-        found = places(picture, colour)
+    for color, shares in ((BLUE, [1, 0.5]), (ORANGE, [0.25])):
+        found = places(picture, color)
         found = found[(found[:, 0] > picture.origin[1] + 32) & (found[:, 1] > 60)]  # below the key
         rows = [np.ptp(found[found[:, 0] == row][:, 1]) for row in np.unique(found[:, 0])]
         lengths = sorted(set(rows), reverse=True)
@@ -102,12 +102,12 @@ def test_bars_are_as_long_as_their_shares():
 def test_an_accuracy_that_is_not_known_has_no_bar():
     picture = bars([0.9, np.nan], [np.nan, np.nan])
     found = places(picture, ORANGE)
-    assert (found[:, 0] < picture.origin[1] + 32).all(), "only the key has the attacked samples' colour"
+    assert (found[:, 0] < picture.origin[1] + 32).all(), "only the key has the attacked samples' color"
 
 
-def test_more_defences_than_fit_are_said():
+def test_more_defenses_than_fit_are_said():
     picture = bars(np.full(20, 0.9), np.full(20, 0.1))
-    assert "the first 13 of 20 defences" in picture.description and picture.height <= 920 and picture.width == 700
+    assert "the first 13 of 20 defenses" in picture.description and picture.height <= 920 and picture.width == 700
 
 
 def test_the_sphere_says_how_seldom_random_directions_change_the_class():
@@ -152,7 +152,7 @@ def test_the_spheres_axis_starts_at_zero_and_holds_every_dot():
         (lambda: epsilon_curves("t", {"net": (EPSILONS, FALLING[None])}, norm="L2"), "the curve 'net' is"),
         (lambda: epsilon_curves("t", {"net": (EPSILONS, FALLING[:2])}, norm="L2"), "give E epsilons and E accuracies"),
         (lambda: epsilon_curves("t", {"net": (-EPSILONS, FALLING)}, norm="L2"), "numbers of 0 or more"),
-        (lambda: bars([0.5], [0.5, 0.1]), "[1 defences], got [1] and [2]"),
+        (lambda: bars([0.5], [0.5, 0.1]), "[1 defenses], got [1] and [2]"),
         (lambda: bars(np.ones(2), np.ones((2, 3))), "of several epsilons give one"),
         (lambda: sphere_plot("t", np.zeros((2, 3)), samples=10), "changed is [2, 3]"),
         (lambda: sphere_plot("t", [0, 0], samples=10, radii=[1]), "radii are [1] for 2 samples"),

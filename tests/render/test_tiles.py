@@ -9,9 +9,9 @@ def test_channels_become_what_they_mean():
     pixels = np.random.default_rng(0).uniform(size=(2, 6, 4, 5))
     assert (to_rgb(pixels[:, :3]) == np.rint(pixels[:, :3].transpose(0, 2, 3, 1) * 255)).all()
     for channels in (1, 2, 6):
-        grey = to_rgb(pixels[:, :channels])
+        gray = to_rgb(pixels[:, :channels])
         expected = np.rint(pixels[:, :channels].mean(axis=1) * 255)
-        assert all((grey[..., each] == expected).all() for each in range(3))
+        assert all((gray[..., each] == expected).all() for each in range(3))
     assert describe_channels(6) == "mean of 6 channels" and not describe_channels(1) and not describe_channels(3)
 
 

@@ -1,25 +1,24 @@
-"""Studies as an analysis leaves them, invented: pictures of one colour, numbers that are known."""
+"""Studies as an analysis leaves them, invented: pictures of one color, numbers that are known."""
 
 from PIL import Image
 
-from lightning_viz.analysis.findings import Finding
-from lightning_viz.analysis.study import Study
-from lightning_viz.render.picture import Caption, Picture, page
+from lightning_viz.analysis.results import ModelReport, Result
+from lightning_viz.render.page import Caption, Picture, page
 
 TAGS = ("adversarial/pgd", "dreams/fc", "grad_cam/conv", "embedding/fc", "activations/conv", "filters/conv")
 
 
-def picture(tag, step, *, colour=(0, 0, 0), title=None) -> Picture:
+def picture(tag, step, *, color=(0, 0, 0), title=None) -> Picture:
     caption = Caption(title or f"Picture of {tag}", (f"step {step}",), "A sentence of its own.")
-    return page(tag, caption, Image.new("RGB", (60, 40), colour))
+    return page(tag, caption, Image.new("RGB", (60, 40), color))
 
 
-def finding(step, tags=TAGS, *, title=None) -> Finding:
+def finding(step, tags=TAGS, *, title=None) -> Result:
     """What views find at a step; each picture differs from all others."""
-    found = Finding()
+    found = Result()
     for place, tag in enumerate(tags):
-        found.picture(picture(tag, step, colour=(step % 256, place, 50), title=title), step)
-    found.scalar("grad_cam/conv/randomisation", 0.25 + step / 1000, step)
+        found.picture(picture(tag, step, color=(step % 256, place, 50), title=title), step)
+    found.scalar("grad_cam/conv/randomization", 0.25 + step / 1000, step)
     found.scalar("embedding/fc/knn_accuracy", 0.5 + step / 1000, step)
     found.numbers = {
         "model": {
@@ -34,5 +33,5 @@ def finding(step, tags=TAGS, *, title=None) -> Finding:
     return found
 
 
-def study(name="Net", steps=(0, 10, 20), tags=TAGS) -> Study:
-    return Study(name, {step: finding(step, tags) for step in steps})
+def study(name="Net", steps=(0, 10, 20), tags=TAGS) -> ModelReport:
+    return ModelReport(name, {step: finding(step, tags) for step in steps})

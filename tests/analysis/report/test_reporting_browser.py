@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from lightning_viz.analysis.report.reporting import report
-from lightning_viz.analysis.study import Study
+from lightning_viz.analysis.report.report import report
+from lightning_viz.analysis.results import ModelReport
 
 from .invented import TAGS, finding, picture, study
 
@@ -35,7 +35,7 @@ def reports(tmp_path_factory):
     alone.views[20].numbers["fares"][long] = 0.5
     alone.views[20].faults.append(long)
     pages = {"alone": report([alone]), "compared": report([study("First"), study("Second", steps=(5,))])}
-    pages["single"] = report([Study("Net", {3: finding(3, TAGS)})])
+    pages["single"] = report([ModelReport("Net", {3: finding(3, TAGS)})])
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(html)
     return folder
@@ -164,16 +164,16 @@ def test_models_stand_side_by_side(opened):
 
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const light = (colour) => {
-    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  const light = (color) => {
+    canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
     const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
       .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = (node) => {
     for (; node; node = node.parentElement) {
-      const colour = getComputedStyle(node).backgroundColor;
-      if (!colour.endsWith(", 0)")) return colour;
+      const color = getComputedStyle(node).backgroundColor;
+      if (!color.endsWith(", 0)")) return color;
     }
   };
   const texts = [...document.querySelectorAll("body *")].filter((node) =>

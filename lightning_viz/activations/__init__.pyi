@@ -1,0 +1,14 @@
+from .channels import Channels as Channels
+from .channels import choose_channels as choose_channels
+from .random_projection import PROJECTED_ABOVE as PROJECTED_ABOVE
+from .random_projection import PROJECTED_TO as PROJECTED_TO
+from .random_projection import as_vectors as as_vectors
+from .random_projection import count_sketch as count_sketch
+from .statistics import Bounds as Bounds
+from .statistics import LayerStatistics as LayerStatistics
+from .statistics import bounds_of as bounds_of
+from .statistics import edges as edges
+from .statistics import reading_of as reading_of
+from .top_k import NO_SAMPLE as NO_SAMPLE
+from .top_k import TopK as TopK
+from .top_k import peaks_of as peaks_of

@@ -1,0 +1,16 @@
+from .carlini_wagner import carlini_wagner as carlini_wagner
+from .deepfool import deepfool as deepfool
+from .gradient_attacks import fgsm as fgsm
+from .gradient_attacks import gradient_ascent as gradient_ascent
+from .gradient_attacks import pgd as pgd
+from .minimum_norm import minimum_epsilon as minimum_epsilon
+from .norms import L2 as L2
+from .norms import LINF as LINF
+from .norms import Norm as Norm
+from .norms import cross_entropy as cross_entropy
+from .norms import margin as margin
+from .one_pixel import one_pixel as one_pixel
+from .result import AttackResult as AttackResult
+from .result import AttackTrace as AttackTrace
+from .square_attack import square as square
+from .transfer import transfer as transfer

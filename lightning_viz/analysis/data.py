@@ -1,0 +1,232 @@
+"""Images of a folder, as a model takes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from lightning_viz.analysis.class_spec import ClassSpec, instantiate
+from lightning_viz.callbacks.lightning import Trainer, package_of
+from lightning_viz.errors import AnalysisError, InvalidArgumentError, inform
+from lightning_viz.pixels import PixelSpace
+
+Data = Any
+"""A LightningDataModule, a DataLoader, a data set of samples and labels, a list of batches; or one of them named."""
+
+_BATCH = 64
+
+
+class _Batches(list[Any]):
+    """A list of batches: a plain one Lightning takes for one of loaders."""
+
+
+def data_of(data: Data) -> Any:
+    """Data that are named, made; others as they are.
+
+    Args:
+        data: see `Data`.
+
+    Raises:
+        AnalysisError: they cannot be made.
+    """
+    return instantiate(data, object, "data") if isinstance(data, ClassSpec) else data
+
+
+@contextmanager
+def loaded(data: Data, pl: Any) -> Iterator[dict[str, Any]]:
+    """What ``Trainer.validate`` takes the data from.
+
+    A data module is set up as for training, as it was when views looked live. One without validation data (no
+    ``val_dataloader``, or one that gives nothing) gives its training data instead, as views do.
+
+    Args:
+        data: not named any more.
+        pl: the package of the model.
+
+    Raises:
+        AnalysisError: the data module is of the other package.
+    """
+    if not hasattr(data, "val_dataloader"):
+        loader = DataLoader(data, batch_size=_BATCH) if isinstance(data, Dataset) else data
+        batches = isinstance(loader, (list, tuple)) and not any(isinstance(one, DataLoader) for one in loader)
+        yield {"dataloaders": _Batches(loader) if batches else loader}
+        return
+    if not isinstance(data, pl.LightningDataModule):
+        raise AnalysisError(f"the data module is of another Lightning than the model: take both from {pl.__name__}")
+    set_up, validation = data.setup, data.val_dataloader
+    none = getattr(validation, "__func__", None) is pl.LightningDataModule.val_dataloader
+
+    def val_dataloader() -> Any:
+        found = None if none else validation()
+        if found is None or (isinstance(found, (list, tuple, dict)) and not found):
+            inform(f"{type(data).__name__} has no validation data: the samples are training data")
+            return data.train_dataloader()
+        return found
+
+    before = dict(vars(data))
+    data.setup, data.val_dataloader = lambda stage=None: set_up("fit"), val_dataloader
+    try:
+        yield {"datamodule": data}
+    finally:
+        for name in ("setup", "val_dataloader"):
+            delattr(data, name)
+            if name in before:  # of ``LightningDataModule.from_datasets``
+                setattr(data, name, before[name])
+
+
+def bring_training_data(trainer: Trainer, pl_module: Any) -> None:
+    """Let a Trainer that validates know the training data too, for views that look at them.
+
+    Args:
+        trainer: in validation; it then has a `train_dataloader`, the validation data where there are no others.
+        pl_module: its module.
+    """
+    pl = package_of(pl_module)
+    owners = ((trainer.datamodule, pl.LightningDataModule), (pl_module, pl.LightningModule))
+    given = (
+        owner.train_dataloader()
+        for owner, base in owners
+        if owner is not None and type(owner).train_dataloader is not base.train_dataloader
+    )
+    loader = next(given, trainer.val_dataloaders)
+    trainer.fit_loop._combined_loader = pl.utilities.combined_loader.CombinedLoader(loader)
+
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class Images(Dataset[Any]):
+    """The images of a folder, and of the folders in it: a folder in it is a class.
+
+    Args:
+        folder: with images, however deep.
+        transform: from a PIL image to what the model takes, ``[C, H, W]``.
+        classes: of the model, in order. Folders are matched with them: by name, or in order where there are as many.
+            Where they do not match, the images' classes are not known. The folders' names, sorted, if omitted.
+
+    Attributes:
+        classes: names, in order.
+        targets: class of each image; None where they are not known.
+
+    Raises:
+        AnalysisError: there is no such folder, or no image in it.
+    """
+
+    def __init__(
+        self, folder: Path | str, transform: Callable[[Image.Image], Tensor], *, classes: Sequence[str] = ()
+    ) -> None:
+        self._folder, self.transform = Path(folder), transform
+        if not self._folder.is_dir():
+            raise AnalysisError(f"there is no folder {self._folder}: give one with images, --images FOLDER")
+        self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path, self._folder))
+        if not self._paths:
+            raise AnalysisError(f"the folder {self._folder} holds no image ({', '.join(_SUFFIXES)})")
+        parts = [path.relative_to(self._folder).parts for path in self._paths]
+        folders = sorted({part[0] for part in parts if len(part) > 1}) if all(len(part) > 1 for part in parts) else []
+        self.classes = list(classes) or folders
+        numbers = _matched(folders, classes)
+        self.targets = None if numbers is None else [numbers[part[0]] for part in parts]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.transform(read_image(self._paths[index]))
+        return image if self.targets is None else (image, self.targets[index])
+
+    def identity(self) -> list[Any]:
+        """What tells these images from others: files, sizes, times, classes, and how they are prepared."""
+        return [listing(self._folder, self._paths), self.classes, self.targets, repr(self.transform)]
+
+
+def listing(folder: Path, paths: Iterable[Path] | None = None) -> list[list[Any]]:
+    """Names, sizes and times of files, which tell whether they are the same as before.
+
+    Args:
+        folder: to which names are relative.
+        paths: of the files; all that lie in the folder, however deep, if omitted.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if paths is None else paths
+    found = ((path, path.stat()) for path in files)
+    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image in color, the way up that it was taken.
+
+    Args:
+        path: of the file. Of a moving image the first frame; of gray of 16 bits the upper 8.
+
+    Raises:
+        AnalysisError: it is no image, cut short, or of values that are no gray of 8 or 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            return _in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
+
+
+def fitting(size: int, space: PixelSpace, *, gray: bool = False) -> Callable[[Image.Image], Tensor]:
+    """A transform to square images that a model takes.
+
+    Args:
+        size: of a side, in pixels: the shorter side is scaled to it, the longer one cropped.
+        space: by whose mean and deviation the images are normalized.
+        gray: whether the model takes one channel.
+    """
+    sized = [*([transforms.Grayscale()] if gray else []), transforms.Resize(size), transforms.CenterCrop(size)]
+    scaled = [transforms.ToTensor(), transforms.Normalize(list(space.mean), list(space.std))]
+    found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)
+    return found
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow cuts 16 bits off at 255, which turns all but the darkest white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() >= 2**16:
+        raise InvalidArgumentError(f"its values, {levels.min():g} to {levels.max():g}, are no gray of 8 or 16 bits")
+    return Image.fromarray((levels // 256).astype(np.uint8))
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)  # .ipynb_checkpoints is no class
+    return path.suffix.lower() in _SUFFIXES and not hidden and path.is_file()
+
+
+def _matched(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
+    """Each folder's class; None where they cannot be told."""
+    found = _by_name(folders, classes)
+    if found is None and len(folders) > 1 and len(classes) in (0, len(folders)):
+        return {folder: number for number, folder in enumerate(folders)}
+    if found is None and folders and classes:
+        known = [_plain(name) for name in classes]
+        strange = next((folder for folder in folders if known.count(_plain(folder)) != 1), folders[0])
+        near = difflib.get_close_matches(_plain(strange), sorted(set(known)), n=3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        inform(f"no single class of the model is called {strange!r}: the images' classes are not known{hint}")
+    return found
+
+
+def _by_name(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
+    """Each folder's class by its name; None where one has none, or a name stands for two classes."""
+    names = [_plain(name) for name in classes]
+    if not folders or any(names.count(_plain(folder)) != 1 for folder in folders):
+        return None
+    return {folder: names.index(_plain(folder)) for folder in folders}
+
+
+def _plain(name: str) -> str:
+    """As people and folders write a name: ``Tiger_Shark`` is ``tiger shark``."""
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())

@@ -1,0 +1,180 @@
+"""What a study found, and the folder in which findings wait for the report: each is whole or not there."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.serialization import from_plain, to_plain
+from lightning_viz.callbacks.writers import write_whole
+from lightning_viz.render.page import Picture
+
+
+@dataclass
+class ModelReport:
+    """What was found of one model.
+
+    Attributes:
+        name: of the model.
+        views: by step, what the views drew, in order; their `numbers` hold ``"model"`` (what it is) and ``"fares"``.
+        techniques: by name, what went deeper, into the last checkpoint.
+        waiting: what is still to be done, where the analysis was interrupted.
+    """
+
+    name: str
+    views: dict[int, Result] = field(default_factory=dict)
+    techniques: dict[str, Result] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Result]:
+        """All of them, in order."""
+        return [*self.views.values(), *self.techniques.values()]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Of the last checkpoint, all that was measured."""
+        found: dict[str, Any] = {}
+        for finding in self.findings:
+            found.update(finding.numbers)
+        return found
+
+    def pictures(self) -> Iterator[Shown]:
+        """All of them, in order."""
+        for finding in self.findings:
+            yield from finding.pictures
+
+
+_LIST, _STATE = "finding.json", "state.pt"
+_DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture at a step of the run."""
+
+    picture: Picture
+    step: int
+
+
+@dataclass
+class Result:
+    """Pictures and numbers, as they come: a sink for views, too.
+
+    Attributes:
+        pictures: in order.
+        scalars: tag, value and step, to be plotted.
+        numbers: what was measured, by name: plain values, for JSON and for the report's tables.
+        faults: what could not be done, in words.
+        projections: for TensorBoard's projector.
+        state: of the views, plain, from which those of the next checkpoint go on.
+    """
+
+    pictures: list[Shown] = field(default_factory=list)
+    scalars: list[tuple[str, float, int]] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    projections: list[Projection] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Keep a picture."""
+        self.pictures.append(Shown(picture, step))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Keep a number to be plotted."""
+        self.scalars.append((tag, float(value), step))
+
+    def projection(self, projection: Projection) -> None:
+        """Keep vectors for the projector."""
+        self.projections.append(projection)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class Results:
+    """A folder of findings, by name.
+
+    Args:
+        folder: made when the first is put there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, name: str, key: str) -> Result | None:
+        """A finding that is there already; None where there is none, or it was made from something else.
+
+        Args:
+            name: of the finding.
+            key: of all that it depends on.
+        """
+        place = self._folder / name
+        try:
+            listed = json.loads((place / _LIST).read_text())
+            return _read(place, listed) if listed["key"] == key else None
+        except _DAMAGED:
+            return None  # there is none, or it was damaged
+
+    def put(self, name: str, key: str, finding: Result) -> None:
+        """Keep a finding, in place of an earlier one of that name.
+
+        Args:
+            name: of the finding.
+            key: of all that it depends on.
+            finding: to be written.
+        """
+        place, partial = self._folder / name, self._folder / f".{name}.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(partial, finding, key)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.replace(place)
+
+
+def _write(place: Path, finding: Result, key: str) -> None:
+    pictures = []
+    for number, shown in enumerate(finding.pictures):
+        about = {name: value for name, value in asdict(shown.picture).items() if name != "image"}
+        kind = "gif" if shown.picture.image.startswith(b"GIF") else "png"
+        file = f"{number:03d}.{kind}"
+        (place / file).write_bytes(shown.picture.image)
+        pictures.append({"file": file, "step": shown.step, **about})
+    state = io.BytesIO()
+    torch.save(to_plain({"state": finding.state, "projections": [vars(one) for one in finding.projections]}), state)
+    (place / _STATE).write_bytes(state.getvalue())
+    listed = {
+        "key": key,
+        "pictures": pictures,
+        "scalars": finding.scalars,
+        "numbers": finding.numbers,
+        "faults": finding.faults,
+    }
+    write_whole(place / _LIST, json.dumps(listed, indent=1).encode())
+
+
+def _read(place: Path, listed: dict[str, Any]) -> Result:
+    pictures = []
+    for about in listed["pictures"]:
+        file, step = about.pop("file"), about.pop("step")
+        about["origin"] = tuple(about["origin"])
+        pictures.append(Shown(Picture(image=(place / Path(file).name).read_bytes(), **about), step))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # a damaged file, which is then refused
+        kept = from_plain(torch.load(place / _STATE, weights_only=True))
+    scalars = [(tag, value, step) for tag, value, step in listed["scalars"]]
+    projections = [Projection(**one) for one in kept["projections"]]
+    return Result(pictures, scalars, listed["numbers"], listed["faults"], projections, kept["state"])

@@ -1,0 +1,162 @@
+"""A model to be analyzed: what it is, where its checkpoints and its data are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
+from lightning_viz.analysis.class_spec import ClassSpec, import_object
+from lightning_viz.analysis.data import Data, listing
+from lightning_viz.analysis.models import Model
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.hooks.pytree import all_tensors
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["RunConfig"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is to be analyzed, and how.
+
+    Attributes:
+        model: an instance, a class, or a class path with init args.
+        data: as the model was trained with: a LightningDataModule, a DataLoader or a data set; or one of them named.
+        checkpoints: files and folders; those of one run make a series. None: the model as it is.
+        name: of the model in the report; its class's if empty.
+        probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
+        pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
+        techniques: names of those that go deeper; every one that suits the model if omitted.
+        samples: of the data, that techniques study.
+        seed: of all that is random.
+        trusted: load checkpoints that hold more than weights, which runs what they name.
+        trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
+        conflicts: folder of images with one class's shape and another's texture, for the shape bias.
+        as_logged: draw with the views that the run had, as they were; False: all models with the same.
+    """
+
+    model: Model
+    data: Data
+    checkpoints: Sequence[Path | str] = ()
+    name: str = ""
+    probe: Probe | None = None
+    pixels: PixelSpace | None = None
+    views: Sequence[str] | None = None
+    techniques: Sequence[str] | None = None
+    samples: int = 256
+    seed: int = 0
+    trusted: bool = False
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    conflicts: Path | None = None
+    as_logged: bool = True
+
+    def series(self) -> dict[int, Path | None]:
+        """The checkpoints by step; ``{0: None}`` where there is none.
+
+        Raises:
+            AnalysisError: a place without a checkpoint, or one that cannot be read.
+        """
+        if not self.checkpoints:
+            return {0: None}
+        return dict(in_order(find_checkpoints(self.checkpoints), trusted=self.trusted))
+
+    def title(self) -> str:
+        """What the model is called."""
+        if self.name:
+            return self.name
+        if isinstance(self.model, ClassSpec):
+            return self.model.class_path.rpartition(".")[2]
+        return (self.model if isinstance(self.model, type) else type(self.model)).__name__
+
+    def key(self, checkpoint: str | None, what: str) -> str:
+        """Of all that a finding depends on, as far as it can be known: equal keys, equal findings.
+
+        The model's and the data's code count as the files that hold their classes. Data count as far as they lie in
+        memory, as tensors; what a data module or a data set reads does not.
+
+        Args:
+            checkpoint: digest of its content; None where there is none.
+            what: is found.
+        """
+        probe = self.probe and [self.probe, _of_tensors([self.probe.inputs, self.probe.labels])]
+        conflicts = None if self.conflicts is None else listing(self.conflicts)
+        options = probe, self.pixels, self.views, self.samples, self.seed, conflicts, self.as_logged
+        parts = {
+            "version": version("lightning-viz"),
+            "what": what,
+            "checkpoint": checkpoint,
+            "model": _identity(self.model, weights=checkpoint is None),
+            "data": _identity(self.data, weights=False),
+            "options": _plain((*options, sorted(self.trainer.items()))),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _identity(thing: Any, *, weights: bool) -> list[Any]:
+    """Of a model or data: its class and the code of it, its arguments or what it holds."""
+    if isinstance(thing, ClassSpec):
+        found = import_object(thing, "model or data")
+        return [thing.class_path, dict(thing.init_args), _code(getattr(found, "__module__", None) or "")]
+    made = thing if isinstance(thing, type) else type(thing)
+    about: list[Any] = [made.__module__, made.__qualname__, _code(made.__module__)]
+    if hasattr(thing, "identity"):  # images of a folder
+        about.append(thing.identity())
+    if isinstance(thing, (DataLoader, Subset)):
+        about += [_identity(thing.dataset, weights=False), _plain(list(getattr(thing, "indices", ())))]
+    if isinstance(thing, nn.Module):
+        about += [_plain(thing), _digest(thing.state_dict()) if weights else ""]
+    elif isinstance(thing, (TensorDataset, list, tuple)):
+        about.append(_of_tensors(thing.tensors if isinstance(thing, TensorDataset) else thing))
+    elif hasattr(thing, "hparams") and thing is not made:  # what a data module kept with ``save_hyperparameters()``
+        about.append(_plain(dict(thing.hparams)))
+    return about
+
+
+def _plain(thing: Any) -> str:
+    """What it says of itself, without where it lies in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _of_tensors(structure: Any) -> str:
+    return _digest({str(place): tensor for place, tensor in enumerate(all_tensors(structure))})
+
+
+def _digest(weights: Mapping[str, Any]) -> str:
+    found = hashlib.sha256()
+    for name, weight in weights.items():
+        found.update(f"{name} {getattr(weight, 'dtype', '')}".encode())
+        if isinstance(weight, Tensor) and not is_lazy(weight):
+            found.update(str(list(weight.shape)).encode())
+            found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:  # a module's extra state, or a weight that is yet to come
+            found.update(_plain(None if isinstance(weight, Tensor) else weight).encode())
+    return found.hexdigest()
+
+
+def _code(module: str) -> str:
+    """Digest of the file that holds a module's code; empty of one that has none, or is not loaded yet."""
+    spec = sys.modules.get(module) or _spec(module)
+    path = getattr(spec, "__file__", None) or getattr(spec, "origin", None)
+    return digest_of(Path(path)) if path and Path(path).is_file() else ""
+
+
+def _spec(module: str) -> Any:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None

@@ -1,0 +1,91 @@
+"""Whatever an attribution method returns, as one map per sample that can be ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.pytree import all_tensors
+from lightning_viz.hooks.targets import Target, with_classes
+
+__all__ = ["Attribute", "as_heat"]
+
+Attribute = Callable[[nn.Module, Any, Target], Any]
+"""An attribution method, ``attribute(model, inputs, target)``; options bound by `functools.partial`."""
+
+
+def as_heat(attribution: Any, size: tuple[int, int], *, signed: bool = False) -> Tensor:
+    """How much each place mattered, ``[N, H, W]``.
+
+    Gradients are summed over channels by absolute value, as they are shown: which sign helps depends on whether the
+    thing is brighter or darker than what is behind it. Class activation maps are evidence for the class where they
+    are positive and come without the rest. Of occlusion what counts is where the patch was missed.
+
+    Args:
+        attribution: ``[N, C, H, W]`` or ``[N, H, W]``, a dict with one such tensor (a layer's class activation map),
+            or something with an attribute ``heat`` (occlusion's result).
+        size: H and W of the result; smaller maps are enlarged bilinearly, with ``align_corners=False``.
+        signed: sum with signs, and keep what is negative.
+
+    Raises:
+        TypeError: no such thing.
+        ValueError: maps of several layers, or of several targets.
+    """
+    one_sided = isinstance(getattr(attribution, "heat", None), Tensor)  # an occlusion
+    maps: Any = attribution.heat if one_sided else attribution
+    if isinstance(maps, Mapping):
+        if len(maps) != 1:
+            raise InvalidArgumentError(
+                f"the attribution has maps of {len(maps)} layers, {list(maps)}: choose one by layers="
+            )
+        maps = next(iter(maps.values()))
+    if not isinstance(maps, Tensor) or maps.dim() < 3:
+        shape = f" {list(maps.shape)}" if isinstance(maps, Tensor) else ""
+        raise InvalidTypeError(f"the attribution is a {type(maps).__name__}{shape}: give maps [N, C, H, W]")
+    if maps.dim() > 4:
+        raise InvalidArgumentError(
+            f"the attribution is {list(maps.shape)}, for several targets: check one after the other"
+        )
+    maps = maps.detach() if maps.dim() == 4 else maps.detach().unsqueeze(1)  # [N, C, h, w]
+    heat: Tensor = (maps if signed else maps.relu() if one_sided else maps.abs()).sum(1, keepdim=True)
+    if heat.shape[2:] != size:
+        heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)
+    return heat.squeeze(1)
+
+
+def image_size(inputs: Any) -> tuple[int, int]:
+    """H and W of the first images among the inputs.
+
+    Args:
+        inputs: as the model takes them.
+
+    Raises:
+        TypeError: no input is ``[N, C, H, W]``.
+    """
+    for tensor in all_tensors(inputs):
+        if tensor.dim() == 4:
+            return int(tensor.shape[2]), int(tensor.shape[3])
+    shapes = [list(tensor.shape) for tensor in all_tensors(inputs)]
+    raise InvalidTypeError(f"the inputs are {shapes or type(inputs).__name__}: checks need images [N, C, H, W]")
+
+
+def single_target(target: Target, seen: Observation) -> Target:
+    """The target with the predicted class named, so that it stays the same when weights or inputs change.
+
+    Args:
+        target: see `Target`.
+        seen: one look with that target.
+
+    Raises:
+        ValueError: it is several targets.
+    """
+    if seen.scores is not None and seen.scores.dim() > 1:
+        raise InvalidArgumentError(
+            f"{len(seen.scores)} targets at once: checks take one per sample, so call once for each"
+        )
+    return with_classes(target, seen.targets)

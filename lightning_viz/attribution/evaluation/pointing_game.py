@@ -1,0 +1,107 @@
+"""Does a map's maximum lie on the object?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size
+from lightning_viz.attribution.evaluation.insertion_deletion import importance_order
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.targets import Target
+
+__all__ = ["PointingGame", "pointing_game"]
+
+Boxes = Union[Tensor, Sequence[Tensor]]
+
+MARGIN = 15 / 224
+"""Of the images' shorter side: the paper's 15 pixels, at the 224 that its networks were made for."""
+
+
+@dataclass(frozen=True)
+class PointingGame:
+    """Where the maxima lie.
+
+    Attributes:
+        hits: whether each sample's maximum is on its object, ``[N]``; a constant map has none, and misses.
+        places: row and column of the maxima, ``[N, 2]``.
+    """
+
+    hits: Tensor
+    places: Tensor
+
+    @property
+    def rate(self) -> float:
+        """Share of the samples that hit, 0..1."""
+        return float(self.hits.float().mean())
+
+
+def pointing_game(
+    attribute: Attribute,
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    boxes: Boxes | None = None,
+    masks: Tensor | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> PointingGame:
+    """Whether the maximum of each map lies on the object that the target names (Zhang et al., 2016).
+
+    Args:
+        attribute: the method, ``attribute(model, inputs, target)``.
+        model: any module; left as found.
+        inputs: as the model takes them, images among them.
+        target: one per sample, of the object as a rule its label; the predicted class if omitted.
+        boxes: of the objects, ``(left, top, right, bottom)`` in pixels, right and bottom outside: ``[N, 4]``, or for
+            each sample ``[K, 4]``, of which any counts.
+        masks: instead of boxes the objects' pixels, ``[N, H, W]``.
+        tolerance: how far outside the maximum may lie, in pixels; by default the paper's 15 pixels for images of
+            224 x 224, in proportion for others (2.1 at 32 x 32). 0 is strict.
+        seed: chooses among several equal maxima.
+
+    Raises:
+        TypeError: no images among the inputs, or no maps from `attribute`.
+        ValueError: not either boxes or masks, of another size or number than the images, or a sample without
+            object; several targets, or maps of several layers or that are not finite.
+    """
+    size = image_size(inputs)
+    heat = as_heat(attribute(model, inputs, target), size).cpu()
+    if (boxes is None) == (masks is None):
+        raise InvalidArgumentError("give the objects as boxes or as masks, one of them")
+    objects = (_filled(boxes, size) if boxes is not None else torch.as_tensor(masks)).cpu().bool()
+    if objects.shape != heat.shape:
+        raise InvalidArgumentError(
+            f"the objects are {list(objects.shape)}, the maps {list(heat.shape)}: they must go together"
+        )
+    reach = MARGIN * min(size) if tolerance is None else tolerance
+    first = importance_order(heat, seed=seed)[:, 0]
+    places = torch.stack([first // size[1], first % size[1]], 1)
+    flat = heat.flatten(1)
+    hits = [
+        _distance(place, mask, sample) <= reach
+        for sample, (place, mask) in enumerate(zip(places, objects, strict=True))
+    ]
+    return PointingGame(torch.tensor(hits) & (flat.amin(1) < flat.amax(1)), places)
+
+
+def _distance(place: Tensor, mask: Tensor, sample: int) -> float:
+    """From a place to the nearest pixel of the object, in pixels."""
+    pixels = mask.nonzero()
+    if not len(pixels):
+        raise InvalidArgumentError(f"sample {sample} has no object within the image")
+    return float((pixels - place).float().norm(dim=1).min())
+
+
+def _filled(boxes: Boxes, size: tuple[int, int]) -> Tensor:
+    """Boxes as masks ``[N, H, W]``."""
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, of_sample in zip(masks, boxes, strict=True):
+        for left, top, right, bottom in torch.as_tensor(of_sample).reshape(-1, 4).round().long().tolist():
+            mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    return masks

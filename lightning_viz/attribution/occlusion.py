@@ -1,0 +1,256 @@
+"""What happens to a target when a patch of the image is covered, patch after patch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_viz.attribution.gradients import scores_of
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.feature_maps import feature_count
+from lightning_viz.hooks.observe import Forward, layer_inside, observe, observe_resolved
+from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
+from lightning_viz.hooks.targets import Target, check_count, class_scores, select_samples, target_scores
+
+__all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
+
+Size = Union[int, tuple[int, int]]
+"""Of height and width, or of both."""
+
+
+@dataclass(frozen=True)
+class OcclusionMaps:
+    """What covering each patch did; of several targets with a leading dimension T.
+
+    Attributes:
+        heat: the drop of the target, averaged over the patches that cover each pixel ``[N, 1, H, W]``; positive where
+            what was covered speaks for the target.
+        drop: the same on the grid of positions ``[N, h, w]``.
+        activity: of a feature, with each patch covered ``[N, h, w]``; None if none was asked for.
+        predicted: the most probable class with each patch covered ``[N, h, w]``; None if the model puts out no classes.
+    """
+
+    heat: Tensor
+    drop: Tensor
+    predicted: Tensor | None
+    activity: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where patches lie on an image.
+
+    Attributes:
+        patch: height and width in pixels.
+        stride: downwards and across.
+        shape: of the image.
+    """
+
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """How many, downwards and across: as many as it takes to cover the image, the last cut off at the border."""
+        of = zip(self.shape, self.patch, self.stride, strict=True)
+        rows, columns = (1 + max(0, -(-(length - size) // step)) for length, size, step in of)
+        return rows, columns
+
+    def place(self, position: int) -> tuple[slice, slice]:
+        """What the patch covers there, row by row from the top left."""
+        row, column = divmod(position, self.positions[1])
+        y, x = row * self.stride[0], column * self.stride[1]
+        return slice(y, y + self.patch[0]), slice(x, x + self.patch[1])
+
+
+def grid_of(shape: Sequence[int], patch: Size | None = None, stride: Size | None = None) -> Grid:
+    """The grid of positions on an image.
+
+    Args:
+        shape: height and width of the image.
+        patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
+        stride: between positions; a quarter of the patch if omitted.
+
+    Raises:
+        ValueError: patch or stride is not positive, or the stride is larger than the patch.
+
+    >>> grid_of((224, 224), 32, 2).positions
+    (97, 97)
+    """
+    size = _pair(max(1, round(min(shape) / 7)) if patch is None else patch, "patch")
+    step = _pair((max(1, size[0] // 4), max(1, size[1] // 4)) if stride is None else stride, "stride")
+    if step[0] > size[0] or step[1] > size[1]:
+        raise InvalidArgumentError(
+            f"the stride {step} is larger than the patch {size}: what lies between would never be covered"
+        )
+    return Grid(size, step, (shape[0], shape[1]))
+
+
+def occlusion(
+    model: nn.Module,
+    inputs: Any,
+    target: Target = None,
+    *,
+    patch: Size | None = None,
+    stride: Size | None = None,
+    baseline: Baseline = 0.0,
+    feature: Target = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> OcclusionMaps:
+    r"""How much the target drops when a patch of the image is covered (Zeiler and Fergus, 2014).
+
+    .. math:: y(x) - y(x \text{ with a patch replaced by the baseline})
+
+    and, from the same passes, their two other maps: a feature's activity and the most probable class. Forward only.
+
+    Args:
+        model: any module; left as found.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        target: what to explain, see `Target`; the class predicted for the whole image if omitted.
+        patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
+        stride: between positions; a quarter of the patch if omitted (2 in the lecture, at sixteen times the passes).
+            The last row and column are cut off at the border where the stride does not end there.
+        baseline: what stands in the patch: a number in the model's input values (0: the mean image, where inputs are
+            normalized), `mean_color`, `blurred`, or an image.
+        feature: of which to map the activity, such as ``channel("features.10", 7)``.
+        batch_size: covered images per pass; what goes fastest and fits if None.
+        progress: show a bar when it takes long.
+        forward: how to run the model, if not ``model(inputs)``.
+
+    Returns:
+        The maps, unnormalized; drops are in logits.
+
+    Raises:
+        ValueError: the inputs hold no image, patch, stride or batch size are not positive, or the stride is larger
+            than the patch.
+    """
+    image = image_of(inputs)
+    if image is None:
+        raise InvalidArgumentError("occlusion needs an image [N, C, H, W] among the inputs")
+    grid, count = grid_of(image.shape[2:], patch, stride), len(image)
+    cover = baseline_image(image, baseline)
+    first, target = observe_resolved(model, inputs, target, forward=forward)
+    whole = scores_of(first)
+    check_count(feature, count)
+    inside = layer_inside(model, feature)
+    found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
+
+    def look(items: Tensor) -> None:
+        places, of = items // count, items % count
+        covered = batches.lay_out(image[of.to(image.device)])
+        for index, (position, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
+            rows, columns = grid.place(position)
+            covered[index, :, rows, columns] = cover[sample, :, rows, columns]
+        given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, of, count))
+        seen = observe(model, given, select_samples(target, of), layers=list(inside), forward=forward)
+        parts: list[Tensor | None] = [scores_of(seen), None, None]
+        if seen.outputs is not None and seen.outputs.dim() > 0:
+            parts[1] = class_scores(seen.outputs).argmax(1)
+        if feature is not None:
+            features = feature_count(next(iter(inside.values()))) if inside else None
+            values = target_scores(
+                seen.outputs, select_samples(feature, of), seen.activations, features=features
+            ).values
+            parts[2] = values
+        for kept, part in zip(found, parts, strict=True):
+            if part is not None:
+                kept.append(part)
+
+    values = sample_size(inputs)
+    positions = math.prod(grid.positions)
+    batches = Batches(model, positions * count, batch_size, values=values, progress=progress, name="occlusion")
+    batches.run(look)
+    scores, predicted, activity = (
+        _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in found
+    )
+    assert scores is not None
+    drop = whole[..., None, None] - scores
+    return OcclusionMaps(_by_coverage(drop, grid), drop, predicted, activity)
+
+
+def _pair(size: Size, name: str) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(pair) < 1:
+        raise InvalidArgumentError(f"{name} is {size}: give 1 pixel or more")
+    return pair
+
+
+def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+    """From ``[..., positions * N]`` to ``[..., N, h, w]``."""
+    return values.view(*values.shape[:-1], *grid, count).movedim(-1, -3)
+
+
+def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
+    """Drops ``[..., N, h, w]`` laid over the image where their patches were, ``[..., N, 1, H, W]``, and averaged.
+
+    In double precision on the CPU: a thousand patches may cover a pixel, which half precision cannot add up, and a GPU
+    may be allowed to multiply single precision in ten bits.
+    """
+    rows, columns = (_covering(*side) for side in zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True))
+    total = rows.T @ drop.cpu().double() @ columns
+    return (total / torch.outer(rows.sum(0), columns.sum(0))).unsqueeze(-3).to(drop)
+
+
+def _covering(positions: int, patch: int, stride: int, length: int) -> Tensor:
+    """Which pixels of a side each position covers, ``[positions, length]``."""
+    first = stride * torch.arange(positions, device="cpu")[:, None]
+    pixels = torch.arange(length, device="cpu")
+    return ((pixels >= first) & (pixels < first + patch)).double()
+
+
+Baseline = Union[float, Tensor, Callable[[Tensor], Tensor]]
+"""A value in the model's input, a tensor to go with the images, or a function of them: `mean_color`, `blurred`."""
+
+
+def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
+    """A baseline for each image, of its shape.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        baseline: see `Baseline`.
+
+    Raises:
+        ValueError: a tensor that does not go with the images.
+    """
+    value = baseline(images) if callable(baseline) else baseline
+    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device=images.device)
+    try:
+        return value.to(images).expand_as(images)
+    except RuntimeError as error:
+        shapes = f"{list(value.shape)}, the images {list(images.shape)}"
+        raise InvalidArgumentError(f"the baseline is {shapes}: give a number, or a tensor that broadcasts") from error
+
+
+def mean_color(images: Tensor) -> Tensor:
+    """Each image's own mean, channel by channel.
+
+    Args:
+        images: ``[N, C, H, W]``.
+    """
+    return images.mean((2, 3), keepdim=True)
+
+
+def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tensor:
+    """Images without their details, by a Gaussian; borders repeat.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        window: width and height of the kernel in pixels, odd (11: RISE's, for images of 224 x 224).
+        deviation: of the Gaussian, in pixels (5: RISE's).
+    """
+    reach = window // 2
+    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = torch.softmax(-(places**2) / (2 * deviation**2), 0)
+    planes = F.pad(images.flatten(0, 1).unsqueeze(1), [reach] * 4, mode="replicate")  # [N * C, 1, ...]
+    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    return planes.view_as(images)

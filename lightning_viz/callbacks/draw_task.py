@@ -1,0 +1,84 @@
+"""A drawing that is still to be made, and what comes of it: what crosses to the drawing process and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lightning_viz.render.page import Picture
+
+__all__ = ["DrawResult", "DrawTask"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Vectors for TensorBoard's projector.
+
+    Attributes:
+        tag: name in the projector.
+        vectors: one row per sample, tab-separated.
+        metadata: one class name per row.
+        sprite: thumbnails, PNG.
+        side: of one thumbnail, in pixels.
+    """
+
+    tag: str
+    vectors: bytes
+    metadata: bytes | None = None
+    sprite: bytes | None = None
+    side: int = 0
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """What a sketch became.
+
+    Attributes:
+        pictures: to be shown.
+        scalars: numbers to be plotted, by tag.
+        memory: what the next sketch of the same name needs to know of this one.
+        projection: for the projector.
+    """
+
+    pictures: Sequence[Picture] = ()
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    memory: Any = None
+    projection: Projection | None = None
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """A function that draws, and its arguments: NumPy arrays and plain values.
+
+    Attributes:
+        function: importable without torch; returns a `Picture` or a `DrawResult`.
+        arguments: by keyword.
+        name: set where a drawing depends on the one before it: the function is then also given ``memory=``, the last
+            one's `Drawn.memory`, or `memory` here if there was none.
+        memory: what to start from.
+        scalars: numbers that are known already, to be plotted with the pictures, by tag.
+    """
+
+    function: Callable[..., Picture | DrawResult]
+    arguments: Mapping[str, Any]
+    name: str | None = None
+    memory: Any = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+    def draw(self, memories: dict[str, Any] | None = None) -> DrawResult:
+        """Make the drawing, here and now.
+
+        Args:
+            memories: by name, what earlier sketches left; this one's is added.
+        """
+        if self.name is None:
+            result = self.function(**self.arguments)
+        else:
+            memories = {} if memories is None else memories
+            result = self.function(**self.arguments, memory=memories.get(self.name, self.memory))
+        drawn = DrawResult((result,)) if isinstance(result, Picture) else result
+        drawn = replace(drawn, scalars={**self.scalars, **drawn.scalars})
+        if self.name is not None and memories is not None:
+            memories[self.name] = drawn.memory
+        return drawn

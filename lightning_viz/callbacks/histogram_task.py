@@ -1,0 +1,118 @@
+"""What the drawing process makes of a layer's histogram: the picture over the run, its numbers. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.render.animation import thin
+from lightning_viz.render.histograms import Curve, distributions, rebin
+from lightning_viz.render.page import Caption, page
+from lightning_viz.render.text import step_text
+from lightning_viz.render.tiles import hatched
+
+_KEPT = 32  # steps of which the histograms are kept
+_BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened
+
+
+def draw_distribution(
+    tag: str,
+    counts: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    *,
+    layer: str,
+    step: int,
+    population: str,
+    numbers: Mapping[str, float | None],
+    units: tuple[int, str],
+    notes: Sequence[str] = (),
+    memory: Mapping[str, Any] | None = None,
+) -> DrawResult:
+    """Draw a histogram in front of those of earlier steps.
+
+    Args:
+        tag: of the picture; the numbers' begin with it.
+        counts: of activations, between edges, and before and behind them.
+        edges: of the bins.
+        layer: name, for the caption.
+        step: completed updates.
+        population: of what, in words.
+        numbers: mean, std, dead, never_positive, saturated (None where it has no meaning) and zero.
+        units: how many the layer has, and what they are called.
+        notes: for the caption.
+        memory: the earlier steps' histograms and numbers, and the axis.
+    """
+    memory = memory or {"steps": [], "counts": [], "means": [], "deviations": [], "limits": None}
+    scalars = {
+        f"{tag}/{name}": float(value)
+        for name, value in numbers.items()
+        if name in ("mean", "std", "dead", "saturated") and value is not None and math.isfinite(value)
+    }
+    if not counts.sum():
+        words = hatched((676, 200), "no finite activations")
+        caption = Caption(
+            f"How the activations of {layer} are distributed", (step_text(step), population), "", tuple(notes)
+        )
+        return DrawResult((page(tag, caption, words),), scalars, memory=memory)
+    past = [place for place, earlier in enumerate(memory["steps"]) if earlier < step]
+    steps = [*(memory["steps"][place] for place in past), step]
+    kept = thin(steps, most=_KEPT)
+    history = {
+        "steps": steps,
+        "counts": [*(np.asarray(memory["counts"][place]) for place in past), np.asarray(counts, dtype=np.float32)],
+        "means": [*(memory["means"][place] for place in past), float(numbers["mean"] or 0.0)],
+        "deviations": [*(memory["deviations"][place] for place in past), float(numbers["std"] or 0.0)],
+    }
+    history = {name: [values[place] for place in kept] for name, values in history.items()}
+    limits = axis(counts, edges, memory["limits"])
+    curves = [
+        Curve(one, rebin(each, edges, limits), mean, deviation)
+        for one, each, mean, deviation in zip(*history.values(), strict=True)
+    ]
+    picture = distributions(
+        tag, curves, layer=layer, limits=limits, population=population, facts=_facts(numbers, units), notes=notes
+    )
+    return DrawResult((picture,), scalars, memory={**history, "limits": limits})
+
+
+def axis(
+    counts: NDArray[np.float64], edges: NDArray[np.float64], previous: tuple[float, float] | None
+) -> tuple[float, float]:
+    """From where to where the activations are drawn: as before while they fit, widened on the side where they do not.
+
+    Args:
+        counts: as in `draw_distribution`.
+        edges: likewise.
+        previous: the axis of the step before.
+    """
+    ends = np.concatenate([edges[:1], edges, edges[-1:]])  # of the bins, the open ones as narrow as can be
+    running = np.cumsum(counts) / counts.sum()
+    low = min(0.0, float(ends[int(np.searchsorted(running, _BEYOND))]))
+    high = max(0.0, float(ends[int(np.searchsorted(running, 1 - _BEYOND)) + 1]))
+    if previous is None:
+        span = max(high - low, 1e-6)
+        return (low - 0.1 * span if low < 0 else -0.05 * span), high + 0.25 * span
+    span = previous[1] - previous[0]
+    low = previous[0] if low >= previous[0] else min(2 * previous[0], low - 0.1 * span)
+    high = previous[1] if high <= previous[1] else max(2 * previous[1], high + 0.1 * span)
+    return low, high
+
+
+def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple[str, ...]:
+    dead, silent = numbers["dead"] or 0.0, numbers["never_positive"] or 0.0
+    saturated = numbers["saturated"]
+    return (
+        f"{round(dead * units[0])} of {units[0]:,} {units[1]} dead",
+        f"{round(silent * units[0])} never above 0" if silent > dead else "",
+        f"{_percent(numbers['zero'] or 0.0)} of activations zero" if numbers["zero"] else "",
+        f"{_percent(saturated)} saturated" if saturated is not None else "",
+    )
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")

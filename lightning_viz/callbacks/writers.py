@@ -1,0 +1,194 @@
+"""Where pictures go: TensorBoard, another logger that takes images, or a folder."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.compat.proto import types_pb2
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.render.page import Picture
+
+
+class Writer(Protocol):
+    """Takes pictures and numbers, in the training process."""
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Show a picture at a step."""
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Plot a number at a step."""
+
+    def projection(self, projection: Projection) -> None:
+        """Hand vectors to a projector, if there is one."""
+
+    def flush(self) -> None:
+        """See that everything is written."""
+
+
+class TensorBoardWriter:
+    """Writes encoded pictures as they are: `add_image` would take a 700 px page apart and encode it again, 130 ms."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._folder = Path(writer.log_dir)
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Show a picture, its description behind the card's info sign."""
+        size = [str(picture.width).encode(), str(picture.height).encode()]
+        tensor = TensorProto(dtype=types_pb2.DT_STRING, string_val=[*size, picture.image])
+        tensor.tensor_shape.dim.add(size=3)
+        metadata = create_summary_metadata(display_name="", description=picture.description)
+        value = Summary.Value(tag=picture.tag, tensor=tensor, metadata=metadata)
+        self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Plot a number."""
+        self._writer.add_scalar(tag, value, step)
+
+    def projection(self, projection: Projection) -> None:
+        """Put the vectors beside the events, in place of an earlier step's."""
+        write_projection(self._folder, projection)
+
+    def flush(self) -> None:
+        """See that everything is on the disk."""
+        self._writer.flush()
+
+
+class ImageLoggerWriter:
+    """Another Lightning logger with ``log_image`` (Weights & Biases, MLflow, ...)."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Log an image with its caption."""
+        image = Image.open(io.BytesIO(picture.image))
+        self._logger.log_image(key=picture.tag, images=[image], step=step, caption=[picture.description])
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Log a number."""
+        self._logger.log_metrics({tag: value}, step=step)
+
+    def projection(self, projection: Projection) -> None:
+        """There is no projector here."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class FolderWriter:
+    """Files in a folder: ``<tag>/<step>.png`` with the description beside it, and ``scalars.csv``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Write a picture; a file is whole or not there."""
+        kind = "gif" if picture.image.startswith(b"GIF") else "png"
+        path = self._folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file, content in ((path, picture.image), (path.with_suffix(".md"), picture.description.encode())):
+            write_whole(file, content)
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Add a line to the numbers."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "scalars.csv"
+        header = "" if path.exists() else "tag,step,value\n"
+        with path.open("a") as file:
+            file.write(f"{header}{tag},{step},{'' if math.isnan(value) else value}\n")
+
+    def projection(self, projection: Projection) -> None:
+        """There is no projector here."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], str]:
+    """The sinks for a run's loggers, known by what they can do, and a line to say where nothing suits.
+
+    Args:
+        loggers: of the trainer, of either package.
+        fallback: where a folder for the pictures is made, ``version_<n>``, if no logger takes images.
+    """
+    boards: list[Writer] = []
+    others: list[Writer] = []
+    for logger in loggers:
+        if type(logger).__name__ == "DummyLogger":  # claims to be able to do anything
+            continue
+        writer = getattr(logger, "experiment", None)
+        if hasattr(writer, "_get_file_writer") and getattr(writer, "log_dir", None):
+            boards.append(TensorBoardWriter(writer))
+        elif callable(getattr(logger, "log_image", None)):
+            others.append(ImageLoggerWriter(logger))
+    if boards or others:
+        return boards + others, ""
+    taken = {path.name for path in fallback.glob("version_*")}
+    folder = next(place for number in count() if (place := fallback / f"version_{number}").name not in taken)
+    return [FolderWriter(folder)], f"no logger takes images: pictures go to {folder}"
+
+
+def _as_path(tag: str) -> str:
+    return re.sub(r"[^\w./-]", "_", tag).replace("..", "_").strip("/")
+
+
+_OURS = "lightning_viz_projector"
+
+
+def write_projection(folder: Path, projection: Projection) -> None:
+    """Write a layer's vectors, labels and sprite, and name them in the run's projector config.
+
+    What others wrote into the config stays; what an earlier step of the same layer wrote is replaced. Every file is
+    whole or not there.
+
+    Args:
+        folder: of the run's event files; the projector takes paths relative to it.
+        projection: what to write.
+    """
+    name = re.sub(r"[^\w.-]", "_", projection.tag)
+    place = folder / _OURS / name
+    place.mkdir(parents=True, exist_ok=True)
+    files = {"vectors.tsv": projection.vectors, "labels.tsv": projection.metadata, "sprite.png": projection.sprite}
+    for file, content in files.items():
+        if content is not None:
+            write_whole(place / file, content)
+    path = folder / "projector_config.pbtxt"
+    config = ProjectorConfig()
+    if path.exists():
+        text_format.Parse(path.read_text(), config)
+    kept = [one for one in config.embeddings if one.tensor_name != projection.tag]
+    del config.embeddings[:]
+    config.embeddings.extend(kept)
+    ours = config.embeddings.add(tensor_name=projection.tag, tensor_path=f"{_OURS}/{name}/vectors.tsv")
+    if projection.metadata is not None:
+        ours.metadata_path = f"{_OURS}/{name}/labels.tsv"
+    if projection.sprite is not None:
+        ours.sprite.image_path = f"{_OURS}/{name}/sprite.png"
+        ours.sprite.single_image_dim.extend([projection.side, projection.side])
+    write_whole(path, text_format.MessageToString(config).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there.
+
+    Args:
+        path: of the file, which is replaced.
+        content: all of it.
+    """
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,103 @@
+"""How far long work is, on stderr: bars on a terminal, else one line per part."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+ProgressBar = Callable[[str, int, int], None]
+"""Told what begins, how many parts are done, and of how many."""
+
+_DELAY = 1.0  # seconds after which a bar of a single function appears
+
+
+def first_process() -> bool:
+    """Whether this is the process of a run that speaks to the user."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+@contextmanager
+def shown(title: str) -> Iterator[ProgressBar]:
+    """Shows the work and, on a terminal, the bars of the functions that do it.
+
+    Args:
+        title: of the work.
+
+    Yields:
+        To be told what begins.
+    """
+    from lightning_viz.hooks.batching import BARS
+
+    console = Console(stderr=True)
+    if not (first_process() and console.is_terminal):
+        before = BARS.set(_none)
+        try:
+            yield _line(title) if first_process() else _nothing
+        finally:
+            BARS.reset(before)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bars:
+        before = BARS.set(lambda name, items, total: _Bar(bars, name, items, total))
+        whole = bars.add_task(title, total=None)
+        try:
+            yield lambda part, done, count: bars.update(
+                whole, description=f"{title}: {part}", completed=done, total=count
+            )
+        finally:
+            BARS.reset(before)
+
+
+def _line(title: str) -> ProgressBar:
+    def told(part: str, done: int, count: int) -> None:
+        print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr, flush=True)
+
+    return told
+
+
+def _nothing(part: str, done: int, count: int) -> None:
+    """Another process tells it."""
+
+
+def _none(name: str, items: Iterable[Any] | None, total: int | None) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(items, disable=True)
+
+
+class _Bar:
+    """A bar among others, with what `progress_bar` promises: it is iterated over, or moved by hand."""
+
+    def __init__(self, bars: Progress, name: str, items: Iterable[Any] | None, total: int | None) -> None:
+        self._bars, self._items, self._started = bars, items, time.monotonic()
+        count = len(items) if total is None and isinstance(items, Sized) else total
+        self._task = bars.add_task(f"  {name}", total=count, visible=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            for item in self._items or ():
+                yield item
+                self.update()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def update(self, count: int = 1) -> None:
+        """So much more is done."""
+        late = time.monotonic() - self._started > _DELAY
+        self._bars.update(self._task, advance=count, visible=late)
+
+    def close(self) -> None:
+        """It goes."""
+        if self._task in self._bars.task_ids:
+            self._bars.remove_task(self._task)

@@ -1,0 +1,349 @@
+"""What all commands are told: which model, which of its checkpoints, which data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from lightning_viz.analysis.config import merged
+from lightning_viz.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from lightning_viz.analysis.config import Configuration
+    from lightning_viz.analysis.model_under_study import ModelUnderStudy
+    from lightning_viz.analysis.models import Pretrained
+    from lightning_viz.analysis.run_config import RunConfig
+    from lightning_viz.pixels import PixelSpace
+
+_NAMED = ("model", "data")
+
+
+def folded(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which what is said of the model, and of the data, is one each.
+
+    ``--model CLASS --model.hidden 8`` becomes ``--model {"class_path": CLASS, "init_args": {"hidden": "8"}}``. A
+    class's other arguments may stand in the checkpoint, so no parser may ask for them; the types are seen to when it
+    is made.
+
+    Args:
+        arguments: as they were typed.
+
+    Raises:
+        ValueError: an option without a value.
+
+    >>> folded(["--model", "net.Net", "a.ckpt", "--model.depth=2"])
+    ['a.ckpt', '--model', '{"class_path": "net.Net", "init_args": {"depth": "2"}}']
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    waiting = list(arguments)
+    while waiting:
+        one = waiting.pop(0)
+        option, equals, value = one.partition("=")
+        name, _, path = option.removeprefix("--").partition(".")
+        if not option.startswith("--") or name not in _NAMED:
+            rest.append(one)
+            continue
+        if not equals:
+            if not waiting:
+                raise InvalidArgumentError(f"{option} needs a value")
+            value = waiting.pop(0)
+        found[name] = merged(found.get(name, {}), _said(path, value))
+    return rest + [part for name, said in found.items() for part in (f"--{name}", json.dumps(said))]
+
+
+def _said(path: str, value: str) -> Mapping[str, Any]:
+    """What one option says of a class: its path, a mapping of all, or one of its init args."""
+    if not path:
+        whole = yaml.safe_load(value) if value.lstrip().startswith("{") else None
+        return whole if isinstance(whole, Mapping) else {"class_path": value}
+    said: Any = value
+    for part in reversed(path.removeprefix("init_args.").split(".")):
+        said = {part: said}
+    return {"init_args": said}
+
+
+def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
+    """Add the arguments that say what model and which data.
+
+    Args:
+        parser: of a command, or of one of its methods.
+        out: folder of what the command finds, unless another is given.
+        samples: how many of the data the command looks at, unless told otherwise.
+    """
+    _add_model(parser.add_argument_group("the model"))
+    _add_data(parser.add_argument_group("the data"), samples)
+    _add_running(parser.add_argument_group("how it is run"), out)
+
+
+def _add_model(group: Any) -> None:
+    group.add_argument(
+        "checkpoints",
+        nargs="*",
+        help="files, or folders of a run; that of a LightningCLI run says the arguments of model and data",
+    )
+    group.add_argument(
+        "--model",
+        type=dict | None,
+        metavar="CLASS",
+        help="class path, package.module.Class, or JSON with class_path and init_args; its arguments: --model.NAME "
+        "VALUE. Those that are not given are taken from config.yaml or the checkpoint",
+    )
+    group.add_argument("--config", type=str | None, metavar="FILE", help="the config.yaml of another folder")
+    group.add_argument("--torchvision", type=str | None, metavar="NAME", help="a model of torchvision, say resnet50")
+    group.add_argument(
+        "--weights", type=str, default="DEFAULT", metavar="NAME", help="those of --torchvision; none: random ones"
+    )
+    group.add_argument("--name", type=str, default="", help="what the model is called; its class's name if omitted")
+    group.add_argument(
+        "--trust",
+        action="store_true",
+        help="load checkpoints that hold more than weights, and import and call whatever config.yaml names: runs the "
+        "code they name",
+    )
+
+
+def _add_data(group: Any, samples: int) -> None:
+    group.add_argument("--data", type=dict | None, metavar="CLASS", help="data module or data set, named as --model is")
+    group.add_argument(
+        "--images", type=str | None, metavar="FOLDER", help="images instead; the folders in it are their classes"
+    )
+    group.add_argument(
+        "--size", type=PositiveInt, default=224, metavar="N", help="to which --images are scaled and cropped, in pixels"
+    )
+    group.add_argument("--gray", action="store_true", help="the model takes --images of one channel")
+    group.add_argument(
+        "--pixels.mean",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="by which the model's inputs are normalized, per channel or one for all; found in the data's Normalize "
+        "if omitted",
+    )
+    group.add_argument("--pixels.std", type=float, nargs="+", metavar="X", help="likewise")
+    group.add_argument("--samples", type=PositiveInt, default=samples, metavar="N", help="how many are studied")
+
+
+def _add_running(group: Any, out: str) -> None:
+    group.add_argument("--out", type=str, default=out, metavar="DIR", help="folder of all that is found")
+    group.add_argument("--overwrite", action="store_true", help="do again what is done")
+    group.add_argument("--seed", type=int | None, metavar="N", help="of all that is random; the run's, or 0")
+    group.add_argument("--accelerator", type=str, default="auto", metavar="NAME", help="cpu, gpu, ...")
+    group.add_argument("--devices", type=int | str, default=1, metavar="N", help="how many, or which: 0,2")
+    group.add_argument(
+        "--strategy", type=str | None, metavar="NAME", help="of Lightning; on several devices that of the run"
+    )
+    group.add_argument("--precision", type=str | None, metavar="NAME", help="of Lightning; that of the run")
+
+
+def run_config_of(options: Namespace) -> RunConfig:
+    """What is to be analyzed.
+
+    Args:
+        options: parsed, of a parser with `add_source`.
+
+    Raises:
+        AnalysisError: model or data are not said, or cannot be.
+    """
+    from lightning_viz.analysis.run_config import RunConfig
+
+    configuration = _configuration(options)
+    seed = next((one for one in (options.seed, configuration.seed) if one is not None), 0)
+    known = _pretrained(options)
+    model: Any = known or _required(
+        _named(options, configuration, "model", options.model), _swallowed(options) or _WHICH_MODEL
+    )
+    space = _space(options, known)
+    data = _data(options, configuration, known, space)
+    return RunConfig(
+        known.load(seed) if known else model,
+        data,
+        list(options.checkpoints),
+        name=options.name or options.torchvision or "",
+        pixels=space,
+        samples=options.samples,
+        seed=seed,
+        trusted=options.trust,
+        trainer=_trainer(options, configuration),
+    )
+
+
+def model_under_study_of(options: Namespace, case: RunConfig | None = None) -> ModelUnderStudy:
+    """The model of the last checkpoint, and samples of its data, on the device that was chosen.
+
+    Args:
+        options: parsed, of a parser with `add_source`.
+        case: of these options, where it is known.
+
+    Raises:
+        AnalysisError: see its message.
+    """
+    from lightning_viz.analysis.analyze import look
+    from lightning_viz.callbacks.probe import Probe
+
+    case = case or run_config_of(options)
+    head = min(Probe.samples, case.samples)  # no more samples than were asked for
+    case = replace(case, probe=case.probe or Probe(samples=head))
+    step, path = list(case.series().items())[-1]
+    subject, _ = look(case, step, path, {}, with_views=False)
+    if subject is None:
+        raise SystemExit(0)  # not the first process: its share is done
+    return subject
+
+
+_WHICH_MODEL = (
+    "which model? Checkpoints alone do not say it: give --model package.module.Class (its arguments as --model.NAME "
+    "VALUE), --torchvision NAME, or the folder of a LightningCLI run, with its config.yaml, and --trust"
+)
+_WHICH_DATA = (
+    "which data? Give --data package.module.Class (its arguments as --data.NAME VALUE), --images FOLDER, or the folder "
+    "of a LightningCLI run, with its config.yaml"
+)
+
+
+def _swallowed(options: Namespace) -> str:
+    """What is wrong where a checkpoint was taken for one of an option's several values."""
+    from pathlib import Path
+
+    for name, value in options.items():
+        place = value[-1] if isinstance(value, list) and value and name != "checkpoints" else None
+        if isinstance(place, str) and not options.checkpoints and Path(place).exists():
+            return f"--{name} takes several values, and took {place} for one of them: give checkpoints first"
+    return ""
+
+
+def _required(found: Any, remedy: str) -> Any:
+    from lightning_viz.errors import AnalysisError
+
+    if found is None:
+        raise AnalysisError(remedy)
+    return found
+
+
+def _configuration(options: Namespace) -> Configuration:
+    from pathlib import Path
+
+    from lightning_viz.analysis.config import find_configuration, read_configuration
+    from lightning_viz.errors import AnalysisError
+
+    lost = next((place for place in options.checkpoints if not Path(place).exists()), None)
+    if lost is not None:
+        raise AnalysisError(f"there is no file and no folder {lost}: give a run's folder, or a checkpoint")
+    return read_configuration(Path(options.config)) if options.config else find_configuration(options.checkpoints)
+
+
+def _named(options: Namespace, configuration: Configuration, what: str, given: Any) -> Any:
+    """The class of model or data; the file may name others of the packages that the user typed."""
+    from lightning_viz.analysis.config_values import packages_of
+
+    packages = packages_of(options.model, options.data)
+    return configuration.named(what, given, packages=packages, trusted=options.trust)
+
+
+def _pretrained(options: Namespace) -> Pretrained | None:
+    from lightning_viz.analysis.models import pretrained
+    from lightning_viz.errors import AnalysisError
+
+    if options.torchvision is None:
+        return None
+    if options.model is not None:
+        raise AnalysisError("--model and --torchvision are two models: give one of them")
+    return pretrained(options.torchvision, options.weights)
+
+
+def _space(options: Namespace, known: Pretrained | None) -> PixelSpace | None:
+    """How inputs map to pixels; None where the data are to say it."""
+    from lightning_viz.pixels import PixelSpace
+
+    given = {name: tuple(value) for name, value in options.pixels.items() if value is not None}
+    if given:
+        return PixelSpace(**given)
+    if known is not None:
+        return PixelSpace.of_transform(known.transform)
+    return PixelSpace() if options.images else None
+
+
+def _data(options: Namespace, configuration: Configuration, known: Pretrained | None, space: PixelSpace | None) -> Any:
+    """The data; None where the model of a LightningCLI run brings them itself."""
+    from lightning_viz.analysis.data import Images, fitting
+    from lightning_viz.errors import AnalysisError
+    from lightning_viz.pixels import PixelSpace
+
+    if options.images is None:
+        named = _named(options, configuration, "data", options.data)
+        return named if named is not None or configuration.content else _required(named, _WHICH_DATA)
+    if options.data is not None:
+        raise AnalysisError("--data and --images are two sources of data: give one of them")
+    if known is not None:
+        return Images(options.images, known.transform, classes=known.classes)
+    return Images(options.images, fitting(options.size, space or PixelSpace(), gray=options.gray))
+
+
+def _trainer(options: Namespace, configuration: Configuration) -> dict[str, Any]:
+    """The Trainer's options. What a run needed to train on many devices, one does not need to look at it on one."""
+    found: dict[str, Any] = {"accelerator": options.accelerator, "devices": options.devices}
+    precision = options.precision or configuration.trainer("precision")
+    strategy = options.strategy or (configuration.trainer("strategy") if options.devices != 1 else None)
+    if precision is not None:
+        found["precision"] = precision
+    if isinstance(strategy, str):
+        found["strategy"] = strategy
+    return found
+
+
+def run_configs_of(options: Namespace) -> list[RunConfig]:
+    """One for each checkpoint or run's folder, and one for each model of torchvision.
+
+    Args:
+        options: parsed; ``torchvision`` and ``name`` may hold several, separated by commas.
+
+    Raises:
+        AnalysisError: not as many names as models; else as `run_config_of`.
+    """
+    from lightning_viz.errors import AnalysisError
+
+    zoo = [name for name in (options.torchvision or "").split(",") if name]
+    names = [name for name in options.name.split(",") if name] or [*apart(options.checkpoints), *zoo]
+    count = len(options.checkpoints) + len(zoo)
+    if len(names) != count:
+        raise AnalysisError(f"--name has {len(names)} names, {', '.join(names)}, for {count} models: give one each")
+    chosen: list[tuple[list[str], str | None]] = [([place], None) for place in options.checkpoints]
+    chosen += [([], model) for model in zoo]
+    return [
+        run_config_of(_changed(options, checkpoints=places, torchvision=model, name=name))
+        for (places, model), name in zip(chosen, names, strict=True)
+    ]
+
+
+def apart(places: list[str]) -> list[str]:
+    """Names of places: what of their paths is not the same for all.
+
+    Args:
+        places: files or folders.
+
+    >>> apart(["runs/plain/version_0", "runs/hard/version_0"])
+    ['plain', 'hard']
+    >>> apart(["a/last.ckpt", "a/b/last.ckpt"])
+    ['a', 'a/b']
+    """
+    parts = [list(Path(place).parts) for place in places]
+    for end in (-1, 0):
+        while all(len(one) > 1 for one in parts) and len({one[end] for one in parts}) == 1:
+            for one in parts:
+                del one[end]
+    return ["/".join(one) for one in parts]
+
+
+def _changed(options: Namespace, *, checkpoints: list[str], torchvision: str | None, name: str) -> Namespace:
+    changed = options.clone()
+    changed.checkpoints, changed.torchvision, changed.name = checkpoints, torchvision, name
+    if torchvision is not None:
+        changed.model = None
+    return changed

@@ -1,0 +1,212 @@
+"""DeepDream: a photograph shows more and more of what a layer sees in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_viz.dream import objectives
+from lightning_viz.dream.maximize import maximize
+from lightning_viz.dream.objectives import Objective
+from lightning_viz.dream.parametrization import centered, clipped, frame, pixels, visible
+from lightning_viz.dream.transforms import jitter as cropped
+from lightning_viz.dream.transforms import pad
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.observe import Forward
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["DeepDream", "deep_dream"]
+
+
+@dataclass(frozen=True)
+class Octave:
+    """One size of a DeepDream.
+
+    Attributes:
+        size: rows and columns.
+        before: the objective of the images that it began with, ``[N]``, a sum over all places.
+        after: that of the images that it ended with, in the same size.
+        curve: the objective before each update, of the image with its margin, moved as in that step, ``[N, steps]``.
+    """
+
+    size: tuple[int, int]
+    before: Tensor
+    after: Tensor
+    curve: Tensor
+
+
+@dataclass(frozen=True)
+class DeepDream:
+    """Photographs in which a layer's excitement was raised.
+
+    Attributes:
+        name: of the objective.
+        images: centered, ``[N, C, H, W]`` (see `PixelSpace.centered`).
+        inputs: the same as the model takes them.
+        space: how the inputs map to pixels.
+        octaves: from the smallest to the photographs' own size.
+        frames: pixels in 0 to 255 on the way, ``[F, N, C, H, W]``: the photographs and the details found by then.
+        frame_steps: updates made by then.
+    """
+
+    name: str
+    images: Tensor
+    inputs: Tensor
+    space: PixelSpace
+    octaves: tuple[Octave, ...]
+    frames: Tensor
+    frame_steps: tuple[int, ...]
+
+    @property
+    def pixels(self) -> Tensor:
+        """The photographs' pixels, ``[N, C, H, W]`` in [0, 1]."""
+        return visible(self.images, self.space, bounded=True)
+
+
+class NormalizedAscent(torch.optim.Optimizer):
+    r"""Steps of one length, :math:`x \leftarrow x - \eta\, g / \overline{|g|}`, the mean taken over each image.
+
+    Args:
+        parameters: images ``[N, C, H, W]``.
+        lr: eta, how far a value moves on average.
+    """
+
+    def __init__(self, parameters: list[Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float]) -> float:  # type: ignore[override]
+        """One step.
+
+        Args:
+            closure: computes the gradients and returns the loss.
+        """
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for images in group["params"]:
+                size = images.grad.abs().mean((1, 2, 3), keepdim=True)
+                images -= group["lr"] * images.grad / size.clamp_min(torch.finfo(size.dtype).tiny)
+        return loss
+
+
+def deep_dream(
+    model: nn.Module,
+    photograph: Tensor,
+    layer: str | Objective,
+    *,
+    octaves: int = 4,
+    octave_scale: float = 1.4,
+    steps: int = 10,
+    lr: float = 0.025,
+    jitter: int = 16,
+    space: PixelSpace | None = None,
+    seed: int = 0,
+    frames: int = 40,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> DeepDream:
+    r"""Photographs with more of what a layer sees in them (Mordvintsev et al., 2015).
+
+    .. math:: x \leftarrow x + \eta\, \nabla \lVert A \rVert^2 \big/ \overline{|\nabla \lVert A \rVert^2|}
+
+    from a small copy of the photograph to its own size. Each octave starts from the photograph in its size and the
+    details that the smaller ones dreamed, enlarged. Pixels are clipped to their bounds after every step. The image
+    moves a little before every pass, so that no grid of the network's strides builds up, and has a mirrored margin
+    around it while it is dreamed, so that the network's padding leaves no border.
+
+    Args:
+        model: any module; what it does behind the layer need not work at other sizes.
+        photograph: as the model takes it, ``[C, H, W]``, or several, ``[N, C, H, W]``.
+        layer: whose squared norm is climbed; or any objective: ``layer("conv3") + layer("conv4")``.
+        octaves: sizes, each `octave_scale` times the one before, the last the photograph's own.
+        octave_scale: 1.4 (the authors').
+        steps: in each octave; 10 (the authors').
+        lr: eta, in deviations of the centered image: 0.025 is about 1.5 of 255 gray levels (the authors').
+        jitter: how far an image moves to each side, in pixels; a quarter of the octave's shorter side at most.
+        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        seed: of the jitter.
+        frames: how many images on the way to keep, evenly.
+        progress: show a bar for an octave that takes long.
+        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+
+    Raises:
+        LayerNotFoundError: no such layer; the message lists the nearest names.
+        ValueError: the photograph does not lie in the space; the model cannot take the smallest octave: give fewer.
+    """
+    space = space or PixelSpace()
+    photographs = centered(photograph, space, "the photograph")
+    sizes = _sizes(photographs.shape[2:], octaves, octave_scale)
+    climb = partial(
+        maximize,
+        model,
+        layer if isinstance(layer, Objective) else objectives.layer(layer),
+        space=space,
+        copies=len(photographs),
+        frames=0,
+        progress=progress,
+        forward=forward,
+    )
+    kept = np.linspace(0, octaves * steps, frames).round().astype(int).tolist()
+    detail, done, pictures = torch.zeros_like(photographs), [], {0: frame(photographs, space)}
+    for number, size in enumerate(sizes):
+        base = _resized(photographs, size)
+        start = clipped(base + _resized(detail, size), space)
+        margin = min(jitter, min(size) // 4)
+
+        def filmed(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
+            canvas = clipped(canvas, space)
+            if (step := number * steps + update) in kept:
+                found = _inner(canvas, margin).to(base) - base
+                pictures[step] = frame(photographs + _resized(found, sizes[-1]), space)
+            return canvas
+
+        canvas = F.pad(start, [margin] * 4, mode="reflect")  # its borders, which nets see otherwise, are cut off
+        dream = climb(
+            image=pixels(canvas.shape[1:], start=canvas),
+            steps=steps,
+            optimizer=partial(NormalizedAscent, lr=lr),
+            transforms=[pad(margin, "reflect"), cropped(2 * margin)],
+            between=[filmed],
+            seed=seed + number,
+        )
+        found = _inner(dream.images, margin).to(base)
+        before, after = (climb(image=pixels(one.shape[1:], start=one), steps=0) for one in (start, found))
+        done.append(Octave(size, before.values, after.values, dream.curve))
+        detail = found - base
+    return DeepDream(
+        name=after.names[0],
+        images=after.images,
+        inputs=after.inputs,
+        space=space,
+        octaves=tuple(done),
+        frames=torch.stack(list(pictures.values())),
+        frame_steps=tuple(pictures),
+    )
+
+
+def _sizes(size: Sequence[int], octaves: int, octave_scale: float) -> list[tuple[int, int]]:
+    """Rows and columns of each octave, the smallest first."""
+    if octaves < 1 or octave_scale <= 1:
+        raise InvalidArgumentError(
+            f"octaves={octaves}, octave_scale={octave_scale}: give 1 or more octaves, and a scale above 1"
+        )
+    height, width = size
+    factors = [octave_scale**-octave for octave in reversed(range(octaves))]
+    return [(max(1, round(height * factor)), max(1, round(width * factor))) for factor in factors]
+
+
+def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _inner(canvas: Tensor, margin: int) -> Tensor:
+    """A canvas ``[N, C, H, W]`` without its margin."""
+    height, width = canvas.shape[2:]
+    return canvas[..., margin : height - margin, margin : width - margin]

@@ -1,0 +1,200 @@
+"""Images that a network is sure of and a person sees nothing in (Nguyen, Yosinski and Clune, 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
+from lightning_viz.dream.maximize import log_spaced
+from lightning_viz.dream.objectives import taken
+from lightning_viz.dream.parametrization import as_bytes, image_shape
+from lightning_viz.errors import DreamWarning, InvalidArgumentError, warn_user
+from lightning_viz.hooks.batching import progress_bar
+from lightning_viz.hooks.observe import Forward, Passes, passes
+from lightning_viz.hooks.targets import class_scores
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["FoolingImages", "fool"]
+
+_SURE = 0.9999
+
+
+@dataclass(frozen=True)
+class FoolingImages:
+    """Of each class the image that the model is surest of.
+
+    Attributes:
+        classes: K of them.
+        pixels: what to look at, ``[K, C, H, W]`` in [0, 1].
+        inputs: the same as the model takes them.
+        space: how the inputs map to pixels.
+        curve: the best softmax probability after each generation, the random one first, ``[generations + 1, K]``.
+        evaluations: how many images the model was shown.
+        frames: pixels in 0 to 255 on the way, the last among them, ``[F, K, C, H, W]``.
+        frame_steps: generations by then.
+        genomes: of the images; an `EvolvedCPPN` draws them at any size.
+    """
+
+    classes: tuple[int, ...]
+    pixels: Tensor
+    inputs: Tensor
+    space: PixelSpace
+    curve: Tensor
+    evaluations: int
+    frames: Tensor
+    frame_steps: tuple[int, ...]
+    genomes: Genomes
+
+    @property
+    def confidences(self) -> Tensor:
+        """Softmax probability of its class for each image, ``[K]``, in float64: 0.9999999 is not 1."""
+        return self.curve[-1]
+
+    @property
+    def reached(self) -> tuple[int | None, ...]:
+        """For each class the first generation above 99.99 %, 0 for the random one; None where none was."""
+        above = self.curve > _SURE
+        return tuple(int(one.int().argmax()) if one.any() else None for one in above.T)
+
+
+def fool(
+    model: nn.Module,
+    shape: Sequence[int],
+    *,
+    encoding: str | Encoding = "direct",
+    classes: Sequence[int] | None = None,
+    population: int = 200,
+    generations: int = 200,
+    space: PixelSpace | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    frames: int = 30,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> FoolingImages:
+    r"""Images that a model is sure of, by evolution alone (Nguyen et al., 2015).
+
+    MAP-Elites over all classes at once: every class keeps the image that it is surest of. A generation mutates
+    `population` of them, drawn with replacement, and shows the children to the model; a child takes over each class c
+    for which
+
+    .. math:: \log p_c(\text{child}) > \log p_c(\text{elite}_c)
+
+    No gradient is computed, one look serves all generations, and the model is left as found.
+
+    Args:
+        model: any classifier of two or more classes; it runs in eval mode.
+        shape: channels, rows and columns of the images.
+        encoding: "direct" (pixels), "cppn" (patterns), or an `Encoding`.
+        classes: which to fool; all if omitted. The softmax goes over all of them either way.
+        population: children of a generation (200, the paper's).
+        generations: after the random one.
+        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        seed: of everything random.
+        batch_size: images shown at a time; all children if omitted.
+        frames: how many states on the way to keep, evenly in log steps.
+        progress: show a bar when it takes long.
+        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+
+    Raises:
+        ValueError: no such encoding or class, images that the model cannot take, or an option that makes no sense.
+        TypeError: the model returns no scores ``[N, classes]``: give `forward`.
+    """
+    kind, space, rng = _encoding(encoding), space or PixelSpace(), np.random.default_rng(seed)
+    _check(shape, population, generations, batch_size)
+    if model.training:
+        what = "the model is in train mode: it is fooled in eval mode, with the statistics it would be used with"
+        warn_user(what, DreamWarning)
+
+    def shown(genomes: Genomes) -> Tensor:
+        return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)
+
+    with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
+        children = kind.random(population, shape, rng)
+        certain = _certainty(run, shown, space, batch_size or population, children)
+        asked = _asked(classes, certain.shape[1])
+        elites, found = children[certain[:, asked].argmax(0)], certain[:, asked].max(0)
+        if not np.isfinite(found).all():
+            raise InvalidArgumentError(
+                "the model returns NaN or infinity for random images: there is nothing to compare"
+            )
+        curve, pictures, kept = [found], [], log_spaced(generations, frames)
+        for number in progress_bar("fool", items=range(generations), shown=progress):
+            if number in kept:
+                pictures.append(as_bytes(shown(elites)))
+            children = kind.mutate(elites[rng.integers(len(elites), size=population)], number + 1, rng)
+            certain = _certainty(run, shown, space, batch_size or population, children)[:, asked]
+            better = certain.max(0) > found
+            elites[better] = children[certain.argmax(0)[better]]
+            found = np.where(better, certain.max(0), found)
+            curve.append(found)
+        pixels = shown(elites)
+        pictures.append(as_bytes(pixels))
+        return FoolingImages(
+            classes=tuple(asked),
+            pixels=pixels,
+            inputs=_inputs(pixels, space),
+            space=space,
+            curve=torch.from_numpy(np.exp(np.stack(curve))),
+            evaluations=population * (generations + 1),
+            frames=torch.stack(pictures),
+            frame_steps=(*kept, generations),
+            genomes=elites,
+        )
+
+
+def _certainty(
+    run: Passes, shown: Callable[[Genomes], Tensor], space: PixelSpace, batch_size: int, genomes: Genomes
+) -> NDArray[np.float64]:
+    """How sure the model is of every class, log softmax ``[n, classes]``; NaN counts as not at all.
+
+    In float64, where 0.9999 and 0.99999 are far apart and so is what lies beyond.
+    """
+    parts = []
+    for start in range(0, len(genomes), batch_size):
+        images = shown(genomes[start : start + batch_size])
+        with taken(images.shape[1:]):
+            outputs = run(_inputs(images, space)).outputs
+        scores = class_scores(outputs)
+        if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
+            what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
+            raise InvalidArgumentError(f"{what}: fooling needs two classes or more, one row for each image")
+        parts.append(scores.cpu().double().log_softmax(1))
+    certain: NDArray[np.float64] = torch.cat(parts).numpy()
+    return np.nan_to_num(certain, copy=False, nan=-np.inf)
+
+
+def _inputs(pixels: Tensor, space: PixelSpace) -> Tensor:
+    """What the model takes for pixels in [0, 1]."""
+    low, high = space.bounds
+    return space.to_inputs(low + (high - low) * pixels)
+
+
+def _encoding(encoding: str | Encoding) -> Encoding:
+    if not isinstance(encoding, str):
+        return encoding
+    if encoding not in ENCODINGS:
+        raise InvalidArgumentError(f"no encoding is called {encoding!r}: there are {', '.join(map(repr, ENCODINGS))}")
+    return ENCODINGS[encoding]
+
+
+def _asked(classes: Sequence[int] | None, count: int) -> list[int]:
+    asked = list(range(count)) if classes is None else list(classes)
+    if not asked or any(not 0 <= one < count for one in asked):
+        raise InvalidArgumentError(f"classes={asked}: the model has {count}, give some of 0 to {count - 1}")
+    return asked
+
+
+def _check(shape: Sequence[int], population: int, generations: int, batch_size: int | None) -> None:
+    image_shape(shape)
+    if population < 1 or generations < 0 or (batch_size is not None and batch_size < 1):
+        what = f"population={population}, generations={generations}, batch_size={batch_size}"
+        raise InvalidArgumentError(
+            f"{what}: give 1 child or more, 0 generations or more, and 1 image or more at a time"
+        )

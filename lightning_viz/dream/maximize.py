@@ -1,0 +1,216 @@
+"""Images that maximize objectives, all of them in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.dream.objectives import Objective, passes_for
+from lightning_viz.dream.optimization import Climb
+from lightning_viz.dream.parametrization import Image, Pixels, pixels, visible
+from lightning_viz.dream.regularization import YOSINSKI, Preset, Prior, Step
+from lightning_viz.dream.transforms import Transform
+from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidTypeError, warn_user
+from lightning_viz.hooks.batching import progress_bar
+from lightning_viz.hooks.observe import Forward
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["Dream", "maximize"]
+
+Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
+"""From the parameters of the images to what climbs by their gradient: ``partial(torch.optim.LBFGS, max_iter=20)``."""
+
+_STEPS = 250
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Images that were made to maximize objectives, N of them: those of the first objective, of the second, ...
+
+    Attributes:
+        names: of the objectives, one for each image.
+        images: centered, ``[N, C, H, W]`` (see `PixelSpace.centered`).
+        inputs: the same as the model takes them, in its precision.
+        space: how the inputs map to pixels.
+        bounded: whether the images keep to the pixels' bounds.
+        curve: the objective before each update, ``[N, steps]``; under the transformations of that step.
+        values: the objective of `images`, ``[N]``.
+        frames: pixels in 0 to 255 on the way, the first and the last among them, ``[F, N, C, H, W]``.
+        frame_steps: updates made by then.
+        seeds: of each image's start.
+    """
+
+    names: tuple[str, ...]
+    images: Tensor
+    inputs: Tensor
+    space: PixelSpace
+    bounded: bool
+    curve: Tensor
+    values: Tensor
+    frames: Tensor
+    frame_steps: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def pixels(self) -> Tensor:
+        """What to look at, ``[N, C, H, W]`` in [0, 1]: the pixels where they are bounded, else see `displayed`."""
+        return visible(self.images, self.space, self.bounded)
+
+
+def maximize(
+    model: nn.Module,
+    objectives: Objective | Sequence[Objective],
+    *,
+    image: Image | Sequence[int],
+    space: PixelSpace | None = None,
+    bounded: bool = False,
+    priors: Mapping[Prior, float | Sequence[float]] | None = None,
+    between: Sequence[Step] | Preset | str = (),
+    transforms: Sequence[Transform] = (),
+    small_gradients: float = 0.0,
+    steps: int | None = None,
+    lr: float | None = None,
+    optimizer: Optimizer | None = None,
+    copies: int = 1,
+    seed: int = 0,
+    frames: int = 30,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> Dream:
+    r"""Images that maximize objectives: what a unit wants to see (Erhan et al., 2009; Simonyan et al., 2014).
+
+    .. math:: x^* = \arg\max_x f(x) - \sum_h \lambda_h h(x)
+
+    One forward, which ends at the deepest layer that an objective reads, and one backward for all of them at each
+    update. The model is left as found; it runs in eval mode, and no gradient is computed for a weight.
+
+    Args:
+        model: any module; the images are made on its device and in its precision, single at least.
+        objectives: f, one or a list (see `lightning_viz.dream.channel` and its neighbors).
+        image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
+        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
+        priors: penalties h of the centered image, and their weights: one for all objectives, or one for each.
+        between: steps between updates, of `pixels` alone; a `Preset`, or the name of one of `YOSINSKI`.
+        transforms: random changes of the image before each pass, the same for all images.
+        small_gradients: so many per cent of the values of each image's gradient, the smallest, count as 0.
+        steps: updates; those of the preset, else 250.
+        lr: learning rate of Adam; that of the kind of image if omitted (0.1 for pixels).
+        optimizer: from parameters to another optimizer of torch's; L-BFGS runs several passes for each step.
+        copies: images of each objective, from seeds of their own.
+        seed: of the first copy's start, the next ones count on; also of the transformations.
+        frames: how many images on the way to keep, evenly in log steps.
+        progress: show a bar when it takes long.
+        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+
+    Raises:
+        LayerNotFoundError: no such layer; the message lists the nearest names.
+        LayerNotReachedError: a layer that the forward does not call.
+        ValueError: an index out of range, an image that the model cannot take, or an option that makes no sense.
+        TypeError: the model returns a dict and the objective reads its output: give `forward`; or a step or a
+            transformation stands where a list of them should.
+    """
+    for name, one in (("between", between), ("transforms", transforms)):
+        if callable(one):
+            raise InvalidTypeError(f"{name} is one function: give a list of them, {name}=[...]")
+    asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    drawn = pixels(image) if isinstance(image, Sequence) else image
+    preset = _preset(between)
+    count = steps if steps is not None else preset.iterations if isinstance(preset, Preset) else _STEPS
+    changes = list(preset)
+    _check(asked, drawn, changes, count, bounded, copies)
+    if model.training:
+        what = "the model is in train mode: the dream is made in eval mode, with the statistics it would be used with"
+        warn_user(what, DreamWarning)
+    with passes_for(model, asked, forward=forward, seed=seed) as run:
+        climb = Climb(
+            run=run,
+            objectives=asked,
+            image=drawn,
+            space=space or PixelSpace(),
+            bounded=bounded,
+            priors=priors or {},
+            transforms=transforms,
+            small_gradients=small_gradients,
+            copies=copies,
+            seed=seed,
+        )
+        ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
+        curve, pictures, kept = _climbed(climb, ascent, changes, count, frames, progress)
+        images, values = climb.found()
+        _check_values(climb.names, values)
+        return Dream(
+            names=climb.names,
+            images=images,
+            inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
+            space=climb.space,
+            bounded=bounded,
+            curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
+            values=values,
+            frames=torch.stack(pictures),
+            frame_steps=kept,
+            seeds=climb.seeds,
+        )
+
+
+def _climbed(
+    climb: Climb, ascent: torch.optim.Optimizer, changes: Sequence[Step], steps: int, frames: int, progress: bool
+) -> tuple[list[Tensor], list[Tensor], tuple[int, ...]]:
+    """All updates: the objectives before each, the frames, and how many updates were made by each frame."""
+    curve, pictures, kept = [], [], log_spaced(steps, frames)
+    for number in progress_bar("dream", items=range(steps), shown=progress):
+        if number in kept:
+            pictures.append(climb.picture())
+        curve.append(climb.update(ascent, number))
+        for change in changes:
+            climb.change(change, number + 1)
+    return curve, [*pictures, climb.picture()], (*kept, steps)
+
+
+def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
+    if not isinstance(between, str):
+        return between
+    if between not in YOSINSKI:
+        raise InvalidArgumentError(f"no preset is called {between!r}: there are {', '.join(map(repr, YOSINSKI))}")
+    return YOSINSKI[between]
+
+
+def _check(
+    objectives: Sequence[Objective], image: Image, changes: Sequence[Step], steps: int, bounded: bool, copies: int
+) -> None:
+    if not objectives:
+        raise InvalidArgumentError("objectives is empty: give one or more, channel('conv2', 7) say")
+    if steps < 0 or copies < 1:
+        raise InvalidArgumentError(f"steps={steps}, copies={copies}: give 0 or more steps, and 1 copy or more")
+    if changes and (bounded or not isinstance(image, Pixels)):
+        what = "bounded images" if bounded else type(image).__name__
+        raise InvalidArgumentError(
+            f"steps between updates change pixels themselves: not those of {what}; use image=pixels(...)"
+        )
+
+
+def _check_values(names: Sequence[str], values: Tensor) -> None:
+    lost = dict.fromkeys(name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite)
+    if lost:
+        warn_user(
+            f"the dream of {', '.join(lost)} ended in NaN or infinity: give a smaller lr or, if it begins so, look for "
+            "NaN in the model's weights",
+            DreamWarning,
+        )
+
+
+def log_spaced(steps: int, count: int) -> list[int]:
+    """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them.
+
+    Args:
+        steps: updates in all.
+        count: frames, the last one among them.
+    """
+    if count < 2 or steps < 1:
+        return []
+    return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})

@@ -1,0 +1,361 @@
+"""How the image that is optimized is written down: pixels, Fourier coefficients, or a network of the coordinates.
+
+All give *centered* images ``[N, C, H, W]``: pixels minus mean over deviation, where 0 is gray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["Image", "cppn", "displayed", "fourier", "pixels"]
+
+_COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+"""A root of the covariance of ImageNet's colors, rows red, green, blue (as lucid and lucent have it)."""
+
+
+class Image(Protocol):
+    """A way to write images down. A new one is a class with these.
+
+    Attributes:
+        shape: channels, rows and columns.
+        rate: Adam's learning rate that suits its parameters.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def rate(self) -> float: ...  # noqa: D102
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start, ``[N, ...]`` each, on the CPU.
+
+        Args:
+            generators: of random numbers, one for each image.
+        """
+        ...
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The centered images ``[N, C, H, W]``.
+
+        Args:
+            parameters: what is optimized.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """See `pixels`."""
+
+    shape: tuple[int, int, int]
+    start: Tensor | None = None
+    deviation: float = 0.01
+    rate: ClassVar[float] = 0.1
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start.
+
+        Args:
+            generators: one for each image.
+        """
+        noise = torch.stack([_noise(self.shape, one) for one in generators]) * self.deviation
+        if self.start is None:
+            return [noise]
+        if self.start.dim() == 4 and len(self.start) not in (1, len(generators)):
+            raise InvalidArgumentError(
+                f"{len(self.start)} images to start {len(generators)} dreams from: give one, or one each"
+            )
+        return [self.start.detach().cpu() + noise.to(self.start.dtype)]
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The parameters themselves.
+
+        Args:
+            parameters: the images.
+        """
+        return parameters[0]
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """See `fourier`."""
+
+    shape: tuple[int, int, int]
+    decay: float = 1.0
+    deviation: float = 0.01
+    rate: ClassVar[float] = 0.1
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Where images start.
+
+        Args:
+            generators: one for each image.
+        """
+        size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1, 2)
+        return [torch.stack([_noise(size, one) for one in generators]) * self.deviation]
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The images of the coefficients, in decorrelated colors where there are three channels.
+
+        Args:
+            parameters: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``.
+        """
+        channels, height, width = self.shape
+        spectrum = torch.view_as_complex(parameters[0]) * self._scale(parameters[0])
+        image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
+        if channels != 3:
+            return image
+        colors = image.new_tensor(_COLORS)
+        return torch.einsum("rc,nchw->nrhw", colors / colors.norm() * math.sqrt(3), image)
+
+    def _scale(self, like: Tensor) -> Tensor:
+        """Falling with frequency, such that an image has the deviation of its coefficients."""
+        _, height, width = self.shape
+        options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+        rows, columns = torch.fft.fftfreq(height, **options)[:, None], torch.fft.rfftfreq(width, **options)[None]
+        frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
+        scale = frequency**-self.decay
+        # A coefficient stands for its mirror image as well: both of its parts, twice. What mirrors itself is real.
+        parts = torch.where((columns == 0) | (columns == 0.5), 1, 4)
+        return scale / ((parts * scale.square()).sum() / (height * width)).sqrt()
+
+
+@dataclass(frozen=True)
+class CPPN:
+    """See `cppn`."""
+
+    shape: tuple[int, int, int]
+    width: int = 24
+    layers: int = 6
+    rate: ClassVar[float] = 0.005
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Random networks, which draw patterns from the start.
+
+        Args:
+            generators: one for each image.
+        """
+        sizes = [4] + [self.width] * self.layers
+        shapes = [(inside + 1, outside) for inside, outside in pairwise(sizes)]
+        hidden = [torch.stack([_noise(shape, one) for one in generators]) / math.sqrt(shape[0]) for shape in shapes]
+        return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0], device="cpu")]  # gray at first
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """What the networks make of the coordinates.
+
+        Args:
+            parameters: of each layer the weights, the last row the bias, ``[N, inputs + 1, outputs]``.
+        """
+        channels, height, width = self.shape
+        rows, columns = (
+            torch.linspace(-side, side, side, device=parameters[0].device) / max(height, width) * 1.7
+            for side in (height, width)
+        )
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        coordinates = torch.stack([x, y, torch.hypot(x, y), torch.sin(3 * torch.hypot(x, y))], -1).view(1, -1, 4)
+        values = coordinates.to(parameters[0]).expand(len(parameters[0]), -1, -1)
+        waves = torch.arange(self.width, device=values.device) % 2 == 0  # the other units have edges
+        for weights in parameters[:-1]:
+            sums = values @ weights[:, :-1] + weights[:, -1:]
+            values = torch.where(waves, torch.sin(2 * sums), torch.tanh(sums))
+        values = values @ parameters[-1][:, :-1] + parameters[-1][:, -1:]
+        return values.transpose(1, 2).reshape(-1, channels, height, width)
+
+
+def pixels(shape: Sequence[int], *, start: Tensor | None = None, deviation: float | None = None) -> Pixels:
+    """The image itself.
+
+    Args:
+        shape: channels, rows and columns.
+        start: centered images to start from, ``[C, H, W]`` or one for each dream ``[N, C, H, W]``; gray if omitted.
+        deviation: of the noise at the start, on top of it: 0.01, or none on an image.
+
+    Raises:
+        ValueError: a shape that is none, or an image to start from that has another.
+    """
+    size = image_shape(shape)
+    if start is not None and tuple(start.shape[-3:]) != size:
+        raise InvalidArgumentError(f"the image to start from is {tuple(start.shape)}: the dream is {size}")
+    return Pixels(size, start, (0.01 if start is None else 0.0) if deviation is None else deviation)
+
+
+def fourier(shape: Sequence[int], *, decay: float = 1.0, deviation: float = 0.01) -> Fourier:
+    """Fourier coefficients, scaled as natural images have them; colors decorrelated for RGB (Olah et al., 2017).
+
+    What is large in natural images is quickly changed: the high frequencies, which pixels let grow first, come last.
+    The colors of ImageNet are used for three channels; for other counts each channel is an image of its own.
+
+    Args:
+        shape: channels, rows and columns.
+        decay: power of the frequency that the coefficients are divided by (1: natural images).
+        deviation: of the noise at the start, as of the image.
+
+    Raises:
+        ValueError: a shape that is none.
+    """
+    return Fourier(image_shape(shape), decay, deviation)
+
+
+def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
+    """A compositional pattern-producing network from coordinates to values (Stanley, 2007; Mordvintsev et al., 2018).
+
+    Smooth, and drawn at any size: ``CPPN.draw`` of another shape shows the same parameters finer.
+
+    Args:
+        shape: channels, rows and columns.
+        width: units of a hidden layer.
+        layers: hidden ones.
+
+    Raises:
+        ValueError: a shape that is none.
+    """
+    return CPPN(image_shape(shape), width, layers)
+
+
+def squashed(images: Tensor, space: PixelSpace) -> Tensor:
+    r"""Centered images within the pixels' bounds, by a sigmoid that leaves small values as they are.
+
+    With pixels in [0, 1], mean m and deviation s the pixel is :math:`\sigma(\sigma^{-1}(m) + x s / (m (1 - m)))`.
+
+    Args:
+        images: ``[N, C, H, W]``, of any size.
+        space: of centered images (see `PixelSpace.centered`).
+    """
+    low, high = space.bounds
+    middle, slope = _sigmoid_of(space, images)
+    return space.to_inputs(low + (high - low) * torch.sigmoid(torch.logit(middle) + slope * images))
+
+
+def unsquashed(images: Tensor, space: PixelSpace) -> Tensor:
+    """The inverse of `squashed`; pixels at the bounds, where it has no gradient left, come a thousandth nearer.
+
+    Args:
+        images: centered, ``[N, C, H, W]``.
+        space: of centered images.
+    """
+    low, high = space.bounds
+    middle, slope = _sigmoid_of(space, images)
+    share = (space.to_pixels(images) - low) / (high - low)
+    return (torch.logit(share.clamp(1e-3, 1 - 1e-3)) - torch.logit(middle)) / slope
+
+
+def _sigmoid_of(space: PixelSpace, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where in the bounds' range the sigmoid has its middle, per channel, and its slope there."""
+    low, high = space.bounds
+    zero = images.new_zeros(1, images.shape[1], 1, 1)
+    middle = (space.to_pixels(zero) - low) / (high - low)
+    deviation = 1 / (space.to_inputs(zero + 1) - space.to_inputs(zero))
+    return middle, deviation / ((high - low) * middle * (1 - middle))
+
+
+def displayed(images: Tensor) -> Tensor:
+    r"""Pixels to look at of images that know no bounds: :math:`0.5 + 0.1 (x - \bar{x}) / \mathrm{std}(x)`, in [0, 1].
+
+    Args:
+        images: centered, ``[N, C, H, W]``; each has its own mean and deviation.
+    """
+    flat = images.flatten(1)
+    mean, deviation = flat.mean(1), flat.std(1, correction=0).clamp_min(torch.finfo(flat.dtype).tiny)
+    shape = (-1, *[1] * (images.dim() - 1))
+    return (0.5 + 0.1 * (images - mean.view(shape)) / deviation.view(shape)).clamp(0, 1)
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] as 0 to 255, on the CPU."""
+    return (pixels * 255).round().to(torch.uint8).cpu()
+
+
+def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Normal, on the CPU like its generator: a seed means the same on every device."""
+    return torch.randn(size, generator=generator, device="cpu")
+
+
+def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
+    """Channels, rows and columns, checked.
+
+    Args:
+        given: what should be that.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if len(given) != 3 or any(side < 1 for side in given):
+        raise InvalidArgumentError(
+            f"the image's shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)"
+        )
+    channels, height, width = given
+    return channels, height, width
+
+
+_SLACK = 0.02  # of the pixels' range: what rounding and resizing overshoot
+
+
+def centered(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
+    """The centered images ``[N, C, H, W]`` of what a model takes, on the CPU.
+
+    Args:
+        inputs: ``[N, C, H, W]``, or one image ``[C, H, W]``.
+        space: how they map to pixels.
+        what: they are, for the error.
+
+    Raises:
+        ValueError: they are no images, or their pixels lie outside the space's bounds.
+    """
+    if inputs.dim() not in (3, 4):
+        raise InvalidArgumentError(f"{what} is {list(inputs.shape)}: give [N, C, H, W], or one image [C, H, W]")
+    images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32)).reshape(-1, *inputs.shape[-3:])
+    low, high = space.bounds
+    pixels = space.into(images, PixelSpace())  # beyond the bounds, too
+    slack = _SLACK * (high - low)
+    if not low - slack <= pixels.amin() <= pixels.amax() <= high + slack:
+        raise InvalidArgumentError(
+            f"{what} has pixels from {pixels.amin():.3g} to {pixels.amax():.3g}, they should lie in {space.bounds}: "
+            "give space=PixelSpace(mean, std) with the mean and std that normalized it"
+        )
+    return clipped(space.into(images, space.centered()), space)
+
+
+def clipped(images: Tensor, space: PixelSpace) -> Tensor:
+    """Images with their pixels within the bounds.
+
+    Args:
+        images: centered, ``[N, C, H, W]``.
+        space: how the model's inputs map to pixels.
+    """
+    own = space.centered()
+    return own.to_inputs(own.to_pixels(images))
+
+
+def frame(images: Tensor, space: PixelSpace) -> Tensor:
+    """Pixels in 0 to 255 ``[N, C, H, W]``, on the CPU.
+
+    Args:
+        images: centered.
+        space: how the model's inputs map to pixels.
+    """
+    return as_bytes(visible(images, space, bounded=True))
+
+
+def visible(images: Tensor, space: PixelSpace, bounded: bool) -> Tensor:
+    """What to look at of centered images, ``[N, C, H, W]`` in [0, 1].
+
+    Args:
+        images: centered.
+        space: how the model's inputs map to pixels.
+        bounded: whether the images keep to the pixels' bounds: they show as they are.
+    """
+    if not bounded:
+        return displayed(images)
+    low, high = space.bounds
+    return (space.centered().to_pixels(images) - low) / (high - low)

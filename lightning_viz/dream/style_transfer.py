@@ -1,0 +1,226 @@
+"""Style transfer: what one image shows, as another is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.dream.maximize import Optimizer, maximize
+from lightning_viz.dream.objectives import Objective, Response, gram, match, response
+from lightning_viz.dream.parametrization import centered, pixels, visible
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.observe import Forward
+from lightning_viz.pixels import PixelSpace
+
+__all__ = ["StyleTransfer", "VGG19_CONTENT", "VGG19_STYLE", "style_transfer"]
+
+VGG19_CONTENT = ("features.21",)
+"""The paper's conv4_2, in torchvision's VGG19."""
+
+VGG19_STYLE = ("features.0", "features.5", "features.10", "features.19", "features.28")
+"""The paper's conv1_1, conv2_1, conv3_1, conv4_1 and conv5_1, in torchvision's VGG19."""
+
+_OPTIMIZERS: Mapping[str, Optimizer] = {
+    "lbfgs": partial(
+        torch.optim.LBFGS,
+        max_iter=1,  # the losses are known at each
+        max_eval=20,
+        history_size=20,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",  # without it the first steps from noise lead away
+    ),
+    "adam": partial(torch.optim.Adam, lr=0.1),
+}
+
+
+@dataclass(frozen=True)
+class StyleTransfer:
+    """The content of one image in the style of another.
+
+    Attributes:
+        images: centered, ``[1, C, H, W]`` (see `PixelSpace.centered`).
+        inputs: the same as the model takes it.
+        space: how the inputs map to pixels.
+        content_weight: alpha.
+        style_weight: beta.
+        content_loss: before each update and of the image at last, ``[steps + 1]``.
+        style_loss: the same of the style.
+        frames: pixels in 0 to 255 on the way, the first and the last among them, ``[F, 1, C, H, W]``.
+        frame_steps: updates made by then.
+    """
+
+    images: Tensor
+    inputs: Tensor
+    space: PixelSpace
+    content_weight: float
+    style_weight: float
+    content_loss: Tensor
+    style_loss: Tensor
+    frames: Tensor
+    frame_steps: tuple[int, ...]
+
+    @property
+    def loss(self) -> Tensor:
+        """What was minimized, alpha times the content's loss and beta times the style's, ``[steps + 1]``."""
+        return self.content_weight * self.content_loss + self.style_weight * self.style_loss
+
+    @property
+    def pixels(self) -> Tensor:
+        """What to look at, ``[1, C, H, W]`` in [0, 1]."""
+        return visible(self.images, self.space, bounded=True)
+
+
+def style_transfer(
+    model: nn.Module,
+    content: Tensor,
+    style: Tensor,
+    *,
+    content_layers: Sequence[str] = VGG19_CONTENT,
+    style_layers: Sequence[str] = VGG19_STYLE,
+    content_weight: float = 1.0,
+    style_weight: float | None = None,
+    start: Literal["content", "noise"] = "content",
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs",
+    steps: int = 300,
+    space: PixelSpace | None = None,
+    seed: int = 0,
+    frames: int = 30,
+    progress: bool = True,
+    forward: Forward | None = None,
+) -> StyleTransfer:
+    r"""The content of one image in the style of another (Gatys et al., 2016).
+
+    .. math:: L = \alpha \sum_l \tfrac{1}{2} \lVert F^l - P^l \rVert^2
+        + \beta \sum_l \frac{w_l}{4 N_l^2} \Big\lVert \frac{G^l}{M_l} - \frac{G_0^l}{M_0^l} \Big\rVert^2
+
+    with the image's activations F, the content's P, Gram matrices G and, of the style, G_0 (see `gram`), and
+    w = 1 / number of style layers. Pixels keep to their bounds by a sigmoid (see `maximize`): a content image starts
+    with those at the bounds a thousandth nearer, so that its content loss is next to 0 at first, and grows.
+
+    Args:
+        model: any module; what it does behind the layers need not work at these sizes.
+        content: as the model takes it, ``[C, H, W]`` or ``[1, C, H, W]``; the result has its size.
+        style: another, of any size.
+        content_layers: by name; of a layer that is called several times, a call: ``"relu:1"``. The paper's by default.
+        style_layers: the same.
+        content_weight: alpha.
+        style_weight: beta. If omitted, so that blank activations (zeros) would lose as much style as content:
+            unlike the paper's ratios, this depends on neither the image's size nor the scale of the activations.
+        start: from the content image, or from noise around gray, of deviation 0.01.
+        optimizer: L-BFGS with a line search (the paper's; about two passes for each step), or Adam, lr 0.1 (one).
+        steps: updates.
+        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        seed: of the noise.
+        frames: how many images on the way to keep, evenly in log steps.
+        progress: show a bar when it takes long.
+        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+
+    Raises:
+        LayerNotFoundError: no such layer; the message lists the nearest names.
+        ValueError: several images, images that do not lie in the space, no layers, or an option that there is not.
+    """
+    _check(content_layers, style_layers, start, optimizer)
+    space = space or PixelSpace()
+    photograph, painting = _one(content, space, "the content"), _one(style, space, "the style")
+    shown = _response(model, photograph, content_layers, space, forward, "the content")
+    painted = _response(model, painting, style_layers, space, forward, "the style")
+    of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
+    if style_weight is None:
+        style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
+    losses: tuple[list[Tensor], list[Tensor]] = [], []
+    steps_begin: list[int] = []
+
+    def ascent(parameters: list[Tensor]) -> torch.optim.Optimizer:
+        made = _OPTIMIZERS[optimizer](parameters)
+        made.register_step_pre_hook(lambda *_: steps_begin.append(len(losses[0])))
+        return made
+
+    dream = maximize(
+        model,
+        content_weight * _recorded(of_content, losses[0]) + style_weight * _recorded(of_style, losses[1]),
+        image=pixels(photograph.shape[1:], start=photograph if start == "content" else None),
+        space=space,
+        bounded=True,
+        steps=steps,
+        optimizer=ascent,
+        seed=seed,
+        frames=frames,
+        progress=progress,
+        forward=forward,
+    )
+    content_loss, style_loss = (torch.cat(each)[[*steps_begin, -1]].cpu() for each in losses)
+    return StyleTransfer(
+        images=dream.images,
+        inputs=dream.inputs,
+        space=space,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        content_loss=content_loss,
+        style_loss=style_loss,
+        frames=dream.frames,
+        frame_steps=dream.frame_steps,
+    )
+
+
+def _content(shown: Response, layers: Sequence[str]) -> Objective:
+    """Minus the content's loss: `match` without its division."""
+    return reduce(add, [shown[name].square().sum().item() / 2 * match(name, shown[name]) for name in layers])
+
+
+def _style(painted: Response, layers: Sequence[str]) -> Objective:
+    """Minus the style's loss, the mean over layers."""
+    return 1 / len(layers) * reduce(add, [gram(name, painted.maps(name)) for name in layers])
+
+
+def _recorded(objective: Objective, losses: list[Tensor]) -> Objective:
+    """The same objective; every time that it is evaluated, its loss joins a list."""
+
+    def function(seen: Response) -> Tensor:
+        values = objective(seen)
+        losses.append(-values.detach())
+        return values
+
+    return replace(objective, function=function)
+
+
+def _blank(objective: Objective, seen: Response) -> float:
+    """The loss of activations that are zero."""
+    zeros = {name: torch.zeros_like(call) for name, call in seen.calls.items()}
+    return -objective(replace(seen, calls=zeros)).item()
+
+
+def _response(
+    model: nn.Module, images: Tensor, layers: Sequence[str], space: PixelSpace, forward: Forward | None, what: str
+) -> Response:
+    """What an image excites, nowhere nothing at all."""
+    seen = response(model, space.centered().into(images, space), layers, forward=forward)
+    silent = [name for name in layers if not seen[name].any()]
+    if silent:
+        raise InvalidArgumentError(
+            f"layers {silent} put out nothing but 0 for {what}: there is nothing to keep; take others"
+        )
+    return seen
+
+
+def _one(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
+    images = centered(inputs, space, what)
+    if len(images) != 1:
+        raise InvalidArgumentError(f"{what} is {len(images)} images: give one")
+    return images
+
+
+def _check(content_layers: Sequence[str], style_layers: Sequence[str], start: str, optimizer: str) -> None:
+    for name, layers in (("content_layers", content_layers), ("style_layers", style_layers)):
+        if isinstance(layers, str) or not layers:
+            raise InvalidArgumentError(f"{name} is {layers!r}: give the names of one layer or more, ['conv4']")
+    if start not in ("content", "noise"):
+        raise InvalidArgumentError(f"start is {start!r}: give 'content' or 'noise'")
+    if optimizer not in _OPTIMIZERS:
+        raise InvalidArgumentError(f"optimizer is {optimizer!r}: give one of {', '.join(map(repr, _OPTIMIZERS))}")

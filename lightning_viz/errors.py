@@ -1,0 +1,150 @@
+"""Errors and warnings of the package, with one base for each."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+__all__ = [
+    "AnalysisError",
+    "AttackWarning",
+    "AttributionWarning",
+    "CorruptionWarning",
+    "CueConflictWarning",
+    "DreamWarning",
+    "InterceptionError",
+    "InvalidArgumentError",
+    "InvalidTypeError",
+    "LayerNotFoundError",
+    "LayerNotReachedError",
+    "LightningVizError",
+    "LightningVizWarning",
+    "NoGradientError",
+    "NoProbeYetError",
+    "ObservationError",
+    "ViewError",
+    "ViewWarning",
+]
+
+_PACKAGE = __name__.partition(".")[0] + "."
+_log = logging.getLogger("lightning_viz")
+_log.setLevel(logging.INFO)
+_log.addHandler(logging.NullHandler())
+
+
+class LightningVizError(Exception):
+    """Base of all errors that this package raises on purpose; the message names the thing, the value and the remedy."""
+
+
+class InvalidArgumentError(LightningVizError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class InvalidTypeError(LightningVizError, TypeError):
+    """An argument, or what the model returned, is of a type that cannot be used."""
+
+
+class LayerNotFoundError(InvalidArgumentError):
+    """No layer of the model matches a name."""
+
+
+class LayerNotReachedError(LightningVizError, RuntimeError):
+    """A layer exists, but the forward pass did not call it."""
+
+
+class ObservationError(LightningVizError, RuntimeError):
+    """The model cannot be observed the way it is built or compiled."""
+
+
+class NoGradientError(LightningVizError, RuntimeError):
+    """The target does not depend, differentiably, on the tensor that the gradient was asked for."""
+
+    def __init__(
+        self, message: str = "the target does not depend on the input: does the model detach it, or use no_grad inside?"
+    ) -> None:
+        super().__init__(message)
+
+
+class InterceptionError(LightningVizError, RuntimeError):
+    """A backward rule at ReLUs met no ReLU, or not all of them."""
+
+
+class NoProbeYetError(LightningVizError, RuntimeError):
+    """The data can only be taken as it passes, and nothing has passed yet."""
+
+
+class ViewError(InvalidArgumentError):
+    """A view does not suit the model or the run; raised before training starts."""
+
+
+class AnalysisError(InvalidArgumentError):
+    """An analysis cannot be carried out as it was asked for."""
+
+
+class LightningVizWarning(UserWarning):
+    """Base of all warnings of this package."""
+
+
+class AttributionWarning(LightningVizWarning):
+    """A map is right, but not what its name promises."""
+
+
+class AttackWarning(LightningVizWarning):
+    """An attack is not what it seems."""
+
+
+class CorruptionWarning(LightningVizWarning):
+    """A corruption error is not what was asked for."""
+
+
+class CueConflictWarning(LightningVizWarning):
+    """A measure of shape and texture is not what was asked for."""
+
+
+class DreamWarning(LightningVizWarning):
+    """A dream is not what was asked for."""
+
+
+class ViewWarning(LightningVizWarning):
+    """Something that a view could not do; training is not touched by it."""
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's code that called this package, however deep the warning arises.
+
+    Args:
+        message: what is to be known.
+        category: of the warning.
+    """
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def warn_safely(message: str) -> None:
+    """Warn during training: where warnings are turned into errors, log instead, because a view never ends a run.
+
+    Args:
+        message: what is to be known.
+    """
+    try:
+        warnings.warn(f"lightning_viz: {message}", ViewWarning, stacklevel=2)
+    except ViewWarning:
+        _log.warning("%s", message)
+
+
+def inform(message: str) -> None:
+    """Print one line of information, to the log and, as Lightning does, to the terminal.
+
+    Args:
+        message: what is to be known.
+    """
+    _log.info("%s", message)
+    print(f"lightning_viz: {message}", file=sys.stderr)
+
+
+def _is_internal(module: str) -> bool:
+    """Whether a frame is not the user's: this package's own, or of a context manager that it opens."""
+    return module.startswith(_PACKAGE) or module == "contextlib"

@@ -1,0 +1,183 @@
+"""What excites a channel: its strongest samples, each cropped to what the maximum sees, and why."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import NEUTRAL, Colors
+from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
+from lightning_viz.render.plots import color_bar
+from lightning_viz.render.text import DARK, LINE, draw_lines, number, shorten, step_text
+from lightning_viz.render.tiles import enlarge, flaw, hatched, to_rgb
+
+MOST_CHANNELS = 8
+MOST_SAMPLES = 9
+_SIDE = 3  # samples in a row, and rows
+_CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
+_ROWS = 10  # pixels between rows of channels
+_LONGEST = 4.0  # side of a tile over its other side
+_GROUND = (160, 186, 216)  # between tiles: neither their grays nor the page's white
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A sample's part that a channel's maximum sees.
+
+    Args:
+        image: ``[h, w, 3]``.
+        evidence: the map of that maximum, signed ``[C, h, w]``; None where there is none.
+        value: of the maximum.
+        name: of the sample's class, or "".
+        top: whether it ends at the image's upper edge, beyond which there would be more of it.
+        left: likewise at the left edge.
+    """
+
+    image: Colors
+    evidence: NDArray[np.floating] | None
+    value: float
+    name: str = ""
+    top: bool = False
+    left: bool = False
+
+
+def signed_image(values: NDArray[np.floating]) -> Colors:
+    """A signed map ``[C, h, w]`` as an image ``[h, w, 3]``: its values over its largest, plus a half."""
+    image: Colors = to_rgb((values / max(float(np.abs(values).max(initial=0)), 1e-30) + 0.5)[None])[0]
+    return image
+
+
+def excitations(
+    tag: str,
+    crops: Sequence[Sequence[Crop]],
+    *,
+    layer: str,
+    step: int,
+    channels: Sequence[int],
+    population: str,
+    field: str,
+    method: str = "deconvolution",
+    notes: Sequence[str] = (),
+) -> Picture:
+    """For each channel its strongest samples in a square, beside it the maps of their maxima.
+
+    Args:
+        tag: where the picture stands in TensorBoard.
+        crops: by channel, strongest first; up to 9 of up to 8 channels are shown. None of a channel that is never
+            active.
+        layer: name, for the caption.
+        step: number of completed updates.
+        channels: the channels' numbers.
+        population: among what the samples are the strongest, such as "600 validation samples".
+        field: how large the crops are, such as "12 x 12 of 32 x 32 pixels".
+        method: by which the maps were found.
+        notes: further warnings for the caption.
+    """
+    if len(crops) != len(channels):
+        raise InvalidArgumentError(f"{len(crops)} rows of crops for {len(channels)} channels")
+    shown = [list(some[:MOST_SAMPLES]) for some in crops[:MOST_CHANNELS]]
+    frame = (
+        max((crop.image.shape[0] for some in shown for crop in some), default=1),
+        max((crop.image.shape[1] for some in shown for crop in some), default=1),
+    )
+    most = max(map(len, shown), default=0)
+    columns = 1 if len(shown) < 3 else 2
+    width = (INNER_WIDTH - _APART * (columns - 1)) // columns
+    size = _tile_size(frame, width, -(-len(shown) // columns))
+    blocks = [_block(channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
+    rows = [beside(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
+    signed = any(crop.evidence is not None for some in shown for crop in some)
+    colored = any(crop.evidence is not None and len(crop.evidence) == 3 for some in shown for crop in some)
+    label = "of each map, in each of its three colors" if colored else "of each map"
+    bar = color_bar("gray", "−max", "max", middle="0", label=label)
+    dead = sum(not some for some in shown)
+    details = (
+        step_text(step),
+        f"{len(shown)} of {len(channels)} channels" if len(shown) < len(channels) else "",
+        f"the {most} strongest of {population}",
+        f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if _cut(shown, frame) else ""),
+        f"beside them what drives the channel ({method})",
+        "above: " + ("commonest class, " if any(map(_named, shown)) else "") + f"largest and {_nth(most)} value",
+    )
+    reading = (
+        f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
+        "strongest first, each cut to the part of the image that the channel's maximum depends on (its receptive "
+        "field; light gray lies outside the image). On its right is what in each crop drives that one activation "
+        f"({method}): brighter than gray for what raises it, darker for what lowers it."
+    )
+    warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
+    body = stack([*rows, bar] if signed else rows, gap=_ROWS)
+    return page(tag, Caption(f"What excites the channels of {layer} most", details, reading, (*warnings, *notes)), body)
+
+
+def _tile_size(frame: tuple[int, int], width: int, rows: int) -> tuple[int, int]:
+    """Width and height of tiles so that blocks are `width` wide, and rows of them fit the page."""
+    aspect = min(max(frame[0] / frame[1], 1 / _LONGEST), _LONGEST)
+    wide = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
+    room = (BODY_HEIGHT - LINE) // max(1, rows) - _ROWS - LINE - 2 * _CLOSE
+    high = min(wide * aspect, room // _SIDE - _CLOSE)
+    return max(8, round(high / aspect)), max(8, round(high))
+
+
+def _block(channel: int, crops: list[Crop], frame: tuple[int, int], size: tuple[int, int], width: int) -> Image.Image:
+    """One channel: a line of text, the crops, their maps."""
+    title = draw_lines([_title(channel, crops, width)], width, color=DARK)
+    square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
+    if not crops:
+        both = hatched((2 * square[0] + _BETWEEN, square[1]), "never active")
+        return stack([title, both], gap=_CLOSE)
+    images = [enlarge(_framed(crop, crop.image, frame), size) for crop in crops]
+    maps = [_evidence(crop, frame, size) for crop in crops]
+    return stack([title, beside([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
+
+
+def _square(tiles: list[Image.Image]) -> Image.Image:
+    width, height = tiles[0].size
+    rows = -(-len(tiles) // _SIDE)
+    sheet = Image.new("RGB", (_SIDE * (width + _CLOSE) + _CLOSE, rows * (height + _CLOSE) + _CLOSE), _GROUND)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, _SIDE)
+        sheet.paste(tile, (_CLOSE + column * (width + _CLOSE), _CLOSE + row * (height + _CLOSE)))
+    return sheet
+
+
+def _evidence(crop: Crop, frame: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    words = "no gradient" if crop.evidence is None else flaw(crop.evidence, single=False)
+    if words or crop.evidence is None:
+        return hatched(size, words)
+    return enlarge(_framed(crop, signed_image(crop.evidence), frame), size)
+
+
+def _framed(crop: Crop, image: Colors, frame: tuple[int, int]) -> Colors:
+    """A crop in a frame of the largest crop's size: one that the image's edge cut lies where its center would be."""
+    height, width = image.shape[:2]
+    framed = np.full((*frame, 3), NEUTRAL, dtype=np.uint8)
+    top, left = frame[0] - height if crop.top else 0, frame[1] - width if crop.left else 0
+    framed[top : top + height, left : left + width] = image
+    return framed
+
+
+def _title(channel: int, crops: list[Crop], width: int) -> str:
+    if not crops:
+        return f"channel {channel}"
+    values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
+    names = Counter(crop.name for crop in crops if crop.name).most_common(1)
+    common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
+    return shorten(f"ch {channel} · {common}{values}", width)
+
+
+def _nth(place: int) -> str:
+    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
+
+
+def _cut(crops: Sequence[Sequence[Crop]], frame: tuple[int, int]) -> bool:
+    """Whether a frame is not filled."""
+    return any(crop.image.shape[:2] != frame for some in crops for crop in some)
+
+
+def _named(crops: list[Crop]) -> bool:
+    return any(crop.name for crop in crops)

@@ -1,0 +1,5 @@
+"""Robustness: what a model withstands."""
+
+from lightning_viz._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Common corruptions (Hendrycks and Dietterich, 2019)."""

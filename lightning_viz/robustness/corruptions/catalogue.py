@@ -1,0 +1,170 @@
+"""Images as they come out there: fifteen corruptions in five severities (Hendrycks and Dietterich, 2019)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from lightning_viz.dream.parametrization import centered
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
+from lightning_viz.robustness.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
+from lightning_viz.robustness.corruptions.noise import Photo, gaussian_noise, impulse_noise, shot_noise
+from lightning_viz.robustness.corruptions.weather import brightness, fog, frost, snow
+
+__all__ = ["CORRUPTIONS", "CORRUPTION_FAMILIES", "Corrupted", "corrupt", "all_corruptions"]
+
+Corruption = Callable[[Photo, int, Generator], Photo]
+
+CORRUPTION_FAMILIES: Mapping[str, Mapping[str, Corruption]] = MappingProxyType(
+    {
+        family: MappingProxyType({kind.__name__: kind for kind in kinds})
+        for family, kinds in {
+            "noise": (gaussian_noise, shot_noise, impulse_noise),
+            "blur": (defocus_blur, glass_blur, motion_blur, zoom_blur),
+            "weather": (snow, frost, fog, brightness),
+            "digital": (contrast, elastic_transform, pixelate, jpeg_compression),
+        }.items()
+    }
+)
+"""The corruptions by family, and by kind within it."""
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+    {name: kind for family in CORRUPTION_FAMILIES.values() for name, kind in family.items()}
+)
+"""The corruptions by kind, in the paper's order: from one image's pixels in [0, 1] to what may leave them."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+class Corrupted(NamedTuple):
+    """Images corrupted in one way.
+
+    Attributes:
+        kind: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+        inputs: the images as the model takes them.
+    """
+
+    kind: str
+    severity: int
+    inputs: Tensor
+
+
+def corrupt(
+    inputs: Tensor,
+    kind: str,
+    severity: int,
+    *,
+    space: PixelSpace | None = None,
+    seed: int = 0,
+    first: int = 0,
+) -> Tensor:
+    """Images corrupted in one way (Hendrycks and Dietterich, 2019).
+
+    The severities are the paper's for ImageNet. Its lengths, radii and displacements, are multiplied by the image's
+    shorter side over 224, so that an image of any size is hurt alike. Each sample draws from a generator of its own,
+    the same for all severities of a kind: it comes out alike in any batch, and the same noise grows with the severity.
+    Nothing is drawn from global generators. Where a kind departs from the paper (frost is grown, elastic waves have a
+    ladder of their own, snow and glass are drawn otherwise) its function says so: compare networks with each other
+    here, not with figures published for ImageNet-C.
+
+    Args:
+        inputs: images as the model takes them, ``[N, C, H, W]``.
+        kind: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        seed: of everything random, 0 or more.
+        first: number of the first sample, where the images are one batch of many.
+
+    Returns:
+        The images corrupted, within the pixels' bounds; of the shape and precision given, on the same device.
+
+    Raises:
+        ValueError: no such kind or severity, no images, or pixels outside the bounds.
+    """
+    return next(
+        all_corruptions(inputs, kinds=[kind], severities=[severity], space=space, seed=seed, first=first)
+    ).inputs
+
+
+def all_corruptions(
+    inputs: Tensor,
+    *,
+    kinds: Sequence[str] | None = None,
+    severities: Sequence[int] = SEVERITIES,
+    space: PixelSpace | None = None,
+    seed: int = 0,
+    first: int = 0,
+) -> Iterator[Corrupted]:
+    """Images corrupted in one way after the other (see `corrupt`).
+
+    Args:
+        inputs: images as the model takes them, ``[N, C, H, W]``.
+        kinds: of `CORRUPTIONS`; all 15 if omitted.
+        severities: of each kind, some of 1 to 5.
+        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        seed: of everything random, 0 or more.
+        first: number of the first sample, where the images are one batch of many.
+
+    Raises:
+        ValueError: no such kind or severity, no images, or pixels outside the bounds.
+    """
+    asked = check_kinds(kinds, severities, seed)
+    space = space or PixelSpace()
+    low, high = space.bounds
+    pixels = (_pixels(inputs, space) - low) / (high - low)
+    photos = pixels.double().numpy()
+
+    def one(kind: str, severity: int) -> Tensor:
+        number = list(CORRUPTIONS).index(kind)
+        hurt = [
+            CORRUPTIONS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
+            for index, photo in enumerate(photos)
+        ]
+        shares = torch.from_numpy(np.clip(np.stack(hurt), 0, 1)).to(pixels.dtype)
+        return space.to_inputs(low + (high - low) * shares).to(inputs)
+
+    return (Corrupted(kind, severity, one(kind, severity)) for kind in asked for severity in severities)
+
+
+def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: int) -> tuple[str, ...]:
+    """The kinds that are meant.
+
+    Args:
+        kinds: of `CORRUPTIONS`; all if None.
+        severities: of each.
+        seed: of everything random.
+
+    Raises:
+        ValueError: a kind, a severity or a seed that does not exist, or none of them.
+    """
+    asked = tuple(CORRUPTIONS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in asked:
+        if kind not in CORRUPTIONS:
+            nearest = difflib.get_close_matches(kind, CORRUPTIONS, n=1, cutoff=0.35)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(map(repr, CORRUPTIONS))}"
+            raise InvalidArgumentError(f"no corruption is called {kind!r}; {hint}")
+    if not asked or not severities or any(severity not in SEVERITIES for severity in severities):
+        raise InvalidArgumentError(
+            f"kinds={list(asked)}, severities={list(severities)}: give one kind or more, and some of 1 to 5"
+        )
+    if seed < 0:
+        raise InvalidArgumentError(f"seed={seed}: give 0 or more")
+    return asked
+
+
+def _pixels(inputs: Tensor, space: PixelSpace) -> Tensor:
+    """Within the bounds, ``[N, C, H, W]``, on the CPU."""
+    if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
+        what = f"the images are {inputs.dtype} {list(inputs.shape)}"
+        raise InvalidArgumentError(f"{what}: give one or more, in floating point, [N, C, H, W]")
+    return space.centered().to_pixels(centered(inputs, space, "the batch of images"))

@@ -1,0 +1,166 @@
+"""Weather: snow, frost, fog and bright light between the camera and what it sees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+
+from lightning_viz.robustness.corruptions.blur import magnified, scale, streaked
+from lightning_viz.robustness.corruptions.noise import Photo
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+_ICE = np.array([0.86, 0.94, 1.0])  # the color of frost
+_FINER = 2  # crystals are drawn so many times larger and made smaller, which smooths them
+
+
+def snow(image: Photo, severity: int, rng: Generator) -> Photo:
+    """Flakes that fall in streaks, before a scene that has gone pale.
+
+    The flakes are noise, enlarged, of which only the brightest is kept; they fall from one side and, turned by half a
+    circle, from the other.
+
+    Args:
+        image: pixels.
+        severity: 1 to 5, for the paper's numbers; enlargement and streaks are lengths, at 224, but none is enlarged
+            less than twice, the paper's least.
+        rng: what is drawn from.
+    """
+    mean, deviation, size, floor, radius, fade, kept = (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    )[severity - 1]
+    noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
+    flakes = magnified(noise, max(2, size * scale(image)))
+    flakes = np.where(flakes < floor, 0.0, np.clip(flakes, 0, 1))
+    fallen = streaked(flakes, radius * scale(image), fade * scale(image), rng.uniform(-135, -45))
+    weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
+    gray = np.tensordot(weights, image, axes=1)
+    pale = kept * image + (1 - kept) * np.maximum(image, 1.5 * gray + 0.5)
+    snowed: Photo = pale + fallen + np.rot90(fallen, 2, axes=(1, 2))
+    return snowed
+
+
+def frost(image: Photo, severity: int, rng: Generator) -> Photo:
+    r"""Ice on the pane: :math:`a x + b f`, f the frost.
+
+    The paper takes f from photographs. Here it grows: needles from the borders inwards, each with branches at 60
+    degrees that have branches in turn, as ice on a window does, on a film of fractal noise that is thickest where the
+    needles are. It is bluish in color images, white in others.
+
+    Args:
+        image: pixels.
+        severity: 1 to 5, for a of 1, 0.8, 0.7, 0.65, 0.6 and b of 0.4, 0.6, 0.7, 0.7, 0.75 (the paper's).
+        rng: what is drawn from.
+    """
+    seen, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
+    height, width = image.shape[1:]
+    needles = _needles(height, width, rng)
+    film = gaussian_filter(needles, 10 * scale(image)) + 0.35 * cloud(height, width, 1.3, rng)
+    layer = np.clip(0.6 * needles + 0.9 * film, 0, 1)
+    color = _ICE if len(image) == 3 else np.ones(len(image))
+    frosted: Photo = seen * image + ice * color[:, None, None] * layer
+    return frosted
+
+
+def fog(image: Photo, severity: int, rng: Generator) -> Photo:
+    r"""Fog in clouds: :math:`(x + c f) \max x / (\max x + c)`, f a fractal from 0 to 1.
+
+    Args:
+        image: pixels.
+        severity: 1 to 5, for c of 1.5, 2, 2.5, 2.5, 3, and for clouds that grow rougher: a decay of 2, 2, 1.7, 1.5, 1.4
+            (the paper's; see `cloud`).
+        rng: what is drawn from.
+    """
+    thickness, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity - 1]
+    height, width = image.shape[1:]
+    clouds = cloud(height, width, decay, rng)
+    brightest = image.max()
+    fogged: Photo = (image + thickness * clouds) * brightest / (brightest + thickness)
+    return fogged
+
+
+def brightness(image: Photo, severity: int, rng: Generator) -> Photo:
+    r"""Bright light: the value :math:`V = \max_c x_c` of each pixel raised to :math:`\min(V + b, 1)`, its hue kept.
+
+    Args:
+        image: pixels; of one channel they are their own value.
+        severity: 1 to 5, for b of 0.1, 0.2, 0.3, 0.4, 0.5 (the paper's).
+        rng: not used.
+    """
+    added = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
+    value = image.max(axis=0)
+    raised = np.minimum(value + added, 1)
+    black = value == 0  # without hue: it becomes gray
+    bright: Photo = np.where(black, raised, image * raised / np.where(black, 1, value))
+    return bright
+
+
+def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.float64]:
+    r"""A fractal ``[H, W]`` from 0 to 1: noise on ever finer grids, :math:`\sum_k d^{-2k} n_k`, each half as wide.
+
+    The paper's comes from the diamond-square algorithm, whose steps shrink by the same factor.
+
+    Args:
+        height: rows.
+        width: columns.
+        decay: d: the lower, the rougher.
+        rng: what is drawn from.
+    """
+    side = max(height, width)
+    total = np.zeros((side, side))
+    for octave in range(1, max(2, math.ceil(math.log2(side)))):
+        grid = rng.uniform(-1, 1, (2**octave + 1, 2**octave + 1)).astype(np.float32)
+        finer = Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC)
+        total += decay ** (-2 * octave) * np.asarray(finer)
+    total = total[:height, :width] - total[:height, :width].min()
+    clouds: NDArray[np.float64] = total / max(total.max(), np.finfo(float).tiny)
+    return clouds
+
+
+def _needles(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
+    """Ice ``[H, W]`` in [0, 1] that grows from the borders."""
+    canvas = Image.new("L", (_FINER * width, _FINER * height))
+    pencil = ImageDraw.Draw(canvas)
+    side = min(canvas.size)
+    levels = [_grown(np.array(canvas.size, dtype=float), rng)]
+    for count in (34, 12):
+        starts, ends = _branches(*levels[-1], count, rng)
+        seen = np.hypot(*(ends - starts).T) >= 1.5 * _FINER  # shorter ones are lost within a pixel
+        levels.append((starts[seen], ends[seen]))
+    for level in reversed(range(len(levels))):
+        light, thick = (235, 170, 110)[level], max(1, round((0.007, 0.004, 0.0)[level] * side))
+        for start, end in zip(*(points.tolist() for points in levels[level]), strict=True):
+            pencil.line([*start, *end], fill=light, width=thick)
+    return np.asarray(canvas.resize((width, height), Image.Resampling.BOX), dtype=np.float64) / 255
+
+
+def _grown(
+    size: NDArray[np.float64], rng: Generator, count: int = 40
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Needles from the borders, x and y of both their ends ``[n, 2]``: most are short, some go far."""
+    starts = rng.random((count, 2))
+    starts[np.arange(count), rng.integers(2, size=count)] = rng.integers(2, size=count)
+    towards = rng.random((count, 2)) - starts
+    return starts * size, (starts + (0.15 + 0.5 * rng.random((count, 1)) ** 2) * towards) * size
+
+
+def _branches(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], count: int, rng: Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Branches along needles, to both sides at 60 degrees, the shorter the nearer to the tip."""
+    stem = (ends - starts)[:, None]  # [n, 1, 2]
+    place = (np.arange(count) + rng.random((len(starts), count)))[..., None] / count  # [n, count, 1]
+    angle = np.resize([1, -1], (count, 1)) * rng.normal(math.pi / 3, 0.1, place.shape)
+    across = stem[..., ::-1] * [-1, 1]  # the stem turned by a quarter
+    roots = starts[:, None] + place * stem
+    reach = 0.5 * (1 - place) ** 0.8 * rng.uniform(0.3, 1, place.shape)
+    tips = roots + reach * (np.cos(angle) * stem + np.sin(angle) * across)
+    return roots.reshape(-1, 2), tips.reshape(-1, 2)

@@ -1,0 +1,276 @@
+"""An analysis is done once: what is finished stays, whatever ends it, and the next run completes the same result."""
+
+import errno
+import json
+import multiprocessing
+import shutil
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from lightning_viz.analysis import analyze as analyzing
+from lightning_viz.analysis.analyze import analyze
+from lightning_viz.analysis.run_config import RunConfig
+from lightning_viz.analysis.technique import Technique
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.errors import AnalysisError
+from tests.callbacks.conftest import ConvNet, fit, images, loader
+
+FEW = {"views": ["filters", "activations", "grad_cam"], "trainer": {"accelerator": "cpu"}}
+
+
+def study(subject):
+    yield "mean", float(subject.images.mean())
+
+
+CHEAP = (
+    Technique("mean", "the samples' mean", study, lambda subject: ""),
+    Technique("unsuited", "nothing", lambda subject: 1 / 0, lambda subject: "it is not for this model"),
+    Technique("broken", "nothing", lambda subject: iter([1 / 0]), lambda subject: ""),
+)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    monkeypatch.setattr(analyzing, "TECHNIQUES", CHEAP)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two checkpoints, without views."""
+    folder = tmp_path_factory.mktemp("run")
+    saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, save_last=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(folder, ConvNet(), [saver], max_epochs=2, enable_checkpointing=True)
+    return folder
+
+
+def analyzed(run, out, **options):
+    return analyze(run, model=ConvNet, data=loader(*images(40)), out=out, **{**FEW, **options})
+
+
+def content(folder):
+    """Everything in a folder but TensorBoard's files, which name time and machine."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and "tensorboard" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """What an analysis that nobody disturbs leaves."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyzing, "TECHNIQUES", CHEAP)
+        analyzed(run, out)
+    return content(out)
+
+
+def test_every_checkpoint_is_looked_at_and_the_last_by_the_techniques(whole, run, tmp_path):
+    assert {path.partition("/")[0] for path in whole} == {"findings", "report.html"}
+    parts = {path.split("/")[1] for path in whole if path.startswith("findings")}
+    assert parts == {"views-00000006", "views-00000012", "mean", "unsuited", "broken"}  # last.ckpt is step 12 again
+    assert b"ZeroDivisionError" in whole["findings/broken/finding.json"]
+    assert (
+        b"pictures" in whole["findings/unsuited/finding.json"]
+        and b"Zero" not in whole["findings/unsuited/finding.json"]
+    )
+    assert len([path for path in whole if path.endswith(".png")]) == 2 * 4  # two layers' activation maps
+
+
+def test_a_second_run_does_nothing_again(whole, run, tmp_path, monkeypatch):
+    analyzed(run, tmp_path)
+    assert content(tmp_path) == whole
+    monkeypatch.setattr(analyzing, "validate", lambda *args, **options: pytest.fail("it validates again"))
+    monkeypatch.setattr(analyzing, "studied", lambda *args: pytest.fail("it studies again"))
+    analyzed(run, tmp_path)
+    assert content(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"seed": 1}, 5),
+        ({"overwrite": True}, 5),
+        ({"samples": 20}, 5),
+        ({"techniques": ["mean"]}, 0),
+        ({"views": ["filters"]}, 5),
+    ],
+)
+def test_what_an_option_changes_is_done_again(run, tmp_path, change, again):
+    told = []
+    analyzed(run, tmp_path)
+    analyzed(run, tmp_path, **change, progress=lambda name, done, total: told.append(name))
+    assert len(set(told)) == again
+
+
+def test_another_checkpoint_under_the_same_name_is_looked_at(run, tmp_path):
+    shutil.copytree(run / "checkpoints", tmp_path / "run")
+    analyzed(tmp_path / "run", tmp_path / "out")
+    before = content(tmp_path / "out")
+    path = next((tmp_path / "run").glob("*step=12.ckpt"))
+    changed = torch.load(path, weights_only=True)
+    changed["state_dict"]["conv1.weight"] *= -1
+    torch.save(changed, path)
+    (tmp_path / "run" / "last.ckpt").unlink()
+    told = []
+    analyzed(tmp_path / "run", tmp_path / "out", progress=lambda name, done, total: told.append(name))
+    assert "views-00000006" not in told and "views-00000012" in told and "mean" in told
+    after = content(tmp_path / "out")
+    assert before["findings/views-00000006/000.png"] == after["findings/views-00000006/000.png"]
+    assert before["findings/views-00000012/000.png"] != after["findings/views-00000012/000.png"]
+
+
+def test_ctrl_c_leaves_a_report_of_what_is_finished(whole, run, tmp_path, monkeypatch):
+    def interrupted(technique, subject):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analyzing, "studied", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        analyzed(run, tmp_path)
+    report = (tmp_path / "report.html").read_text()
+    assert "mean" in report and report != whole["report.html"].decode()  # it says what is still to be done
+    monkeypatch.undo()
+    monkeypatch.setattr(analyzing, "TECHNIQUES", CHEAP)
+    analyzed(run, tmp_path)
+    assert content(tmp_path) == whole
+
+
+def test_ctrl_c_within_lightnings_pass_reaches_us(run, tmp_path):
+    class Interrupted(ConvNet):
+        def validation_step(self, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyze(run, model=Interrupted, data=loader(*images(40)), out=tmp_path, **FEW)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_run_completes_the_same_result(whole, run, tmp_path):
+    started = time.monotonic()
+    analyzed(run, tmp_path / "undisturbed")
+    took = time.monotonic() - started
+    fork = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of a fork beside threads
+        for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+            process = fork.Process(target=analyzed, args=(run, tmp_path / "killed"))
+            process.start()
+            time.sleep(share * took)
+            process.kill()
+            process.join()
+            left = content(tmp_path / "killed") if (tmp_path / "killed").exists() else {}
+            finished = {path: each for path, each in left.items() if "/." not in path}
+            for path in (path for path in finished if path.endswith("finding.json")):
+                part = str(Path(path).parent)
+                assert {p: b for p, b in finished.items() if p.startswith(part)} == {
+                    p: b for p, b in whole.items() if p.startswith(part)
+                }
+    analyzed(run, tmp_path / "killed")
+    assert content(tmp_path / "killed") == whole
+
+
+def test_a_full_disk_leaves_nothing_half_written(whole, run, tmp_path, monkeypatch):
+    written, write = [], Path.write_bytes
+
+    def full(self, given):
+        written.append(self)
+        if len(written) == 3:
+            write(self, given[: len(given) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, given)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        analyzed(run, tmp_path)
+    assert not list((tmp_path / "findings").glob("[!.]*"))
+    monkeypatch.setattr(Path, "write_bytes", write)
+    analyzed(run, tmp_path)
+    assert content(tmp_path) == whole
+
+
+def test_names_that_do_not_exist_are_refused_before_anything_is_done(run, tmp_path):
+    with pytest.raises(AnalysisError, match="no technique 'means': mean, unsuited, broken"):
+        analyzed(run, tmp_path, techniques=["means"])
+    with pytest.raises(AnalysisError, match="no kind of view 'gradcam': filters, "):
+        analyzed(run, tmp_path, views=["gradcam"])
+    assert not content(tmp_path)
+
+
+def test_a_model_as_it_is_needs_no_checkpoint(tmp_path):
+    told = []
+    options = {"data": loader(*images(40)), "out": tmp_path, **FEW}
+    for weight in (0, 1, 1):
+        model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 3))
+        torch.manual_seed(weight)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+        analyze([], model=model, progress=lambda name, done, total: told.append(name), **options)
+    assert told.count("views-00000000") == 2  # once for each set of weights
+
+
+def test_a_folder_of_the_users_own_is_not_overwritten(run, tmp_path):
+    logs = tmp_path / "tensorboard" / "events"
+    logs.parent.mkdir()
+    logs.write_text("of the run")
+    with pytest.raises(AnalysisError, match=r"tensorboard is not of an analysis.*give another --out"):
+        analyzed(run, tmp_path)
+    assert logs.read_text() == "of the run"
+    with pytest.raises(AnalysisError, match="events cannot be written to"):
+        analyzed(run, logs)
+
+
+@pytest.mark.parametrize(("file", "damage"), [("state.pt", b""), ("state.pt", b"PK"), ("finding.json", b"[]")])
+def test_a_damaged_finding_is_found_again(whole, run, tmp_path, file, damage):
+    analyzed(run, tmp_path, techniques=[])
+    (tmp_path / "findings" / "views-00000012" / file).write_bytes(damage)
+    told = []
+    analyzed(run, tmp_path, techniques=[], progress=lambda name, done, total: told.append(name))
+    assert told == ["views-00000012"]
+
+
+def test_a_model_without_weights_and_one_that_is_made_late_are_analyzed(tmp_path):
+    class First(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :3]
+
+    lazy = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    for model in (First(), lazy):
+        out = tmp_path / type(model).__name__
+        analyze([], model=model, data=loader(*images(20)), out=out, views=["occlusion"], trainer=FEW["trainer"])
+        assert list((out / "findings" / "views-00000000").glob("*.png"))
+
+
+def test_findings_are_of_the_data_the_probe_and_the_arguments_that_they_were_made_from():
+    inputs, labels = images(8)
+    one, other = torch.zeros(2, 1, 40, 40), torch.zeros(2, 1, 40, 40)
+    other[:, :, 20, 20] = 1  # which its repr does not show
+    data = TensorDataset(inputs, labels)
+    cases = [
+        RunConfig(ConvNet, data),
+        RunConfig(ConvNet, TensorDataset(inputs + 1, labels)),
+        RunConfig(ConvNet, DataLoader(Subset(data, [0, 1]))),
+        RunConfig(ConvNet, DataLoader(Subset(data, [0, 2]))),
+        RunConfig(ConvNet, [(inputs, labels)]),
+        RunConfig(ConvNet, [(inputs + 1, labels)]),
+        RunConfig(ConvNet, data, probe=Probe(inputs=one)),
+        RunConfig(ConvNet, data, probe=Probe(inputs=other)),
+        RunConfig(torch.nn.Sequential(torch.nn.ReLU()), data),
+        RunConfig(torch.nn.Sequential(torch.nn.Tanh()), data),
+    ]
+    keys = [case.key("of the same weights", "views") for case in cases]
+    assert len(set(keys)) == len(cases)
+    assert RunConfig(ConvNet, TensorDataset(inputs.clone(), labels)).key("of the same weights", "views") == keys[0]
+
+
+def test_what_a_broken_model_logs_is_json(tmp_path):
+    model = ConvNet()
+    torch.nn.init.constant_(model.conv1.weight, torch.nan)
+    analyze([], model=model, data=loader(*images(20)), out=tmp_path, views=[], trainer=FEW["trainer"])
+    text = (tmp_path / "findings" / "views-00000000" / "finding.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["numbers"]["fares"]["val_loss"] is None

@@ -1,0 +1,140 @@
+"""What was logged live is redrawn from a checkpoint, byte for byte; what was not is drawn by the same views.
+
+Whatever the moment at which the checkpoint was saved: the views' state in it is from before or after their look.
+"""
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_viz import (
+    ActivationMaps,
+    FirstLayerFilters,
+    GradCAM,
+    Hyperplanes,
+    Occlusion,
+    PixelSpace,
+    Probe,
+    Saliency,
+)
+from lightning_viz.analysis.checkpoints import find_checkpoints, in_order, read_checkpoint
+from lightning_viz.analysis.models import network
+from lightning_viz.analysis.replay import Replay
+from lightning_viz.analysis.results import Result
+from lightning_viz.analysis.validation import validate
+from lightning_viz.analysis.view_selection import views_for
+from lightning_viz.callbacks.serialization import recipe_of, recorded_views, view_of
+from lightning_viz.errors import ViewError
+from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
+
+SAVED = {
+    "at the end of an epoch": ({}, {}, {}),
+    "after an update": ({"every_n_train_steps": 2}, {"every_n_train_steps": 2}, {}),
+    "after validation within an epoch": (
+        {"every_n_train_steps": 3},
+        {"save_on_train_epoch_end": False},
+        {"val_check_interval": 3},
+    ),
+}
+
+
+def views(**options):
+    return [
+        FirstLayerFilters(**options),
+        ActivationMaps(**options),
+        GradCAM(**options),
+        GradCAM(target="top 2", **options),
+        Saliency(**options),
+        Saliency(method="smooth_grad", sanity_check=True, **options),
+    ]
+
+
+def replayed(path, data, model=ConvNet):
+    """What the views of a checkpoint draw from it."""
+    checkpoint, finding = read_checkpoint(path), Result()
+    found = recorded_views(checkpoint.content)
+    replay = Replay(found, checkpoint.step, finding, probe=Probe(), samples=1)
+    validate(network(model, checkpoint), data, [replay], accelerator="cpu")
+    assert not finding.faults
+    return {(shown.picture.tag, shown.step): shown.picture for shown in finding.pictures}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_live_and_replayed_pictures_are_the_same_bytes(saved, drawn_at_once, tmp_path):  # noqa: F811
+    schedule, saving, options = SAVED[saved]
+    saver = ModelCheckpoint(tmp_path / "checkpoints", save_top_k=-1, **saving)
+    validation = loader(*images(40))
+    options = {"max_epochs": 2, "enable_checkpointing": True, **options}
+    fit(tmp_path, ConvNet(), [*views(**schedule), saver], val=validation, **options)
+    live = {(one.tag, drawing.step): one for drawing in drawn_at_once for one in drawing.drawn.pictures}
+    drawn_at_once.clear()
+    series = in_order(find_checkpoints([tmp_path]))
+    assert len(series) >= 2 and 0 < min(series) < max(series) <= 12
+    for step, path in series.items():
+        again = replayed(path, loader(*images(40)))
+        tags = {tag for tag, _ in again}
+        assert len(tags) == 7  # two layers' activation maps
+        assert {(tag, step) for tag in tags} == again.keys()
+        for key, picture in again.items():
+            assert picture == live[key], key
+
+
+def test_hyperplanes_are_redrawn_though_other_views_ask_for_more_samples(drawn_at_once, tmp_path):  # noqa: F811
+    view = Hyperplanes(samples=20, probe=Probe(source="train"), every_n_train_steps=5)
+    saver = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=5, save_top_k=-1)
+    fit(tmp_path, Perceptron(), [view, saver], train=loader(*plane()), enable_checkpointing=True)
+    live = drawn_at_once.pictures("hyperplanes/hidden")
+    finding = Result()
+    for path in find_checkpoints([tmp_path]):
+        checkpoint = read_checkpoint(path)
+        every = views_for(checkpoint.content, {}, probe=None, pixels=None, kinds=["hyperplanes", "embedding"])
+        replay = Replay(every, checkpoint.step, finding, probe=every[0].probe, samples=1)
+        validate(network(Perceptron, checkpoint), loader(*plane()), [replay], accelerator="cpu")
+    found = {one.step: one.picture for one in finding.pictures if one.picture.tag == "hyperplanes/hidden"}
+    assert found == {step: live[step] for step in (5, 10)}
+
+
+def test_a_probe_that_was_given_is_in_the_checkpoint(drawn_at_once, tmp_path):  # noqa: F811
+    given, labels = images(5)
+    probe = Probe(inputs=given * 2 - 1, labels=labels, samples=5)
+    view = GradCAM(probe=probe, pixels=PixelSpace((0.5,), (0.5,)))
+    saver = ModelCheckpoint(tmp_path / "checkpoints", save_top_k=-1)
+    fit(tmp_path, ConvNet(), [view, saver], enable_checkpointing=True)
+    live = drawn_at_once.pictures("grad_cam/conv2")[6]
+    (path,) = in_order(find_checkpoints([tmp_path])).values()
+    assert replayed(path, loader(*images(9)))["grad_cam/conv2", 6] == live
+
+
+def test_views_are_made_again_as_they_were():
+    space = PixelSpace((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    probe = Probe(source="train", samples=3, seed=7)
+    for view in (GradCAM(target=[1, 2], layers=["conv1"], probe=probe), Occlusion(patch=2, pixels=space), *views()):
+        again = view_of(recipe_of(view))
+        assert type(again) is type(view) and again.name == view.name and again.pixels == view.pixels
+
+
+def test_a_checkpoint_can_name_no_class_but_this_packages_views():
+    for name in ("Probe", "observe", "os.system", "ViewError", "View", None):
+        with pytest.raises(ViewError, match=r"which lightning_viz does not have|cannot be made again"):
+            view_of({"view": name, "arguments": {"nonsense": 1}})
+
+
+def test_a_view_of_the_users_own_leaves_no_recipe():
+    class Mine(GradCAM):
+        pass
+
+    assert recipe_of(Mine()) is None
+    assert recipe_of(ActivationMaps(layers=[torch.nn.Conv2d])) is None  # a class is no plain value
+
+
+def test_more_samples_than_the_run_had_begin_with_those_of_the_run(drawn_at_once, tmp_path):  # noqa: F811
+    saver = ModelCheckpoint(tmp_path / "checkpoints")
+    fit(tmp_path, ConvNet(), [GradCAM(), saver], val=loader(*images(40)), enable_checkpointing=True)
+    (path,) = find_checkpoints([tmp_path])
+    checkpoint = read_checkpoint(path)
+    (view,) = recorded_views(checkpoint.content)
+    replay = Replay([view], 6, Result(), probe=Probe(), samples=30)
+    validate(network(ConvNet, checkpoint), loader(*images(40)), [replay], accelerator="cpu")
+    assert len(replay.samples) == 30 and replay.samples.indices[:16] == view.indices[:16]
+    assert len(set(replay.samples.indices)) == 30
+    torch.testing.assert_close(replay.samples.inputs, images(40)[0][list(replay.samples.indices)])

@@ -1,0 +1,105 @@
+"""Class activation maps against their papers' formulas, written with loops or NumPy."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_viz.attribution import eigen_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
+from lightning_viz.attribution.cam import by_positive_gradients
+from lightning_viz.hooks.observe import observe
+from tests.attribution.nets import KINDS, inputs, network
+
+SPATIAL = ["convolutional", "channels-last", "tokens"]
+
+
+def recorded(kind, target):
+    """A network's maps and the gradient towards them, ``[N, K, H, W]`` each."""
+    net, x, layer = network(kind), inputs(kind), KINDS[kind].layer
+    seen = observe(net, x, target, layers=layer, gradients=True)
+    maps, slopes = seen.activations[layer], seen.gradients[layer]
+    if kind == "channels-last":
+        maps, slopes = (part.permute(0, 3, 1, 2) for part in (maps, slopes))
+    if kind == "tokens":  # a class token, then three rows of three
+        maps, slopes = (part[:, 1:].unflatten(1, (3, 3)).permute(0, 3, 1, 2) for part in (maps, slopes))
+    return net, x, layer, maps, slopes
+
+
+@pytest.mark.parametrize("kind", SPATIAL)
+def test_hires_cam_is_the_sum_of_gradient_times_activation(kind):
+    net, x, layer, maps, slopes = recorded(kind, 1)
+    expected = np.einsum("nkij,nkij->nij", maps.numpy(), slopes.numpy()).clip(0)
+    assert np.allclose(hires_cam(net, x, 1, layers=layer)[layer][:, 0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SPATIAL)
+def test_layer_cam_counts_positive_gradients_only(kind):
+    net, x, layer, maps, slopes = recorded(kind, 1)
+    expected = np.einsum("nkij,nkij->nij", maps.numpy(), slopes.numpy().clip(0)).clip(0)
+    assert np.allclose(layer_cam(net, x, 1, layers=layer)[layer][:, 0], expected, atol=1e-12)
+    assert not torch.allclose(layer_cam(net, x, 1, layers=layer)[layer], hires_cam(net, x, 1, layers=layer)[layer])
+
+
+@pytest.mark.parametrize("kind", SPATIAL)
+def test_eigen_cam_is_the_projection_on_the_first_principal_direction(kind):
+    """Of the covariance about zero, by its eigenvectors."""
+    net, x, layer, maps, _ = recorded(kind, 1)
+    found = eigen_cam(net, x, layers=layer)[layer]
+    for n in range(3):
+        places = maps[n].flatten(1).numpy().T  # [HW, K]
+        projection = places @ np.linalg.eigh(places.T @ places)[1][:, -1]
+        expected = (projection * np.sign(projection.sum())).clip(0).reshape(maps.shape[2:])
+        assert np.allclose(found[n, 0], expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [*SPATIAL, "two inputs"])
+def test_score_cam_weighs_maps_by_what_the_target_keeps_through_them(kind):
+    """With the paper's increase over a black image, which our softmax does without."""
+    net, x, layer, maps, _ = recorded(kind, [1, 0, 2])
+    found = score_cam(net, x, [1, 0, 2], layers=layer, batch_size=4)[layer]
+    images, *others = x if isinstance(x, tuple) else (x,)
+    net.eval()
+    for n, label in enumerate([1, 0, 2]):
+        increases = []
+        beside = [other[n : n + 1] for other in others]
+        for each in maps[n]:
+            mask = (each - each.min()) / (each.max() - each.min())
+            mask = F.interpolate(mask[None, None], (12, 12), mode="bilinear")
+            with torch.no_grad():
+                through = net(images[n : n + 1] * mask, *beside)[0, label]
+                increases.append(through - net(images[n : n + 1] * 0, *beside)[0, label])
+        alpha = torch.stack(increases).softmax(0)
+        expected = sum(weight * each for weight, each in zip(alpha, maps[n], strict=True)).relu()
+        assert torch.allclose(found[n, 0], expected, atol=1e-10)
+
+
+def test_a_constant_map_lets_nothing_through():
+    net, x = network("convolutional"), inputs("convolutional")
+    with torch.no_grad():
+        net.conv2.weight[3] = 0
+    assert score_cam(net, x, 1, layers="conv2")["conv2"].isfinite().all()
+
+
+def test_grad_cam_plus_plus_of_faint_gradients_does_not_fade():
+    """Their cubes fall out of float32's range, and in half precision those of any gradient do."""
+    torch.manual_seed(0)
+    maps, slopes = torch.rand(2, 4, 5, 5), torch.randn(2, 4, 5, 5) * 1e-16
+    weights = (0.5 * slopes.relu()).sum((2, 3), keepdim=True)  # alpha is 1 / (2 + the maps' sum times g)
+    assert torch.allclose(by_positive_gradients(maps, slopes) * 1e16, (weights * maps).sum(1, keepdim=True) * 1e16)
+
+
+def test_grad_cam_plus_plus_where_the_formula_has_no_value_is_finite():
+    maps, slopes = torch.ones(1, 1, 2, 2), torch.tensor([[[[-0.5, 1.0], [0.0, 2.0]]]])
+    expected = 1 * 1 / (2 + 4 * 1) + 2 * 1 / (2 + 4 * 2)  # at -0.5, 2 + 4 g is zero
+    assert torch.allclose(by_positive_gradients(maps, slopes), torch.full((1, 1, 2, 2), expected))
+
+
+def test_two_objects_weigh_alike_whatever_their_size():
+    """What Grad-CAM++ is for: Grad-CAM's mean gives a map of a small object less, its sum of alphas as much."""
+    net, x = network("convolutional"), inputs("convolutional")
+    maps, slopes = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
+    maps[0, 0, 1, 1], maps[0, 1, 3:7, 3:7] = 1, 1
+    slopes[0, 0, 1, 1], slopes[0, 1, 3:7, 3:7] = 1, 1
+    heat = by_positive_gradients(maps, slopes)[0, 0]
+    assert heat[4, 4] / heat[1, 1] < 3  # 16 for Grad-CAM
+    assert grad_cam_plus_plus(net, x, 1, layers="conv2")["conv2"].any()

@@ -1,0 +1,434 @@
+"""Faults stay within a view, and drawing within its own process; what was observed is drawn."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_viz import Saliency, ViewWarning
+from lightning_viz.callbacks import DrawTask
+from lightning_viz.callbacks.drawing import DrawingProcess
+
+from . import drawings
+from .conftest import ConvNet, Watch, fit, images, loader, make_trainer, said
+from .test_writers import events
+
+
+def results(artist, count, seconds=60):
+    """The next results, in the order of drawing."""
+    found, deadline = [], time.monotonic() + seconds
+    while len(found) < count and time.monotonic() < deadline:
+        found += artist.results()
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def artist():
+    one = DrawingProcess()
+    yield one
+    one.close()
+
+
+def sketch(function=drawings.draw, step=0, **arguments):
+    return DrawTask(function, {"tag": "page", "step": step, **arguments})
+
+
+class Faulty(Watch):
+    """A view that fails somewhere."""
+
+    kind = "faulty"
+    where: str = "draw"
+    error: BaseException = RuntimeError("broken")
+    failing = None  # steps; all if None
+
+    def fails(self, where, step):
+        if where == self.where and (self.failing is None or step in self.failing):
+            raise self.error
+
+    def requirements(self, model):
+        if model.trainer.sanity_checking or model.trainer.fit_loop.epoch_loop._batches_that_stepped >= 1:
+            self.fails("needs", model.trainer.fit_loop.epoch_loop._batches_that_stepped)
+        return super().requirements(model)
+
+    def look(self, model, look):
+        self.fails("look", look.step)
+        return {}
+
+    def draw(self, look):
+        self.fails("draw", look.step)
+        yield from super().draw(look)
+
+
+class FaultyDrawing(Watch):
+    """A view whose drawing fails in the drawing process."""
+
+    kind = "faulty"
+    function = staticmethod(drawings.draw_or_fail)
+
+    def draw(self, look):
+        yield DrawTask(self.function, {"tag": "faulty/page", "step": look.step})
+
+
+# The process itself.
+
+
+def test_results_come_in_order_and_remember_within_a_name(artist):
+    for step in range(3):
+        for name in ("one", "other"):
+            drawing = DrawTask(
+                drawings.count, {"tag": name, "step": step}, name=name, memory=10 if name == "one" else None
+            )
+            artist.submit(f"view of {name}", step, drawing)
+    found = results(artist, 6)
+    assert [(one.owner, one.step) for one in found] == [
+        (f"view of {name}", step) for step in range(3) for name in ("one", "other")
+    ]
+    assert [one.drawn.memory for one in found] == [11, 1, 12, 2, 13, 3]
+    assert artist.waiting == 0
+
+
+def test_an_error_in_drawing_comes_back_and_the_process_goes_on(artist):
+    artist.submit("a", 1, sketch(drawings.draw_or_fail))
+    artist.submit("b", 1, sketch())
+    first, second = results(artist, 2)
+    assert (first.owner, first.drawn, first.error) == ("a", None, "RuntimeError: no pencil")
+    assert second.drawn is not None
+
+
+def test_what_drawing_prints_does_not_disturb(artist):
+    artist.submit("a", 1, sketch(drawings.draw_and_print))
+    artist.submit("a", 2, sketch())
+    assert [one.error for one in results(artist, 2)] == ["", ""]
+
+
+def test_a_result_that_cannot_be_handed_back_is_an_error(artist):
+    artist.submit("a", 1, sketch(drawings.draw_unpicklable))
+    artist.submit("a", 2, sketch())
+    first, second = results(artist, 2)
+    assert first.drawn is None
+    assert "pickle" in first.error or "lambda" in first.error
+    assert second.drawn is not None
+
+
+def test_a_killed_process_is_started_again_without_what_killed_it(artist):
+    for step in range(4):
+        artist.submit("a", step, sketch(drawings.draw_and_die, step, deadly=(1,)))
+    found = results(artist, 4)
+    assert [one.step for one in found] == [0, 1, 2, 3]
+    assert [one.drawn is None for one in found] == [False, True, False, False]
+    assert "the drawing process died (exit code -9)" in found[1].error
+
+
+def test_a_process_that_keeps_dying_is_given_up(artist):
+    for step in range(8):
+        artist.submit("a", step, sketch(drawings.draw_and_die, step))
+    found = results(artist, 8)
+    assert [one.step for one in found] == list(range(8))
+    assert all(one.drawn is None for one in found)
+    assert "died too often and is not started again" in found[-1].error
+    artist.submit("a", 8, sketch())
+    assert "died too often" in results(artist, 1)[0].error
+    assert artist.process is None
+
+
+def test_closing_leaves_no_process(artist):
+    artist.submit("a", 1, sketch(seconds=60))
+    process = artist.process
+    assert process.poll() is None
+    started = time.monotonic()
+    artist.close()
+    assert process.poll() is not None
+    assert time.monotonic() - started < 10
+
+
+def test_draining_waits_no_longer_than_it_may(artist):
+    artist.submit("a", 1, sketch(seconds=60))
+    started = time.monotonic()
+    assert artist.drain(0.5) == 1
+    assert time.monotonic() - started < 5
+
+
+def test_what_waits_counts_as_behind_by_time_and_by_size(artist, monkeypatch):
+    assert not artist.behind()
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", 0.7)
+    artist.submit("a", 1, sketch(seconds=3))
+    assert not artist.behind()
+    artist.submit("a", 2, sketch())
+    assert artist.behind()
+    assert artist.drain(60) == 0
+    assert not artist.behind()
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", 1e6)
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_BYTES", 100_000)
+    artist.submit("a", 3, sketch(seconds=1))
+    assert not artist.behind()
+    artist.submit("a", 4, sketch(drawings.draw_large, values=torch.zeros(50_000).numpy()))
+    assert artist.behind()
+
+
+def test_the_drawing_process_imports_no_torch_and_no_lightning():
+    code = (
+        "import sys; import lightning_viz.callbacks.drawing_process, lightning_viz.callbacks.embedding_drawing\n"
+        "import lightning_viz.render.filters, lightning_viz.render.heat, lightning_viz.render.hyperplanes\n"
+        "print([name for name in ('torch', 'pytorch_lightning', 'lightning') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# Faults in a run.
+
+
+@pytest.mark.parametrize("where", ["needs", "look", "draw"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken"), torch.OutOfMemoryError("no memory left"), KeyError("lost"), AssertionError("so")]
+)
+def test_a_fault_is_one_warning_and_the_others_draw_on(where, error, tmp_path, drawn_at_once):
+    view = Faulty(every_n_train_steps=1)
+    view.where, view.error, view.failing = where, error, (2, 4)
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)])
+    warnings_ = said(caught)
+    assert len(warnings_) == 2
+    for one, step in zip(warnings_, (2, 4), strict=True):
+        assert one.startswith("lightning_viz: faulty (")
+        assert f"failed at step {step}: {type(error).__name__}: {error}" in one
+        assert "training goes on" in one
+    assert trainer.global_step == 6
+    steps = drawn_at_once.tags()["watch/page"]
+    assert sorted(steps) == sorted([0, 1, 2, 3, 4, 5, 6, 0, 1, 3, 5, 6])
+
+
+def test_a_fault_that_is_no_exception_of_ours_to_catch_ends_the_run(tmp_path, drawn_at_once):
+    """Ctrl-C during a look is for the user."""
+    view = Faulty()
+    view.error, view.failing = KeyboardInterrupt(), (0,)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, ConvNet(), [view])
+
+
+def test_after_three_faults_in_a_row_a_view_is_switched_off(tmp_path, drawn_at_once):
+    view = Faulty(every_n_train_steps=1)
+    view.failing = (1, 2, 4, 5, 6, 7, 8)  # two, then one that works, then three
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)], max_epochs=2)
+    endings = [one[one.rindex("(") :] for one in said(caught)]
+    assert endings == ["(training goes on)"] * 4 + ["(the view is switched off after 3 faults in a row)"]
+    assert [one.step for one in drawn_at_once if one.owner == view.name] == [0, 3]
+    assert [one.step for one in drawn_at_once if one.owner != view.name] == list(range(13))
+
+
+def test_a_model_that_cannot_be_run_is_a_warning_for_each_view(tmp_path, drawn_at_once):
+    class Fussy(ConvNet):
+        def forward(self, x):
+            if not self.training:
+                raise RuntimeError("in training only")
+            return super().forward(x)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, Fussy(), [Saliency(), Watch()])
+    warnings_ = said(caught)
+    assert [one.split(" ")[1] for one in warnings_] == ["saliency", "watch", "saliency", "watch"]
+    assert all("in training only" in one for one in warnings_)
+    assert trainer.global_step == 6
+
+
+def test_warnings_turned_into_errors_do_not_end_the_run(tmp_path, drawn_at_once, caplog):
+    view = Faulty(every_n_train_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ViewWarning)
+        trainer = fit(tmp_path, ConvNet(), [view, Watch()])
+    assert trainer.global_step == 6
+    lines = [record.getMessage() for record in caplog.records if record.name == "lightning_viz"]
+    assert len(lines) == 3
+    assert "failed at step 0: RuntimeError: broken" in lines[0]
+    assert "switched off" in lines[2]
+    assert drawn_at_once.tags() == {"watch/page": [0, 6]}
+
+
+class Broken:
+    """A sink on a full disk."""
+
+    def __init__(self, failing=lambda picture, step: True):
+        self.failing, self.written = failing, []
+
+    def picture(self, picture, step):
+        if self.failing(picture, step):
+            raise OSError(28, "No space left on device")
+        self.written.append((picture.tag, step))
+
+    def scalar(self, tag, value, step):
+        pass
+
+    def projection(self, projection):
+        pass
+
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_a_warning(tmp_path, drawn_at_once, monkeypatch):
+    writer = Broken(lambda picture, step: picture.tag.startswith("saliency"))
+    monkeypatch.setattr("lightning_viz.callbacks.observer.find_sinks", lambda *_: ([writer], ""))
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_train_steps=1), Watch(every_n_train_steps=3)])
+    assert trainer.global_step == 6
+    faults = [one for one in said(caught) if "failed at step" in one]
+    assert len(faults) == 3
+    assert all("saliency (" in one and "No space left on device" in one for one in faults)
+    assert "switched off" in faults[2]
+    assert len([one for one in said(caught) if "failed at step" not in one]) == 1  # the flush
+    assert writer.written == [("watch/page", 0), ("watch/page", 3), ("watch/page", 6)]
+
+
+def test_an_unwritable_folder_is_a_warning(tmp_path, drawn_at_once):
+    (tmp_path / "lightning_viz_logs").write_text("a file where the folder should be")  # root may write anywhere else
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, ConvNet(), [Watch(every_n_train_steps=1)], logger=False)
+    faults = [one for one in said(caught) if "failed at step" in one]
+    assert trainer.global_step == 6
+    assert len(faults) == 3
+    assert "switched off" in faults[2]
+    assert str(tmp_path / "lightning_viz_logs") in faults[0]
+
+
+@pytest.mark.slow
+def test_faults_in_the_drawing_process_are_told_and_other_views_drawn(tmp_path):
+    view = FaultyDrawing(every_n_train_steps=1)
+    with pytest.warns(ViewWarning) as caught:
+        trainer = fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)])
+    faults = said(caught)
+    assert "faulty (" in faults[0]
+    assert "failed at step 0: RuntimeError: no pencil" in faults[0]
+    assert sum("switched off" in one for one in faults) == 1
+    assert trainer.global_step == 6
+    assert events(tmp_path)["watch/page"].keys() == set(range(7))
+
+
+@pytest.mark.slow
+def test_a_killed_drawing_process_costs_one_picture(tmp_path):
+    class Deadly(FaultyDrawing):
+        def draw(self, look):
+            yield DrawTask(drawings.draw_and_die, {"tag": "faulty/page", "step": look.step, "deadly": (3,)})
+
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [Deadly(every_n_train_steps=1), Watch(every_n_train_steps=1)])
+    assert len(said(caught)) == 1
+    assert "failed at step 3: the drawing process died (exit code -9)" in said(caught)[0]
+    found = events(tmp_path)
+    assert found["watch/page"].keys() == set(range(7))
+    assert found["faulty/page"].keys() == set(range(7)) - {3}
+
+
+@pytest.mark.slow
+def test_a_drawing_process_killed_from_outside_is_started_again(tmp_path):
+    class Killing(ConvNet):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 3:
+                os.kill(view.observer.artist.process.pid, signal.SIGKILL)
+            return super().training_step(batch, batch_idx)
+
+    view = FaultyDrawing(every_n_train_steps=1)
+    view.function = drawings.draw
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, Killing(), [view])
+    assert len(said(caught)) == 1
+    assert "the drawing process died (exit code -9)" in said(caught)[0]
+    assert len(events(tmp_path)["faulty/page"]) == 6
+
+
+# The end of a run that was cut short.
+
+
+class Interrupted(ConvNet):
+    error: BaseException = KeyboardInterrupt()
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 4:
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("training broke")])
+def test_a_run_cut_short_keeps_what_was_observed(error, tmp_path):
+    class Slow(FaultyDrawing):
+        def draw(self, look):
+            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 0.2})
+
+    model, view = Interrupted(), Slow(every_n_train_steps=1)
+    model.error = error
+    with pytest.raises((type(error), SystemExit)) as caught:
+        fit(tmp_path, model, [view])
+    if isinstance(error, RuntimeError):
+        assert caught.value is error
+    assert events(tmp_path)["slow/page"].keys() == {0, 1, 2, 3, 4}
+    assert view.observer is None
+
+
+SCRIPT = """
+import signal, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+from tests.callbacks.conftest import ConvNet, images, loader, make_trainer
+from lightning_viz import FirstLayerFilters
+
+class Slow(ConvNet):
+    def training_step(self, batch, batch_idx):
+        print("step", batch_idx, flush=True)
+        time.sleep(0.2)
+        return super().training_step(batch, batch_idx)
+
+torch.set_num_threads(1)
+data = loader(*images())
+make_trainer({folder!r}, [FirstLayerFilters(every_n_train_steps=1)], max_epochs=100).fit(Slow(), data, data)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_drains_and_writes(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,  # Ctrl-C reaches the drawing process as well: the whole group
+    )
+    try:
+        while "step 4" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()  # closes its pipes, of which a later test would be told
+    assert {0, 1, 2, 3, 4} <= events(tmp_path)["filters/conv1"].keys()
+
+
+# What a callback is beside a run.
+
+
+def test_a_view_that_is_at_work_can_be_pickled(tmp_path, drawn_at_once):
+    copies = []
+
+    class Copying(ConvNet):
+        def on_train_batch_end(self, *_):
+            copies.append(pickle.loads(pickle.dumps(view)))
+
+    view = Saliency(every_n_train_steps=2)
+    make_trainer(tmp_path, [view]).fit(Copying(), loader(*images()), loader(*images()))
+    assert len(copies) == 6
+    assert copies[0].name == view.name
+    assert copies[2].last_step == 2
+    assert copies[2].indices == view.indices
+    assert copies[0].observer is None

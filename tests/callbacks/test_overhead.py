@@ -1,0 +1,200 @@
+"""Training is held for a bounded share of its time, and drawing that falls behind is waited for by nobody."""
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from lightning_viz import Saliency, ViewWarning
+from lightning_viz.callbacks import DrawTask
+from lightning_viz.callbacks import overhead as budget
+from lightning_viz.callbacks.overhead import OverheadBudget
+
+from . import drawings
+from .conftest import ConvNet, Watch, fit, images, loader, said
+from .test_writers import events
+
+
+class Slow(Watch):
+    """Holds training at every look."""
+
+    kind = "slow"
+
+    def look(self, model, look):
+        time.sleep(0.05)
+        return {}
+
+    def draw(self, look):
+        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when it is told to."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    one = Clock()
+    monkeypatch.setattr(budget, "time", one)
+    return one
+
+
+def test_short_runs_get_every_picture(clock):
+    book = OverheadBudget()
+    for step in range(10):
+        assert book.affordable({"a": 0.0, "b": 0.0}) == {"a", "b"}
+        for view in ("a", "b"):
+            clock.now += 1
+            book.charge(view, step, 1.0)
+
+
+def test_looks_keep_to_the_share(clock, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    book, held = OverheadBudget(), 0.0
+    book.charge("a", 0, 1.0)  # the first look, which is always taken
+    clock.now += 1
+    for step in range(1, 1001):
+        clock.now += 1  # of training
+        if book.affordable({"a": 0.05}):
+            clock.now += 1
+            held += 1
+            book.charge("a", step, 1.0)
+    assert book.trained == pytest.approx(1000)
+    assert book.held == held + 1
+    assert 45 <= held <= 50
+
+
+def test_the_free_seconds_come_first(clock, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 10.0)
+    book = OverheadBudget()
+    taken = 0
+    while book.affordable({"a": 0.0}):
+        clock.now += 1
+        book.charge("a", taken, 1.0)
+        taken += 1
+    assert 8 <= taken <= 10
+    clock.now += 1000
+    assert book.affordable({"a": 0.0}) == set()
+    assert book.affordable({"a": 0.05}) == {"a"}
+
+
+def test_who_has_held_least_comes_first(clock, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    book = OverheadBudget()
+    book.charge("dear", 0, 10.0)
+    book.charge("cheap", 0, 0.1)
+    clock.now += 10.1 + 420
+    assert book.affordable({"dear": 0.05, "cheap": 0.05}) == {"cheap"}
+
+
+def test_the_ledger_holds_every_look(tmp_path, drawn_at_once):
+    ledgers = []
+
+    class Reading(ConvNet):
+        def on_train_epoch_end(self):
+            ledgers.append(list(self.trainer.callbacks[0].observer.budget.ledger))
+
+    views = [Slow(every_n_train_steps=3), Saliency()]
+    fit(tmp_path, Reading(), views, max_epochs=2)
+    booked = [(view, step) for view, step, _ in ledgers[-1]]
+    assert sorted(set(booked)) == sorted(
+        [(views[0].name, step) for step in (0, 3, 6, 9)] + [(views[1].name, step) for step in (0, 6, 12)]
+    )
+    assert all(seconds >= 0.05 for view, _, seconds in ledgers[-1] if view == views[0].name)
+
+
+def test_a_slow_view_is_looked_at_less_often_which_is_said_once(tmp_path, drawn_at_once, monkeypatch, capsys):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    view = Slow(every_n_train_steps=1)
+    trainer = fit(tmp_path, ConvNet(), [view], loader(*images(48), batch_size=2), max_epochs=2)
+    steps = drawn_at_once.tags()["slow/page"]
+    assert trainer.global_step == 48
+    assert steps[0] == 0
+    assert steps[-1] == 48
+    assert len(steps) < 12
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz")]
+    assert lines == ["lightning_viz: slow is looked at less often from step 1 on: max_overhead=0.05"]
+
+
+def test_a_large_share_gets_every_look(tmp_path, drawn_at_once, monkeypatch, capsys):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    fit(tmp_path, ConvNet(), [Slow(every_n_train_steps=1, max_overhead=1e6)])
+    assert drawn_at_once.tags()["slow/page"] == [0, 1, 2, 3, 4, 5, 6]
+    assert "less often" not in capsys.readouterr().err
+
+
+def test_without_a_share_only_the_first_and_the_last_look(tmp_path, drawn_at_once, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    fit(tmp_path, ConvNet(), [Slow(every_n_train_steps=1, max_overhead=0)], max_epochs=2)
+    assert drawn_at_once.tags()["slow/page"] == [0, 12]
+
+
+def test_a_cheap_view_does_not_pay_for_a_dear_one_with_a_larger_share(tmp_path, drawn_at_once, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    fit(
+        tmp_path,
+        ConvNet(),
+        [Slow(every_n_train_steps=1, max_overhead=0), Watch(every_n_train_steps=1, max_overhead=1e6)],
+    )
+    assert drawn_at_once.tags() == {"slow/page": [0, 6], "watch/page": [0, 1, 2, 3, 4, 5, 6]}
+
+
+class SlowDrawing(Watch):
+    """Does not hold training, but takes long to draw."""
+
+    kind = "slow"
+
+    def draw(self, look):
+        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 0.25})
+
+
+class Steady(ConvNet):
+    """Trains at 20 updates a second."""
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.slow
+def test_where_drawing_is_behind_events_wait_and_all_that_was_observed_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", 1.2)
+    observed, seconds = [], []
+
+    class Counting(SlowDrawing):
+        def draw(self, look):
+            observed.append(look.step)
+            return super().draw(look)
+
+    class Timed(Steady):
+        def on_train_batch_start(self, *_):
+            seconds.append(time.monotonic())
+
+    fit(tmp_path, Timed(), [Counting(every_n_train_steps=1)], max_epochs=6)
+    assert observed[0] == 0
+    assert observed[-1] == 36
+    assert 4 <= len(observed) < 30
+    assert list(events(tmp_path)["slow/page"]) == observed
+    gaps = sorted(after - before for before, after in pairwise(seconds))
+    assert gaps[len(gaps) // 2] < 0.2  # training waits for no drawing: a page takes 0.25 s
+
+
+@pytest.mark.slow
+def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_viz.callbacks.observer.DRAIN_SECONDS", 1.0)
+
+    class Endless(Watch):
+        def draw(self, look):
+            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 600.0 * (look.step > 0)})
+
+    started = time.monotonic()
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [Endless(every_n_train_steps=3)])
+    assert time.monotonic() - started < 30
+    assert said(caught)[0] == "lightning_viz: 2 drawings were not finished within 1 s and are lost"
+    assert "finishing 2 drawings, for at most 1 s" in capsys.readouterr().err
+    assert list(events(tmp_path)["slow/page"]) == [0]

@@ -1,0 +1,376 @@
+"""The one-technique commands: every method runs, draws, and writes down what the function behind it gives when it is
+called with the same options."""
+
+import csv
+import importlib
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_viz import attribution
+from lightning_viz.adversarial import (
+    L2,
+    LINF,
+    carlini_wagner,
+    deepfool,
+    fgsm,
+    gradient_ascent,
+    margin,
+    one_pixel,
+    pgd,
+    square,
+)
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.cli import attack, attribute, dream, embed, robustness
+from lightning_viz.cli import function_options as methods
+from lightning_viz.cli.source_options import folded
+from lightning_viz.dream import (
+    Preset,
+    channel,
+    deep_dream,
+    edge_energy,
+    fool,
+    fourier,
+    invert,
+    l2,
+    logit,
+    maximize,
+    pixels,
+    standard,
+    style_transfer,
+)
+from lightning_viz.embedding import pca, tsne
+from lightning_viz.hooks import channel as inner
+from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness import defenses, epsilon_curve, random_directions
+from lightning_viz.robustness.corruption_error import compare_corruption_error
+from lightning_viz.robustness.defenses import DEFENSES
+from tests.callbacks.conftest import ConvNet, images
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::lightning_viz.{name}")
+    for name in (
+        "adversarial.victim.AttackWarning",
+        "adversarial.corruption_errors.CorruptionWarning",
+        "dream.climb.DreamWarning",
+        "attribution.faults.AttributionWarning",
+    )
+]
+
+SPACE = PixelSpace((0.4,), (0.5,))
+SOURCE = ["--model", "tests.callbacks.conftest.ConvNet", "--data", "tests.analysis.nets.Squares"]
+QUIET = {"space": SPACE, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """A small random network, four images that it sees normalized, and their classes by name."""
+    shown, labels = images(4, height=16, width=16)
+    model = ConvNet().eval()
+    with torch.no_grad():
+        model.fc.weight.mul_(30)  # else it says the same of all
+    samples = Samples(SPACE.to_inputs(shown), labels, 4, ("ant", "bee", "cat"), SPACE, indices=(9, 4, 2, 7))
+    return ModelUnderStudy("net", model, samples, SPACE, step=7)
+
+
+@pytest.fixture
+def command(monkeypatch, subject, tmp_path):
+    """Run a command as it is typed; what it wrote."""
+    monkeypatch.setattr(methods, "model_under_study_of", lambda options, case: subject)
+
+    def run(typed, *options):
+        name, *method = typed.split()
+        module = importlib.import_module(f"lightning_viz.cli.{name}")
+        module.run(module.parser().parse_args(folded([*method, *SOURCE, "--out", str(tmp_path), *options])))
+        return json.loads((tmp_path / "numbers.json").read_text())
+
+    return run
+
+
+def attacked(function, options, columns=("label", "after", "l2", "fooled", "queries")):
+    """What an attack's table is to hold."""
+
+    def expected(subject):
+        found = function(subject.model, subject.images, space=SPACE, **options)
+        last = {name: getattr(found.record, name)[-1] for name in ("l2", "linf", "relative")}
+        every = {"label": found.labels, "after": found.record.classes[-1], "fooled": found.fooled}
+        every |= {"queries": found.queries, "first_success_step": found.first_success_step, **last}
+        return {"success": found.success} | {f"samples.{name}": every[name] for name in columns}
+
+    return expected
+
+
+def covered(subject):
+    """What occlusion's table is to hold."""
+    target = torch.tensor([1] * 4)
+    found = attribution.occlusion(subject.model, subject.images, target, patch=(4, 3), stride=2, progress=False)
+    return {"samples.input: sum": found.heat.flatten(1).sum(1), "maps.drop": found.drop, "maps.input": found.heat}
+
+
+def maps(function, key="input", target=None, **options):
+    """What the maps of an attribution are to be."""
+
+    def expected(subject):
+        found = function(subject.model, subject.images, target, **options)
+        found = found if isinstance(found, torch.Tensor) else found[key]
+        return {f"maps.{key}": found, f"samples.{key}: most": found.flatten(1).amax(1)}
+
+    return expected
+
+
+def dreamt(subject, objectives, **options):
+    found = maximize(subject.model, objectives, **QUIET, **options)
+    return {"dreams.value": found.values, "curve": found.curve, "images.pixels": found.pixels, "dreams.of": found.names}
+
+
+def wanted(subject):
+    how = {"image": fourier((1, 16, 16), decay=1.5), "bounded": True, "priors": {edge_energy: 40 / 256}, "frames": 0}
+    return dreamt(subject, [logit(2), logit(0)], **how, transforms=standard(2), steps=4)
+
+
+def climbed(subject):
+    how = {"image": pixels((1, 16, 16), deviation=0.1), "priors": {l2: 0.01}, "small_gradients": 5, "frames": 3}
+    return dreamt(subject, [channel("conv2", 1), logit(2)], **how, between=Preset(decay=0.1, blur_width=0.5), steps=4)
+
+
+def inverted(subject):
+    options = {**QUIET, "weights": (0.01, 0.02), "seeds": 2, "steps": 3, "frames": 0}
+    found = {layer: invert(subject.model, subject.images, layer, **options) for layer in ("conv1", "conv2")}
+    errors = {f"samples.pixel_error/{layer}": one.pixel_errors.mean(1) for layer, one in found.items()}
+    return {**errors, "layers.conv2.diversity": found["conv2"].diversity, "images.conv1": found["conv1"].pixels}
+
+
+def deepened(subject):
+    found = deep_dream(subject.model, subject.images[:2], "conv1", octaves=1, steps=2, frames=0, **QUIET)
+    return {"octaves.after": torch.stack([one.after for one in found.octaves]), "images.pixels": found.pixels}
+
+
+def styled(subject):
+    content, style = subject.images[:2]
+    layers = {"content_layers": ["conv1"], "style_layers": ["conv1", "conv2"]}
+    found = style_transfer(subject.model, content, style, **layers, steps=2, optimizer="adam", frames=0, **QUIET)
+    return {"style_loss": found.style_loss, "style_weight": found.style_weight, "images.pixels": found.pixels}
+
+
+def fooled(subject):
+    found = fool(subject.model, (1, 16, 16), classes=[2, 0], population=6, generations=2, frames=0, **QUIET)
+    return {"curve": found.curve, "classes.confidence": found.curve[-1], "evaluations": found.evaluations}
+
+
+def corrupted(subject):
+    data, how = (subject.images, subject.labels), {"kinds": ["gaussian_noise", "contrast"], "severities": [1, 3]}
+    found = compare_corruption_error({"net": subject.model}, data, reference="net", **how, **QUIET)["net"]
+    return {"errors": found.errors, "clean": found.clean, "corruptions.error": found.errors.flatten()}
+
+
+def curved(subject):
+    attack = partial(pgd, norm=L2, steps=2, **QUIET)
+    found = epsilon_curve(subject.model, subject.images, subject.labels, [0, 0.1, 1], attack=attack, progress=False)
+    return {"epsilons.accuracy": found.accuracy, "samples.fooled_at": found.fooled_at}
+
+
+def around(subject):
+    radius = 2 * deepfool(subject.model, subject.images, steps=7, **QUIET).record.l2[-1]
+    found = random_directions(subject.model, subject.images, radius, 20, **QUIET)
+    return {"samples.changed": found.changed, "samples.radius": radius, "counts": found.counts}
+
+
+def defended(subject):
+    found = pgd(subject.model, subject.images, subject.labels, epsilon=0.2, steps=2, **QUIET)
+    ways = {name: DEFENSES[name] for name in ("none", "3 bits")}
+    each = defenses(subject.model, found, ways=ways)
+    return {"defenses.clean": each.clean, "defenses.attacked": each.attacked}
+
+
+def placed(method, layer, **options):
+    def expected(subject):
+        seen = []
+        hook = getattr(subject.model, layer).register_forward_hook(lambda *given: seen.append(given[2].flatten(1)))
+        with torch.no_grad():
+            subject.model(subject.images)
+        hook.remove()
+        found = method(seen[0].numpy(), **options)
+        axes = "xyz"[: found.points.shape[1]]
+        return {f"points:{layer}.{axis}": found.points[:, place] for place, axis in enumerate(axes)}
+
+    return expected
+
+
+def weights(subject):
+    found = subject.model.conv2.weight.detach()
+    return {"filters.norm": found.flatten(1).norm(dim=1), "filters.most": found.flatten(1).amax(1)}
+
+
+LOUD = {"progress": False}
+ROWS = {
+    "attack pgd --epsilon 0.3 --norm L2 --steps 3 --loss margin --until_fooled false": attacked(
+        pgd, {"epsilon": 0.3, "norm": L2, "steps": 3, "loss": margin, "stop_on_success": False, **LOUD}
+    ),
+    "attack fgsm --epsilon 0.1 --target cat": attacked(fgsm, {"epsilon": 0.1, "target": 2}),
+    "attack deep_fool --norm L-inf --steps 4": attacked(deepfool, {"norm": LINF, "steps": 4, **LOUD}),
+    "attack carlini_wagner --searches 2 --steps 5": attacked(
+        carlini_wagner, {"binary_search_steps": 2, "steps": 5, **LOUD}
+    ),
+    "attack gradient_ascent --normalize L2 --lr 0.2": attacked(gradient_ascent, {"normalize": L2, "lr": 0.2, **LOUD}),
+    "attack one_pixel --count 2 --generations 2 --population 8": attacked(
+        one_pixel, {"pixels": 2, "generations": 2, "population": 8, **LOUD}
+    ),
+    "attack square --epsilon 0.2 --queries 9": attacked(square, {"epsilon": 0.2, "queries": 9, **LOUD}),
+    "dream classes --classes cat 0 --steps 4 --frames 0": wanted,
+    "dream maximize --of|conv2 1|logit 2| --image pixels deviation=0.1 --prior l2=0.01 --between decay=0.1"
+    " blur_width=0.5 --steps 4 --small_gradients 5 --frames 3": climbed,
+    "dream invert --layer conv1 conv2 --penalties 0.01 0.02 --seeds 2 --steps 3 --frames 0": inverted,
+    "dream deep_dream --layer conv1 --octaves 1 --steps 2 --frames 0": deepened,
+    "dream style_transfer --content 0 --style 1 --content_layers conv1 --style_layers conv1 conv2 --steps 2"
+    " --optimizer adam --frames 0": styled,
+    "dream fool --classes 2 ant --population 6 --generations 2 --frames 0": fooled,
+    "attribute smooth_grad --copies 3 --target 1": maps(attribution.smooth_grad, target=1, samples=3, progress=False),
+    "attribute gradient": maps(attribution.gradient),
+    "attribute input_times_gradient --target label": maps(attribution.input_times_gradient, target=torch.arange(4) % 3),
+    "attribute integrated_gradients --steps 4 --baseline 0.5": maps(
+        attribution.integrated_gradients, steps=4, baseline=0.5, progress=False
+    ),
+    "attribute guided_backprop --target|conv2 1": maps(attribution.guided_backprop, target=inner("conv2", 1)),
+    "attribute deconvolution": maps(attribution.deconvolution),
+    "attribute guided_grad_cam --layers conv1": maps(attribution.guided_grad_cam, "conv1", layers="conv1"),
+    "attribute grad_cam --layers conv1 conv2": maps(attribution.grad_cam, "conv2", layers="conv2"),
+    "attribute grad_cam_plus_plus": maps(attribution.grad_cam_plus_plus, "conv2"),
+    "attribute hires_cam": maps(attribution.hires_cam, "conv2"),
+    "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
+    "attribute score_cam": maps(attribution.score_cam, "conv2", progress=False),
+    "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
+    "attribute occlusion --patch 4 3 --stride 2 --target bee": covered,
+    "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
+    "robustness epsilons --epsilons 0 0.1 1 --norm L2 --steps 2": curved,
+    "robustness sphere --directions 20 --steps 7": around,
+    "robustness defenses --ways none|3 bits| --epsilon 0.2 --steps 2": defended,
+    "embed tsne --layers fc --perplexity 1 --engine sklearn": placed(tsne, "fc", perplexity=1, engine="sklearn"),
+    "embed pca --layers conv1 --dimensions 3": placed(pca, "conv1", dimensions=3),
+    "filters --layers conv2": weights,
+}
+
+
+def typed(row):
+    """A row as arguments; those between bars have spaces in them."""
+    parts = row.split("|")
+    return [word for place, part in enumerate(parts) for word in ([part] if place and part[0] != " " else part.split())]
+
+
+def picked(numbers, folder, path):
+    """A value of what was written: of the JSON, column by column of its tables, or of the arrays."""
+    name, _, rest = path.partition(".")
+    if (folder / f"{name}.npz").exists():
+        with np.load(folder / f"{name}.npz") as arrays:
+            return arrays[rest]
+    found = numbers[name.replace(":", ".")]
+    for part in filter(None, [rest] if isinstance(found, list) else rest.split(".")):
+        found = [one[part] for one in found] if isinstance(found, list) else found[part]
+    return found
+
+
+def close(found, expected):
+    if isinstance(expected, (tuple, list)):
+        return list(found) == list(expected)
+    wanted = torch.as_tensor(expected).double().numpy()
+    known = np.array(found, dtype=float)  # None becomes NaN
+    return np.allclose(known, np.where(np.isfinite(wanted), wanted, np.nan), rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+def test_the_table_of_tests_is_whole():
+    every = {
+        f"{module.__name__.rpartition('.')[2]} {method}"
+        for module in (attack, attribute, dream, embed, robustness)
+        for method in module.METHODS
+    }
+    assert {" ".join(row.split()[:2]) for row in ROWS} - {"filters --layers"} == every
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_command_writes_what_the_function_behind_it_gives(row, command, subject, tmp_path):
+    words = typed(row)
+    name = words[0] if words[0] == "filters" else " ".join(words[:2])
+    numbers = command(name, *words[len(name.split()) :])
+    for path, expected in ROWS[row](subject).items():
+        assert close(picked(numbers, tmp_path, path), expected), path
+    pictures = list((tmp_path / "pictures").rglob("*.png"))
+    assert pictures and all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert not list(tmp_path.rglob("*.part"))
+    assert numbers["command"] == name and numbers["step"] == 7
+    for table in tmp_path.glob("*.csv"):
+        with table.open() as file:
+            assert len(list(csv.DictReader(file))) == len(numbers[table.stem])
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("attack pgd --epsilon -1", "epsilon"),
+        ("attack pgd --target dog", "--target dog.*ant, bee, cat"),
+        ("attack pgd --steps 0", "steps"),
+        ("dream maximize --of|conv2 99", "--of 'conv2 99'.*6 channels"),
+        ("dream maximize --of conv9", "--of conv9.*conv"),
+        ("dream classes --prior smooth=1", "--prior smooth=1.*edge_energy"),
+        ("dream classes --prior l2", "--prior l2.*NAME=NUMBER"),
+        ("dream classes --between fog", "--between fog.*small norm"),
+        ("dream invert --layer conv9", "conv9"),
+        ("dream style_transfer --content nowhere.png --style 1", "--content nowhere.png"),
+        ("attribute gradient --target|conv9 1", "conv9"),
+        ("attribute occlusion --baseline fog", "--baseline fog.*blur"),
+        ("attribute smooth_grad --copies 0", "0"),
+        ("robustness corruptions --kinds sand", "sand"),
+        ("robustness corruptions --reference nowhere", "--reference nowhere"),
+        ("robustness defenses --ways prayer", "--ways prayer.*JPEG"),
+        ("embed tsne --perplexity -3", "perplexity"),
+        ("filters --layers conv9", "conv9"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_and_named(row, words, command, tmp_path):
+    arguments = typed(row)
+    name = arguments[0] if arguments[0] == "filters" else " ".join(arguments[:2])
+    with pytest.raises(Exception, match=words):
+        command(name, *arguments[len(name.split()) :])
+    assert not (tmp_path / "numbers.json").exists()
+
+
+def test_another_models_corruptions_are_the_reference(command, tmp_path):
+    row = ["--kinds", "contrast", "--severities", "5"]
+    first = command("robustness corruptions", *row)
+    kept = tmp_path / "other.json"
+    kept.write_text(json.dumps({**first, "name": "other", "errors": [[0.25]]}))
+    second = command("robustness corruptions", *row, "--reference", str(kept))
+    assert second["reference"]["name"] == "other"
+    assert second["reference"]["mce"] == pytest.approx(first["errors"][0][0] / 0.25)
+
+
+def test_what_is_there_is_not_done_again_unless_asked(command, tmp_path, capsys):
+    command("filters")
+    picture = next(tmp_path.rglob("*.png"))
+    picture.write_bytes(b"")
+    command("filters")
+    assert picture.read_bytes() == b"" and "--overwrite" in capsys.readouterr().out
+    command("filters", "--overwrite")
+    assert picture.read_bytes()
+
+
+def test_pictures_that_are_not_ours_stay(command, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(ValueError, match="another --out"):
+        command("filters")
+
+
+def test_fewer_samples_than_the_probe_holds(command):
+    assert [row["sample"] for row in command("attack fgsm", "--samples", "2")["samples"]] == [9, 4]
+
+
+def test_what_is_random_goes_by_the_seed_that_was_asked_for(monkeypatch, command, subject, tmp_path):
+    monkeypatch.setattr(methods, "model_under_study_of", lambda options, case: replace(subject, seed=options.seed))
+    found = command("attack pgd", "--epsilon", "0.3", "--steps", "1", "--until_fooled", "false", "--seed", "3")
+    options = {"epsilon": 0.3, "steps": 1, "stop_on_success": False, **QUIET}
+    losses = [pgd(subject.model, subject.images, seed=seed, **options).record.losses[-1] for seed in (3, 0)]
+    written = [row["loss"] for row in found["samples"]]
+    assert close(written, losses[0]) and not close(written, losses[1])

@@ -1,0 +1,293 @@
+"""The command line: what works without further words, and one clear sentence for what does not."""
+
+import errno
+import io
+import logging
+import os
+import pickle
+import re
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from itertools import islice
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from sklearn.datasets import load_sample_images
+
+from lightning_viz.__main__ import main
+from lightning_viz.analysis.validation import validate
+from lightning_viz.cli import progress as bars
+from lightning_viz.cli.board import board_command
+from lightning_viz.cli.main import COMMANDS, in_sentences, working
+from lightning_viz.errors import AnalysisError
+from lightning_viz.hooks.batching import BARS, progress_bar
+from tests.analysis import nets
+
+NET, SQUARES = "tests.analysis.nets.Net", "tests.analysis.nets.Squares"
+QUICK = ["--accelerator", "cpu", "--views", "filters", "--techniques"]  # no technique
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    net = nets.Net()
+    torch.save(
+        {"state_dict": net.state_dict(), "hyper_parameters": dict(net.hparams), "global_step": 3}, tmp_path / "a.ckpt"
+    )
+    return tmp_path / "a.ckpt"
+
+
+def analyze(*arguments):
+    return main(["analyze", *map(str, arguments), *QUICK])
+
+
+def test_help_answers_within_a_second_and_without_torch():
+    def seconds():
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "lightning_viz", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    assert statistics.median(seconds() for _ in range(3)) < 1
+    for words in ("--help", "analyze --help", "board --help"):
+        said = f"""
+import sys
+from lightning_viz.__main__ import main
+try:
+    main({words.split()})
+except SystemExit:
+    pass
+print([name for name in ("torch", "pytorch_lightning", "matplotlib") if name in sys.modules])
+"""
+        found = subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True)
+        assert found.stdout.endswith("[]\n")
+
+
+def test_help_names_every_command_and_fits_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in overview
+    for name in ("analyze", "board"):
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        page = capsys.readouterr().out
+        assert "example:\n  lightning-viz" in page
+        assert max(map(len, page.splitlines())) <= 80
+        assert "null" not in page
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("lightning-viz 0.")
+
+
+def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd):
+    assert analyze(cli_run, "--model", NET, "--out", tmp_path / "out") == 0
+    said = capfd.readouterr()
+    assert said.out == f"report: {tmp_path}/out/report.html\nTensorBoard: lightning-viz board {tmp_path}/out\n"
+    assert said.err == "analyze: views-00000002 (1 of 1)\n"  # nothing of Lightning's devices, tips and warnings
+    assert (tmp_path / "out/report.html").stat().st_size > 1000
+    assert analyze(cli_run, "--trust", "--out", tmp_path / "out") == 0
+    assert capfd.readouterr().err == ""  # it is done already
+    assert board_command(tmp_path / "out", "localhost", 7)[-2:] == [
+        "--samples_per_plugin=images=1000",
+        "--reload_multifile=true",
+    ]
+
+
+def test_a_plain_checkpoint_with_a_model_and_data(checkpoint, tmp_path):
+    assert analyze(checkpoint, "--model", NET, "--data", SQUARES, "--data.count", 6, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out/findings/views-00000003").is_dir()
+
+
+def test_a_torchvision_model_and_a_folder_of_images(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for number, image in enumerate(load_sample_images().images):
+        Image.fromarray(image).save(tmp_path / f"photographs/{number}.jpg")
+    named = ["--torchvision", "squeezenet1_1", "--weights", "none", "--images", tmp_path / "photographs"]
+    assert analyze(*named, "--out", tmp_path / "out") == 0
+    assert list((tmp_path / "out/findings/views-00000000").glob("*.png"))
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("payload-ran",)
+
+
+SOURCES = ["--model", NET, "--data", SQUARES]
+REFUSED = {
+    "malicious": (["a.ckpt", *SOURCES], r"a\.ckpt is not loaded: it names .*mkdir.* --trust"),
+    "malicious pickle": (["raw.ckpt", *SOURCES], r"raw\.ckpt is not loaded: .* would run code.* --trust"),
+    "truncated": (["short.ckpt", *SOURCES], r"short\.ckpt .* cannot be read as a checkpoint: it is cut short"),
+    "empty": (["empty", *SOURCES], r"the folder empty holds no checkpoint"),
+    "missing": (["nowhere.ckpt", *SOURCES], r"there is no file and no folder nowhere\.ckpt"),
+    "missing run": (["runs/nowhere"], r"there is no file and no folder runs/nowhere"),
+    "swallowed": (["--views", "filters", "good.ckpt"], r"--views takes several values, and took good\.ckpt"),
+    "wrong model": (["good.ckpt", *SOURCES, "--model.width", "9"], r"good\.ckpt is not of Net: .* of another shape"),
+    "no data": (["good.ckpt", "--model", NET], r"which data\? Give --data"),
+    "no model": (["good.ckpt", "--data", SQUARES], r"which model\?"),
+    "no such class": (["good.ckpt", "--model", "tests.analysis.nets.Nett", "--data", SQUARES], "has no 'Nett'"),
+    "no such module": (["good.ckpt", "--model", "nett.Net", "--data", SQUARES], "there is no module 'nett' here"),
+    "no such argument": (["good.ckpt", *SOURCES, "--model.depth", "2"], "takes no 'depth'"),
+    "wrong type": (["good.ckpt", *SOURCES, "--model.width", "four"], "cannot be made: .*width.*four"),
+    "breaks": (["good.ckpt", "--model", "tests.analysis.nets.Breaks", "--data", SQUARES], "ZeroDivisionError: made to"),
+    "no such model": (["--torchvision", "resnet51", "--data", SQUARES], "did you mean resnet50"),
+    "no such option": (["good.ckpt", "--bogus"], r"unrecognized arguments: --bogus; see --help"),
+    "wrong number": (["good.ckpt", "--samples", "0"], r"--samples: 0 does not conform .*; see --help"),
+    "no such device": (["good.ckpt", *SOURCES, "--accelerator", "abacus"], r"Lightning cannot run it so: .*abacus"),
+    "no devices": (["good.ckpt", *SOURCES, "--devices", "x"], r"Lightning cannot run it so: .*devices"),
+    "video": (["--torchvision", "r3d_18", "--weights", "none", "--images", "."], r"r3d_18 takes no single images"),
+    "no such strategy": (["good.ckpt", *SOURCES, "--strategy", "hope"], r"Lightning cannot run it so: .*hope"),
+    "no value": (["good.ckpt", "--model.width"], r"--model\.width needs a value"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_ends_with_one_sentence(what, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": nets.Net().state_dict(), "global_step": 3}, "good.ckpt")
+    (tmp_path / "short.ckpt").write_bytes((tmp_path / "good.ckpt").read_bytes()[:900])
+    (tmp_path / "empty").mkdir()
+    torch.save({"state_dict": {}, "more": Payload()}, "a.ckpt")
+    (tmp_path / "raw.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "more": Payload()}))
+    arguments, words = REFUSED[what]
+    assert main(["analyze", "--accelerator", "cpu", *arguments]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("analyze: views-")]
+    assert len(said) == 1
+    assert said[0].startswith("lightning-viz: ")
+    assert re.search(words, said[0])
+    assert not (tmp_path / "payload-ran").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["--help"]) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_warning_is_told_once(capsys):
+    with in_sentences():
+        warnings.simplefilter("always")
+        for _ in range(3):
+            warnings.warn("so it is", stacklevel=1)
+    assert capsys.readouterr().err == "lightning-viz: so it is\n"
+
+
+def test_an_interrupted_method_does_not_claim_to_go_on(checkpoint, capsys, monkeypatch, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_viz.cli.function_options.subject_of", interrupted)
+    assert main(["filters", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")]) == 130
+    assert "begins anew" in capsys.readouterr().err
+
+
+def test_a_command_that_there_is_not(capsys):
+    assert main(["anlyze"]) == 2
+    assert capsys.readouterr().err == "lightning-viz: there is no command 'anlyze': did you mean analyze?\n"
+    assert main([]) == 2
+
+
+@pytest.fixture
+def fails_with(monkeypatch, checkpoint, tmp_path):
+    """Runs a command behind which an error is raised."""
+
+    def run(error):
+        def analyze(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr("lightning_viz.analysis.analyze.analyze_case", analyze)
+        return main(["analyze", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full: what is finished is kept"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), 1, "/out: Permission denied"),
+        (MemoryError("12 GiB"), 1, "memory does not suffice (12 GiB): try fewer --samples"),
+        (KeyboardInterrupt(), 130, "interrupted: what is finished is kept"),
+        (AnalysisError("so it is"), 2, "so it is"),
+    ],
+)
+def test_what_fails_says_what_is_kept(fails_with, capsys, error, status, words):
+    assert fails_with(error) == status
+    assert capsys.readouterr().err.startswith(f"lightning-viz: {words}")
+
+
+def test_what_nobody_foresaw_shows_where_it_happened(fails_with, capsys, monkeypatch):
+    assert fails_with(KeyError("strange")) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "it is a bug of ours; please report" in said
+    monkeypatch.setenv("LIGHTNING_VIZ_TRACEBACK", "1")
+    with pytest.raises(AnalysisError):
+        fails_with(AnalysisError("so it is"))
+
+
+def test_without_jsonargparse_the_remedy_is_said(monkeypatch, capsys):
+    for name in [one for one in sys.modules if one.startswith("lightning_viz.cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert main(["--help"]) == 1
+    assert capsys.readouterr().err == "lightning-viz: jsonargparse is missing: pip install 'lightning-viz[cli]'\n"
+
+
+def test_board_has_something_to_show(tmp_path, capsys):
+    assert main(["board", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["board", str(tmp_path)]) == 2
+    assert "holds nothing for TensorBoard" in capsys.readouterr().err
+
+
+def test_the_bars_of_functions_are_among_the_commands_own(monkeypatch):
+    page = io.StringIO()
+    monkeypatch.setattr(bars, "Console", lambda **given: Console(file=page, force_terminal=True, width=80))
+    monkeypatch.setattr(bars, "_DELAY", -1)
+    with working("attack pgd") as progress:
+        progress("Net", 1, 3)
+        assert list(progress_bar("square", shown=True, items=range(5))) == [0, 1, 2, 3, 4]
+        assert list(islice(progress_bar("one_pixel", shown=True, items=range(9)), 3)) == [0, 1, 2]
+        with progress_bar("dream", shown=True, total=20) as bar:
+            bar.update(7)
+            time.sleep(0.15)  # a refresh
+    said = page.getvalue()
+    assert "attack pgd: Net" in said
+    assert "1/3" in said
+    assert "dream" in said
+    assert "7/20" in said
+    assert BARS.get() is None
+
+
+def test_where_there_is_no_terminal_there_is_a_line_per_part(capfd, monkeypatch):
+    with working("dream") as progress:
+        progress("layer1", 0, 2)
+        assert list(progress_bar("square", shown=True, items=range(3))) == [0, 1, 2]
+        progress("layer2", 1, 2)
+    assert capfd.readouterr().err == "dream: layer1 (1 of 2)\ndream: layer2 (2 of 2)\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run is silent
+    with working("dream") as progress:
+        progress("layer1", 0, 2)
+    assert capfd.readouterr().err == ""
+
+
+def test_lightnings_words_for_those_who_train_are_not_shown(caplog):
+    logger = logging.getLogger("pytorch_lightning")
+    before = logger.level
+    logger.addHandler(caplog.handler)
+    try:
+        validate(nets.Net(), nets.Squares(), [], accelerator="cpu")
+        assert caplog.records == []
+        assert logger.level == before
+    finally:
+        logger.removeHandler(caplog.handler)

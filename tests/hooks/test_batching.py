@@ -1,0 +1,207 @@
+"""Batches: the size that goes fastest, halved where memory does not suffice."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_viz.attribution import occlusion, smooth_grad
+from lightning_viz.hooks import batching as batches
+from lightning_viz.hooks import model_state as guard
+from lightning_viz.hooks.batching import Batches
+
+
+def sizes(work, count, size=None, **options):
+    """Of the batches that were done; every item must be done once, in order."""
+    done = []
+    Batches(nn.Identity(), count, size, progress=False, **options).run(lambda items: work(items, done.append))
+    assert torch.cat(done).tolist() == list(range(count))
+    return [len(items) for items in done]
+
+
+def plain(items, done):
+    done(items)
+
+
+def fits(most, tried):
+    """Work whose memory suffices for a few items."""
+
+    def work(items, done):
+        tried.append(len(items))
+        if len(items) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done(items)
+
+    return work
+
+
+@pytest.mark.parametrize(("count", "size", "expected"), [(10, 4, [4, 4, 2]), (3, 8, [3]), (2, 1, [1, 1]), (0, 4, [])])
+def test_batches_have_the_size_given(count, size, expected):
+    done = []
+    Batches(nn.Identity(), count, size, progress=False).run(done.append)
+    assert [len(items) for items in done] == expected
+
+
+def test_a_chosen_size_does_not_exceed_what_the_inputs_allow():
+    assert max(sizes(plain, 2000)) <= batches._MOST
+    assert max(sizes(plain, 300, values=batches._MOST_VALUES // 5)) <= 5
+    assert set(sizes(plain, 3, values=batches._MOST_VALUES * 9)) == {1}
+
+
+@pytest.mark.parametrize("size", [None, 50])
+def test_out_of_memory_halves_until_it_fits_and_stays_there(size, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: next(ticks))  # every batch takes as long: more is better
+    tried = []
+    found = sizes(fits(3, tried), 60, size)
+    assert max(found) in (2, 3) and found[:-1].count(1) <= 1  # one trial of a smaller size
+    assert len([one for one in tried if one > 3]) == len({one for one in tried if one > 3})  # each too large size once
+
+
+def test_one_item_that_does_not_fit_is_an_error_and_so_is_any_other():
+    with pytest.raises(torch.OutOfMemoryError):
+        sizes(fits(0, []), 10)
+
+    def broken(items, done):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        sizes(broken, 10)
+
+
+def refused():
+    torch.empty(10**15)
+
+
+def refused_on_windows():
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried")
+
+
+@pytest.mark.parametrize("allocate", [refused, refused_on_windows])
+def test_the_cpus_way_to_say_that_memory_is_out_is_understood(allocate):
+    def work(items, done):
+        if len(items) > 1:
+            allocate()
+        done(items)
+
+    assert sizes(work, 4, 4) == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        (lambda n: 1.0 + 0.1 * n, 256),  # a constant share is spread over ever more
+        (lambda n: n * (1 + 0.1 * abs(n - 16)), 16),  # each item costs least at 16
+        (lambda n: n * (1 + 0.1 * abs(n - 2)), 2),
+        (lambda n: 1.0 * n, 1),  # all alike: no reason to take more memory
+    ],
+)
+def test_the_search_settles_on_the_size_that_is_fastest_per_item(seconds, best, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+    first = []
+
+    def work(items, done):
+        now[0] += seconds(len(items)) + (0 if first else 100)  # the first batch warms up
+        first.append(1)
+        done(items)
+
+    found = sizes(work, 5000)
+    assert found[-2] == best
+    assert found.count(best) >= len(found) - 12  # few trials
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_size_that_is_none_is_an_error(size):
+    with pytest.raises(ValueError, match=f"batch_size is {size}: give 1 or more, or None to have it chosen"):
+        Batches(nn.Identity(), 3, size)
+
+
+def test_a_models_best_size_is_remembered(monkeypatch):
+    now, model, first = [0.0], nn.Identity(), []
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+
+    def work(items):
+        now[0] += len(items) * (1 + 0.1 * abs(len(items) - 32))
+        first.append(len(items))
+
+    Batches(model, 1000, progress=False, name="a").run(work)
+    first.clear()
+    Batches(model, 1000, progress=False, name="a").run(work)
+    assert set(first[:-1]) == {32}
+    first.clear()
+    Batches(model, 1000, progress=False, name="b").run(work)  # another kind of work
+    assert first[0] == batches._FIRST
+
+
+class Counted(nn.Module):
+    """Counts its looks: each asks the modules for what they hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+def test_all_batches_are_one_look(monkeypatch):
+    looks = []
+    preserve_state = guard.preserve_state
+    monkeypatch.setattr(guard, "preserve_state", lambda model: looks.append(model) or preserve_state(model))
+    smooth_grad(Counted(), torch.randn(2, 12), 1, samples=20, batch_size=5)
+    assert len(looks) == 1
+
+
+class Activations(nn.Module):
+    """Notes the memory format of its images, and takes them by ``view`` or ``reshape``."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by, self.channels_last = by, []
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        self.channels_last.append(x.is_contiguous(memory_format=torch.channels_last))
+        x = self.conv(x)
+        return getattr(x, self.by)(x.shape[0], -1)
+
+
+def test_images_are_channels_last_unless_the_model_cannot_take_it():
+    x, seen = torch.randn(1, 3, 6, 6), {}
+    for by in ("reshape", "view"):
+        torch.manual_seed(0)
+        model = Activations(by)
+        noted = []
+        model.register_forward_pre_hook(lambda module, args: noted.append(args[0].stride()))
+        seen[by] = noted, smooth_grad(model, x, 1, samples=12, batch_size=4)
+    last, usual = (3 * 36, 1, 18, 3), (3 * 36, 36, 6, 1)
+    assert seen["reshape"][0] == [last] * 3
+    assert seen["view"][0] == [last] + [usual] * 3  # tried once, then all in the usual format
+    assert torch.allclose(seen["view"][1], seen["reshape"][1], atol=1e-6)
+
+
+class Remembers(nn.Module):
+    """Adds what it saw last, which it keeps as an attribute, and counts in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.last = nn.Linear(12, 3), None
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        now = self.fc(x.flatten(1)).tanh() * (1 + self.seen)
+        result = now if self.last is None else now + self.last
+        self.last, self.seen = now, self.seen + 1
+        self.get_buffer("seen").add_(1)
+        return result
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_model_that_remembers_begins_every_batch_as_it_was(batch_size):
+    torch.manual_seed(0)
+    model, x = Remembers(), torch.randn(2, 3, 2, 2)
+    expected = occlusion(model, x, 1, patch=1, stride=1, batch_size=100).drop
+    assert torch.allclose(occlusion(model, x, 1, patch=1, stride=1, batch_size=batch_size).drop, expected, atol=1e-6)
+    assert model.last is None and model.seen == 0

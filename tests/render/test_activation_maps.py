@@ -1,0 +1,137 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_viz.render.activation_maps import activation_maps
+from lightning_viz.render.heatmaps import heat_overlays, overlay, saliency_maps
+from lightning_viz.render.tiles import Verdict
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (16, 17, 23, 3)).astype(np.uint8)
+
+
+def decoded(picture):
+    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+
+
+def activations(maps, limits=None, **options):
+    channels = range(maps.shape[1])
+    return activation_maps(
+        "t", IMAGES[: len(maps)], maps, layer="l", step=1230, channels=channels, limits=limits, **options
+    )
+
+
+def cam(heat, **options):
+    return heat_overlays("t", IMAGES[: len(heat)], heat, layer="layer4", step=5, target="class cat", **options)
+
+
+def saliency(gradient, **options):
+    settings = {"method": "Gradient", "step": 5, "target": "class cat", **options}
+    return saliency_maps("t", IMAGES[: len(gradient)], gradient, **settings)
+
+
+def test_heat_leaves_the_image_itself_where_there_is_none():
+    heat = np.zeros((8, 8))
+    heat[6, 6] = 1
+    image = IMAGES[0]
+    gray = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+    shown = np.asarray(overlay(image, heat, (23, 17)))
+    assert (shown[:8, :12] == gray[:8, :12]).all()
+    assert np.ptp(shown[13, 18].astype(int)) > 50
+
+
+def test_heat_is_scaled_per_map_and_says_so():
+    heat = RNG.uniform(0.1, 1, size=(3, 7, 7))
+    heat /= heat.max(axis=(1, 2), keepdims=True)
+    louder = heat * np.array([1, 5, 12.4])[:, None, None]
+    assert "each map divided by its maximum (1 to 12.4 logits)" in cam(louder).description
+    quiet, loud = cam(heat), cam(louder)
+    top = max(quiet.origin[1], loud.origin[1])
+    one, other = decoded(quiet)[top:], decoded(loud)[top:]
+    differing = (one != other).any(axis=-1)  # the gray numbers under the maps, and nothing colored
+    assert differing.any() and np.ptp(one[differing], axis=-1).max() == np.ptp(other[differing], axis=-1).max() == 0
+    assert "cat" in quiet.description and "layer4" in quiet.description
+
+
+@pytest.mark.parametrize("draw", [cam, lambda heat: saliency(heat[:, None])])
+def test_flaws_are_told(draw):
+    values = RNG.uniform(0.1, 1, size=(16, 5, 5))
+    values[1] = 0
+    values[3, 2, 2] = np.nan
+    text = draw(values).description
+    assert "in 1 of 16" in text and "NaN in 1 of 16" in text and "zero" in text
+    assert "1 × 1 map" in draw(values[:, :1, :1]).description
+    assert "not reached" in draw(values[:, :0, :0]).description
+
+
+def test_all_flawed_is_still_a_picture():
+    assert cam(np.zeros((4, 7, 7))).width == 700
+    assert "all-zero gradient in 4 of 4 samples" in saliency(np.zeros((4, 3, 7, 7))).description
+    assert "NaN in 8 of 8 maps" in activations(np.full((4, 2, 7, 7), np.nan)).description
+
+
+def test_saliency_reduces_channels_as_said():
+    gradient = RNG.normal(size=(2, 3, 17, 23))
+    single = np.abs(gradient).sum(axis=1, keepdims=True)
+    assert (decoded(saliency(gradient))[-300:-60] == decoded(saliency(single))[-300:-60]).all()
+    largest = np.abs(gradient).max(axis=1, keepdims=True)
+    assert (decoded(saliency(gradient, display="max"))[-300:-60] == decoded(saliency(largest))[-300:-60]).all()
+    assert "99th percentile (3)" in saliency(np.ones((2, 3, 5, 5))).description
+    assert "99th percentile (1)" in saliency(np.ones((2, 3, 5, 5)), display="max").description
+
+
+def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():
+    maps = RNG.uniform(0, 2, size=(4, 3, 6, 6))
+    text = activations(maps, (0.0, 1.0), limits_note="1st to 99th percentile at step 0").description
+    assert "0 to 1" in text and "1st to 99th percentile at step 0" in text and "% beyond" in text
+    assert "beyond" not in activations(maps, (0.0, 2.0)).description
+
+
+def test_the_same_activation_has_the_same_color_at_every_step_under_fixed_limits():
+    maps = RNG.uniform(0, 1, size=(4, 3, 6, 6))
+    later = maps.copy()
+    later[0, 0] *= 7
+    before, after = decoded(activations(maps, (0.0, 9.0))), decoded(activations(later, (0.0, 9.0)))
+    assert (before[-300:] == after[-300:]).all() and (before != after).any()
+
+
+def test_signed_maps_get_symmetrical_ends():
+    maps = RNG.normal(size=(2, 3, 6, 6))
+    assert "−2 to 2" in activations(maps, (-0.5, 2.0)).description
+    assert "absolute" in activations(maps).description and "absolute" not in activations(np.abs(maps)).description
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+def test_pictures_stay_within_the_page(count):
+    verdicts = [Verdict("an extraordinarily long class name", "dog", 0.5)] * count
+    heat, maps = RNG.uniform(size=(count, 4, 4)), RNG.uniform(size=(count, 9, 4, 4))
+    for picture in (
+        cam(heat, verdicts=verdicts),
+        saliency(heat[:, None], verdicts=verdicts),
+        activations(maps, verdicts=verdicts),
+    ):
+        assert picture.width == 700 and picture.height <= 960
+    assert "7 of 9 channels" in activations(maps).description
+
+
+def test_mistakes_look_different():
+    heat = RNG.uniform(size=(1, 4, 4))
+    right, wrong = (cam(heat, verdicts=[Verdict("cat", name, 0.9)]) for name in ("cat", "dog"))
+    red = (190, 20, 30)
+    assert (decoded(wrong) == red).all(axis=-1).sum() > 20 + (decoded(right) == red).all(axis=-1).sum()
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match="to_rgb"):
+        heat_overlays("t", IMAGES.transpose(0, 3, 1, 2), IMAGES[..., 0], layer="l", step=0, target="t")
+    with pytest.raises(ValueError, match="heat"):
+        heat_overlays("t", IMAGES, IMAGES[:3, ..., 0], layer="l", step=0, target="t")
+    with pytest.raises(ValueError, match="maps"):
+        activation_maps("t", IMAGES, np.zeros((16, 3, 2, 2)), layer="l", step=0, channels=[1, 2], limits=None)
+
+
+def test_pictures_are_the_same_to_the_byte():
+    heat = RNG.uniform(size=(3, 4, 4))
+    assert cam(heat) == cam(heat)

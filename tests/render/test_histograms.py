@@ -1,0 +1,103 @@
+"""A layer's distribution over the run: shares are kept where bins change, the axis widens and does not jump."""
+
+import numpy as np
+import pytest
+
+from lightning_viz.callbacks.histogram_task import axis, draw_distribution
+from lightning_viz.render.histograms import CELLS, rebin
+from lightning_viz.render.page import WIDTH
+
+EDGES = np.concatenate([-(2.0 ** np.arange(8, -8, -0.25)), [0.0], 2.0 ** np.arange(-7.75, 8.25, 0.25)])
+
+
+def counted(values):
+    inside, _ = np.histogram(values, EDGES)
+    return np.concatenate([[(values < EDGES[0]).sum()], inside, [(values >= EDGES[-1]).sum()]]).astype(float)
+
+
+def draw(values, step, memory=None, **numbers):
+    mean, deviation = (float(values.mean()), float(values.std())) if len(values) else (np.nan, np.nan)
+    given = {"mean": mean, "std": deviation, "dead": 0.0, "never_positive": 0.0}
+    return draw_distribution(
+        "statistics/conv1",
+        counted(values),
+        EDGES,
+        layer="conv1",
+        step=step,
+        population="600 validation samples",
+        numbers={**given, "saturated": None, "zero": 0.0, **numbers},
+        units=(16, "channels"),
+        memory=memory,
+    )
+
+
+def normal(scale, count=20_000):
+    return scale * np.random.default_rng(0).standard_normal(count)
+
+
+def test_shares_on_the_axis_are_those_of_the_values():
+    values = normal(1.0)
+    shares = rebin(counted(values), EDGES, (-4.0, 4.0))
+    exact = np.histogram(values, np.linspace(-4, 4, CELLS + 1))[0] / len(values)
+    assert shares.sum() == pytest.approx(exact.sum(), abs=2e-4)
+    assert np.abs(np.cumsum(shares) - np.cumsum(exact)).max() < 0.01
+
+
+def test_the_axis_stays_while_values_fit_and_widens_on_the_side_where_they_do_not():
+    first = axis(counted(normal(1.0)), EDGES, None)
+    assert first[0] < -3.5 and first[1] > 3.5
+    assert axis(counted(normal(0.5)), EDGES, first) == first
+    grown = axis(counted(np.concatenate([normal(1.0), [12.0] * 100])), EDGES, first)
+    assert grown[0] == first[0] and grown[1] > 12
+    assert axis(counted(np.abs(normal(1.0))), EDGES, None)[0] > -0.5
+
+
+def test_one_outlier_in_a_hundred_thousand_does_not_squeeze_the_picture():
+    assert axis(counted(np.concatenate([normal(1.0, 200_000), [200.0] * 2])), EDGES, None)[1] < 10
+
+
+def test_earlier_steps_stay_and_a_replayed_step_replaces_itself():
+    memory = None
+    for step in (0, 10, 20, 30):
+        drawn = draw(normal(1.0 + step), step, memory)
+        memory = drawn.memory
+    assert memory["steps"] == [0, 10, 20, 30]
+    again = draw(normal(1.0), 20, memory)
+    assert again.memory["steps"] == [0, 10, 20]
+    assert again.pictures[0].width == WIDTH
+
+
+def test_of_a_long_run_few_steps_are_kept_the_first_and_the_latest_among_them():
+    memory = None
+    for step in range(60):
+        memory = draw(normal(1.0, 500), step, memory).memory
+    assert len(memory["steps"]) <= 32
+    assert (memory["steps"][0], memory["steps"][-1]) == (0, 59)
+
+
+def test_numbers_are_plotted_and_told():
+    drawn = draw(normal(1.0), 5, dead=0.25, never_positive=0.5, saturated=0.125, zero=0.3)
+    assert drawn.scalars.keys() == {f"statistics/conv1/{name}" for name in ("mean", "std", "dead", "saturated")}
+    description = drawn.pictures[0].description
+    for words in (
+        "600 validation samples",
+        "4 of 16 channels dead",
+        "8 never above 0",
+        "30 % of activations zero",
+        "12 % saturated",
+    ):
+        assert words in description
+    unbounded = draw(normal(1.0), 5)
+    assert "statistics/conv1/saturated" not in unbounded.scalars
+    assert "saturated" not in unbounded.pictures[0].description
+
+
+@pytest.mark.parametrize("values", [np.zeros(100), np.full(100, 3.0), np.full(100, -1e6)])
+def test_layers_that_say_little_are_drawn_all_the_same(values):
+    assert draw(values, 5).pictures[0].image
+
+
+def test_nothing_finite_is_said():
+    drawn = draw(np.zeros(0), 5, dead=np.nan)
+    assert not drawn.scalars
+    assert drawn.pictures[0].height > 200
