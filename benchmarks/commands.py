@@ -86,16 +86,22 @@ def main() -> None:
         start = time.perf_counter() - started
         methods.model_under_study_of = lambda _options, _case, found=subject: found
         model, count = subject.model, options[options.method].samples
-        images, labels, space = subject.images[:count], subject.labels[:count], subject.space
+        images, labels, pixel_space = subject.images[:count], subject.labels[:count], subject.pixel_space
         functions = {
             "attack pgd": lambda: pgd(
-                model, images, epsilon=0.05, stop_on_success=False, steps=asked.steps, space=space, progress=False
+                model,
+                images,
+                epsilon=0.05,
+                stop_on_success=False,
+                steps=asked.steps,
+                pixel_space=pixel_space,
+                progress=False,
             ),
             "dream fool": lambda: fool(
-                model, tuple(images.shape[1:]), generations=asked.generations, space=space, progress=False
+                model, tuple(images.shape[1:]), generations=asked.generations, pixel_space=pixel_space, progress=False
             ),
             "robustness corruptions": lambda: compare_corruption_error(
-                {"net": model}, (images, labels), reference="net", space=space, progress=False
+                {"net": model}, (images, labels), reference="net", pixel_space=pixel_space, progress=False
             ),
         }
         busy: dict[str, list[float]] = {"function": [], "command": []}

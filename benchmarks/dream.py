@@ -55,7 +55,7 @@ def plain_steps(model: nn.Module, steps: int, size: int) -> None:
 
 
 def ours(model: nn.Module, objective: Objective, steps: int, size: int) -> Tensor:
-    dream = maximize(model, objective, image=(3, size, size), space=IMAGENET, steps=steps, progress=False)
+    dream = maximize(model, objective, image=(3, size, size), pixel_space=IMAGENET, steps=steps, progress=False)
     return dream.inputs
 
 
@@ -176,7 +176,13 @@ def reached(steps: int, size: int) -> None:
             for index in range(6):
                 torch.manual_seed(index)
                 image = fourier((3, size, size)) if natural else pixels((3, size, size))
-                options = {"space": IMAGENET, "bounded": natural, "steps": steps, "seed": index, "progress": False}
+                options = {
+                    "pixel_space": IMAGENET,
+                    "bounded": natural,
+                    "steps": steps,
+                    "seed": index,
+                    "progress": False,
+                }
                 dream = maximize(model, channel(layer, index), image=image, **options)
                 mine.append(mean_of(model, layer, index, dream.inputs))
                 theirs.append(

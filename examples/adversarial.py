@@ -156,7 +156,7 @@ def directions(subject: Subject) -> Iterator[Picture]:
     """Going twice as far at random instead."""
     _, on = ascended(subject)
     radii = 2 * on.record.l2[-1]
-    around = random_directions(subject.plain, on.space.to_inputs(on.original), radii)
+    around = random_directions(subject.plain, on.pixel_space.to_inputs(on.original), radii)
     print(f"  of 1,000 random directions twice as long {around.changed.mean():.2%} change the class")
     yield sphere_plot("attacks/sphere", around.changed.numpy(), radii=radii.numpy(), samples=1000)
 

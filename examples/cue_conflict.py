@@ -48,7 +48,7 @@ class Painter:
     """A network for photographs, and which layers of it hold what."""
 
     model: nn.Module
-    space: PixelSpace
+    pixel_space: PixelSpace
     content: str
     style: list[str]
     strength: float  # of the texture
@@ -104,8 +104,8 @@ def pretrained_painter(name: str) -> Painter:
     model = torchvision.models.get_model(name, weights=weights).eval()
     convolutions = list(select_layers(model, nn.Conv2d))
     spread = [convolutions[round(place)] for place in torch.linspace(0, len(convolutions) - 1, 5).tolist()]
-    space = PixelSpace.of_transform(weights.transforms()) or IMAGENET
-    return Painter(model, space, content=spread[-2], style=spread, strength=1)
+    pixel_space = PixelSpace.of_transform(weights.transforms()) or IMAGENET
+    return Painter(model, pixel_space, content=spread[-2], style=spread, strength=1)
 
 
 def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, list[Tensor]]:
@@ -116,8 +116,8 @@ def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, list[Tenso
     textures = [F.interpolate(one[None], scale_factor=zoom, mode="area") for one, zoom in patches]
     found = cue_conflict(
         painter.model,
-        painter.space.to_inputs(shapes),
-        [painter.space.to_inputs(one)[0] for one in textures],
+        painter.pixel_space.to_inputs(shapes),
+        [painter.pixel_space.to_inputs(one)[0] for one in textures],
         shape_labels=range(len(NAMES)),
         texture_labels=range(len(NAMES)),
         content_layers=[painter.content],
@@ -125,7 +125,7 @@ def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, list[Tenso
         texture_strength=painter.strength,
         start="noise",  # a silhouette has no grain to start from
         steps=steps,
-        space=painter.space,
+        pixel_space=painter.pixel_space,
     )
     return found, shapes, textures
 

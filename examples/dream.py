@@ -51,7 +51,7 @@ class Photographic:
     """A network for photographs, layers of it from shallow to deep, and the one that holds the content of a style."""
 
     model: nn.Module
-    space: PixelSpace
+    pixel_space: PixelSpace
     layers: list[str]
     content: str
 
@@ -64,7 +64,7 @@ class Subject:
     images: Tensor
     labels: Tensor
     names: list[str]
-    space: PixelSpace
+    pixel_space: PixelSpace
     classes: list[int]
     layers: list[str]
     natural: float  # weight of the edge energy
@@ -82,8 +82,8 @@ def digits() -> Subject:
     torch.manual_seed(0)
     data = load_digits()
     ink = F.interpolate(torch.tensor(data.images, dtype=torch.float32)[:, None] / 16, (28, 28), mode="bilinear")
-    space = PixelSpace((ink.mean().item(),), (ink.std().item(),))
-    images, labels = space.to_inputs(ink), torch.tensor(data.target)
+    pixel_space = PixelSpace((ink.mean().item(),), (ink.std().item(),))
+    images, labels = pixel_space.to_inputs(ink), torch.tensor(data.target)
     model = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 16, 5, padding=2), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
@@ -100,21 +100,23 @@ def digits() -> Subject:
             optimizer.step()
     names = [str(one) for one in range(10)]
     layers = ["conv1", "conv2", "conv3", "fc1", "fc2"]
-    return Subject(model.eval(), images, labels, names, space, list(range(10)), layers, natural=0.05, trials=40)
+    return Subject(model.eval(), images, labels, names, pixel_space, list(range(10)), layers, natural=0.05, trials=40)
 
 
 def pretrained(name: str) -> Subject:
     """A network of torchvision with its default weights, and two photographs."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
     model = torchvision.models.get_model(name, weights=weights).eval()
-    space = PixelSpace.of_transform(weights.transforms()) or PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    pixel_space = PixelSpace.of_transform(weights.transforms()) or PixelSpace(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
     images = torch.stack([weights.transforms()(one) for one in photographs(427)])
     labels = model(images).argmax(1).detach()
     convolutions = list(select_layers(model, nn.Conv2d))
     spread = [convolutions[round(place)] for place in torch.linspace(0, len(convolutions) - 1, 5).tolist()]
     classes = [1, 71, 130, 323, 417, 555, 817, 933]
-    names, known = weights.meta["categories"], Photographic(model, space, spread, content=spread[-2])
-    return Subject(model, images, labels, names, space, classes, spread, 1e-3, trials=5, photographic=known)
+    names, known = weights.meta["categories"], Photographic(model, pixel_space, spread, content=spread[-2])
+    return Subject(model, images, labels, names, pixel_space, classes, spread, 1e-3, trials=5, photographic=known)
 
 
 def photographs(height: int) -> Tensor:
@@ -127,8 +129,8 @@ def photographs(height: int) -> Tensor:
 def of_photographs() -> Photographic:
     """A network that tells in which photograph, and where in it, a patch lies: trained here, half a minute."""
     torch.manual_seed(0)
-    space = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    whole = space.to_inputs(photographs(427))
+    pixel_space = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    whole = pixel_space.to_inputs(photographs(427))
 
     def block(channels: int, more: int, pool: bool) -> list[nn.Module]:
         convolution = [nn.Conv2d(channels, more, 3, padding=1), nn.BatchNorm2d(more), nn.ReLU()]
@@ -148,7 +150,7 @@ def of_photographs() -> Photographic:
         F.cross_entropy(model(patches), which * 12 + row * 4 + column).backward()
         optimizer.step()
     activations = [name for name, layer in model.named_children() if isinstance(layer, nn.ReLU)]
-    return Photographic(model.eval(), space, activations, content=activations[1])
+    return Photographic(model.eval(), pixel_space, activations, content=activations[1])
 
 
 def classes(subject: Subject) -> Iterator[Picture]:
@@ -157,7 +159,7 @@ def classes(subject: Subject) -> Iterator[Picture]:
         subject.model,
         [logit(one) for one in subject.classes],
         image=fourier(subject.shape, decay=1.5),
-        space=subject.space,
+        pixel_space=subject.pixel_space,
         bounded=True,
         priors={edge_energy: subject.natural},
         transforms=standard(max(2, subject.shape[1] // 14)),
@@ -181,7 +183,11 @@ def units(subject: Subject) -> Iterator[Picture]:
     for layer in subject.layers[:3]:
         objectives = [unit(layer, index) for index in range(8)]
         dream = maximize(
-            subject.model, objectives, image=subject.shape, space=subject.space, between=[decay(0.05), blur(0.5, 4)]
+            subject.model,
+            objectives,
+            image=subject.shape,
+            pixel_space=subject.pixel_space,
+            between=[decay(0.05), blur(0.5, 4)],
         )
         rows.append(to_rgb(dream.pixels.numpy()))
     yield dream_table(
@@ -197,7 +203,7 @@ def units(subject: Subject) -> Iterator[Picture]:
 def priors(subject: Subject) -> Iterator[Picture]:
     """The same dreams under each prior."""
     objectives = [logit(one) for one in subject.classes[:8]]
-    base = {"image": pixels(subject.shape), "space": subject.space}
+    base = {"image": pixels(subject.shape), "pixel_space": subject.pixel_space}
     found = {
         "none": maximize(subject.model, objectives, **base),
         "edge energy": maximize(subject.model, objectives, **base, priors={edge_energy: subject.natural}),
@@ -220,9 +226,9 @@ def inversions(subject: Subject) -> Iterator[Picture]:
     """What each layer still knows of some samples."""
     firsts = [int((subject.labels == one).nonzero()[0]) for one in subject.labels.unique()[:8]]
     originals = subject.images[firsts]
-    rows, words = [to_rgb(subject.space.to_pixels(originals).numpy())], [[""] * len(firsts)]
+    rows, words = [to_rgb(subject.pixel_space.to_pixels(originals).numpy())], [[""] * len(firsts)]
     for layer in subject.layers:
-        found = invert(subject.model, originals, layer, space=subject.space)
+        found = invert(subject.model, originals, layer, pixel_space=subject.pixel_space)
         rows.append(to_rgb(found.pixels[:, 0].numpy()))
         words.append([f"{100 * error:.0f} %" for error in found.pixel_errors.mean(1)])
     yield dream_table(
@@ -239,7 +245,7 @@ def fooling(subject: Subject) -> Iterator[Picture]:
     """Images that the network is sure of."""
     rows, least, shown = [], 1.0, subject.classes[:8]
     for encoding in ("direct", "cppn"):
-        found = fool(subject.model, subject.shape, encoding=encoding, classes=shown, space=subject.space)
+        found = fool(subject.model, subject.shape, encoding=encoding, classes=shown, pixel_space=subject.pixel_space)
         rows.append(to_rgb(found.pixels.numpy()))
         least = min(least, found.confidences.min().item())
     yield dream_table(
@@ -255,8 +261,8 @@ def fooling(subject: Subject) -> Iterator[Picture]:
 def deep_dreams(subject: Subject) -> Iterator[Picture]:
     """Photographs with more of what a layer sees in them."""
     known = subject.photographic or of_photographs()
-    layer, inputs = known.layers[-1], known.space.to_inputs(photographs(subject.height))
-    dream = deep_dream(known.model, inputs, layer, space=known.space)
+    layer, inputs = known.layers[-1], known.pixel_space.to_inputs(photographs(subject.height))
+    dream = deep_dream(known.model, inputs, layer, pixel_space=known.pixel_space)
     title = f"DeepDream of layer {layer}"
     rise = ", ".join(f"{(one.after / one.before).mean():.2g}" for one in dream.octaves)
     details = [f"{len(dream.octaves)} octaves", f"squared norm in each times {rise}"]
@@ -270,12 +276,17 @@ def deep_dreams(subject: Subject) -> Iterator[Picture]:
 def styles(subject: Subject) -> Iterator[Picture]:
     """One photograph in the style of the other."""
     known = subject.photographic or of_photographs()
-    china, flower = known.space.to_inputs(photographs(subject.height))
+    china, flower = known.pixel_space.to_inputs(photographs(subject.height))
     rows = []
     for content, style in ((china, flower), (flower, china)):
-        how = {"content_layers": [known.content], "style_layers": known.layers, "space": known.space, "steps": 150}
+        how = {
+            "content_layers": [known.content],
+            "style_layers": known.layers,
+            "pixel_space": known.pixel_space,
+            "steps": 150,
+        }
         found = [style_transfer(known.model, content, style, start=start, **how) for start in ("content", "noise")]
-        shown = torch.cat([known.space.to_pixels(torch.stack([content, style])), *(one.pixels for one in found)])
+        shown = torch.cat([known.pixel_space.to_pixels(torch.stack([content, style])), *(one.pixels for one in found)])
         rows.append(to_rgb(shown.numpy()))
     columns = ["content", "style", "from the content", "from noise"]
     yield dream_table("style", np.stack(rows), title="Style transfer", rows=["1", "2"], columns=columns)

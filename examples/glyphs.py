@@ -154,12 +154,12 @@ def main():
         max_epochs=options.epochs,
         logger=TensorBoardLogger(options.out, name="glyphs"),
         callbacks=[
-            GradCAM(sanity_check=True, pixels=pixels),
-            GradCAM(target="top 3", pixels=pixels),
-            Saliency(method="smooth_grad", sanity_check=True, pixels=pixels),
-            Saliency(method="guided_backprop", sanity_check=True, pixels=pixels),
-            Occlusion(patch=6, stride=3, pixels=pixels),
-            TopSamples(pixels=pixels),
+            GradCAM(sanity_check=True, pixel_space=pixels),
+            GradCAM(target="top 3", pixel_space=pixels),
+            Saliency(method="smooth_grad", sanity_check=True, pixel_space=pixels),
+            Saliency(method="guided_backprop", sanity_check=True, pixel_space=pixels),
+            Occlusion(patch=6, stride=3, pixel_space=pixels),
+            TopSamples(pixel_space=pixels),
             ActivationStatistics(),
             ModelCheckpoint(save_top_k=-1),  # for `lightning-viz analyze`
         ],

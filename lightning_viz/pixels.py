@@ -47,9 +47,9 @@ class PixelSpace:
         """What the model takes for pixels ``[N, C, ...]``."""
         return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
 
-    def into(self, inputs: Tensor, space: PixelSpace) -> Tensor:
+    def into(self, inputs: Tensor, pixel_space: PixelSpace) -> Tensor:
         """The same images ``[N, C, ...]`` as the inputs of another space, also beyond the bounds."""
-        return inputs if space == self else space.to_inputs(self._unclamped(inputs))
+        return inputs if pixel_space == self else pixel_space.to_inputs(self._unclamped(inputs))
 
     def centered(self) -> PixelSpace:
         """The space of the centered image, whose 0 is gray: this one, if its 0 lies within the bounds.
@@ -118,23 +118,23 @@ def _transforms(transform: Any, seen: set[int]) -> Iterator[Any]:
             yield from _transforms(one, seen)
 
 
-def bounded(inputs: Tensor, space: PixelSpace, slack: float) -> Tensor:
+def bounded(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
     """Inputs whose pixels are clamped into the bounds, at least in single precision.
 
     Args:
         inputs: as the model takes them, ``[N, ...]``.
-        space: how they map to pixels.
+        pixel_space: how they map to pixels.
         slack: share of the pixels' range by which they may lie outside.
 
     Raises:
         ViewError: they lie further outside.
     """
     inputs = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
-    (low, high), pixels = space.bounds, space.into(inputs, PixelSpace())
+    (low, high), pixels = pixel_space.bounds, pixel_space.into(inputs, PixelSpace())
     least, most = (end.item() for end in pixels.aminmax())
     if max(low - least, most - high) > slack * (high - low):
         raise ViewError(
-            f"the samples have pixels from {least:.3g} to {most:.3g}, they should lie in {space.bounds}: give "
+            f"the samples have pixels from {least:.3g} to {most:.3g}, they should lie in {pixel_space.bounds}: give "
             "pixels=PixelSpace(mean, std) with the mean and std that normalized them"
         )
-    return space.to_inputs(pixels.clamp(low, high))
+    return pixel_space.to_inputs(pixels.clamp(low, high))

@@ -33,10 +33,10 @@ def test_to_pixels_undoes_torchvisions_normalize(normalize):
 
 
 def test_round_trip_in_any_number_of_dimensions_and_precision():
-    space = PixelSpace((0.2, 0.7), (0.5, 3.0))
+    pixel_space = PixelSpace((0.2, 0.7), (0.5, 3.0))
     for shape in [(4, 2), (4, 2, 6), (4, 2, 6, 5), (4, 2, 3, 6, 5)]:
         pixels = torch.rand(shape, dtype=torch.float64)
-        back = space.to_pixels(space.to_inputs(pixels))
+        back = pixel_space.to_pixels(pixel_space.to_inputs(pixels))
         assert back.dtype == torch.float64
         assert torch.allclose(back, pixels, atol=1e-12)
     one_for_all = PixelSpace((0.5,), (0.25,)).to_pixels(torch.tensor([[[[-1.0]], [[1.0]], [[0.0]]]]))
@@ -98,9 +98,9 @@ def test_none_where_there_is_no_normalize():
 def test_a_guess_shows_the_inputs_in_full(low, high, mean, std):
     inputs = torch.linspace(low, high, 12).view(1, 3, 2, 2)
     inputs[0, 0, 0, 1] = float("nan")
-    space = PixelSpace.guess(inputs)
-    assert (space.mean, space.std) == (pytest.approx((mean,)), pytest.approx((std,)))
-    shown, order = space.to_pixels(inputs).flatten(), inputs.flatten()
+    pixel_space = PixelSpace.guess(inputs)
+    assert (pixel_space.mean, pixel_space.std) == (pytest.approx((mean,)), pytest.approx((std,)))
+    shown, order = pixel_space.to_pixels(inputs).flatten(), inputs.flatten()
     known = ~order.isnan()
     assert (shown[known].diff() > 0).all()  # nothing is cut off
 

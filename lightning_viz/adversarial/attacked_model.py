@@ -42,7 +42,7 @@ class AttackedModel:
 
     Attributes:
         pixels: of the samples, ``[N, ...]``, at least in single precision, on the model's device.
-        space: how the model's inputs map to pixels.
+        pixel_space: how the model's inputs map to pixels.
         labels: the right classes ``[N]``, as given, or as the model sees the samples.
         target: the wrong classes to lead to ``[N]``; None if any will do.
     """
@@ -53,11 +53,11 @@ class AttackedModel:
         pixels: Tensor,
         labels: Tensor | None,
         target: Tensor | None,
-        space: PixelSpace,
+        pixel_space: PixelSpace,
         batch_size: int | None,
     ) -> None:
         self._run, self._given, self._batch_size = run, labels is not None, batch_size or len(pixels)
-        self.pixels, self.space = pixels, space
+        self.pixels, self.pixel_space = pixels, pixel_space
         device = pixels.device
         unknown = torch.full((len(pixels),), -1, device=device)
         self.labels = unknown if labels is None else labels.to(device)
@@ -70,7 +70,7 @@ class AttackedModel:
 
     def of_inputs(self, inputs: Tensor) -> Tensor:
         """Pixels of other inputs ``[n, ...]``, as the samples' are."""
-        return pixels_of(inputs, self.space, self._run.like).to(self.pixels.dtype)
+        return pixels_of(inputs, self.pixel_space, self._run.like).to(self.pixels.dtype)
 
     def begin(self, asked: Asked | None = None, fold: Fold | None = None) -> Answer:
         """The first pass, of the samples as they are, which shows whether classes and scores are in order.
@@ -172,7 +172,7 @@ class AttackedModel:
         return Answer(scores.detach(), fold(values.detach(), gradients) if fold else gradients)
 
     def _scores(self, pixels: Tensor) -> Tensor:
-        inputs = PixelSpace(bounds=self.space.bounds).into(pixels, self.space)
+        inputs = PixelSpace(bounds=self.pixel_space.bounds).into(pixels, self.pixel_space)
         outputs = self._run(inputs.to(self._run.like.dtype)).outputs
         scores = class_scores(outputs)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -185,7 +185,7 @@ def attacked_model(
     labels: Classes | None = None,
     *,
     target: Classes | int | None = None,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
     forward: Forward | None = None,
@@ -197,7 +197,7 @@ def attacked_model(
         inputs: samples as the model takes them, ``[N, ...]``.
         labels: their right classes ``[N]``; what the model says of them if omitted.
         target: wrong classes to lead to, one for all or ``[N]``; any if omitted.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; all if omitted.
         seed: of what the model itself may draw.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
@@ -207,14 +207,14 @@ def attacked_model(
             that is the label.
         TypeError: the inputs are no floating-point tensor, or the model returns no scores.
     """
-    space = space or PixelSpace()
+    pixel_space = pixel_space or PixelSpace()
     check_inputs(inputs, batch_size, seed)
     warn_training_mode(model)
     with passes(model, forward=forward, seed=seed) as run:
         right = None if labels is None else classes_of(labels, len(inputs), "labels")
         wrong = None if target is None else classes_of(target, len(inputs), "target")
-        pixels = within(pixels_of(inputs, space, run.like), space)
-        yield AttackedModel(run, pixels, right, wrong, space, batch_size)
+        pixels = within(pixels_of(inputs, pixel_space, run.like), pixel_space)
+        yield AttackedModel(run, pixels, right, wrong, pixel_space, batch_size)
 
 
 @contextmanager
@@ -333,35 +333,35 @@ def classes_of(classes: Classes | int, count: int, what: str) -> Tensor:
     return found.long()
 
 
-def pixels_of(inputs: Tensor, space: PixelSpace, like: Tensor) -> Tensor:
+def pixels_of(inputs: Tensor, pixel_space: PixelSpace, like: Tensor) -> Tensor:
     """Pixels of what a model takes, also beyond the bounds, at least in single precision: small steps vanish in half.
 
     Args:
         inputs: ``[N, ...]``.
-        space: how they map to pixels.
+        pixel_space: how they map to pixels.
         like: a tensor on the model's device, in its precision.
     """
     kind = torch.promote_types(torch.promote_types(inputs.dtype, like.dtype), torch.float32)
-    return space.into(inputs.detach().to(like.device, kind), PixelSpace())
+    return pixel_space.into(inputs.detach().to(like.device, kind), PixelSpace())
 
 
-def within(pixels: Tensor, space: PixelSpace) -> Tensor:
+def within(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Pixels within the space's bounds, which rounding may leave a little.
 
     Args:
         pixels: of the samples.
-        space: whose bounds are meant.
+        pixel_space: whose bounds are meant.
 
     Raises:
         ValueError: they lie outside.
     """
-    low, high = space.bounds
+    low, high = pixel_space.bounds
     slack = _SLACK * (high - low)
     least, most = (one.item() for one in pixels.aminmax())
     if not low - slack <= least <= most <= high + slack:
         raise InvalidArgumentError(
-            f"the images have pixels from {least:.3g} to {most:.3g}, they should lie in {space.bounds}: give "
-            "space=PixelSpace(mean, std) with the mean and std that normalized them"
+            f"the images have pixels from {least:.3g} to {most:.3g}, they should lie in {pixel_space.bounds}: give "
+            "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
     return pixels.clamp(low, high)
 

@@ -35,7 +35,7 @@ def carlini_wagner(
     initial_const: float = 1e-3,
     confidence: float = 0.0,
     abort_early: bool = True,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
@@ -63,7 +63,7 @@ def carlini_wagner(
         confidence: kappa, by how much the wrong class is to lead, in logits (0, the paper's).
         abort_early: a sample that has not fooled the model in a search leaves it, and the batch, when a tenth of the
             steps gains it nothing.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; all if omitted.
         progress: show a bar when it takes long.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
@@ -73,7 +73,7 @@ def carlini_wagner(
     """
     _check(binary_search_steps, steps, lr, initial_const, confidence)
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
         nearest = _Nearest(under_attack, confidence)
         rows = nearest.lengths.nonzero().flatten()  # the others need not move
@@ -135,7 +135,7 @@ def _descend(nearest: _Nearest, rows: Tensor, const: Tensor, steps: int, lr: flo
         lr: of Adam.
         every: steps in which a sample that does not fool the model must gain something.
     """
-    under_attack, (low, high) = nearest.under_attack, nearest.under_attack.space.bounds
+    under_attack, (low, high) = nearest.under_attack, nearest.under_attack.pixel_space.bounds
     middle, half = (low + high) / 2, (high - low) / 2
     original = under_attack.pixels[rows]
     free = torch.atanh((original - middle) / half * _INSIDE)

@@ -32,7 +32,7 @@ def deepfool(
     steps: int = 50,
     candidates: int = 10,
     overshoot: float = 0.02,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
@@ -58,7 +58,7 @@ def deepfool(
         steps: at most (50, the paper's), each of one forward and ``candidates - 1`` backwards.
         candidates: classes in question, the label and the best others at the start (10, the paper's).
         overshoot: eta, by which share perturbations go past the boundary (0.02, the paper's).
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; all if omitted.
         progress: show a bar when it takes long.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
@@ -69,7 +69,9 @@ def deepfool(
     if steps < 1 or candidates < 2 or not overshoot >= 0:
         what = f"steps={steps}, candidates={candidates}, overshoot={overshoot}"
         raise InvalidArgumentError(f"{what}: give 1 step or more, 2 classes or more, and 0 or a positive share")
-    with attacked_model(model, inputs, labels, space=space, batch_size=batch_size, forward=forward) as under_attack:
+    with attacked_model(
+        model, inputs, labels, pixel_space=pixel_space, batch_size=batch_size, forward=forward
+    ) as under_attack:
         trail, fold = AttackRecorder(under_attack), partial(nearest, norm=norm)
 
         def first(scores: Tensor, places: Tensor) -> Tensor | None:
@@ -85,7 +87,7 @@ def deepfool(
                 break
             rows, way = rows[left], answer.gradients[left]
             total[rows] += way
-            pixels = (trail.original[rows] + (1 + overshoot) * total[rows]).clamp(*under_attack.space.bounds)
+            pixels = (trail.original[rows] + (1 + overshoot) * total[rows]).clamp(*under_attack.pixel_space.bounds)
 
             def asked(scores: Tensor, places: Tensor, rows: Tensor = rows) -> Tensor | None:
                 return _leads(under_attack, scores, rows[places], rivals[rows[places]])

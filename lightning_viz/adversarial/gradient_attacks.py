@@ -48,7 +48,7 @@ def gradient_ascent(
     target: Classes | int | None = None,
     loss: Loss = cross_entropy,
     stop_on_success: bool = True,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
@@ -72,7 +72,7 @@ def gradient_ascent(
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
         loss: what is climbed, away from the label or down to the target.
         stop_on_success: a sample is done, and leaves the batch, when it is fooled; else all steps are made.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; all if omitted.
         progress: show a bar when it takes long.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
@@ -84,7 +84,7 @@ def gradient_ascent(
     if not lr > 0:
         raise InvalidArgumentError(f"lr={lr}: give a positive rate")
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
         if start is not None and start.shape != inputs.shape:
             raise InvalidArgumentError(
@@ -93,11 +93,11 @@ def gradient_ascent(
 
         def begin(rows: Tensor) -> Tensor:
             begun = under_attack.of_inputs(start)[rows]  # type: ignore[arg-type]  # called only where there is one
-            return within(begun, under_attack.space) if bounded else begun
+            return within(begun, under_attack.pixel_space) if bounded else begun
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             moved = pixels + lr * (normalize.normalize(gradients) if normalize else gradients)
-            return moved.clamp(*under_attack.space.bounds) if bounded else moved
+            return moved.clamp(*under_attack.pixel_space.bounds) if bounded else moved
 
         climb, starts = _Climb(under_attack, loss, stop_on_success, 1), [begin if start is not None else None]
         trail = _ascend(climb, move, "gradient_ascent", steps, starts=starts, progress=progress)
@@ -113,7 +113,7 @@ def fgsm(
     target: Classes | int | None = None,
     loss: Loss = cross_entropy,
     stop_on_success: bool = True,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     forward: Forward | None = None,
 ) -> AttackResult:
@@ -131,7 +131,7 @@ def fgsm(
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
         loss: what is climbed.
         stop_on_success: leave samples alone that the model has wrong already.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         batch_size: samples shown at a time; N if omitted.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
 
@@ -139,13 +139,13 @@ def fgsm(
         ValueError: inputs, classes or options that make no sense (see `attacked_model`).
     """
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.space.bounds)
+        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds)
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             moved = pixels + spread(radii[rows], pixels) * gradients.sign()
-            return moved.clamp(*under_attack.space.bounds)
+            return moved.clamp(*under_attack.pixel_space.bounds)
 
         climb = _Climb(under_attack, loss, stop_on_success, len(radii) // len(inputs))
         trail = _ascend(climb, move, "fgsm", 1, progress=False)
@@ -166,7 +166,7 @@ def pgd(
     target: Classes | int | None = None,
     loss: Loss = cross_entropy,
     stop_on_success: bool = True,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = True,
@@ -192,7 +192,7 @@ def pgd(
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
         loss: what is climbed; the `margin` does not go flat where the model is sure.
         stop_on_success: a sample is done, and leaves the batch, when it is fooled; else all steps are made.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         seed: of the random starts.
         batch_size: samples shown at a time; N if omitted.
         progress: show a bar when it takes long.
@@ -209,14 +209,14 @@ def pgd(
     if step_size is not None and not step_size > 0:
         raise InvalidArgumentError(f"step_size={step_size}: give a positive length, in pixels")
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, seed=seed, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.space.bounds, norm)
+        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds, norm)
         stride = radii * (2.5 / steps) if step_size is None else torch.full_like(radii, step_size)
 
         def keep(pixels: Tensor, rows: Tensor) -> Tensor:
             samples = of_rows(climb.trail.original, rows)
-            return (samples + norm.project(pixels - samples, radii[rows])).clamp(*under_attack.space.bounds)
+            return (samples + norm.project(pixels - samples, radii[rows])).clamp(*under_attack.pixel_space.bounds)
 
         def begin(restart: int, rows: Tensor) -> Tensor:
             """A place in the ball; that of a sample does not depend on who is done already, or on epsilon."""

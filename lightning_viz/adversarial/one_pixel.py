@@ -34,7 +34,7 @@ def one_pixel(
     target: Classes | int | None = None,
     generations: int = 100,
     population: int = 400,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = True,
@@ -61,7 +61,7 @@ def one_pixel(
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
         generations: at most, after the random one (100, the paper's).
         population: candidates of a generation (400, the paper's).
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         seed: of the evolution; that of a sample depends on it and on the sample's place among the inputs.
         batch_size: images shown at a time; a whole generation if omitted.
         progress: show a bar when it takes long.
@@ -80,7 +80,7 @@ def one_pixel(
         raise InvalidArgumentError(f"{what}: give {_FEWEST} candidates or more, 0 generations or more")
     size = population if batch_size is None else batch_size
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=size, seed=seed, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=size, seed=seed, forward=forward
     ) as under_attack:
         trail = AttackRecorder(under_attack)
         trail.begin(under_attack.begin().scores)
@@ -149,14 +149,14 @@ class _Search:
             row, column = (
                 one[:, at].long().clamp(0, side - 1).to(images.device) for at, side in ((0, height), (1, width))
             )
-            images[every, :, row, column] = one[:, 2:].to(images).clamp(*self.under_attack.space.bounds)
+            images[every, :, row, column] = one[:, 2:].to(images).clamp(*self.under_attack.pixel_space.bounds)
         return images
 
 
 def _evolve(search: _Search, pixels: int, generations: int, population: int, rng: np.random.Generator) -> None:
     """Differential evolution as the paper has it; nothing but a fooled model ends it early."""
     channels, height, width = search.under_attack.pixels.shape[1:]
-    low, high = search.under_attack.space.bounds
+    low, high = search.under_attack.pixel_space.bounds
     random = np.concatenate(
         [
             rng.uniform(0, (height, width), (population, pixels, 2)),

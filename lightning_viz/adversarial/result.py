@@ -54,7 +54,7 @@ class AttackResult:
         record: step by step.
         queries: how often the model was shown each sample, ``[N]`` or ``[E, N]``.
         backwards: how often a gradient was taken towards it.
-        space: how inputs map to pixels.
+        pixel_space: how inputs map to pixels.
         dtype: the model's precision.
     """
 
@@ -66,14 +66,14 @@ class AttackResult:
     record: AttackTrace
     queries: Tensor
     backwards: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     dtype: torch.dtype
 
     @property
     def inputs(self) -> Tensor:
         """The attacked samples as the model takes them."""
         flat = self.pixels.reshape(-1, *self.original.shape[1:])
-        return self.space.to_inputs(flat).view_as(self.pixels).to(self.dtype)
+        return self.pixel_space.to_inputs(flat).view_as(self.pixels).to(self.dtype)
 
     @property
     def perturbations(self) -> Tensor:
@@ -220,13 +220,13 @@ class AttackRecorder:
             record=AttackTrace(*steps),
             queries=shaped(self.queries),
             backwards=shaped(self.backwards),
-            space=under_attack.space,
+            pixel_space=under_attack.pixel_space,
             dtype=under_attack.dtype,
         )
 
     def _tell(self, name: str, unmoved: str, free: Tensor) -> None:
         """Say of samples that may move, and were not fooled, why they were not."""
-        low, high = self._victim.space.bounds
+        low, high = self._victim.pixel_space.bounds
         still = self._now.linf <= _STILL * (high - low)
         said = {
             f"the model returns NaN or infinity for what {name} made of": (self._lost, "this does not count as fooled"),

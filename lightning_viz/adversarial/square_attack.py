@@ -47,7 +47,7 @@ def square(
     share: float = 0.8,
     target: Classes | int | None = None,
     loss: Loss | None = None,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = True,
@@ -75,7 +75,7 @@ def square(
         share: p (0.8, AutoAttack's; the paper has 0.05 for photographs).
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
         loss: L, what is raised; the `margin`, and towards a target the cross entropy, if omitted (the paper's).
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         seed: of the squares; those of a sample depend on it and on the sample's place among the inputs.
         batch_size: samples shown at a time; N if omitted.
         progress: show a bar when it takes long.
@@ -92,9 +92,9 @@ def square(
     if norm not in _WAYS:
         raise InvalidArgumentError(f"norm={norm.name}: squares are known in {LINF.name} and {L2.name}")
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.space.bounds, norm)
+        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds, norm)
         raised = loss or (margin if target is None else cross_entropy)
         trail = _search(under_attack, radii, norm, raised, queries, share, seed, progress)
         return trail.attacked(asked, name="square", lead=asked.dim() > 0, unmoved=_NO_SQUARE)
@@ -125,7 +125,7 @@ def _search(
             moved = start(samples, epsilon, uniform)
         else:
             moved = propose(current - samples, epsilon, _halved(share, number / queries), uniform)
-        pixels = (samples + moved).clamp(*under_attack.space.bounds)
+        pixels = (samples + moved).clamp(*under_attack.pixel_space.bounds)
         scores = under_attack(pixels).scores
         values = under_attack.loss(loss, scores, trail.samples[rows]).to(best.dtype)
         better = (values > best[rows]) | under_attack.fooled(scores, trail.samples[rows])

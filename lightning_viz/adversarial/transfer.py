@@ -21,8 +21,8 @@ def transfer(
     surrogate: nn.Module,
     attack: Attack,
     target: Classes | int | None = None,
-    space: PixelSpace | None = None,
-    surrogate_space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
+    surrogate_pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     forward: Forward | None = None,
 ) -> AttackResult:
@@ -45,11 +45,11 @@ def transfer(
         inputs: as the model takes them, ``[N, ...]``.
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
         surrogate: a classifier of the same classes.
-        attack: called as ``attack(surrogate, inputs, labels, target=..., space=...)``, with inputs as the surrogate
-            takes them.
+        attack: called as ``attack(surrogate, inputs, labels, target=..., pixel_space=...)``, with inputs as the
+            surrogate takes them.
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        space: how the model's inputs map to pixels; they are pixels in [0, 1] if omitted.
-        surrogate_space: how the surrogate's do; as the model's if omitted.
+        pixel_space: how the model's inputs map to pixels; they are pixels in [0, 1] if omitted.
+        surrogate_pixel_space: how the surrogate's do; as the model's if omitted.
         batch_size: samples shown to the model at a time; N if omitted.
         forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
 
@@ -59,18 +59,18 @@ def transfer(
     Raises:
         ValueError: two spaces of different bounds, or what `attacked_model` refuses.
     """
-    space = space or PixelSpace()
-    other = surrogate_space or space
-    if other.bounds != space.bounds:
+    pixel_space = pixel_space or PixelSpace()
+    other = surrogate_pixel_space or pixel_space
+    if other.bounds != pixel_space.bounds:
         raise InvalidArgumentError(
-            f"the model's pixels lie in {space.bounds}, the surrogate's in {other.bounds}: make them alike"
+            f"the model's pixels lie in {pixel_space.bounds}, the surrogate's in {other.bounds}: make them alike"
         )
     with attacked_model(
-        model, inputs, labels, target=target, space=space, batch_size=batch_size, forward=forward
+        model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
         scores = under_attack.begin().scores
         asked = {} if under_attack.target is None else {"target": under_attack.target}  # which not every attack takes
-        found = attack(surrogate, other.to_inputs(under_attack.pixels), under_attack.labels, space=other, **asked)
+        found = attack(surrogate, other.to_inputs(under_attack.pixels), under_attack.labels, pixel_space=other, **asked)
         count = len(under_attack.pixels)
         moved = found.pixels.to(under_attack.pixels).reshape(-1, *under_attack.pixels.shape[1:])
         trail = AttackRecorder(under_attack, len(moved) // count)

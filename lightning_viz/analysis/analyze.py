@@ -48,7 +48,7 @@ def analyze(
     out: Path | str = "analysis",
     name: str = "",
     probe: Probe | None = None,
-    pixels: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     views: Sequence[str] | None = None,
     techniques: Sequence[str] | None = None,
     samples: int = 256,
@@ -71,7 +71,7 @@ def analyze(
         out: folder for the report, TensorBoard's files and what is finished.
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
-        pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        pixel_space: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
         techniques: names of those that go deeper; every one that suits the model if omitted.
         samples: of the data, that techniques study.
@@ -92,7 +92,7 @@ def analyze(
     conflicting = None if conflicts is None else Path(conflicts)
     options = dict(trainer or {})
     case = RunConfig(
-        model, data, given, name, probe, pixels, views, techniques, samples, seed, trusted, options, conflicting
+        model, data, given, name, probe, pixel_space, views, techniques, samples, seed, trusted, options, conflicting
     )  # fmt: skip
     return analyze_run(case, out, overwrite=overwrite, progress=progress)
 
@@ -194,7 +194,7 @@ def look(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ViewWarning)
         recorded = content if case.as_logged else {}
-        views = views_for(recorded, earlier, probe=case.probe, pixels=case.pixels, kinds=case.views)
+        views = views_for(recorded, earlier, probe=case.probe, pixel_space=case.pixel_space, kinds=case.views)
         probe = case.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
         own = validate(net, data, [replay, metrics], **case.trainer)
@@ -213,8 +213,8 @@ def look(
     }
     if notes:
         finding.numbers["notes"] = notes
-    space = case.pixels or replay.samples.pixels or PixelSpace()
-    return ModelUnderStudy(case.title(), net, replay.samples, space, step, case.seed, case.conflicts), finding
+    pixel_space = case.pixel_space or replay.samples.pixel_space or PixelSpace()
+    return ModelUnderStudy(case.title(), net, replay.samples, pixel_space, step, case.seed, case.conflicts), finding
 
 
 _SHARE = "what the module logs itself is of the first process's share, where it does not log with sync_dist"

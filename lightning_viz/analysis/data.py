@@ -176,16 +176,16 @@ def read_image(path: Path) -> Image.Image:
         raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
 
 
-def fitting(size: int, space: PixelSpace, *, gray: bool = False) -> Callable[[Image.Image], Tensor]:
+def fitting(size: int, pixel_space: PixelSpace, *, gray: bool = False) -> Callable[[Image.Image], Tensor]:
     """A transform to square images that a model takes.
 
     Args:
         size: of a side, in pixels: the shorter side is scaled to it, the longer one cropped.
-        space: by whose mean and deviation the images are normalized.
+        pixel_space: by whose mean and deviation the images are normalized.
         gray: whether the model takes one channel.
     """
     sized = [*([transforms.Grayscale()] if gray else []), transforms.Resize(size), transforms.CenterCrop(size)]
-    scaled = [transforms.ToTensor(), transforms.Normalize(list(space.mean), list(space.std))]
+    scaled = [transforms.ToTensor(), transforms.Normalize(list(pixel_space.mean), list(pixel_space.std))]
     found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)
     return found
 

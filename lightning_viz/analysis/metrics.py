@@ -258,8 +258,8 @@ class ImageMetrics(_SampleMetrics):
 
     def update(self, outputs: Tensor, images: Tensor) -> None:
         """Add outputs and target images ``[n, C, H, W]``."""
-        space = self.pixel_space if len(self.pixel_space.mean) in (1, outputs.shape[1]) else PixelSpace()
-        pixels, target = space.to_pixels(outputs.double()), space.to_pixels(images.double())
+        pixel_space = self.pixel_space if len(self.pixel_space.mean) in (1, outputs.shape[1]) else PixelSpace()
+        pixels, target = pixel_space.to_pixels(outputs.double()), pixel_space.to_pixels(images.double())
         self.samples += len(images)
         self.metrics.update(peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3)))
 

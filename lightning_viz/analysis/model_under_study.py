@@ -26,7 +26,7 @@ class ModelUnderStudy:
         name: of the model, as reports call it.
         model: in eval mode, where it is to run.
         samples: of its data, on the CPU; the first `samples.head` are those that pictures show.
-        space: how its inputs map to pixels.
+        pixel_space: how its inputs map to pixels.
         step: completed updates of its weights.
         seed: of whatever is random in a study.
         conflicts: folder of images with one class's shape and another's texture, if there is one.
@@ -35,7 +35,7 @@ class ModelUnderStudy:
     name: str
     model: nn.Module
     samples: Samples
-    space: PixelSpace
+    pixel_space: PixelSpace
     step: int = 0
     seed: int = 0
     conflicts: Path | None = None
@@ -93,7 +93,7 @@ class ModelUnderStudy:
 
     def rgb(self, inputs: Tensor) -> Any:
         """Inputs ``[N, C, H, W]`` as they are shown, uint8 ``[N, H, W, 3]``."""
-        return to_rgb(self.space.to_pixels(inputs.detach().cpu().float()).numpy())
+        return to_rgb(self.pixel_space.to_pixels(inputs.detach().cpu().float()).numpy())
 
     def verdicts(self, labels: Tensor | None, classes: Tensor, confidences: Tensor) -> list[Verdict]:
         """What stands under images: truth, prediction, confidence.

@@ -39,7 +39,7 @@ class RunConfig:
         checkpoints: files and folders; those of one run make a series. None: the model as it is.
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
-        pixels: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        pixel_space: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
         techniques: names of those that go deeper; every one that suits the model if omitted.
         samples: of the data, that techniques study.
@@ -55,7 +55,7 @@ class RunConfig:
     checkpoints: Sequence[Path | str] = ()
     name: str = ""
     probe: Probe | None = None
-    pixels: PixelSpace | None = None
+    pixel_space: PixelSpace | None = None
     views: Sequence[str] | None = None
     techniques: Sequence[str] | None = None
     samples: int = 256
@@ -95,7 +95,7 @@ class RunConfig:
         """
         probe = self.probe and [self.probe, _of_tensors([self.probe.inputs, self.probe.labels])]
         conflicts = None if self.conflicts is None else listing(self.conflicts)
-        options = probe, self.pixels, self.views, self.samples, self.seed, conflicts, self.as_logged
+        options = probe, self.pixel_space, self.views, self.samples, self.seed, conflicts, self.as_logged
         parts = {
             "version": version("lightning-viz"),
             "what": what,

@@ -29,7 +29,7 @@ def views_for(
     earlier: Mapping[str, Any],
     *,
     probe: Probe | None,
-    pixels: PixelSpace | None,
+    pixel_space: PixelSpace | None,
     kinds: Sequence[str] | None,
 ) -> list[View]:
     """The views that a run had, in the state that its checkpoint holds, and every other.
@@ -38,7 +38,7 @@ def views_for(
         checkpoint: as Lightning saved it.
         earlier: state of the views after the checkpoint before, from which those go on that this one does not hold.
         probe: of the others; that of the run's first view, or the default, if omitted.
-        pixels: of the others.
+        pixel_space: of the others.
         kinds: of views, which alone are wanted; None: all.
 
     Raises:
@@ -50,14 +50,14 @@ def views_for(
         raise AnalysisError(f"there is no kind of view {unknown[0]!r}: {', '.join(known)}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
-    others = [view for view in _every(probe, pixels) if not any(_alike(view, one) for one in recorded)]
+    others = [view for view in _every(probe, pixel_space) if not any(_alike(view, one) for one in recorded)]
     for view in others:
         view.restore({"lightning_viz": earlier})
     return [view for view in recorded + others if kinds is None or view.kind in kinds]
 
 
-def _every(probe: Probe, pixels: PixelSpace | None) -> list[View]:
-    given: dict[str, Any] = {"probe": probe, "pixels": pixels}
+def _every(probe: Probe, pixel_space: PixelSpace | None) -> list[View]:
+    given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
     return [
         FirstLayerFilters(**given),
         Hyperplanes(**given),

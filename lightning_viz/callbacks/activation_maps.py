@@ -69,7 +69,7 @@ class ActivationMaps(View):
 
     def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
-        images, verdicts = look.images(self.pixels)[:_ROWS], look.verdicts()[:_ROWS]
+        images, verdicts = look.images(self.pixel_space)[:_ROWS], look.verdicts()[:_ROWS]
         for layer, features in self._features.items():
             for call in look.calls(layer):
                 output = look.seen.activations[call].float()
@@ -94,6 +94,6 @@ class ActivationMaps(View):
                         "limits": state["limits"],
                         "limits_note": "1st to 99th percentile of the first look" if self.scale == "fixed" else "",
                         "verdicts": verdicts,
-                        "notes": look.notes(self.pixels),
+                        "notes": look.notes(self.pixel_space),
                     },
                 )

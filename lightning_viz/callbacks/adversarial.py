@@ -106,15 +106,15 @@ class Adversarial(View):
         largest_counts = self._norm is not L2
         lengths = (record.linf if largest_counts else record.l2)[-1].cpu()
         relative = record.relative[-1].cpu()
-        low, high = found.space.bounds
+        low, high = found.pixel_space.bounds
         differences = (_as_image(found.perturbations) / (high - low)).float().cpu().numpy()
         self.state["limits"] = fixed_limits(differences, self.state.get("limits"))
         largest = self.state["limits"][1]
         unit, some = "largest change" if largest_counts else "length", bool(fooled.any())
         arguments = {
             "tag": tag,
-            "images": _shown(found.original, found.space),
-            "twins": _shown(found.pixels, found.space),
+            "images": _shown(found.original, found.pixel_space),
+            "twins": _shown(found.pixels, found.pixel_space),
             "differences": differences,
             "before": _verdicts(look, found, 0),
             "after": _verdicts(look, found, -1),
@@ -124,7 +124,7 @@ class Adversarial(View):
             "step": look.step,
             "magnify": 0.5 / largest if largest > 0 else None,
             "details": [f"median {unit} {number(float(lengths[fooled].median()))} in pixels"] if some else [],
-            "notes": look.notes(self.pixels),
+            "notes": look.notes(self.pixel_space),
         }
         scalars = {f"{tag}/fooled": float(fooled.float().mean())}
         for name, values in (("length", lengths), ("relative", relative)) if some else ():
@@ -139,26 +139,28 @@ class Adversarial(View):
 
     def _space(self, inputs: Tensor, look: Snapshot) -> PixelSpace:
         """As given, or the images'; of what is no image the samples' range counts as the pixels'."""
-        if self.pixels is None and image_of(inputs) is None:
+        if self.pixel_space is None and image_of(inputs) is None:
             return PixelSpace.guess(inputs)
-        return self.pixels or look.samples.pixels or PixelSpace()
+        return self.pixel_space or look.samples.pixel_space or PixelSpace()
 
     def _attack(self, model: nn.Module, inputs: Tensor, look: Snapshot) -> AttackResult:
-        space = self._space(inputs, look)
-        inputs, norm = bounded(inputs, space, _SLACK), self._norm
+        pixel_space = self._space(inputs, look)
+        inputs, norm = bounded(inputs, pixel_space, _SLACK), self._norm
         if self.method == "fgsm":
-            return fgsm(model, inputs, epsilon=self.epsilon, space=space)
+            return fgsm(model, inputs, epsilon=self.epsilon, pixel_space=pixel_space)
         if self.method == "gradient_ascent":
-            return gradient_ascent(model, inputs, steps=self.attack_steps, normalize=norm, space=space, progress=False)
+            return gradient_ascent(
+                model, inputs, steps=self.attack_steps, normalize=norm, pixel_space=pixel_space, progress=False
+            )
         if self.method == "deepfool":
-            return deepfool(model, inputs, norm=norm, steps=self.attack_steps, space=space, progress=False)
+            return deepfool(model, inputs, norm=norm, steps=self.attack_steps, pixel_space=pixel_space, progress=False)
         return pgd(
             model,
             inputs,
             epsilon=self.epsilon,
             norm=norm,
             steps=self.attack_steps,
-            space=space,
+            pixel_space=pixel_space,
             seed=self.probe.seed,
             progress=False,
         )
@@ -177,7 +179,7 @@ def _as_image(pixels: Tensor) -> Tensor:
     return pixels if pixels.dim() == 4 else pixels.flatten(1)[:, None, None, :]
 
 
-def _shown(pixels: Tensor, space: PixelSpace) -> Any:
+def _shown(pixels: Tensor, pixel_space: PixelSpace) -> Any:
     """Pixels as a page takes them, ``[N, H, W, 3]``."""
-    low, high = space.bounds
+    low, high = pixel_space.bounds
     return to_rgb(((_as_image(pixels) - low) / (high - low)).float().cpu().numpy())

@@ -49,7 +49,7 @@ class AdversarialTraining(Callback):
         step_size: in pixels; 2.5 epsilon / steps if omitted.
         share: of each batch, its first samples, that is moved, one sample at least; 1 is the paper's, less keeps more
             of the clean accuracy.
-        pixels: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         seed: of the random starts, which differ from batch to batch and between processes, and are the same after a
             resume.
     """
@@ -59,7 +59,7 @@ class AdversarialTraining(Callback):
     steps: int = 7
     step_size: float | None = None
     share: float = 0.5
-    pixels: PixelSpace | None = None
+    pixel_space: PixelSpace | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,12 +88,12 @@ class AdversarialTraining(Callback):
         step = pl_module.training_step
         if "dataloader_iter" in inspect.signature(step).parameters:
             raise ViewError("AdversarialTraining needs training_step(batch, ...), not training_step(dataloader_iter)")
-        space = self._space(trainer)
+        pixel_space = self._space(trainer)
 
         @wraps(step)
         def moved_step(batch: Any, *args: Any, **options: Any) -> Any:
             if trainer.training:  # validation_step may call it too
-                batch = self.moved(trainer, pl_module, batch, space)
+                batch = self.moved(trainer, pl_module, batch, pixel_space)
             return step(batch, *args, **options)
 
         own = pl_module.__dict__.get("training_step")
@@ -125,14 +125,14 @@ class AdversarialTraining(Callback):
         """Step aside."""
         self._step_aside()
 
-    def moved(self, trainer: Trainer, model: LightningModule, batch: Any, space: PixelSpace | None) -> Any:
+    def moved(self, trainer: Trainer, model: LightningModule, batch: Any, pixel_space: PixelSpace | None) -> Any:
         """A batch of which a part is moved; the one given stays as it is.
 
         Args:
             trainer: of the run.
             model: in training.
             batch: on its device.
-            space: how inputs map to pixels; None if they must be pixels.
+            pixel_space: how inputs map to pixels; None if they must be pixels.
         """
         inputs, labels = _inputs_and_labels(batch, model)
         rows = (labels >= 0).nonzero().flatten()
@@ -140,8 +140,8 @@ class AdversarialTraining(Callback):
             return batch
         rows = rows[: max(1, round(self.share * len(rows)))]
         try:
-            samples = bounded(inputs[rows], space or PixelSpace(), _SLACK)
-            found = self._attack(model, samples, labels[rows], space, self._seed(trainer))
+            samples = bounded(inputs[rows], pixel_space or PixelSpace(), _SLACK)
+            found = self._attack(model, samples, labels[rows], pixel_space, self._seed(trainer))
         except (ValueError, TypeError) as error:
             raise ViewError(f"AdversarialTraining cannot attack the batch: {error}") from error
         twins = inputs.index_copy(0, rows, found.inputs.to(inputs))
@@ -150,7 +150,7 @@ class AdversarialTraining(Callback):
         return map_tensors(batch, lambda tensor: twins if tensor is inputs else tensor)
 
     def _attack(
-        self, model: LightningModule, inputs: Tensor, labels: Tensor, space: PixelSpace | None, seed: int
+        self, model: LightningModule, inputs: Tensor, labels: Tensor, pixel_space: PixelSpace | None, seed: int
     ) -> AttackResult:
         with evaluation_mode(model):  # in eval mode from here, so that nobody is told that it was not
             return pgd(
@@ -162,14 +162,14 @@ class AdversarialTraining(Callback):
                 steps=self.steps,
                 step_size=self.step_size,
                 stop_on_success=False,
-                space=space,
+                pixel_space=pixel_space,
                 seed=seed,
                 progress=False,
             )
 
     def _space(self, trainer: Trainer) -> PixelSpace | None:
         """As given, or the data's; None if it has none."""
-        return self.pixels or PixelSpace.of_transform(getattr(trainer.train_dataloader, "dataset", None))
+        return self.pixel_space or PixelSpace.of_transform(getattr(trainer.train_dataloader, "dataset", None))
 
     def _seed(self, trainer: Trainer) -> int:
         """Of a batch: of each anew, also where several make one update, and in each process."""

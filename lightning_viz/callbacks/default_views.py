@@ -22,7 +22,7 @@ def default_views(
     every_n_train_steps: int | None = None,
     steps: Steps = None,
     probe: Probe | None = None,
-    pixels: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     max_overhead: float = 0.05,
 ) -> list[View]:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
@@ -36,7 +36,7 @@ def default_views(
         steps: look at these numbers of completed updates; ``"log"``: four a decade. Hyperplanes do so if nothing else
             is asked for.
         probe: the samples to watch; 16, and for embeddings 1,000, of the validation data if omitted.
-        pixels: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
 
     Returns:
@@ -51,7 +51,7 @@ def default_views(
             every_n_train_steps=every_n_train_steps,
             steps="log" if make is Hyperplanes and not asked else steps,
             probe=probe,
-            pixels=pixels,
+            pixel_space=pixel_space,
             max_overhead=max_overhead,
         )
         view.optional = True

@@ -158,7 +158,7 @@ class Dreams(View):
                 model,
                 [unit.objective for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
-                space=self.pixels or look.samples.pixels or PixelSpace(),
+                pixel_space=self.pixel_space or look.samples.pixel_space or PixelSpace(),
                 between=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
                 steps=self.updates,
                 seed=self.probe.seed,
@@ -209,7 +209,7 @@ class Dreams(View):
             ],
             "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "
             "look before: it follows what the network learns. Brightness and contrast are each image's own.",
-            "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixels)],
+            "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixel_space)],
         }
 
     def _units(self, model: nn.Module, classes: int) -> list[Unit]:

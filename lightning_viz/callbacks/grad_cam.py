@@ -120,14 +120,14 @@ class GradCAM(View):
             score = look.extra.get("scores", {}).get(call)
             arguments = {
                 "tag": tag,
-                "images": look.images(self.pixels),
+                "images": look.images(self.pixel_space),
                 "layer": call,
                 "step": look.step,
                 "method": TITLES[self.method],
                 "unit": "logits" if self.method in WEIGHTINGS and self.method != "eigen_cam" else "of activation",
                 "details": [] if score is None else [sanity_check_text(score)],
                 "verdicts": look.verdicts(),
-                "notes": look.notes(self.pixels),
+                "notes": look.notes(self.pixel_space),
             }
             scalars = {} if score is None else {f"{tag}/randomization": score}
             if heat.dim() == 5:

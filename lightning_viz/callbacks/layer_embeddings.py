@@ -111,12 +111,13 @@ class LayerEmbeddings(View):
         """The samples as thumbnails, which stay the same over a run."""
         if self._thumbnails is None or self._thumbnails[0] != id(look.samples):
             image = image_of(look.samples.part(0, count))
-            space = self.pixels or look.samples.pixels or PixelSpace()
+            pixel_space = self.pixel_space or look.samples.pixel_space or PixelSpace()
             small = (
                 None
                 if image is None
                 else [
-                    shrink(to_rgb(space.to_pixels(part.float()).numpy()), _THUMBNAIL) for part in torch.split(image, 64)
+                    shrink(to_rgb(pixel_space.to_pixels(part.float()).numpy()), _THUMBNAIL)
+                    for part in torch.split(image, 64)
                 ]
             )
             self._thumbnails = id(look.samples), None if small is None else np.concatenate(small)

@@ -185,7 +185,7 @@ class Observer:
                     samples = replace(samples, notes=(*samples.notes, note))
             self._passed = []
             self._samples[key] = samples
-            given = all(view.pixels is not None for view in same)
+            given = all(view.pixel_space is not None for view in same)
             for note in samples.notes:
                 if not (given and "pixel range" in note):
                     warn_safely(note)

@@ -122,11 +122,11 @@ class Occlusion(View):
         grid = grid_of(maps.heat.shape[-2:], self.patch, self.stride)
         arguments = {
             "tag": self.kind,
-            "images": look.images(self.pixels)[:count],
+            "images": look.images(self.pixel_space)[:count],
             "step": look.step,
             "details": [] if score is None else [sanity_check_text(score)],
             "verdicts": look.verdicts()[:count],
-            "notes": look.notes(self.pixels),
+            "notes": look.notes(self.pixel_space),
         }
         scalars = {} if score is None else {f"{self.kind}/randomization": score}
         if maps.heat.dim() == 5:

@@ -41,14 +41,14 @@ class Predictions(View):
         ignore_index: true class of pixels that do not count (255: PASCAL VOC's); negative ones never do.
         background: class that is left without color; None: every class is colored.
         limit: of images, the absolute difference at the color scale's end, in pixels of 0 to 1.
-        target_pixels: how images to predict map to pixels; as they are if they lie within [0, 1], else as the inputs.
+        target_pixel_space: how images to predict map to pixels; unchanged if within [0, 1], else as the inputs.
     """
 
     class_names: tuple[str, ...] = ()
     ignore_index: int = IGNORE_INDEX
     background: int | None = 0
     limit: float = 0.25
-    target_pixels: PixelSpace | None = None
+    target_pixel_space: PixelSpace | None = None
 
     kind: ClassVar[str] = "predictions"
 
@@ -81,7 +81,7 @@ class Predictions(View):
         yield self._images(look, outputs, target.float(), "input itself" if itself else "target")
 
     def _classes(self, look: Snapshot, scores: Tensor, truth: Tensor) -> DrawTask:
-        notes = look.notes(self.pixels)
+        notes = look.notes(self.pixel_space)
         if scores.shape[2:] != truth.shape[1:]:
             sizes = [" × ".join(map(str, shape)) for shape in (scores.shape[2:], truth.shape[1:])]
             notes = (*notes, f"scores of {sizes[0]} places enlarged to the masks' {sizes[1]}")
@@ -99,7 +99,7 @@ class Predictions(View):
             class_predictions,
             {
                 "tag": self.kind,
-                "images": look.images(self.pixels)[:MOST_SAMPLES],
+                "images": look.images(self.pixel_space)[:MOST_SAMPLES],
                 "truth": truth.masked_fill(uncounted, UNCOUNTED)[:MOST_SAMPLES].to(torch.int16).numpy(),
                 "prediction": predicted[:MOST_SAMPLES].to(torch.int16).numpy(),
                 "step": look.step,
@@ -120,11 +120,11 @@ class Predictions(View):
         )
 
     def _images(self, look: Snapshot, outputs: Tensor, truth: Tensor, name: str) -> DrawTask:
-        space = self._space(look, truth)
-        pixels, target = space.to_pixels(outputs), space.to_pixels(truth)
+        pixel_space = self._space(look, truth)
+        pixels, target = pixel_space.to_pixels(outputs), pixel_space.to_pixels(truth)
         ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
         shown: dict[str, Any] = {
-            "images": look.images(self.pixels)[:MOST_SAMPLES],
+            "images": look.images(self.pixel_space)[:MOST_SAMPLES],
             "truth": to_rgb(target[:MOST_SAMPLES].numpy()),
             "prediction": to_rgb(pixels[:MOST_SAMPLES].numpy()),
             "difference": (pixels - target)[:MOST_SAMPLES].abs().mean(1).numpy(),
@@ -132,17 +132,17 @@ class Predictions(View):
         options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
         return DrawTask(
             image_predictions,
-            {"tag": self.kind, "step": look.step, **shown, **options, "notes": look.notes(self.pixels)},
+            {"tag": self.kind, "step": look.step, **shown, **options, "notes": look.notes(self.pixel_space)},
             scalars=_finite({f"{self.kind}/psnr": float(ratios.mean())}),
         )
 
     def _space(self, look: Snapshot, truth: Tensor) -> PixelSpace:
         low, high = truth.aminmax()
-        if self.target_pixels is not None:
-            return self.target_pixels
+        if self.target_pixel_space is not None:
+            return self.target_pixel_space
         if low >= 0 and high <= 1:
             return PixelSpace()
-        return self.pixels or look.samples.pixels or PixelSpace()
+        return self.pixel_space or look.samples.pixel_space or PixelSpace()
 
 
 def _agreement(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, float]:

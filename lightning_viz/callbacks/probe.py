@@ -69,7 +69,7 @@ class Samples:
         labels: classes ``[N]``; None where they are not known.
         head: how many of them go backward as well.
         class_names: by class index; empty where they are not known.
-        pixels: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         indices: of the samples in their data set; None where it cannot be indexed.
         notes: what should be said of them.
         truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
@@ -80,7 +80,7 @@ class Samples:
     labels: Tensor | None
     head: int
     class_names: tuple[str, ...] = ()
-    pixels: PixelSpace | None = None
+    pixel_space: PixelSpace | None = None
     indices: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     truths: Tensor | None = None
@@ -271,7 +271,7 @@ def pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, tuple[str, ...]]
     if image is None or (found is not None and len(found.mean) in (1, image.shape[1])):
         return found or PixelSpace(), ()
     guessed = PixelSpace.guess(image)
-    return guessed, () if guessed == PixelSpace() else ("pixel range guessed from the samples: give pixels=",)
+    return guessed, () if guessed == PixelSpace() else ("pixel range guessed from the samples: give pixel_space=",)
 
 
 def _required(model: nn.Module) -> list[str]:

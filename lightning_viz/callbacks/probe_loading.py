@@ -193,4 +193,4 @@ def _described(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Sample
     if samples.labels is None and truths is None:
         notes = (*notes, "no labels found in the batches")
     names = class_names(dataset)
-    return replace(samples, class_names=names, pixels=pixels, truths=truths, notes=(*notes, *said))
+    return replace(samples, class_names=names, pixel_space=pixels, truths=truths, notes=(*notes, *said))

@@ -148,7 +148,7 @@ class Saliency(View):
             "integrated_gradients": [f"{self.copies} steps from 0"],
             "guided_grad_cam": [f"at {', '.join(self._layers)}"],
         }.get(self.method, [])
-        notes = look.notes(self.pixels)
+        notes = look.notes(self.pixel_space)
         maps, relus = self._maps_of(look.extra.get("maps"), look), look.seen.relus
         if kind.rule is not None and relus is not None:
             words.append(f"its rule at {relus.met} ReLUs")
@@ -158,7 +158,7 @@ class Saliency(View):
         tag = f"{self.kind}/{self.method}"
         arguments = {
             "tag": tag,
-            "images": look.images(self.pixels),
+            "images": look.images(self.pixel_space),
             "method": kind.title,
             "step": look.step,
             "display": self.reduce if kind.display == "size" else kind.display,

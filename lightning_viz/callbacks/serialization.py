@@ -125,8 +125,8 @@ def _probe(arguments: Mapping[str, Any]) -> Probe:
 
 _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "probe": _probe,
-    "pixels": lambda space: PixelSpace(**space),
-    "target_pixels": lambda space: PixelSpace(**space),
+    "pixel_space": lambda pixel_space: PixelSpace(**pixel_space),
+    "target_pixel_space": lambda pixel_space: PixelSpace(**pixel_space),
 }
 """Arguments that are not plain values, and how they are put together."""
 

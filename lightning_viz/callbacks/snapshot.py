@@ -100,25 +100,29 @@ class Snapshot:
             raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
         return self.seen.calls(layer)
 
-    def pixels(self, space: PixelSpace | None) -> Tensor | None:
+    def pixels(self, pixel_space: PixelSpace | None) -> Tensor | None:
         """The head's images ``[N, C, H, W]`` in [0, 1]; None where the model takes no images."""
         image = image_of(self.seen.inputs)
-        return None if image is None else (space or self.samples.pixels or PixelSpace()).to_pixels(image.float())
+        return (
+            None
+            if image is None
+            else (pixel_space or self.samples.pixel_space or PixelSpace()).to_pixels(image.float())
+        )
 
-    def images(self, space: PixelSpace | None) -> NDArray[np.uint8]:
+    def images(self, pixel_space: PixelSpace | None) -> NDArray[np.uint8]:
         """The head's images as they are shown, ``[N, H, W, 3]``; an input that is no image is a strip of its values."""
-        pixels = self.pixels(space)
+        pixels = self.pixels(pixel_space)
         if pixels is None:
             flat = all_tensors(self.seen.inputs)[0].float().flatten(1)
             low, high = flat.amin(), flat.amax()
             pixels = ((flat - low) / (high - low).clamp_min(1e-12))[:, None, None, :]
         return to_rgb(pixels.numpy())
 
-    def notes(self, space: PixelSpace | None) -> tuple[str, ...]:
+    def notes(self, pixel_space: PixelSpace | None) -> tuple[str, ...]:
         """What should be said of the images shown."""
         image = image_of(self.seen.inputs)
         channels = "" if image is None else describe_channels(image.shape[1])
-        guessed = () if space is not None else tuple(note for note in self.samples.notes if "pixel range" in note)
+        guessed = () if pixel_space is not None else tuple(note for note in self.samples.notes if "pixel range" in note)
         return (*((f"images: {channels}",) if channels else ()), *guessed)
 
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -83,7 +83,7 @@ def crops_of(
     model: nn.Module,
     call: str,
     entries: Sequence[Entry],
-    space: PixelSpace,
+    pixel_space: PixelSpace,
     name: Callable[[int], str],
     *,
     places: bool,
@@ -95,7 +95,7 @@ def crops_of(
         model: in training; left as found.
         call: of the layer.
         entries: of a ranking of the layer's channels.
-        space: of the images.
+        pixel_space: of the images.
         name: of a class.
         places: whether the layer has maps; else its channels are the scalars of a vector.
         known: receptive fields found before, to which those found now are added.
@@ -107,7 +107,7 @@ def crops_of(
         inputs = _together([entries[one].inputs for one in some], device)
         towards, method = _towards_inputs(model, call, inputs, [entries[one].unit for one in some], places, method)
         fields = _fields(model, call, inputs, [entries[one].unit[1:] for one in some], known)
-        pixels = to_rgb(_in_pixels(_as_image(inputs, inputs), inputs, space).cpu().numpy())
+        pixels = to_rgb(_in_pixels(_as_image(inputs, inputs), inputs, pixel_space).cpu().numpy())
         evidence = None if towards is None else _as_image(towards, inputs).float().cpu().numpy()
         for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
             entry, (top, bottom, left, right) = entries[one], field
@@ -188,9 +188,9 @@ def _as_image(structure: Any, inputs: Any) -> Tensor:
     return torch.zeros_like(image) if one is None else one
 
 
-def _in_pixels(images: Tensor, inputs: Any, space: PixelSpace) -> Tensor:
+def _in_pixels(images: Tensor, inputs: Any, pixel_space: PixelSpace) -> Tensor:
     if image_of(inputs) is not None:
-        return space.to_pixels(images.float())
+        return pixel_space.to_pixels(images.float())
     low, high = images.float().amin(), images.float().amax()
     return (images.float() - low) / (high - low).clamp_min(1e-12)
 
@@ -269,13 +269,13 @@ class TopSamples(PopulationView):
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The crops of the strongest samples, and the maps of their maxima."""
         population = self.population(model, look)
-        space = self.pixels or look.samples.pixels or PixelSpace()
+        pixel_space = self.pixel_space or look.samples.pixel_space or PixelSpace()
         pages = {}
         for call, ranking in population.of_layers(self._layers).items():
             state = self.state.get(call) or self.state[f"{call}:0"]
             entries = entries_of(ranking, state["channels"])
             name = look.samples.name
-            pages[call] = crops_of(model, call, entries, space, name, places=state["places"], known=self._fields)
+            pages[call] = crops_of(model, call, entries, pixel_space, name, places=state["places"], known=self._fields)
         return {"pages": pages, "population": population}
 
     def draw(self, look: Snapshot) -> Iterable[DrawTask]:
@@ -292,7 +292,7 @@ class TopSamples(PopulationView):
                     "step": look.step,
                     "channels": channels,
                     "population": population.describe(),
-                    "notes": (*population.notes, *look.notes(self.pixels)),
+                    "notes": (*population.notes, *look.notes(self.pixel_space)),
                     **details,
                 },
             )

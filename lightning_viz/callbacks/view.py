@@ -41,7 +41,7 @@ class View(Callback):
         steps: look at these numbers of completed updates; ``"log"``: four a decade. In any case a view looks before
             the first update and at the end.
         probe: the samples to watch.
-        pixels: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
         animation: at the end of fit, one animation over all logged steps.
     """
@@ -50,7 +50,7 @@ class View(Callback):
     every_n_train_steps: int | None = None
     steps: Steps = None
     probe: Probe = field(default_factory=Probe)
-    pixels: PixelSpace | None = None
+    pixel_space: PixelSpace | None = None
     max_overhead: float = 0.05
     animation: bool = False
 

@@ -24,7 +24,7 @@ from lightning_viz.cli.samples import first_samples
 from lightning_viz.cli.source_options import add_source, model_under_study_of, run_config_of
 from lightning_viz.errors import AnalysisError
 
-GIVEN = frozenset({"model", "inputs", "space", "seed", "progress", "forward"})
+GIVEN = frozenset({"model", "inputs", "pixel_space", "seed", "progress", "forward"})
 """Arguments that a command gives itself."""
 
 
@@ -100,7 +100,10 @@ class Behind:
         Raises:
             AnalysisError: an option means nothing; the message names it.
         """
-        takes, own = inspect.signature(self.function).parameters, {"space": subject.space, "seed": subject.seed}
+        takes, own = (
+            inspect.signature(self.function).parameters,
+            {"pixel_space": subject.pixel_space, "seed": subject.seed},
+        )
         found = {name: value for name, value in own.items() if name in takes}
         for name in self._left():
             written = self.written.get(name)

@@ -341,4 +341,4 @@ def _picture(value: str, subject: ModelUnderStudy) -> Tensor:
     channels, *sides = images.shape[1:]
     read = pil_to_tensor(read_image(Path(value)).convert("L" if channels == 1 else "RGB"))
     scaled = resize(read, min(sides), antialias=True)[None].float() / 255
-    return subject.space.to_inputs(scaled.to(images))[0]
+    return subject.pixel_space.to_inputs(scaled.to(images))[0]

@@ -98,7 +98,7 @@ def curved(subject: ModelUnderStudy, arguments: Mapping[str, Any], attack: Mappi
     found = epsilon_curve(subject.model, classified(subject), labels, **arguments, attack=partial(pgd, **attack))
     pairs = zip(found.epsilons.tolist(), found.accuracy.tolist(), strict=True)
     rows = [{"epsilon": epsilon, "accuracy": accuracy} for epsilon, accuracy in pairs]
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
 
     def pictures() -> Iterator[Picture]:
         line = (found.epsilons / (high - low)).numpy(), found.accuracy.numpy()
@@ -124,7 +124,7 @@ def around(subject: ModelUnderStudy, arguments: Mapping[str, Any], attack: Mappi
         radius = _TIMES * deepfool(subject.model, images, **attack).record.l2[-1]
     found = random_directions(subject.model, images, **{**arguments, "radius": radius})
     columns = {"label": found.labels, "radius": found.radius, "changed": found.changed}
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
 
     def pictures() -> Iterator[Picture]:
         radii = (found.radius / (high - low)).cpu().numpy()

@@ -38,7 +38,9 @@ def classified(subject: ModelUnderStudy) -> Tensor:
     Raises:
         AnalysisError: the model is no classifier, or the samples lie outside.
     """
-    reason = beyond_pixels(subject).replace("pixels=PixelSpace(mean, std)", "--pixels.mean and --pixels.std")
+    reason = beyond_pixels(subject).replace(
+        "pixel_space=PixelSpace(mean, std)", "--pixel_space.mean and --pixel_space.std"
+    )
     if reason:
         raise AnalysisError(f"{subject.name}: {reason}")
     return taken(subject, len(subject.samples), within=True).images

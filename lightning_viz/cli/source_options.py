@@ -120,14 +120,14 @@ def _add_data(group: Any, samples: int) -> None:
     )
     group.add_argument("--gray", action="store_true", help="the model takes --images of one channel")
     group.add_argument(
-        "--pixels.mean",
+        "--pixel_space.mean",
         type=float,
         nargs="+",
         metavar="X",
         help="by which the model's inputs are normalized, per channel or one for all; found in the data's Normalize "
         "if omitted",
     )
-    group.add_argument("--pixels.std", type=float, nargs="+", metavar="X", help="likewise")
+    group.add_argument("--pixel_space.std", type=float, nargs="+", metavar="X", help="likewise")
     group.add_argument("--samples", type=PositiveInt, default=samples, metavar="N", help="how many are studied")
 
 
@@ -160,14 +160,14 @@ def run_config_of(options: Namespace) -> RunConfig:
     model: Any = known or _required(
         _named(options, configuration, "model", options.model), _swallowed(options) or _WHICH_MODEL
     )
-    space = _space(options, known)
-    data = _data(options, configuration, known, space)
+    pixel_space = _space(options, known)
+    data = _data(options, configuration, known, pixel_space)
     return RunConfig(
         known.load(seed) if known else model,
         data,
         list(options.checkpoints),
         name=options.name or options.torchvision or "",
-        pixels=space,
+        pixel_space=pixel_space,
         samples=options.samples,
         seed=seed,
         trusted=options.trust,
@@ -262,7 +262,7 @@ def _space(options: Namespace, known: Pretrained | None) -> PixelSpace | None:
     """How inputs map to pixels; None where the data are to say it."""
     from lightning_viz.pixels import PixelSpace
 
-    given = {name: tuple(value) for name, value in options.pixels.items() if value is not None}
+    given = {name: tuple(value) for name, value in options.pixel_space.items() if value is not None}
     if given:
         return PixelSpace(**given)
     if known is not None:
@@ -270,7 +270,9 @@ def _space(options: Namespace, known: Pretrained | None) -> PixelSpace | None:
     return PixelSpace() if options.images else None
 
 
-def _data(options: Namespace, configuration: Configuration, known: Pretrained | None, space: PixelSpace | None) -> Any:
+def _data(
+    options: Namespace, configuration: Configuration, known: Pretrained | None, pixel_space: PixelSpace | None
+) -> Any:
     """The data; None where the model of a LightningCLI run brings them itself."""
     from lightning_viz.analysis.data import Images, fitting
     from lightning_viz.errors import AnalysisError
@@ -283,7 +285,7 @@ def _data(options: Namespace, configuration: Configuration, known: Pretrained | 
         raise AnalysisError("--data and --images are two sources of data: give one of them")
     if known is not None:
         return Images(options.images, known.transform, classes=known.classes)
-    return Images(options.images, fitting(options.size, space or PixelSpace(), gray=options.gray))
+    return Images(options.images, fitting(options.size, pixel_space or PixelSpace(), gray=options.gray))
 
 
 def _trainer(options: Namespace, configuration: Configuration) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class DeepDream:
         name: of the objective.
         images: centered, ``[N, C, H, W]`` (see `PixelSpace.centered`).
         inputs: the same as the model takes them.
-        space: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         octaves: from the smallest to the photographs' own size.
         frames: pixels in 0 to 255 on the way, ``[F, N, C, H, W]``: the photographs and the details found by then.
         frame_steps: updates made by then.
@@ -58,7 +58,7 @@ class DeepDream:
     name: str
     images: Tensor
     inputs: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     octaves: tuple[Octave, ...]
     frames: Tensor
     frame_steps: tuple[int, ...]
@@ -66,7 +66,7 @@ class DeepDream:
     @property
     def pixels(self) -> Tensor:
         """The photographs' pixels, ``[N, C, H, W]`` in [0, 1]."""
-        return visible(self.images, self.space, bounded=True)
+        return visible(self.images, self.pixel_space, bounded=True)
 
 
 class NormalizedAscent(torch.optim.Optimizer):
@@ -106,7 +106,7 @@ def deep_dream(
     steps: int = 10,
     lr: float = 0.025,
     jitter: int = 16,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     frames: int = 40,
     progress: bool = True,
@@ -130,7 +130,7 @@ def deep_dream(
         steps: in each octave; 10 (the authors').
         lr: eta, in deviations of the centered image: 0.025 is about 1.5 of 255 gray levels (the authors').
         jitter: how far an image moves to each side, in pixels; a quarter of the octave's shorter side at most.
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the jitter.
         frames: how many images on the way to keep, evenly.
         progress: show a bar for an octave that takes long.
@@ -140,31 +140,31 @@ def deep_dream(
         LayerNotFoundError: no such layer; the message lists the nearest names.
         ValueError: the photograph does not lie in the space; the model cannot take the smallest octave: give fewer.
     """
-    space = space or PixelSpace()
-    photographs = centered(photograph, space, "the photograph")
+    pixel_space = pixel_space or PixelSpace()
+    photographs = centered(photograph, pixel_space, "the photograph")
     sizes = _sizes(photographs.shape[2:], octaves, octave_scale)
     climb = partial(
         maximize,
         model,
         layer if isinstance(layer, Objective) else objectives.layer(layer),
-        space=space,
+        pixel_space=pixel_space,
         copies=len(photographs),
         frames=0,
         progress=progress,
         forward=forward,
     )
     kept = np.linspace(0, octaves * steps, frames).round().astype(int).tolist()
-    detail, done, pictures = torch.zeros_like(photographs), [], {0: frame(photographs, space)}
+    detail, done, pictures = torch.zeros_like(photographs), [], {0: frame(photographs, pixel_space)}
     for number, size in enumerate(sizes):
         base = _resized(photographs, size)
-        start = clipped(base + _resized(detail, size), space)
+        start = clipped(base + _resized(detail, size), pixel_space)
         margin = min(jitter, min(size) // 4)
 
         def filmed(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
-            canvas = clipped(canvas, space)
+            canvas = clipped(canvas, pixel_space)
             if (step := number * steps + update) in kept:
                 found = _inner(canvas, margin).to(base) - base
-                pictures[step] = frame(photographs + _resized(found, sizes[-1]), space)
+                pictures[step] = frame(photographs + _resized(found, sizes[-1]), pixel_space)
             return canvas
 
         canvas = F.pad(start, [margin] * 4, mode="reflect")  # its borders, which nets see otherwise, are cut off
@@ -184,7 +184,7 @@ def deep_dream(
         name=after.names[0],
         images=after.images,
         inputs=after.inputs,
-        space=space,
+        pixel_space=pixel_space,
         octaves=tuple(done),
         frames=torch.stack(list(pictures.values())),
         frame_steps=tuple(pictures),

@@ -33,7 +33,7 @@ class FoolingImages:
         classes: K of them.
         pixels: what to look at, ``[K, C, H, W]`` in [0, 1].
         inputs: the same as the model takes them.
-        space: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         curve: the best softmax probability after each generation, the random one first, ``[generations + 1, K]``.
         evaluations: how many images the model was shown.
         frames: pixels in 0 to 255 on the way, the last among them, ``[F, K, C, H, W]``.
@@ -44,7 +44,7 @@ class FoolingImages:
     classes: tuple[int, ...]
     pixels: Tensor
     inputs: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     curve: Tensor
     evaluations: int
     frames: Tensor
@@ -71,7 +71,7 @@ def fool(
     classes: Sequence[int] | None = None,
     population: int = 200,
     generations: int = 200,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     frames: int = 30,
@@ -95,7 +95,7 @@ def fool(
         classes: which to fool; all if omitted. The softmax goes over all of them either way.
         population: children of a generation (200, the paper's).
         generations: after the random one.
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random.
         batch_size: images shown at a time; all children if omitted.
         frames: how many states on the way to keep, evenly in log steps.
@@ -106,7 +106,7 @@ def fool(
         ValueError: no such encoding or class, images that the model cannot take, or an option that makes no sense.
         TypeError: the model returns no scores ``[N, classes]``: give `forward`.
     """
-    kind, space, rng = _encoding(encoding), space or PixelSpace(), np.random.default_rng(seed)
+    kind, pixel_space, rng = _encoding(encoding), pixel_space or PixelSpace(), np.random.default_rng(seed)
     _check(shape, population, generations, batch_size)
     if model.training:
         what = "the model is in train mode: it is fooled in eval mode, with the statistics it would be used with"
@@ -117,7 +117,7 @@ def fool(
 
     with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
         children = kind.random(population, shape, rng)
-        certain = _certainty(run, shown, space, batch_size or population, children)
+        certain = _certainty(run, shown, pixel_space, batch_size or population, children)
         asked = _asked(classes, certain.shape[1])
         elites, found = children[certain[:, asked].argmax(0)], certain[:, asked].max(0)
         if not np.isfinite(found).all():
@@ -129,7 +129,7 @@ def fool(
             if number in kept:
                 pictures.append(as_bytes(shown(elites)))
             children = kind.mutate(elites[rng.integers(len(elites), size=population)], number + 1, rng)
-            certain = _certainty(run, shown, space, batch_size or population, children)[:, asked]
+            certain = _certainty(run, shown, pixel_space, batch_size or population, children)[:, asked]
             better = certain.max(0) > found
             elites[better] = children[certain.argmax(0)[better]]
             found = np.where(better, certain.max(0), found)
@@ -139,8 +139,8 @@ def fool(
         return FoolingImages(
             classes=tuple(asked),
             pixels=pixels,
-            inputs=_inputs(pixels, space),
-            space=space,
+            inputs=_inputs(pixels, pixel_space),
+            pixel_space=pixel_space,
             curve=torch.from_numpy(np.exp(np.stack(curve))),
             evaluations=population * (generations + 1),
             frames=torch.stack(pictures),
@@ -150,7 +150,7 @@ def fool(
 
 
 def _certainty(
-    run: Passes, shown: Callable[[Genomes], Tensor], space: PixelSpace, batch_size: int, genomes: Genomes
+    run: Passes, shown: Callable[[Genomes], Tensor], pixel_space: PixelSpace, batch_size: int, genomes: Genomes
 ) -> NDArray[np.float64]:
     """How sure the model is of every class, log softmax ``[n, classes]``; NaN counts as not at all.
 
@@ -160,7 +160,7 @@ def _certainty(
     for start in range(0, len(genomes), batch_size):
         images = shown(genomes[start : start + batch_size])
         with taken(images.shape[1:]):
-            outputs = run(_inputs(images, space)).outputs
+            outputs = run(_inputs(images, pixel_space)).outputs
         scores = class_scores(outputs)
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
             what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
@@ -170,10 +170,10 @@ def _certainty(
     return np.nan_to_num(certain, copy=False, nan=-np.inf)
 
 
-def _inputs(pixels: Tensor, space: PixelSpace) -> Tensor:
+def _inputs(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
     """What the model takes for pixels in [0, 1]."""
-    low, high = space.bounds
-    return space.to_inputs(low + (high - low) * pixels)
+    low, high = pixel_space.bounds
+    return pixel_space.to_inputs(low + (high - low) * pixels)
 
 
 def _encoding(encoding: str | Encoding) -> Encoding:

@@ -48,7 +48,7 @@ class Inversion:
     @property
     def pixels(self) -> Tensor:
         """What to look at beside the originals, pixels ``[N, S, C, H, W]`` in [0, 1]."""
-        shown = visible(self.dream.images, self.dream.space, bounded=True)
+        shown = visible(self.dream.images, self.dream.pixel_space, bounded=True)
         return shown.view(*self.pixel_errors.shape, *shown.shape[1:])
 
 
@@ -62,7 +62,7 @@ def invert(
     sigma: float | None = None,
     alpha: float = 6.0,
     beta: float = 2.0,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     deviation: float = 1.0,
     steps: int = 250,
     lr: float = 0.1,
@@ -91,7 +91,7 @@ def invert(
         sigma: mean norm of natural images, centered; that of the given ones if omitted.
         alpha: 6 by default (the paper's).
         beta: 2 by default (the paper's).
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         deviation: of the noise that a reconstruction starts from; 1 by default, about that of natural images: starts
             that are alike would end alike.
         steps: updates.
@@ -110,8 +110,8 @@ def invert(
         raise InvalidArgumentError(
             f"image is {list(image.shape)}, seeds={seeds}: give images [N, C, H, W], and 1 seed or more"
         )
-    space = space or PixelSpace()
-    originals = space.into(single(image.detach()), space.centered())
+    pixel_space = pixel_space or PixelSpace()
+    originals = pixel_space.into(single(image.detach()), pixel_space.centered())
     scale = originals.flatten(1).norm(dim=1).mean().item() if sigma is None else sigma
     if scale <= 0:
         raise InvalidArgumentError(f"sigma is {scale}: give the norm of a natural image, centered, above 0")
@@ -128,7 +128,7 @@ def invert(
             model,
             [match(layer, one) for _ in pairs for one in known],
             image=pixels(image.shape[1:], deviation=deviation),
-            space=space,
+            pixel_space=pixel_space,
             priors=dict(zip(penalties, each, strict=True)),
             steps=steps,
             lr=lr,

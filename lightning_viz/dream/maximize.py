@@ -36,7 +36,7 @@ class Dream:
         names: of the objectives, one for each image.
         images: centered, ``[N, C, H, W]`` (see `PixelSpace.centered`).
         inputs: the same as the model takes them, in its precision.
-        space: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         bounded: whether the images keep to the pixels' bounds.
         curve: the objective before each update, ``[N, steps]``; under the transformations of that step.
         values: the objective of `images`, ``[N]``.
@@ -48,7 +48,7 @@ class Dream:
     names: tuple[str, ...]
     images: Tensor
     inputs: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     bounded: bool
     curve: Tensor
     values: Tensor
@@ -59,7 +59,7 @@ class Dream:
     @property
     def pixels(self) -> Tensor:
         """What to look at, ``[N, C, H, W]`` in [0, 1]: the pixels where they are bounded, else see `displayed`."""
-        return visible(self.images, self.space, self.bounded)
+        return visible(self.images, self.pixel_space, self.bounded)
 
 
 def maximize(
@@ -67,7 +67,7 @@ def maximize(
     objectives: Objective | Sequence[Objective],
     *,
     image: Image | Sequence[int],
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     bounded: bool = False,
     priors: Mapping[Prior, float | Sequence[float]] | None = None,
     between: Sequence[Step] | Preset | str = (),
@@ -93,7 +93,7 @@ def maximize(
         model: any module; the images are made on its device and in its precision, single at least.
         objectives: f, one or a list (see `lightning_viz.dream.channel` and its neighbors).
         image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
         priors: penalties h of the centered image, and their weights: one for all objectives, or one for each.
         between: steps between updates, of `pixels` alone; a `Preset`, or the name of one of `YOSINSKI`.
@@ -132,7 +132,7 @@ def maximize(
             run=run,
             objectives=asked,
             image=drawn,
-            space=space or PixelSpace(),
+            pixel_space=pixel_space or PixelSpace(),
             bounded=bounded,
             priors=priors or {},
             transforms=transforms,
@@ -148,7 +148,7 @@ def maximize(
             names=climb.names,
             images=images,
             inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
-            space=climb.space,
+            pixel_space=climb.pixel_space,
             bounded=bounded,
             curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
             values=values,

@@ -23,7 +23,7 @@ class Climb:
 
     Attributes:
         parameters: of the images, what an optimizer changes.
-        space: how the model's inputs map to pixels.
+        pixel_space: how the model's inputs map to pixels.
         seeds: of each image's start.
         names: of each image's objective.
     """
@@ -34,7 +34,7 @@ class Climb:
         objectives: Sequence[Objective],
         image: Image,
         *,
-        space: PixelSpace,
+        pixel_space: PixelSpace,
         bounded: bool,
         priors: Mapping[Prior, float | Sequence[float]],
         transforms: Sequence[Transform],
@@ -43,8 +43,8 @@ class Climb:
         seed: int,
     ) -> None:
         self._run, self._objectives, self._image, self._copies = run, objectives, image, copies
-        self.space, self._centered, self._bounded = space, space.centered(), bounded
-        space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
+        self.pixel_space, self._centered, self._bounded = pixel_space, pixel_space.centered(), bounded
+        pixel_space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
         self._transforms, self._small_gradients, self._seed = transforms, small_gradients, seed
         self.seeds = tuple(seed + copy for _ in objectives for copy in range(copies))
         self.names = tuple(one.name for one in objectives for _ in range(copies))
@@ -110,11 +110,11 @@ class Climb:
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
         with torch.no_grad():
-            return as_bytes(visible(self._images(), self.space, self._bounded))
+            return as_bytes(visible(self._images(), self.pixel_space, self._bounded))
 
     def to_inputs(self, images: Tensor) -> Tensor:
         """What the model takes for centered images ``[N, C, H, W]``."""
-        return self._centered.into(images, self.space).to(self._run.like.dtype)
+        return self._centered.into(images, self.pixel_space).to(self._run.like.dtype)
 
     def _images(self) -> Tensor:
         images = self._image.draw(self.parameters)

@@ -223,39 +223,39 @@ def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
     return CPPN(image_shape(shape), width, layers)
 
 
-def squashed(images: Tensor, space: PixelSpace) -> Tensor:
+def squashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     r"""Centered images within the pixels' bounds, by a sigmoid that leaves small values as they are.
 
     With pixels in [0, 1], mean m and deviation s the pixel is :math:`\sigma(\sigma^{-1}(m) + x s / (m (1 - m)))`.
 
     Args:
         images: ``[N, C, H, W]``, of any size.
-        space: of centered images (see `PixelSpace.centered`).
+        pixel_space: of centered images (see `PixelSpace.centered`).
     """
-    low, high = space.bounds
-    middle, slope = _sigmoid_of(space, images)
-    return space.to_inputs(low + (high - low) * torch.sigmoid(torch.logit(middle) + slope * images))
+    low, high = pixel_space.bounds
+    middle, slope = _sigmoid_of(pixel_space, images)
+    return pixel_space.to_inputs(low + (high - low) * torch.sigmoid(torch.logit(middle) + slope * images))
 
 
-def unsquashed(images: Tensor, space: PixelSpace) -> Tensor:
+def unsquashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     """The inverse of `squashed`; pixels at the bounds, where it has no gradient left, come a thousandth nearer.
 
     Args:
         images: centered, ``[N, C, H, W]``.
-        space: of centered images.
+        pixel_space: of centered images.
     """
-    low, high = space.bounds
-    middle, slope = _sigmoid_of(space, images)
-    share = (space.to_pixels(images) - low) / (high - low)
+    low, high = pixel_space.bounds
+    middle, slope = _sigmoid_of(pixel_space, images)
+    share = (pixel_space.to_pixels(images) - low) / (high - low)
     return (torch.logit(share.clamp(1e-3, 1 - 1e-3)) - torch.logit(middle)) / slope
 
 
-def _sigmoid_of(space: PixelSpace, images: Tensor) -> tuple[Tensor, Tensor]:
+def _sigmoid_of(pixel_space: PixelSpace, images: Tensor) -> tuple[Tensor, Tensor]:
     """Where in the bounds' range the sigmoid has its middle, per channel, and its slope there."""
-    low, high = space.bounds
+    low, high = pixel_space.bounds
     zero = images.new_zeros(1, images.shape[1], 1, 1)
-    middle = (space.to_pixels(zero) - low) / (high - low)
-    deviation = 1 / (space.to_inputs(zero + 1) - space.to_inputs(zero))
+    middle = (pixel_space.to_pixels(zero) - low) / (high - low)
+    deviation = 1 / (pixel_space.to_inputs(zero + 1) - pixel_space.to_inputs(zero))
     return middle, deviation / ((high - low) * middle * (1 - middle))
 
 
@@ -301,12 +301,12 @@ def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
 _SLACK = 0.02  # of the pixels' range: what rounding and resizing overshoot
 
 
-def centered(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
+def centered(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
     """The centered images ``[N, C, H, W]`` of what a model takes, on the CPU.
 
     Args:
         inputs: ``[N, C, H, W]``, or one image ``[C, H, W]``.
-        space: how they map to pixels.
+        pixel_space: how they map to pixels.
         what: they are, for the error.
 
     Raises:
@@ -315,47 +315,47 @@ def centered(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
     if inputs.dim() not in (3, 4):
         raise InvalidArgumentError(f"{what} is {list(inputs.shape)}: give [N, C, H, W], or one image [C, H, W]")
     images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32)).reshape(-1, *inputs.shape[-3:])
-    low, high = space.bounds
-    pixels = space.into(images, PixelSpace())  # beyond the bounds, too
+    low, high = pixel_space.bounds
+    pixels = pixel_space.into(images, PixelSpace())  # beyond the bounds, too
     slack = _SLACK * (high - low)
     if not low - slack <= pixels.amin() <= pixels.amax() <= high + slack:
         raise InvalidArgumentError(
-            f"{what} has pixels from {pixels.amin():.3g} to {pixels.amax():.3g}, they should lie in {space.bounds}: "
-            "give space=PixelSpace(mean, std) with the mean and std that normalized it"
+            f"{what} has pixels from {pixels.amin():.3g} to {pixels.amax():.3g}, they should lie in "
+            f"{pixel_space.bounds}: give pixel_space=PixelSpace(mean, std) with the mean and std that normalized it"
         )
-    return clipped(space.into(images, space.centered()), space)
+    return clipped(pixel_space.into(images, pixel_space.centered()), pixel_space)
 
 
-def clipped(images: Tensor, space: PixelSpace) -> Tensor:
+def clipped(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Images with their pixels within the bounds.
 
     Args:
         images: centered, ``[N, C, H, W]``.
-        space: how the model's inputs map to pixels.
+        pixel_space: how the model's inputs map to pixels.
     """
-    own = space.centered()
+    own = pixel_space.centered()
     return own.to_inputs(own.to_pixels(images))
 
 
-def frame(images: Tensor, space: PixelSpace) -> Tensor:
+def frame(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Pixels in 0 to 255 ``[N, C, H, W]``, on the CPU.
 
     Args:
         images: centered.
-        space: how the model's inputs map to pixels.
+        pixel_space: how the model's inputs map to pixels.
     """
-    return as_bytes(visible(images, space, bounded=True))
+    return as_bytes(visible(images, pixel_space, bounded=True))
 
 
-def visible(images: Tensor, space: PixelSpace, bounded: bool) -> Tensor:
+def visible(images: Tensor, pixel_space: PixelSpace, bounded: bool) -> Tensor:
     """What to look at of centered images, ``[N, C, H, W]`` in [0, 1].
 
     Args:
         images: centered.
-        space: how the model's inputs map to pixels.
+        pixel_space: how the model's inputs map to pixels.
         bounded: whether the images keep to the pixels' bounds: they show as they are.
     """
     if not bounded:
         return displayed(images)
-    low, high = space.bounds
-    return (space.centered().to_pixels(images) - low) / (high - low)
+    low, high = pixel_space.bounds
+    return (pixel_space.centered().to_pixels(images) - low) / (high - low)

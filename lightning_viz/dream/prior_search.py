@@ -50,7 +50,7 @@ def search_priors(
     references: Tensor | None = None,
     criterion: Criterion | None = None,
     trials: int = 50,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     steps: int = 250,
     lr: float | None = None,
     optimizer: Optimizer | None = None,
@@ -70,7 +70,7 @@ def search_priors(
         references: real samples as the model takes them, ``[M, C, H, W]``; the default criterion needs them.
         criterion: what makes a dream good; `natural` of the references if omitted.
         trials: presets to try (see `random_preset`).
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         steps: updates of each dream.
         lr: learning rate of Adam; 0.1 if omitted.
         optimizer: see `lightning_viz.dream.maximize`.
@@ -90,7 +90,7 @@ def search_priors(
             raise InvalidArgumentError(
                 "what makes a dream good? Give references, real samples to compare with, or a criterion"
             )
-        criterion = natural(model, asked, references, space=space, forward=forward)
+        criterion = natural(model, asked, references, pixel_space=pixel_space, forward=forward)
     rng = np.random.default_rng(seed)
     presets = [random_preset(rng, steps) for _ in range(trials)]
     scores: list[Tensor] = []
@@ -99,7 +99,7 @@ def search_priors(
             model,
             asked,
             image=image,
-            space=space,
+            pixel_space=pixel_space,
             between=preset,
             steps=steps,
             lr=lr,
@@ -146,7 +146,7 @@ def natural(
     objectives: Sequence[Objective],
     references: Tensor,
     *,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     forward: Forward | None = None,
 ) -> Criterion:
     r"""As fine and as coarse as real samples, at an objective that few of them reach.
@@ -161,15 +161,15 @@ def natural(
         model: any module; it is left as found.
         objectives: those of the dreams to be judged.
         references: samples as the model takes them, ``[M, C, H, W]``, two or more.
-        space: how they map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how they map to pixels; they are pixels in [0, 1] if omitted.
         forward: how to run the model, if not ``model(images)``.
     """
     if len(references) < 2:
         raise InvalidArgumentError(
             f"{len(references)} references: give two or more, their spread is the criterion's scale"
         )
-    space = space or PixelSpace()
-    usual = radial_spectrum(space.into(references, space.centered())).mean(0)
+    pixel_space = pixel_space or PixelSpace()
+    usual = radial_spectrum(pixel_space.into(references, pixel_space.centered())).mean(0)
     found = []
     with passes_for(model, objectives, forward=forward) as run, torch.no_grad():
         for batch in torch.split(references, _BATCH):

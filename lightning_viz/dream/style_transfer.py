@@ -47,7 +47,7 @@ class StyleTransfer:
     Attributes:
         images: centered, ``[1, C, H, W]`` (see `PixelSpace.centered`).
         inputs: the same as the model takes it.
-        space: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         content_weight: alpha.
         style_weight: beta.
         content_loss: before each update and of the image at last, ``[steps + 1]``.
@@ -58,7 +58,7 @@ class StyleTransfer:
 
     images: Tensor
     inputs: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     content_weight: float
     style_weight: float
     content_loss: Tensor
@@ -74,7 +74,7 @@ class StyleTransfer:
     @property
     def pixels(self) -> Tensor:
         """What to look at, ``[1, C, H, W]`` in [0, 1]."""
-        return visible(self.images, self.space, bounded=True)
+        return visible(self.images, self.pixel_space, bounded=True)
 
 
 def style_transfer(
@@ -89,7 +89,7 @@ def style_transfer(
     start: Literal["content", "noise"] = "content",
     optimizer: Literal["lbfgs", "adam"] = "lbfgs",
     steps: int = 300,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     frames: int = 30,
     progress: bool = True,
@@ -116,7 +116,7 @@ def style_transfer(
         start: from the content image, or from noise around gray, of deviation 0.01.
         optimizer: L-BFGS with a line search (the paper's; about two passes for each step), or Adam, lr 0.1 (one).
         steps: updates.
-        space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the noise.
         frames: how many images on the way to keep, evenly in log steps.
         progress: show a bar when it takes long.
@@ -127,10 +127,10 @@ def style_transfer(
         ValueError: several images, images that do not lie in the space, no layers, or an option that there is not.
     """
     _check(content_layers, style_layers, start, optimizer)
-    space = space or PixelSpace()
-    photograph, painting = _one(content, space, "the content"), _one(style, space, "the style")
-    shown = _response(model, photograph, content_layers, space, forward, "the content")
-    painted = _response(model, painting, style_layers, space, forward, "the style")
+    pixel_space = pixel_space or PixelSpace()
+    photograph, painting = _one(content, pixel_space, "the content"), _one(style, pixel_space, "the style")
+    shown = _response(model, photograph, content_layers, pixel_space, forward, "the content")
+    painted = _response(model, painting, style_layers, pixel_space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
         style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
@@ -146,7 +146,7 @@ def style_transfer(
         model,
         content_weight * _recorded(of_content, losses[0]) + style_weight * _recorded(of_style, losses[1]),
         image=pixels(photograph.shape[1:], start=photograph if start == "content" else None),
-        space=space,
+        pixel_space=pixel_space,
         bounded=True,
         steps=steps,
         optimizer=ascent,
@@ -159,7 +159,7 @@ def style_transfer(
     return StyleTransfer(
         images=dream.images,
         inputs=dream.inputs,
-        space=space,
+        pixel_space=pixel_space,
         content_weight=content_weight,
         style_weight=style_weight,
         content_loss=content_loss,
@@ -197,10 +197,10 @@ def _blank(objective: Objective, seen: Response) -> float:
 
 
 def _response(
-    model: nn.Module, images: Tensor, layers: Sequence[str], space: PixelSpace, forward: Forward | None, what: str
+    model: nn.Module, images: Tensor, layers: Sequence[str], pixel_space: PixelSpace, forward: Forward | None, what: str
 ) -> Response:
     """What an image excites, nowhere nothing at all."""
-    seen = response(model, space.centered().into(images, space), layers, forward=forward)
+    seen = response(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
     silent = [name for name in layers if not seen[name].any()]
     if silent:
         raise InvalidArgumentError(
@@ -209,8 +209,8 @@ def _response(
     return seen
 
 
-def _one(inputs: Tensor, space: PixelSpace, what: str) -> Tensor:
-    images = centered(inputs, space, what)
+def _one(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
+    images = centered(inputs, pixel_space, what)
     if len(images) != 1:
         raise InvalidArgumentError(f"{what} is {len(images)} images: give one")
     return images

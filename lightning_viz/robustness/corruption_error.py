@@ -82,7 +82,7 @@ def corruption_error(
     reference_name: str = "reference",
     kinds: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = True,
@@ -98,7 +98,7 @@ def corruption_error(
         reference_name: of the reference, where it is a model.
         kinds: of `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind.
-        space: how the models' inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the models' inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random.
         batch_size: images corrupted and shown at a time, at most.
         progress: show a bar when it takes long.
@@ -116,7 +116,7 @@ def corruption_error(
         reference=reference if isinstance(reference, CorruptionError) else reference_name,
         kinds=kinds,
         severities=severities,
-        space=space,
+        pixel_space=pixel_space,
         seed=seed,
         batch_size=batch_size,
         progress=progress,
@@ -132,7 +132,7 @@ def compare_corruption_error(
     reference: str | CorruptionError,
     kinds: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = True,
@@ -153,7 +153,7 @@ def compare_corruption_error(
             with the same seed.
         kinds: of `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind.
-        space: how the models' inputs map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the models' inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, the models' own drawing too.
         batch_size: images corrupted and shown at a time, at most; they come out alike whatever it is.
         progress: show a bar when it takes long.
@@ -178,7 +178,9 @@ def compare_corruption_error(
     with ExitStack() as stack, bar:
         runs = {name: stack.enter_context(passes(model, forward=forward)) for name, model in models.items()}
         for images, labels, highest in batches:
-            hurt = all_corruptions(images, kinds=asked, severities=severities, space=space, seed=seed, first=first)
+            hurt = all_corruptions(
+                images, kinds=asked, severities=severities, pixel_space=pixel_space, seed=seed, first=first
+            )
             for place, shown in enumerate(chain([images], (one.inputs for one in hurt))):
                 for name, run in runs.items():
                     scores = _scores(run, shown, seed + first)

@@ -31,7 +31,7 @@ class CueConflict:
     Attributes:
         inputs: as the model that painted them takes them, ``[N, C, H, W]``.
         pixels: what to look at, ``[N, C, H, W]`` in [0, 1]. Another model takes ``its_space.to_inputs(pixels)``.
-        space: how the inputs map to pixels.
+        pixel_space: how the inputs map to pixels.
         shape_labels: class of the shape, ``[N]``.
         texture_labels: class of the texture, ``[N]``, never that of the shape.
         pairs: which shape and which texture each is made of, ``[N, 2]``.
@@ -41,7 +41,7 @@ class CueConflict:
 
     inputs: Tensor
     pixels: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
     shape_labels: Tensor
     texture_labels: Tensor
     pairs: Tensor
@@ -63,7 +63,7 @@ def cue_conflict(
     start: Literal["content", "noise"] = "content",
     optimizer: Literal["lbfgs", "adam"] = "lbfgs",
     steps: int = 300,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     progress: bool = True,
     forward: Forward | None = None,
@@ -87,7 +87,7 @@ def cue_conflict(
         start: from the shape image, or from noise around gray.
         optimizer: see `style_transfer`.
         steps: updates of each image.
-        space: how the inputs of `model` map to pixels; inputs are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs of `model` map to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the noise of the first image, the next ones count on.
         progress: show a bar when it takes long.
         forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
@@ -97,11 +97,11 @@ def cue_conflict(
         ValueError: images that are none or lie outside the space, labels that are not one for each, a pair of what
             there is not or of one class, or no pair at all.
     """
-    space = space or PixelSpace()
+    pixel_space = pixel_space or PixelSpace()
     if shapes.dim() != 4:
         raise InvalidArgumentError(f"the shapes are {list(shapes.shape)}: give images of one size, [A, C, H, W]")
-    _check_images(shapes, "shape", space)
-    _check_images(textures, "texture", space)
+    _check_images(shapes, "shape", pixel_space)
+    _check_images(textures, "texture", pixel_space)
     of_shape = labels_of(shape_labels, len(shapes), "shape")
     of_texture = labels_of(texture_labels, len(textures), "texture")
     chosen = _pairs(pairs, of_shape, of_texture)
@@ -124,7 +124,7 @@ def cue_conflict(
                 start=start,
                 optimizer=optimizer,
                 steps=steps,
-                space=space,
+                pixel_space=pixel_space,
                 seed=seed + place,
                 frames=0,
                 progress=False,
@@ -140,7 +140,7 @@ def cue_conflict(
     return CueConflict(
         inputs=torch.cat([one.inputs for one in found]),
         pixels=torch.cat([one.pixels for one in found]),
-        space=space,
+        pixel_space=pixel_space,
         shape_labels=of_shape[which[:, 0]],
         texture_labels=of_texture[which[:, 1]],
         pairs=which,
@@ -191,11 +191,11 @@ def labels_of(labels: Labels, count: int, what: str) -> Tensor:
     return found.long()
 
 
-def _check_images(images: Tensor | Sequence[Tensor], what: str, space: PixelSpace) -> None:
+def _check_images(images: Tensor | Sequence[Tensor], what: str, pixel_space: PixelSpace) -> None:
     """Before the first is painted, which may take minutes."""
     if not len(images):
         raise InvalidArgumentError(f"there are no {what}s: give one image or more")
     for place, one in enumerate(images):
         if one.dim() != 3:
             raise InvalidArgumentError(f"{what} {place} is {list(one.shape)}: give one image for each, [C, H, W]")
-        centered(one, space, f"{what} {place}")
+        centered(one, pixel_space, f"{what} {place}")

@@ -146,13 +146,15 @@ def defenses(
         raise InvalidArgumentError(
             f"the samples are {list(original.shape)}: defenses smooth and encode images, [N, C, H, W]"
         )
-    space, twins = attacked.space, attacked.pixels.reshape(-1, *original.shape[1:])
+    pixel_space, twins = attacked.pixel_space, attacked.pixels.reshape(-1, *original.shape[1:])
     everything = torch.cat([original, twins])
-    low, high = space.bounds
+    low, high = pixel_space.bounds
     pixels = ((everything - low) / (high - low)).clamp(0, 1).double().cpu().numpy()
     right = []
-    inputs, size = space.to_inputs(original), batch_size or len(original)
-    with attacked_model(model, inputs, labels, space=space, batch_size=size, forward=forward) as under_attack:
+    inputs, size = pixel_space.to_inputs(original), batch_size or len(original)
+    with attacked_model(
+        model, inputs, labels, pixel_space=pixel_space, batch_size=size, forward=forward
+    ) as under_attack:
         under_attack.begin()
         for name, way in ways.items():
             shown = np.clip(way(pixels), 0, 1)
@@ -201,7 +203,7 @@ def epsilon_curve(
         inputs: samples as it takes them, ``[N, ...]``.
         labels: their classes, ``[N]``.
         epsilons: in pixels; 0 is the accuracy without an attack.
-        attack: called as ``attack(model, inputs, labels, epsilon=epsilon)``: ``partial(pgd, space=space)``, say.
+        attack: called as ``attack(model, inputs, labels, epsilon=epsilon)``: ``partial(pgd, pixel_space=space)``, say.
         progress: show a bar when it takes long.
 
     Raises:

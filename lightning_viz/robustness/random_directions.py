@@ -45,7 +45,7 @@ def random_directions(
     samples: int = 1000,
     *,
     labels: Classes | None = None,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int = 256,
     progress: bool = True,
@@ -64,7 +64,7 @@ def random_directions(
         radius: in L2 and pixels, one or ``[N]``.
         samples: points on each sphere (1,000, the lecture's).
         labels: classes to compare with, ``[N]``; what the model says of the center if omitted.
-        space: how the inputs map to pixels; they are pixels if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels if omitted.
         seed: of the directions, which are the same whatever the batch size.
         batch_size: points shown at a time.
         progress: show a bar when it takes long.
@@ -76,7 +76,7 @@ def random_directions(
     if samples < 1:
         raise InvalidArgumentError(f"samples={samples}: give 1 or more")
     with attacked_model(
-        model, inputs, labels, space=space, batch_size=batch_size, seed=seed, forward=forward
+        model, inputs, labels, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as under_attack:
         centers, radii = under_attack.pixels, _radii(radius, under_attack.pixels)
         classes = under_attack.begin().scores.shape[1]

@@ -19,11 +19,11 @@ class Given(NamedTuple):
     model: nn.Module
     inputs: Tensor
     labels: Tensor
-    space: PixelSpace | None
+    pixel_space: PixelSpace | None
 
     @property
     def pixels(self) -> Tensor:
-        return self.inputs if self.space is None else self.space.to_pixels(self.inputs)
+        return self.inputs if self.pixel_space is None else self.pixel_space.to_pixels(self.inputs)
 
 
 def linear() -> nn.Module:
@@ -41,14 +41,14 @@ def resnet() -> nn.Module:
 
 
 @pytest.fixture(scope="session", params=[None, _IMAGENET], ids=["pixels", "normalized"])
-def space(request: pytest.FixtureRequest) -> PixelSpace | None:
+def pixel_space(request: pytest.FixtureRequest) -> PixelSpace | None:
     return request.param
 
 
 @pytest.fixture(scope="session", params=[linear, lenet, resnet], ids=lambda build: build.__name__)
-def given(request: pytest.FixtureRequest, space: PixelSpace | None) -> Given:
+def given(request: pytest.FixtureRequest, pixel_space: PixelSpace | None) -> Given:
     """Models with random weights, and random pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, pixels, labels = request.param().eval(), torch.rand(4, 3, 32, 32), torch.randint(10, (4,))
-    return Given(model, pixels if space is None else space.to_inputs(pixels), labels, space)
+    return Given(model, pixels if pixel_space is None else pixel_space.to_inputs(pixels), labels, pixel_space)

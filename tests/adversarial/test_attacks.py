@@ -173,7 +173,7 @@ def test_the_images_range_does_not_matter() -> None:
     wide = PixelSpace(bounds=(0.0, 255.0))
     scaled = nn.Sequential(Scale(), net()).eval()
     attack = partial(carlini_wagner, binary_search_steps=4, steps=50, initial_const=1.0, progress=False)
-    small, large = attack(net(), IMAGES), attack(scaled, 255 * IMAGES, space=wide)
+    small, large = attack(net(), IMAGES), attack(scaled, 255 * IMAGES, pixel_space=wide)
     assert torch.equal(small.fooled, large.fooled) and bool(small.fooled.any())
     torch.testing.assert_close(255 * small.record.l2[-1], large.record.l2[-1], rtol=1e-2, atol=0.1)
 
@@ -194,7 +194,7 @@ def test_any_attack_transfers() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
     attack = partial(minimum_epsilon, attack=partial(pgd, progress=False), progress=False)
 
-    def without_space(model: nn.Module, inputs: Tensor, labels: Tensor, *, space: PixelSpace) -> object:
+    def without_space(model: nn.Module, inputs: Tensor, labels: Tensor, *, pixel_space: PixelSpace) -> object:
         return attack(model, inputs, labels)
 
     found = transfer(net(), IMAGES, LABELS, surrogate=other, attack=without_space)

@@ -12,9 +12,11 @@ from tests.adversarial.watching import distances, grays, linear, watched
 from tests.dream.conftest import Digits
 
 
-def foolboxs(model: nn.Module, pixels: Tensor, wanted: object, space: PixelSpace | None, **options: float) -> Tensor:
+def foolboxs(
+    model: nn.Module, pixels: Tensor, wanted: object, pixel_space: PixelSpace | None, **options: float
+) -> Tensor:
     """The lengths of foolbox's perturbations; infinite for an image that was not found, which foolbox leaves black."""
-    preprocessing = space and {"mean": space.mean, "std": space.std, "axis": -3}
+    preprocessing = pixel_space and {"mean": pixel_space.mean, "std": pixel_space.std, "axis": -3}
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), preprocessing=preprocessing, device="cpu")
     found, _, success = foolbox.attacks.L2CarliniWagnerAttack(**options)(wrapped, pixels, wanted, epsilons=None)
     return torch.where(success & found.flatten(1).any(1), L2.length(found - pixels), torch.inf)
@@ -27,9 +29,16 @@ def test_it_finds_nothing_longer_than_foolbox_on_digits(targeted: bool, digits: 
     wanted = (
         foolbox.criteria.TargetedMisclassification(target) if targeted else foolbox.criteria.Misclassification(labels)
     )
-    pixels = digits.space.to_pixels(inputs)
+    pixels = digits.pixel_space.to_pixels(inputs)
     theirs = foolboxs(
-        digits.model, pixels, wanted, digits.space, binary_search_steps=4, steps=50, stepsize=0.03, initial_const=1.0
+        digits.model,
+        pixels,
+        wanted,
+        digits.pixel_space,
+        binary_search_steps=4,
+        steps=50,
+        stepsize=0.03,
+        initial_const=1.0,
     )
     ours = carlini_wagner(
         digits.model,
@@ -40,7 +49,7 @@ def test_it_finds_nothing_longer_than_foolbox_on_digits(targeted: bool, digits: 
         steps=50,
         lr=0.03,
         initial_const=1.0,
-        space=digits.space,
+        pixel_space=digits.pixel_space,
     )
     assert bool((ours.fooled | theirs.isinf()).all())
     both = ours.fooled & theirs.isfinite()
@@ -87,10 +96,17 @@ def test_the_wrong_class_leads_by_the_confidence(digits: Digits) -> None:
         steps=30,
         lr=0.1,
         initial_const=1.0,
-        space=digits.space,
+        pixel_space=digits.pixel_space,
     )
     least = carlini_wagner(
-        digits.model, inputs, labels, binary_search_steps=3, steps=30, lr=0.1, initial_const=1.0, space=digits.space
+        digits.model,
+        inputs,
+        labels,
+        binary_search_steps=3,
+        steps=30,
+        lr=0.1,
+        initial_const=1.0,
+        pixel_space=digits.pixel_space,
     )
     with torch.no_grad():
         leads = [margin(digits.model(one.inputs), labels) for one in (found, least)]
@@ -103,18 +119,18 @@ def test_the_wrong_class_leads_by_the_confidence(digits: Digits) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_pixels_stay_within_their_bounds(seed: int, digits: Digits) -> None:
     pixels = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(seed)).round()  # black and white
-    inputs = digits.space.to_inputs(pixels)
+    inputs = digits.pixel_space.to_inputs(pixels)
     found = carlini_wagner(
-        digits.model, inputs, binary_search_steps=2, steps=10, lr=5.0, initial_const=1e3, space=digits.space
+        digits.model, inputs, binary_search_steps=2, steps=10, lr=5.0, initial_const=1e3, pixel_space=digits.pixel_space
     )
     assert bool(found.fooled.any())
     assert 0 <= found.pixels.min() <= found.pixels.max() <= 1
 
 
 def test_leaving_early_changes_nothing_but_the_cost(digits: Digits) -> None:
-    model, inputs, space = digits.model, digits.images[:4], digits.space
+    model, inputs, pixel_space = digits.model, digits.images[:4], digits.pixel_space
     early, late = (
-        carlini_wagner(model, inputs, binary_search_steps=6, steps=60, abort_early=leave, space=space)
+        carlini_wagner(model, inputs, binary_search_steps=6, steps=60, abort_early=leave, pixel_space=pixel_space)
         for leave in (True, False)
     )
     torch.testing.assert_close(early.record.l2, late.record.l2, rtol=1e-4, atol=1e-4)
@@ -123,7 +139,13 @@ def test_leaving_early_changes_nothing_but_the_cost(digits: Digits) -> None:
 
 def test_company_changes_nothing(digits: Digits) -> None:
     together = carlini_wagner(
-        digits.model, digits.images[:3], binary_search_steps=3, steps=20, lr=0.1, initial_const=1.0, space=digits.space
+        digits.model,
+        digits.images[:3],
+        binary_search_steps=3,
+        steps=20,
+        lr=0.1,
+        initial_const=1.0,
+        pixel_space=digits.pixel_space,
     )
     split = carlini_wagner(
         digits.model,
@@ -132,7 +154,7 @@ def test_company_changes_nothing(digits: Digits) -> None:
         steps=20,
         lr=0.1,
         initial_const=1.0,
-        space=digits.space,
+        pixel_space=digits.pixel_space,
         batch_size=2,
     )
     alone = [
@@ -143,7 +165,7 @@ def test_company_changes_nothing(digits: Digits) -> None:
             steps=20,
             lr=0.1,
             initial_const=1.0,
-            space=digits.space,
+            pixel_space=digits.pixel_space,
         )
         for one in range(3)
     ]
@@ -163,7 +185,7 @@ def test_it_counts_what_it_asks_and_leaves_the_model_as_found(digits: Digits) ->
             steps=20,
             lr=0.1,
             initial_const=1.0,
-            space=digits.space,
+            pixel_space=digits.pixel_space,
         )
     assert found.queries[0] == 1  # wrong from the start: nothing to do
     assert not bool(found.perturbations[0].any())
@@ -173,7 +195,13 @@ def test_it_counts_what_it_asks_and_leaves_the_model_as_found(digits: Digits) ->
 
 def test_the_record_holds_the_nearest_image_after_each_search(digits: Digits) -> None:
     found = carlini_wagner(
-        digits.model, digits.images[:4], binary_search_steps=4, steps=30, lr=0.1, initial_const=0.1, space=digits.space
+        digits.model,
+        digits.images[:4],
+        binary_search_steps=4,
+        steps=30,
+        lr=0.1,
+        initial_const=0.1,
+        pixel_space=digits.pixel_space,
     )
     assert len(found.record.l2) == 1 + 4 + 1  # the sample, the searches, the way back
     known = torch.where(found.record.l2 > 0, found.record.l2, torch.inf)
@@ -186,17 +214,25 @@ def test_the_record_holds_the_nearest_image_after_each_search(digits: Digits) ->
 
 def test_the_image_found_is_at_the_boundary(digits: Digits) -> None:
     found = carlini_wagner(
-        digits.model, digits.images[:4], binary_search_steps=3, steps=30, lr=0.1, initial_const=1.0, space=digits.space
+        digits.model,
+        digits.images[:4],
+        binary_search_steps=3,
+        steps=30,
+        lr=0.1,
+        initial_const=1.0,
+        pixel_space=digits.pixel_space,
     )
     with torch.no_grad():
-        before = digits.model(digits.space.to_inputs(found.original + 0.997 * found.perturbations)).argmax(1)
+        before = digits.model(digits.pixel_space.to_inputs(found.original + 0.997 * found.perturbations)).argmax(1)
     assert bool(found.fooled.all())
     assert torch.equal(before, found.labels)
 
 
 def test_what_was_not_found_is_said_and_stays(digits: Digits) -> None:
     with pytest.warns(AttackWarning, match=r"samples \[0, 1\]: no image on the way fooled"):
-        found = carlini_wagner(digits.model, digits.images[:2], binary_search_steps=1, steps=3, space=digits.space)
+        found = carlini_wagner(
+            digits.model, digits.images[:2], binary_search_steps=1, steps=3, pixel_space=digits.pixel_space
+        )
     assert torch.equal(found.pixels, found.original)
     assert not bool(found.fooled.any())
 

@@ -16,12 +16,12 @@ ORACLES = {L2: foolbox.attacks.L2DeepFoolAttack(), LINF: foolbox.attacks.LinfDee
 
 @pytest.mark.parametrize("norm", ORACLES, ids=lambda norm: norm.name)
 def test_its_perturbations_are_as_long_as_those_of_foolbox(norm: Norm, given: Given) -> None:
-    space = given.space and {"mean": given.space.mean, "std": given.space.std, "axis": -3}
-    model = foolbox.PyTorchModel(given.model, bounds=(0, 1), preprocessing=space, device="cpu")
+    pixel_space = given.pixel_space and {"mean": given.pixel_space.mean, "std": given.pixel_space.std, "axis": -3}
+    model = foolbox.PyTorchModel(given.model, bounds=(0, 1), preprocessing=pixel_space, device="cpu")
     with torch.no_grad():
         seen = given.model(given.inputs).argmax(1)
     theirs, _, _ = ORACLES[norm](model, given.pixels, seen, epsilons=None)
-    ours = deepfool(given.model, given.inputs, norm=norm, space=given.space)
+    ours = deepfool(given.model, given.inputs, norm=norm, pixel_space=given.pixel_space)
     assert bool(ours.fooled.all())
     torch.testing.assert_close(norm.length(ours.perturbations), norm.length(theirs - given.pixels), rtol=1e-3, atol=0)
 
@@ -40,15 +40,15 @@ def test_a_plane_is_reached_in_one_step_of_its_distance(norm: Norm, dual: float)
 @pytest.mark.parametrize("seed", range(3))
 def test_pixels_stay_within_their_bounds(norm: Norm, seed: int, given: Given) -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).round()  # black and white
-    inputs = images if given.space is None else given.space.to_inputs(images)
-    found = deepfool(given.model, inputs, norm=norm, overshoot=20.0, space=given.space, steps=3)
+    inputs = images if given.pixel_space is None else given.pixel_space.to_inputs(images)
+    found = deepfool(given.model, inputs, norm=norm, overshoot=20.0, pixel_space=given.pixel_space, steps=3)
     assert 0 <= found.pixels.min() <= found.pixels.max() <= 1
     assert bool((found.perturbations != 0).any())
 
 
 def test_it_asks_a_forward_and_a_backward_for_each_rival_of_those_who_are_left(digits: Digits) -> None:
     with watched(digits.model) as seen:
-        found = deepfool(digits.model, digits.images[:12], candidates=4, space=digits.space)
+        found = deepfool(digits.model, digits.images[:12], candidates=4, pixel_space=digits.pixel_space)
     assert bool(found.fooled.all())
     assert found.queries.tolist() == (found.first_success_step + 1).tolist()
     assert found.backwards.tolist() == (3 * found.first_success_step).tolist()
@@ -59,8 +59,8 @@ def test_it_asks_a_forward_and_a_backward_for_each_rival_of_those_who_are_left(d
 
 
 def test_batches_change_nothing(digits: Digits) -> None:
-    whole = deepfool(digits.model, digits.images[:10], space=digits.space)
-    parts = deepfool(digits.model, digits.images[:10], space=digits.space, batch_size=3)
+    whole = deepfool(digits.model, digits.images[:10], pixel_space=digits.pixel_space)
+    parts = deepfool(digits.model, digits.images[:10], pixel_space=digits.pixel_space, batch_size=3)
     torch.testing.assert_close(parts.pixels, whole.pixels, rtol=0, atol=1e-5)
     assert torch.equal(parts.queries, whole.queries)
 
@@ -68,7 +68,7 @@ def test_batches_change_nothing(digits: Digits) -> None:
 def test_samples_that_the_model_has_wrong_are_left_alone(digits: Digits) -> None:
     labels = digits.labels[:6].clone()
     labels[::2] = (labels[::2] + 1) % 10
-    found = deepfool(digits.model, digits.images[:6], labels, space=digits.space)
+    found = deepfool(digits.model, digits.images[:6], labels, pixel_space=digits.pixel_space)
     assert found.first_success_step[::2].tolist() == [0, 0, 0]
     assert not bool(found.perturbations[::2].any())
     assert bool(found.fooled.all())
@@ -86,7 +86,7 @@ def test_fewer_rivals_find_no_nearer_plane() -> None:
 
 
 def test_the_steps_asked_for_are_the_most(digits: Digits) -> None:
-    found = deepfool(digits.model, digits.images[:12], space=digits.space, steps=1)
+    found = deepfool(digits.model, digits.images[:12], pixel_space=digits.pixel_space, steps=1)
     assert len(found.record.classes) == 2
     assert not bool(found.fooled.all())
 

@@ -77,13 +77,13 @@ def test_it_equals_torchattacks(name: str, given: Given) -> None:
     ours, theirs, _, _ = CASES[name]
     given = in_precision(given, name)
     attack = theirs(given.model)
-    if given.space is not None:
-        attack.set_normalization_used(list(given.space.mean), list(given.space.std))
+    if given.pixel_space is not None:
+        attack.set_normalization_used(list(given.pixel_space.mean), list(given.pixel_space.std))
     expected = attack(given.inputs.clone(), given.labels)
-    if given.space is not None:
-        expected = given.space.to_pixels(expected)
-    found = ours(given.model, given.inputs, given.labels, space=given.space)
-    exact = given.space is None and name != "pgd_l2"  # they multiply where we divide
+    if given.pixel_space is not None:
+        expected = given.pixel_space.to_pixels(expected)
+    found = ours(given.model, given.inputs, given.labels, pixel_space=given.pixel_space)
+    exact = given.pixel_space is None and name != "pgd_l2"  # they multiply where we divide
     assert (found.pixels - expected).abs().max() <= (0 if exact else 1e-6)
     assert (found.pixels - given.pixels).abs().max() > 0.01
 
@@ -93,13 +93,13 @@ def test_it_equals_foolbox(name: str, given: Given) -> None:
     ours, _, theirs, epsilon = CASES[name]
     given = in_precision(given, name)
     preprocessing = None
-    if given.space is not None:
-        preprocessing = {"mean": given.space.mean, "std": given.space.std, "axis": -3}
+    if given.pixel_space is not None:
+        preprocessing = {"mean": given.pixel_space.mean, "std": given.pixel_space.std, "axis": -3}
     model = foolbox.PyTorchModel(given.model, bounds=(0, 1), preprocessing=preprocessing, device="cpu")
     expected = theirs(model, given.pixels, given.labels, epsilons=epsilon)[1]
     given.model.zero_grad(set_to_none=True)  # theirs fills it
-    found = ours(given.model, given.inputs, given.labels, space=given.space)
-    exact = given.space is None and name != "pgd_l2"
+    found = ours(given.model, given.inputs, given.labels, pixel_space=given.pixel_space)
+    exact = given.pixel_space is None and name != "pgd_l2"
     assert (found.pixels - expected).abs().max() <= (0 if exact else 1e-6)
 
 
@@ -115,7 +115,7 @@ def test_no_perturbation_leaves_its_ball_or_the_pixels(
     epsilon = torch.rand(3, generator=generator) * (0.5 if norm is LINF else 6)
     found = pgd(
         digits.model, digits.images[some], digits.labels[some], epsilon=epsilon, norm=norm, target=target,
-        steps=4, step_size=float(epsilon.max()), restarts=2, seed=seed, space=digits.space,
+        steps=4, step_size=float(epsilon.max()), restarts=2, seed=seed, pixel_space=digits.pixel_space,
         stop_on_success=bool(seed % 2),
         progress=False,
     )  # fmt: skip
@@ -137,12 +137,14 @@ def test_a_random_start_is_uniform_in_its_ball(norm: Norm) -> None:
 @pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
 def test_the_recorded_steps_are_those_of_the_formula(digits: Digits) -> None:
     inputs, labels = digits.images[:6].clone(), digits.labels[:6]
-    found = gradient_ascent(digits.model, inputs, labels, steps=3, lr=0.5, space=digits.space, stop_on_success=False)
-    start = digits.space.to_pixels(inputs)
+    found = gradient_ascent(
+        digits.model, inputs, labels, steps=3, lr=0.5, pixel_space=digits.pixel_space, stop_on_success=False
+    )
+    start = digits.pixel_space.to_pixels(inputs)
     pixels = start
     for step in range(4):
         leaf = pixels.clone().requires_grad_()
-        scores = digits.model(digits.space.to_inputs(leaf))
+        scores = digits.model(digits.pixel_space.to_inputs(leaf))
         losses = F.cross_entropy(scores.double(), labels, reduction="none")
         moved = (pixels - start).flatten(1)
         torch.testing.assert_close(found.record.classes[step], scores.argmax(1))
@@ -163,13 +165,13 @@ def test_where_the_model_is_sure_the_gradient_is_that_of_double_precision(digits
         sharp[1].bias.zero_()
     inputs, labels = digits.images[:20], digits.labels[:20]
     step = gradient_ascent(
-        sharp, inputs, labels, steps=1, lr=1, normalize=L2, space=digits.space, stop_on_success=False
+        sharp, inputs, labels, steps=1, lr=1, normalize=L2, pixel_space=digits.pixel_space, stop_on_success=False
     )
     steps = {}
     for kind in (torch.float32, torch.float64):
         model = deepcopy(sharp).to(kind)
-        leaf = digits.space.to_pixels(inputs.to(kind)).requires_grad_()
-        loss = F.cross_entropy(model(digits.space.to_inputs(leaf)), labels, reduction="sum")
+        leaf = digits.pixel_space.to_pixels(inputs.to(kind)).requires_grad_()
+        loss = F.cross_entropy(model(digits.pixel_space.to_inputs(leaf)), labels, reduction="sum")
         steps[kind] = L2.normalize(torch.autograd.grad(loss, leaf)[0].double())
     ours = F.cosine_similarity(step.perturbations.flatten(1).double(), steps[torch.float64].flatten(1))
     usual = F.cosine_similarity(steps[torch.float32].flatten(1), steps[torch.float64].flatten(1))
@@ -180,9 +182,9 @@ def test_where_the_model_is_sure_the_gradient_is_that_of_double_precision(digits
 def test_every_epsilon_of_a_list_is_as_if_it_were_alone(digits: Digits) -> None:
     inputs, labels = digits.images[:20], digits.labels[:20]
     for attack in (fgsm, partial(pgd, steps=4, random_start=False, progress=False)):
-        both = attack(digits.model, inputs, labels, epsilon=[0.05, 0.2], space=digits.space)
+        both = attack(digits.model, inputs, labels, epsilon=[0.05, 0.2], pixel_space=digits.pixel_space)
         for place, epsilon in enumerate((0.05, 0.2)):
-            alone = attack(digits.model, inputs, labels, epsilon=epsilon, space=digits.space)
+            alone = attack(digits.model, inputs, labels, epsilon=epsilon, pixel_space=digits.pixel_space)
             torch.testing.assert_close(both.pixels[place], alone.pixels, rtol=0, atol=1e-6)
             assert torch.equal(both.fooled[place], alone.fooled)
             assert torch.equal(both.queries[place], alone.queries)
@@ -191,7 +193,15 @@ def test_every_epsilon_of_a_list_is_as_if_it_were_alone(digits: Digits) -> None:
 def test_batches_change_nothing(digits: Digits) -> None:
     inputs, labels = digits.images[:20], digits.labels[:20]
     whole, parts = (
-        pgd(digits.model, inputs, labels, epsilon=[0.1, 0.2], space=digits.space, batch_size=size, progress=False)
+        pgd(
+            digits.model,
+            inputs,
+            labels,
+            epsilon=[0.1, 0.2],
+            pixel_space=digits.pixel_space,
+            batch_size=size,
+            progress=False,
+        )
         for size in (40, 7)
     )
     torch.testing.assert_close(whole.pixels, parts.pixels, rtol=0, atol=1e-5)
@@ -201,22 +211,36 @@ def test_batches_change_nothing(digits: Digits) -> None:
 def test_it_costs_one_pass_a_step_and_less_as_samples_fall(digits: Digits) -> None:
     model, inputs, labels = Counted(digits.model).eval(), digits.images[:40], digits.labels[:40]
     all_steps = pgd(
-        model, inputs, labels, epsilon=0.1, steps=6, random_start=False, stop_on_success=False, space=digits.space
+        model,
+        inputs,
+        labels,
+        epsilon=0.1,
+        steps=6,
+        random_start=False,
+        stop_on_success=False,
+        pixel_space=digits.pixel_space,
     )
     assert model.tally == Tally(40 * 7, 40 * 6)  # the last forward says what came of it
     assert (int(all_steps.queries.sum()), int(all_steps.backwards.sum())) == (280, 240)
     model.tally = Tally()
-    found = pgd(model, inputs, labels, epsilon=0.1, steps=6, random_start=False, space=digits.space)
+    found = pgd(model, inputs, labels, epsilon=0.1, steps=6, random_start=False, pixel_space=digits.pixel_space)
     assert 40 < model.tally.forwards == int(found.queries.sum()) < 280
     assert 0 < found.fooled.sum() < 40
     model.tally = Tally()
-    fgsm(model, inputs, labels, epsilon=[0.01 * one for one in range(1, 11)], space=digits.space, stop_on_success=False)
+    fgsm(
+        model,
+        inputs,
+        labels,
+        epsilon=[0.01 * one for one in range(1, 11)],
+        pixel_space=digits.pixel_space,
+        stop_on_success=False,
+    )
     assert model.tally == Tally(40 * 11, 40)  # ten epsilons, one gradient
 
 
 def test_samples_that_the_model_has_wrong_are_left_alone(digits: Digits) -> None:
     labels = (digits.model(digits.images[:8]).argmax(1) + torch.tensor([0, 1] * 4)) % 10
-    found = pgd(digits.model, digits.images[:8], labels, epsilon=0.2, space=digits.space, progress=False)
+    found = pgd(digits.model, digits.images[:8], labels, epsilon=0.2, pixel_space=digits.pixel_space, progress=False)
     assert found.initially_misclassified.tolist() == [False, True] * 4
     assert bool(found.fooled[1::2].all())
     assert found.perturbations[1::2].abs().max() == 0
@@ -228,7 +252,7 @@ def test_a_target_is_reached(digits: Digits) -> None:
     some = digits.labels != 8
     found = pgd(
         digits.model, digits.images[some][:30], digits.labels[some][:30], epsilon=0.4, steps=40, target=8,
-        space=digits.space, progress=False,
+        pixel_space=digits.pixel_space, progress=False,
     )  # fmt: skip
     assert found.success > 0.9
     assert bool((digits.model(found.inputs)[found.fooled].argmax(1) == 8).all())
@@ -244,7 +268,7 @@ def test_restarts_find_no_fewer(digits: Digits) -> None:
             epsilon=epsilon,
             steps=1,
             restarts=restarts,
-            space=digits.space,
+            pixel_space=digits.pixel_space,
             progress=False,
         )
         for restarts in (1, 8)
@@ -255,7 +279,9 @@ def test_restarts_find_no_fewer(digits: Digits) -> None:
 
 @pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
 def test_an_ascent_goes_on_where_another_ended(digits: Digits) -> None:
-    attack = partial(gradient_ascent, digits.model, digits.images[:10], digits.labels[:10], space=digits.space)
+    attack = partial(
+        gradient_ascent, digits.model, digits.images[:10], digits.labels[:10], pixel_space=digits.pixel_space
+    )
     first = attack(steps=3, stop_on_success=False)
     rest, whole = attack(steps=4, start=first.inputs, stop_on_success=False), attack(steps=7, stop_on_success=False)
     torch.testing.assert_close(rest.pixels, whole.pixels, rtol=0, atol=1e-5)
@@ -274,12 +300,19 @@ def test_the_model_is_left_as_found_and_half_precision_moves(digits: Digits) -> 
     model[1].weight.grad = torch.ones(10, 784)
     before = model[1].weight.detach().clone()
     with pytest.warns(AttackWarning, match="train mode"):
-        pgd(model, digits.images[:4], digits.labels[:4], space=digits.space, progress=False)
+        pgd(model, digits.images[:4], digits.labels[:4], pixel_space=digits.pixel_space, progress=False)
     assert model.training and model[1].weight.requires_grad
     assert torch.equal(model[1].weight, before)
     assert torch.equal(model[1].weight.grad, torch.ones(10, 784))
     half = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).bfloat16().eval()
-    moved = pgd(half, digits.images[:4].bfloat16(), epsilon=0.01, steps=10, space=digits.space, stop_on_success=False)
+    moved = pgd(
+        half,
+        digits.images[:4].bfloat16(),
+        epsilon=0.01,
+        steps=10,
+        pixel_space=digits.pixel_space,
+        stop_on_success=False,
+    )
     assert moved.pixels.dtype is torch.float32
     assert moved.record.linf[-1].min() > 0.009
 
@@ -307,7 +340,12 @@ def test_the_model_is_left_as_found_and_half_precision_moves(digits: Digits) -> 
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_said(change: Callable[[Digits], dict], error: type, words: str, digits: Digits) -> None:
-    good = {"model": digits.model, "inputs": digits.images[:4], "labels": digits.labels[:4], "space": digits.space}
+    good = {
+        "model": digits.model,
+        "inputs": digits.images[:4],
+        "labels": digits.labels[:4],
+        "pixel_space": digits.pixel_space,
+    }
     options = good | change(digits)
     model = options.pop("model").eval()
     with pytest.raises(error, match=words):

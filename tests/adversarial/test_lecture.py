@@ -24,7 +24,7 @@ class Known(NamedTuple):
     model: nn.Module
     inputs: Tensor
     labels: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
 
 
 def fitted(model: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> nn.Module:
@@ -55,13 +55,13 @@ def known(request: pytest.FixtureRequest, digits: Digits) -> Known:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if request.param == "digits":
-            model, inputs, labels, space = digits
+            model, inputs, labels, pixel_space = digits
         elif request.param == "linear":
-            _, inputs, labels, space = digits
+            _, inputs, labels, pixel_space = digits
             model = fitted(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), inputs, labels, 6)
         else:
             inputs, labels = colored(1000)
-            space = PixelSpace()
+            pixel_space = PixelSpace()
             model = nn.Sequential(
                 nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
                 nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1152, 32), nn.ReLU(), nn.Linear(32, 3),
@@ -70,17 +70,17 @@ def known(request: pytest.FixtureRequest, digits: Digits) -> Known:
     right = (model(inputs).argmax(1) == labels).nonzero().flatten()
     assert len(right) > 0.9 * len(labels)
     some = right[:40]
-    return Known(model, inputs[some], labels[some], space)
+    return Known(model, inputs[some], labels[some], pixel_space)
 
 
 def test_every_sample_turns_and_hardly_any_at_random(known: Known, record_property) -> None:
-    model, inputs, labels, space = known
-    given = gradient_ascent(model, inputs, labels, space=space)
+    model, inputs, labels, pixel_space = known
+    given = gradient_ascent(model, inputs, labels, pixel_space=pixel_space)
     assert len(given.record.classes) <= 16
     assert given.success < 1  # how many is as it is: on confident samples the gradient is next to nothing
-    on = gradient_ascent(model, inputs, labels, start=given.inputs, normalize=L2, steps=500, space=space)
+    on = gradient_ascent(model, inputs, labels, start=given.inputs, normalize=L2, steps=500, pixel_space=pixel_space)
     assert bool(on.fooled.all())
-    around = random_directions(model, inputs, 2 * on.record.l2[-1], space=space, progress=False)
+    around = random_directions(model, inputs, 2 * on.record.l2[-1], pixel_space=pixel_space, progress=False)
     assert around.changed.mean() < 0.02
     relative = on.record.relative[-1]
     for name, value in (
@@ -95,6 +95,6 @@ def test_every_sample_turns_and_hardly_any_at_random(known: Known, record_proper
 
 
 def test_one_step_by_the_sign_turns_many(known: Known) -> None:
-    found = fgsm(known.model, known.inputs, known.labels, epsilon=[0.05, 0.15, 0.3], space=known.space)
+    found = fgsm(known.model, known.inputs, known.labels, epsilon=[0.05, 0.15, 0.3], pixel_space=known.pixel_space)
     assert bool((found.success.diff() >= -0.05).all())
     assert found.success[-1] > 0.5

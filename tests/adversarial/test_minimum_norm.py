@@ -32,7 +32,7 @@ def test_on_a_plane_it_is_the_distance_in_l_inf() -> None:
 
 
 def test_the_attack_succeeds_at_the_epsilon_found_and_not_below(digits: Digits) -> None:
-    attack = partial(PGD, loss=margin, space=digits.space)
+    attack = partial(PGD, loss=margin, pixel_space=digits.pixel_space)
     inputs, labels = digits.images[:10], digits.labels[:10]
     found = minimum_epsilon(digits.model, inputs, labels, attack=attack, high=6.0, binary_search_steps=8)
     assert bool(found.fooled.all())
@@ -52,7 +52,7 @@ def test_samples_that_need_nothing_and_those_that_withstand_take_part_no_longer(
 
     def attack(model: nn.Module, inputs: Tensor, labels: Tensor, *, epsilon: Tensor) -> AttackResult:
         rows.append(epsilon.shape)
-        return PGD(model, inputs, labels, epsilon=epsilon, space=digits.space)
+        return PGD(model, inputs, labels, epsilon=epsilon, pixel_space=digits.pixel_space)
 
     high = torch.tensor([6.0, 6.0, 0.01, 6.0])
     with pytest.warns(AttackWarning, match=r"does not fool the model with samples \[2\]"):
@@ -69,7 +69,11 @@ def test_samples_that_need_nothing_and_those_that_withstand_take_part_no_longer(
 def test_it_counts_all_runs_and_leaves_the_model_as_found(digits: Digits) -> None:
     with watched(digits.model) as seen:
         found = minimum_epsilon(
-            digits.model, digits.images[:4], attack=partial(PGD, space=digits.space), high=6.0, binary_search_steps=4
+            digits.model,
+            digits.images[:4],
+            attack=partial(PGD, pixel_space=digits.pixel_space),
+            high=6.0,
+            binary_search_steps=4,
         )
     assert sum(seen.sizes) == found.queries.sum()
     assert len(found.record.l2) == 1 + 5  # the sample, the run at `high`, four halvings
@@ -79,7 +83,7 @@ def test_it_counts_all_runs_and_leaves_the_model_as_found(digits: Digits) -> Non
 
 def test_a_target_is_reached(digits: Digits) -> None:
     others = digits.labels[:20] != 3
-    attack = partial(PGD, target=3, space=digits.space)
+    attack = partial(PGD, target=3, pixel_space=digits.pixel_space)
     inputs, labels = digits.images[:20][others][:4], digits.labels[:20][others][:4]
     found = minimum_epsilon(digits.model, inputs, labels, attack=attack, high=10.0, binary_search_steps=4)
     assert found.record.classes[-1].tolist() == [3, 3, 3, 3]

@@ -64,15 +64,21 @@ def few(native: Native, count: int = 4, **options: object) -> AttackResult:
 def test_no_more_pixels_change_than_were_asked_for_and_all_within_bounds(pixels: int, channels: int) -> None:
     torch.manual_seed(pixels)
     model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 5 * 7, 4)).eval()
-    space = PixelSpace([0.5, 0.2, 0.7][:channels], [0.1, 0.2, 0.3][:channels])
+    pixel_space = PixelSpace([0.5, 0.2, 0.7][:channels], [0.1, 0.2, 0.3][:channels])
     images = torch.rand(3, channels, 5, 7)
     found = one_pixel(
-        model, space.to_inputs(images), pixels=pixels, generations=3, population=20, space=space, progress=False
+        model,
+        pixel_space.to_inputs(images),
+        pixels=pixels,
+        generations=3,
+        population=20,
+        pixel_space=pixel_space,
+        progress=False,
     )
     changed = (found.perturbations != 0).any(1).flatten(1).sum(1)
     assert bool((changed <= pixels).all()) and bool((changed > 0).all())
     assert found.pixels.min() >= 0 and found.pixels.max() <= 1
-    assert torch.allclose(space.to_pixels(found.inputs), found.pixels, atol=1e-6)
+    assert torch.allclose(pixel_space.to_pixels(found.inputs), found.pixels, atol=1e-6)
 
 
 def test_more_pixels_fool_more_often(native: Native) -> None:

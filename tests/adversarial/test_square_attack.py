@@ -13,7 +13,7 @@ from tests.dream.conftest import Digits
 
 
 def tried(digits: Digits, count: int = 6, **options: object) -> AttackResult:
-    chosen = {"epsilon": 0.1, "queries": 20, "space": digits.space, "progress": False, **options}
+    chosen = {"epsilon": 0.1, "queries": 20, "pixel_space": digits.pixel_space, "progress": False, **options}
     return square(digits.model, digits.images[:count], digits.labels[:count], **chosen)  # type: ignore[arg-type]
 
 
@@ -22,9 +22,17 @@ def tried(digits: Digits, count: int = 6, **options: object) -> AttackResult:
 def test_no_perturbation_leaves_its_ball_or_the_pixels(norm: Norm, shape: tuple[int, ...]) -> None:
     torch.manual_seed(sum(shape))
     model = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 4)).eval()
-    space = PixelSpace([0.5, 0.2, 0.7][: shape[0]], [0.1, 0.2, 0.3][: shape[0]])
+    pixel_space = PixelSpace([0.5, 0.2, 0.7][: shape[0]], [0.1, 0.2, 0.3][: shape[0]])
     images, radii = torch.rand(4, *shape), torch.tensor([0.0, 0.05, 0.3])
-    found = square(model, space.to_inputs(images), epsilon=radii, norm=norm, queries=15, space=space, progress=False)
+    found = square(
+        model,
+        pixel_space.to_inputs(images),
+        epsilon=radii,
+        norm=norm,
+        queries=15,
+        pixel_space=pixel_space,
+        progress=False,
+    )
     lengths = norm.length(found.perturbations.flatten(0, 1)).view(3, 4)
     assert bool((lengths <= radii[:, None] + 1e-6).all())
     assert bool((lengths[1:] > 0).any(1).all()) or found.initially_misclassified.all()
@@ -37,7 +45,7 @@ def test_it_fools_as_often_as_torchattacks(digits: Digits, norm: Norm, name: str
     found = tried(digits, 30, epsilon=epsilon, norm=norm, queries=queries)
     with torch.random.fork_rng():
         theirs = torchattacks.Square(digits.model, norm=name, eps=epsilon, n_queries=queries - 1)
-        theirs.set_normalization_used(list(digits.space.mean), list(digits.space.std))
+        theirs.set_normalization_used(list(digits.pixel_space.mean), list(digits.pixel_space.std))
         expected = theirs(images.clone(), labels)
     with torch.no_grad():
         rate = (digits.model(expected).argmax(1) != labels).float().mean()

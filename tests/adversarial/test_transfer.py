@@ -18,7 +18,7 @@ PGD = partial(pgd, epsilon=0.15, stop_on_success=False, progress=False)
 @pytest.fixture(scope="module")
 def surrogate(digits: Digits) -> nn.Module:
     """Another net, trained from another seed on pixels as they are."""
-    pixels = digits.space.to_pixels(digits.images)
+    pixels = digits.pixel_space.to_pixels(digits.images)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = nn.Sequential(
@@ -40,16 +40,16 @@ def surrogate(digits: Digits) -> nn.Module:
 
 
 def moved(digits: Digits, surrogate: nn.Module, count: int = 40, **options: object) -> AttackResult:
-    chosen = {"attack": PGD, "space": digits.space, "surrogate_space": PixelSpace(), **options}
+    chosen = {"attack": PGD, "pixel_space": digits.pixel_space, "surrogate_pixel_space": PixelSpace(), **options}
     return transfer(digits.model, digits.images[:count], digits.labels[:count], surrogate=surrogate, **chosen)  # type: ignore[arg-type]
 
 
 def test_the_pixels_are_the_attack_s_and_the_judgement_the_model_s(digits: Digits, surrogate: nn.Module) -> None:
     found = moved(digits, surrogate)
-    pixels, labels = digits.space.to_pixels(digits.images[:40]), digits.labels[:40]
+    pixels, labels = digits.pixel_space.to_pixels(digits.images[:40]), digits.labels[:40]
     theirs = PGD(surrogate, pixels, labels)
     with torch.no_grad():
-        fooled = digits.model(digits.space.to_inputs(theirs.pixels)).argmax(1) != labels
+        fooled = digits.model(digits.pixel_space.to_inputs(theirs.pixels)).argmax(1) != labels
     left = ~found.initially_misclassified
     assert torch.allclose(found.pixels[left], theirs.pixels[left], atol=1e-5)
     assert torch.equal(found.fooled[left], fooled[left])
@@ -59,8 +59,15 @@ def test_the_pixels_are_the_attack_s_and_the_judgement_the_model_s(digits: Digit
 
 
 def test_what_fools_the_surrogate_fools_its_like(digits: Digits) -> None:
-    found = moved(digits, digits.model, surrogate_space=None, attack=partial(PGD, stop_on_success=True))
-    own = pgd(digits.model, digits.images[:40], digits.labels[:40], epsilon=0.15, space=digits.space, progress=False)
+    found = moved(digits, digits.model, surrogate_pixel_space=None, attack=partial(PGD, stop_on_success=True))
+    own = pgd(
+        digits.model,
+        digits.images[:40],
+        digits.labels[:40],
+        epsilon=0.15,
+        pixel_space=digits.pixel_space,
+        progress=False,
+    )
     assert torch.equal(found.fooled, own.fooled) and found.success > 0.8
 
 
@@ -76,8 +83,8 @@ def test_every_look_at_the_model_is_counted_and_none_at_the_surrogate(digits: Di
     labels = digits.labels[:5].clone()
     labels[2] = (labels[2] + 1) % 10  # which the model has wrong
     found = transfer(
-        digits.model, digits.images[:5], labels, surrogate=surrogate, attack=PGD, space=digits.space,
-        surrogate_space=PixelSpace(),
+        digits.model, digits.images[:5], labels, surrogate=surrogate, attack=PGD, pixel_space=digits.pixel_space,
+        surrogate_pixel_space=PixelSpace(),
     )  # fmt: skip
     handle.remove()
     assert found.queries.tolist() == [2, 2, 1, 2, 2] and sum(seen) == 9
@@ -120,7 +127,7 @@ def test_both_models_are_left_as_found(digits: Digits, surrogate: nn.Module) -> 
 
 def test_an_attack_that_moves_nothing_is_said(digits: Digits, surrogate: nn.Module) -> None:
     def idle(model: nn.Module, inputs: Tensor, labels: Tensor, **options: object) -> AttackResult:
-        return pgd(model, inputs, (labels + 1) % 10, space=PixelSpace(), progress=False)  # wrong from the start
+        return pgd(model, inputs, (labels + 1) % 10, pixel_space=PixelSpace(), progress=False)  # wrong from the start
 
     with pytest.warns(AttackWarning, match=r"transfer has not moved samples \[0, 1\]: the attack left them"):
         moved(digits, surrogate, 2, attack=idle)
@@ -128,7 +135,7 @@ def test_an_attack_that_moves_nothing_is_said(digits: Digits, surrogate: nn.Modu
 
 def test_spaces_of_different_bounds_are_refused(digits: Digits, surrogate: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"lie in \(0.0, 1.0\), the surrogate's in \(0.0, 255.0\)"):
-        moved(digits, surrogate, 2, surrogate_space=PixelSpace(bounds=(0.0, 255.0)))
+        moved(digits, surrogate, 2, surrogate_pixel_space=PixelSpace(bounds=(0.0, 255.0)))
 
 
 def test_an_attack_that_takes_no_target_transfers_as_well(digits: Digits, surrogate: nn.Module) -> None:

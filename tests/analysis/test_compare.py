@@ -108,8 +108,8 @@ def test_what_only_one_model_has_is_not_drawn_together():
 
 
 def test_conflicts_are_read_as_their_names_say(conflicts):
-    space = PixelSpace((0.5,), (0.25,))
-    found = read_conflicts(conflicts, ClassSpec.classes, (1, 8, 8), space)
+    pixel_space = PixelSpace((0.5,), (0.25,))
+    found = read_conflicts(conflicts, ClassSpec.classes, (1, 8, 8), pixel_space)
     said = sorted(zip(found.shapes.tolist(), found.textures.tolist(), strict=True))
     assert said == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 1)]  # cat, dog, elephant; that with one class is left out
     assert found.images.shape == (5, 1, 8, 8)

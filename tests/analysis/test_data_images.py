@@ -47,8 +47,10 @@ def test_what_comes_is_what_the_file_shows(folder):
 
 def test_the_transform_of_torchvisions_weights_says_how_inputs_map_to_pixels(folder):
     images = Images(folder("a.png"), models.ResNet18_Weights.DEFAULT.transforms())
-    space = PixelSpace.of_transform(images)
-    assert torch.allclose(space.to_pixels(images[0][None])[0, :, 9, 9] * 255, torch.tensor([0.0, 100.0, 200.0]), atol=1)
+    pixel_space = PixelSpace.of_transform(images)
+    assert torch.allclose(
+        pixel_space.to_pixels(images[0][None])[0, :, 9, 9] * 255, torch.tensor([0.0, 100.0, 200.0]), atol=1
+    )
 
 
 def test_gray_images_have_one_channel(folder):

@@ -474,9 +474,8 @@ def test_the_views_saved_state_names_no_code(mark):
         None,
         [],
     ]
-    fields = (
-        "layers target method probe pixels target_pixels units feature steps class_names forward callback kind".split()
-    )
+    fields = "layers target method probe pixel_space target_pixel_space units feature steps class_names".split()
+    fields += ["forward", "callback", "kind"]
     gadget = {"class_path": "os.system", "init_args": {"command": f"touch {mark}"}}
     for view in views + others:
         for name in fields:

@@ -87,7 +87,7 @@ def test_hyperplanes_are_redrawn_though_other_views_ask_for_more_samples(drawn_a
     finding = Result()
     for path in find_checkpoints([tmp_path]):
         checkpoint = read_checkpoint(path)
-        every = views_for(checkpoint.content, {}, probe=None, pixels=None, kinds=["hyperplanes", "embedding"])
+        every = views_for(checkpoint.content, {}, probe=None, pixel_space=None, kinds=["hyperplanes", "embedding"])
         replay = Replay(every, checkpoint.step, finding, probe=every[0].probe, samples=1)
         validate(network(Perceptron, checkpoint), loader(*plane()), [replay], accelerator="cpu")
     found = {one.step: one.picture for one in finding.pictures if one.picture.tag == "hyperplanes/hidden"}
@@ -97,7 +97,7 @@ def test_hyperplanes_are_redrawn_though_other_views_ask_for_more_samples(drawn_a
 def test_a_probe_that_was_given_is_in_the_checkpoint(drawn_at_once, tmp_path):  # noqa: F811
     given, labels = images(5)
     probe = Probe(inputs=given * 2 - 1, labels=labels, samples=5)
-    view = GradCAM(probe=probe, pixels=PixelSpace((0.5,), (0.5,)))
+    view = GradCAM(probe=probe, pixel_space=PixelSpace((0.5,), (0.5,)))
     saver = ModelCheckpoint(tmp_path / "checkpoints", save_top_k=-1)
     fit(tmp_path, ConvNet(), [view, saver], enable_checkpointing=True)
     live = drawn_at_once.pictures("grad_cam/conv2")[6]
@@ -106,11 +106,15 @@ def test_a_probe_that_was_given_is_in_the_checkpoint(drawn_at_once, tmp_path):  
 
 
 def test_views_are_made_again_as_they_were():
-    space = PixelSpace((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    pixel_space = PixelSpace((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
     probe = Probe(source="train", samples=3, seed=7)
-    for view in (GradCAM(target=[1, 2], layers=["conv1"], probe=probe), Occlusion(patch=2, pixels=space), *views()):
+    for view in (
+        GradCAM(target=[1, 2], layers=["conv1"], probe=probe),
+        Occlusion(patch=2, pixel_space=pixel_space),
+        *views(),
+    ):
         again = view_of(recipe_of(view))
-        assert type(again) is type(view) and again.name == view.name and again.pixels == view.pixels
+        assert type(again) is type(view) and again.name == view.name and again.pixel_space == view.pixel_space
 
 
 def test_a_checkpoint_can_name_no_class_but_this_packages_views():

@@ -43,8 +43,8 @@ def make_net(channels=1, side=16, classes=10):
     )  # fmt: skip
 
 
-def model_under_study_of(model, inputs, labels=None, space=None, **options):
-    return ModelUnderStudy("net", model.eval(), Samples(inputs, labels, 4), space or PixelSpace(), **options)
+def model_under_study_of(model, inputs, labels=None, pixel_space=None, **options):
+    return ModelUnderStudy("net", model.eval(), Samples(inputs, labels, 4), pixel_space or PixelSpace(), **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,15 +140,15 @@ def test_deeper_layers_know_less(subject, found):
 def test_attacks_tell_how_far_they_went(subject, found):
     few = taken(subject, 8, within=True)
     numbers = found["attacks"].numbers["attacks"]
-    shortest = deepfool(subject.model, few.images, few.said, space=SPACE, progress=False)
+    shortest = deepfool(subject.model, few.images, few.said, pixel_space=SPACE, progress=False)
     assert numbers["deepfool"]["success"] == 1 == shortest.success
     assert numbers["deepfool"]["relative"] == pytest.approx(shortest.record.relative[-1].median().item(), rel=1e-4)
     epsilon = numbers["fgsm"]["epsilon"]
     assert epsilon == numbers["pgd"]["epsilon"]
     assert numbers["fgsm"]["success"] == pytest.approx(
-        fgsm(subject.model, few.images, few.said, epsilon=epsilon, space=SPACE).success.item()
+        fgsm(subject.model, few.images, few.said, epsilon=epsilon, pixel_space=SPACE).success.item()
     )
-    half = pgd(subject.model, few.images, few.said, epsilon=epsilon / 2, steps=20, space=SPACE, progress=False)
+    half = pgd(subject.model, few.images, few.said, epsilon=epsilon / 2, steps=20, pixel_space=SPACE, progress=False)
     assert numbers["pgd"]["success"] >= 0.5 > half.success or epsilon == pytest.approx(8 / 255)
 
 
@@ -158,7 +158,7 @@ def test_accuracy_falls_with_epsilon_until_little_is_left(subject, found):
     many = taken(subject, 8, within=True)
 
     def attack(*given, epsilon):
-        return pgd(*given, epsilon=epsilon, steps=10, space=SPACE, progress=False)
+        return pgd(*given, epsilon=epsilon, steps=10, pixel_space=SPACE, progress=False)
 
     direct = epsilon_curve(subject.model, many.images, many.labels, epsilons, attack=attack, progress=False)
     assert accuracy == pytest.approx(direct.accuracy.tolist())
@@ -173,7 +173,7 @@ def test_corruption_errors_are_counted_right(subject, found):
     numbers, images, labels = found["corruptions"].numbers["corruptions"], subject.images, subject.labels
     assert numbers["clean"] == pytest.approx((subject.model(images).argmax(1) != labels).float().mean().item())
     for kind, severity in (("fog", 3), ("gaussian_noise", 5)):
-        hurt = subject.model(corrupt(images, kind, severity, space=SPACE)).argmax(1)
+        hurt = subject.model(corrupt(images, kind, severity, pixel_space=SPACE)).argmax(1)
         assert numbers["errors"][kind][severity - 1] == pytest.approx((hurt != labels).float().mean().item())
     assert numbers["mean"] == pytest.approx(sum(numbers["kinds"].values()) / 15)
 

@@ -35,10 +35,10 @@ def train_with(view, tmp_path, model=None):
 
 
 ATTACKS = {
-    "deepfool": lambda model, x: deepfool(model, x, steps=5, space=SPACE),
-    "pgd": lambda model, x: pgd(model, x, epsilon=0.2, steps=5, norm=LINF, space=SPACE),
-    "fgsm": lambda model, x: fgsm(model, x, epsilon=0.2, space=SPACE),
-    "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalize=L2, space=SPACE),
+    "deepfool": lambda model, x: deepfool(model, x, steps=5, pixel_space=SPACE),
+    "pgd": lambda model, x: pgd(model, x, epsilon=0.2, steps=5, norm=LINF, pixel_space=SPACE),
+    "fgsm": lambda model, x: fgsm(model, x, epsilon=0.2, pixel_space=SPACE),
+    "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalize=L2, pixel_space=SPACE),
 }
 
 
@@ -78,8 +78,8 @@ def test_each_method_has_its_own_norm_unless_another_is_given(method, given, nor
     view = Adversarial(method=method, norm=given, epsilon=0.2, **OPTIONS)
     model, tag = train_with(view, tmp_path), f"adversarial/{method}"
     expected = {
-        "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=NORMS[norm], space=SPACE),
-        "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=NORMS[norm], space=SPACE),
+        "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=NORMS[norm], pixel_space=SPACE),
+        "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=NORMS[norm], pixel_space=SPACE),
     }[method]()
     arguments = drawn_at_once.arguments(tag)[0]
     assert np.allclose(arguments["differences"], expected.perturbations, atol=1e-6)
@@ -104,7 +104,7 @@ class Bright(Net):
 @pytest.mark.filterwarnings("ignore::lightning_viz.adversarial.AttackWarning")
 def test_the_verdicts_before_are_of_the_samples_that_were_attacked(drawn_at_once, tmp_path):
     inputs = SPACE.to_inputs(1.01 * X / X.flatten(1).amax(1).view(-1, 1, 1, 1))
-    view = Adversarial(probe=Probe(inputs=inputs, labels=Y % 2, samples=6), pixels=SPACE, method="fgsm")
+    view = Adversarial(probe=Probe(inputs=inputs, labels=Y % 2, samples=6), pixel_space=SPACE, method="fgsm")
     fit(tmp_path, Bright(), [view], loader(inputs, Y % 2, batch_size=3))
     before = drawn_at_once.arguments("adversarial/fgsm")[0]["before"]
     assert [one.prediction for one in before] == ["0"] * 6
@@ -114,8 +114,8 @@ def test_the_verdicts_before_are_of_the_samples_that_were_attacked(drawn_at_once
 def test_samples_that_are_no_pixels_of_the_space_are_said(drawn_at_once, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        train_with(Adversarial(probe=WATCHED, pixels=PixelSpace()), tmp_path)
-    assert "they should lie in (0.0, 1.0): give pixels=PixelSpace(mean, std)" in " ".join(said(caught))
+        train_with(Adversarial(probe=WATCHED, pixel_space=PixelSpace()), tmp_path)
+    assert "they should lie in (0.0, 1.0): give pixel_space=PixelSpace(mean, std)" in " ".join(said(caught))
     assert not drawn_at_once
 
 
@@ -123,7 +123,7 @@ def test_a_pixel_range_that_is_given_is_not_said_to_be_guessed(drawn_at_once, tm
     for pixels, guessed in ((SPACE, False), (None, True)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            train_with(Adversarial(probe=WATCHED, pixels=pixels, method="fgsm"), tmp_path)
+            train_with(Adversarial(probe=WATCHED, pixel_space=pixels, method="fgsm"), tmp_path)
         assert ("pixel range guessed" in " ".join(said(caught))) == guessed
 
 

@@ -58,7 +58,7 @@ def trained(data: Dataset, *callbacks: pl.Callback, epochs: int = 1, dropout: fl
 
 @pytest.fixture(scope="module")
 def small(digits: Digits) -> TensorDataset:  # noqa: F811
-    return TensorDataset(F.avg_pool2d(digits.space.to_pixels(digits.images), 4)[:1000], digits.labels[:1000])
+    return TensorDataset(F.avg_pool2d(digits.pixel_space.to_pixels(digits.images), 4)[:1000], digits.labels[:1000])
 
 
 pytestmark = [
@@ -140,7 +140,7 @@ def test_it_hardens(small: TensorDataset) -> None:
 
 
 def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDataset) -> None:
-    space = PixelSpace((0.5,), (0.25,))
+    pixel_space = PixelSpace((0.5,), (0.25,))
 
     class Normalize:
         mean, std = (0.5,), (0.25,)
@@ -153,16 +153,17 @@ def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDatas
             return 100
 
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-            return space.to_inputs(small[index][0][None])[0], small[index][1]
+            return pixel_space.to_inputs(small[index][0][None])[0], small[index][1]
 
     plain, hard = trained(Normalized(Normalize())), trained(Normalized(Normalize()), AdversarialTraining(epsilon=0.1))
     moved = hard.given[0][0] - plain.given[0][0]
     assert moved.abs().max() == pytest.approx(0.1 / 0.25, abs=1e-5)
     with pytest.raises(
-        ViewError, match=r"cannot attack the batch: the samples have pixels from .* give pixels=PixelSpace\(mean, std\)"
+        ViewError,
+        match=r"cannot attack the batch: the samples have pixels from .* give pixel_space=PixelSpace\(mean, std\)",
     ):
         trained(Normalized(None), AdversarialTraining(epsilon=0.1))
-    given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="L2", pixels=space))
+    given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="L2", pixel_space=pixel_space))
     longest = (0.25 * (given.given[0][0] - plain.given[0][0])).flatten(1).norm(dim=1).max()
     assert 0.95 < longest < 1 + 1e-5
 

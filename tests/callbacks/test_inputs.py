@@ -280,7 +280,7 @@ def test_normalized_images_are_shown_as_pixels(tmp_path, drawn_at_once):
     x, y = images(channels=3)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
     normalized = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    views = [Saliency(pixels=PixelSpace(mean=mean, std=std))]
+    views = [Saliency(pixel_space=PixelSpace(mean=mean, std=std))]
     fit(tmp_path, ConvNet(3), views, loader(normalized, y))
     pixels = (x[list(views[0].indices)].permute(0, 2, 3, 1) * 255).round()
     shown = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[0]["images"]).float()
@@ -312,7 +312,7 @@ def test_the_normalize_of_the_data_is_found(tmp_path, drawn_at_once):
 @pytest.mark.filterwarnings("ignore:lightning_viz. pixel range guessed")
 def test_a_guessed_pixel_range_is_said_in_the_caption(tmp_path, drawn_at_once):
     x, y = images()
-    fit(tmp_path, ConvNet(), [Saliency(), GradCAM(pixels=PixelSpace())], loader(x * 7 - 3, y))
+    fit(tmp_path, ConvNet(), [Saliency(), GradCAM(pixel_space=PixelSpace())], loader(x * 7 - 3, y))
     assert "pixel range guessed" in drawn_at_once.pictures("saliency/gradient")[0].description
     assert "guessed" not in drawn_at_once.pictures("grad_cam/conv2")[0].description
 

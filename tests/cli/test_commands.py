@@ -64,7 +64,7 @@ pytestmark = [
 
 SPACE = PixelSpace((0.4,), (0.5,))
 SOURCE = ["--model", "tests.callbacks.conftest.ConvNet", "--data", "tests.analysis.nets.Squares"]
-QUIET = {"space": SPACE, "progress": False}
+QUIET = {"pixel_space": SPACE, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def attacked(function, options, columns=("label", "after", "l2", "fooled", "quer
     """What an attack's table is to hold."""
 
     def expected(subject):
-        found = function(subject.model, subject.images, space=SPACE, **options)
+        found = function(subject.model, subject.images, pixel_space=SPACE, **options)
         last = {name: getattr(found.record, name)[-1] for name in ("l2", "linf", "relative")}
         every = {"label": found.labels, "after": found.record.classes[-1], "fooled": found.fooled}
         every |= {"queries": found.queries, "first_success_step": found.first_success_step, **last}

@@ -156,9 +156,9 @@ def test_the_strategy_of_a_run_is_for_several_devices(run_folder):
 
 
 def test_how_inputs_map_to_pixels_is_said(cli_run):
-    assert case(cli_run, "--trust").pixels is None
-    found = case(cli_run, "--trust", "--pixels.mean", 0.5, 0.4, 0.3, "--pixels.std", 0.2)
-    assert found.pixels == PixelSpace((0.5, 0.4, 0.3), (0.2,))
+    assert case(cli_run, "--trust").pixel_space is None
+    found = case(cli_run, "--trust", "--pixel_space.mean", 0.5, 0.4, 0.3, "--pixel_space.std", 0.2)
+    assert found.pixel_space == PixelSpace((0.5, 0.4, 0.3), (0.2,))
 
 
 def test_a_torchvision_model_needs_its_name_and_a_folder_of_images(tmp_path):
@@ -167,7 +167,7 @@ def test_a_torchvision_model_needs_its_name_and_a_folder_of_images(tmp_path):
     assert found.title() == "squeezenet1_1"
     assert found.data[0].shape == (3, 224, 224)
     assert found.data.classes[0] == "tench"
-    assert found.pixels.mean == (0.485, 0.456, 0.406)
+    assert found.pixel_space.mean == (0.485, 0.456, 0.406)
     again = case("--torchvision", "squeezenet1_1", "--weights", "none", "--images", tmp_path)
     assert again.key(None, "views") == found.key(None, "views")
 
@@ -175,7 +175,17 @@ def test_a_torchvision_model_needs_its_name_and_a_folder_of_images(tmp_path):
 def test_images_for_a_model_of_ones_own(tmp_path, cli_run):
     Image.new("RGB", (30, 40), (128, 128, 128)).save(tmp_path / "a.png")
     found = case(
-        cli_run, "--trust", "--images", tmp_path, "--size", 8, "--gray", "--pixels.mean", 0.5, "--pixels.std", 0.25
+        cli_run,
+        "--trust",
+        "--images",
+        tmp_path,
+        "--size",
+        8,
+        "--gray",
+        "--pixel_space.mean",
+        0.5,
+        "--pixel_space.std",
+        0.25,
     )
     assert found.data[0].shape == (1, 8, 8)
     assert found.data[0].abs().max() < 0.01

@@ -18,7 +18,7 @@ class Digits(NamedTuple):
     model: nn.Sequential
     images: Tensor
     labels: Tensor
-    space: PixelSpace
+    pixel_space: PixelSpace
 
 
 def digits_net() -> nn.Sequential:
@@ -46,8 +46,8 @@ def trained_digits(epochs: int = 5) -> Digits:
     flat, labels = load_digits(return_X_y=True)
     pixels = torch.tensor(flat, dtype=torch.float32).view(-1, 1, 8, 8) / 16
     pixels = F.interpolate(pixels, (28, 28), mode="bilinear", align_corners=False)
-    space = PixelSpace((pixels.mean().item(),), (pixels.std().item(),))
-    images, labels = space.to_inputs(pixels), torch.tensor(labels)
+    pixel_space = PixelSpace((pixels.mean().item(),), (pixels.std().item(),))
+    images, labels = pixel_space.to_inputs(pixels), torch.tensor(labels)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = digits_net()
@@ -58,7 +58,7 @@ def trained_digits(epochs: int = 5) -> Digits:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-    return Digits(model.eval(), images, labels, space)
+    return Digits(model.eval(), images, labels, pixel_space)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def squared_norm(model: nn.Sequential, inputs: Tensor) -> Tensor:
 
 def test_every_octave_raises_the_squared_norm_of_the_layer_for_every_photograph():
     model, images = network(), SPACE.to_inputs(photographs(2, 60, 90))
-    dream = deep_dream(model, images, "2", space=SPACE, progress=False)
+    dream = deep_dream(model, images, "2", pixel_space=SPACE, progress=False)
     assert [octave.size for octave in dream.octaves] == [(22, 33), (31, 46), (43, 64), (60, 90)]
     assert all((octave.after > 1.1 * octave.before).all() for octave in dream.octaves)
     torch.testing.assert_close(dream.octaves[-1].after, squared_norm(model, dream.inputs))
@@ -52,13 +52,13 @@ def test_every_octave_raises_the_squared_norm_of_the_layer_for_every_photograph(
 
 def test_details_are_carried_up():
     model, images = network(), SPACE.to_inputs(photographs(1, 60, 90))
-    dream = deep_dream(model, images, "2", space=SPACE, steps=20, progress=False)
+    dream = deep_dream(model, images, "2", pixel_space=SPACE, steps=20, progress=False)
     assert (dream.octaves[-1].before > 1.05 * squared_norm(model, images)).all()
 
 
 def test_one_octave_without_jitter_is_steps_of_one_length_along_the_gradient():
     model, image = network(), SPACE.to_inputs(photographs(1, 32, 32))
-    dream = deep_dream(model, image, "2", space=SPACE, octaves=1, steps=2, jitter=0, lr=0.01, progress=False)
+    dream = deep_dream(model, image, "2", pixel_space=SPACE, octaves=1, steps=2, jitter=0, lr=0.01, progress=False)
     expected = image
     for _ in range(2):
         x = expected.clone().requires_grad_()
@@ -69,15 +69,15 @@ def test_one_octave_without_jitter_is_steps_of_one_length_along_the_gradient():
 
 def test_each_photograph_of_a_batch_dreams_as_if_alone():
     model, images = network(), SPACE.to_inputs(photographs(2, 40, 40))
-    both = deep_dream(model, images, "2", space=SPACE, octaves=2, steps=3, progress=False)
-    alone = deep_dream(model, images[1], "2", space=SPACE, octaves=2, steps=3, progress=False)
+    both = deep_dream(model, images, "2", pixel_space=SPACE, octaves=2, steps=3, progress=False)
+    alone = deep_dream(model, images[1], "2", pixel_space=SPACE, octaves=2, steps=3, progress=False)
     torch.testing.assert_close(both.images[1:], alone.images, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_border_dreams_as_much_as_the_middle(seed):
     pixels = photographs(4, 96, 96)
-    dream = deep_dream(network(seed), SPACE.to_inputs(pixels), "2", space=SPACE, progress=False)
+    dream = deep_dream(network(seed), SPACE.to_inputs(pixels), "2", pixel_space=SPACE, progress=False)
     change = (dream.pixels - pixels).abs().mean((0, 1))
     ring = torch.ones_like(change, dtype=torch.bool)
     ring[3:-3, 3:-3] = False
@@ -87,7 +87,9 @@ def test_the_border_dreams_as_much_as_the_middle(seed):
 def test_jitter_leaves_less_of_a_grid_of_the_strides():
     def repeating(jitter: int) -> float:
         """The share of the change that repeats with the network's stride of 4."""
-        dream = deep_dream(network(), inputs, "2", space=SPACE, octaves=1, steps=30, jitter=jitter, progress=False)
+        dream = deep_dream(
+            network(), inputs, "2", pixel_space=SPACE, octaves=1, steps=30, jitter=jitter, progress=False
+        )
         change = dream.pixels - pixels
         tiles = change.unfold(2, 4, 4).unfold(3, 4, 4).mean((0, 2, 3))
         return (tiles.std((1, 2)).mean() / change.std()).item()
@@ -101,7 +103,9 @@ def test_jitter_leaves_less_of_a_grid_of_the_strides():
 
 def test_the_dream_and_its_frames_are_photographs_from_the_first_to_the_last():
     pixels = photographs(1, 40, 50)
-    dream = deep_dream(network(), SPACE.to_inputs(pixels), "2", space=SPACE, octaves=3, steps=4, lr=0.5, progress=False)
+    dream = deep_dream(
+        network(), SPACE.to_inputs(pixels), "2", pixel_space=SPACE, octaves=3, steps=4, lr=0.5, progress=False
+    )
     assert dream.pixels.min() >= 0
     assert dream.pixels.max() <= 1
     torch.testing.assert_close(SPACE.into(dream.inputs, PixelSpace()), dream.pixels, atol=1e-5, rtol=0)
@@ -164,7 +168,7 @@ def test_a_step_moves_each_image_by_the_rate_on_average():
 
 def test_misuse_is_an_error_that_names_the_remedy():
     model, image = network(), photographs(1, 32, 32)
-    with pytest.raises(ValueError, match=r"space=PixelSpace\(mean, std\)"):
+    with pytest.raises(ValueError, match=r"pixel_space=PixelSpace\(mean, std\)"):
         deep_dream(model, SPACE.to_inputs(image), "2", progress=False)
     with pytest.raises(ValueError, match="1 or more octaves, and a scale above 1"):
         deep_dream(model, image, "2", octaves=0, progress=False)
@@ -175,10 +179,10 @@ def test_misuse_is_an_error_that_names_the_remedy():
 
 
 def test_a_photograph_of_bytes_and_a_model_in_half_precision():
-    space = PixelSpace((0.0,), (1 / 255,))
+    pixel_space = PixelSpace((0.0,), (1 / 255,))
     photograph = (photographs(1, 28, 30) * 255).round().byte()
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).bfloat16().eval()
-    dream = deep_dream(model, photograph, "0", space=space, octaves=2, steps=3, progress=False)
+    dream = deep_dream(model, photograph, "0", pixel_space=pixel_space, octaves=2, steps=3, progress=False)
     torch.testing.assert_close(dream.frames[0], photograph)
     assert (dream.octaves[-1].after > dream.octaves[-1].before).all()
 

@@ -26,7 +26,14 @@ def small_net(channels: int = 1, size: int = 8, classes: int = 4, seed: int = 0)
 
 @pytest.fixture(scope="module", params=ENCODINGS)
 def fooling(request, digits) -> FoolingImages:
-    return fool(digits.model, (1, 28, 28), encoding=request.param, generations=80, space=digits.space, progress=False)
+    return fool(
+        digits.model,
+        (1, 28, 28),
+        encoding=request.param,
+        generations=80,
+        pixel_space=digits.pixel_space,
+        progress=False,
+    )
 
 
 def test_every_digit_is_seen_with_certainty_where_there_is_none(digits, fooling):
@@ -37,7 +44,7 @@ def test_every_digit_is_seen_with_certainty_where_there_is_none(digits, fooling)
 
 
 def test_the_images_are_far_from_every_digit(digits, fooling):
-    real = digits.space.to_pixels(digits.images).flatten(1)
+    real = digits.pixel_space.to_pixels(digits.images).flatten(1)
     real = nn.functional.normalize(real - real.mean(1, keepdim=True), dim=1)
     seen = fooling.pixels.flatten(1)
     seen = nn.functional.normalize(seen - seen.mean(1, keepdim=True), dim=1)
@@ -106,17 +113,19 @@ def test_some_classes_alone_are_still_sure_against_all_of_them():
     assert answers.argmax(1).tolist() == [3, 1]
 
 
-@pytest.mark.parametrize("space", [PixelSpace(), PixelSpace((0.3,), (0.2,)), PixelSpace(bounds=(-1, 1))])
+@pytest.mark.parametrize("pixel_space", [PixelSpace(), PixelSpace((0.3,), (0.2,)), PixelSpace(bounds=(-1, 1))])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 9)], ids=["gray", "color"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_any_shape_and_any_normalization_stays_within_the_pixels(encoding, shape, space):
+def test_any_shape_and_any_normalization_stays_within_the_pixels(encoding, shape, pixel_space):
     with torch.random.fork_rng():
         model = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 4))
-    found = fool(model.eval(), shape, encoding=encoding, generations=20, population=50, space=space, progress=False)
+    found = fool(
+        model.eval(), shape, encoding=encoding, generations=20, population=50, pixel_space=pixel_space, progress=False
+    )
     assert found.pixels.shape == (4, *shape)
     assert found.pixels.min() >= 0 and found.pixels.max() <= 1
-    low, high = space.bounds
-    torch.testing.assert_close(space.to_pixels(found.inputs), low + (high - low) * found.pixels)
+    low, high = pixel_space.bounds
+    torch.testing.assert_close(pixel_space.to_pixels(found.inputs), low + (high - low) * found.pixels)
     assert (found.confidences > found.curve[0]).all()
 
 

@@ -33,7 +33,9 @@ def inverted(digits: Digits) -> Inverted:
     rows = [int((digits.labels == label).nonzero()[3]) for label in (0, 2, 5, 8)]
     images, labels = digits.images[rows], digits.labels[rows]
     by_layer = {
-        layer: invert(digits.model, images, layer, weights=WEIGHTS, space=digits.space, steps=200, progress=False)
+        layer: invert(
+            digits.model, images, layer, weights=WEIGHTS, pixel_space=digits.pixel_space, steps=200, progress=False
+        )
         for layer in LAYERS
     }
     return Inverted(images, labels, by_layer)
@@ -56,7 +58,7 @@ def test_from_every_layer_each_reconstruction_is_classified_as_its_original(digi
         seeds = found.pixel_errors.shape[1]
         with torch.no_grad():
             classes = digits.model(found.dream.inputs).argmax(1)
-            of_pixels = digits.model(digits.space.to_inputs(found.pixels.flatten(0, 1))).argmax(1)
+            of_pixels = digits.model(digits.pixel_space.to_inputs(found.pixels.flatten(0, 1))).argmax(1)
         assert classes.tolist() == inverted.labels.repeat_interleave(seeds).tolist(), layer
         assert of_pixels.tolist() == classes.tolist(), layer
 
@@ -87,7 +89,7 @@ def test_the_weights_chosen_reconstruct_better_than_weak_and_strong_ones(digits:
     images = digits.images[:2]
 
     def error(weights: tuple[float, float] | None) -> float:
-        options = {"weights": weights, "space": digits.space, "seeds": 1, "steps": 80}
+        options = {"weights": weights, "pixel_space": digits.pixel_space, "seeds": 1, "steps": 80}
         return invert(digits.model, images, "conv3", **options, progress=False).pixel_errors.mean().item()
 
     assert error(None) < 0.8 * min(error((0.0, 0.0)), error((0.0, 10.0)))
@@ -116,7 +118,7 @@ def test_weights_mean_the_same_whatever_the_scale_of_the_data():
     """Of a linear layer: images three times as large, from starts and by steps three times as large."""
     model = a_linear_layer()
     images = torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    options = {"weights": (50.0, 0.05), "seeds": 2, "space": PixelSpace((0.5,), (0.25,)), "steps": 50}
+    options = {"weights": (50.0, 0.05), "seeds": 2, "pixel_space": PixelSpace((0.5,), (0.25,)), "steps": 50}
     small = invert(model, images, "0", **options, lr=0.1, deviation=1.0, progress=False)
     large = invert(model, 3 * images, "0", **options, lr=0.3, deviation=3.0, progress=False)
     torch.testing.assert_close(large.dream.images, 3 * small.dream.images, rtol=1e-3, atol=1e-3)
@@ -128,9 +130,9 @@ def test_what_a_layer_does_not_see_comes_from_the_penalties_alone():
     model = nn.Sequential(nn.Conv2d(1, 1, 1, stride=2, bias=False)).eval()
     nn.init.ones_(model[0].weight)
     ramp = torch.linspace(-1, 1, 13).expand(1, 1, 13, 13)
-    found = invert(model, ramp, "0", weights=(0.0, 0.01), space=PixelSpace((0.5,), (0.25,)), progress=False)
+    found = invert(model, ramp, "0", weights=(0.0, 0.01), pixel_space=PixelSpace((0.5,), (0.25,)), progress=False)
     assert found.pixel_errors.max() < 0.05
-    blind = invert(model, ramp, "0", weights=(0.0, 0.0), space=PixelSpace((0.5,), (0.25,)), progress=False)
+    blind = invert(model, ramp, "0", weights=(0.0, 0.0), pixel_space=PixelSpace((0.5,), (0.25,)), progress=False)
     assert blind.pixel_errors.min() > 0.5
     assert blind.feature_errors.max() < 0.01
 
@@ -256,6 +258,6 @@ def a_linear_layer() -> nn.Sequential:
 
 
 def test_one_image_needs_no_batch(digits: Digits):
-    options = {"space": digits.space, "weights": (1.0, 0.01), "steps": 3, "progress": False}
+    options = {"pixel_space": digits.pixel_space, "weights": (1.0, 0.01), "steps": 3, "progress": False}
     alone = invert(digits.model, digits.images[5], "conv2", **options)
     torch.testing.assert_close(alone.pixels, invert(digits.model, digits.images[5:6], "conv2", **options).pixels)

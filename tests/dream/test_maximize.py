@@ -47,12 +47,14 @@ def scores(model, inputs):
 
 @pytest.fixture(scope="module")
 def plain(digits):
-    return dream(digits.model, CLASSES, image=(1, 28, 28), space=digits.space)
+    return dream(digits.model, CLASSES, image=(1, 28, 28), pixel_space=digits.pixel_space)
 
 
 @pytest.fixture(scope="module")
 def smooth(digits):
-    return dream(digits.model, CLASSES, image=(1, 28, 28), space=digits.space, priors={edge_energy: EDGE_WEIGHT})
+    return dream(
+        digits.model, CLASSES, image=(1, 28, 28), pixel_space=digits.pixel_space, priors={edge_energy: EDGE_WEIGHT}
+    )
 
 
 def small(seed=0, channels=3):
@@ -86,7 +88,7 @@ def test_edge_energy_takes_the_high_frequencies_and_leaves_the_class(digits, pla
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
 def test_the_dream_of_a_channel_excites_it_more_than_any_digit(digits, layer):
     asked = [channel(layer, number) for number in range(4)]
-    found = dream(digits.model, asked, image=(1, 28, 28), space=digits.space, bounded=True, steps=60)
+    found = dream(digits.model, asked, image=(1, 28, 28), pixel_space=digits.pixel_space, bounded=True, steps=60)
     seen = {}
     with torch.no_grad(), getattr(digits.model, layer).register_forward_hook(lambda m, i, o: seen.update(out=o)):
         digits.model(digits.images)
@@ -203,7 +205,7 @@ NORMALIZED = PixelSpace((0.4,), (0.2,))  # its inputs are centered: what `by_han
 
 @pytest.mark.parametrize("priors", [{}, {edge_energy: 0.1, l2: 0.02}], ids=["plain", "priors"])
 def test_it_is_adam_on_the_objective_less_the_priors(priors):
-    found = dream(small(), channel("2", 1), image=SMALL, space=NORMALIZED, priors=priors, steps=40)
+    found = dream(small(), channel("2", 1), image=SMALL, pixel_space=NORMALIZED, priors=priors, steps=40)
     expected, curve = by_hand(small(), 40, priors.items())
     torch.testing.assert_close(found.images, expected, rtol=1e-3, atol=1e-4)
     assert found.curve[0].tolist() == pytest.approx(curve, rel=1e-3, abs=1e-4)
@@ -212,7 +214,12 @@ def test_it_is_adam_on_the_objective_less_the_priors(priors):
 
 def test_steps_between_updates_run_in_their_order_after_the_gradients():
     found = dream(
-        small(), channel("2", 1), image=SMALL, space=NORMALIZED, steps=9, between=[decay(0.1), clip_small_norm(30)]
+        small(),
+        channel("2", 1),
+        image=SMALL,
+        pixel_space=NORMALIZED,
+        steps=9,
+        between=[decay(0.1), clip_small_norm(30)],
     )
 
     def after(x):
@@ -244,7 +251,7 @@ def test_a_preset_goes_by_its_name_and_brings_its_steps():
 
 
 def test_small_gradients_do_not_move_the_image():
-    options = {"optimizer": partial(torch.optim.SGD, lr=1.0), "steps": 1, "image": SMALL, "space": NORMALIZED}
+    options = {"optimizer": partial(torch.optim.SGD, lr=1.0), "steps": 1, "image": SMALL, "pixel_space": NORMALIZED}
     start = dream(small(), channel("2", 1), image=SMALL, steps=0).images
     whole = dream(small(), channel("2", 1), **options).images - start
     clipped = dream(small(), channel("2", 1), small_gradients=30, **options).images - start
@@ -280,10 +287,12 @@ def test_lbfgs_climbs_further_in_as_many_steps():
 
 
 @pytest.mark.parametrize("kind", [pixels, fourier, cppn])
-@pytest.mark.parametrize("space", [PixelSpace(), NORMALIZED, PixelSpace((0.0,), (1 / 255,))], ids=["0-1", "std", "255"])
-def test_a_bounded_image_stays_within_the_pixels(kind, space):
-    found = dream(small(), channel("2", 1), image=kind(SMALL), space=space, bounded=True, steps=30)
-    raw = space.into(found.inputs, PixelSpace())
+@pytest.mark.parametrize(
+    "pixel_space", [PixelSpace(), NORMALIZED, PixelSpace((0.0,), (1 / 255,))], ids=["0-1", "std", "255"]
+)
+def test_a_bounded_image_stays_within_the_pixels(kind, pixel_space):
+    found = dream(small(), channel("2", 1), image=kind(SMALL), pixel_space=pixel_space, bounded=True, steps=30)
+    raw = pixel_space.into(found.inputs, PixelSpace())
     assert raw.min() >= -1e-5
     assert raw.max() <= 1 + 1e-5
     torch.testing.assert_close(found.pixels, raw.clamp(0, 1), rtol=0, atol=1e-4)
@@ -292,10 +301,10 @@ def test_a_bounded_image_stays_within_the_pixels(kind, space):
 
 def test_a_bounded_dream_starts_from_the_photograph_that_it_is_given():
     photograph = torch.rand(SMALL, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
-    space = PixelSpace()
-    image = pixels(SMALL, start=space.centered().to_inputs(photograph[None])[0])
+    pixel_space = PixelSpace()
+    image = pixels(SMALL, start=pixel_space.centered().to_inputs(photograph[None])[0])
     for bounded in (True, False):
-        found = dream(small(), channel("2", 1), image=image, space=space, bounded=bounded, steps=0)
+        found = dream(small(), channel("2", 1), image=image, pixel_space=pixel_space, bounded=bounded, steps=0)
         torch.testing.assert_close(found.inputs[0], photograph, rtol=0, atol=1e-5)
 
 
@@ -310,7 +319,7 @@ def test_a_normalized_model_and_one_that_takes_pixels_dream_the_same():
 
     options = {"image": SMALL, "steps": 20, "priors": {edge_energy: 0.01}}
     one = dream(OfPixels().eval(), channel("net.2", 1), **options)
-    other = dream(small(), channel("2", 1), space=PixelSpace((0.5,), (0.25,)), **options)
+    other = dream(small(), channel("2", 1), pixel_space=PixelSpace((0.5,), (0.25,)), **options)
     torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(one.inputs, one.images * 0.25 + 0.5)
 
@@ -341,7 +350,7 @@ def test_a_forward_of_ones_own_opens_a_dict():
         ({"between": "decay", "image": fourier(SMALL)}, "not those of Fourier; use image=pixels(...)"),
         ({"between": [blur(1)], "bounded": True}, "not those of bounded images"),
         ({"image": (9, 12)}, "the image's shape is (9, 12): give channels, rows and columns"),
-        ({"space": PixelSpace((0.1, 0.2), (0.3, 0.4))}, "the pixel space has 2 channels, the images have 3"),
+        ({"pixel_space": PixelSpace((0.1, 0.2), (0.3, 0.4))}, "the pixel space has 2 channels, the images have 3"),
         ({"priors": {edge_energy: 1.0}, "image": (3, 5, 9)}, "edge energy needs images of more than 5 pixels a side"),
     ],
     ids=lambda value: str(value).split(" at 0x")[0],

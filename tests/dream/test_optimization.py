@@ -66,17 +66,17 @@ def rises(found):
 
 
 @pytest.mark.parametrize("kind", [pixels, fourier, cppn])
-@pytest.mark.parametrize("space", [PixelSpace(), PixelSpace((0.4,), (0.2,))], ids=["pixels", "normalized"])
+@pytest.mark.parametrize("pixel_space", [PixelSpace(), PixelSpace((0.4,), (0.2,))], ids=["pixels", "normalized"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_images_of_every_size_climb_in_a_functional_net_that_writes_to_its_input(size, space, kind):
+def test_images_of_every_size_climb_in_a_functional_net_that_writes_to_its_input(size, pixel_space, kind):
     model = built(Functional, size[0])
     asked = [channel("conv1", 1), channel("conv2", 2), logit(3)]
-    found = dream(model, asked, image=kind(size), space=space, steps=12, lr=0.02)
+    found = dream(model, asked, image=kind(size), pixel_space=pixel_space, steps=12, lr=0.02)
     assert rises(found)
     assert found.inputs.shape == (3, *size)
     outputs = model(found.inputs.clone())
     torch.testing.assert_close(found.values[2], outputs[2, 3].detach(), rtol=1e-4, atol=1e-5)
-    expected = space.to_inputs(space.centered().into(found.images, PixelSpace()))
+    expected = pixel_space.to_inputs(pixel_space.centered().into(found.images, PixelSpace()))
     torch.testing.assert_close(found.inputs, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_images_of_every_size_climb_in_a_functional_net_that_writes_to_its_input
 def test_every_way_to_write_a_relu_dreams_what_autograd_climbs(form):
     size = (3, 10, 12)
     plain, model = build(form, torch.zeros(1, *size))
-    found = dream(model, [channel("conv2", 1), logit(2)], image=size, space=PixelSpace((0.4,), (0.2,)), steps=4)
+    found = dream(model, [channel("conv2", 1), logit(2)], image=size, pixel_space=PixelSpace((0.4,), (0.2,)), steps=4)
     x = (torch.randn(size, generator=torch.Generator().manual_seed(0)) * 0.01)[None].requires_grad_()
     ascent = torch.optim.Adam([x], 0.1)
     for number in range(4):
@@ -374,7 +374,7 @@ def test_what_fails_later_is_not_blamed_on_the_image():
 
 def test_a_model_that_is_shown_its_dream_again_may_write_to_it():
     model = built(Functional, 3)
-    found = dream(model, logit(1), image=(3, 9, 11), space=PixelSpace((0.4,), (0.2,)), steps=3)
+    found = dream(model, logit(1), image=(3, 9, 11), pixel_space=PixelSpace((0.4,), (0.2,)), steps=3)
     images = found.images.clone()
     torch.testing.assert_close(model(found.inputs)[:, 1], found.values)
     assert torch.equal(found.images, images)

@@ -24,10 +24,10 @@ def generators(count, first=0):
     return [torch.Generator().manual_seed(first + number) for number in range(count)]
 
 
-def random_inside(space):
-    low, high = space.bounds
+def random_inside(pixel_space):
+    low, high = pixel_space.bounds
     inside = torch.from_numpy(np.random.default_rng(0).uniform(0.01, 0.99, (2, 3, 9, 8)))
-    return space.to_inputs(low + (high - low) * inside)
+    return pixel_space.to_inputs(low + (high - low) * inside)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -153,9 +153,9 @@ def test_a_shape_that_is_none_is_said(kind, shape):
         kind(shape)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=range(len(SPACES)))
-def test_squashed_images_stay_within_the_pixels_and_small_ones_as_they_are(space):
-    centered, (low, high) = space.centered(), space.bounds
+@pytest.mark.parametrize("pixel_space", SPACES, ids=range(len(SPACES)))
+def test_squashed_images_stay_within_the_pixels_and_small_ones_as_they_are(pixel_space):
+    centered, (low, high) = pixel_space.centered(), pixel_space.bounds
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 3, 9, 8)))
     for size in (1, 10, 1000):
         shown = squashed(images * size, centered)
@@ -166,27 +166,27 @@ def test_squashed_images_stay_within_the_pixels_and_small_ones_as_they_are(space
     assert squashed(torch.zeros(1, 3, 2, 2, dtype=torch.float64), centered).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("space", SPACES, ids=range(len(SPACES)))
-def test_squashing_is_undone(space):
-    centered = space.centered()
+@pytest.mark.parametrize("pixel_space", SPACES, ids=range(len(SPACES)))
+def test_squashing_is_undone(pixel_space):
+    centered = pixel_space.centered()
     images = random_inside(centered)
     torch.testing.assert_close(squashed(unsquashed(images, centered), centered), images, rtol=1e-9, atol=1e-9)
 
 
 def test_pixels_at_the_bounds_come_a_thousandth_nearer():
-    space = PixelSpace().centered()
-    ends = space.to_inputs(torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2))
-    free = unsquashed(ends, space).requires_grad_()
-    shown = squashed(free, space)
-    assert (space.to_pixels(shown).flatten() - torch.tensor([0.001, 0.999]).double()).abs().max() < 1e-7
+    pixel_space = PixelSpace().centered()
+    ends = pixel_space.to_inputs(torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2))
+    free = unsquashed(ends, pixel_space).requires_grad_()
+    shown = squashed(free, pixel_space)
+    assert (pixel_space.to_pixels(shown).flatten() - torch.tensor([0.001, 0.999]).double()).abs().max() < 1e-7
     (gradient,) = torch.autograd.grad(shown.sum(), free)
     assert gradient.min() > 1e-3
 
 
 def test_squashing_is_the_sigmoid_of_its_docstring():
-    space, x = PixelSpace((0.3,), (0.2,)), torch.linspace(-9, 9, 40, dtype=torch.float64).view(1, 1, 5, 8)
+    pixel_space, x = PixelSpace((0.3,), (0.2,)), torch.linspace(-9, 9, 40, dtype=torch.float64).view(1, 1, 5, 8)
     expected = 1 / (1 + np.exp(-(np.log(0.3 / 0.7) + x.numpy() * 0.2 / (0.3 * 0.7))))
-    torch.testing.assert_close(space.to_pixels(squashed(x, space)), torch.from_numpy(expected))
+    torch.testing.assert_close(pixel_space.to_pixels(squashed(x, pixel_space)), torch.from_numpy(expected))
 
 
 def test_displayed_images_have_the_same_middle_and_contrast():

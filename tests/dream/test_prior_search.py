@@ -22,15 +22,17 @@ def search(digits) -> PriorSearch:
         image=(1, 28, 28),
         references=digits.images,
         trials=12,
-        space=digits.space,
+        pixel_space=digits.pixel_space,
         steps=50,
         progress=False,
     )
 
 
 def test_the_best_is_nearer_to_real_samples_than_a_dream_without_steps(digits, search):
-    criterion = natural(digits.model, OBJECTIVES, digits.images, space=digits.space)
-    free = maximize(digits.model, OBJECTIVES, image=(1, 28, 28), space=digits.space, steps=50, progress=False)
+    criterion = natural(digits.model, OBJECTIVES, digits.images, pixel_space=digits.pixel_space)
+    free = maximize(
+        digits.model, OBJECTIVES, image=(1, 28, 28), pixel_space=digits.pixel_space, steps=50, progress=False
+    )
     assert (criterion(search.dream) > criterion(free) + 1).all()
     with torch.no_grad():
         level = digits.model(digits.images)[:, [0, 8]].quantile(0.9, dim=0)
@@ -46,12 +48,12 @@ def test_presets_are_ranked_and_the_dream_is_the_firsts(digits, search):
             digits.model,
             OBJECTIVES,
             image=(1, 28, 28),
-            space=digits.space,
+            pixel_space=digits.pixel_space,
             between=search.presets[place],
             steps=50,
             progress=False,
         )
-        criterion = natural(digits.model, OBJECTIVES, digits.images, space=digits.space)
+        criterion = natural(digits.model, OBJECTIVES, digits.images, pixel_space=digits.pixel_space)
         assert torch.equal(criterion(again), search.scores[place])
         assert torch.equal(again.images, search.dream.images) == (place == 0)
 
@@ -62,10 +64,10 @@ def small_net() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 7, 5)).eval()
 
 
-@pytest.mark.parametrize("space", [PixelSpace(), PixelSpace((0.3,), (0.2,))])
-def test_another_criterion_decides_and_chance_is_the_seeds(space):
+@pytest.mark.parametrize("pixel_space", [PixelSpace(), PixelSpace((0.3,), (0.2,))])
+def test_another_criterion_decides_and_chance_is_the_seeds(pixel_space):
     def run(seed):
-        options = {"trials": 6, "steps": 8, "space": space, "copies": 2, "seed": seed, "progress": False}
+        options = {"trials": 6, "steps": 8, "pixel_space": pixel_space, "copies": 2, "seed": seed, "progress": False}
         return search_priors(
             small_net(),
             channel("0", 1),
@@ -92,10 +94,10 @@ def test_the_model_is_left_as_found():
 
 
 def test_the_criterion_is_its_formula():
-    model, space = small_net(), PixelSpace((0.4,), (0.3,))
+    model, pixel_space = small_net(), PixelSpace((0.4,), (0.3,))
     asked, references = [logit(1), channel("0", 2)], torch.randn(300, 3, 8, 9)
-    criterion = natural(model, asked, references, space=space)
-    dream = maximize(model, asked, image=(3, 8, 9), space=space, steps=1, copies=2, progress=False)
+    criterion = natural(model, asked, references, pixel_space=pixel_space)
+    dream = maximize(model, asked, image=(3, 8, 9), pixel_space=pixel_space, steps=1, copies=2, progress=False)
     dream = replace(dream, images=torch.randn(4, 3, 8, 9), values=torch.tensor([-0.5, 100.0, -3.0, 2.0]))
     with torch.no_grad():
         values = np.stack([model(references)[:, 1].numpy(), model[0](references)[:, 2].sum((1, 2)).numpy()])

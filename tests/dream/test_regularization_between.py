@@ -44,7 +44,7 @@ def dream(digits, **options):
         digits.model,
         [logit(label) for label in range(10)],
         image=(1, 28, 28),
-        space=digits.space,
+        pixel_space=digits.pixel_space,
         steps=STEPS,
         frames=0,
         progress=False,

@@ -42,7 +42,7 @@ CONTENT, STYLE = SPACE.to_inputs(image(0, 32, 36)), SPACE.to_inputs(image(1, 28,
 
 
 def transfer(**options):
-    arguments = {"steps": 40, "space": SPACE, "progress": False} | LAYERS | options
+    arguments = {"steps": 40, "pixel_space": SPACE, "progress": False} | LAYERS | options
     return style_transfer(network(), CONTENT, STYLE, **arguments)
 
 
@@ -66,7 +66,7 @@ def gatys(images: Tensor) -> tuple[float, float]:
 def test_both_losses_are_those_of_the_paper():
     model = network().double()
     found = style_transfer(
-        model, CONTENT.double(), STYLE.double(), steps=5, space=SPACE, start="noise", progress=False, **LAYERS
+        model, CONTENT.double(), STYLE.double(), steps=5, pixel_space=SPACE, start="noise", progress=False, **LAYERS
     )
     content, style = gatys(found.inputs)
     assert found.inputs.dtype == torch.float64
@@ -77,7 +77,7 @@ def test_both_losses_are_those_of_the_paper():
 def test_for_images_of_one_size_the_style_loss_is_the_paper_s_own():
     model, square = network().double(), STYLE[..., :28, :28].double()
     other = CONTENT[..., :28, :28].double()
-    found = style_transfer(model, other, square, steps=0, space=SPACE, progress=False, **LAYERS)
+    found = style_transfer(model, other, square, steps=0, pixel_space=SPACE, progress=False, **LAYERS)
     expected = 0.0
     for depth in (1, 3):
         ours, theirs = (model[:depth](one).detach().numpy()[0] for one in (other, square))
@@ -141,7 +141,7 @@ def test_the_default_balance_does_not_depend_on_the_scale_of_the_activations():
         conv.weight.data *= 3 if conv is louder[0] else 1
         conv.bias.data *= 3
     first, second = (
-        style_transfer(one, CONTENT, STYLE, steps=10, space=SPACE, optimizer="adam", progress=False, **LAYERS)
+        style_transfer(one, CONTENT, STYLE, steps=10, pixel_space=SPACE, optimizer="adam", progress=False, **LAYERS)
         for one in (model, louder)
     )
     torch.testing.assert_close(first.images, second.images, atol=0.02, rtol=0)
@@ -202,7 +202,7 @@ def test_the_paper_s_layers_are_the_convolutions_of_torchvision_s_vgg19():
 
 def test_misuse_is_an_error_that_names_the_remedy():
     with pytest.raises(LayerNotFoundError):
-        style_transfer(network(), CONTENT, STYLE, space=SPACE, progress=False)
+        style_transfer(network(), CONTENT, STYLE, pixel_space=SPACE, progress=False)
     with pytest.raises(ValueError, match="'content' or 'noise'"):
         transfer(start="gray")
     with pytest.raises(ValueError, match="'lbfgs', 'adam'"):
@@ -210,13 +210,13 @@ def test_misuse_is_an_error_that_names_the_remedy():
     with pytest.raises(ValueError, match="the names of one layer or more"):
         transfer(style_layers=[])
     with pytest.raises(ValueError, match="the content is 2 images: give one"):
-        style_transfer(network(), CONTENT.repeat(2, 1, 1, 1), STYLE, space=SPACE, **LAYERS)
+        style_transfer(network(), CONTENT.repeat(2, 1, 1, 1), STYLE, pixel_space=SPACE, **LAYERS)
     with pytest.raises(ValueError, match="the style has pixels from"):
         style_transfer(network(), SPACE.to_pixels(CONTENT), STYLE, **LAYERS)
     silent = network()
     nn.init.zeros_(silent[0].weight), nn.init.constant_(silent[0].bias, 0.0)
     with pytest.raises(ValueError, match="put out nothing but 0"):
-        style_transfer(silent, CONTENT, STYLE, space=SPACE, content_layers=["0"], style_layers=["0"])
+        style_transfer(silent, CONTENT, STYLE, pixel_space=SPACE, content_layers=["0"], style_layers=["0"])
 
 
 def test_a_network_that_writes_to_its_input_does_not_change_the_content():
@@ -228,7 +228,13 @@ def test_a_network_that_writes_to_its_input_does_not_change_the_content():
         def forward(self, x):
             return self.net(x.sub_(1.0))
 
-    arguments = {"content_layers": ["net.2"], "style_layers": ["net.0"], "space": SPACE, "steps": 0, "progress": False}
+    arguments = {
+        "content_layers": ["net.2"],
+        "style_layers": ["net.0"],
+        "pixel_space": SPACE,
+        "steps": 0,
+        "progress": False,
+    }
     found = style_transfer(Writing().eval(), CONTENT, STYLE, **arguments)
     torch.testing.assert_close(found.pixels, SPACE.to_pixels(CONTENT))
 

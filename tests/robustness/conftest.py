@@ -1,3 +1,3 @@
 """The same fixtures."""
 
-from tests.adversarial.conftest import digits, given, space  # noqa: F401
+from tests.adversarial.conftest import digits, given, pixel_space  # noqa: F401

@@ -140,12 +140,12 @@ def test_models_and_generators_are_left_as_they_were():
 
 
 def test_normalized_images_are_corrupted_in_pixels():
-    space = PixelSpace((0.5,), (0.25,))
+    pixel_space = PixelSpace((0.5,), (0.25,))
     found = corruption_error(
         Threshold(0.8).eval(),
-        (space.to_inputs(IMAGES), LABELS),
+        (pixel_space.to_inputs(IMAGES), LABELS),
         reference=Threshold(0.0).eval(),
-        space=space,
+        pixel_space=pixel_space,
         **OPTIONS,
     )
     in_pixels = corruption_error(OTHER, (IMAGES, LABELS), reference=PLAIN, **OPTIONS)
@@ -191,7 +191,7 @@ def test_what_cannot_be_measured_is_said():
         ((IMAGES, LABELS.float()), "integers"),
         ((IMAGES, LABELS + 1), "a label is 2: .* has 2 classes, give labels of 0 to 1"),
         ((IMAGES, LABELS - 1), "a label is -1"),
-        ((IMAGES + 1, LABELS), "give space="),
+        ((IMAGES + 1, LABELS), "give pixel_space="),
         ((IMAGES[:0], LABELS[:0]), "no images"),
         ([], "no images"),
         (iter(()), "no images"),

@@ -68,7 +68,13 @@ def painter() -> nn.Sequential:
 
 
 def paint(model: nn.Module, **changed) -> CueConflict:
-    options = {"shape_labels": [0, 1, 2], "texture_labels": [0, 1, 2], "space": SPACE, "progress": False, "steps": 40}
+    options = {
+        "shape_labels": [0, 1, 2],
+        "texture_labels": [0, 1, 2],
+        "pixel_space": SPACE,
+        "progress": False,
+        "steps": 40,
+    }
     return cue_conflict(model, **({"shapes": SHAPES, "textures": TEXTURES} | options | LAYERS | changed))
 
 
@@ -126,7 +132,7 @@ def test_they_are_pixels_and_what_the_model_takes(conflict):
 
 def test_an_image_is_the_style_transfer_of_its_pair(painter):
     found = paint(painter, pairs=[(2, 0), (0, 1)], steps=5, start="noise", seed=3, texture_strength=7.0)
-    options = {"space": SPACE, "steps": 5, "start": "noise", "progress": False} | LAYERS
+    options = {"pixel_space": SPACE, "steps": 5, "start": "noise", "progress": False} | LAYERS
     for place, (shape, texture) in enumerate([(2, 0), (0, 1)]):
         balance = style_transfer(painter, SHAPES[shape], TEXTURES[texture], seed=3 + place, **options).style_weight
         one = style_transfer(
@@ -193,4 +199,4 @@ def test_what_makes_no_sense_is_named_before_anything_is_painted(changed, words)
 
 def test_the_default_layers_are_those_of_vgg19_and_others_say_which_they_miss():
     with pytest.raises(LayerNotFoundError, match=r"features\.21"):
-        cue_conflict(network(), SHAPES, TEXTURES, shape_labels=[0, 1, 2], texture_labels=[0, 1, 2], space=SPACE)
+        cue_conflict(network(), SHAPES, TEXTURES, shape_labels=[0, 1, 2], texture_labels=[0, 1, 2], pixel_space=SPACE)

@@ -14,7 +14,7 @@ from tests.dream.conftest import Digits
 
 @pytest.fixture(scope="module")
 def attack(digits: Digits) -> partial:
-    return partial(pgd, space=digits.space, steps=5, progress=False)
+    return partial(pgd, pixel_space=digits.pixel_space, steps=5, progress=False)
 
 
 def test_the_shares_are_those_of_the_model_on_the_changed_pixels(digits: Digits, attack: partial) -> None:
@@ -24,8 +24,8 @@ def test_the_shares_are_those_of_the_model_on_the_changed_pixels(digits: Digits,
     assert seen.names == tuple(DEFENSES)
     assert seen.clean.shape == (len(DEFENSES),) and seen.attacked.shape == (len(DEFENSES), 2)
     assert torch.allclose(seen.attacked[0], found.accuracy.double())
-    pixels = (digits.space.to_pixels(inputs) * 7).round() / 7
-    expected = (digits.model(digits.space.to_inputs(pixels)).argmax(1) == labels).double().mean()
+    pixels = (digits.pixel_space.to_pixels(inputs) * 7).round() / 7
+    expected = (digits.model(digits.pixel_space.to_inputs(pixels)).argmax(1) == labels).double().mean()
     assert seen.clean[seen.names.index("3 bits")] == expected
 
 
@@ -72,7 +72,7 @@ def test_samples_that_have_turned_are_not_attacked_again(digits: Digits) -> None
     asked = []
 
     def attack(model, inputs, labels, *, epsilon):
-        found = fgsm(model, inputs, labels, epsilon=epsilon, space=digits.space)
+        found = fgsm(model, inputs, labels, epsilon=epsilon, pixel_space=digits.pixel_space)
         asked.append((len(inputs), int(found.fooled.sum())))
         return found
 

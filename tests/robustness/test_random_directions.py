@@ -36,11 +36,13 @@ def test_nothing_changes_within_the_distance_of_the_nearest_boundary() -> None:
 
 
 def test_every_point_has_the_radius_in_pixels_and_none_is_clamped() -> None:
-    space, model, images = PixelSpace((0.4,), (0.2,)), linear(), grays(2)
+    pixel_space, model, images = PixelSpace((0.4,), (0.2,)), linear(), grays(2)
     with watched(model) as seen:
-        random_directions(model, space.to_inputs(images), torch.tensor([0.5, 30.0]), 50, space=space, batch_size=7)
+        random_directions(
+            model, pixel_space.to_inputs(images), torch.tensor([0.5, 30.0]), 50, pixel_space=pixel_space, batch_size=7
+        )
     assert max(seen.sizes) == 7
-    points = space.into(torch.cat(seen.batches[1:]), PixelSpace())  # the first batch shows the centers
+    points = pixel_space.into(torch.cat(seen.batches[1:]), PixelSpace())  # the first batch shows the centers
     lengths = L2.length(points - images.repeat_interleave(50, 0))
     torch.testing.assert_close(lengths, torch.tensor([0.5, 30.0]).repeat_interleave(50), rtol=1e-4, atol=1e-4)
     assert points.min() < -1
@@ -62,10 +64,14 @@ def test_classes_are_compared_with_the_labels_given() -> None:
 
 
 def test_twice_as_far_as_the_boundary_random_directions_do_not_find_it(digits: Digits) -> None:
-    near = deepfool(digits.model, digits.images[:10], space=digits.space)
-    found = random_directions(digits.model, digits.images[:10], 2 * near.record.l2[-1], 300, space=digits.space)
+    near = deepfool(digits.model, digits.images[:10], pixel_space=digits.pixel_space)
+    found = random_directions(
+        digits.model, digits.images[:10], 2 * near.record.l2[-1], 300, pixel_space=digits.pixel_space
+    )
     assert found.changed.mean() < 0.02
-    far = random_directions(digits.model, digits.images[:10], 60 * near.record.l2[-1], 300, space=digits.space)
+    far = random_directions(
+        digits.model, digits.images[:10], 60 * near.record.l2[-1], 300, pixel_space=digits.pixel_space
+    )
     assert far.changed.mean() > 0.2
 
 

@@ -74,7 +74,7 @@ def run(subject: ModelUnderStudy, few: Taken, attack: Attack) -> AttackResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)  # the picture says it
         size = batch_size(few.images)
-        return attack(subject.model, few.images, few.said, space=subject.space, batch_size=size)
+        return attack(subject.model, few.images, few.said, pixel_space=subject.pixel_space, batch_size=size)
 
 
 def told(attacked: AttackResult) -> dict[str, float | None]:
@@ -111,7 +111,7 @@ def twin_page(subject: ModelUnderStudy, attacked: AttackResult, tag: str, title:
         tag: of the picture.
         title: the attack's name and how far it went.
     """
-    (low, high), record = attacked.space.bounds, attacked.record
+    (low, high), record = attacked.pixel_space.bounds, attacked.record
     truths = None if subject.labels is None else subject.labels[: len(attacked.labels)]
     channels = describe_channels(attacked.original.shape[1])
     return twins(
@@ -163,12 +163,12 @@ def shown(pixels: Tensor, attacked: AttackResult) -> Any:
         pixels: of samples or of their twins, ``[N, C, H, W]``.
         attacked: in whose space they are.
     """
-    low, high = attacked.space.bounds
+    low, high = attacked.pixel_space.bounds
     return to_rgb(((pixels - low) / (high - low)).float().cpu().numpy())
 
 
 def _epsilon(subject: ModelUnderStudy, levels: int) -> float:
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
     return levels / 255 * (high - low)
 
 

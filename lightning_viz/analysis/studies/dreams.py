@@ -79,7 +79,7 @@ def dreamt(subject: ModelUnderStudy) -> tuple[Dream, Tensor]:
             subject.model,
             [logit(one) for one in range(count)],
             image=fourier(shape, decay=1.5),
-            space=subject.space,
+            pixel_space=subject.pixel_space,
             bounded=True,
             priors={edge_energy: _NATURAL / (shape[1] * shape[2])} if min(shape[1:]) > 5 else {},
             transforms=standard(max(2, min(shape[1:]) // 14)),
@@ -151,7 +151,7 @@ def inverted(subject: ModelUnderStudy, images: Tensor, layer: str) -> Inversion:
         images: the samples ``[N, C, H, W]``.
         layer: its name.
     """
-    originals = subject.space.into(images.float(), subject.space.centered())
+    originals = subject.pixel_space.into(images.float(), subject.pixel_space.centered())
     sigma = originals.flatten(1).norm(dim=1).mean().item()
     if not sigma:
         raise AnalysisError("the samples are all gray: there is nothing to know of them")
@@ -167,7 +167,7 @@ def inverted(subject: ModelUnderStudy, images: Tensor, layer: str) -> Inversion:
             seeds=1,
             weights=(weights[0], weights[1]),
             sigma=sigma,
-            space=subject.space,
+            pixel_space=subject.pixel_space,
             steps=affordable(subject, 3 * len(images) * LAYERS, most=200, least=80),
             seed=subject.seed,
             frames=0,

@@ -50,7 +50,7 @@ def epsilons(subject: ModelUnderStudy) -> Iterator[Found]:
     curve = curved(subject, many)
     yield "epsilon", {"epsilons": numbers(curve.epsilons), "accuracy": numbers(curve.accuracy)}
     right = "accuracy" if many.truths is not None else "what it says of the samples itself counts as right"
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
     yield epsilon_curves(
         "robustness/epsilon",
         {subject.name: ((curve.epsilons / (high - low)).numpy(), curve.accuracy.numpy())},
@@ -70,7 +70,7 @@ def curved(subject: ModelUnderStudy, many: Taken) -> EpsilonCurve:
         subject: with the model.
         many: samples within the range of pixels.
     """
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
     rising = [0.0]
     while (following := max(FIRST, 2 * rising[-1])) <= LAST:
         rising.append(following)
@@ -133,7 +133,7 @@ def one_corrupted(
         severities: of each.
     """
     some: dict[str, Any] = {"kinds": kinds, "severities": severities}
-    hurt = all_corruptions(image, **some, space=subject.space, seed=subject.seed)
+    hurt = all_corruptions(image, **some, pixel_space=subject.pixel_space, seed=subject.seed)
     shown = subject.rgb(torch.cat([one.inputs for one in hurt]))
     table = shown.reshape(len(kinds), len(severities), *shown.shape[1:])
     return corruption_sheet(tag, subject.rgb(image)[0], table, **some)
@@ -152,7 +152,7 @@ def errors(subject: ModelUnderStudy, many: Taken) -> CorruptionError:
             {subject.name: subject.model},
             (many.images, many.labels),
             reference=subject.name,
-            space=subject.space,
+            pixel_space=subject.pixel_space,
             seed=subject.seed,
             batch_size=batch_size(many.images),
             progress=False,
@@ -163,7 +163,7 @@ def _pgd(subject: ModelUnderStudy, images: Tensor) -> Attack:
     return partial(
         pgd,
         steps=_STEPS,
-        space=subject.space,
+        pixel_space=subject.pixel_space,
         seed=subject.seed,
         batch_size=batch_size(images),
         progress=False,
@@ -183,7 +183,7 @@ def _spheres(subject: ModelUnderStudy) -> Iterator[Found]:
             few.images,
             radii,
             points,
-            space=subject.space,
+            pixel_space=subject.pixel_space,
             seed=subject.seed,
             batch_size=batch_size(few.images),
             progress=False,
@@ -196,7 +196,7 @@ def _spheres(subject: ModelUnderStudy) -> Iterator[Found]:
     )
     if not bool(moved.any()):
         return  # DeepFool found no way, of which the double would say something
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
     yield sphere_plot(
         "robustness/sphere",
         changed.numpy(),
@@ -208,7 +208,7 @@ def _spheres(subject: ModelUnderStudy) -> Iterator[Found]:
 
 def _defended(subject: ModelUnderStudy, many: Taken, curve: EpsilonCurve) -> Iterator[Found]:
     """What changing the input helps, at the first epsilon that costs half of the accuracy, or else the last."""
-    low, high = subject.space.bounds
+    low, high = subject.pixel_space.bounds
     halved = (curve.accuracy <= curve.accuracy[0] / 2).nonzero().flatten().tolist()
     epsilon = float(curve.epsilons[max(1, halved[0]) if halved else -1])
     with warnings.catch_warnings():

@@ -76,7 +76,7 @@ def taken(subject: ModelUnderStudy, count: int, *, within: bool = False) -> Take
         )
     confidences, said = outputs.float().softmax(1).max(1)
     if within:
-        images = bounded(images, subject.space, _SLACK)
+        images = bounded(images, subject.pixel_space, _SLACK)
     truths = None if subject.labels is None else subject.labels[: len(images)]
     return Taken(images, labels, said.to(images.device), confidences, truths)
 
@@ -91,7 +91,7 @@ def beyond_pixels(subject: ModelUnderStudy) -> str:
     if reason or subject.images is None:
         return reason
     try:
-        bounded(subject.images, subject.space, _SLACK)
+        bounded(subject.images, subject.pixel_space, _SLACK)
     except ViewError as error:
         return str(error)
     return ""

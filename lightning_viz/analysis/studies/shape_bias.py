@@ -43,7 +43,7 @@ class Conflicts:
     mapping: dict[str, list[int]]
 
 
-def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], space: PixelSpace) -> Conflicts:
+def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], pixel_space: PixelSpace) -> Conflicts:
     """Read images named ``<shape><number>-<texture><number>.png``, as those of Geirhos et al. (2019) are.
 
     Images of which both cues are the same are left out. What categories the model's classes belong to, where they are
@@ -53,7 +53,7 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], s
         folder: searched however deep.
         classes: names of the model's.
         shape: of the model's input ``(C, H, W)``; images are cropped to its proportions and resized.
-        space: how its inputs map to pixels.
+        pixel_space: how its inputs map to pixels.
 
     Raises:
         AnalysisError: no such images, or of categories that the model does not have.
@@ -66,7 +66,7 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], s
     mapping = _mapping(folder, sorted({one for _, *both in named for one in both}), classes)
     categories = list(mapping)
     return Conflicts(
-        torch.stack([_read(path, shape, space) for path, *_ in named]),
+        torch.stack([_read(path, shape, pixel_space) for path, *_ in named]),
         torch.tensor([categories.index(one) for _, one, _ in named]),
         torch.tensor([categories.index(one) for *_, one in named]),
         mapping,
@@ -86,7 +86,7 @@ def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dic
     return {one: [places[name] for name in members.get(one, [one])] for one in categories}
 
 
-def _read(path: Path, shape: Sequence[int], space: PixelSpace) -> Tensor:
+def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
     try:
         with Image.open(path) as image:
             gray = shape[0] == 1
@@ -97,7 +97,7 @@ def _read(path: Path, shape: Sequence[int], space: PixelSpace) -> Tensor:
     scale = max(height / pixels.shape[1], width / pixels.shape[2])
     size = [max(height, round(pixels.shape[1] * scale)), max(width, round(pixels.shape[2] * scale))]
     fitted = transforms.center_crop(transforms.resize(pixels, size, antialias=True), [height, width])
-    return space.to_inputs(fitted[None])[0]
+    return pixel_space.to_inputs(fitted[None])[0]
 
 
 def biases(subject: ModelUnderStudy) -> Iterator[Found]:
@@ -108,7 +108,7 @@ def biases(subject: ModelUnderStudy) -> Iterator[Found]:
     """
     assert subject.images is not None and subject.conflicts is not None
     shape, names = subject.images.shape[1:], subject.samples.class_names
-    given = read_conflicts(subject.conflicts, names, shape, subject.space)
+    given = read_conflicts(subject.conflicts, names, shape, subject.pixel_space)
     found = shape_bias(subject.model, given.images, given.shapes, given.textures, mapping=given.mapping)
     yield shape_bias_plot(
         "robustness/shape_bias",

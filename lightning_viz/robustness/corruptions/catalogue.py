@@ -64,7 +64,7 @@ def corrupt(
     kind: str,
     severity: int,
     *,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     first: int = 0,
 ) -> Tensor:
@@ -81,7 +81,7 @@ def corrupt(
         inputs: images as the model takes them, ``[N, C, H, W]``.
         kind: one of `CORRUPTIONS`.
         severity: 1 to 5.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
         first: number of the first sample, where the images are one batch of many.
 
@@ -92,7 +92,7 @@ def corrupt(
         ValueError: no such kind or severity, no images, or pixels outside the bounds.
     """
     return next(
-        all_corruptions(inputs, kinds=[kind], severities=[severity], space=space, seed=seed, first=first)
+        all_corruptions(inputs, kinds=[kind], severities=[severity], pixel_space=pixel_space, seed=seed, first=first)
     ).inputs
 
 
@@ -101,7 +101,7 @@ def all_corruptions(
     *,
     kinds: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
-    space: PixelSpace | None = None,
+    pixel_space: PixelSpace | None = None,
     seed: int = 0,
     first: int = 0,
 ) -> Iterator[Corrupted]:
@@ -111,7 +111,7 @@ def all_corruptions(
         inputs: images as the model takes them, ``[N, C, H, W]``.
         kinds: of `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind, some of 1 to 5.
-        space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
         first: number of the first sample, where the images are one batch of many.
 
@@ -119,9 +119,9 @@ def all_corruptions(
         ValueError: no such kind or severity, no images, or pixels outside the bounds.
     """
     asked = check_kinds(kinds, severities, seed)
-    space = space or PixelSpace()
-    low, high = space.bounds
-    pixels = (_pixels(inputs, space) - low) / (high - low)
+    pixel_space = pixel_space or PixelSpace()
+    low, high = pixel_space.bounds
+    pixels = (_pixels(inputs, pixel_space) - low) / (high - low)
     photos = pixels.double().numpy()
 
     def one(kind: str, severity: int) -> Tensor:
@@ -131,7 +131,7 @@ def all_corruptions(
             for index, photo in enumerate(photos)
         ]
         shares = torch.from_numpy(np.clip(np.stack(hurt), 0, 1)).to(pixels.dtype)
-        return space.to_inputs(low + (high - low) * shares).to(inputs)
+        return pixel_space.to_inputs(low + (high - low) * shares).to(inputs)
 
     return (Corrupted(kind, severity, one(kind, severity)) for kind in asked for severity in severities)
 
@@ -162,9 +162,9 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
     return asked
 
 
-def _pixels(inputs: Tensor, space: PixelSpace) -> Tensor:
+def _pixels(inputs: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Within the bounds, ``[N, C, H, W]``, on the CPU."""
     if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
         what = f"the images are {inputs.dtype} {list(inputs.shape)}"
         raise InvalidArgumentError(f"{what}: give one or more, in floating point, [N, C, H, W]")
-    return space.centered().to_pixels(centered(inputs, space, "the batch of images"))
+    return pixel_space.centered().to_pixels(centered(inputs, pixel_space, "the batch of images"))

@@ -70,8 +70,8 @@ def test_a_sample_comes_out_alike_in_any_batch_and_again(kind):
 def test_what_the_model_takes_is_corrupted_in_pixels(kind):
     pixels = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = corrupt(pixels, kind, 2)
-    found = SPACE.to_pixels(corrupt(SPACE.to_inputs(pixels), kind, 2, space=SPACE))
-    wide = corrupt(510 * pixels - 255, kind, 2, space=PixelSpace(bounds=(-255.0, 255.0)))
+    found = SPACE.to_pixels(corrupt(SPACE.to_inputs(pixels), kind, 2, pixel_space=SPACE))
+    wide = corrupt(510 * pixels - 255, kind, 2, pixel_space=PixelSpace(bounds=(-255.0, 255.0)))
     # A photon more or less, a step of 255 more or less: what the last bit decides.
     for one in (found, (wide + 255) / 510):
         assert ((one - expected).abs() > 1e-9).double().mean() < 0.01
@@ -92,7 +92,10 @@ def test_each_ladder_of_severities_lowers_accuracy(kind, digits):  # noqa: F811
     with torch.no_grad():
         right = [
             (digits.model(shown).argmax(1) == labels).double().mean().item()
-            for shown in [images, *(one.inputs for one in all_corruptions(images, kinds=[kind], space=digits.space))]
+            for shown in [
+                images,
+                *(one.inputs for one in all_corruptions(images, kinds=[kind], pixel_space=digits.pixel_space)),
+            ]
         ]
     assert all(after <= before + TOLERANCE for before, after in pairwise(right))
     spared = (
@@ -119,7 +122,7 @@ def test_what_cannot_be_done_is_said_before_work_is_done():
         with pytest.raises(ValueError, match=words):
             all_corruptions(images, **wrong)
     for wrong, words in (
-        (3 * images, "give space="),
+        (3 * images, "give pixel_space="),
         (images[:0], "one or more"),
         (images[0], r"\[N, C, H, W\]"),
         ((255 * images).byte(), "floating point"),
@@ -128,4 +131,4 @@ def test_what_cannot_be_done_is_said_before_work_is_done():
         with pytest.raises(ValueError, match=words):
             corrupt(wrong, "snow", 1)
     with pytest.raises(ValueError, match="3 channels"):
-        corrupt(images, "snow", 1, space=SPACE)
+        corrupt(images, "snow", 1, pixel_space=SPACE)
