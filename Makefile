@@ -32,8 +32,9 @@ demo: $(VENV)/.installed
 	@echo "    $(BIN)/lightning-viz analyze $(RUNS)/digits --model examples.digits.LeNet --data examples.digits.Digits"
 	@echo
 
+# File by file, so that what a file's tests share is made once, and the many short files of hooks and render come last.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

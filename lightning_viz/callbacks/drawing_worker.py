@@ -1,6 +1,6 @@
 """The process beside training that draws: sketches come in, pictures go out. Imports no torch and no Lightning.
 
-Started by `artist` as ``python -m lightning_viz.callbacks.drawing_process``; it ends when its input does.
+Started by `drawing` as ``python -m lightning_viz.callbacks.drawing_worker``; it ends when its input does.
 """
 
 from __future__ import annotations

@@ -96,5 +96,5 @@ def test_every_sample_turns_and_hardly_any_at_random(known: Known, record_proper
 
 def test_one_step_by_the_sign_turns_many(known: Known) -> None:
     found = fgsm(known.model, known.inputs, known.labels, epsilon=[0.05, 0.15, 0.3], pixel_space=known.pixel_space)
-    assert bool((found.success.diff() >= -0.05).all())
+    assert bool((found.success.diff() > -0.05 - 1e-6).all())
     assert found.success[-1] > 0.5

@@ -1,9 +1,11 @@
-"""What Lightning itself warns of in runs as small as these is no error here."""
+"""What Lightning itself warns of in runs as small as these is no error here, and pictures are drawn in this process."""
 
+import pickle
 import warnings
 
 import pytest
 
+from lightning_viz.callbacks.drawing import Result
 from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
 
 
@@ -38,3 +40,47 @@ def cli_run(tmp_path_factory):
             subclass_mode_data=True,
         )
     return next(folder.rglob("config.yaml")).parent
+
+
+class DrawsHere:
+    """Draws from the pickled sketch, as the drawing process does, without the seconds that starting a process takes."""
+
+    process, waiting, cpu_seconds = None, 0, 0.0
+
+    def __init__(self):
+        self._results, self._memories = [], {}
+
+    def submit(self, owner, step, sketch):
+        drawn, error = None, ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                drawn = pickle.loads(pickle.dumps(sketch)).draw(self._memories)
+            except Exception as fault:
+                error = f"{type(fault).__name__}: {fault}"
+        self._results.append(Result(owner, step, drawn, error, sketch.name))
+
+    def behind(self):
+        return False
+
+    def results(self):
+        finished, self._results = self._results, []
+        return finished
+
+    def drain(self, seconds):
+        return 0
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def drawing_process():
+    """For a test in which drawing in a process of its own is part of what is tested."""
+
+
+@pytest.fixture(autouse=True)
+def drawn_here(request, monkeypatch):
+    """A test draws in its own process, unless it asks for the `drawing_process`, in which shared fixtures draw."""
+    if "drawing_process" not in request.fixturenames:
+        monkeypatch.setattr("lightning_viz.callbacks.observer.DrawingProcess", DrawsHere)

@@ -62,13 +62,25 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
-    """What an analysis that nobody disturbs leaves."""
+def undisturbed(run, tmp_path_factory):
+    """The folder of an analysis that nobody disturbs, drawn in another process."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyzing, "TECHNIQUES", CHEAP)
         analyzed(run, out)
-    return content(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(undisturbed):
+    """What it leaves."""
+    return content(undisturbed)
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A folder of one's own in which the analysis is finished."""
+    return shutil.copytree(undisturbed, tmp_path / "finished")
 
 
 def test_every_checkpoint_is_looked_at_and_the_last_by_the_techniques(whole, run, tmp_path):
@@ -102,10 +114,9 @@ def test_a_second_run_does_nothing_again(whole, run, tmp_path, monkeypatch):
         ({"views": ["filters"]}, 5),
     ],
 )
-def test_what_an_option_changes_is_done_again(run, tmp_path, change, again):
+def test_what_an_option_changes_is_done_again(run, finished, change, again):
     told = []
-    analyzed(run, tmp_path)
-    analyzed(run, tmp_path, **change, progress=lambda name, done, total: told.append(name))
+    analyzed(run, finished, **change, progress=lambda name, done, total: told.append(name))
     assert len(set(told)) == again
 
 
@@ -130,13 +141,11 @@ def test_ctrl_c_leaves_a_report_of_what_is_finished(whole, run, tmp_path, monkey
     def interrupted(technique, subject):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(analyzing, "studied", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(analyzing, "studied", interrupted)
         analyzed(run, tmp_path)
     report = (tmp_path / "report.html").read_text()
     assert "mean" in report and report != whole["report.html"].decode()  # it says what is still to be done
-    monkeypatch.undo()
-    monkeypatch.setattr(analyzing, "TECHNIQUES", CHEAP)
     analyzed(run, tmp_path)
     assert content(tmp_path) == whole
 
@@ -151,7 +160,7 @@ def test_ctrl_c_within_lightnings_pass_reaches_us(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_run_completes_the_same_result(whole, run, tmp_path):
+def test_killed_at_any_moment_the_next_run_completes_the_same_result(whole, run, tmp_path, drawing_process):
     started = time.monotonic()
     analyzed(run, tmp_path / "undisturbed")
     took = time.monotonic() - started
@@ -226,11 +235,10 @@ def test_a_folder_of_the_users_own_is_not_overwritten(run, tmp_path):
 
 
 @pytest.mark.parametrize(("file", "damage"), [("state.pt", b""), ("state.pt", b"PK"), ("finding.json", b"[]")])
-def test_a_damaged_finding_is_found_again(whole, run, tmp_path, file, damage):
-    analyzed(run, tmp_path, techniques=[])
-    (tmp_path / "findings" / "views-00000012" / file).write_bytes(damage)
+def test_a_damaged_finding_is_found_again(run, finished, file, damage):
+    (finished / "findings" / "views-00000012" / file).write_bytes(damage)
     told = []
-    analyzed(run, tmp_path, techniques=[], progress=lambda name, done, total: told.append(name))
+    analyzed(run, finished, techniques=[], progress=lambda name, done, total: told.append(name))
     assert told == ["views-00000012"]
 
 

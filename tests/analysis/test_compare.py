@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -70,7 +71,8 @@ def test_two_models_are_seen_on_the_same_samples_and_measured_against_the_first(
     monkeypatch.setattr(analyzing, "TECHNIQUES", CHEAP)
     studies = []
     monkeypatch.setattr(
-        "lightning_viz.analysis.compare.publish",
+        sys.modules["lightning_viz.analysis.compare"],
+        "publish",
         lambda folder, found, together=None: studies.append((found, together)),
     )
     compare(cases(conflicts), out=tmp_path / "out")

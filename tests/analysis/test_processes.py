@@ -2,9 +2,9 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,46 +12,9 @@ import torch
 
 from tests.callbacks.conftest import ConvNet
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from tests.callbacks.conftest import ConvNet, images, loader
-from lightning_viz.analysis import analyzing, findings
-from lightning_viz.analysis.technique import Technique
-from lightning_viz.callbacks.processes import first_process
+from . import two_processes
 
-checkpoints, out, processes, scenario = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-
-class Model(ConvNet):
-    def validation_step(self, batch, batch_idx):
-        if scenario == "a step that fails" and batch_idx == 1:
-            raise AttributeError("nothing to log to")
-        self(batch[0])
-
-def study(subject):
-    yield "mean", float(subject.images.mean())
-
-analyzing.TECHNIQUES = (Technique("mean", "the samples' mean", study, lambda subject: ""),)
-put = findings.Findings.put
-
-def watched(self, name, *args):
-    print(f"rank {0 if first_process() else 1} puts {name}", flush=True)
-    put(self, name, *args)
-
-findings.Findings.put = watched
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    options = {"strategy": "ddp"} if processes > 1 else {}
-    data = loader(*images(41), batch_size=6)  # no batch of one sample: torch convolves that with other last digits
-    analyzing.analyze(
-        checkpoints, model=Model, data=data, out=out, samples=20,
-        views=["filters", "top_samples", "statistics"],
-        trainer={"accelerator": "cpu", "devices": processes, **options},
-    )
-    print(f"rank {0 if first_process() else 1} ends", flush=True)
-"""
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +28,6 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
-def run(checkpoints, folder, processes, scenario=""):
-    """What was found, by part, and what was said."""
-    folder.mkdir(exist_ok=True)
-    script = folder / "look.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(checkpoints), str(folder / "out"), str(processes), scenario]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ends = [line for line in done.stdout.splitlines() if line.endswith("ends")]
-    assert sorted(ends) == [f"rank {rank} ends" for rank in range(processes)]
-    assert (folder / "out" / "report.html").exists()
-    return found(folder / "out"), done
-
-
 def found(out):
     """By part, all that lies in its folder but the key, which knows how many processes there were."""
     parts = {}
@@ -90,24 +38,40 @@ def found(out):
     return parts
 
 
-def puts(done):
-    return [line for line in done.stdout.splitlines() if " puts " in line]
-
-
 @pytest.fixture(scope="module")
 def alone(checkpoints, tmp_path_factory):
-    return run(checkpoints, tmp_path_factory.mktemp("one") / "run", 1)[0]
+    out = tmp_path_factory.mktemp("one") / "out"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        two_processes.run(checkpoints, out, 1)
+    return found(out)
 
 
 @pytest.fixture(scope="module")
-def together(checkpoints, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two") / "run"
-    return *run(checkpoints, folder, 2), folder
+def of_two(checkpoints, tmp_path_factory):
+    """By scenario, the folder in which two processes wrote, and the lines that they said."""
+    folder = tmp_path_factory.mktemp("two")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.analysis.two_processes", str(checkpoints), str(folder), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=400)
+    places = [folder / str(place) for place in range(len(two_processes.SCENARIOS))]
+    errors = [(place / "stderr").read_text() for place in places if place.exists()]
+    assert done.returncode == 0, f"{done.stderr} {errors}"[-3000:]
+    lines = [(place / "stdout").read_text().splitlines() for place in places]
+    for place, of_place in zip(places, lines, strict=True):
+        assert sorted(line for line in of_place if line.endswith("ends")) == ["rank 0 ends", "rank 1 ends"]
+        assert (place / "out" / "report.html").exists()
+    return dict(zip(two_processes.SCENARIOS, zip(places, lines, strict=True), strict=True))
+
+
+def puts(lines):
+    return [line for line in lines if " puts " in line]
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(alone, together):
-    parts, _, _ = together
+def test_two_processes_find_what_one_finds(alone, of_two):
+    folder, _ = of_two["nothing fails"]
+    parts = found(folder / "out")
     assert list(parts) == ["mean", "views-00000003", "views-00000005"]
     for name, (listed, pictures) in alone.items():
         assert parts[name][0] == listed, name
@@ -120,27 +84,24 @@ def test_two_processes_find_what_one_finds(alone, together):
 
 
 @pytest.mark.slow
-def test_the_first_process_alone_writes(together):
-    _, done, folder = together
-    assert puts(done) == [f"rank 0 puts {part}" for part in ("views-00000003", "views-00000005", "mean")]
+def test_the_first_process_alone_writes(of_two):
+    folder, lines = of_two["nothing fails"]
+    assert puts(lines) == [f"rank 0 puts {part}" for part in ("views-00000003", "views-00000005", "mean")]
     assert len(list(folder.glob("out/tensorboard/events*"))) == 1
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_where_two_were_interrupted(checkpoints, together, tmp_path):
-    parts, _, folder = together
-    missing = ["views-00000003", "mean"]  # one pass with views, one for the samples alone
-    shutil.copytree(folder / "out", tmp_path / "run" / "out")
-    for part in missing:
-        shutil.rmtree(tmp_path / "run" / "out" / "findings" / part)
-    resumed, done = run(checkpoints, tmp_path / "run", 2)
-    assert resumed == parts
-    assert puts(done) == [f"rank 0 puts {part}" for part in missing]
+def test_two_processes_go_on_where_two_were_interrupted(of_two):
+    whole, _ = of_two["nothing fails"]
+    folder, lines = of_two["two were interrupted"]
+    assert found(folder / "out") == found(whole / "out")
+    assert puts(lines) == [f"rank 0 puts {part}" for part in two_processes.MISSING]
 
 
 @pytest.mark.slow
-def test_where_the_modules_own_step_fails_both_run_the_forward_alone(checkpoints, alone, tmp_path):
-    parts, _ = run(checkpoints, tmp_path / "run", 2, "a step that fails")
+def test_where_the_modules_own_step_fails_both_run_the_forward_alone(alone, of_two):
+    folder, _ = of_two["a step fails"]
+    parts = found(folder / "out")
     for name, (listed, pictures) in alone.items():
         notes = parts[name][0]["numbers"].pop("notes", [])
         assert all("its forward alone is run" in note for note in notes) and bool(notes) == ("views" in name)

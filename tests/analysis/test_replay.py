@@ -29,7 +29,7 @@ from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, im
 
 SAVED = {
     "at the end of an epoch": ({}, {}, {}),
-    "after an update": ({"every_n_train_steps": 2}, {"every_n_train_steps": 2}, {}),
+    "after an update": ({"every_n_train_steps": 4}, {"every_n_train_steps": 4}, {}),
     "after validation within an epoch": (
         {"every_n_train_steps": 3},
         {"save_on_train_epoch_end": False},

@@ -22,6 +22,7 @@ class Row:
         relus: whether it needs ReLUs.
         batched: whether it takes many passes, in batches.
         targeted: whether the target plays a part.
+        kinds: the networks that it is tried on, where a method that runs the same way is tried on every one.
     """
 
     gives: str
@@ -29,19 +30,22 @@ class Row:
     relus: bool = False
     batched: bool = False
     targeted: bool = True
+    kinds: tuple[str, ...] = tuple(KINDS)
 
+
+TENSORS, MAPS = ("convolutional", "two inputs"), ("convolutional", "channels-last")
 
 METHODS = {
     "gradient": Row("inputs"),
-    "input_times_gradient": Row("inputs"),
+    "input_times_gradient": Row("inputs", kinds=TENSORS),
     "smooth_grad": Row("inputs", {"samples": 4}, batched=True),
     "integrated_gradients": Row("inputs", {"steps": 4}, batched=True),
     "guided_backprop": Row("inputs", relus=True),
-    "deconvolution": Row("inputs", relus=True),
+    "deconvolution": Row("inputs", kinds=TENSORS, relus=True),
     "grad_cam": Row("maps"),
-    "grad_cam_plus_plus": Row("maps"),
-    "hires_cam": Row("maps"),
-    "layer_cam": Row("maps"),
+    "grad_cam_plus_plus": Row("maps", kinds=MAPS),
+    "hires_cam": Row("maps", kinds=MAPS),
+    "layer_cam": Row("maps", kinds=MAPS),
     "score_cam": Row("maps", batched=True),
     "eigen_cam": Row("maps", targeted=False),
     "guided_grad_cam": Row("images", relus=True),
@@ -51,7 +55,8 @@ METHODS = {
 
 def fits(name: str, kind: str) -> bool:
     row, of = METHODS[name], KINDS[kind]
-    return (of.relus or not row.relus) and not (of.layer is None and row.gives in ("maps", "images"))
+    suits = (of.relus or not row.relus) and not (of.layer is None and row.gives in ("maps", "images"))
+    return suits and kind in row.kinds
 
 
 EVERY = [pytest.param(name, kind, id=f"{name}-{kind}") for name in METHODS for kind in KINDS if fits(name, kind)]

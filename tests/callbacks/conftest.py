@@ -215,5 +215,5 @@ def drawn_at_once(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr("lightning_viz.callbacks.observer.Artist", AtOnce)
+    monkeypatch.setattr("lightning_viz.callbacks.observer.DrawingProcess", AtOnce)
     return gallery

@@ -42,7 +42,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::lightning_viz.adversarial.AttackWarning")
+@pytest.mark.filterwarnings("ignore::lightning_viz.errors.AttackWarning")
 @pytest.mark.parametrize("method", ATTACKS)
 def test_the_page_and_the_curves_are_what_the_attack_finds(method, drawn_at_once, tmp_path):
     norm = "L-inf" if method == "pgd" else "L2"
@@ -101,7 +101,7 @@ class Bright(Net):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_viz.adversarial.AttackWarning")
+@pytest.mark.filterwarnings("ignore::lightning_viz.errors.AttackWarning")
 def test_the_verdicts_before_are_of_the_samples_that_were_attacked(drawn_at_once, tmp_path):
     inputs = SPACE.to_inputs(1.01 * X / X.flatten(1).amax(1).view(-1, 1, 1, 1))
     view = Adversarial(probe=Probe(inputs=inputs, labels=Y % 2, samples=6), pixel_space=SPACE, method="fgsm")

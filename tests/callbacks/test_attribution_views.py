@@ -22,7 +22,7 @@ METHODS, CAMS = list(KINDS), list(TITLES)
 
 
 def every_attribution_view(has_images, dense=False):
-    often = {"every_n_train_steps": 1, "every_n_epochs": 1}
+    often = {"every_n_train_steps": 2, "every_n_epochs": 1}
     small = {"copies": 2, "sanity_check": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
     if has_images:

@@ -13,88 +13,44 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_viz.callbacks.distributed import numbering
 
-SCRIPT = """
-import pickle, sys
-import torch
-from tests.callbacks.conftest import ConvNet, images, loader, make_trainer
-from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import observer, top_samples, watching
-from lightning_viz.callbacks.artist import Result
+from . import watched_run
 
-folder, processes, scenario = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-sketches = []
-
-class Keeps:
-    process, waiting, cpu_seconds = None, 0, 0.0
-    def submit(self, owner, step, sketch): sketches.append((step, dict(sketch.arguments)))
-    def behind(self): return False
-    def results(self): return []
-    def drain(self, seconds): return 0
-    def close(self): pass
-
-observer.Artist = Keeps
-
-class Still(ConvNet):
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)  # the same weights, however many processes train them
-    def on_train_end(self):
-        print(f"rank {self.trainer.global_rank} ends after {self.trainer.global_step}", flush=True)
-
-def second(view_or_watcher):
-    trainer = getattr(view_or_watcher, "trainer", None) or view_or_watcher._trainer()
-    return trainer.global_rank == 1
-
-if scenario == "a view fails on the second":
-    read = top_samples.TopSamples.read
-    def fails(self, *args):
-        if second(self):
-            raise RuntimeError("planted on the second")
-        return read(self, *args)
-    top_samples.TopSamples.read = fails
-elif scenario == "the second has nothing to give":
-    share = watching.share_of
-    watching.share_of = lambda *args: 1 / 0 if torch.distributed.get_rank() == 1 else share(*args)
-elif scenario == "the second cannot pickle its share":
-    share = watching.share_of
-    watching.share_of = lambda *args: (lambda: 0) if torch.distributed.get_rank() == 1 else share(*args)
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    views = [TopSamples(layers=["conv1", "conv2"], channels="first"), ActivationStatistics(layers="conv2")]
-    trainer = make_trainer(
-        folder, views, devices=processes, max_epochs=2, **({"strategy": "ddp"} if processes > 1 else {})
-    )
-    trainer.fit(Still(), loader(*images(24)), loader(*images(41), batch_size=8))
-    if trainer.is_global_zero:
-        with open(f"{folder}/sketches", "wb") as file:
-            pickle.dump(sketches, file)
-"""
+ROOT = Path(__file__).parents[2]
 
 
-def run(folder, processes, scenario=""):
-    """What the first process drew at the last step, by tag, and what was said."""
-    folder.mkdir()
-    script = folder / "train.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(folder), str(processes), scenario]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for rank in range(processes):
-        assert f"rank {rank} ends after {24 // 4 // processes * 2}" in done.stdout
+def drawn(folder):
+    """What the first process drew at the last step, by tag."""
     sketches = pickle.loads((folder / "sketches").read_bytes())
     assert len({step for step, _ in sketches}) == (2 if sketches else 0)
-    return {arguments["tag"]: arguments for _, arguments in sketches}, done.stderr
+    return {arguments["tag"]: arguments for _, arguments in sketches}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("one") / "run", 1)[0]
+    folder = tmp_path_factory.mktemp("one")
+    assert watched_run.run(folder, 1).global_step == 12
+    return drawn(folder)
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes drew and what they said, by scenario."""
+    folder = tmp_path_factory.mktemp("two")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.callbacks.watched_run", str(folder), "2", *watched_run.SCENARIOS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    written = {name: folder / str(place) for place, name in enumerate(watched_run.SCENARIOS)}
+    said = {name: (place / "stderr").read_text() for name, place in written.items() if place.exists()}
+    assert done.returncode == 0, f"{done.stderr} {said}"[-3000:]
+    for place in written.values():
+        for rank in range(2):
+            assert f"rank {rank} ends after 6" in (place / "stdout").read_text()
+    return {name: (drawn(place), said[name]) for name, place in written.items()}
 
 
 @pytest.mark.slow
-def test_two_processes_together_draw_what_one_draws_alone(alone, tmp_path):
-    together, said = run(tmp_path / "run", 2)
+def test_two_processes_together_draw_what_one_draws_alone(alone, of_two):
+    together, said = of_two["nothing fails"]
     assert together.keys() == alone.keys() == {"top_samples/conv1", "top_samples/conv2", "statistics/conv2"}
     for tag in ("top_samples/conv1", "top_samples/conv2"):
         one, other = alone[tag], together[tag]
@@ -124,8 +80,8 @@ def test_two_processes_together_draw_what_one_draws_alone(alone, tmp_path):
         ("the second cannot pickle its share", "nothing came of it", None),
     ],
 )
-def test_a_process_that_fails_is_told_of_and_holds_up_no_one(alone, tmp_path, scenario, words, lost):
-    together, said = run(tmp_path / "run", 2, scenario)
+def test_a_process_that_fails_is_told_of_and_holds_up_no_one(alone, of_two, scenario, words, lost):
+    together, said = of_two[scenario]
     assert f"the validation pass could not be watched on process 1: {words}" in said
     assert together.keys() == alone.keys()
     for tag, arguments in together.items():

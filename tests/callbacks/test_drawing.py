@@ -175,8 +175,8 @@ def test_what_waits_counts_as_behind_by_time_and_by_size(artist, monkeypatch):
 
 def test_the_drawing_process_imports_no_torch_and_no_lightning():
     code = (
-        "import sys; import lightning_viz.callbacks.drawing_process, lightning_viz.callbacks.embedding_drawing\n"
-        "import lightning_viz.render.filters, lightning_viz.render.heat, lightning_viz.render.hyperplanes\n"
+        "import sys; import lightning_viz.callbacks.drawing_worker, lightning_viz.callbacks.embedding_task\n"
+        "import lightning_viz.render.filters, lightning_viz.render.heatmaps, lightning_viz.render.hyperplanes\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'lightning') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -278,7 +278,7 @@ class Broken:
 
 def test_a_full_disk_is_a_warning(tmp_path, drawn_at_once, monkeypatch):
     writer = Broken(lambda picture, step: picture.tag.startswith("saliency"))
-    monkeypatch.setattr("lightning_viz.callbacks.observer.find_sinks", lambda *_: ([writer], ""))
+    monkeypatch.setattr("lightning_viz.callbacks.observer.find_writers", lambda *_: ([writer], ""))
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_train_steps=1), Watch(every_n_train_steps=3)])
     assert trainer.global_step == 6

@@ -221,7 +221,9 @@ def test_a_probe_larger_than_the_data_is_said_and_takes_all(tmp_path, drawn_at_o
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_embeddings_of_a_few_samples_are_pca_and_say_so(count, tmp_path, drawn_at_once):
-    view = LayerEmbeddings(probe=Probe(inputs=images()[0][:count], labels=images()[1][:count]))
+    view = LayerEmbeddings(
+        layers="fc", input=False, probe=Probe(inputs=images()[0][:count], labels=images()[1][:count])
+    )
     fit(tmp_path, ConvNet(), [view])
     picture = drawn_at_once.pictures("embedding/fc")[6]
     # One sample has no spread: it stands in the middle.
@@ -232,13 +234,13 @@ def test_embeddings_of_a_few_samples_are_pca_and_say_so(count, tmp_path, drawn_a
 
 def test_embeddings_of_a_data_set_of_three_samples_are_a_warning_too(tmp_path, drawn_at_once):
     with pytest.warns(ViewWarning) as caught:
-        fit(tmp_path, ConvNet(), [LayerEmbeddings()], loader(*images()), loader(*images(3)))
+        fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False)], loader(*images()), loader(*images(3)))
     assert said(caught) == ["lightning_viz: the data set holds 3 samples, 1000 were asked for"]
     assert "only 3 samples: PCA instead of t-SNE" in drawn_at_once.pictures("embedding/fc")[6].description
 
 
 def test_embeddings_of_a_dozen_samples_say_their_perplexity(tmp_path, drawn_at_once):
-    fit(tmp_path, ConvNet(), [LayerEmbeddings(samples=24)])
+    fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False, samples=24)])
     assert "only 24 samples: perplexity" in drawn_at_once.pictures("embedding/fc")[6].description
 
 

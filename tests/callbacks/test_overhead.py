@@ -191,10 +191,16 @@ def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, c
         def draw(self, look):
             yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 600.0 * (look.step > 0)})
 
-    started = time.monotonic()
+    class Patient(ConvNet):
+        def training_step(self, batch, batch_idx):
+            while batch_idx == 0 and view.observer.artist.waiting:  # until the first page is drawn
+                time.sleep(0.01)
+            return super().training_step(batch, batch_idx)
+
+    started, view = time.monotonic(), Endless(every_n_train_steps=3)
     with pytest.warns(ViewWarning) as caught:
-        fit(tmp_path, ConvNet(), [Endless(every_n_train_steps=3)])
-    assert time.monotonic() - started < 30
+        fit(tmp_path, Patient(), [view])
+    assert time.monotonic() - started < 300
     assert said(caught)[0] == "lightning_viz: 2 drawings were not finished within 1 s and are lost"
     assert "finishing 2 drawings, for at most 1 s" in capsys.readouterr().err
     assert list(events(tmp_path)["slow/page"]) == [0]

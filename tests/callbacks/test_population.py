@@ -22,7 +22,7 @@ from lightning_viz.hooks import receptive_fields
 
 from .cells import CELLS
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, plane, said
-from .test_unchanged import LIGHTNINGS, pytestmark, train, undisturbed  # noqa: F401
+from .test_unchanged import LIGHTNINGS, PLAIN, pytestmark, train, undisturbed  # noqa: F401
 from .trace import Trace, differences
 
 _WHILE_A_BATCH_PASSES = ("validation batch start, behind the views", "validation batch end, before the views")
@@ -489,9 +489,8 @@ def test_training_is_the_same_while_validation_is_watched(name, sketches, tmp_pa
 
 
 def test_validation_is_watched_under_lightnings_other_name(sketches, tmp_path):
-    name = "dropout, BatchNorm, some of it frozen"
-    with_views, _ = train(name, LIGHTNINGS["lightning.pytorch"], views=population_views, folder=tmp_path)
-    expected = without_our_hooks(undisturbed(name, "lightning.pytorch"))
+    with_views, _ = train(PLAIN, LIGHTNINGS["lightning.pytorch"], views=population_views, folder=tmp_path)
+    expected = without_our_hooks(undisturbed(PLAIN, "lightning.pytorch"))
     assert differences(expected, without_our_hooks(with_views)) == []
     assert {step for _, step in sketches} == {4, 8}
 
@@ -504,6 +503,5 @@ def test_hooks_that_stay_would_be_noticed(sketches, tmp_path, monkeypatch):
         shut(self)
 
     monkeypatch.setattr(watching.Watcher, "shut", forgetful)
-    name = "dropout, BatchNorm, some of it frozen"
-    found, _ = train(name, pytorch_lightning, views=population_views, folder=tmp_path)
-    assert differences(without_our_hooks(undisturbed(name, "pytorch_lightning")), without_our_hooks(found))
+    found, _ = train(PLAIN, pytorch_lightning, views=population_views, folder=tmp_path)
+    assert differences(without_our_hooks(undisturbed(PLAIN, "pytorch_lightning")), without_our_hooks(found))

@@ -34,10 +34,10 @@ from .conftest import fit, said
 MAPS = {UNet: "bottom2", Unpooling: "bottom", Denoiser: "inner2"}
 
 
-def run(folder, build, data, views, **options):
+def run(folder, build, data, views, epochs=2):
     torch.manual_seed(0)
     model = build()
-    fit(folder, model, views, loader(data), loader(data), max_epochs=2, **options)
+    fit(folder, model, views, loader(data), loader(data), max_epochs=epochs)
     return model
 
 
@@ -59,7 +59,7 @@ def test_dense_models_take_every_view(build, drawn_at_once, tmp_path):
     ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ViewWarning)
-        run(tmp_path, build, data, views)
+        run(tmp_path, build, data, views, epochs=1)
     assert not said(caught)
     assert not [one for one in drawn_at_once if one.drawn is None]
     tags = drawn_at_once.tags()

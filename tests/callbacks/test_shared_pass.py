@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
             return grad(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr("lightning_viz.callbacks.observer.Artist", Recorder)
+            patch.setattr("lightning_viz.callbacks.observer.DrawingProcess", Recorder)
             patch.setattr(Observer, "visit", counted_visit)
             patch.setattr(torch.autograd, "grad", counted_grad)
             patch.setattr(torch.Tensor, "backward", guarded(torch.Tensor.backward))

@@ -53,7 +53,7 @@ pytestmark = [
         "ignore:.*multi-threaded, use of fork.*",
         "ignore:You're resuming from a checkpoint that ended before the epoch ended.*",
         "ignore:The `.*StochasticWeightAveraging.*",
-        "ignore:.*lightning_viz.*:lightning_viz.callbacks.messages.ViewWarning",
+        "ignore:.*lightning_viz.*:lightning_viz.errors.ViewWarning",
     )
 ]
 

@@ -53,12 +53,12 @@ from lightning_viz.robustness.defenses import DEFENSES
 from tests.callbacks.conftest import ConvNet, images
 
 pytestmark = [
-    pytest.mark.filterwarnings(f"ignore::lightning_viz.{name}")
+    pytest.mark.filterwarnings(f"ignore::lightning_viz.errors.{name}")
     for name in (
-        "adversarial.victim.AttackWarning",
-        "adversarial.corruption_errors.CorruptionWarning",
-        "dream.climb.DreamWarning",
-        "attribution.faults.AttributionWarning",
+        "AttackWarning",
+        "CorruptionWarning",
+        "DreamWarning",
+        "AttributionWarning",
     )
 ]
 

@@ -1,6 +1,7 @@
 """The command line: what works without further words, and one clear sentence for what does not."""
 
 import errno
+import importlib
 import io
 import logging
 import os
@@ -86,7 +87,7 @@ def test_the_version(capsys):
     assert capsys.readouterr().out.startswith("lightning-viz 0.")
 
 
-def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd):
+def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd, drawing_process):
     assert analyze(cli_run, "--model", NET, "--out", tmp_path / "out") == 0
     said = capfd.readouterr()
     assert said.out == f"report: {tmp_path}/out/report.html\nTensorBoard: lightning-viz board {tmp_path}/out\n"
@@ -185,7 +186,7 @@ def test_an_interrupted_method_does_not_claim_to_go_on(checkpoint, capsys, monke
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_viz.cli.function_options.subject_of", interrupted)
+    monkeypatch.setattr("lightning_viz.cli.function_options.model_under_study_of", interrupted)
     assert main(["filters", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")]) == 130
     assert "begins anew" in capsys.readouterr().err
 
@@ -204,7 +205,7 @@ def fails_with(monkeypatch, checkpoint, tmp_path):
         def analyze(*arguments, **options):
             raise error
 
-        monkeypatch.setattr("lightning_viz.analysis.analyze.analyze_case", analyze)
+        monkeypatch.setattr(importlib.import_module("lightning_viz.analysis.analyze"), "analyze_run", analyze)
         return main(["analyze", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")])
 
     return run
