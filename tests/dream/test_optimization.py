@@ -32,7 +32,7 @@ from lightning_viz.dream import (
 from lightning_viz.errors import DreamWarning, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.pixels import PixelSpace
 from tests.attribution.forms import FORMS, build
-from tests.hooks import test_guard as guarded
+from tests.hooks import test_model_state as guarded
 
 dream = partial(maximize, progress=False)
 SIZES = [(1, 28, 28), (3, 17, 23), (6, 64, 64)]
