@@ -80,7 +80,7 @@ def _is_ours(error: BaseException) -> bool:
     if type(error).__module__.partition(".")[0] == "lightning_viz":
         return True
     last = traceback.extract_tb(error.__traceback__)[-1]
-    within = Path(__file__).parents[2] in Path(last.filename).parents
+    within = Path(__file__).parents[1] in Path(last.filename).parents
     return within and (last.line or "").lstrip().startswith("raise ")
 
 

@@ -12,7 +12,6 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from lightning_viz.analysis.config import merged
 from lightning_viz.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def folded(arguments: Sequence[str]) -> list[str]:
             if not waiting:
                 raise InvalidArgumentError(f"{option} needs a value")
             value = waiting.pop(0)
+        from lightning_viz.analysis.config import merged  # torch: only where a class is named
+
         found[name] = merged(found.get(name, {}), _said(path, value))
     return rest + [part for name, said in found.items() for part in (f"--{name}", json.dumps(said))]
 

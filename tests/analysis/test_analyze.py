@@ -1,6 +1,7 @@
 """An analysis is done once: what is finished stays, whatever ends it, and the next run completes the same result."""
 
 import errno
+import importlib
 import json
 import multiprocessing
 import shutil
@@ -13,13 +14,14 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from lightning_viz.analysis import analyze as analyzing
 from lightning_viz.analysis.analyze import analyze
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.technique import Technique
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
 from tests.callbacks.conftest import ConvNet, fit, images, loader
+
+analyzing = importlib.import_module("lightning_viz.analysis.analyze")
 
 FEW = {"views": ["filters", "activations", "grad_cam"], "trainer": {"accelerator": "cpu"}}
 

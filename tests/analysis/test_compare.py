@@ -1,5 +1,6 @@
 """Models are compared on the same samples, with the same pictures, and measured against the first."""
 
+import importlib
 import json
 import math
 import sys
@@ -12,7 +13,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import PixelSpace
-from lightning_viz.analysis import analyze as analyzing
 from lightning_viz.analysis.compare import compare, together
 from lightning_viz.analysis.results import ModelReport, Result
 from lightning_viz.analysis.run_config import RunConfig
@@ -21,6 +21,8 @@ from lightning_viz.analysis.technique import Technique
 from lightning_viz.errors import AnalysisError
 from lightning_viz.robustness import shape_bias
 from tests.callbacks.conftest import images
+
+analyzing = importlib.import_module("lightning_viz.analysis.analyze")
 
 
 class ClassSpec(TensorDataset):

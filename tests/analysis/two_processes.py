@@ -4,6 +4,7 @@ As a program, ``python -m tests.analysis.two_processes CHECKPOINTS FOLDER PROCES
 so that the processes start once; what scenario ``n`` says and writes is in ``FOLDER/n``.
 """
 
+import importlib
 import shutil
 import sys
 from contextlib import ExitStack
@@ -12,7 +13,6 @@ from unittest.mock import patch
 
 import torch
 
-from lightning_viz.analysis import analyze as analyzing
 from lightning_viz.analysis import results as findings
 from lightning_viz.analysis.technique import Technique
 from lightning_viz.callbacks import observer
@@ -21,6 +21,8 @@ from tests.callbacks.conftest import ConvNet, images, loader
 from tests.callbacks.watched_run import write_into
 
 from .conftest import DrawsHere
+
+analyzing = importlib.import_module("lightning_viz.analysis.analyze")
 
 SCENARIOS = ("nothing fails", "two were interrupted", "a step fails")
 MISSING = ("views-00000003", "mean")
