@@ -1,0 +1,346 @@
+"""What there is: one description of every method, technique and view, which commands, views and reports ask.
+
+The formulas are in the functions that the rows name; a row can be read without importing them, and so without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Literal
+
+from lightning_viz.descriptors import Entry, Family, Method, Technique, ViewEntry
+from lightning_viz.errors import InvalidArgumentError
+
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "compared": "Compared",
+        "parameters": "Parameters",
+        "activations": "Activations",
+        "embeddings": "Embeddings",
+        "attribution": "Attribution",
+        "predictions": "Dense predictions",
+        "dreams": "Dreams",
+        "adversarial": "Adversarial samples",
+        "corruptions": "Corruptions and cues",
+        "others": "Others",
+    }
+)
+"""Titles of a report's sections, in order: from the weights to what breaks them."""
+
+CamMethod = Literal["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "eigen_cam"]
+"""Methods of the view `GradCAM`; a test compares these types with the rows."""
+
+SaliencyMethod = Literal[
+    "gradient",
+    "smooth_grad",
+    "input_times_gradient",
+    "integrated_gradients",
+    "guided_backprop",
+    "deconvolution",
+    "guided_grad_cam",
+]
+"""Methods of the view `Saliency`."""
+
+AttackMethod = Literal["deepfool", "pgd", "fgsm", "gradient_ascent"]
+"""Methods of the view `Adversarial`."""
+
+
+def methods(family: Family | None = None, *, view: str | None = None) -> dict[str, Method]:
+    """Methods by name, in the order in which they are listed.
+
+    Args:
+        family: the only one; all if omitted.
+        view: kind of the view that draws them; whether or not any does if omitted.
+
+    >>> list(methods(view="adversarial"))
+    ['pgd', 'fgsm', 'deepfool', 'gradient_ascent']
+    """
+    return {
+        entry.name: entry
+        for entry in CATALOGUE
+        if isinstance(entry, Method) and family in (None, entry.family) and view in (None, entry.view)
+    }
+
+
+def method(name: str) -> Method:
+    """A method by its name.
+
+    Args:
+        name: as its function or its command calls it.
+
+    Raises:
+        InvalidArgumentError: there is none.
+
+    >>> method("layer_cam").title
+    'LayerCAM'
+    """
+    if name not in methods():
+        raise InvalidArgumentError(f"there is no method {name!r}: choose one of {', '.join(methods())}")
+    return methods()[name]
+
+
+def techniques() -> dict[str, Technique]:
+    """Techniques of `analyze` by name, in the order in which they run."""
+    return {entry.name: entry for entry in CATALOGUE if isinstance(entry, Technique)}
+
+
+def views() -> dict[str, ViewEntry]:
+    """Views by kind, in the order in which a report shows them."""
+    return {entry.name: entry for entry in CATALOGUE if isinstance(entry, ViewEntry)}
+
+
+def entry_of(tag: str) -> Entry:
+    """The description of a picture or number, or of what is called so; of an unknown one only where it stands.
+
+    Args:
+        tag: its parts separated by ``/``, of which the longest known beginning counts; or the name of a technique,
+            view or method.
+
+    >>> entry_of("saliency/gradient/classes").title, entry_of("grad_cam/conv2").title, entry_of("mine/own").section
+    ('Gradient', 'Grad-CAM', 'others')
+    """
+    parts, known = tag.split("/"), _by_tag()
+    beginnings = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
+    key = next((beginning for beginning in beginnings if beginning in known), None)
+    if key is None:
+        return Entry(parts[0], parts[0], section="others", tags=(parts[0],))
+    return known[key]
+
+
+@cache
+def _by_tag() -> dict[str, Entry]:
+    """Entries by tag; one without tags by its name, unless that is another's tag."""
+    by_tag = {tag: entry for entry in CATALOGUE for tag in entry.tags}
+    return {**{entry.name: entry for entry in CATALOGUE}, **by_tag}
+
+
+_ANALYZED = MappingProxyType({"sanity_check": True})
+_compared = partial(Entry, section="compared")
+_technique = partial(Technique, needs=("classes",))
+_attribution = partial(Method, family="attribution", section="attribution")
+_cam = partial(
+    _attribution, view="grad_cam", module="attribution.cam", display="heat", unit="logits",
+    needs=("target", "gradient", "maps"),
+)  # fmt: skip
+_saliency = partial(_attribution, view="saliency", module="attribution.gradients", needs=("target", "gradient"))
+_guided = partial(
+    _saliency, module="attribution.guided_backprop", display="image", needs=("target", "gradient", "relu")
+)
+_dream = partial(Method, family="dream", section="dreams", cost="steps")
+_attack = partial(Method, family="attack", section="adversarial", unit="L2", needs=("classes", "gradient"))
+_robustness = partial(Method, family="robustness", section="adversarial", needs=("classes",))
+
+# fmt: off
+CATALOGUE: tuple[Entry, ...] = (  # a table, each row in as few lines as it takes
+    _compared("compared/epsilon", "Accuracy under attack",
+        "The share of samples that stay correct when an attack may change every pixel by up to epsilon, for all models "
+        "on the same samples. If the curves start alike, the one further right belongs to the more robust model.",
+        tags=("compared/epsilon",)),
+    _compared("compared/corruptions", "Corruption errors",
+        "The first model's error by corruption and severity, and beside it each model's corruption error relative to "
+        "the first. Below 1 a model withstands that corruption better; errors on clean images count, too.",
+        tags=("compared/corruptions",)),
+    _compared("compared/shape_bias", "Shape or texture",
+        "The share of cue-conflict images that each model decides by shape rather than by texture. People are near 1; "
+        "networks trained on photographs alone mostly follow the texture.", tags=("compared/shape_bias",)),
+    ViewEntry("filters", "Filters of the first layer",
+        "Each tile is a filter that the layer slides over the image: edges, blobs and colors show that it has learned. "
+        "Noise that stays the same from step to step shows an unused filter.",
+        section="parameters", module="callbacks.first_layer_filters", symbol="FirstLayerFilters", tags=("filters",),
+        default=True),
+    Method("filters", "Filters", "Shows the weights of convolutions and fully connected layers as images.",
+        family="filters", section="parameters", module="cli.filters", symbol="layer_filters", view="filters", cost=0),
+    ViewEntry("hyperplanes", "Hyperplanes of hidden units",
+        "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
+        "gather along the boundaries between classes in training; those far from the data do no work.",
+        section="parameters", module="callbacks.hyperplanes", symbol="Hyperplanes", tags=("hyperplanes",),
+        default=True),
+    ViewEntry("activations", "Activation maps",
+        "Each row is a sample and each column a channel, red where it is positive and blue where it is negative. A "
+        "channel that looks the same for all samples carries no information about them.",
+        section="activations", module="callbacks.activation_maps", symbol="ActivationMaps", tags=("activations",),
+        default=True),
+    ViewEntry("statistics", "Distributions of activations",
+        "Each ridge is the histogram of a layer's activations at one step, the latest in front. Ridges that drift "
+        "outward or collapse onto zero are signs of exploding values and dead units.",
+        section="activations", module="callbacks.activation_statistics", symbol="ActivationStatistics",
+        tags=("statistics",)),
+    ViewEntry("top_samples", "Top samples of each channel",
+        "Each block shows one channel with the validation samples that excite it most. What they have in common is the "
+        "best short description of the channel.",
+        section="activations", module="callbacks.top_samples", symbol="TopSamples", tags=("top_samples",)),
+    ViewEntry("embedding", "Embeddings of samples",
+        "Each point is a sample; samples that the layer represents alike lie close together. Classes should separate "
+        "from layer to layer; in t-SNE distances between groups and their sizes mean little.",
+        section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings", tags=("embedding",),
+        default=True),
+    Method("tsne", "t-SNE", "Keeps neighbors close together in the plane.", source="van der Maaten and Hinton, 2008",
+        family="embedding", section="embeddings", module="embedding", view="embedding"),
+    Method("pca", "PCA", "Projects samples onto their first principal components.",
+        family="embedding", section="embeddings", module="embedding", view="embedding"),
+    _technique("attributions", "All methods side by side",
+        "Every method explains the same samples, so agreement between different methods is evidence and a single map "
+        "is not. The numbers tell which of them to trust.",
+        summary="what in the image mattered, by every method, and which to believe", section="attribution",
+        module="analysis.studies.attribution", symbol="every_attribution",
+        tags=("attributions", "attributions left out")),
+    ViewEntry("grad_cam", "Class activation maps", "Where, seen from a layer, the evidence for a class lies.",
+        section="attribution", module="callbacks.grad_cam", symbol="GradCAM", default=True, offline=(_ANALYZED,)),
+    _cam("grad_cam", "Grad-CAM",
+        "Weights each activation map by its mean gradient: bright locations hold evidence for the class.",
+        source="Selvaraju et al., 2017", tags=("grad_cam",)),
+    _cam("grad_cam_plus_plus", "Grad-CAM++",
+        "Weights each activation map by its positive gradients, location by location, so that several objects show.",
+        source="Chattopadhay et al., 2018", tags=("grad_cam_plus_plus",)),
+    _cam("hires_cam", "HiResCAM",
+        "Multiplies activations by gradients at each location, so that only locations that the score was computed from "
+        "are bright.", source="Draelos and Carin, 2020", tags=("hires_cam",)),
+    _cam("layer_cam", "LayerCAM",
+        "Weights each location by its own positive gradient, so that early layers give fine maps, too.",
+        source="Jiang et al., 2021", tags=("layer_cam",)),
+    _cam("score_cam", "Score-CAM",
+        "Weights each activation map by the target's score when the image is masked with it, without any gradient.",
+        source="Wang et al., 2020", tags=("score_cam",), needs=("target", "maps", "image"), unit="of activation",
+        cost="channels"),
+    _cam("eigen_cam", "EigenCAM",
+        "Projects the activation maps onto their first principal component, whatever the class.",
+        source="Muhammad and Yeasin, 2020", tags=("eigen_cam",), needs=("maps",), unit="of activation"),
+    ViewEntry("saliency", "Saliency maps",
+        "Beside each input stands how much each of its values changes the class's score.",
+        section="attribution", module="callbacks.saliency", symbol="Saliency", tags=("saliency",), default=True,
+        offline=({"method": "smooth_grad", **_ANALYZED}, {"method": "guided_backprop", **_ANALYZED})),
+    _saliency("gradient", "Gradient",
+        "Shows how strongly a small change of each pixel moves the score; the plain gradient is noisy.",
+        source="Simonyan et al., 2014", tags=("saliency/gradient",), display="sum", unit="logits per unit of input"),
+    _saliency("smooth_grad", "SmoothGrad",
+        "Averages the gradient over noisy copies of the input, which leaves less noise in the map.",
+        source="Smilkov et al., 2017", tags=("saliency/smooth_grad",), display="sum", unit="logits per unit of input",
+        cost="noise_samples"),
+    _saliency("input_times_gradient", "Input × gradient",
+        "Shows each pixel's contribution to first order, red for the class and blue against it.",
+        source="Shrikumar et al., 2016", tags=("saliency/input_times_gradient",), display="signed", unit="logits"),
+    _saliency("integrated_gradients", "Integrated gradients",
+        "Integrates the gradient from a baseline to the input: contributions, red for the class and blue against it, "
+        "sum to the change of the score.",
+        source="Sundararajan et al., 2017", tags=("saliency/integrated_gradients",), display="signed", unit="logits",
+        cost="steps"),
+    _guided("guided_backprop", "Guided backpropagation",
+        "Keeps only positive gradients at active ReLUs: sharp maps that follow the image's edges more than the class.",
+        source="Springenberg et al., 2015", tags=("saliency/guided_backprop",), rule="guided"),
+    _guided("deconvolution", "Deconvolution",
+        "Keeps only positive gradients at every ReLU, active or not, which projects activity back to the image.",
+        source="Zeiler and Fergus, 2014", tags=("saliency/deconvolution",), rule="deconvolution"),
+    _guided("guided_grad_cam", "Guided Grad-CAM",
+        "Multiplies the guided gradient by the class activation map: fine patterns where the evidence lies.",
+        source="Selvaraju et al., 2017", tags=("saliency/guided_grad_cam",), rule="guided",
+        needs=("target", "gradient", "relu", "maps", "image")),
+    ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
+        section="attribution", module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
+    _attribution("occlusion", "Occlusion",
+        "Covers the image patch by patch and shows how far the score drops; without gradients it can judge the other "
+        "maps, as coarsely as its patch.",
+        source="Zeiler and Fergus, 2014", tags=("occlusion",), module="attribution.occlusion",
+        needs=("target", "image"), view="occlusion", display="signed", unit="logits", cost="positions"),
+    ViewEntry("predictions", "Predictions and truth",
+        "Each row is a sample: the input, the truth, the prediction, and where the two differ. Errors along edges are "
+        "common and mild; whole regions of a wrong class are not.",
+        section="predictions", module="callbacks.predictions", symbol="Predictions", tags=("predictions",)),
+    ViewEntry("dreams", "Images that maximize units and classes",
+        "Each image was optimized from noise to excite the unit or class named under it. What recurs in all of them is "
+        "a habit of the network, not the class.",
+        section="dreams", module="callbacks.dreams", symbol="Dreams", tags=("dreams",)),
+    _technique("dreams", "Images that maximize classes", summary="what each class looks like to the model",
+        section="dreams", module="analysis.studies.dreams"),
+    _dream("classes", "Activation maximization of classes",
+        "Optimizes an image for each class, under priors that keep it natural.",
+        source="Simonyan et al., 2014", module="dream.maximize", symbol="maximize"),
+    _dream("maximize", "Activation maximization", "Optimizes images to excite units, channels or classes.",
+        source="Erhan et al., 2009", module="dream.maximize", view="dreams"),
+    _technique("inversions", "Inversion", summary="what each layer still knows of an image",
+        section="dreams", module="analysis.studies.dreams"),
+    _dream("invert", "Inversion",
+        "Reconstructs images from a layer's activations alone: what is blurred or lost, the layer no longer "
+        "represents.",
+        source="Mahendran and Vedaldi, 2015", tags=("inversion", "inversions"), module="dream.inversion"),
+    _dream("deep_dream", "DeepDream", "Amplifies in a photograph what a layer detects in it.",
+        source="Mordvintsev et al., 2015", tags=("deep_dream",), module="dream.deep_dream"),
+    _dream("style_transfer", "Style transfer", "Renders the content of one image in the style of another.",
+        source="Gatys et al., 2016", tags=("style",), module="dream.style_transfer"),
+    _dream("fool", "Fooling images",
+        "Evolves images that mean nothing to people until the model is confident of a class: confidence does not show "
+        "that an image resembles the training data.",
+        source="Nguyen et al., 2015", tags=("fooling",), section="adversarial", module="dream.fooling_images",
+        needs=("classes",), cost="generations"),
+    ViewEntry("adversarial", "Adversarial samples",
+        "Each column is a sample, its adversarial counterpart, and their difference, magnified. The smaller the "
+        "difference relative to the sample, the closer the samples lie to the decision boundaries.",
+        section="adversarial", module="callbacks.adversarial", symbol="Adversarial", tags=("adversarial",)),
+    _technique("attacks", "Attacks compared",
+        "The same samples under several attacks: to people they look unchanged, to the model they do not. DeepFool "
+        "searches for the smallest perturbation, FGSM and PGD for any within epsilon.",
+        summary="how small a change alters the prediction", section="adversarial", module="analysis.studies.attacks",
+        tags=("attacks",), needs=("classes", "pixels")),
+    _attack("pgd", "PGD", "Maximizes the loss by projected gradient steps within epsilon of the sample.",
+        source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="L-inf",
+        cost="steps"),
+    _attack("fgsm", "FGSM", "Moves every pixel by epsilon in the direction of the gradient's sign, once.",
+        source="Goodfellow et al., 2015", module="adversarial.gradient_attacks", view="adversarial", unit="L-inf",
+        cost=2),
+    _attack("deepfool", "DeepFool", "Crosses the nearest decision boundary by repeated linear approximation.",
+        source="Moosavi-Dezfooli et al., 2016", module="adversarial.deepfool", view="adversarial",
+        cost=15),  # about five passes in each of about three steps
+    _attack("carlini_wagner", "Carlini and Wagner",
+        "Minimizes the L2 norm of the perturbation together with a penalty for the true class.",
+        source="Carlini and Wagner, 2017", module="adversarial.carlini_wagner", cost="steps"),
+    _attack("gradient_ascent", "Gradient ascent", "Climbs the cross-entropy loss of the sample's class, without bound.",
+        module="adversarial.gradient_attacks", view="adversarial", cost="steps"),
+    _attack("one_pixel", "One-pixel attack", "Changes a few pixels at will, chosen by differential evolution.",
+        source="Su, Vargas and Sakurai, 2019", module="adversarial.one_pixel", needs=("classes", "image"),
+        unit="pixels", cost="generations"),
+    _attack("square", "Square attack",
+        "Changes random squares within epsilon and keeps what raises the loss, without gradients.",
+        source="Andriushchenko et al., 2020", module="adversarial.square_attack", needs=("classes", "image"),
+        unit="L-inf", cost="queries"),
+    _attack("minimum_epsilon", "Minimum epsilon",
+        "Finds each sample's smallest epsilon at which another attack succeeds, by bisection.",
+        module="adversarial.minimum_norm", needs=("classes", "attack"), cost="steps"),
+    _attack("transfer", "Transfer attack",
+        "Attacks a surrogate model and tries the perturbed samples on the model itself.",
+        source="Papernot et al., 2016", module="adversarial.transfer", needs=("classes", "attack", "surrogate"),
+        cost="steps"),
+    _technique("epsilons", "Robustness", summary="accuracy under attack, and which simple defenses help",
+        section="adversarial", module="analysis.studies.robustness", needs=("classes", "pixels")),
+    _robustness("epsilons", "Accuracy under attack",
+        "Plots the share of samples that stay correct under PGD against epsilon: without adversarial training it falls "
+        "within a few 255ths; a curve that never falls suggests that the attack does not work.",
+        tags=("robustness/epsilon", "epsilon", "epsilons"), module="robustness.defenses", symbol="epsilon_curve",
+        needs=("classes", "gradient"), cost="steps"),
+    _robustness("random_directions", "Random directions",
+        "Measures the share of random directions, as long as an attack's perturbation, that change the class: near "
+        "zero, noise would not find adversarial samples.",
+        tags=("robustness/sphere", "random_directions"), module="robustness.random_directions", cost="directions"),
+    _robustness("defenses", "Simple defenses",
+        "Compares accuracy on samples and on their adversarial counterparts when the input is filtered first: a "
+        "defense that helps raises the second without lowering the first.",
+        tags=("robustness/defenses", "defenses"), module="robustness.defenses"),
+    _technique("corruptions", "Everyday corruptions", summary="what noise, blur, weather and digital corruptions cost",
+        section="corruptions", module="analysis.studies.robustness", symbol="corrupted",
+        needs=("classes", "labels", "pixels")),
+    _robustness("corruptions", "Everyday corruptions",
+        "Measures the error under noise, blur, weather and digital corruptions, by severity: those that raise it most "
+        "show what the model relies on.",
+        source="Hendrycks and Dietterich, 2019", tags=("corruptions",), section="corruptions",
+        module="robustness.corruption_error", symbol="compare_corruption_error", needs=("classes", "labels", "pixels"),
+        cost=75),  # fifteen corruptions of five severities
+    _technique("biases", "Shape or texture", summary="whether it decides by shape or by texture",
+        section="corruptions", module="analysis.studies.shape_bias", needs=("classes", "cues")),
+    _robustness("shape_bias", "Shape or texture",
+        "Measures the share of images with the shape of one class and the texture of another that are decided by "
+        "shape: people are near 1, networks trained on photographs alone mostly follow the texture.",
+        source="Geirhos et al., 2019", tags=("robustness/shape_bias", "shape_bias", "biases", "cue_conflict"),
+        section="corruptions", module="robustness.shape_bias", needs=("classes", "cues")),
+)
+"""Every method, technique and view, in the order in which a report shows them; a new one is a new row."""
+# fmt: on

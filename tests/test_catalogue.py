@@ -1,0 +1,99 @@
+"""Every method, technique and view is described once."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+
+import lightning_viz
+from lightning_viz import adversarial, attribution, catalogue
+from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
+from lightning_viz.descriptors import Method, Technique, ViewEntry
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.heatmaps import DISPLAYS
+
+NOT_METHODS = {"blurred", "class_activation_map", "cross_entropy", "margin", "mean_color"}
+every_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
+
+
+@pytest.mark.parametrize("kind", [Method, Technique, ViewEntry])
+def test_names_are_unique(kind):
+    names = [entry.name for entry in CATALOGUE if type(entry) is kind]
+    assert len(set(names)) == len(names)
+
+
+def test_a_tag_is_of_one_entry():
+    tags = [tag for entry in CATALOGUE for tag in entry.tags]
+    assert len(set(tags)) == len(tags)
+    for entry in CATALOGUE:
+        for tag in entry.tags:
+            assert entry_of(tag) is entry and entry_of(f"{tag}/conv1") is entry
+
+
+@every_entry
+def test_an_entry_names_what_exists_and_says_what_it_is(entry):
+    assert entry.title and entry.section in SECTIONS
+    assert not entry.caption or (entry.caption[0].isupper() and entry.caption.endswith("."))
+    assert not entry.caption.startswith(entry.title)
+    if entry.module:
+        assert inspect.getdoc(entry.load())
+    own = entry_of(entry.name)  # of a technique whose pages are a method's, the method
+    assert own.caption and own.section == entry.section
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_method_is_drawn_in_a_way_that_there_is(name):
+    found = method(name)
+    assert not found.display or found.display in DISPLAYS
+    assert not found.view or found.view in views()
+    assert found.summary.startswith(f"{found.title}: ") and found.summary.endswith(
+        f"({found.source})" * bool(found.source)
+    )
+
+
+@pytest.mark.parametrize(("package", "family"), [(attribution, "attribution"), (adversarial, "attack")])
+def test_every_public_function_is_a_method(package, family):
+    public = {name for name in package.__all__ if inspect.isfunction(getattr(package, name))}
+    described = methods(family)
+    assert public - NOT_METHODS == set(described)
+    assert all(described[name].load() is getattr(package, name) for name in described)
+
+
+def test_every_public_view_is_described():
+    public = [getattr(lightning_viz, name) for name in lightning_viz.__all__]
+    classes = {each for each in public if inspect.isclass(each) and issubclass(each, View) and each is not View}
+    assert {entry.load() for entry in views().values()} == classes
+    assert all(entry.load().kind == kind for kind, entry in views().items())
+
+
+@pytest.mark.parametrize("kind", views())
+def test_a_view_takes_what_the_analysis_gives_it(kind):
+    names = {each.name for each in fields(views()[kind].load())}
+    assert all(set(options) <= names for options in views()[kind].offline)
+
+
+@pytest.mark.parametrize(
+    ("choices", "view"),
+    [
+        (catalogue.CamMethod, "grad_cam"),
+        (catalogue.SaliencyMethod, "saliency"),
+        (catalogue.AttackMethod, "adversarial"),
+    ],
+)
+def test_types_of_method_names_equal_the_rows(choices, view):
+    assert set(get_args(choices)) == set(methods(view=view))
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known():
+    with pytest.raises(InvalidArgumentError, match=r"no method 'grad_cma': choose one of .*grad_cam"):
+        method("grad_cma")
+    assert entry_of("mine/own").section == "others" and entry_of("mine/own").title == "mine"
+
+
+def test_reading_the_catalogue_imports_no_torch():
+    code = "import sys, lightning_viz.catalogue; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
