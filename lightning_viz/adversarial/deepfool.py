@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import Answer, AttackedModel, Classes, attacked_model
-from lightning_viz.adversarial.norms import L2, SMALLEST, Norm, spread
+from lightning_viz.adversarial.norms import SMALLEST, Norm, NormName, resolve_norm, spread
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -28,7 +28,7 @@ def deepfool(
     inputs: Tensor,
     labels: Classes | None = None,
     *,
-    norm: Norm = L2,
+    norm: Norm | NormName = "l2",
     steps: int = 50,
     candidates: int = 10,
     overshoot: float = 0.02,
@@ -54,7 +54,7 @@ def deepfool(
         model: any classifier; it runs in eval mode and is left as found.
         inputs: as the model takes them, ``[N, ...]``.
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        norm: in which perturbations are to be small, `L2` or `LINF`.
+        norm: in which perturbations are to be small, ``"l2"`` or ``"linf"``.
         steps: at most (50, the paper's), each of one forward and ``candidates - 1`` backwards.
         candidates: classes in question, the label and the best others at the start (10, the paper's).
         overshoot: eta, by which share perturbations go past the boundary (0.02, the paper's).
@@ -72,7 +72,7 @@ def deepfool(
     with attacked_model(
         model, inputs, labels, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
-        trail, fold = AttackRecorder(under_attack), partial(nearest, norm=norm)
+        trail, fold = AttackRecorder(under_attack), partial(nearest, norm=resolve_norm(norm))
 
         def first(scores: Tensor, places: Tensor) -> Tensor | None:
             return _leads(under_attack, scores, places, _rivals(under_attack, scores, places, candidates))

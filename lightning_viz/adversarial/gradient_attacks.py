@@ -18,7 +18,16 @@ from lightning_viz.adversarial.attacked_model import (
     radii_of,
     within,
 )
-from lightning_viz.adversarial.norms import LINF, Loss, Norm, cross_entropy, of_rows, spread
+from lightning_viz.adversarial.norms import (
+    Loss,
+    LossName,
+    Norm,
+    NormName,
+    of_rows,
+    resolve_loss,
+    resolve_norm,
+    spread,
+)
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -42,11 +51,11 @@ def gradient_ascent(
     *,
     steps: int = 15,
     lr: float = 0.1,
-    normalize: Norm | None = None,
+    normalize: Norm | NormName | None = None,
     bounded: bool = False,
     start: Tensor | None = None,
     target: Classes | int | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
@@ -66,7 +75,7 @@ def gradient_ascent(
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
         steps: at most (15, the lecture's).
         lr: eta (0.1, the lecture's), in pixels per unit of gradient; in pixels where steps are normalized.
-        normalize: the norm in which every step has length lr, `L2` or `LINF`; as long as the gradient if omitted.
+        normalize: the norm in which every step has length lr, ``"l2"`` or ``"linf"``; the gradient itself if omitted.
         bounded: keep pixels within the space's bounds. The lecture does not.
         start: inputs to begin with, where an ascent goes on; perturbations count from `inputs`.
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
@@ -83,6 +92,7 @@ def gradient_ascent(
     _check_steps(steps)
     if not lr > 0:
         raise InvalidArgumentError(f"lr={lr}: give a positive rate")
+    direction = None if normalize is None else resolve_norm(normalize)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
@@ -96,10 +106,13 @@ def gradient_ascent(
             return within(begun, under_attack.pixel_space) if bounded else begun
 
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            moved = pixels + lr * (normalize.normalize(gradients) if normalize else gradients)
+            moved = pixels + lr * (direction.normalize(gradients) if direction else gradients)
             return moved.clamp(*under_attack.pixel_space.bounds) if bounded else moved
 
-        climb, starts = _Climb(under_attack, loss, stop_on_success, 1), [begin if start is not None else None]
+        climb, starts = (
+            _Climb(under_attack, resolve_loss(loss), stop_on_success, 1),
+            [begin if start is not None else None],
+        )
         trail = _ascend(climb, move, "gradient_ascent", steps, starts=starts, progress=progress)
         return trail.attacked(name="gradient_ascent", unmoved=_NO_STEP)
 
@@ -111,7 +124,7 @@ def fgsm(
     *,
     epsilon: Epsilons = 8 / 255,
     target: Classes | int | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
@@ -147,7 +160,7 @@ def fgsm(
             moved = pixels + spread(radii[rows], pixels) * gradients.sign()
             return moved.clamp(*under_attack.pixel_space.bounds)
 
-        climb = _Climb(under_attack, loss, stop_on_success, len(radii) // len(inputs))
+        climb = _Climb(under_attack, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
         trail = _ascend(climb, move, "fgsm", 1, progress=False)
         return trail.attacked(asked, name="fgsm", lead=asked.dim() > 0, unmoved=_NO_SIGN)
 
@@ -158,13 +171,13 @@ def pgd(
     labels: Classes | None = None,
     *,
     epsilon: Epsilons = 8 / 255,
-    norm: Norm = LINF,
+    norm: Norm | NormName = "linf",
     steps: int = 10,
     step_size: float | None = None,
     random_start: bool = True,
     restarts: int = 1,
     target: Classes | int | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
     seed: int = 0,
@@ -184,7 +197,7 @@ def pgd(
         inputs: as the model takes them, ``[N, ...]``.
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
         epsilon: radius of the ball, in pixels (8/255, the usual one for photographs); for several, results lead with E.
-        norm: `LINF` or `L2`.
+        norm: in which the ball is measured, ``"linf"`` or ``"l2"``.
         steps: of each start (10).
         step_size: alpha, in pixels; 2.5 epsilon / steps if omitted (the paper's).
         random_start: begin anywhere in the ball, and not in the sample itself.
@@ -208,6 +221,7 @@ def pgd(
         )
     if step_size is not None and not step_size > 0:
         raise InvalidArgumentError(f"step_size={step_size}: give a positive length, in pixels")
+    norm = resolve_norm(norm)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as under_attack:
@@ -228,7 +242,7 @@ def pgd(
         def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             return keep(pixels + spread(stride[rows], pixels) * norm.normalize(gradients), rows)
 
-        climb = _Climb(under_attack, loss, stop_on_success, len(radii) // len(inputs))
+        climb = _Climb(under_attack, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
         starts = [partial(begin, restart) if random_start else None for restart in range(restarts)]
         trail = _ascend(climb, move, "pgd", steps, starts=starts, progress=progress)
         return trail.attacked(asked, name="pgd", lead=asked.dim() > 0, unmoved=_NO_WAY)

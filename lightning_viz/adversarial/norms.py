@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lightning_viz.errors import InvalidArgumentError
 
 __all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
 
@@ -91,8 +93,26 @@ L2 = _L2()
 """The Euclidean length of the change; steps along the gradient."""
 
 
-NORMS: Mapping[str, Norm] = MappingProxyType({norm.name: norm for norm in (LINF, L2)})
-"""By name."""
+NormName = Literal["linf", "l2"]
+
+NORMS: Mapping[str, Norm] = MappingProxyType({"linf": LINF, "l2": L2})
+"""By the name that functions, views and commands take."""
+
+
+def resolve_norm(norm: Norm | str) -> Norm:
+    """A norm, given as an object or by its name.
+
+    Args:
+        norm: ``"linf"``, ``"l2"``, or an object.
+
+    Raises:
+        InvalidArgumentError: no norm has that name.
+    """
+    if not isinstance(norm, str):
+        return norm
+    if norm not in NORMS:
+        raise InvalidArgumentError(f"norm={norm!r}: give one of {', '.join(map(repr, NORMS))}")
+    return NORMS[norm]
 
 
 def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -146,3 +166,25 @@ def margin(scores: Tensor, classes: Tensor) -> Tensor:
 
 def _own(scores: Tensor, classes: Tensor) -> Tensor:
     return scores.gather(1, classes[:, None])[:, 0]
+
+
+LossName = Literal["cross_entropy", "margin"]
+
+LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy, "margin": margin})
+"""By the name that functions and commands take."""
+
+
+def resolve_loss(loss: Loss | str) -> Loss:
+    """A loss, given as a function or by its name.
+
+    Args:
+        loss: ``"cross_entropy"``, ``"margin"``, or a function.
+
+    Raises:
+        InvalidArgumentError: no loss has that name.
+    """
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        raise InvalidArgumentError(f"loss={loss!r}: give one of {', '.join(map(repr, LOSSES))}, or a function")
+    return LOSSES[loss]

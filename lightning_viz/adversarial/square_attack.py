@@ -17,7 +17,18 @@ from lightning_viz.adversarial.attacked_model import (
     check_images,
     radii_of,
 )
-from lightning_viz.adversarial.norms import L2, LINF, SMALLEST, Loss, Norm, cross_entropy, margin, spread
+from lightning_viz.adversarial.norms import (
+    L2,
+    LINF,
+    SMALLEST,
+    Loss,
+    LossName,
+    Norm,
+    NormName,
+    resolve_loss,
+    resolve_norm,
+    spread,
+)
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -42,11 +53,11 @@ def square(
     labels: Classes | None = None,
     *,
     epsilon: Epsilons = 8 / 255,
-    norm: Norm = LINF,
+    norm: Norm | NormName = "linf",
     queries: int = 5000,
     share: float = 0.8,
     target: Classes | int | None = None,
-    loss: Loss | None = None,
+    loss: Loss | LossName | None = None,
     pixel_space: PixelSpace | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -70,7 +81,7 @@ def square(
         inputs: images as the model takes them, ``[N, C, H, W]``.
         labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
         epsilon: radius of the ball, in pixels (8/255, the usual one for photographs); for several, results lead with E.
-        norm: `LINF` or `L2`.
+        norm: in which the ball is measured, ``"linf"`` or ``"l2"``.
         queries: how often a changed sample is shown to the model, at most (5000, the usual number).
         share: p (0.8, AutoAttack's; the paper has 0.05 for photographs).
         target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
@@ -89,13 +100,14 @@ def square(
         raise InvalidArgumentError(
             f"queries={queries}, share={share}: give 1 query or more, and a share above 0, 1 at most"
         )
+    norm = resolve_norm(norm)
     if norm not in _WAYS:
         raise InvalidArgumentError(f"norm={norm.name}: squares are known in {LINF.name} and {L2.name}")
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as under_attack:
         radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds, norm)
-        raised = loss or (margin if target is None else cross_entropy)
+        raised = resolve_loss(loss or ("margin" if target is None else "cross_entropy"))
         trail = _search(under_attack, radii, norm, raised, queries, share, seed, progress)
         return trail.attacked(asked, name="square", lead=asked.dim() > 0, unmoved=_NO_SQUARE)
 

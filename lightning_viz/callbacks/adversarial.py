@@ -37,7 +37,7 @@ _TITLES: dict[str, str] = {
     "fgsm": "FGSM",
     "gradient_ascent": "gradient ascent",
 }
-_USUAL: dict[str, str] = {"deepfool": "L2", "pgd": "L-inf", "fgsm": "L-inf", "gradient_ascent": "L2"}
+_USUAL: dict[str, str] = {"deepfool": "l2", "pgd": "linf", "fgsm": "linf", "gradient_ascent": "l2"}
 
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
@@ -55,13 +55,13 @@ class Adversarial(View):
         method: ``"deepfool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
             epsilon ``"pgd"`` (Madry et al., 2018) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, the
             lecture's, in steps of length 0.1, without a bound.
-        norm: of DeepFool and PGD, ``"L2"`` or ``"L-inf"``; if omitted L2 of DeepFool and L-inf of PGD, the papers'.
+        norm: of DeepFool and PGD, ``"l2"`` or ``"linf"``; if omitted L2 of DeepFool and L-inf of PGD, the papers'.
         epsilon: of PGD and FGSM, in pixels (8/255, usual for L-inf; within L2 an image needs far more).
         attack_steps: at most; FGSM takes one.
     """
 
     method: Method = "deepfool"
-    norm: Literal["L2", "L-inf"] | None = None
+    norm: Literal["l2", "linf"] | None = None
     epsilon: float = 8 / 255
     attack_steps: int = 20
 

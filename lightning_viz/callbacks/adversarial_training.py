@@ -44,7 +44,7 @@ class AdversarialTraining(Callback):
 
     Args:
         epsilon: how far a sample is moved, in pixels (8/255, the paper's for CIFAR).
-        norm: ``"L-inf"`` or ``"L2"``.
+        norm: ``"linf"`` or ``"l2"``.
         steps: of PGD (7, the paper's); 1 is FGSM from a random start (Wong et al., 2020).
         step_size: in pixels; 2.5 epsilon / steps if omitted.
         share: of each batch, its first samples, that is moved, one sample at least; 1 is the paper's, less keeps more
@@ -55,7 +55,7 @@ class AdversarialTraining(Callback):
     """
 
     epsilon: float = 8 / 255
-    norm: Literal["L-inf", "L2"] = "L-inf"
+    norm: Literal["linf", "l2"] = "linf"
     steps: int = 7
     step_size: float | None = None
     share: float = 0.5
@@ -158,7 +158,7 @@ class AdversarialTraining(Callback):
                 inputs,
                 labels,
                 epsilon=self.epsilon,
-                norm=NORMS[self.norm],
+                norm=self.norm,
                 steps=self.steps,
                 step_size=self.step_size,
                 stop_on_success=False,

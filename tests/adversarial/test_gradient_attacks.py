@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.adversarial import L2, LINF, AttackResult, Norm, fgsm, gradient_ascent, margin, pgd
+from lightning_viz.adversarial import L2, LINF, AttackResult, Norm, deepfool, fgsm, gradient_ascent, margin, pgd, square
 from lightning_viz.adversarial.norms import spread
 from lightning_viz.errors import AttackWarning
 from lightning_viz.pixels import PixelSpace
 from tests.adversarial.conftest import Given
 from tests.adversarial.oracles import foolbox, torchattacks
+from tests.adversarial.watching import grays, linear
 from tests.dream.conftest import Digits
 
 PGD = partial(pgd, steps=5, random_start=False, stop_on_success=False, progress=False)
@@ -375,3 +376,14 @@ def test_the_norms_project_onto_the_nearest_point() -> None:
     assert L2.length(L2.normalize(1e-30 * long)).tolist() == pytest.approx([1, 1])  # squares of these underflow
     assert spread(torch.ones(2), torch.zeros(2, 3, 4)).shape == (2, 1, 1)
     assert PixelSpace().bounds == (0, 1)
+
+
+@pytest.mark.parametrize("attack", [pgd, square, deepfool], ids=lambda attack: attack.__name__)
+def test_norms_and_losses_are_given_by_name_or_as_objects(attack):
+    options = {"progress": False} if attack is deepfool else {"progress": False, "epsilon": 0.1, "loss": margin}
+    named = {**options, **({} if attack is deepfool else {"loss": "margin"})}
+    for norm, name in ((L2, "l2"), (LINF, "linf")):
+        one = attack(linear(), grays(2), norm=norm, **options)
+        assert torch.equal(one.pixels, attack(linear(), grays(2), norm=name, **named).pixels)
+    with pytest.raises(ValueError, match="norm='l3': give one of 'linf', 'l2'"):
+        attack(linear(), grays(2), norm="l3", **options)

@@ -45,7 +45,7 @@ ATTACKS = {
 @pytest.mark.filterwarnings("ignore::lightning_viz.errors.AttackWarning")
 @pytest.mark.parametrize("method", ATTACKS)
 def test_the_page_and_the_curves_are_what_the_attack_finds(method, drawn_at_once, tmp_path):
-    norm = "L-inf" if method == "pgd" else "L2"
+    norm = "linf" if method == "pgd" else "l2"
     model = train_with(Adversarial(method=method, norm=norm, epsilon=0.2, **OPTIONS), tmp_path)
     found, tag = ATTACKS[method](model, NORMAL), f"adversarial/{method}"
     arguments = drawn_at_once.arguments(tag)
@@ -72,18 +72,18 @@ def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path)
 
 @pytest.mark.parametrize(
     ("method", "given", "norm"),
-    [("deepfool", None, "L2"), ("deepfool", "L-inf", "L-inf"), ("pgd", None, "L-inf"), ("pgd", "L2", "L2")],
+    [("deepfool", None, "l2"), ("deepfool", "linf", "linf"), ("pgd", None, "linf"), ("pgd", "l2", "l2")],
 )
 def test_each_method_has_its_own_norm_unless_another_is_given(method, given, norm, drawn_at_once, tmp_path):
     view = Adversarial(method=method, norm=given, epsilon=0.2, **OPTIONS)
     model, tag = train_with(view, tmp_path), f"adversarial/{method}"
     expected = {
-        "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=NORMS[norm], pixel_space=SPACE),
-        "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=NORMS[norm], pixel_space=SPACE),
+        "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=norm, pixel_space=SPACE),
+        "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=norm, pixel_space=SPACE),
     }[method]()
     arguments = drawn_at_once.arguments(tag)[0]
     assert np.allclose(arguments["differences"], expected.perturbations, atol=1e-6)
-    assert arguments["attack"].endswith(f", {norm}")
+    assert arguments["attack"].endswith(f", {NORMS[norm].name}")
 
 
 class Bright(Net):

@@ -69,7 +69,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("norm", "share"), [("L-inf", 0.5), ("L2", 1.0)])
+@pytest.mark.parametrize(("norm", "share"), [("linf", 0.5), ("l2", 1.0)])
 def test_the_share_is_moved_within_epsilon_and_the_rest_is_not(norm: str, share: float, small: TensorDataset) -> None:
     plain = trained(small)
     hard = trained(small, AdversarialTraining(epsilon=0.2, norm=norm, share=share))
@@ -77,7 +77,7 @@ def test_the_share_is_moved_within_epsilon_and_the_rest_is_not(norm: str, share:
     assert len(hard.given) == len(plain.given) == 20
     for (before, labels), (after, same) in zip(plain.given, hard.given, strict=True):
         moved = (after - before).flatten(1)
-        length = moved.abs().amax(1) if norm == "L-inf" else moved.norm(dim=1)
+        length = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
         assert torch.equal(labels, same)
         assert bool((length[:count] > 0.1).all()) and length.max() < 0.2 + 1e-5
         assert not length[count:].any()
@@ -163,7 +163,7 @@ def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDatas
         match=r"cannot attack the batch: the samples have pixels from .* give pixel_space=PixelSpace\(mean, std\)",
     ):
         trained(Normalized(None), AdversarialTraining(epsilon=0.1))
-    given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="L2", pixel_space=pixel_space))
+    given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="l2", pixel_space=pixel_space))
     longest = (0.25 * (given.given[0][0] - plain.given[0][0])).flatten(1).norm(dim=1).max()
     assert 0.95 < longest < 1 + 1e-5
 
@@ -172,7 +172,7 @@ def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDatas
     ("options", "words"),
     [
         ({"epsilon": 0.0}, "epsilon=0"),
-        ({"norm": "L1"}, "norm='L1': give one of 'L-inf', 'L2'"),
+        ({"norm": "L1"}, "norm='L1': give one of 'linf', 'l2'"),
         ({"steps": 0}, "steps=0"),
         ({"share": 1.5}, "share=1.5"),
         ({"step_size": -1.0}, "step_size=-1"),
