@@ -135,6 +135,6 @@ def bounded(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
     if max(low - least, most - high) > slack * (high - low):
         raise ViewError(
             f"the samples have pixels from {least:.3g} to {most:.3g}, they should lie in {pixel_space.bounds}: give "
-            "pixels=PixelSpace(mean, std) with the mean and std that normalized them"
+            "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
     return pixel_space.to_inputs(pixels.clamp(low, high))

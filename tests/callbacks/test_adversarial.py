@@ -18,7 +18,7 @@ X, Y = images(6, channels=3)
 SPACE = PixelSpace((0.5,), (0.25,))
 NORMAL = SPACE.to_inputs(X)
 WATCHED = Probe(inputs=NORMAL, labels=Y, samples=6)
-OPTIONS = {"probe": WATCHED, "pixels": SPACE, "attack_steps": 5}
+OPTIONS = {"probe": WATCHED, "pixel_space": SPACE, "attack_steps": 5}
 
 
 class Frozen(ConvNet):
