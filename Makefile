@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo test check clean
+.PHONY: demo test check stubs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest --doctest-modules lightning_viz
+
+stubs: $(VENV)/.installed-dev
+	$(BIN)/python tools/public_face.py
 
 clean:
 	rm -rf $(VENV) $(RUNS) lightning_logs

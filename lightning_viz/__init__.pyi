@@ -10,7 +10,6 @@ from . import errors as errors
 from . import hooks as hooks
 from . import parameters as parameters
 from . import pixels as pixels
-from . import render as render
 from . import robustness as robustness
 from .callbacks.activation_maps import ActivationMaps as ActivationMaps
 from .callbacks.activation_statistics import ActivationStatistics as ActivationStatistics
@@ -22,15 +21,18 @@ from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilter
 from .callbacks.grad_cam import GradCAM as GradCAM
 from .callbacks.hyperplanes import Hyperplanes as Hyperplanes
 from .callbacks.layer_embeddings import LayerEmbeddings as LayerEmbeddings
-from .callbacks.occlusion import Occlusion as Occlusion
 from .callbacks.predictions import Predictions as Predictions
 from .callbacks.probe import Probe as Probe
 from .callbacks.saliency import Saliency as Saliency
 from .callbacks.top_samples import TopSamples as TopSamples
 from .callbacks.view import View as View
 from .errors import LayerNotFoundError as LayerNotFoundError
+from .errors import LightningVizError as LightningVizError
+from .errors import LightningVizWarning as LightningVizWarning
 from .errors import ViewError as ViewError
 from .errors import ViewWarning as ViewWarning
 from .hooks.observation import Observation as Observation
 from .hooks.observe import observe as observe
 from .pixels import PixelSpace as PixelSpace
+
+__version__: str

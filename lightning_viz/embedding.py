@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lightning_viz.errors import InvalidArgumentError
 
+__all__ = ["Embedding", "extent", "kmeans", "knn_accuracy", "pca", "procrustes", "reduce", "trustworthiness", "tsne"]
+
 Floats = NDArray[np.float32]
 Extent = tuple[float, float, float, float]
 Engine = Literal["auto", "sklearn", "opentsne"]

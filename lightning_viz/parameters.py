@@ -8,6 +8,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_viz.hooks.layers import convolutions, fully_connected, named_layers
 
+__all__ = ["count_units", "filter_images", "first_layer", "importance", "is_transposed", "plane_layers"]
+
 Extent = tuple[float, float, float, float]
 """(x0, x1, y0, y1)"""
 

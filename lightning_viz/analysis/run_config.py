@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+import lightning_viz
 from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
 from lightning_viz.analysis.class_spec import ClassSpec, import_object
 from lightning_viz.analysis.data import Data, listing
@@ -97,7 +97,7 @@ class RunConfig:
         conflicts = None if self.conflicts is None else listing(self.conflicts)
         options = probe, self.pixel_space, self.views, self.samples, self.seed, conflicts, self.as_logged
         parts = {
-            "version": version("lightning-viz"),
+            "version": lightning_viz.__version__,
             "what": what,
             "checkpoint": checkpoint,
             "model": _identity(self.model, weights=checkpoint is None),

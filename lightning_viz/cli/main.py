@@ -15,12 +15,12 @@ import warnings
 from argparse import SUPPRESS, Action, ArgumentError
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from lightning_viz import __version__
 from lightning_viz.cli.progress import ProgressBar, first_process, shown
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
         print(_overview())
         return 0 if arguments else REFUSED
     if name == "--version":
-        print(f"lightning-viz {version('lightning-viz')}")
+        print(f"lightning-viz {__version__}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
