@@ -3,7 +3,9 @@ from . import adversarial as adversarial
 from . import analysis as analysis
 from . import attribution as attribution
 from . import callbacks as callbacks
+from . import catalogue as catalogue
 from . import dense as dense
+from . import descriptors as descriptors
 from . import dream as dream
 from . import embedding as embedding
 from . import errors as errors
@@ -21,6 +23,7 @@ from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilter
 from .callbacks.grad_cam import GradCAM as GradCAM
 from .callbacks.hyperplanes import Hyperplanes as Hyperplanes
 from .callbacks.layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .callbacks.occlusion import Occlusion as Occlusion
 from .callbacks.predictions import Predictions as Predictions
 from .callbacks.probe import Probe as Probe
 from .callbacks.saliency import Saliency as Saliency

@@ -10,6 +10,7 @@ from .first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .grad_cam import GradCAM as GradCAM
 from .hyperplanes import Hyperplanes as Hyperplanes
 from .layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .occlusion import Occlusion as Occlusion
 from .predictions import Predictions as Predictions
 from .probe import Probe as Probe
 from .saliency import Saliency as Saliency

@@ -25,6 +25,8 @@ from lightning_viz.hooks.targets import Target, channel, class_scores, select_sa
 from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
 from lightning_viz.render.heatmaps import class_columns
 
+__all__ = ["Occlusion"]
+
 _BASELINES: dict[str, Baseline] = {"zero": 0.0, "mean": mean_color, "blur": blurred}
 
 
