@@ -123,7 +123,9 @@ def smooth_grads(rounds: int, copies: int = 48) -> None:
         }
         units = tuple(arms)
         tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(model))
-        arms["lightning_viz, batches chosen"] = lambda: smooth_grad(model, x, CLASS, samples=copies, progress=False)
+        arms["lightning_viz, batches chosen"] = lambda: smooth_grad(
+            model, x, CLASS, noise_samples=copies, progress=False
+        )
         for size in BATCHES:
             arms[f"captum, {size} at once"] = lambda size=size: tunnel.attribute(
                 x, nt_samples=copies, nt_samples_batch_size=size, stdevs=0.1, target=CLASS, abs=False

@@ -233,7 +233,7 @@ def leak(events: int) -> None:
     views = [
         *default_views(**often),
         *(
-            Saliency(method=one, copies=4, sanity_check=True, **often)
+            Saliency(method=one, noise_samples=4, integration_steps=4, sanity_check=True, **often)
             for one in METHODS["saliency"][1:] + METHODS["rules"]
         ),
         *(GradCAM(method=one, target="top 2", sanity_check=True, **often) for one in METHODS["cam"]),

@@ -129,7 +129,7 @@ _guided = partial(
     _saliency, module="attribution.guided_backprop", display="image", needs=("target", "gradient", "relu")
 )
 _dream = partial(Method, family="dream", section="dreams", cost="steps")
-_attack = partial(Method, family="attack", section="adversarial", unit="L2", needs=("classes", "gradient"))
+_attack = partial(Method, family="attack", section="adversarial", unit="l2", needs=("classes", "gradient"))
 _robustness = partial(Method, family="robustness", section="adversarial", needs=("classes",))
 
 # fmt: off
@@ -283,10 +283,10 @@ CATALOGUE: tuple[Entry, ...] = (  # a table, each row in as few lines as it take
         summary="how small a change alters the prediction", section="adversarial", module="analysis.studies.attacks",
         tags=("attacks",), needs=("classes", "pixels")),
     _attack("pgd", "PGD", "Maximizes the loss by projected gradient steps within epsilon of the sample.",
-        source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="L-inf",
+        source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost="steps"),
     _attack("fgsm", "FGSM", "Moves every pixel by epsilon in the direction of the gradient's sign, once.",
-        source="Goodfellow et al., 2015", module="adversarial.gradient_attacks", view="adversarial", unit="L-inf",
+        source="Goodfellow et al., 2015", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost=2),
     _attack("deepfool", "DeepFool", "Crosses the nearest decision boundary by repeated linear approximation.",
         source="Moosavi-Dezfooli et al., 2016", module="adversarial.deepfool", view="adversarial",
@@ -302,7 +302,7 @@ CATALOGUE: tuple[Entry, ...] = (  # a table, each row in as few lines as it take
     _attack("square", "Square attack",
         "Changes random squares within epsilon and keeps what raises the loss, without gradients.",
         source="Andriushchenko et al., 2020", module="adversarial.square_attack", needs=("classes", "image"),
-        unit="L-inf", cost="queries"),
+        unit="linf", cost="queries"),
     _attack("minimum_epsilon", "Minimum epsilon",
         "Finds each sample's smallest epsilon at which another attack succeeds, by bisection.",
         module="adversarial.minimum_norm", needs=("classes", "attack"), cost="steps"),

@@ -1,4 +1,4 @@
-"""The gradient of a target towards the input: plain, times the input, averaged over noise, along a line."""
+"""The gradient of a target with respect to the input: plain, times the input, averaged over noise, integrated."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from lightning_viz.hooks.targets import Target, select_samples
 __all__ = ["gradient", "input_times_gradient", "integrated_gradients", "smooth_grad"]
 
 Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""From an input's place among the inputs, samples of it ``[n, ...]``, and the number of each one's copy and sample
-``[n]``, to where the gradient is taken."""
+"""From an input's index among the inputs, some of its samples ``[n, ...]``, and each one's copy and sample index
+``[n]``, to the point at which the gradient is taken."""
 
 
 def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
-    r"""How the target changes with each input value, :math:`\partial y / \partial x`, signed (Simonyan et al., 2014).
+    r"""Gradient: how the target changes with each input value, :math:`\partial y / \partial x` (Simonyan et al., 2014).
 
     Args:
         model: any module; left as found.
@@ -55,17 +55,19 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
     Raises:
         NoGradientError: the target does not depend on the input, or the model detaches it.
     """
-    found = observe(model, inputs, target, input_gradient=True, forward=forward).input_gradient
-    check_gradient(found, inputs)
-    return found
+    gradients = observe(model, inputs, target, input_gradient=True, forward=forward).input_gradient
+    check_gradient(gradients, inputs)
+    return gradients
 
 
 def input_times_gradient(
     model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None
 ) -> Any:
-    r"""The gradient times the input, :math:`x \cdot \partial y / \partial x` (Shrikumar et al., 2016).
+    r"""Input × gradient: each value's contribution to first order (Shrikumar et al., 2016).
 
-    For a network of ReLUs and max-poolings without biases its sum is the target itself.
+    .. math:: x \cdot \frac{\partial y}{\partial x}
+
+    For a network of ReLUs and max-poolings without biases the contributions sum to the target itself.
 
     Args:
         model: any module; left as found.
@@ -87,14 +89,14 @@ def smooth_grad(
     inputs: Any,
     target: Target = None,
     *,
-    samples: int = 50,
+    noise_samples: int = 50,
     fraction: float = 0.15,
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
 ) -> Any:
-    r"""The gradient averaged over noisy copies of the input (Smilkov et al., 2017).
+    r"""SmoothGrad: averages the gradient over noisy copies of the input (Smilkov et al., 2017).
 
     .. math:: \frac{1}{n} \sum_{i=1}^{n} \frac{\partial y}{\partial x}(x + \varepsilon_i),
         \qquad \varepsilon_i \sim \mathcal{N}(0, \sigma^2), \quad \sigma = \text{fraction} \cdot (\max x - \min x)
@@ -103,35 +105,36 @@ def smooth_grad(
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
         target: what to explain, see `Target`; the class predicted for the clean input if omitted.
-        samples: n, copies per input (50: the paper's).
-        fraction: noise level, of each sample's own range (0.15: the paper finds 0.1 to 0.2 best).
+        noise_samples: n, noisy copies of each sample (50: the paper's).
+        fraction: standard deviation of the noise, relative to each sample's own range (0.15: the paper finds 0.1 to 0.2
+            best).
         seed: of the noise: the same numbers whatever the batch size and the device.
-        batch_size: copies per pass; what goes fastest and fits if None.
+        batch_size: copies per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        The mean *signed* gradient, in the form and shape of `inputs`; None for whole numbers and for what all samples
+        The mean *signed* gradient, in the form and shape of `inputs`; None for integers and for what all samples
         share, which get no noise.
 
     Raises:
         NoGradientError: the target does not depend on the input.
-        ValueError: `samples` or `batch_size` is not positive.
+        InvalidArgumentError: `noise_samples` or `batch_size` is not positive.
     """
-    if samples < 1:
-        raise InvalidArgumentError(f"samples is {samples}: give 1 or more")
+    if noise_samples < 1:
+        raise InvalidArgumentError(f"noise_samples is {noise_samples}: give 1 or more")
     noise = _Noise(all_tensors(inputs), seed)
 
-    def noisy(place: int, x: Tensor, copies: Tensor, of: Tensor) -> Tensor:
-        return x + fraction * _range(x) * noise.of(place, copies).to(x)
+    def noisy(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
+        return x + fraction * _range(x) * noise.of(index, copies).to(x)
 
     return mean_gradient(
         model,
         inputs,
         target,
         move=noisy,
-        weights=torch.full((samples,), 1 / samples, dtype=torch.float64, device="cpu"),
-        batches=_batches(model, inputs, samples, batch_size, progress, "SmoothGrad"),
+        weights=torch.full((noise_samples,), 1 / noise_samples, dtype=torch.float64, device="cpu"),
+        batches=_batches(model, inputs, noise_samples, batch_size, progress, "SmoothGrad"),
         forward=forward,
     )
 
@@ -147,38 +150,38 @@ def integrated_gradients(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> Any:
-    r"""How much each input value adds to the target on the straight way from a baseline (Sundararajan et al., 2017).
+    r"""Integrated gradients: integrates the gradient from a baseline to the input (Sundararajan et al., 2017).
 
     .. math:: (x - x') \int_0^1 \frac{\partial y}{\partial x}\big(x' + t (x - x')\big)\, dt
 
     The integral by Gauss-Legendre quadrature. The sum over an input's values is :math:`y(x) - y(x')`, as far as the
-    quadrature is exact: compare them, and take more steps where they differ.
+    quadrature is exact: compare them, and take more steps if they differ.
 
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
         target: what to explain, see `Target`; the class predicted for the input if omitted.
         baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
-            (0: the paper's black; the mean image, where inputs are normalized).
+            (0: the paper's black; the mean image if inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
-        batch_size: steps per pass; what goes fastest and fits if None.
+        batch_size: steps per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        In the form and shape of `inputs`, in logits; None for whole numbers and for what all samples share.
+        In the form and shape of `inputs`, in logits; None for integers and for what all samples share.
 
     Raises:
         NoGradientError: the target does not depend on the input.
-        ValueError: `steps` or `batch_size` is not positive.
+        InvalidArgumentError: `steps` or `batch_size` is not positive.
     """
     if steps < 1:
         raise InvalidArgumentError(f"steps is {steps}: give 1 or more")
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(steps))
     starts = _baselines(baseline, inputs)
 
-    def along(place: int, x: Tensor, copies: Tensor, of: Tensor) -> Tensor:
-        start = starts[place][of.to(x.device)]
+    def interpolated(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
+        start = starts[index][samples.to(x.device)]
         t = ((nodes[copies] + 1) / 2).to(x).view(-1, *[1] * (x.dim() - 1))  # from [-1, 1] to [0, 1]
         return start + t * (x - start)
 
@@ -186,7 +189,7 @@ def integrated_gradients(
         model,
         inputs,
         target,
-        move=along,
+        move=interpolated,
         weights=weights / 2,
         batches=_batches(model, inputs, steps, batch_size, progress, "integrated gradients"),
         forward=forward,
@@ -207,13 +210,13 @@ def mean_gradient(
     batches: Batches,
     forward: Forward | None = None,
 ) -> Any:
-    """A weighted sum of gradients, each taken at a copy of the inputs that is moved a little.
+    """A weighted sum of gradients, each taken at another point near the inputs.
 
     Args:
         model: any module; left as found.
         inputs: in the model's form.
         target: see `Target`; classes that depend on the input are those of the inputs as given.
-        move: where each copy goes; whole numbers stay.
+        move: the point of each copy; integers stay.
         weights: of the copies, ``[copies]``.
         batches: how to go through ``copies * N`` items, the samples of a copy next to each other.
         forward: how to run the model, if not ``model(inputs)``.
@@ -224,39 +227,40 @@ def mean_gradient(
     totals: list[Tensor | None] = [None] * len(tensors)
 
     def add(items: Tensor) -> None:
-        copies, of = items // count, items % count
-        moved = iter([_moved(place, x, copies, of, count, move, batches) for place, x in enumerate(tensors)])
-        found = observe(
+        copies, samples = items // count, items % count
+        moved = iter([_moved(index, x, copies, samples, count, move, batches) for index, x in enumerate(tensors)])
+        gradients = observe(
             model,
             map_tensors(inputs, lambda _: next(moved)),
-            select_samples(target, of),
+            select_samples(target, samples),
             input_gradient=True,
             forward=forward,
         ).input_gradient
         shares = {}  # all of them first: what runs out of memory is done again, and must not have added a part
-        for place, part in enumerate(flatten_like(found, inputs)):
-            if part is not None and has_samples(tensors[place], count):
-                dim = part.dim() - tensors[place].dim()  # 1 where several targets come first
+        for index, part in enumerate(flatten_like(gradients, inputs)):
+            if part is not None and has_samples(tensors[index], count):
+                dim = part.dim() - tensors[index].dim()  # 1 if several targets come first
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
                 part = part.to(torch.promote_types(part.dtype, torch.float32))  # half precision does not add up
-                shares[place] = dim, part * weights[copies].to(part).view(-1, *[1] * (tensors[place].dim() - 1))
-                totals[place] = part.new_zeros(shape) if totals[place] is None else totals[place]
-        for place, (dim, share) in shares.items():
-            total = totals[place]
+                shares[index] = dim, part * weights[copies].to(part).view(-1, *[1] * (tensors[index].dim() - 1))
+                totals[index] = part.new_zeros(shape) if totals[index] is None else totals[index]
+        for index, (dim, share) in shares.items():
+            total = totals[index]
             assert total is not None
-            total.index_add_(dim, of.to(share.device), share)
+            total.index_add_(dim, samples.to(share.device), share)
 
     batches.run(add)
     sums = iter([total if total is None else total.to(x) for total, x in zip(totals, tensors, strict=True)])
-    found = map_tensors(inputs, lambda _: next(sums))
-    check_gradient(found, inputs)
-    return found
+    mean = map_tensors(inputs, lambda _: next(sums))
+    check_gradient(mean, inputs)
+    return mean
 
 
-def _moved(place: int, x: Tensor, copies: Tensor, of: Tensor, count: int, move: Move, batches: Batches) -> Tensor:
-    """Copies of an input's samples where the gradient is to be taken; whole numbers and what all share stay."""
-    some = take_samples(x, of, count)
-    return batches.lay_out(move(place, some, copies, of)) if has_samples(x, count) and x.is_floating_point() else some
+def _moved(index: int, x: Tensor, copies: Tensor, samples: Tensor, count: int, move: Move, batches: Batches) -> Tensor:
+    """Copies of an input's samples at which the gradient is taken; integers and what all samples share stay."""
+    taken = take_samples(x, samples, count)
+    moves = has_samples(x, count) and x.is_floating_point()
+    return batches.lay_out(move(index, taken, copies, samples)) if moves else taken
 
 
 def _batches(model: nn.Module, inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
@@ -266,7 +270,7 @@ def _batches(model: nn.Module, inputs: Any, copies: int, size: int | None, progr
 class _Noise:
     """Standard normal noise, copy after copy from one seed, the same for every sample.
 
-    So a sample's map depends neither on its place among others nor on how many copies go through at once.
+    So a sample's map depends neither on its index in the batch nor on how many copies share a pass.
     """
 
     def __init__(self, tensors: list[Tensor], seed: int) -> None:
@@ -274,17 +278,16 @@ class _Noise:
         self._generator = torch.Generator().manual_seed(seed)
         self._draws: list[list[Tensor | None]] = []
 
-    def of(self, place: int, copies: Tensor) -> Tensor:
-        """The noise of an input's copies ``[n, ...]``, which are asked for in rising order."""
+    def of(self, index: int, copies: Tensor) -> Tensor:
+        """The noise of an input's copies ``[n, ...]``, which are asked for in ascending order."""
         first, last = int(copies[0]), int(copies[-1])
         while len(self._draws) <= last:
-            shapes = self._shapes
-            self._draws.append([s if s is None else self._draw(s) for s in shapes])
+            self._draws.append([None if shape is None else self._draw(shape) for shape in self._shapes])
         for passed in range(first - 1, -1, -1):  # no longer needed
             if not self._draws[passed]:
                 break
             self._draws[passed] = []
-        return torch.stack([self._draws[copy][place] for copy in copies.tolist()])
+        return torch.stack([self._draws[copy][index] for copy in copies.tolist()])
 
     def _draw(self, shape: torch.Size) -> Tensor:
         """Whatever torch's default type and device are."""
@@ -302,7 +305,7 @@ def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
     tensors = all_tensors(inputs)
     if isinstance(baseline, (int, float)):
         return [torch.full_like(x, baseline) for x in tensors]
-    given = [torch.as_tensor(one) for one in flatten_like(baseline, inputs)]
+    given = [torch.as_tensor(part) for part in flatten_like(baseline, inputs)]
     try:
         return [start.to(x).expand_as(x) for start, x in zip(given, tensors, strict=True)]
     except RuntimeError as error:
@@ -312,23 +315,23 @@ def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
         ) from error
 
 
-def _times(found: Any, inputs: Any, factors: list[Tensor]) -> Any:
-    parts = zip(flatten_like(found, inputs), factors, strict=True)
+def _times(gradients: Any, inputs: Any, factors: list[Tensor]) -> Any:
+    parts = zip(flatten_like(gradients, inputs), factors, strict=True)
     products = iter([None if part is None else part * factor.detach() for part, factor in parts])
     return map_tensors(inputs, lambda _: next(products))
 
 
-def check_gradient(found: Any, inputs: Any) -> None:
-    """See that a gradient towards the inputs is there, and warn of samples for which it is exactly zero.
+def check_gradient(gradients: Any, inputs: Any) -> None:
+    """Check that there is a gradient with respect to the inputs, and warn of samples for which it is exactly zero.
 
     Args:
-        found: in the form of the inputs, for each ``[N, ...]``, or ``[T, N, ...]`` for several targets, or None.
-        inputs: what it was taken towards.
+        gradients: in the form of the inputs, for each ``[N, ...]``, or ``[T, N, ...]`` for several targets, or None.
+        inputs: of the model.
 
     Raises:
         NoGradientError: the target does not depend on any input.
     """
-    pairs = list(zip(flatten_like(found, inputs), all_tensors(inputs), strict=True))
+    pairs = list(zip(flatten_like(gradients, inputs), all_tensors(inputs), strict=True))
     if all(gradient is None for gradient, _ in pairs):
         raise NoGradientError
     count = sample_count(inputs)
@@ -342,23 +345,21 @@ def check_gradient(found: Any, inputs: Any) -> None:
     zero = (~torch.stack(by_sample).any(0)).nonzero().flatten().tolist()
     if zero:
         which = "every sample" if len(zero) == len(by_sample[0]) else f"samples {zero}"
-        warn_attribution(
-            f"the gradient is exactly zero for {which}: nothing that the network passes on moves the target there"
-        )
+        warn_attribution(f"the gradient is exactly zero for {which}: the target does not change with the input there")
 
 
 def check_relus(relus: ReLUs | None, rule: str) -> str:
-    """See that a rule changed what it should, and tell what it does not apply to.
+    """Check that a backward rule reached the model's ReLUs.
 
     Args:
-        relus: what the rule came upon; None where the target depends on nothing.
+        relus: the activations that the rule met; None if the target depends on nothing.
         rule: its name.
 
     Returns:
-        A sentence on activations that stayed plain; empty if there are none.
+        A sentence on activations to which it does not apply; empty if there are none.
 
     Raises:
-        InterceptionError: some ReLUs ran past it, or it met none.
+        InterceptionError: it did not reach some ReLUs, or there are none.
     """
     if relus is None:
         return ""
@@ -376,27 +377,27 @@ def check_relus(relus: ReLUs | None, rule: str) -> str:
     return f"the {rule} rule changed {relus.met} ReLUs; {others} have no such rule and stay plain" if others else ""
 
 
-def scores_of(seen: Observation) -> Tensor:
-    """The explained scalars of a pass.
+def scores_of(observation: Observation) -> Tensor:
+    """The target's values.
 
     Args:
-        seen: the pass.
+        observation: of a pass with a target.
 
     Raises:
-        TypeError: the model returned nothing that could be explained.
+        InvalidTypeError: the model returned nothing that could be explained.
     """
-    if seen.scores is None:
+    if observation.scores is None:
         raise InvalidTypeError(
             "the model returned no scores [N, classes]: give a function of its output as target, or forward="
         )
-    return seen.scores
+    return observation.scores
 
 
 def warn_attribution(message: str) -> None:
-    """Say it to whoever asked for the map.
+    """Warn the caller of an attribution method.
 
     Args:
-        message: what is to be known of the map; nothing is said if it is empty.
+        message: what to know about the map; no warning if it is empty.
     """
     if message:
         warn_user(message, AttributionWarning)

@@ -1,16 +1,15 @@
-"""The gradient towards the input under other backward rules at ReLUs."""
+"""Guided backpropagation, deconvolution and guided Grad-CAM: the input gradient under other rules at ReLUs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_viz.attribution.cam import Maps, by_mean_gradient, cams
+from lightning_viz.attribution.cam import FORMULAS, ReshapeTransform, class_activation_maps
 from lightning_viz.attribution.gradients import check_gradient, check_relus, warn_attribution
 from lightning_viz.errors import InvalidArgumentError, NoGradientError
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of
@@ -21,10 +20,10 @@ __all__ = ["deconvolution", "guided_backprop", "guided_grad_cam"]
 
 
 def guided_backprop(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
-    r"""The gradient, of which each ReLU passes back what is positive and where it was on (Springenberg et al., 2015).
+    r"""Guided backpropagation: keeps only positive gradients at active ReLUs (Springenberg et al., 2015).
 
-    At a ReLU with input s, from the gradient g above it: :math:`1[s > 0]\, 1[g > 0]\, g`, however the ReLU is called
-    (see `lightning_viz.hooks.relu_rule`).
+    A ReLU with input s turns the gradient g above it into :math:`1[s > 0]\, 1[g > 0]\, g`, in whatever form it is
+    called (see `lightning_viz.hooks.relu_rule`).
 
     Args:
         model: any module; left as found.
@@ -43,9 +42,9 @@ def guided_backprop(model: nn.Module, inputs: Any, target: Target = None, *, for
 
 
 def deconvolution(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
-    r"""The gradient, of which each ReLU passes back what is positive (Zeiler and Fergus, 2014).
+    r"""Deconvolution: keeps only positive gradients at every ReLU, active or not (Zeiler and Fergus, 2014).
 
-    At a ReLU, from the gradient g above it: :math:`1[g > 0]\, g`; max-pooling's switches are autograd's own.
+    A ReLU turns the gradient g above it into :math:`1[g > 0]\, g`; max-pooling's switches are autograd's own.
 
     Args:
         model: any module; left as found.
@@ -69,17 +68,19 @@ def guided_grad_cam(
     target: Target = None,
     *,
     layers: Layers = "last_maps",
-    maps: Maps | None = None,
+    reshape_transform: ReshapeTransform | None = None,
     forward: Forward | None = None,
 ) -> dict[str, Tensor]:
-    """The guided map where Grad-CAM finds evidence (Selvaraju et al., 2017): their product, from one forward.
+    """Guided Grad-CAM: multiplies the guided gradient by the class activation map (Selvaraju et al., 2017).
+
+    Both come from one forward pass.
 
     Args:
         model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
         target: what to explain, see `Target`; the predicted class if omitted.
         layers: as for `grad_cam`.
-        maps: as for `grad_cam`.
+        reshape_transform: as for `grad_cam`.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -91,35 +92,24 @@ def guided_grad_cam(
         NoGradientError: the target does not depend on the image.
         LayerNotFoundError: no layer matches; the message lists the nearest names.
         LayerNotReachedError: the forward pass does not call the layer.
-        ValueError: the inputs hold no image, a layer has no places, or the target does not depend on it.
+        InvalidArgumentError: the inputs hold no image, a layer has no locations, or the target does not depend on it.
     """
     image = image_of(inputs)
     if image is None:
         raise InvalidArgumentError("guided_grad_cam needs an image [N, C, H, W] among the inputs")
-    seen = observe(model, inputs, target, layers=layers, gradients=True, rules=("guided",), forward=forward)
-    warn_attribution(check_relus(seen.relus, "guided"))
-    check_gradient(seen.ruled["guided"], inputs)
+    observation = observe(model, inputs, target, layers=layers, gradients=True, rules=("guided",), forward=forward)
+    warn_attribution(check_relus(observation.relus, "guided"))
+    check_gradient(observation.ruled["guided"], inputs)
     place = next(place for place, x in enumerate(all_tensors(inputs)) if x is image)
-    guided = flatten_like(seen.ruled["guided"], inputs)[place]
+    guided = flatten_like(observation.ruled["guided"], inputs)[place]
     if guided is None:
         raise NoGradientError
-    heats = cams(by_mean_gradient, model, seen, layers, maps)
-    return {call: guided * enlarged(heat, image.shape[2:]) for call, heat in heats.items()}
-
-
-def enlarged(heat: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps at an image's size, bilinear.
-
-    Args:
-        heat: ``[..., 1, h, w]``.
-        size: height and width.
-    """
-    large = F.interpolate(heat.reshape(-1, 1, *heat.shape[-2:]), tuple(size), mode="bilinear", align_corners=False)
-    return large.view(*heat.shape[:-2], *large.shape[-2:])
+    maps = class_activation_maps(FORMULAS["grad_cam"], model, observation, layers, reshape_transform)
+    return {call: guided * resize(map_of_call, image.shape[2:]) for call, map_of_call in maps.items()}
 
 
 def _ruled(model: nn.Module, inputs: Any, target: Target, rule: Rule, forward: Forward | None) -> Any:
-    seen = observe(model, inputs, target, rules=(rule,), forward=forward)
-    warn_attribution(check_relus(seen.relus, rule))
-    check_gradient(seen.ruled[rule], inputs)
-    return seen.ruled[rule]
+    observation = observe(model, inputs, target, rules=(rule,), forward=forward)
+    warn_attribution(check_relus(observation.relus, rule))
+    check_gradient(observation.ruled[rule], inputs)
+    return observation.ruled[rule]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,6 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.deepfool import deepfool
-from lightning_viz.adversarial.gradient_attacks import fgsm, gradient_ascent, pgd
 from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.result import AttackResult
 from lightning_viz.callbacks.color_limits import fixed_limits
@@ -19,6 +18,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
 from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import AttackMethod, method, methods
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of
@@ -28,16 +28,6 @@ from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import Verdict, to_rgb
 
 __all__ = ["Adversarial"]
-
-Method = Literal["deepfool", "pgd", "fgsm", "gradient_ascent"]
-
-_TITLES: dict[str, str] = {
-    "deepfool": "DeepFool",
-    "pgd": "PGD",
-    "fgsm": "FGSM",
-    "gradient_ascent": "gradient ascent",
-}
-_USUAL: dict[str, str] = {"deepfool": "l2", "pgd": "linf", "fgsm": "linf", "gradient_ascent": "l2"}
 
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
@@ -60,7 +50,7 @@ class Adversarial(View):
         attack_steps: at most; FGSM takes one.
     """
 
-    method: Method = "deepfool"
+    method: AttackMethod = "deepfool"
     norm: Literal["l2", "linf"] | None = None
     epsilon: float = 8 / 255
     attack_steps: int = 20
@@ -69,8 +59,8 @@ class Adversarial(View):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _TITLES:
-            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(_TITLES)}")
+        if self.method not in methods(view=self.kind):
+            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(methods(view=self.kind))}")
         if self.norm not in (None, *NORMS):
             raise InvalidArgumentError(
                 f"norm is {self.norm!r}: give one of {list(NORMS)}, or None for the method's own"
@@ -85,8 +75,9 @@ class Adversarial(View):
         return Requirements()
 
     def passes(self, samples: Samples) -> float:
-        """One for each step, and of DeepFool's about five for each of some three steps."""
-        return {"fgsm": 2.0, "deepfool": 15.0}.get(self.method, self.attack_steps + 1.0)
+        """Those of the method, or one for each step and one more."""
+        cost = method(self.method).cost
+        return self.attack_steps + 1.0 if isinstance(cost, str) else float(cost)
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The attack."""
@@ -119,7 +110,7 @@ class Adversarial(View):
             "before": _verdicts(look, found, 0),
             "after": _verdicts(look, found, -1),
             "norms": [f"{percent(share, 1)} %" for share in relative.tolist()],
-            "attack": _TITLES[self.method] + (f", {self._norm.name}" if self.method in ("deepfool", "pgd") else ""),
+            "attack": method(self.method).title + (f", {self._norm.name}" if "norm" in self._options() else ""),
             "norm": "its L2 norm, of the image's",
             "step": look.step,
             "magnify": 0.5 / largest if largest > 0 else None,
@@ -133,9 +124,13 @@ class Adversarial(View):
 
     @property
     def _norm(self) -> Norm:
-        """In which lengths are told; of DeepFool and PGD a person may choose it."""
-        chosen = self.norm if self.method in ("deepfool", "pgd") else None
-        return NORMS[chosen or _USUAL[self.method]]
+        """The norm in which perturbations are measured: the chosen one if the method has a choice, else its usual."""
+        usual = method(self.method).unit
+        return NORMS[(self.norm or usual) if "norm" in self._options() else usual]
+
+    def _options(self) -> Mapping[str, inspect.Parameter]:
+        """What the attack takes."""
+        return inspect.signature(method(self.method).load()).parameters
 
     def _space(self, inputs: Tensor, look: Snapshot) -> PixelSpace:
         """As given, or the images'; of what is no image the samples' range counts as the pixels'."""
@@ -146,24 +141,12 @@ class Adversarial(View):
     def _attack(self, model: nn.Module, inputs: Tensor, look: Snapshot) -> AttackResult:
         pixel_space = self._space(inputs, look)
         inputs, norm = bounded(inputs, pixel_space, _SLACK), self._norm
-        if self.method == "fgsm":
-            return fgsm(model, inputs, epsilon=self.epsilon, pixel_space=pixel_space)
-        if self.method == "gradient_ascent":
-            return gradient_ascent(
-                model, inputs, steps=self.attack_steps, normalize=norm, pixel_space=pixel_space, progress=False
-            )
-        if self.method == "deepfool":
-            return deepfool(model, inputs, norm=norm, steps=self.attack_steps, pixel_space=pixel_space, progress=False)
-        return pgd(
-            model,
-            inputs,
-            epsilon=self.epsilon,
-            norm=norm,
-            steps=self.attack_steps,
-            pixel_space=pixel_space,
-            seed=self.probe.seed,
-            progress=False,
-        )
+        own = {"epsilon": self.epsilon, "steps": self.attack_steps, "norm": norm, "normalize": norm}
+        run = {"seed": self.probe.seed, "pixel_space": pixel_space, "progress": False}
+        taken = self._options()
+        options = {name: value for name, value in {**own, **run}.items() if name in taken}
+        result: AttackResult = method(self.method).load()(model, inputs, **options)
+        return result
 
 
 def _verdicts(look: Snapshot, found: AttackResult, step: int) -> list[Verdict]:

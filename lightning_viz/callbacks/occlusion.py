@@ -16,6 +16,7 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
 from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.layers import select_layers
@@ -78,12 +79,7 @@ class Occlusion(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The feature's layer, to find the channel that each sample excites most."""
-        try:
-            found = {} if self.feature is None else select_layers(model, self.feature)
-        except LayerNotFoundError:
-            found = {}
-        self._features = {name: feature_count(layer) for name, layer in list(found.items())[:1]}
-        return Requirements(layers=tuple(self._features), target=self.target)
+        return Requirements(layers=tuple(self._feature_layer(model)), target=self.target)
 
     def passes(self, samples: Samples) -> float:
         """A third for each position, of some of the samples."""
@@ -101,21 +97,22 @@ class Occlusion(View):
         some = torch.arange(min(self.samples, len(image)))
         head = on_device(model, look.seen.inputs)
         inputs = map_tensors(head, lambda x: x[: len(some)])
-        every = resolve_target(model, head, resolved(self.target, look.samples))
-        target, feature = select_samples(every, some), self._feature(look)
+        whole = resolve_target(model, head, resolved(self.target, look.samples))
+        target, layers = select_samples(whole, some), self._feature_layer(model)
+        feature = self._feature(look, layers)
 
         def maps(of: Target = feature) -> OcclusionMaps:
             given: Baseline = _BASELINES[self.baseline]
             options: dict[str, Any] = {"patch": self.patch, "stride": self.stride, "baseline": given}
             return occlusion(model, inputs, target, feature=of, progress=False, **options)
 
-        found: OcclusionMaps = map_tensors(maps(), Tensor.cpu)
+        own_maps: OcclusionMaps = map_tensors(maps(), Tensor.cpu)
         score = None
         if self.sanity_check:
-            own = {self.kind: found.heat}
+            own = {self.kind: own_maps.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
             score = randomization_scores(again, model, own, seed=self.probe.seed)[self.kind]
-        return {"maps": found, "score": score, "targets": target}
+        return {"maps": own_maps, "score": score, "targets": target, "layer": next(iter(layers), "")}
 
     def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page."""
@@ -132,15 +129,16 @@ class Occlusion(View):
         }
         scalars = {} if score is None else {f"{self.kind}/randomization": score}
         if maps.heat.dim() == 5:
-            names = look.target_names(look.explained(maps.heat.shape[:2]))
-            several = {"maps": maps.heat.float().numpy(), "names": names, "display": "signed", "method": "Occlusion"}
+            names, described = look.target_names(look.explained(maps.heat.shape[:2])), method(self.kind)
+            several = {"maps": maps.heat.float().numpy(), "names": names}
+            several |= {"display": described.display, "method": described.title}
             yield DrawTask(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
             return
         single = {
             "drop": maps.drop.float().numpy(),
             "predicted": maps.predicted.numpy(),
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
-            "feature": f"its strongest channel of {next(iter(self._features))}" if self._features else "",
+            "feature": f"its strongest channel of {look.extra['layer']}" if look.extra["layer"] else "",
             "class_names": look.samples.class_names,
             "classes": 1 if look.seen.outputs is None else class_scores(look.seen.outputs).shape[1],
             "target": look.target_name(self.target),
@@ -149,11 +147,19 @@ class Occlusion(View):
         }
         yield DrawTask(occlusion_maps, {**arguments, **single}, scalars=scalars)
 
-    def _feature(self, look: Snapshot) -> Target:
+    def _feature_layer(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The layer of the feature, if the model has one."""
+        try:
+            layers = {} if self.feature is None else select_layers(model, self.feature)
+        except LayerNotFoundError:
+            layers = {}
+        return dict(list(layers.items())[:1])
+
+    def _feature(self, look: Snapshot, layers: Mapping[str, nn.Module]) -> Target:
         """The channel that each sample excites most, the same at every step."""
-        for layer, features in self._features.items():
+        for layer, module in layers.items():
             calls = [] if layer in look.seen.unreached else look.calls(layer)
-            maps = as_maps(look.seen.activations[calls[-1]].float(), features=features) if calls else None
+            maps = as_maps(look.seen.activations[calls[-1]].float(), features=feature_count(module)) if calls else None
             if maps is not None:
                 strongest = maps[: self.samples].amax((2, 3)).argmax(1).tolist()
                 return channel(calls[-1], self.state.setdefault("channels", strongest))

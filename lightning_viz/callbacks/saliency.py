@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
-from lightning_viz import attribution
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
-from lightning_viz.attribution.guided_backprop import enlarged
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import SaliencyMethod, method, methods
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
-from lightning_viz.hooks.feature_maps import feature_count
+from lightning_viz.hooks.feature_maps import feature_count, resize
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
@@ -28,38 +27,6 @@ from lightning_viz.hooks.targets import Target
 from lightning_viz.render.heatmaps import class_columns, saliency_maps
 
 __all__ = ["Saliency"]
-
-Method = Literal[
-    "gradient",
-    "smooth_grad",
-    "input_times_gradient",
-    "integrated_gradients",
-    "guided_backprop",
-    "deconvolution",
-    "guided_grad_cam",
-]
-
-
-class Kind(NamedTuple):
-    """How a method is shown, and what it takes: its own rule at ReLUs, or passes of its own."""
-
-    title: str
-    display: str
-    unit: str = ""
-    rule: Rule | None = None
-    alone: bool = False
-
-
-KINDS: dict[str, Kind] = {
-    "gradient": Kind("Gradient", "size", "logits per unit of input"),
-    "smooth_grad": Kind("SmoothGrad", "size", "logits per unit of input", alone=True),
-    "input_times_gradient": Kind("Input × gradient", "signed", "logits"),
-    "integrated_gradients": Kind("Integrated gradients", "signed", "logits", alone=True),
-    "guided_backprop": Kind("Guided backpropagation", "image", rule="guided"),
-    "deconvolution": Kind("Deconvolution", "image", rule="deconvolution"),
-    "guided_grad_cam": Kind("Guided Grad-CAM", "image", rule="guided"),
-}
-"""How each method is shown."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,94 +43,94 @@ class Saliency(View):
             ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
         reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
             the gradient and SmoothGrad.
-        copies: noisy copies per sample, for SmoothGrad, or steps, for integrated gradients (50: the papers').
-        fraction: noise level for SmoothGrad, of each sample's range (0.15: within the paper's 0.1 to 0.2).
+        noise_samples: SmoothGrad's noisy copies of each sample (50: the paper's).
+        fraction: standard deviation of their noise, relative to each sample's range (0.15: the paper's 0.1 to 0.2).
+        integration_steps: of integrated gradients (50: the paper finds 20 to 300 enough).
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
             (``saliency/<method>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
 
-    method: Method = "gradient"
+    method: SaliencyMethod = "gradient"
     target: TargetChoice = "label"
     reduce: Literal["sum", "max"] = "sum"
-    copies: int = 50
+    noise_samples: int = 50
     fraction: float = 0.15
+    integration_steps: int = 50
     sanity_check: bool = False
 
     kind: ClassVar[str] = "saliency"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in KINDS:
-            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(KINDS)}")
+        if self.method not in methods(view=self.kind):
+            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(methods(view=self.kind))}")
         if self.reduce not in ("sum", "max"):
             raise InvalidArgumentError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
-        if self.copies < 1 or self.fraction < 0:
+        if self.noise_samples < 1 or self.fraction < 0:
             raise InvalidArgumentError(
-                f"copies is {self.copies}, fraction {self.fraction}: give 1 or more, and 0 or more"
+                f"noise_samples is {self.noise_samples}, fraction {self.fraction}: give 1 or more, and 0 or more"
             )
+        if self.integration_steps < 1:
+            raise InvalidArgumentError(f"integration_steps is {self.integration_steps}: give 1 or more")
         self.target = target_choice(self.target)
-        self._layers: dict[str, int | None] = {}
 
     def check(self, model: nn.Module) -> None:
         """Guided Grad-CAM needs a layer with maps."""
-        if self.method == "guided_grad_cam":
-            self._layers = {name: feature_count(layer) for name, layer in select_layers(model, "last_maps").items()}
+        self._layers(model)
 
     def requirements(self, model: nn.Module) -> Requirements:
-        """The gradient towards the input, under a rule perhaps; some methods look by themselves."""
-        kind, layers = KINDS[self.method], tuple(self._layers)
-        if kind.alone:
+        """The gradient with respect to the input, perhaps under a rule; some methods have passes of their own."""
+        if self._copies:
             return Requirements(target=self.target)
-        rules = (kind.rule,) if kind.rule else ()
+        rule, layers = self._rule, tuple(self._layers(model))
+        rules = () if rule is None else (rule,)
         return Requirements(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
 
     def passes(self, samples: Samples) -> float:
-        """One per copy or step; to be believable, as many again and what the shared pass takes."""
-        alone = float(self.copies) if KINDS[self.method].alone else 0.0
-        return alone + (max(1.0, alone) if self.sanity_check else 0.0)
+        """One per copy or step; with the sanity check as many again, or what the shared pass takes."""
+        return self._copies + (max(1.0, self._copies) if self.sanity_check else 0.0)
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
-        """The passes of the methods that look by themselves, and those of a network with random weights."""
-        extra: dict[str, Any] = {"targets": look.seen.targets}
-        if KINDS[self.method].alone:  # the shared pass may have explained another target
+        """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
+        targets: Any = look.seen.targets
+        if self._copies:  # the shared pass may have explained another target
             inputs = on_device(model, look.seen.inputs)
-            extra["targets"] = resolve_target(model, inputs, resolved(self.target, look.samples))
-            extra["maps"] = self._attribute(model, look, extra["targets"])
+            targets = resolve_target(model, inputs, resolved(self.target, look.samples))
+            maps = _of_image(self._attribute(model, look, targets), look.seen.inputs)
+        else:
+            maps = self._from_pass(model, look)
+        extra = {"targets": targets, "maps": maps, "layers": tuple(self._layers(model))}
         if self.sanity_check:
             name = str(self.method)
-
-            def again() -> dict[str, Tensor]:
-                return {name: _of_image(self._attribute(model, look, extra["targets"]), look.seen.inputs)}
-
-            own = {name: self._maps_of(extra.get("maps"), look)}
-            extra["score"] = randomization_scores(again, model, own, seed=self.probe.seed)[name]
+            again = lambda: {name: _of_image(self._attribute(model, look, targets), look.seen.inputs)}  # noqa: E731
+            extra["score"] = randomization_scores(again, model, {name: maps}, seed=self.probe.seed)[name]
         return extra
 
     def draw(self, look: Snapshot) -> Iterable[DrawTask]:
         """One page."""
-        kind = KINDS[self.method]
-        score = look.extra.get("score")
-        words = {
-            "smooth_grad": [f"{self.copies} copies, noise {self.fraction:g} of each image's range"],
-            "integrated_gradients": [f"{self.copies} steps from 0"],
-            "guided_grad_cam": [f"at {', '.join(self._layers)}"],
-        }.get(self.method, [])
+        described = method(self.method)
+        score, maps, relus = look.extra.get("score"), look.extra["maps"], look.seen.relus
+        details = {
+            "noise_samples": [f"{self.noise_samples} noisy copies, noise {self.fraction:g} of each image's range"],
+            "steps": [f"{self.integration_steps} steps from 0"],
+        }.get(str(described.cost), [])
+        if look.extra["layers"]:
+            details.append(f"at {', '.join(look.extra['layers'])}")
         notes = look.notes(self.pixel_space)
-        maps, relus = self._maps_of(look.extra.get("maps"), look), look.seen.relus
-        if kind.rule is not None and relus is not None:
-            words.append(f"its rule at {relus.met} ReLUs")
+        if described.rule and relus is not None:
+            details.append(f"its rule at {relus.met} ReLUs")
             notes = (*notes, *([f"{', '.join(relus.others)} stay plain"] if relus.others else []))
         if score is not None:
-            words.append(sanity_check_text(score))
+            details.append(sanity_check_text(score))
         tag = f"{self.kind}/{self.method}"
         arguments = {
             "tag": tag,
             "images": look.images(self.pixel_space),
-            "method": kind.title,
+            "method": described.title,
             "step": look.step,
-            "display": self.reduce if kind.display == "size" else kind.display,
-            "unit": kind.unit,
-            "details": words,
+            "display": self.reduce if described.display == "sum" else described.display,
+            "unit": described.unit,
+            "details": details,
             "verdicts": look.verdicts(),
             "notes": notes,
         }
@@ -175,59 +142,67 @@ class Saliency(View):
             single = {"gradient": maps.numpy(), "target": look.target_name(self.target)}
             yield DrawTask(saliency_maps, {**arguments, **single}, scalars=scalars)
 
+    @property
+    def _rule(self) -> Rule | None:
+        return cast("Rule | None", method(self.method).rule or None)
+
+    @property
+    def _copies(self) -> float:
+        """Passes of the method's own; none if it takes its maps from the shared pass."""
+        own = {"noise_samples": self.noise_samples, "steps": self.integration_steps}
+        return float(own.get(str(method(self.method).cost), 0))
+
+    def _layers(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Those whose maps the method needs."""
+        return select_layers(model, "last_maps") if "maps" in method(self.method).needs else {}
+
     def _attribute(self, model: nn.Module, look: Snapshot, target: Target) -> Any:
         """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
-        every: dict[str, dict[str, Any]] = {
-            "smooth_grad": {
-                "samples": self.copies,
-                "fraction": self.fraction,
-                "seed": self.probe.seed,
-                "progress": False,
-            },
-            "integrated_gradients": {"steps": self.copies, "progress": False},
+        noise = {"noise_samples": self.noise_samples, "fraction": self.fraction, "seed": self.probe.seed}
+        options: dict[str, dict[str, Any]] = {
+            "noise_samples": {**noise, "progress": False},
+            "steps": {"steps": self.integration_steps, "progress": False},
         }
-        method: Callable[..., Any] = getattr(attribution, self.method)
+        described = method(self.method)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
-            found = method(model, on_device(model, look.seen.inputs), target, **every.get(self.method, {}))
-        if self.method == "guided_grad_cam":
-            return next(iter(found.values())).cpu()
-        return map_tensors(found, Tensor.cpu)
+            inputs = on_device(model, look.seen.inputs)
+            maps = described.load()(model, inputs, target, **options.get(str(described.cost), {}))
+        if "maps" in described.needs:  # by layer
+            return next(iter(maps.values())).cpu()
+        return map_tensors(maps, Tensor.cpu)
 
-    def _maps_of(self, own: Any, look: Snapshot) -> Tensor:
-        """What is shown ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes."""
-        seen = look.seen
-        if own is not None:
-            return _of_image(own, seen.inputs)
-        rule = KINDS[self.method].rule
+    def _from_pass(self, model: nn.Module, look: Snapshot) -> Tensor:
+        """The maps ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes, from what the shared pass recorded."""
+        seen, rule = look.seen, self._rule
         if rule is not None:
             check_relus(seen.relus, rule)
-        slope = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
+        maps = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
         if self.method == "input_times_gradient":
-            return slope * _as_image(shown(seen.inputs).float(), seen.inputs)
-        for layer, features in self._layers.items():
-            call = look.calls(layer)[-1]
-            gradient = seen.gradients[call]
-            heat = None
-            if gradient is not None:
-                heat = class_activation_map(seen.activations[call].float(), gradient.float(), features=features)
+            return maps * _as_image(shown(seen.inputs).float(), seen.inputs)
+        for layer, module in self._layers(model).items():
+            call, heat = look.calls(layer)[-1], None
+            gradients = seen.gradients[call]
+            if gradients is not None:
+                activations, features = seen.activations[call].float(), feature_count(module)
+                heat = class_activation_map(activations, gradients.float(), features=features)
             if heat is None:
                 raise NoGradientError(f"layer {call!r} has no maps that the target depends on")
-            slope = slope * enlarged(heat, slope.shape[-2:])
-        return slope
+            maps = maps * resize(heat, maps.shape[-2:])
+        return maps
 
 
 def _of_image(gradient: Any, inputs: Any) -> Tensor:
-    """The gradient ``[N, C, H, W]`` towards what is shown: the image among the inputs, or a strip of their values."""
+    """The gradient ``[N, C, H, W]`` with respect to what is shown: the image among the inputs, or their values."""
     if isinstance(gradient, Tensor) and not isinstance(inputs, Tensor):  # of the image alone
         return gradient.float()
     tensors = all_tensors(inputs)
-    place = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
-    found: list[Tensor | None] = [None] * len(tensors) if gradient is None else flatten_like(gradient, inputs)
-    slope = found[place]
-    if slope is None:  # zeros would be a picture of something that was not seen
+    index = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
+    gradients: list[Tensor | None] = [None] * len(tensors) if gradient is None else flatten_like(gradient, inputs)
+    own = gradients[index]
+    if own is None:  # zeros would be a picture of something that was not computed
         raise NoGradientError
-    return _as_image(slope.float(), inputs)
+    return _as_image(own.float(), inputs)
 
 
 def _as_image(values: Tensor, inputs: Any) -> Tensor:

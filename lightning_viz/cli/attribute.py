@@ -13,8 +13,7 @@ from lightning_viz import attribution
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.output import CommandResult
 from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
-from lightning_viz.callbacks.grad_cam import TITLES
-from lightning_viz.callbacks.saliency import KINDS
+from lightning_viz.catalogue import method, methods
 from lightning_viz.cli.function_options import Behind, Method, parser_of, run_method
 from lightning_viz.cli.parsing import COVERING, WRITTEN, Explained, explained
 from lightning_viz.cli.samples import images_of, rows_of
@@ -33,9 +32,9 @@ def attributed(name: str, subject: ModelUnderStudy, arguments: Mapping[str, Any]
         subject: with model and samples.
         arguments: of the method, by keyword.
     """
-    method: Callable[..., Any] = getattr(attribution, name)
+    function: Callable[..., Any] = getattr(attribution, name)
     images = images_of(subject)
-    found = method(subject.model, images, **arguments)
+    found = function(subject.model, images, **arguments)
     maps = {layer: each.detach().float().cpu() for layer, each in _by_layer(found).items()}
     some = explained(subject, arguments["target"])
     columns = dict(some.columns)
@@ -81,12 +80,8 @@ def _pictures(
 ) -> Iterator[Picture]:
     """A page for each layer."""
     images = subject.rgb(images_of(subject))
-    kind = KINDS.get(name)
-    title = TITLES.get(name) or (kind.title if kind else "Occlusion")
-    display = (
-        "heat" if name in TITLES else "signed" if kind is None else "sum" if kind.display == "size" else kind.display
-    )
-    unit = "logits" if kind is None else kind.unit
+    described = method(name)
+    title, display, unit = described.title, described.display, described.unit
     common: dict[str, Any] = {"step": subject.step, "verdicts": some.verdicts}
     for layer, each in maps.items():
         seen = "" if layer == _INPUT else layer
@@ -99,7 +94,7 @@ def _pictures(
                 "unit": unit,
             }
             yield class_columns(f"maps/{layer}", images, each.numpy(), **options, **common)
-        elif name in TITLES:
+        elif described.display == "heat":
             heat = each[:, 0].numpy()
             yield heat_overlays(f"maps/{layer}", images, heat, layer=layer, target=some.words, method=title, **common)
         else:
@@ -142,26 +137,20 @@ def _occlusion(
     )
 
 
-_NAMES = [
-    "smooth_grad",
-    "gradient",
-    "input_times_gradient",
-    "integrated_gradients",
-    "guided_backprop",
-    "deconvolution",
-    "guided_grad_cam",
-    *TITLES,
-    "occlusion",
-]
-
 METHODS = {
     name: Method(
-        (Behind(getattr(attribution, name), frozenset({"maps"}), COVERING if name == "occlusion" else WRITTEN),),
+        (
+            Behind(
+                getattr(attribution, name),
+                frozenset({"reshape_transform"}),
+                COVERING if name == "occlusion" else WRITTEN,
+            ),
+        ),
         partial(attributed, name),
         samples=8,
         example="--target 3",
     )
-    for name in _NAMES
+    for name in methods("attribution")
 }
 """By name."""
 

@@ -139,7 +139,7 @@ WRITTEN: Mapping[str, Written] = {
     "layers": Written(
         str, "one or more whose output is maps", plain=lambda default: [default], several=True, meant=_layers
     ),
-    "samples": Written(int, "noisy copies of each sample (50: the paper's)", name="copies"),
+    "noise_samples": Written(int, "noisy copies of each sample (50: the paper's)"),
     "baseline": Written(float, "what the way begins with, in the model's input values"),
 }
 """How the methods' options are written."""

@@ -1,5 +1,6 @@
 from .feature_maps import as_maps as as_maps
 from .feature_maps import feature_count as feature_count
+from .feature_maps import resize as resize
 from .layers import Layers as Layers
 from .layers import select_layers as select_layers
 from .model_state import evaluation_mode as evaluation_mode

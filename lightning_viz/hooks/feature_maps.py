@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["as_maps", "feature_count"]
+__all__ = ["as_maps", "feature_count", "resize"]
 
 _REGISTERS = 8  # at most so many class and register tokens stand before a vision transformer's patches
 
@@ -47,6 +49,19 @@ def as_maps(output: Tensor, *, features: int | None = None) -> Tensor | None:
     if side < 2 or extra > _REGISTERS:
         return None
     return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
+
+
+def resize(maps: Tensor, size: Sequence[int], *, antialias: bool = False) -> Tensor:
+    """Maps or images at another size, bilinear (``align_corners=False``).
+
+    Args:
+        maps: ``[..., C, h, w]``.
+        size: height and width of the result.
+        antialias: average over the pixels that fall together when the result is smaller.
+    """
+    flat = maps.reshape(-1, *maps.shape[-3:])
+    resized = F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
+    return resized.view(*maps.shape[:-2], *resized.shape[-2:])
 
 
 def _channels_last(output: Tensor, features: int | None) -> bool:

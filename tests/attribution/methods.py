@@ -1,7 +1,7 @@
-"""The table of methods, and of the networks that each is tried on: a new method is a new row."""
+"""The methods of the catalogue, and the networks that each is tried on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -9,48 +9,51 @@ from torch import Tensor, nn
 
 import lightning_viz.attribution as attribution
 from lightning_viz.attribution import OcclusionMaps
+from lightning_viz.catalogue import methods
+from lightning_viz.descriptors import Method
 from tests.attribution.nets import KINDS
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "smooth_grad": {"noise_samples": 4},
+    "integrated_gradients": {"steps": 4},
+    "occlusion": {"patch": 5, "stride": 4},
+}
+"""Small ones, for methods of many passes."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method.
+    """What the catalogue says of a method, as the tests ask it."""
 
-    Attributes:
-        gives: "inputs", in their form; "maps" of a layer; "images", one for each layer; or "covered" images' drops.
-        options: small ones.
-        relus: whether it needs ReLUs.
-        batched: whether it takes many passes, in batches.
-        targeted: whether the target plays a part.
-        kinds: the networks that it is tried on, where a method that runs the same way is tried on every one.
-    """
+    method: Method
 
-    gives: str
-    options: dict[str, Any] = field(default_factory=dict)
-    relus: bool = False
-    batched: bool = False
-    targeted: bool = True
-    kinds: tuple[str, ...] = tuple(KINDS)
+    @property
+    def gives(self) -> str:
+        """ "inputs", in their form; "maps" of a layer; "images", one for each layer; or "covered" images' drops."""
+        if "maps" in self.method.needs:
+            return "maps" if self.method.display == "heat" else "images"
+        return "covered" if "image" in self.method.needs else "inputs"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return OPTIONS.get(self.method.name, {})
+
+    @property
+    def relus(self) -> bool:
+        return "relu" in self.method.needs
+
+    @property
+    def batched(self) -> bool:
+        """Whether it takes many passes, in batches."""
+        return isinstance(self.method.cost, str)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the target plays a part."""
+        return "target" in self.method.needs
 
 
-TENSORS, MAPS = ("convolutional", "two inputs"), ("convolutional", "channels-last")
-
-METHODS = {
-    "gradient": Row("inputs"),
-    "input_times_gradient": Row("inputs", kinds=TENSORS),
-    "smooth_grad": Row("inputs", {"samples": 4}, batched=True),
-    "integrated_gradients": Row("inputs", {"steps": 4}, batched=True),
-    "guided_backprop": Row("inputs", relus=True),
-    "deconvolution": Row("inputs", kinds=TENSORS, relus=True),
-    "grad_cam": Row("maps"),
-    "grad_cam_plus_plus": Row("maps", kinds=MAPS),
-    "hires_cam": Row("maps", kinds=MAPS),
-    "layer_cam": Row("maps", kinds=MAPS),
-    "score_cam": Row("maps", batched=True),
-    "eigen_cam": Row("maps", targeted=False),
-    "guided_grad_cam": Row("images", relus=True),
-    "occlusion": Row("covered", {"patch": 5, "stride": 4}, batched=True),
-}
+METHODS = {name: Row(method) for name, method in methods("attribution").items()}
 
 
 def fits(name: str, kind: str) -> bool:

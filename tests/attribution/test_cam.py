@@ -245,7 +245,7 @@ class Odd(nn.Module):
     [
         ("never", LayerNotReachedError, r"layers \['never'\] are not called in the forward pass"),
         ("aside", ValueError, "the target does not depend on layer 'aside'"),
-        ("fc", ValueError, r"the output of layer 'fc' is \[2, 2\], without places: choose a convolution"),
+        ("fc", ValueError, r"the output of layer 'fc' is \[2, 2\], without locations: choose a convolution"),
         ("cnov", LayerNotFoundError, "no layer matches 'cnov'; did you mean 'conv'?"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_viz.attribution import eigen_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
-from lightning_viz.attribution.cam import by_positive_gradients
+from lightning_viz.attribution.cam import FORMULAS
 from lightning_viz.hooks.observe import observe
 from tests.attribution.nets import KINDS, inputs, network
 
@@ -85,13 +85,15 @@ def test_grad_cam_plus_plus_of_faint_gradients_does_not_fade():
     torch.manual_seed(0)
     maps, slopes = torch.rand(2, 4, 5, 5), torch.randn(2, 4, 5, 5) * 1e-16
     weights = (0.5 * slopes.relu()).sum((2, 3), keepdim=True)  # alpha is 1 / (2 + the maps' sum times g)
-    assert torch.allclose(by_positive_gradients(maps, slopes) * 1e16, (weights * maps).sum(1, keepdim=True) * 1e16)
+    assert torch.allclose(
+        FORMULAS["grad_cam_plus_plus"](maps, slopes) * 1e16, (weights * maps).sum(1, keepdim=True) * 1e16
+    )
 
 
 def test_grad_cam_plus_plus_where_the_formula_has_no_value_is_finite():
     maps, slopes = torch.ones(1, 1, 2, 2), torch.tensor([[[[-0.5, 1.0], [0.0, 2.0]]]])
     expected = 1 * 1 / (2 + 4 * 1) + 2 * 1 / (2 + 4 * 2)  # at -0.5, 2 + 4 g is zero
-    assert torch.allclose(by_positive_gradients(maps, slopes), torch.full((1, 1, 2, 2), expected))
+    assert torch.allclose(FORMULAS["grad_cam_plus_plus"](maps, slopes), torch.full((1, 1, 2, 2), expected))
 
 
 def test_two_objects_weigh_alike_whatever_their_size():
@@ -100,6 +102,6 @@ def test_two_objects_weigh_alike_whatever_their_size():
     maps, slopes = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
     maps[0, 0, 1, 1], maps[0, 1, 3:7, 3:7] = 1, 1
     slopes[0, 0, 1, 1], slopes[0, 1, 3:7, 3:7] = 1, 1
-    heat = by_positive_gradients(maps, slopes)[0, 0]
+    heat = FORMULAS["grad_cam_plus_plus"](maps, slopes)[0, 0]
     assert heat[4, 4] / heat[1, 1] < 3  # 16 for Grad-CAM
     assert grad_cam_plus_plus(net, x, 1, layers="conv2")["conv2"].any()

@@ -107,7 +107,7 @@ def test_smooth_grad(case):
     for _ in range(3):
         copy = x + spread * torch.randn(x.shape[1:], generator=generator).to(x)
         total += captum.attr.Saliency(model).attribute(copy.requires_grad_(), LABELS, abs=False)
-    mine = smooth_grad(model, x, LABELS, samples=3, fraction=0.2, seed=3)
+    mine = smooth_grad(model, x, LABELS, noise_samples=3, fraction=0.2, seed=3)
     assert_same(mine, total / 3)
 
 

@@ -43,20 +43,20 @@ def noisy_gradients(model, x, target, samples, fraction, seed):
 @pytest.mark.parametrize("fraction", [0.15, 0.5])
 def test_smooth_grad_is_the_mean_over_noisy_copies(fraction):
     model, x, target = network(), images(3) * torch.tensor([1.0, 4.0, 0.1]).view(3, 1, 1, 1), torch.tensor([0, 3, 2])
-    mine = smooth_grad(model, x, target, samples=9, fraction=fraction, seed=5, batch_size=7)
+    mine = smooth_grad(model, x, target, noise_samples=9, fraction=fraction, seed=5, batch_size=7)
     reference = noisy_gradients(model, x, target, 9, fraction, 5)
     assert (mine - reference).abs().max() <= 1e-5 * reference.abs().max()
     assert (mine - gradient(model, x, target)).abs().max() > 0.01 * reference.abs().max()  # the noise matters
-    other = smooth_grad(model, x, target, samples=9, fraction=fraction, seed=6)
+    other = smooth_grad(model, x, target, noise_samples=9, fraction=fraction, seed=6)
     assert (mine - other).abs().max() > 0.01 * reference.abs().max()
 
 
 def test_smooth_grad_of_no_noise_is_the_gradient():
     model, x = network(), images(2)
     plain = gradient(model, x, 1)
-    assert torch.allclose(smooth_grad(model, x, 1, samples=3, fraction=0.0), plain, atol=1e-6)
+    assert torch.allclose(smooth_grad(model, x, 1, noise_samples=3, fraction=0.0), plain, atol=1e-6)
     flat = torch.full((1, 3, 10, 10), 0.7)  # a sample without range gets no noise
-    assert torch.allclose(smooth_grad(model, flat, 1, samples=3), gradient(model, flat, 1), atol=1e-6)
+    assert torch.allclose(smooth_grad(model, flat, 1, noise_samples=3), gradient(model, flat, 1), atol=1e-6)
 
 
 def test_smooth_grad_explains_the_class_predicted_for_the_clean_input():
@@ -67,7 +67,7 @@ def test_smooth_grad_explains_the_class_predicted_for_the_clean_input():
             return torch.stack([x.flatten(1).sum(1) + 0.01, -x.flatten(1).sum(1)], 1)
 
     x = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
-    assert torch.equal(smooth_grad(Border(), x, samples=8, fraction=0.5), torch.ones(2, 2))
+    assert torch.equal(smooth_grad(Border(), x, noise_samples=8, fraction=0.5), torch.ones(2, 2))
 
 
 class Captioned(nn.Module):
@@ -111,8 +111,8 @@ def test_a_target_function_and_a_forward_of_ones_own():
     model, x = network(), images(2)
     difference = gradient(model, x, lambda logits: logits[:, 1] - logits[:, 0])
     assert torch.allclose(difference, gradient(model, x, 1) - gradient(model, x, 0), atol=1e-6)
-    doubled = smooth_grad(model, x, 1, samples=2, forward=lambda net, given: 2 * net(given))
-    assert torch.allclose(doubled, 2 * smooth_grad(model, x, 1, samples=2), atol=1e-6)
+    doubled = smooth_grad(model, x, 1, noise_samples=2, forward=lambda net, given: 2 * net(given))
+    assert torch.allclose(doubled, 2 * smooth_grad(model, x, 1, noise_samples=2), atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", ["detach", "no_grad", "constant"])
@@ -133,7 +133,7 @@ def test_an_input_that_gradients_do_not_reach_is_an_error(cut, method):
         method(Cut(), torch.randn(2, 4), 1)
 
 
-@pytest.mark.parametrize("options", [{"samples": 0}, {"batch_size": 0}, {"samples": -1}])
+@pytest.mark.parametrize("options", [{"noise_samples": 0}, {"batch_size": 0}, {"noise_samples": -1}])
 def test_smooth_grad_needs_copies(options):
     with pytest.raises(ValueError, match="1 or more"):
         smooth_grad(network(), images(1), 0, **options)
@@ -141,10 +141,10 @@ def test_smooth_grad_needs_copies(options):
 
 def test_the_noise_does_not_depend_on_torchs_default_type():
     model, x = network(), images()
-    expected = smooth_grad(model, x, 1, samples=3)
+    expected = smooth_grad(model, x, 1, noise_samples=3)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.allclose(smooth_grad(model, x, 1, samples=3), expected, atol=1e-6)
+        assert torch.allclose(smooth_grad(model, x, 1, noise_samples=3), expected, atol=1e-6)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -154,7 +154,7 @@ def test_half_precision_adds_up():
     model = nn.Linear(6, 3).bfloat16()
     x = torch.randn(4, 6).bfloat16()
     plain = gradient(model, x, 1)
-    assert torch.equal(smooth_grad(model, x, 1, samples=200), plain)
+    assert torch.equal(smooth_grad(model, x, 1, noise_samples=200), plain)
     assert torch.equal(integrated_gradients(model, x, 1, steps=200), plain * x)
 
 

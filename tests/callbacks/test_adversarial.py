@@ -163,4 +163,4 @@ def test_a_model_without_classes_is_said_and_training_goes_on(drawn_at_once, tmp
 def test_vectors_are_shown_as_strips(drawn_at_once, tmp_path):
     points = torch.rand(6, 2)
     fit(tmp_path, Perceptron(), [Adversarial(attack_steps=5)], loader(points, torch.arange(6) % 2, batch_size=3))
-    assert drawn_at_once.arguments("adversarial/deep_fool")[0]["images"].shape == (6, 1, 2, 3)
+    assert drawn_at_once.arguments("adversarial/deepfool")[0]["images"].shape == (6, 1, 2, 3)

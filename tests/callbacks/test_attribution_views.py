@@ -10,23 +10,23 @@ from torch import nn
 
 from lightning_viz import GradCAM, Occlusion, Probe, Saliency, attribution
 from lightning_viz.attribution.evaluation import model_randomization
-from lightning_viz.callbacks.grad_cam import TITLES
-from lightning_viz.callbacks.saliency import KINDS
+from lightning_viz.catalogue import methods
 from lightning_viz.hooks import channel, classes
 
 from .conftest import ConvNet, fit, images, said
 from .test_unchanged import LOGS, OWNED, PLAIN, RESUMED, pytestmark, sketches, train, undisturbed  # noqa: F401
 from .trace import differences
 
-METHODS, CAMS = list(KINDS), list(TITLES)
+METHODS, CAMS = list(methods(view="saliency")), list(methods(view="grad_cam"))
+SHARED = [name for name, row in methods(view="saliency").items() if isinstance(row.cost, int)]  # from the shared pass
 
 
 def every_attribution_view(has_images, dense=False):
     often = {"every_n_train_steps": 2, "every_n_epochs": 1}
-    small = {"copies": 2, "sanity_check": True, **often}
+    small = {"noise_samples": 2, "integration_steps": 2, "sanity_check": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
     if has_images:
-        views += [Saliency(method=method, **small) for method in METHODS if not KINDS[method].alone][1:]
+        views += [Saliency(method=method, **small) for method in SHARED][1:]
         views += [GradCAM(method=method, target="top 2", sanity_check=True, **often) for method in CAMS]
         views += [Occlusion(patch=4, stride=4, samples=2, sanity_check=True, **often)]
     return views
@@ -72,8 +72,10 @@ def last(gallery, tag):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", ["label", "predicted", 1, [2, 0]])
 def test_saliency_draws_what_the_function_says(method, target, drawn_at_once, tmp_path):
-    model = train_with([Saliency(method=method, target=target, copies=3, probe=WATCHED)], tmp_path)
-    options = {"smooth_grad": {"samples": 3}, "integrated_gradients": {"steps": 3}}.get(method, {})
+    model = train_with(
+        [Saliency(method=method, target=target, noise_samples=3, integration_steps=3, probe=WATCHED)], tmp_path
+    )
+    options = {"smooth_grad": {"noise_samples": 3}, "integrated_gradients": {"steps": 3}}.get(method, {})
     wanted = {"label": Y, "predicted": None}[target] if isinstance(target, str) else target
     several = isinstance(target, list)
     found = getattr(attribution, method)(model, X, classes(*target) if several else wanted, **options)
@@ -118,8 +120,7 @@ def test_occlusion_draws_what_the_function_says(drawn_at_once, tmp_path):
 
 
 def test_one_forward_serves_all_rules_and_all_weightings(drawn_at_once, tmp_path, monkeypatch):
-    shared = [method for method in METHODS if not KINDS[method].alone]
-    views = [Saliency(method=method, probe=WATCHED) for method in shared]
+    views = [Saliency(method=method, probe=WATCHED) for method in SHARED]
     views += [GradCAM(method=method, probe=WATCHED) for method in CAMS if method != "score_cam"]
     model = ConvNet(channels=3)
     counts = {"forward": 0, "backward": 0}
@@ -142,8 +143,8 @@ def test_one_forward_serves_all_rules_and_all_weightings(drawn_at_once, tmp_path
 
 @pytest.mark.parametrize("method", ["gradient", "guided_backprop", "smooth_grad"])
 def test_believable_plots_the_randomization_score(method, drawn_at_once, tmp_path):
-    model = train_with([Saliency(method=method, copies=3, sanity_check=True, probe=WATCHED)], tmp_path)
-    options = {"samples": 3} if method == "smooth_grad" else {}
+    model = train_with([Saliency(method=method, noise_samples=3, sanity_check=True, probe=WATCHED)], tmp_path)
+    options = {"noise_samples": 3} if method == "smooth_grad" else {}
 
     def again(model, inputs, target):
         return getattr(attribution, method)(model, inputs, target, **options)

@@ -215,7 +215,7 @@ def test_a_model_with_two_inputs(tmp_path, drawn_at_once):
 
     x, y = images()
     numbers = torch.randn(24, 5, generator=torch.Generator().manual_seed(3))
-    views = [Saliency(), GradCAM(), LayerEmbeddings(layers="fc"), Saliency(method="smooth_grad", copies=2)]
+    views = [Saliency(), GradCAM(), LayerEmbeddings(layers="fc"), Saliency(method="smooth_grad", noise_samples=2)]
     model = Two()
     fit(tmp_path, model, views, loader(numbers, x, y))
     watched_x, watched_y = watched(views, (x, y))

@@ -293,7 +293,7 @@ def test_given_inputs_are_copied(tmp_path, drawn_at_once):
 
 
 def test_views_of_one_probe_share_its_samples(tmp_path, drawn_at_once):
-    views = [Saliency(), LayerEmbeddings(layers="fc", samples=24), Saliency(method="smooth_grad", copies=1)]
+    views = [Saliency(), LayerEmbeddings(layers="fc", samples=24), Saliency(method="smooth_grad", noise_samples=1)]
     fit(tmp_path, ConvNet(), views)
     assert len({view.indices for view in views}) == 1
     drawn = drawn_at_once.arguments("saliency/gradient")[0]

@@ -1,5 +1,7 @@
 """What the saliency view does where there is nothing to see."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,8 @@ from lightning_viz.hooks import Observation
 
 def sketch(inputs, gradient):
     look = Snapshot(Observation(inputs, input_gradient=gradient), Samples(inputs, None, head=2), step=0)
-    return next(iter(Saliency().draw(look)))
+    view = Saliency()
+    return next(iter(view.draw(replace(look, extra=view.look(torch.nn.Identity(), look)))))
 
 
 def test_the_gradient_drawn_is_the_images_among_several_inputs():
@@ -44,5 +47,5 @@ def test_smooth_grad_explains_its_own_target_whatever_the_shared_pass_explained(
     seen = Observation(images, labels=labels, targets=(predicted + 2) % 4)  # another view's target led the pass
     look = Snapshot(seen, Samples(images, labels, head=2), step=0)
     wanted = {"predicted": predicted, "label": labels}.get(target, target)
-    found = Saliency(method="smooth_grad", target=target, copies=4).look(model, look)["maps"]
-    assert torch.allclose(found, smooth_grad(model, images, wanted, samples=4))
+    found = Saliency(method="smooth_grad", target=target, noise_samples=4).look(model, look)["maps"]
+    assert torch.allclose(found, smooth_grad(model, images, wanted, noise_samples=4))

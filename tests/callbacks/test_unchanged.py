@@ -67,7 +67,7 @@ def views_for(images, dense=False, **embedding):
     """Every view, looking at every step and at the end of every epoch."""
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
-    shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", copies=2, **often)]
+    shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", noise_samples=2, **often)]
     shared.append(Predictions(**often) if dense else Adversarial(attack_steps=2, **often))
     if images:
         dreams = Dreams(each=2, updates=2, **often)

@@ -62,7 +62,7 @@ def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
         ActivationMaps(),
         GradCAM(),
         Saliency(),
-        Saliency(method="smooth_grad", copies=2),
+        Saliency(method="smooth_grad", noise_samples=2),
         LayerEmbeddings(layers="fc", samples=24),
     ]
     fit(tmp_path, ConvNet(), views, max_epochs=2)

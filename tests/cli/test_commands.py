@@ -229,7 +229,9 @@ ROWS = {
     "dream style_transfer --content 0 --style 1 --content_layers conv1 --style_layers conv1 conv2 --steps 2"
     " --optimizer adam --frames 0": styled,
     "dream fool --classes 2 ant --population 6 --generations 2 --frames 0": fooled,
-    "attribute smooth_grad --copies 3 --target 1": maps(attribution.smooth_grad, target=1, samples=3, progress=False),
+    "attribute smooth_grad --noise_samples 3 --target 1": maps(
+        attribution.smooth_grad, target=1, noise_samples=3, progress=False
+    ),
     "attribute gradient": maps(attribution.gradient),
     "attribute input_times_gradient --target label": maps(attribution.input_times_gradient, target=torch.arange(4) % 3),
     "attribute integrated_gradients --steps 4 --baseline 0.5": maps(
@@ -321,7 +323,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
         ("dream style_transfer --content nowhere.png --style 1", "--content nowhere.png"),
         ("attribute gradient --target|conv9 1", "conv9"),
         ("attribute occlusion --baseline fog", "--baseline fog.*blur"),
-        ("attribute smooth_grad --copies 0", "0"),
+        ("attribute smooth_grad --noise_samples 0", "0"),
         ("robustness corruptions --kinds sand", "sand"),
         ("robustness corruptions --reference nowhere", "--reference nowhere"),
         ("robustness defenses --ways prayer", "--ways prayer.*JPEG"),

@@ -150,7 +150,7 @@ def test_all_batches_are_one_look(monkeypatch):
     looks = []
     preserve_state = guard.preserve_state
     monkeypatch.setattr(guard, "preserve_state", lambda model: looks.append(model) or preserve_state(model))
-    smooth_grad(Counted(), torch.randn(2, 12), 1, samples=20, batch_size=5)
+    smooth_grad(Counted(), torch.randn(2, 12), 1, noise_samples=20, batch_size=5)
     assert len(looks) == 1
 
 
@@ -175,7 +175,7 @@ def test_images_are_channels_last_unless_the_model_cannot_take_it():
         model = Activations(by)
         noted = []
         model.register_forward_pre_hook(lambda module, args: noted.append(args[0].stride()))
-        seen[by] = noted, smooth_grad(model, x, 1, samples=12, batch_size=4)
+        seen[by] = noted, smooth_grad(model, x, 1, noise_samples=12, batch_size=4)
     last, usual = (3 * 36, 1, 18, 3), (3 * 36, 36, 6, 1)
     assert seen["reshape"][0] == [last] * 3
     assert seen["view"][0] == [last] + [usual] * 3  # tried once, then all in the usual format

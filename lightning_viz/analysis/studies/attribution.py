@@ -147,7 +147,7 @@ def bound(subject: ModelUnderStudy, images: Tensor, method: Method) -> Attribute
     if method.attribute in (attribution.smooth_grad, attribution.integrated_gradients):
         copies = affordable(subject, 3 * 4 * len(images), most=50, least=20)
         noisy = method.attribute is attribution.smooth_grad
-        options |= {"samples": copies, "seed": subject.seed} if noisy else {"steps": copies}
+        options |= {"noise_samples": copies, "seed": subject.seed} if noisy else {"steps": copies}
     if method.attribute is attribution.occlusion:
         patch = max(1, round(min(images.shape[2:]) / 7))
         options |= {"patch": patch, "stride": max(1, patch // 2)}

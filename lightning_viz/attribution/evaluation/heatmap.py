@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.targets import Target, with_classes
@@ -54,7 +54,7 @@ def as_heat(attribution: Any, size: tuple[int, int], *, signed: bool = False) ->
     maps = maps.detach() if maps.dim() == 4 else maps.detach().unsqueeze(1)  # [N, C, h, w]
     heat: Tensor = (maps if signed else maps.relu() if one_sided else maps.abs()).sum(1, keepdim=True)
     if heat.shape[2:] != size:
-        heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)
+        heat = resize(heat, size)
     return heat.squeeze(1)
 
 
