@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import lightning_viz.attribution as attribution
 from lightning_viz.attribution import OcclusionMaps
+from lightning_viz.attribution.cam import FORMULAS
 from lightning_viz.catalogue import methods
 from lightning_viz.descriptors import Method
 from tests.attribution.nets import KINDS
@@ -19,6 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "occlusion": {"patch": 5, "stride": 4},
 }
 """Small ones, for methods of many passes."""
+
+TENSORS, MAPS = ("convolutional", "two inputs"), ("convolutional", "channels-last")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class Row:
     def targeted(self) -> bool:
         """Whether the target plays a part."""
         return "target" in self.method.needs
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The networks that it is tried on; all of them for one of those methods that run the same way."""
+        if self.method.name in ("input_times_gradient", "deconvolution"):
+            return TENSORS
+        another_formula = self.method.name in FORMULAS and self.method.name not in ("grad_cam", "eigen_cam")
+        return MAPS if another_formula else tuple(KINDS)
 
 
 METHODS = {name: Row(method) for name, method in methods("attribution").items()}
