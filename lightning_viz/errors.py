@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 
 __all__ = [
     "AnalysisError",
@@ -121,6 +122,20 @@ def warn_user(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def format_indices(numbers: Sequence[int], most: int = 8) -> str:
+    """A list of numbers for a message, shortened if it is long.
+
+    Args:
+        numbers: all of them.
+        most: how many to print.
+
+    >>> format_indices([0, 3]), format_indices(range(20), 3)
+    ('[0, 3]', '[0, 1, 2, ...] (20 of them)')
+    """
+    printed = ", ".join(map(str, numbers[:most]))
+    return f"[{printed}]" if len(numbers) <= most else f"[{printed}, ...] ({len(numbers)} of them)"
 
 
 def warn_safely(message: str) -> None:

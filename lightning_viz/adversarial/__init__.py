@@ -1,4 +1,4 @@
-"""Inputs moved a little, and what then happens: how little changes a network's mind, and to what it is blind."""
+"""Adversarial attacks: small perturbations that change a prediction."""
 
 from lightning_viz._lazy import attach
 

@@ -1,4 +1,4 @@
-"""The victim: a model under attack, what it is asked, and what it must not be asked."""
+"""The attacked model: validated inputs, forward passes and gradients with respect to pixels."""
 
 from __future__ import annotations
 
@@ -11,26 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import LINF, Loss, Norm
-from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, warn_user
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.hooks.targets import class_scores
 from lightning_viz.pixels import PixelSpace
 
-Asked = Callable[[Tensor, Tensor], Union[Tensor, None]]
-"""From scores ``[n, K]`` and the places of these among the images of a pass to the scalar whose gradient is asked for:
-``[n]``, or several, ``[T, n]``, a backward each; None for no gradient."""
+Objective = Callable[[Tensor, Tensor], Union[Tensor, None]]
+"""From scores ``[n, K]`` and their positions in the pass to the scalars to differentiate: ``[n]``, or ``[T, n]`` with
+one backward each; None for no gradient."""
 
-Fold = Callable[[Tensor, Tensor], Tensor]
-"""From what was asked for, ``[T, n]``, and its gradients ``[T, n, ...]`` to what is kept of them, ``[n, ...]``."""
+GradientReduction = Callable[[Tensor, Tensor], Tensor]
+"""From the values of an objective ``[T, n]`` and their gradients ``[T, n, ...]`` to one tensor ``[n, ...]``."""
+
+Labels = Union[Tensor, Sequence[int]]
+"""One class index per sample, ``[N]``."""
+
+Epsilon = Union[float, Sequence[float], Tensor]
+"""Bound of a perturbation: one radius, E radii ``[E]``, or one per sample ``[E, N]``."""
+
+_SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
 
 
-class Answer(NamedTuple):
-    """What a model says to images.
+class Evaluation(NamedTuple):
+    """Scores of images and, if an objective was given, its gradients.
 
     Attributes:
         scores: ``[n, K]``.
-        gradients: of what was asked for, towards the pixels, ``[n, ...]``, or ``[T, n, ...]`` for several; 0 for
-            samples of which none was asked for or that is not finite, None where there are no others.
+        gradients: of the objective with respect to pixels, ``[n, ...]``, or ``[T, n, ...]`` for T objectives; 0 for
+            samples without an objective and for non-finite values, None if no sample has an objective.
     """
 
     scores: Tensor
@@ -38,13 +46,13 @@ class Answer(NamedTuple):
 
 
 class AttackedModel:
-    """A model, samples, and the classes to lead away from, or to.
+    """A model with the samples to perturb and their classes; `attacked_model` creates it.
 
     Attributes:
         pixels: of the samples, ``[N, ...]``, at least in single precision, on the model's device.
-        pixel_space: how the model's inputs map to pixels.
-        labels: the right classes ``[N]``, as given, or as the model sees the samples.
-        target: the wrong classes to lead to ``[N]``; None if any will do.
+        pixel_space: maps the model's inputs to pixels.
+        labels: the true classes ``[N]``, or the model's predictions for the samples.
+        target: the target classes ``[N]``; None for an untargeted attack.
     """
 
     def __init__(
@@ -56,120 +64,112 @@ class AttackedModel:
         pixel_space: PixelSpace,
         batch_size: int | None,
     ) -> None:
-        self._run, self._given, self._batch_size = run, labels is not None, batch_size or len(pixels)
+        self._run, self._predicts_labels, self._batch_size = run, labels is None, batch_size or len(pixels)
         self.pixels, self.pixel_space = pixels, pixel_space
-        device = pixels.device
-        unknown = torch.full((len(pixels),), -1, device=device)
-        self.labels = unknown if labels is None else labels.to(device)
-        self.target = None if target is None else target.to(device)
+        unknown = torch.full((len(pixels),), -1, device=pixels.device)
+        self.labels = unknown if labels is None else labels.to(pixels.device)
+        self.target = None if target is None else target.to(pixels.device)
 
     @property
     def dtype(self) -> torch.dtype:
         """The model's precision."""
         return self._run.like.dtype
 
-    def of_inputs(self, inputs: Tensor) -> Tensor:
-        """Pixels of other inputs ``[n, ...]``, as the samples' are."""
-        return pixels_of(inputs, self.pixel_space, self._run.like).to(self.pixels.dtype)
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Pixels of other inputs ``[n, ...]``, in the precision of the samples' pixels."""
+        return _pixels(inputs, self.pixel_space, self._run.like).to(self.pixels.dtype)
 
-    def begin(self, asked: Asked | None = None, fold: Fold | None = None) -> Answer:
-        """The first pass, of the samples as they are, which shows whether classes and scores are in order.
+    def evaluate_originals(
+        self, objective: Objective | None = None, reduction: GradientReduction | None = None
+    ) -> Evaluation:
+        """Run the first pass, on the unmodified samples, and validate scores, labels and target.
 
         Args:
-            asked: as for every pass.
-            fold: likewise.
+            objective: as for every pass.
+            reduction: likewise.
 
         Raises:
-            ValueError: scores that are no ``[N, classes]`` or not finite, classes that there are not, or a target that
-                is the label.
+            InvalidArgumentError: scores that are not ``[N, classes]`` or not finite, classes out of range, or a target
+                that equals the label.
         """
-        return self._answer(self.pixels, asked, fold, first=True)
+        return self(self.pixels, objective, reduction, check=True)
 
-    def __call__(self, pixels: Tensor, asked: Asked | None = None, fold: Fold | None = None) -> Answer:
-        """One forward of images and, of those of which a gradient is asked for, one backward.
+    def __call__(
+        self,
+        pixels: Tensor,
+        objective: Objective | None = None,
+        reduction: GradientReduction | None = None,
+        *,
+        check: bool = False,
+    ) -> Evaluation:
+        """Run one forward on images and, for those with an objective, one backward; in batches.
 
         Args:
             pixels: ``[n, ...]``.
-            asked: what to differentiate; no graph is made if omitted.
-            fold: what to make of several gradients, batch by batch, so that not all are held at once.
+            objective: what to differentiate; no graph is built if omitted.
+            reduction: reduces several gradients batch by batch, so that not all are held at once.
+            check: whether these are the samples themselves, whose scores and classes are to be validated.
         """
-        return self._answer(pixels, asked, fold, first=False)
+        positions = torch.arange(len(pixels), device=pixels.device)
+        if len(pixels) <= self._batch_size:
+            return self._evaluate(pixels, positions, objective, reduction, check)
+        parts = [
+            self._evaluate(pixels[batch], batch, objective, reduction, check)
+            for batch in torch.split(positions, self._batch_size)
+        ]
+        scores = torch.cat([part.scores for part in parts])
+        like = next((part.gradients for part in parts if part.gradients is not None), None)
+        if like is None:
+            return Evaluation(scores, None)
+        axis = like.dim() - pixels.dim()  # of the samples
+        gradients = [
+            like.new_zeros(*like.shape[:axis], len(part.scores), *pixels.shape[1:])
+            if part.gradients is None
+            else part.gradients
+            for part in parts
+        ]
+        return Evaluation(scores, torch.cat(gradients, dim=axis))
 
     def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model now says what the attack wants, ``[n]``; not where it says NaN.
+        """Whether the attack has succeeded, ``[n]``; false for scores that are not finite.
 
         Args:
             scores: ``[n, K]``.
-            samples: which of the N they are of, ``[n]``.
+            samples: indices of their samples among the N, ``[n]``.
         """
         classes = scores.argmax(1)
-        wanted = classes != self.labels[samples] if self.target is None else classes == self.target[samples]
-        return wanted & scores.isfinite().all(1)
+        success = classes != self.labels[samples] if self.target is None else classes == self.target[samples]
+        return success & scores.isfinite().all(1)
 
     def loss(self, loss: Loss, scores: Tensor, samples: Tensor) -> Tensor:
-        """What the attack raises, ``[n]``: a loss of the label, or minus the loss of the target."""
+        """The quantity that the attack maximizes, ``[n]``: the loss of the label, or minus the loss of the target."""
         if self.target is None:
             return loss(scores, self.labels[samples])
         return -loss(scores, self.target[samples])
 
-    def _check(self, scores: Tensor, places: Tensor) -> None:
-        """See that the model and the classes are fit for an attack, at the first sight of scores."""
-        if scores.dim() != 2 or len(scores) != len(places):
-            what = f"the model returns {list(scores.shape)} for {len(places)} samples"
-            raise InvalidArgumentError(f"{what}: give forward= that returns [N, classes]")
-        if scores.shape[1] < 2:
-            raise InvalidArgumentError(
-                "the model returns one score for each sample: an attack needs two classes or more; make two of one "
-                "logit by forward=lambda model, inputs: model(inputs).reshape(-1, 1) * torch.tensor([-0.5, 0.5])"
-            )
-        if not bool(torch.isfinite(scores).all()):
-            raise InvalidArgumentError(
-                "the model returns NaN or infinity for the samples as they are: there is nothing to attack"
-            )
-        if not self._given:
-            self.labels[places] = scores.argmax(1)
-        check_classes(self.labels[places], places, scores.shape[1], "labels")
-        if self.target is not None:
-            check_classes(self.target[places], places, scores.shape[1], "target")
-            same = places[self.target[places] == self.labels[places]].tolist()
-            if same:
-                what = "label" if self._given else "class that the model sees now"
-                raise InvalidArgumentError(
-                    f"the target is the {what} of samples {format_indices(same)}: take another, or leave these out"
-                )
-
-    def _answer(self, pixels: Tensor, asked: Asked | None, fold: Fold | None, *, first: bool) -> Answer:
-        every = torch.arange(len(pixels), device=pixels.device)
-        if len(pixels) <= self._batch_size:
-            return self._part(pixels, every, asked, fold, first)
-        parts = [self._part(pixels[each], each, asked, fold, first) for each in torch.split(every, self._batch_size)]
-        found = [part.gradients for part in parts]
-        like = next((one for one in found if one is not None), None)
-        if like is None:
-            return Answer(torch.cat([part.scores for part in parts]), None)
-        leads = like.shape[: like.dim() - pixels.dim()]
-        filled = [
-            one if one is not None else like.new_zeros(*leads, len(part.scores), *pixels.shape[1:])
-            for one, part in zip(found, parts, strict=True)
-        ]
-        return Answer(torch.cat([part.scores for part in parts]), torch.cat(filled, dim=len(leads)))
-
-    def _part(self, pixels: Tensor, places: Tensor, asked: Asked | None, fold: Fold | None, first: bool) -> Answer:
-        leaf = pixels.detach().requires_grad_(asked is not None)  # of which the model is given a copy
-        with torch.set_grad_enabled(asked is not None):
+    def _evaluate(
+        self,
+        pixels: Tensor,
+        positions: Tensor,
+        objective: Objective | None,
+        reduction: GradientReduction | None,
+        check: bool,
+    ) -> Evaluation:
+        leaf = pixels.detach().requires_grad_(objective is not None)  # the model gets a copy
+        with torch.set_grad_enabled(objective is not None):
             scores = self._scores(leaf)
-            if first:
-                self._check(scores.detach(), places)
-            values = None if asked is None else asked(scores, places)
+            if check:
+                self._check(scores.detach(), positions)
+            values = None if objective is None else objective(scores, positions)
         if values is None or not values.requires_grad:
-            return Answer(scores.detach(), None)
+            return Evaluation(scores.detach(), None)
         rows = values.reshape(-1, len(pixels)).sum(1)
-        found = [
-            torch.autograd.grad(row, leaf, retain_graph=place + 1 < len(rows))[0].nan_to_num_(0, 0, 0)
-            for place, row in enumerate(rows)
+        by_row = [
+            torch.autograd.grad(row, leaf, retain_graph=index + 1 < len(rows))[0].nan_to_num_(0, 0, 0)
+            for index, row in enumerate(rows)
         ]
-        gradients = found[0] if values.dim() == 1 else torch.stack(found)
-        return Answer(scores.detach(), fold(values.detach(), gradients) if fold else gradients)
+        gradients = by_row[0] if values.dim() == 1 else torch.stack(by_row)
+        return Evaluation(scores.detach(), reduction(values.detach(), gradients) if reduction else gradients)
 
     def _scores(self, pixels: Tensor) -> Tensor:
         inputs = PixelSpace(bounds=self.pixel_space.bounds).into(pixels, self.pixel_space)
@@ -177,49 +177,78 @@ class AttackedModel:
         scores = class_scores(outputs)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
+    def _check(self, scores: Tensor, positions: Tensor) -> None:
+        """Validate the first scores of samples, and take the predictions as labels if none were given."""
+        if scores.dim() != 2 or len(scores) != len(positions):
+            raise InvalidArgumentError(
+                f"the model returns scores {list(scores.shape)} for {len(positions)} samples; pass a forward= that "
+                "returns [N, classes]"
+            )
+        if scores.shape[1] < 2:
+            raise InvalidArgumentError(
+                "the model returns one score per sample, but an attack needs two classes or more; turn a single logit "
+                "into two with forward=lambda model, inputs: model(inputs).reshape(-1, 1) * torch.tensor([-0.5, 0.5])"
+            )
+        if not bool(torch.isfinite(scores).all()):
+            raise InvalidArgumentError(
+                "the model returns NaN or infinity for the unmodified samples; check the weights and the inputs"
+            )
+        if self._predicts_labels:
+            self.labels[positions] = scores.argmax(1)
+        _check_range(self.labels[positions], positions, scores.shape[1], "labels")
+        if self.target is not None:
+            _check_range(self.target[positions], positions, scores.shape[1], "target")
+            same = positions[self.target[positions] == self.labels[positions]].tolist()
+            if same:
+                name = "predicted class" if self._predicts_labels else "label"
+                raise InvalidArgumentError(
+                    f"the target is the {name} of samples {format_indices(same)}; choose another target or leave these "
+                    "samples out"
+                )
+
 
 @contextmanager
 def attacked_model(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
-    target: Classes | int | None = None,
+    target: Labels | int | None = None,
     pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
     forward: Forward | None = None,
 ) -> Iterator[AttackedModel]:
-    """A model under attack: it runs in eval mode and is left as found, with no gradient of any weight.
+    """Run a model under attack in eval mode, with no gradient of any weight, and restore its state on leaving.
 
     Args:
-        model: any classifier of two or more classes.
+        model: classifier of two or more classes.
         inputs: samples as the model takes them, ``[N, ...]``.
-        labels: their right classes ``[N]``; what the model says of them if omitted.
-        target: wrong classes to lead to, one for all or ``[N]``; any if omitted.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        batch_size: samples shown at a time; all if omitted.
+        labels: true classes ``[N]``; the model's predictions if omitted.
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        batch_size: samples per forward pass; all if omitted.
         seed: of what the model itself may draw.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: no samples, pixels out of bounds, classes that there are not, not one for each sample, or a target
-            that is the label.
-        TypeError: the inputs are no floating-point tensor, or the model returns no scores.
+        InvalidArgumentError: no samples, pixels out of bounds, classes out of range, not one class per sample, or a
+            target that equals the label.
+        InvalidTypeError: the inputs are no floating-point tensor, or the model returns no scores.
     """
     pixel_space = pixel_space or PixelSpace()
     check_inputs(inputs, batch_size, seed)
     warn_training_mode(model)
     with passes(model, forward=forward, seed=seed) as run:
-        right = None if labels is None else classes_of(labels, len(inputs), "labels")
-        wrong = None if target is None else classes_of(target, len(inputs), "target")
-        pixels = within(pixels_of(inputs, pixel_space, run.like), pixel_space)
-        yield AttackedModel(run, pixels, right, wrong, pixel_space, batch_size)
+        label_indices = None if labels is None else class_indices(labels, len(inputs), "labels")
+        target_indices = None if target is None else class_indices(target, len(inputs), "target")
+        pixels = clamp_to_bounds(_pixels(inputs, pixel_space, run.like), pixel_space)
+        yield AttackedModel(run, pixels, label_indices, target_indices, pixel_space, batch_size)
 
 
 @contextmanager
 def suppress_attack_warnings() -> Iterator[None]:
-    """Runs of attacks on some of a caller's samples, whose warnings would number them otherwise."""
+    """Silence attacks on a subset of the caller's samples, because their warnings would number the samples wrongly."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)
         yield
@@ -237,139 +266,97 @@ def warn_training_mode(model: nn.Module) -> None:
         warn_user(what, AttackWarning)
 
 
-Classes = Union[Tensor, Sequence[int]]
-"""A class for each sample, ``[N]``."""
-
-Epsilons = Union[float, Sequence[float], Tensor]
-"""How far pixels may move: a radius, E of them ``[E]``, or one for each sample ``[E, N]``."""
-
-_SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
-
-
 def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> None:
-    """See that inputs can be attacked.
+    """Validate the samples and options that every attack takes.
 
     Args:
         inputs: as the model takes them.
-        batch_size: samples shown at a time.
+        batch_size: samples per forward pass.
         seed: of everything random.
 
     Raises:
-        TypeError: they are no floating-point tensor.
-        ValueError: they are no samples, or not finite; or an option that makes no sense.
+        InvalidTypeError: the inputs are no floating-point tensor.
+        InvalidArgumentError: no samples, samples that are not finite, or an option out of range.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise InvalidTypeError(f"the inputs are {kind}: give a floating-point tensor, as the model takes them")
+        raise InvalidTypeError(f"the inputs are {kind}; pass a floating-point tensor, as the model takes them")
     if inputs.dim() < 2 or inputs.numel() == 0:
         raise InvalidArgumentError(
-            f"the inputs are {list(inputs.shape)}: give [N, C, H, W] or [N, features], one sample or more"
+            f"the inputs are {list(inputs.shape)}; pass [N, C, H, W] or [N, features] with at least one sample"
         )
     if not bool(torch.isfinite(inputs).all()):
-        raise InvalidArgumentError("the inputs hold NaN or infinity")
+        raise InvalidArgumentError("the inputs contain NaN or infinity; remove these samples")
     if batch_size is not None and batch_size < 1:
-        raise InvalidArgumentError(f"batch_size={batch_size}: give 1 or more")
+        raise InvalidArgumentError(f"batch_size={batch_size} must be at least 1")
     if seed is not None and seed < 0:
-        raise InvalidArgumentError(f"seed={seed}: give 0 or more")
+        raise InvalidArgumentError(f"seed={seed} must be at least 0")
 
 
-def check_images(inputs: Tensor, name: str) -> None:
-    """See that inputs are images, for an attack that knows of rows and columns.
+def require_images(inputs: Tensor, name: str) -> None:
+    """Check that inputs are images, for an attack that works on rows and columns.
 
     Args:
         inputs: as the model takes them.
         name: of the attack.
 
     Raises:
-        ValueError: they are not ``[N, C, H, W]``.
+        InvalidArgumentError: they are not ``[N, C, H, W]``.
     """
     if isinstance(inputs, Tensor) and inputs.dim() != 4:
         raise InvalidArgumentError(
-            f"the inputs are {list(inputs.shape)}: {name} needs images [N, C, H, W]; where a model takes vectors, "
-            "give forward=lambda model, images: model(images.flatten(1))"
+            f"the inputs are {list(inputs.shape)}, but {name} needs images [N, C, H, W]; for a model of vectors, pass "
+            "images and forward=lambda model, images: model(images.flatten(1))"
         )
 
 
-def check_classes(classes: Tensor, places: Tensor, count: int, what: str) -> None:
-    """See that a model has the classes.
+def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
+    """Class indices ``[N]``.
 
     Args:
-        classes: ``[n]``.
-        places: the numbers of their samples, ``[n]``.
-        count: of the model's classes.
-        what: they are.
-
-    Raises:
-        ValueError: it has not.
-    """
-    outside = (classes < 0) | (classes >= count)
-    if bool(outside.any()):
-        found, samples = sorted(set(classes[outside].tolist())), places[outside].tolist()
-        raise InvalidArgumentError(
-            f"{what} {format_indices(found)} of samples {format_indices(samples)} are out of range: the model has "
-            f"{count} classes"
-        )
-
-
-def classes_of(classes: Classes | int, count: int, what: str) -> Tensor:
-    """A class for each sample, ``[N]``.
-
-    Args:
-        classes: one each; of a target one for all as well.
+        classes: one per sample; a target may also be one for all.
         count: N.
-        what: they are, "labels" or "target".
+        name: of the argument, for the errors.
 
     Raises:
-        TypeError: they are no whole numbers.
-        ValueError: they are not one for each sample.
+        InvalidTypeError: they are no integers.
+        InvalidArgumentError: they are not one per sample.
     """
-    found = classes if isinstance(classes, Tensor) else torch.tensor(classes)
-    if found.is_floating_point() or found.is_complex() or found.dtype is torch.bool:
-        raise InvalidTypeError(f"{what} are {found.dtype}: give the numbers of classes, as integers")
-    if found.dim() == 0 and what == "target":
-        found = found.expand(count)
-    if list(found.shape) != [count]:
-        raise InvalidArgumentError(f"{what} are {list(found.shape)} for {count} samples: give one for each, [{count}]")
-    return found.long()
+    indices = torch.as_tensor(classes)
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype is torch.bool:
+        raise InvalidTypeError(f"{name} are {indices.dtype}; pass class indices as integers")
+    if indices.dim() == 0 and name == "target":
+        indices = indices.expand(count)
+    if list(indices.shape) != [count]:
+        raise InvalidArgumentError(f"{name} are {list(indices.shape)} for {count} samples; pass one each, [{count}]")
+    return indices.long()
 
 
-def pixels_of(inputs: Tensor, pixel_space: PixelSpace, like: Tensor) -> Tensor:
-    """Pixels of what a model takes, also beyond the bounds, at least in single precision: small steps vanish in half.
-
-    Args:
-        inputs: ``[N, ...]``.
-        pixel_space: how they map to pixels.
-        like: a tensor on the model's device, in its precision.
-    """
-    kind = torch.promote_types(torch.promote_types(inputs.dtype, like.dtype), torch.float32)
-    return pixel_space.into(inputs.detach().to(like.device, kind), PixelSpace())
-
-
-def within(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Pixels within the space's bounds, which rounding may leave a little.
+def clamp_to_bounds(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
+    """Pixels clamped to the space's bounds, beyond which only rounding may have left them.
 
     Args:
         pixels: of the samples.
-        pixel_space: whose bounds are meant.
+        pixel_space: its bounds apply.
 
     Raises:
-        ValueError: they lie outside.
+        InvalidArgumentError: they are further outside.
     """
     low, high = pixel_space.bounds
     slack = _SLACK * (high - low)
-    least, most = (one.item() for one in pixels.aminmax())
+    least, most = (value.item() for value in pixels.aminmax())
     if not low - slack <= least <= most <= high + slack:
         raise InvalidArgumentError(
-            f"the images have pixels from {least:.3g} to {most:.3g}, they should lie in {pixel_space.bounds}: give "
+            f"the images have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; pass "
             "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
     return pixels.clamp(low, high)
 
 
-def radii_of(
-    epsilon: Epsilons, pixels: Tensor, bounds: tuple[float, float], norm: Norm = LINF
+def epsilon_radii(
+    epsilon: Epsilon, pixels: Tensor, bounds: tuple[float, float], norm: Norm = LINF
 ) -> tuple[Tensor, Tensor]:
-    """The radius of each row ``[E * N]``, and the epsilons as they were asked for: ``[]``, ``[E]`` or ``[E, N]``.
+    """The radius of each row ``[E * N]``, and the epsilons in the form they were given: ``[]``, ``[E]`` or ``[E, N]``.
 
     Args:
         epsilon: in pixels.
@@ -378,30 +365,35 @@ def radii_of(
         norm: in which they are radii.
 
     Raises:
-        ValueError: they are negative, none, or more than the whole range of pixels.
+        InvalidArgumentError: no epsilon, a negative one, or one beyond the pixels' range.
     """
     (low, high), count = bounds, len(pixels)
-    asked = torch.as_tensor(epsilon, dtype=pixels.dtype, device=pixels.device)
-    if asked.numel() == 0 or asked.dim() > 2 or (asked.dim() == 2 and asked.shape[1] != count):
+    epsilons = torch.as_tensor(epsilon, dtype=pixels.dtype, device=pixels.device)
+    if epsilons.numel() == 0 or epsilons.dim() > 2 or (epsilons.dim() == 2 and epsilons.shape[1] != count):
         raise InvalidArgumentError(
-            f"epsilon is {list(asked.shape)} for {count} samples: give a number, a list, or [E, {count}]"
+            f"epsilon is {list(epsilons.shape)} for {count} samples; pass a number, a list, or [E, {count}]"
         )
     longest = norm.length(torch.full_like(pixels[:1], high - low)).item()
-    if not 0 <= asked.min().item() <= asked.max().item() <= longest:
+    if not 0 <= epsilons.min().item() <= epsilons.max().item() <= longest:
         raise InvalidArgumentError(
-            f"epsilon={epsilon}: give 0 to {longest:.3g}, the pixels' whole range in {norm.name}; 8 gray levels of 255 "
-            f"are {8 * (high - low) / 255:.3g}"
+            f"epsilon={epsilon} must lie in 0 to {longest:.3g}, the pixels' whole range in {norm.name}; 8 of 255 gray "
+            f"levels are {8 * (high - low) / 255:.3g}"
         )
-    each = asked if asked.dim() == 2 else asked.reshape(-1, 1).expand(-1, count)
-    return each.reshape(-1), asked
+    radii = epsilons if epsilons.dim() == 2 else epsilons.reshape(-1, 1).expand(-1, count)
+    return radii.reshape(-1), epsilons
 
 
-def format_indices(numbers: Sequence[int], most: int = 8) -> str:
-    """Numbers, not too many of them, for a message.
+def _pixels(inputs: Tensor, pixel_space: PixelSpace, like: Tensor) -> Tensor:
+    """Pixels, not clamped, on the device of `like`, at least in single precision: small steps vanish in half."""
+    kind = torch.promote_types(torch.promote_types(inputs.dtype, like.dtype), torch.float32)
+    return pixel_space.into(inputs.detach().to(like.device, kind), PixelSpace())
 
-    Args:
-        numbers: all.
-        most: shown.
-    """
-    shown = ", ".join(map(str, numbers[:most]))
-    return f"[{shown}]" if len(numbers) <= most else f"[{shown}, ...] ({len(numbers)} of them)"
+
+def _check_range(classes: Tensor, samples: Tensor, count: int, name: str) -> None:
+    outside = (classes < 0) | (classes >= count)
+    if bool(outside.any()):
+        values, indices = sorted(set(classes[outside].tolist())), samples[outside].tolist()
+        raise InvalidArgumentError(
+            f"{name} {format_indices(values)} of samples {format_indices(indices)} are out of range: the model has "
+            f"{count} classes"
+        )

@@ -1,4 +1,4 @@
-"""Attacks that climb a loss by its gradient: the lecture's ascent, FGSM, PGD. One template, three steps."""
+"""Gradient attacks: gradient ascent, FGSM and PGD, as one loop over three update rules."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import (
-    Asked,
     AttackedModel,
-    Classes,
-    Epsilons,
+    Epsilon,
+    Labels,
+    Objective,
     attacked_model,
-    radii_of,
-    within,
+    clamp_to_bounds,
+    epsilon_radii,
 )
 from lightning_viz.adversarial.norms import (
     Loss,
@@ -36,25 +36,27 @@ from lightning_viz.pixels import PixelSpace
 
 __all__ = ["fgsm", "gradient_ascent", "pgd"]
 
-_Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # from pixels, gradients and rows to pixels
+_Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # from pixels, gradients and rows to pixels
 _Start = Callable[[Tensor], Tensor]  # from rows to pixels
 
-_NO_STEP = "their loss is next to flat. Make steps of a fixed length by normalize=, or climb loss=margin"
-_NO_SIGN = "their loss is flat. Try loss=margin, or pgd with a random start"
-_NO_WAY = "their loss is flat. Try loss=margin, more restarts, or an attack without gradients"
+_ASCENT_REMEDY = (
+    "the gradient of their loss is almost zero; try normalize='l2' for steps of a fixed length, or loss='margin'"
+)
+_FGSM_REMEDY = "their loss is flat; try loss='margin', or pgd with a random start"
+_PGD_REMEDY = "their loss is flat; try loss='margin', more restarts, or an attack without gradients"
 
 
 def gradient_ascent(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
     steps: int = 15,
     lr: float = 0.1,
     normalize: Norm | NormName | None = None,
     bounded: bool = False,
     start: Tensor | None = None,
-    target: Classes | int | None = None,
+    target: Labels | int | None = None,
     loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
@@ -62,121 +64,121 @@ def gradient_ascent(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> AttackResult:
-    r"""Uphill on the loss, as in the lecture.
+    r"""Gradient ascent: unsigned gradient steps on the cross-entropy loss, unbounded by default.
 
     .. math:: x_{k+1} = x_k + \eta \, \nabla_x \operatorname{CE}(f(x_k), y)
 
-    On a sample of which the model is sure the gradient is next to nothing, and so are the steps: `normalize` makes them
-    of length lr.
+    If the model is certain of a sample, the gradient almost vanishes and so do the steps; with `normalize` they have
+    length lr.
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: as the model takes them, ``[N, ...]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        steps: at most (15, the lecture's).
-        lr: eta (0.1, the lecture's), in pixels per unit of gradient; in pixels where steps are normalized.
-        normalize: the norm in which every step has length lr, ``"l2"`` or ``"linf"``; the gradient itself if omitted.
-        bounded: keep pixels within the space's bounds. The lecture does not.
-        start: inputs to begin with, where an ascent goes on; perturbations count from `inputs`.
-        target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        loss: what is climbed, away from the label or down to the target.
-        stop_on_success: a sample is done, and leaves the batch, when it is fooled; else all steps are made.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        batch_size: samples shown at a time; all if omitted.
-        progress: show a bar when it takes long.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
+        steps: maximum number of steps.
+        lr: eta, in pixels per unit of gradient; in pixels if steps are normalized.
+        normalize: norm in which every step has length lr, ``"l2"`` or ``"linf"``; the plain gradient if omitted.
+        bounded: clamp pixels to the bounds of the pixel space.
+        start: inputs to continue from; perturbations are measured from `inputs`.
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        loss: maximized for the label, or minimized for the target.
+        stop_on_success: stop a sample, and remove it from the batch, as soon as it is fooled.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        batch_size: samples per forward pass; all if omitted.
+        progress: show a progress bar after a few seconds.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: inputs, classes or options that make no sense (see `attacked_model`).
+        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     _check_steps(steps)
     if not lr > 0:
-        raise InvalidArgumentError(f"lr={lr}: give a positive rate")
+        raise InvalidArgumentError(f"lr={lr} must be positive")
     direction = None if normalize is None else resolve_norm(normalize)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
-    ) as under_attack:
+    ) as attacked:
         if start is not None and start.shape != inputs.shape:
             raise InvalidArgumentError(
-                f"start is {list(start.shape)}, the inputs are {list(inputs.shape)}: give one for each"
+                f"start is {list(start.shape)}, but the inputs are {list(inputs.shape)}; pass tensors of one shape"
             )
 
         def begin(rows: Tensor) -> Tensor:
-            begun = under_attack.of_inputs(start)[rows]  # type: ignore[arg-type]  # called only where there is one
-            return within(begun, under_attack.pixel_space) if bounded else begun
+            pixels = attacked.to_pixels(start)[rows]  # type: ignore[arg-type]  # called only if there is one
+            return clamp_to_bounds(pixels, attacked.pixel_space) if bounded else pixels
 
-        def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            moved = pixels + lr * (direction.normalize(gradients) if direction else gradients)
-            return moved.clamp(*under_attack.pixel_space.bounds) if bounded else moved
+        def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
+            pixels = pixels + lr * (direction.normalize(gradients) if direction else gradients)
+            return pixels.clamp(*attacked.pixel_space.bounds) if bounded else pixels
 
-        climb, starts = (
-            _Climb(under_attack, resolve_loss(loss), stop_on_success, 1),
+        ascent, starts = (
+            _Ascent(attacked, resolve_loss(loss), stop_on_success, 1),
             [begin if start is not None else None],
         )
-        trail = _ascend(climb, move, "gradient_ascent", steps, starts=starts, progress=progress)
-        return trail.attacked(name="gradient_ascent", unmoved=_NO_STEP)
+        recorder = ascent.run(update, "gradient_ascent", steps, starts=starts, progress=progress)
+        return recorder.result(name="gradient_ascent", remedy=_ASCENT_REMEDY)
 
 
 def fgsm(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
-    epsilon: Epsilons = 8 / 255,
-    target: Classes | int | None = None,
+    epsilon: Epsilon = 8 / 255,
+    target: Labels | int | None = None,
     loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     forward: Forward | None = None,
 ) -> AttackResult:
-    r"""The fast gradient sign method (Goodfellow et al., 2015): one step, every pixel by epsilon.
+    r"""FGSM: one step of length epsilon along the sign of the loss gradient (Goodfellow et al., 2015).
 
     .. math:: x' = x + \epsilon \operatorname{sign} \nabla_x \operatorname{CE}(f(x), y)
 
-    One backward for all epsilons.
+    All epsilons share one backward pass.
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: as the model takes them, ``[N, ...]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        epsilon: in pixels (8/255, the usual one for photographs); for several, results lead with E.
-        target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        loss: what is climbed.
-        stop_on_success: leave samples alone that the model has wrong already.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        batch_size: samples shown at a time; N if omitted.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
+        epsilon: change of every pixel, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        loss: maximized for the label, or minimized for the target.
+        stop_on_success: leave samples unchanged that are misclassified already.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        batch_size: samples per forward pass; N if omitted.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: inputs, classes or options that make no sense (see `attacked_model`).
+        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
-    ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds)
+    ) as attacked:
+        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds)
 
-        def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            moved = pixels + spread(radii[rows], pixels) * gradients.sign()
-            return moved.clamp(*under_attack.pixel_space.bounds)
+        def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
+            pixels = pixels + spread(radii[rows], pixels) * gradients.sign()
+            return pixels.clamp(*attacked.pixel_space.bounds)
 
-        climb = _Climb(under_attack, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
-        trail = _ascend(climb, move, "fgsm", 1, progress=False)
-        return trail.attacked(asked, name="fgsm", lead=asked.dim() > 0, unmoved=_NO_SIGN)
+        ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
+        recorder = ascent.run(update, "fgsm", 1, progress=False)
+        return recorder.result(epsilons, name="fgsm", lead=epsilons.dim() > 0, remedy=_FGSM_REMEDY)
 
 
 def pgd(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
-    epsilon: Epsilons = 8 / 255,
+    epsilon: Epsilon = 8 / 255,
     norm: Norm | NormName = "linf",
     steps: int = 10,
     step_size: float | None = None,
     random_start: bool = True,
     restarts: int = 1,
-    target: Classes | int | None = None,
+    target: Labels | int | None = None,
     loss: Loss | LossName = "cross_entropy",
     stop_on_success: bool = True,
     pixel_space: PixelSpace | None = None,
@@ -185,163 +187,164 @@ def pgd(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> AttackResult:
-    r"""Projected gradient descent (Madry et al., 2018): uphill on the loss, within a ball around the sample.
+    r"""PGD: repeated normalized gradient steps, projected onto the epsilon ball (Madry et al., 2018).
 
     .. math:: x_{k+1} = \Pi_{\lVert x - x_0 \rVert \le \epsilon} \big(x_k + \alpha \, n(\nabla_x L)\big), \qquad
         L = \operatorname{CE}(f(x_k), y)
 
-    with n the gradient's sign (L-inf) or the gradient over its length (L2), and pixels within their bounds.
+    with n the sign of the gradient (L-inf) or the gradient divided by its norm (L2); pixels are clamped to their
+    bounds.
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: as the model takes them, ``[N, ...]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        epsilon: radius of the ball, in pixels (8/255, the usual one for photographs); for several, results lead with E.
-        norm: in which the ball is measured, ``"linf"`` or ``"l2"``.
-        steps: of each start (10).
-        step_size: alpha, in pixels; 2.5 epsilon / steps if omitted (the paper's).
-        random_start: begin anywhere in the ball, and not in the sample itself.
-        restarts: random starts; those who are not fooled begin again, and keep the last.
-        target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        loss: what is climbed; the `margin` does not go flat where the model is sure.
-        stop_on_success: a sample is done, and leaves the batch, when it is fooled; else all steps are made.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        seed: of the random starts.
-        batch_size: samples shown at a time; N if omitted.
-        progress: show a bar when it takes long.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
+        epsilon: radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
+        norm: of the ball and the steps, ``"linf"`` or ``"l2"``.
+        steps: number of steps per start (10).
+        step_size: alpha, in pixels; 2.5 epsilon / steps if omitted (as in the paper).
+        random_start: start at a uniformly random point of the ball instead of the sample.
+        restarts: number of random restarts for samples that have not been fooled.
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        loss: maximized for the label, or minimized for the target; ``"margin"`` does not saturate on confident
+            predictions.
+        stop_on_success: stop a sample, and remove it from the batch, as soon as it is fooled.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        seed: of the random starts and of what the model itself draws.
+        batch_size: samples per forward pass; N if omitted.
+        progress: show a progress bar after a few seconds.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: inputs, classes or options that make no sense (see `attacked_model`).
+        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     _check_steps(steps)
     if restarts < 1 or (restarts > 1 and not random_start):
         raise InvalidArgumentError(
-            f"restarts={restarts}, random_start={random_start}: give 1, or more with a random start"
+            f"restarts={restarts} with random_start={random_start}: pass 1, or more with random_start=True"
         )
     if step_size is not None and not step_size > 0:
-        raise InvalidArgumentError(f"step_size={step_size}: give a positive length, in pixels")
+        raise InvalidArgumentError(f"step_size={step_size} must be positive, in pixels")
     norm = resolve_norm(norm)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
-    ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds, norm)
+    ) as attacked:
+        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds, norm)
         stride = radii * (2.5 / steps) if step_size is None else torch.full_like(radii, step_size)
 
-        def keep(pixels: Tensor, rows: Tensor) -> Tensor:
-            samples = of_rows(climb.trail.original, rows)
-            return (samples + norm.project(pixels - samples, radii[rows])).clamp(*under_attack.pixel_space.bounds)
+        def project(pixels: Tensor, rows: Tensor) -> Tensor:
+            samples = of_rows(ascent.recorder.original, rows)
+            return (samples + norm.project(pixels - samples, radii[rows])).clamp(*attacked.pixel_space.bounds)
 
         def begin(restart: int, rows: Tensor) -> Tensor:
-            """A place in the ball; that of a sample does not depend on who is done already, or on epsilon."""
-            generator = torch.Generator(under_attack.pixels.device)
+            """Random points of the balls; that of a sample depends neither on the other rows nor on epsilon."""
+            generator = torch.Generator(attacked.pixels.device)
             generator.manual_seed(int(np.random.SeedSequence((seed, restart)).generate_state(1)[0]))
-            noise = norm.inside(under_attack.pixels, generator)[climb.trail.samples[rows]]
-            return keep(climb.trail.original[rows] + spread(radii[rows], noise) * noise, rows)
+            noise = norm.inside(attacked.pixels, generator)[ascent.recorder.samples[rows]]
+            return project(ascent.recorder.original[rows] + spread(radii[rows], noise) * noise, rows)
 
-        def move(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            return keep(pixels + spread(stride[rows], pixels) * norm.normalize(gradients), rows)
+        def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
+            return project(pixels + spread(stride[rows], pixels) * norm.normalize(gradients), rows)
 
-        climb = _Climb(under_attack, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
+        ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
         starts = [partial(begin, restart) if random_start else None for restart in range(restarts)]
-        trail = _ascend(climb, move, "pgd", steps, starts=starts, progress=progress)
-        return trail.attacked(asked, name="pgd", lead=asked.dim() > 0, unmoved=_NO_WAY)
+        recorder = ascent.run(update, "pgd", steps, starts=starts, progress=progress)
+        return recorder.result(epsilons, name="pgd", lead=epsilons.dim() > 0, remedy=_PGD_REMEDY)
 
 
-class _Climb:
-    """Rows on their way up the loss.
+class _Ascent:
+    """The loop of all gradient attacks.
 
     Attributes:
-        trail: the record, which says where they are.
+        recorder: current state of all rows.
     """
 
-    def __init__(self, under_attack: AttackedModel, loss: Loss, stop_on_success: bool, copies: int) -> None:
-        self.trail = AttackRecorder(under_attack, copies)
-        self._victim, self._loss, self._until_fooled = under_attack, loss, stop_on_success
+    def __init__(self, attacked: AttackedModel, loss: Loss, stop_on_success: bool, copies: int) -> None:
+        self.recorder = AttackRecorder(attacked, copies)
+        self._attacked, self._loss, self._stop_on_success = attacked, loss, stop_on_success
 
-    def begin(self, climbs: bool) -> Tensor | None:
-        """The first pass, which all copies of a sample share; the gradients of the rows, if it climbs."""
-        count = len(self._victim.pixels)
-        answer = self._victim.begin(self._uphill(self.trail.samples[:count], climbs))
-        self.trail.begin(answer.scores)
-        rows = torch.arange(len(self.trail.samples), device=self.trail.samples.device)
-        gradients = None if answer.gradients is None else answer.gradients[self.trail.samples]
-        self._note(rows, gradients)
+    def run(
+        self,
+        update: _Update,
+        name: str,
+        steps: int,
+        *,
+        starts: Sequence[_Start | None] = (None,),
+        progress: bool = True,
+    ) -> AttackRecorder:
+        """Run all steps of all starts; each is one forward and one backward of the unfinished rows.
+
+        Args:
+            update: one step, from pixels, gradients of the loss and rows to pixels.
+            name: of the attack.
+            steps: per start.
+            starts: initial pixels of rows; None for the unmodified samples, which the first pass serves.
+            progress: show a progress bar after a few seconds.
+        """
+        recorder, gradients = self.recorder, self._evaluate_originals(starts[0] is None)
+        every_row = torch.arange(len(recorder.samples), device=recorder.samples.device)
+        bar = progress_bar(name, shown=progress, total=len(starts) * steps)
+        for number, start in enumerate(starts):
+            unfinished = ~recorder.fooled if number else self._unfinished(every_row)  # a restart is for the not fooled
+            rows = every_row[unfinished]
+            if start is not None and len(rows):
+                gradients, unfinished = self._evaluate(rows, start(rows), differentiate=True), self._unfinished(rows)
+                rows = rows[unfinished]
+            for step in range(steps):
+                if gradients is None or not len(rows):
+                    break
+                pixels = update(of_rows(recorder.pixels, rows), of_rows(gradients, unfinished), rows)
+                gradients = self._evaluate(rows, pixels, differentiate=step + 1 < steps)
+                unfinished = self._unfinished(rows)
+                rows = rows[unfinished]
+                bar.update()
+        bar.close()
+        return recorder
+
+    def _evaluate_originals(self, differentiate: bool) -> Tensor | None:
+        """The first pass, which all copies of a sample share; returns the gradients of the rows."""
+        recorder, count = self.recorder, len(self._attacked.pixels)
+        evaluation = self._attacked.evaluate_originals(self._objective(recorder.samples[:count], differentiate))
+        recorder.record_originals(evaluation.scores)
+        rows = torch.arange(len(recorder.samples), device=recorder.samples.device)
+        gradients = None if evaluation.gradients is None else evaluation.gradients[recorder.samples]
+        self._count_backwards(rows, gradients)
         return gradients
 
-    def look(self, rows: Tensor, pixels: Tensor, *, climbs: bool) -> Tensor | None:
-        """Show the model where rows have come to, and write it down; the gradients there, if the climb goes on."""
-        answer = self._victim(pixels, self._uphill(self.trail.samples[rows], climbs))
-        self.trail.see(rows, pixels, answer.scores)
-        self.trail.asked(rows)
-        self._note(rows, answer.gradients)
-        self.trail.step()
-        return answer.gradients
+    def _evaluate(self, rows: Tensor, pixels: Tensor, *, differentiate: bool) -> Tensor | None:
+        """One step: evaluate and record new pixels of rows; returns the gradients there."""
+        evaluation = self._attacked(pixels, self._objective(self.recorder.samples[rows], differentiate))
+        self.recorder.record(rows, pixels, evaluation.scores)
+        self.recorder.count(rows)
+        self._count_backwards(rows, evaluation.gradients)
+        self.recorder.finish_step()
+        return evaluation.gradients
 
-    def left(self, rows: Tensor) -> Tensor:
-        """Which of the rows are not done, a mask ``[n]``."""
-        return ~self.trail.fooled[rows] if self._until_fooled else torch.ones_like(rows, dtype=torch.bool)
+    def _unfinished(self, rows: Tensor) -> Tensor:
+        """Mask ``[n]`` of the rows that the attack goes on with."""
+        return ~self.recorder.fooled[rows] if self._stop_on_success else torch.ones_like(rows, dtype=torch.bool)
 
-    def _note(self, rows: Tensor, gradients: Tensor | None) -> None:
-        """Count the gradients, and see where there is none to follow."""
+    def _count_backwards(self, rows: Tensor, gradients: Tensor | None) -> None:
+        """Count the gradients, and note which are zero."""
         if gradients is not None:
-            left = self.left(rows)
-            self.trail.asked(rows[left], queries=0, backwards=1)
-            self.trail.flat[rows] = left & ~gradients.flatten(1).any(1)
+            unfinished = self._unfinished(rows)
+            self.recorder.count(rows[unfinished], queries=0, backwards=1)
+            self.recorder.flat[rows] = unfinished & ~gradients.flatten(1).any(1)
 
-    def _uphill(self, samples: Tensor, climbs: bool) -> Asked | None:
-        """What a pass differentiates: the loss of those who are not done."""
-        under_attack = self._victim
+    def _objective(self, samples: Tensor, differentiate: bool) -> Objective | None:
+        """The loss of the samples that are not fooled yet."""
+        attacked = self._attacked
 
-        def asked(scores: Tensor, places: Tensor) -> Tensor | None:
-            values = under_attack.loss(self._loss, scores, samples[places])
-            if not self._until_fooled:
+        def objective(scores: Tensor, positions: Tensor) -> Tensor | None:
+            values = attacked.loss(self._loss, scores, samples[positions])
+            if not self._stop_on_success:
                 return values
-            done = under_attack.fooled(scores, samples[places])
-            return None if bool(done.all()) else torch.where(done, 0, values)
+            fooled = attacked.fooled(scores, samples[positions])
+            return None if bool(fooled.all()) else torch.where(fooled, 0, values)
 
-        return asked if climbs else None
-
-
-def _ascend(
-    climb: _Climb,
-    move: _Move,
-    name: str,
-    steps: int,
-    *,
-    starts: Sequence[_Start | None] = (None,),
-    progress: bool = True,
-) -> AttackRecorder:
-    """Step by step. Each is one forward and one backward of the rows that are not done.
-
-    Args:
-        climb: that rows are on.
-        move: one step, from pixels, gradients of the loss and rows.
-        name: of the attack.
-        steps: from each start.
-        starts: where rows begin; None for the samples as they are, of which the first pass serves.
-        progress: show a bar when it takes long.
-    """
-    trail, gradients = climb.trail, climb.begin(starts[0] is None)
-    every = torch.arange(len(trail.samples), device=trail.samples.device)
-    bar = progress_bar(name, shown=progress, total=len(starts) * steps)
-    for number, start in enumerate(starts):
-        left = ~trail.fooled if number else climb.left(every)  # those who are fooled do not begin again
-        rows = every[left]
-        if start is not None and len(rows):
-            gradients, left = climb.look(rows, start(rows), climbs=True), climb.left(rows)
-            rows = rows[left]
-        for step in range(steps):
-            if gradients is None or not len(rows):
-                break
-            pixels = move(of_rows(trail.pixels, rows), of_rows(gradients, left), rows)
-            gradients, left = climb.look(rows, pixels, climbs=step + 1 < steps), climb.left(rows)
-            rows = rows[left]
-            bar.update()
-    bar.close()
-    return trail
+        return objective if differentiate else None
 
 
 def _check_steps(steps: int) -> None:
     if steps < 1:
-        raise InvalidArgumentError(f"steps={steps}: give 1 or more")
+        raise InvalidArgumentError(f"steps={steps} must be at least 1")

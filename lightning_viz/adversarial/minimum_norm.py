@@ -1,21 +1,20 @@
-"""The least epsilon at which an attack succeeds, searched for each sample."""
+"""The smallest epsilon at which an attack succeeds, by binary search for each sample."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import (
-    Classes,
+    Labels,
     check_inputs,
-    format_indices,
     suppress_attack_warnings,
     warn_training_mode,
 )
 from lightning_viz.adversarial.result import Attack, AttackResult, AttackTrace
-from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, warn_user
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
 
@@ -25,75 +24,71 @@ __all__ = ["minimum_epsilon"]
 def minimum_epsilon(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
     attack: Attack,
     high: float | Tensor = 1.0,
     binary_search_steps: int = 10,
     progress: bool = True,
 ) -> AttackResult:
-    r"""The smallest perturbation by which an attack fools the model, by halving each sample's epsilon.
+    r"""Minimum epsilon: binary search for the smallest epsilon of each sample at which an attack succeeds.
 
     .. math:: \epsilon^* = \min \{\epsilon : f(\operatorname{attack}(x, \epsilon)) \ne y\}
 
-    First the attack runs at `high`. The samples that it fools go on: to the middle between the largest epsilon that
-    failed and the smallest that did not. Each step of the record is a run of the attack; its random starts go by the
-    place of a sample among those that are left.
+    The first run of the attack is at `high`. Each later run takes, for the samples that have been fooled, the mean of
+    the largest epsilon that failed and the smallest that succeeded. Each step of the record is a run; the random starts
+    of a run depend on a sample's position among those that are left.
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: as the model takes them, ``[N, ...]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        attack: any that takes epsilons ``[1, n]``, with its options: ``functools.partial(pgd, norm=L2,
-            progress=False)``. A target is one for all samples.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
+        attack: takes epsilons ``[1, n]``, with its options preset: ``functools.partial(pgd, norm=L2, progress=False)``.
+            A target must be the same for all samples.
         high: the largest epsilon, in pixels and the attack's norm, one or ``[N]`` (1, in L-inf the whole range of
             pixels in [0, 1]).
-        binary_search_steps: halvings: epsilon is found to ``high / 2 ** searches``.
-        progress: show a bar when it takes long.
+        binary_search_steps: number of halvings; the precision is ``high / 2 ** binary_search_steps``.
+        progress: show a progress bar after a few seconds.
 
     Returns:
-        The attack that succeeded with the smallest epsilon of each sample, and these, ``[N]``: 0 for samples that
-        needed none, infinite for those that it never fooled, which stay as they are. Queries and backwards are those
-        of all runs.
+        For each sample the successful attack with the smallest epsilon, and these epsilons ``[N]``: 0 for samples that
+        were misclassified from the start, infinite for samples that were never fooled, which stay unchanged. Queries
+        and backwards are summed over all runs.
 
     Raises:
-        ValueError: inputs, classes or options that make no sense.
-        TypeError: the attack does not return what attacks return.
+        InvalidArgumentError: inputs, classes or options are invalid.
+        InvalidTypeError: the attack does not return an `AttackResult`.
     """
     check_inputs(inputs, None, None)
-    most = _highest(high, inputs, binary_search_steps)
+    highest = _highest(high, inputs, binary_search_steps)
     rows = torch.arange(len(inputs), device=inputs.device)
     warn_training_mode(model)
-    with (
-        evaluation_mode(model),
-        suppress_attack_warnings(),
-    ):  # who is fooled within `high` and who not is said at last, by the caller's numbers
-        found, epsilon = _run(attack, model, inputs, labels, most), most
-        least = _Least(found)
+    with evaluation_mode(model), suppress_attack_warnings():  # samples are reported at the end, by the caller's indices
+        result, epsilon = _run(attack, model, inputs, labels, highest), highest
+        smallest = _SmallestEpsilon(result)
         for number in progress_bar("minimum_epsilon", items=range(binary_search_steps + 1), shown=progress):
-            least.meet(rows, found, epsilon)
-            rows = least.unfinished()
+            smallest.update(rows, result, epsilon)
+            rows = smallest.unfinished()
             if number == binary_search_steps or not len(rows):
                 break
-            epsilon = least.middle(rows)
-            found = _run(attack, model, inputs[rows.to(inputs.device)], least.first.labels[rows], epsilon)
-    never = least.epsilon.isinf().nonzero().flatten().tolist()
+            epsilon = smallest.middle(rows)
+            result = _run(attack, model, inputs[rows.to(inputs.device)], smallest.first.labels[rows], epsilon)
+    never = smallest.epsilon.isinf().nonzero().flatten().tolist()
     if never:
-        what = f"within epsilon {most.max().item():.3g} the attack does not fool the model"
         warn_user(
-            f"{what} with samples {format_indices(never)}: they stay as they are. Give a larger high=, or a stronger "
-            "attack",
+            f"within epsilon {highest.max().item():.3g} the attack does not fool the model on samples "
+            f"{format_indices(never)}, which stay unchanged; try a larger high=, or a stronger attack",
             AttackWarning,
         )
-    return least.attacked()
+    return smallest.result()
 
 
-class _Least:
-    """Of each sample the attack that succeeded with the smallest epsilon so far.
+class _SmallestEpsilon:
+    """For each sample the successful attack with the smallest epsilon so far.
 
     Attributes:
         first: the run at the largest epsilon.
-        epsilon: the smallest that succeeded, ``[N]``; infinite where there is none.
+        epsilon: the smallest that succeeded, ``[N]``; infinite if none did.
     """
 
     def __init__(self, first: AttackResult) -> None:
@@ -102,82 +97,78 @@ class _Least:
         self._failed = torch.zeros_like(self.epsilon)
         self._pixels = first.original.clone()
         self._queries, self._backwards = torch.zeros_like(first.queries), torch.zeros_like(first.backwards)
-        self._now = AttackTrace(*(getattr(first.record, one.name)[0].clone() for one in fields(AttackTrace)))
-        self._steps = [self._now]
+        self._steps = [first.record.map(lambda steps: steps[0].clone())]
 
-    def meet(self, rows: Tensor, found: AttackResult, epsilon: Tensor) -> None:
-        """A run of some samples ``[n]`` is over.
+    def update(self, rows: Tensor, result: AttackResult, epsilon: Tensor) -> None:
+        """Add a run of some samples.
 
         Args:
-            rows: which, ``[n]``.
-            found: what it made of them.
-            epsilon: that bounded it, ``[n]``.
+            rows: sample indices, ``[n]``.
+            result: of the run.
+            epsilon: of the run, ``[n]``.
         """
         rows, epsilon = rows.to(self._pixels.device), epsilon.to(self.epsilon)
-        better = found.fooled & ~found.initially_misclassified
+        better = result.fooled & ~result.initially_misclassified
         self._failed[rows] = torch.where(better, self._failed[rows], epsilon)
         self.epsilon[rows] = torch.where(better, epsilon, self.epsilon[rows])
-        self._pixels[rows[better]] = found.pixels[better]
-        self._queries[rows] += found.queries
-        self._backwards[rows] += found.backwards
-        self._now = AttackTrace(*(getattr(self._now, one.name).clone() for one in fields(AttackTrace)))
-        for one in fields(AttackTrace):
-            getattr(self._now, one.name)[rows[better]] = getattr(found.record, one.name)[-1, better]
-        self._steps.append(self._now)
+        self._pixels[rows[better]] = result.pixels[better]
+        self._queries[rows] += result.queries
+        self._backwards[rows] += result.backwards
+        self._steps.append(self._steps[-1].map(torch.clone))
+        self._steps[-1].assign(rows[better], result.record.map(lambda steps: steps[-1, better]))
 
     def unfinished(self) -> Tensor:
-        """Samples between an epsilon that failed and one that did not, ``[n]``."""
+        """Samples between an epsilon that failed and one that succeeded, ``[n]``."""
         return ((self.epsilon > 0) & self.epsilon.isfinite()).nonzero().flatten()
 
     def middle(self, rows: Tensor) -> Tensor:
-        """Of those two, ``[n]``."""
+        """The mean of those two epsilons, ``[n]``."""
         return (self._failed[rows] + self.epsilon[rows]) / 2
 
-    def attacked(self) -> AttackResult:
-        """The result."""
-        steps = (torch.stack([getattr(one, part.name) for one in self._steps]) for part in fields(AttackTrace))
+    def result(self) -> AttackResult:
+        """The attack with the smallest epsilon of each sample."""
         return replace(
             self.first,
             pixels=self._pixels,
             epsilon=self.epsilon,
-            record=AttackTrace(*steps),
+            record=AttackTrace.stack(self._steps),
             queries=self._queries,
             backwards=self._backwards,
         )
 
 
-def _run(attack: Attack, model: nn.Module, inputs: Tensor, labels: Classes | None, epsilon: Tensor) -> AttackResult:
-    """One run of the attack, with results that do not lead with the one epsilon."""
-    found = attack(model, inputs, labels, epsilon=epsilon[None])
-    if not isinstance(found, AttackResult):
-        kind = type(found).__name__
+def _run(attack: Attack, model: nn.Module, inputs: Tensor, labels: Labels | None, epsilon: Tensor) -> AttackResult:
+    """One run of the attack, without the leading dimension of epsilons."""
+    result = attack(model, inputs, labels, epsilon=epsilon[None])
+    if not isinstance(result, AttackResult):
         raise InvalidTypeError(
-            f"the attack returns {kind}: give one that takes epsilon= and returns Attacked, such as pgd"
+            f"the attack returns {type(result).__name__}; pass one that takes epsilon= and returns an AttackResult, "
+            "such as pgd"
         )
     count = len(inputs)
-    if found.queries.numel() != count:
+    if result.queries.numel() != count:
         raise InvalidArgumentError(
-            f"the attack returns {list(found.queries.shape)} results for epsilons [1, {count}]: one each"
+            f"the attack returns {list(result.queries.shape)} results for epsilons [1, {count}]; it must return one "
+            "each"
         )
-    record = AttackTrace(*(getattr(found.record, one.name).reshape(-1, count) for one in fields(AttackTrace)))
     return replace(
-        found,
-        pixels=found.pixels.reshape(found.original.shape),
-        record=record,
-        queries=found.queries.reshape(count),
-        backwards=found.backwards.reshape(count),
+        result,
+        pixels=result.pixels.reshape(result.original.shape),
+        record=result.record.map(lambda steps: steps.reshape(-1, count)),
+        queries=result.queries.reshape(count),
+        backwards=result.backwards.reshape(count),
     )
 
 
 def _highest(high: float | Tensor, inputs: Tensor, binary_search_steps: int) -> Tensor:
     """The largest epsilon of each sample, ``[N]``."""
     if binary_search_steps < 1:
-        raise InvalidArgumentError(f"binary_search_steps={binary_search_steps}: give 1 or more")
-    most = torch.as_tensor(high, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device)
-    if most.dim() > 1 or (most.dim() == 1 and len(most) != len(inputs)):
+        raise InvalidArgumentError(f"binary_search_steps={binary_search_steps} must be at least 1")
+    highest = torch.as_tensor(high, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device)
+    if highest.dim() > 1 or (highest.dim() == 1 and len(highest) != len(inputs)):
         raise InvalidArgumentError(
-            f"high is {list(most.shape)} for {len(inputs)} samples: give a number, or [{len(inputs)}]"
+            f"high is {list(highest.shape)} for {len(inputs)} samples; pass a number, or [{len(inputs)}]"
         )
-    if not bool(((most > 0) & most.isfinite()).all()):
-        raise InvalidArgumentError(f"high={high}: give positive numbers, in pixels and the attack's norm")
-    return most.expand(len(inputs))
+    if not bool(((highest > 0) & highest.isfinite()).all()):
+        raise InvalidArgumentError(f"high={high} must be positive and finite, in pixels and the attack's norm")
+    return highest.expand(len(inputs))

@@ -1,4 +1,4 @@
-"""Squares at random, kept where they help: no gradient, only scores (Andriushchenko et al., 2020)."""
+"""Square attack: random search with squares, on scores alone (Andriushchenko et al., 2020)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import (
     AttackedModel,
-    Classes,
-    Epsilons,
+    Epsilon,
+    Labels,
     attacked_model,
-    check_images,
-    radii_of,
+    epsilon_radii,
+    require_images,
 )
 from lightning_viz.adversarial.norms import (
     L2,
@@ -37,26 +37,25 @@ from lightning_viz.pixels import PixelSpace
 
 __all__ = ["square"]
 
-_HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the queries: where squares halve in area
+_HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # fractions of the queries
 
-_Uniform = Callable[[int], Tensor]  # from a count to numbers in [0, 1) for each row, [n, count]
-_Start = Callable[[Tensor, Tensor, _Uniform], Tensor]  # from samples, radii and chance to perturbations
-_Propose = Callable[[Tensor, Tensor, float, _Uniform], Tensor]  # from perturbations, radii, share and chance likewise
+_Uniform = Callable[[int], Tensor]  # from a count to random numbers in [0, 1) for each row, [n, count]
+_Start = Callable[[Tensor, Tensor, _Uniform], Tensor]  # from samples and radii to perturbations
+_Propose = Callable[[Tensor, Tensor, float, _Uniform], Tensor]  # from perturbations, radii and share to perturbations
 
-
-_NO_SQUARE = "no square that was tried raises the loss. Give more queries, or a larger epsilon"
+_REMEDY = "no proposed square raises the loss; try more queries, or a larger epsilon"
 
 
 def square(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
-    epsilon: Epsilons = 8 / 255,
+    epsilon: Epsilon = 8 / 255,
     norm: Norm | NormName = "linf",
     queries: int = 5000,
     share: float = 0.8,
-    target: Classes | int | None = None,
+    target: Labels | int | None = None,
     loss: Loss | LossName | None = None,
     pixel_space: PixelSpace | None = None,
     seed: int = 0,
@@ -64,56 +63,54 @@ def square(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> AttackResult:
-    r"""Random search with squares (Andriushchenko et al., 2020).
+    r"""Square attack: random search with squares, on scores alone (Andriushchenko et al., 2020).
 
     .. math:: x_{k+1} = \begin{cases} x' & L(x') > L(x_k) \\ x_k & \text{else} \end{cases}, \qquad
         L = \max_{j \ne y} z_j - z_y
 
-    where x' is :math:`x_k` with a square at a random place moved to the ball's surface: in L-inf every channel of it by
-    plus or minus epsilon; in L2 a bump and its negative, which take over the length that a second square gives up. The
-    first x' has vertical stripes (L2: a grid of bumps). Squares begin with a share p of the image and halve in area at
-    0.1, 0.5, 2, 5, 10, 20, 40, 60 and 80 % of the queries. A sample is done as soon as the model is fooled.
+    where x' is :math:`x_k` with a square at a random position moved to the surface of the ball: in L-inf each channel
+    by plus or minus epsilon; in L2 a bump and its negative, with the length that a second square gives up. The first x'
+    has vertical stripes (L2: a grid of bumps). Squares start with a share p of the image and halve in area at 0.1, 0.5,
+    2, 5, 10, 20, 40, 60 and 80 % of the queries. A sample leaves the batch as soon as it is fooled.
 
-    No gradient is asked for: the model may be anything that returns scores. The record has a step for each query.
+    Gradients are not needed: the model may be anything that returns scores. The record has a step for each query.
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
-        epsilon: radius of the ball, in pixels (8/255, the usual one for photographs); for several, results lead with E.
-        norm: in which the ball is measured, ``"linf"`` or ``"l2"``.
-        queries: how often a changed sample is shown to the model, at most (5000, the usual number).
-        share: p (0.8, AutoAttack's; the paper has 0.05 for photographs).
-        target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        loss: L, what is raised; the `margin`, and towards a target the cross entropy, if omitted (the paper's).
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
-        seed: of the squares; those of a sample depend on it and on the sample's place among the inputs.
-        batch_size: samples shown at a time; N if omitted.
-        progress: show a bar when it takes long.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
+        epsilon: radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
+        norm: of the ball, ``"linf"`` or ``"l2"``.
+        queries: maximum number of perturbed images per sample (5,000, as in AutoAttack).
+        share: p (0.8, as in AutoAttack; the paper has 0.05 for photographs).
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        loss: L, maximized; ``"margin"`` if omitted, ``"cross_entropy"`` with a target (as in the paper).
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        seed: of the squares; those of a sample also depend on its position among the inputs.
+        batch_size: samples per forward pass; N if omitted.
+        progress: show a progress bar after a few seconds.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: inputs that are no images, options that make no sense, or what `attacked_model` refuses.
+        InvalidArgumentError: inputs that are no images, or an invalid option (see `attacked_model`).
     """
-    check_images(inputs, "square")
+    require_images(inputs, "square")
     if queries < 1 or not 0 < share <= 1:
-        raise InvalidArgumentError(
-            f"queries={queries}, share={share}: give 1 query or more, and a share above 0, 1 at most"
-        )
+        raise InvalidArgumentError(f"queries={queries} must be at least 1, share={share} in (0, 1]")
     norm = resolve_norm(norm)
-    if norm not in _WAYS:
-        raise InvalidArgumentError(f"norm={norm.name}: squares are known in {LINF.name} and {L2.name}")
+    if norm not in _PROPOSALS:
+        raise InvalidArgumentError(f"norm={norm.name} is not supported by square; pass {LINF.name} or {L2.name}")
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
-    ) as under_attack:
-        radii, asked = radii_of(epsilon, under_attack.pixels, under_attack.pixel_space.bounds, norm)
-        raised = resolve_loss(loss or ("margin" if target is None else "cross_entropy"))
-        trail = _search(under_attack, radii, norm, raised, queries, share, seed, progress)
-        return trail.attacked(asked, name="square", lead=asked.dim() > 0, unmoved=_NO_SQUARE)
+    ) as attacked:
+        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds, norm)
+        maximized = resolve_loss(loss or ("margin" if target is None else "cross_entropy"))
+        recorder = _search(attacked, radii, norm, maximized, queries, share, seed, progress)
+        return recorder.result(epsilons, name="square", lead=epsilons.dim() > 0, remedy=_REMEDY)
 
 
 def _search(
-    under_attack: AttackedModel,
+    attacked: AttackedModel,
     radii: Tensor,
     norm: Norm,
     loss: Loss,
@@ -122,101 +119,102 @@ def _search(
     seed: int,
     progress: bool,
 ) -> AttackRecorder:
-    """Query by query, of the rows that are not done."""
-    trail, (start, propose) = AttackRecorder(under_attack, len(radii) // len(under_attack.pixels)), _WAYS[norm]
-    trail.begin(under_attack.begin().scores)
-    chances = [np.random.default_rng((seed, sample)) for sample in trail.samples.tolist()]
+    """Query by query, for the rows that are not fooled yet."""
+    recorder, (start, propose) = AttackRecorder(attacked, len(radii) // len(attacked.pixels)), _PROPOSALS[norm]
+    recorder.record_originals(attacked.evaluate_originals().scores)
+    generators = [np.random.default_rng((seed, sample)) for sample in recorder.samples.tolist()]
     best = torch.full_like(radii, -torch.inf)
-    rows = (~trail.fooled & (radii > 0)).nonzero().flatten()
+    rows = (~recorder.fooled & (radii > 0)).nonzero().flatten()
     for number in progress_bar("square", items=range(queries), shown=progress):
         if not len(rows):
             break
-        samples, current, epsilon = trail.original[rows], trail.pixels[rows], radii[rows]
-        uniform = _uniform([chances[row] for row in rows.tolist()], samples)
+        samples, current, epsilon = recorder.original[rows], recorder.pixels[rows], radii[rows]
+        uniform = _uniform([generators[row] for row in rows.tolist()], samples)
         if number == 0:
-            moved = start(samples, epsilon, uniform)
+            perturbations = start(samples, epsilon, uniform)
         else:
-            moved = propose(current - samples, epsilon, _halved(share, number / queries), uniform)
-        pixels = (samples + moved).clamp(*under_attack.pixel_space.bounds)
-        scores = under_attack(pixels).scores
-        values = under_attack.loss(loss, scores, trail.samples[rows]).to(best.dtype)
-        better = (values > best[rows]) | under_attack.fooled(scores, trail.samples[rows])
-        trail.see(rows[better], pixels[better], scores[better])
-        trail.asked(rows)
-        trail.step()
+            perturbations = propose(current - samples, epsilon, _halved(share, number / queries), uniform)
+        pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
+        scores = attacked(pixels).scores
+        values = attacked.loss(loss, scores, recorder.samples[rows]).to(best.dtype)
+        better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
+        recorder.record(rows[better], pixels[better], scores[better])
+        recorder.count(rows)
+        recorder.finish_step()
         best[rows[better]] = values[better]
-        rows = rows[~trail.fooled[rows]]
-    return trail
+        rows = rows[~recorder.fooled[rows]]
+    return recorder
 
 
 def _stripes(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:
-    """Vertical stripes of plus or minus epsilon, one pixel wide, each channel its own."""
+    """Vertical stripes of plus or minus epsilon, one pixel wide, independent in each channel."""
     count, channels, _, width = samples.shape
     signs = _signs(uniform(channels * width)).view(count, channels, 1, width)
     return (signs * spread(epsilon, samples)).expand_as(samples)
 
 
-def _recolored(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
-    """A square, every channel of it moved by plus or minus epsilon."""
+def _move_square(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
+    """A square in which each channel is moved by plus or minus epsilon."""
     channels, height, width = perturbations.shape[1:]
     side = max(_side(share, height, width), 1)
-    chance = uniform(2 + channels)
-    inside = _window(chance[:, :2], side, height, width)
-    signs = _signs(chance[:, 2:])[..., None, None]
+    randoms = uniform(2 + channels)
+    inside = _window(randoms[:, :2], side, height, width)
+    signs = _signs(randoms[:, 2:])[..., None, None]
     return torch.where(inside, signs * spread(epsilon, perturbations), perturbations)
 
 
 def _bumps(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:
-    """Bumps side by side, five in a row, of random sign for each channel."""
+    """A grid of bumps, five in a row, of random sign in each channel."""
     count, channels, height, width = samples.shape
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
-    chance = uniform((1 + channels) * down * across).view(count, 1 + channels, down, 1, across, 1)
+    randoms = uniform((1 + channels) * down * across).view(count, 1 + channels, down, 1, across, 1)
     bump = _bump(side, samples)[:, None]  # [side, 1, side]: to go with [down, side, across, side]
-    tiles = torch.where(chance[:, :1] < 0.5, bump, bump.transpose(0, 2)) * _signs(chance[:, 1:])
-    placed = torch.zeros_like(samples)
+    tiles = torch.where(randoms[:, :1] < 0.5, bump, bump.transpose(0, 2)) * _signs(randoms[:, 1:])
+    grid = torch.zeros_like(samples)
     top, left = (height - down * side) // 2, (width - across * side) // 2
-    placed[:, :, top : top + down * side, left : left + across * side] = tiles.flatten(4).flatten(2, 3)
-    return L2.normalize(placed) * spread(epsilon, samples)
+    grid[:, :, top : top + down * side, left : left + across * side] = tiles.flatten(4).flatten(2, 3)
+    return L2.normalize(grid) * spread(epsilon, samples)
 
 
-def _moved_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
-    r"""What two windows hold goes into one of them, with a new bump on top.
+def _move_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
+    r"""Moves the length of two windows into the first of them, and adds a new bump there.
 
     .. math:: \nu_{W_1} \leftarrow \sqrt{\lVert \nu_{W_1 \cup W_2} \rVert^2 + (\epsilon^2 - \lVert \nu \rVert^2) / C}
         \; \frac{u}{\lVert u \rVert}, \qquad
         u = \rho \, \eta + \frac{\nu_{W_1}}{\lVert \nu_{W_1} \rVert}, \qquad \nu_{W_2} \leftarrow 0
 
-    channel by channel, and all of it back to length epsilon, of which clamping takes some.
+    in each channel, then rescaled to length epsilon, of which clamping had taken some.
     """
     count, channels, height, width = perturbations.shape
     side = min(max(_side(share, height, width), 3) // 2 * 2 + 1, height, width)
-    chance = uniform(5 + channels)
-    places, inside = _places(chance[:, :2], side, height, width), _window(chance[:, :2], side, height, width)
-    union = inside | _window(chance[:, 2:4], side, height, width)
+    randoms = uniform(5 + channels)
+    corners = randoms[:, :2]
+    union = _window(corners, side, height, width) | _window(randoms[:, 2:4], side, height, width)
     unused = (epsilon.square() - L2.length(perturbations).square()).clamp_min(0) / channels
     available = (_lengths(perturbations * union).square() + spread(unused, perturbations)).sqrt()
     bump = _bump(side, perturbations)
-    turned = torch.where(chance[:, 4, None, None] < 0.5, bump, bump.T)[:, None]  # [n, 1, side, side]
-    at = (torch.arange(count, device=bump.device)[:, None, None], slice(None), *places)  # [n, side, side, C]
-    old = perturbations[at].movedim(-1, 1)
-    new = _signs(chance[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(SMALLEST)
+    turned = torch.where(randoms[:, 4, None, None] < 0.5, bump, bump.T)[:, None]  # [n, 1, side, side]
+    rows, columns = _positions(corners, side, height, width)
+    window = (torch.arange(count, device=bump.device)[:, None, None], slice(None), rows, columns)  # [n, side, side, C]
+    old = perturbations[window].movedim(-1, 1)
+    new = _signs(randoms[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(SMALLEST)
     moved = perturbations.masked_fill(union, 0)
-    moved[at] = (new / _lengths(new).clamp_min(SMALLEST) * available).movedim(1, -1)
+    moved[window] = (new / _lengths(new).clamp_min(SMALLEST) * available).movedim(1, -1)
     return L2.normalize(moved) * spread(epsilon, moved)
 
 
-_WAYS: dict[Norm, tuple[_Start, _Propose]] = {LINF: (_stripes, _recolored), L2: (_bumps, _moved_bump)}
+_PROPOSALS: dict[Norm, tuple[_Start, _Propose]] = {LINF: (_stripes, _move_square), L2: (_bumps, _move_bump)}
 
 
 def _bump(side: int, like: Tensor) -> Tensor:
-    """A hill in one half of a square and a valley in the other, of length 1, ``[side, side]``."""
+    """A hill in one half of a square and a valley in the other, of L2 norm 1, ``[side, side]``."""
     bump = torch.cat([_hill(side // 2, side, like), -_hill(side - side // 2, side, like)])
     return bump / bump.square().sum().sqrt()
 
 
 def _hill(height: int, width: int, like: Tensor) -> Tensor:
-    """Steps of 1 / k² that rise to the middle, k rings of pixels from the innermost."""
+    """A hill that rises to the middle by 1 / k² at the k-th ring of pixels from the innermost."""
     rows, columns = (torch.arange(side, device=like.device).sub(side // 2).abs() for side in (height, width))
     ring = torch.maximum(rows[:, None], columns)
     rings: Tensor = torch.arange(1, max(height, width) // 2 + 2, device=like.device).to(like)
@@ -225,8 +223,8 @@ def _hill(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def _halved(share: float, spent: float) -> float:
-    """The squares' share of the image when a share of the queries is spent."""
-    halvings: int = sum(spent > one for one in _HALVED_AT)
+    """Area of the squares, as a share of the image, after a share of the queries."""
+    halvings = sum(spent > threshold for threshold in _HALVED_AT)
     return share * 0.5**halvings
 
 
@@ -234,37 +232,37 @@ def _side(share: float, height: int, width: int) -> int:
     return min(round(math.sqrt(share * height * width)), height, width)
 
 
-def _places(chance: Tensor, side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rows ``[n, side, 1]`` and columns ``[n, 1, side]`` of squares, all places within the image alike likely."""
-    steps = torch.arange(side, device=chance.device)
-    top = (chance[:, 0] * (height - side + 1)).long()
-    left = (chance[:, 1] * (width - side + 1)).long()
+def _positions(corners: Tensor, side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Rows ``[n, side, 1]`` and columns ``[n, 1, side]`` of squares, uniform in the image for corners in [0, 1)."""
+    steps = torch.arange(side, device=corners.device)
+    top = (corners[:, 0] * (height - side + 1)).long()
+    left = (corners[:, 1] * (width - side + 1)).long()
     return (top[:, None] + steps)[:, :, None], (left[:, None] + steps)[:, None]
 
 
-def _window(chance: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Where those squares are, ``[n, 1, H, W]``."""
-    inside = torch.zeros(len(chance), height, width, dtype=torch.bool, device=chance.device)
-    every, (rows, columns) = torch.arange(len(chance), device=chance.device), _places(chance, side, height, width)
-    inside[every[:, None, None], rows, columns] = True
+def _window(corners: Tensor, side: int, height: int, width: int) -> Tensor:
+    """Mask of those squares, ``[n, 1, H, W]``."""
+    inside = torch.zeros(len(corners), height, width, dtype=torch.bool, device=corners.device)
+    rows, columns = _positions(corners, side, height, width)
+    inside[torch.arange(len(corners), device=corners.device)[:, None, None], rows, columns] = True
     return inside[:, None]
 
 
 def _lengths(windows: Tensor) -> Tensor:
-    """Of each channel, ``[n, C, 1, 1]``."""
+    """L2 norm of each channel, ``[n, C, 1, 1]``."""
     lengths: Tensor = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True)
     return lengths
 
 
-def _signs(chance: Tensor) -> Tensor:
-    return torch.where(chance < 0.5, -1.0, 1.0)
+def _signs(randoms: Tensor) -> Tensor:
+    return torch.where(randoms < 0.5, -1.0, 1.0)
 
 
-def _uniform(chances: Sequence[np.random.Generator], like: Tensor) -> _Uniform:
-    """Each row draws from its own generator: its squares do not depend on which others are left."""
+def _uniform(generators: Sequence[np.random.Generator], like: Tensor) -> _Uniform:
+    """Random numbers from one generator per row, so that its squares do not depend on the other rows."""
 
     def draw(count: int) -> Tensor:
-        drawn = np.stack([one.random(count, dtype=np.float32) for one in chances])
-        return torch.from_numpy(drawn).to(like)
+        randoms = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
+        return torch.from_numpy(randoms).to(like)
 
     return draw

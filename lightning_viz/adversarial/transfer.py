@@ -1,10 +1,10 @@
-"""Adversarial examples of one model, shown to another."""
+"""Transfer attack: adversarial examples of a surrogate model, evaluated on another."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import Classes, attacked_model
+from lightning_viz.adversarial.attacked_model import Labels, attacked_model
 from lightning_viz.adversarial.result import Attack, AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observe import Forward
@@ -16,74 +16,75 @@ __all__ = ["transfer"]
 def transfer(
     model: nn.Module,
     inputs: Tensor,
-    labels: Classes | None = None,
+    labels: Labels | None = None,
     *,
     surrogate: nn.Module,
     attack: Attack,
-    target: Classes | int | None = None,
+    target: Labels | int | None = None,
     pixel_space: PixelSpace | None = None,
     surrogate_pixel_space: PixelSpace | None = None,
     batch_size: int | None = None,
     forward: Forward | None = None,
 ) -> AttackResult:
-    """What fools one model may fool another, of which nothing is known (Szegedy et al., 2014; Papernot et al., 2016).
+    """Transfer attack: adversarial examples of a surrogate, evaluated on the model (Papernot et al., 2016).
 
-    A surrogate is attacked, and the model sees each sample twice: as it is, and as the attack left it. Samples that the
-    model has wrong already are left alone. An attack that ends where the surrogate is just fooled transfers less than
-    one that goes on: ``partial(pgd, stop_on_success=False)``.
+    The attack runs on the surrogate; the model evaluates each sample before and after it. Samples that the model
+    misclassifies already stay unchanged. An attack that stops as soon as the surrogate is fooled transfers less than
+    one that goes on: ``partial(pgd, stop_on_success=False)``. Transfer was first seen by Szegedy et al. (2014).
 
     >>> import torch
     >>> from functools import partial
     >>> from lightning_viz.adversarial import pgd
-    >>> mine, theirs = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
+    >>> surrogate, model = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval() for _ in range(2))
     >>> attack = partial(pgd, epsilon=0.3, stop_on_success=False, progress=False)
-    >>> transfer(theirs.eval(), torch.rand(5, 1, 2, 2), surrogate=mine.eval(), attack=attack).queries.amax().item()
+    >>> transfer(model, torch.rand(5, 1, 2, 2), surrogate=surrogate, attack=attack).queries.amax().item()
     2
 
     Args:
-        model: any classifier; it runs in eval mode and is left as found.
+        model: classifier; it runs in eval mode, and its state is restored.
         inputs: as the model takes them, ``[N, ...]``.
-        labels: the classes to lead away from, ``[N]``; what the model says of the samples if omitted.
+        labels: true classes, ``[N]``; the model's predictions if omitted.
         surrogate: a classifier of the same classes.
         attack: called as ``attack(surrogate, inputs, labels, target=..., pixel_space=...)``, with inputs as the
             surrogate takes them.
-        target: classes to lead to, one for all or ``[N]``; any wrong one if omitted.
-        pixel_space: how the model's inputs map to pixels; they are pixels in [0, 1] if omitted.
-        surrogate_pixel_space: how the surrogate's do; as the model's if omitted.
-        batch_size: samples shown to the model at a time; N if omitted.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
+        target: target class, one for all or ``[N]``; untargeted if omitted.
+        pixel_space: maps the model's inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        surrogate_pixel_space: maps the surrogate's inputs to pixels; `pixel_space` if omitted.
+        batch_size: samples per forward pass of the model; N if omitted.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Returns:
-        What the model made of them; the bound is the attack's. What the attack asked of the surrogate is not counted.
+        The result on the model, with the attack's bound. Passes through the surrogate are not counted.
 
     Raises:
-        ValueError: two spaces of different bounds, or what `attacked_model` refuses.
+        InvalidArgumentError: pixel spaces of different bounds, or an invalid argument of `attacked_model`.
     """
     pixel_space = pixel_space or PixelSpace()
-    other = surrogate_pixel_space or pixel_space
-    if other.bounds != pixel_space.bounds:
+    surrogate_space = surrogate_pixel_space or pixel_space
+    if surrogate_space.bounds != pixel_space.bounds:
         raise InvalidArgumentError(
-            f"the model's pixels lie in {pixel_space.bounds}, the surrogate's in {other.bounds}: make them alike"
+            f"the model's pixels lie in {pixel_space.bounds}, the surrogate's in {surrogate_space.bounds}; pass pixel "
+            "spaces with the same bounds"
         )
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
-    ) as under_attack:
-        scores = under_attack.begin().scores
-        asked = {} if under_attack.target is None else {"target": under_attack.target}  # which not every attack takes
-        found = attack(surrogate, other.to_inputs(under_attack.pixels), under_attack.labels, pixel_space=other, **asked)
-        count = len(under_attack.pixels)
-        moved = found.pixels.to(under_attack.pixels).reshape(-1, *under_attack.pixels.shape[1:])
-        trail = AttackRecorder(under_attack, len(moved) // count)
-        trail.begin(scores)
-        left = (~trail.fooled).nonzero().flatten()
-        if len(left):
-            trail.see(left, moved[left], under_attack(moved[left]).scores)
-            trail.asked(left)
-        trail.step()
-        epsilon = None if found.epsilon is None else found.epsilon.to(under_attack.pixels)
-        return trail.attacked(
+    ) as attacked:
+        scores = attacked.evaluate_originals().scores
+        options = {} if attacked.target is None else {"target": attacked.target}  # not every attack has a target
+        surrogate_inputs = surrogate_space.to_inputs(attacked.pixels)
+        result = attack(surrogate, surrogate_inputs, attacked.labels, pixel_space=surrogate_space, **options)
+        pixels = result.pixels.to(attacked.pixels).reshape(-1, *attacked.pixels.shape[1:])
+        recorder = AttackRecorder(attacked, len(pixels) // len(attacked.pixels))
+        recorder.record_originals(scores)
+        rows = (~recorder.fooled).nonzero().flatten()
+        if len(rows):
+            recorder.record(rows, pixels[rows], attacked(pixels[rows]).scores)
+            recorder.count(rows)
+        recorder.finish_step()
+        epsilon = None if result.epsilon is None else result.epsilon.to(attacked.pixels)
+        return recorder.result(
             epsilon,
             name="transfer",
-            lead=found.pixels.dim() > under_attack.pixels.dim(),
-            unmoved="the attack left them as they are, where the surrogate has them wrong already or nothing leads up",
+            lead=result.pixels.dim() > attacked.pixels.dim(),
+            remedy="the attack on the surrogate did not change them; the surrogate may misclassify them already",
         )

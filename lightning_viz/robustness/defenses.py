@@ -1,4 +1,4 @@
-"""What helps against an attack: the input changed before the model sees it, and accuracy against epsilon."""
+"""Defenses: accuracy with preprocessed inputs, and accuracy as a function of epsilon."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import (
     attacked_model,
-    format_indices,
     suppress_attack_warnings,
     warn_training_mode,
 )
 from lightning_viz.adversarial.result import Attack, AttackResult
-from lightning_viz.errors import AttackWarning, InvalidArgumentError, warn_user
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observe import Forward
@@ -38,42 +37,42 @@ __all__ = [
     "re_encoding",
 ]
 
-Images = NDArray[np.float64]
+PixelBatch = NDArray[np.float64]
 """Pixels in [0, 1], ``[N, C, H, W]``."""
 
-Defense = Callable[[Images], Images]
+Defense = Callable[[PixelBatch], PixelBatch]
 
 
 def noise(deviation: float, *, seed: int = 0) -> Defense:
-    """Gaussian noise on every pixel.
+    """Gaussian noise: adds noise to every pixel.
 
     Args:
-        deviation: in pixels.
+        deviation: standard deviation, in units of pixel values.
         seed: of the noise.
     """
     return lambda images: images + deviation * np.random.default_rng(seed).standard_normal(images.shape)
 
 
 def gaussian_smoothing(deviation: float) -> Defense:
-    """Smoothed with a Gaussian.
+    """Gaussian smoothing: convolves with a Gaussian.
 
     Args:
-        deviation: in pixels' widths.
+        deviation: standard deviation, in pixel widths.
     """
     return lambda images: np.asarray(gaussian_filter(images, deviation, axes=(2, 3)))
 
 
 def median_smoothing(size: int) -> Defense:
-    """Every pixel the median of those around it (Xu et al., 2018).
+    """Median smoothing: replaces every pixel by the median of its neighborhood (Xu et al., 2018).
 
     Args:
-        size: side of the square around it.
+        size: side of the square neighborhood.
     """
     return lambda images: np.asarray(median_filter(images, size, axes=(2, 3)))
 
 
 def re_encoding(quality: int) -> Defense:
-    """Written as JPEG and read again (Dziugaite et al., 2016).
+    """JPEG compression: encodes and decodes the image (Dziugaite et al., 2016).
 
     Args:
         quality: 1 to 95.
@@ -82,10 +81,10 @@ def re_encoding(quality: int) -> Defense:
 
 
 def bit_depth(bits: int) -> Defense:
-    """Fewer gray levels (Xu et al., 2018).
+    """Bit-depth reduction: rounds to fewer gray levels (Xu et al., 2018).
 
     Args:
-        bits: of each channel.
+        bits: per channel.
     """
     return lambda images: np.rint(images * (2**bits - 1)) / (2**bits - 1)
 
@@ -101,17 +100,17 @@ DEFENSES: Mapping[str, Defense] = MappingProxyType(
         "3 bits": bit_depth(3),
     }
 )
-"""What can be done to an input, by name."""
+"""The default defenses, by name."""
 
 
 @dataclass(frozen=True)
 class Defended:
-    """How often a model is right when its inputs pass through a defense first.
+    """Accuracy of a model whose inputs pass through a defense first.
 
     Attributes:
         names: of the defenses, D of them.
-        clean: share of the samples that it has right, ``[D]``.
-        attacked: the same of the attacked samples, ``[D]``, or ``[D, E]`` for E epsilons.
+        clean: accuracy on the samples, ``[D]``.
+        attacked: accuracy on the adversarial examples, ``[D]``, or ``[D, E]`` for E epsilons.
     """
 
     names: tuple[str, ...]
@@ -127,56 +126,54 @@ def defenses(
     batch_size: int | None = None,
     forward: Forward | None = None,
 ) -> Defended:
-    """Accuracy when the input is changed before the model sees it, of samples and of their attacked twins.
+    """Defenses: accuracy on samples and adversarial examples that are preprocessed before the model.
 
-    The attack did not know of the defense: one that does finds its way around most of them (Athalye et al., 2018).
+    The attack did not account for the defense; adaptive attacks break most of them (Athalye et al., 2018).
 
     Args:
-        model: the classifier that was attacked, or another; left as found.
-        attacked: images, and what an attack made of them.
+        model: the attacked classifier, or another; its state is restored.
+        attacked: result of an attack on images.
         ways: defenses by name, functions from pixels in [0, 1] to pixels.
-        batch_size: images shown at a time; N if omitted.
-        forward: how to run the model, ``forward(model, images)``, if not ``model(images)``.
+        batch_size: images per forward pass; N if omitted.
+        forward: calls the model, ``forward(model, images)``; ``model(images)`` if omitted.
 
     Raises:
-        ValueError: the samples are no images, or a defense changes their shape.
+        InvalidArgumentError: the samples are no images, or a defense changes their shape.
     """
     original, labels = attacked.original, attacked.labels
     if original.dim() != 4:
         raise InvalidArgumentError(
-            f"the samples are {list(original.shape)}: defenses smooth and encode images, [N, C, H, W]"
+            f"the samples are {list(original.shape)}, but defenses smooth and encode images; pass [N, C, H, W]"
         )
-    pixel_space, twins = attacked.pixel_space, attacked.pixels.reshape(-1, *original.shape[1:])
-    everything = torch.cat([original, twins])
-    low, high = pixel_space.bounds
-    pixels = ((everything - low) / (high - low)).clamp(0, 1).double().cpu().numpy()
-    right = []
+    pixel_space, (low, high) = attacked.pixel_space, attacked.pixel_space.bounds
+    images = torch.cat([original, attacked.pixels.reshape(-1, *original.shape[1:])])
+    pixels = ((images - low) / (high - low)).clamp(0, 1).double().cpu().numpy()
+    correct = []
     inputs, size = pixel_space.to_inputs(original), batch_size or len(original)
-    with attacked_model(
-        model, inputs, labels, pixel_space=pixel_space, batch_size=size, forward=forward
-    ) as under_attack:
-        under_attack.begin()
-        for name, way in ways.items():
-            shown = np.clip(way(pixels), 0, 1)
-            if shown.shape != pixels.shape:
-                what = f"the defense {name!r} makes {list(shown.shape)} of {list(pixels.shape)}"
-                raise InvalidArgumentError(f"{what}: keep the shape")
-            images = low + (high - low) * torch.from_numpy(shown).to(everything)
-            right.append(under_attack(images).scores.argmax(1).view(-1, len(labels)) == under_attack.labels)
-    share = torch.stack(right).double().mean(2).cpu()  # [D, 1 + E]
+    with attacked_model(model, inputs, labels, pixel_space=pixel_space, batch_size=size, forward=forward) as classifier:
+        classifier.evaluate_originals()
+        for name, defense in ways.items():
+            defended = np.clip(defense(pixels), 0, 1)
+            if defended.shape != pixels.shape:
+                raise InvalidArgumentError(
+                    f"the defense {name!r} makes {list(defended.shape)} of {list(pixels.shape)}; it must keep the shape"
+                )
+            scores = classifier(low + (high - low) * torch.from_numpy(defended).to(images)).scores
+            correct.append(scores.argmax(1).view(-1, len(labels)) == classifier.labels)
+    accuracy = torch.stack(correct).double().mean(2).cpu()  # [D, 1 + E]
     epsilons = attacked.pixels.shape[: attacked.pixels.dim() - 4]
-    return Defended(tuple(ways), share[:, 0], share[:, 1:].reshape(-1, *epsilons))
+    return Defended(tuple(ways), accuracy[:, 0], accuracy[:, 1:].reshape(-1, *epsilons))
 
 
 @dataclass(frozen=True)
 class EpsilonCurve:
-    """How often a model is right when inputs may move by epsilon.
+    """Accuracy under attack, as a function of epsilon.
 
     Attributes:
-        epsilons: in pixels, rising, ``[E]``.
-        accuracy: share of the samples that the attack could not turn within epsilon, ``[E]``.
-        fooled_at: for each sample the smallest of the epsilons that sufficed ``[N]``; 0 where the model had it wrong
-            already, infinite where none did.
+        epsilons: in pixels, ascending, ``[E]``.
+        accuracy: fraction of the samples that the attack does not fool within epsilon, ``[E]``.
+        fooled_at: the smallest of the epsilons that fools the model on each sample, ``[N]``; 0 if it was misclassified
+            already, infinite if none does.
     """
 
     epsilons: Tensor
@@ -193,44 +190,49 @@ def epsilon_curve(
     attack: Attack,
     progress: bool = True,
 ) -> EpsilonCurve:
-    """Accuracy under attack against epsilon.
+    """Epsilon curve: accuracy under attack as a function of epsilon.
 
-    A sample that was turned within an epsilon is turned within all larger ones: it is not attacked again, and the
+    A sample that is fooled within an epsilon counts as fooled within all larger ones: it is not attacked again, and the
     curve never rises.
 
     Args:
-        model: any classifier.
-        inputs: samples as it takes them, ``[N, ...]``.
-        labels: their classes, ``[N]``.
+        model: classifier; it runs in eval mode, and its state is restored.
+        inputs: as the model takes them, ``[N, ...]``.
+        labels: true classes, ``[N]``.
         epsilons: in pixels; 0 is the accuracy without an attack.
-        attack: called as ``attack(model, inputs, labels, epsilon=epsilon)``: ``partial(pgd, pixel_space=space)``, say.
-        progress: show a bar when it takes long.
+        attack: called as ``attack(model, inputs, labels, epsilon=epsilon)``, e.g. ``partial(pgd, pixel_space=space)``.
+        progress: show a progress bar after a few seconds.
 
     Raises:
-        ValueError: no epsilon above 0, or negative ones.
+        InvalidArgumentError: no epsilon above 0, a negative one, or not one label per sample.
     """
-    rising = sorted(set(map(float, epsilons)))
-    if not rising or rising[0] < 0 or rising[-1] == 0:
+    ascending = sorted(set(map(float, epsilons)))
+    if not ascending or ascending[0] < 0 or ascending[-1] == 0:
         raise InvalidArgumentError(
-            f"epsilons={list(epsilons)}: give one or more above 0, and 0 for the accuracy without an attack"
+            f"epsilons={list(epsilons)}: pass one or more above 0, and 0 for the accuracy without an attack"
         )
     if len(labels) != len(inputs):
-        raise InvalidArgumentError(f"{len(labels)} labels for {len(inputs)} samples: give one each")
+        raise InvalidArgumentError(f"{len(labels)} labels for {len(inputs)} samples; pass one each")
     warn_training_mode(model)
-    fooled_at, left = torch.full((len(inputs),), torch.inf), torch.arange(len(inputs))
+    fooled_at, rows = torch.full((len(inputs),), torch.inf), torch.arange(len(inputs))
     labels = torch.as_tensor(labels)
-    still = torch.ones(len(inputs), dtype=torch.bool)
+    unchanged = torch.ones(len(inputs), dtype=torch.bool)
+    positive = [epsilon for epsilon in ascending if epsilon > 0]
     with evaluation_mode(model), suppress_attack_warnings():
-        for epsilon in progress_bar("epsilon curve", items=[one for one in rising if one > 0], shown=progress):
-            if not len(left):
+        for epsilon in progress_bar("epsilon curve", items=positive, shown=progress):
+            if not len(rows):
                 break
-            found = attack(model, inputs[left.to(inputs.device)], labels[left.to(labels.device)], epsilon=epsilon)
-            fooled, initially_misclassified = found.fooled.cpu(), found.initially_misclassified.cpu()
-            fooled_at[left[fooled]] = torch.where(initially_misclassified[fooled], 0.0, epsilon)
-            still[left] &= ~fooled & (found.record.linf[-1] == 0).cpu()
-            left = left[~fooled]
-    if bool(still.any()):
-        what = f"at no epsilon has the attack moved samples {format_indices(still.nonzero().flatten().tolist())}"
-        warn_user(f"{what}: they count as right, which another attack may not confirm", AttackWarning)
-    accuracy = [(fooled_at > epsilon).double().mean() for epsilon in rising]
-    return EpsilonCurve(torch.tensor(rising, dtype=torch.float64), torch.stack(accuracy), fooled_at)
+            result = attack(model, inputs[rows.to(inputs.device)], labels[rows.to(labels.device)], epsilon=epsilon)
+            fooled, misclassified = result.fooled.cpu(), result.initially_misclassified.cpu()
+            fooled_at[rows[fooled]] = torch.where(misclassified[fooled], 0.0, epsilon)
+            unchanged[rows] &= ~fooled & (result.record.linf[-1] == 0).cpu()
+            rows = rows[~fooled]
+    if bool(unchanged.any()):
+        samples = format_indices(unchanged.nonzero().flatten().tolist())
+        warn_user(
+            f"the attack left unchanged samples {samples} at every epsilon; they count as correct, so confirm the "
+            "curve with another attack",
+            AttackWarning,
+        )
+    accuracy = [(fooled_at > epsilon).double().mean() for epsilon in ascending]
+    return EpsilonCurve(torch.tensor(ascending, dtype=torch.float64), torch.stack(accuracy), fooled_at)

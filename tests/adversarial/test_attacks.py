@@ -57,7 +57,7 @@ def test_bad_input_is_said(name: str) -> None:
         attack(net(classes=1), IMAGES)
     with pytest.raises(TypeError, match="the inputs are ndarray"):
         attack(model, IMAGES.numpy(), LABELS)
-    with pytest.raises(ValueError, match="NaN or infinity for the samples as they are"):
+    with pytest.raises(ValueError, match="NaN or infinity for the unmodified samples"):
         attack(
             model, IMAGES, forward=lambda model, x: model(x) * torch.nan
         ) if name != "minimum_epsilon" else minimum_epsilon(nn.Sequential(model, Nan()).eval(), IMAGES, attack=pgd)
@@ -100,10 +100,10 @@ class Fragile(nn.Module):
         return torch.where(known[:, None], self.net(x), torch.nan)
 
 
-@pytest.mark.filterwarnings("ignore:.*has not moved", "ignore:.*found the loss flat", "ignore:within epsilon")
+@pytest.mark.filterwarnings("ignore:.*left unchanged", "ignore:.*reached a flat loss", "ignore:within epsilon")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_nan_is_no_success(name: str) -> None:
-    said = pytest.warns(AttackWarning, match="NaN or infinity for what|does not fool the model")
+    said = pytest.warns(AttackWarning, match="NaN or infinity for perturbed|does not fool the model")
     if name in ("carlini_wagner", "one_pixel", "square"):  # they keep what fooled the model, which nothing did
         said = pytest.warns(AttackWarning)
     with said:
@@ -112,7 +112,7 @@ def test_nan_is_no_success(name: str) -> None:
     assert bool(found.pixels.isfinite().all())
 
 
-@pytest.mark.filterwarnings("ignore:.*not moved", "ignore:.*found the loss flat", "ignore:.*NaN")
+@pytest.mark.filterwarnings("ignore:.*left unchanged", "ignore:.*reached a flat loss", "ignore:.*NaN")
 def test_infinite_gradients_lead_nowhere() -> None:
     rooted = nn.Sequential(Root(), net()).eval()
     black = torch.zeros(3, 1, 8, 8)
@@ -184,7 +184,7 @@ class Scale(nn.Module):
 
 
 def test_a_confidence_that_is_not_reached_is_said() -> None:
-    with pytest.warns(AttackWarning, match="carlini_wagner has not moved samples"):
+    with pytest.warns(AttackWarning, match="carlini_wagner left unchanged samples"):
         carlini_wagner(
             net(), IMAGES, (LABELS + 1) % 3, confidence=500.0, binary_search_steps=2, steps=5, progress=False
         )
@@ -217,7 +217,7 @@ def test_samples_that_no_epsilon_moves_are_named_as_the_caller_has_them() -> Non
     images = IMAGES.clone()
     images[[2, 4]] *= 0.1
     labels = Flat()(images).argmax(1)
-    with pytest.warns(AttackWarning, match=r"moved samples \[2, 4\]"):
+    with pytest.warns(AttackWarning, match=r"left unchanged samples \[2, 4\]"):
         epsilon_curve(Flat().eval(), images, labels, [0.01, 0.05], attack=fgsm, progress=False)
     with pytest.raises(ValueError, match="5 labels for 6 samples"):
         epsilon_curve(Flat().eval(), images, labels[:5], [0.1], attack=fgsm)

@@ -229,7 +229,7 @@ def test_the_image_found_is_at_the_boundary(digits: Digits) -> None:
 
 
 def test_what_was_not_found_is_said_and_stays(digits: Digits) -> None:
-    with pytest.warns(AttackWarning, match=r"samples \[0, 1\]: no image on the way fooled"):
+    with pytest.warns(AttackWarning, match=r"samples \[0, 1\]: no image fooled"):
         found = carlini_wagner(
             digits.model, digits.images[:2], binary_search_steps=1, steps=3, pixel_space=digits.pixel_space
         )

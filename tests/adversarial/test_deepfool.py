@@ -94,14 +94,14 @@ def test_the_steps_asked_for_are_the_most(digits: Digits) -> None:
 def test_a_flat_model_is_said() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
     nn.init.zeros_(model[1].weight)
-    with pytest.warns(AttackWarning, match=r"deep_fool has not moved samples \[0, 1\]"):
+    with pytest.warns(AttackWarning, match=r"deepfool left unchanged samples \[0, 1\]"):
         found = deepfool(model, grays(2), steps=2)
     assert torch.equal(found.pixels, found.original)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"steps": 0}, "1 step"), ({"candidates": 1}, "2 classes"), ({"overshoot": -1.0}, "overshoot=-1.0")],
+    [({"steps": 0}, "1 step"), ({"candidates": 1}, "2 candidates"), ({"overshoot": -1.0}, "overshoot=-1.0")],
 )
 def test_what_makes_no_sense_is_said(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

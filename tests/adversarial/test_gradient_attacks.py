@@ -135,7 +135,7 @@ def test_a_random_start_is_uniform_in_its_ball(norm: Norm) -> None:
     assert starts.mean(0).abs().max() < 0.05
 
 
-@pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
+@pytest.mark.filterwarnings("ignore:gradient_ascent left unchanged")
 def test_the_recorded_steps_are_those_of_the_formula(digits: Digits) -> None:
     inputs, labels = digits.images[:6].clone(), digits.labels[:6]
     found = gradient_ascent(
@@ -278,7 +278,7 @@ def test_restarts_find_no_fewer(digits: Digits) -> None:
     assert often.fooled.sum() > once.fooled.sum()
 
 
-@pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
+@pytest.mark.filterwarnings("ignore:gradient_ascent left unchanged")
 def test_an_ascent_goes_on_where_another_ended(digits: Digits) -> None:
     attack = partial(
         gradient_ascent, digits.model, digits.images[:10], digits.labels[:10], pixel_space=digits.pixel_space
@@ -325,12 +325,12 @@ def test_the_model_is_left_as_found_and_half_precision_moves(digits: Digits) -> 
         (lambda d: {"labels": d.labels[:3]}, ValueError, r"labels are \[3\] for 4 samples"),
         (lambda d: {"labels": d.labels[:4].float()}, TypeError, "labels are torch.float32"),
         (lambda d: {"inputs": 255 * d.images[:4]}, ValueError, r"pixels from .*PixelSpace\(mean, std\)"),
-        (lambda d: {"inputs": d.images[:0]}, ValueError, "one sample or more"),
+        (lambda d: {"inputs": d.images[:0]}, ValueError, "at least one sample"),
         (lambda d: {"inputs": d.images[:4] * torch.nan}, ValueError, "NaN"),
         (lambda d: {"inputs": torch.zeros(4, 1, 28, 28, dtype=torch.uint8)}, TypeError, "torch.uint8"),
         (lambda d: {"target": int(d.labels[2])}, ValueError, r"the target is the label of samples \[.*2.*\]"),
         (lambda d: {"target": 10}, ValueError, r"target \[10\]"),
-        (lambda d: {"epsilon": 8}, ValueError, "epsilon=8: give 0 to 1.* are 0.0314"),
+        (lambda d: {"epsilon": 8}, ValueError, "epsilon=8 must lie in 0 to 1.* are 0.0314"),
         (lambda d: {"epsilon": -0.1}, ValueError, "epsilon=-0.1"),
         (lambda d: {"epsilon": []}, ValueError, "epsilon is"),
         (lambda d: {"steps": 0}, ValueError, "steps=0"),
@@ -358,7 +358,7 @@ def test_an_attack_that_changed_nothing_is_said(digits: Digits) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([(x.flatten(1).mean(1) > 9).float(), torch.ones(len(x))], 1) + 0 * x.flatten(1)[:, :2]
 
-    with pytest.warns(AttackWarning, match=r"fgsm has not moved samples \[0, 1, 2\]"):
+    with pytest.warns(AttackWarning, match=r"fgsm left unchanged samples \[0, 1, 2\]"):
         found = fgsm(Step().eval(), torch.rand(3, 1, 4, 4))
     assert isinstance(found, AttackResult)
     assert found.success == 0

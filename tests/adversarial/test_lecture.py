@@ -15,7 +15,7 @@ from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import random_directions
 from tests.dream.conftest import Digits
 
-pytestmark = pytest.mark.filterwarnings("ignore:gradient_ascent has not moved")
+pytestmark = pytest.mark.filterwarnings("ignore:gradient_ascent left unchanged")
 
 
 class Known(NamedTuple):

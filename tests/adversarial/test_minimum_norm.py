@@ -55,7 +55,7 @@ def test_samples_that_need_nothing_and_those_that_withstand_take_part_no_longer(
         return PGD(model, inputs, labels, epsilon=epsilon, pixel_space=digits.pixel_space)
 
     high = torch.tensor([6.0, 6.0, 0.01, 6.0])
-    with pytest.warns(AttackWarning, match=r"does not fool the model with samples \[2\]"):
+    with pytest.warns(AttackWarning, match=r"does not fool the model on samples \[2\]"):
         found = minimum_epsilon(
             digits.model, digits.images[:4], labels, attack=attack, high=high, binary_search_steps=3
         )

@@ -227,5 +227,5 @@ def test_what_makes_no_sense_is_said(native: Native, options: dict[str, int], me
 
 
 def test_vectors_have_no_pixels() -> None:
-    with pytest.raises(ValueError, match=r"\[3, 4\]: one_pixel needs images .* give forward="):
+    with pytest.raises(ValueError, match=r"\[3, 4\], but one_pixel needs images .* forward="):
         one_pixel(nn.Linear(4, 2).eval(), torch.rand(3, 4))

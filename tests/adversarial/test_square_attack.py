@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial import L2, LINF, AttackResult, Norm, square
-from lightning_viz.adversarial.square_attack import _bump, _halved, _moved_bump
+from lightning_viz.adversarial.square_attack import _bump, _halved, _move_bump
 from lightning_viz.pixels import PixelSpace
 from tests.adversarial.oracles import torchattacks
 from tests.dream.conftest import Digits
@@ -98,7 +98,7 @@ def test_one_window_takes_over_what_another_gives_up() -> None:
     def chance(count: int) -> Tensor:  # windows at rows and columns 0 and 9, of 3 x 3
         return torch.tensor([[0.0, 0.0, 0.95, 0.95, 0.3, 0.3, 0.7]])[:, :count]
 
-    after = _moved_bump(before, torch.tensor([1.0]), 0.01, chance)
+    after = _move_bump(before, torch.tensor([1.0]), 0.01, chance)
     first, second = slice(0, 3), slice(9, 12)
     held = sum(before[:, :, one, one].square().sum((2, 3)) for one in (first, second))
     outside = before.clone()
@@ -189,7 +189,7 @@ def test_the_model_and_all_chance_are_left_as_found(digits: Digits) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 1.5}, "epsilon=1.5: give 0 to 1"),
+        ({"epsilon": 1.5}, "epsilon=1.5 must lie in 0 to 1"),
         ({"epsilon": -0.1}, "epsilon=-0.1"),
         ({"queries": 0}, "queries=0"),
         ({"share": 0.0}, "share=0.0"),
@@ -203,5 +203,5 @@ def test_what_makes_no_sense_is_said(digits: Digits, options: dict[str, float], 
 
 
 def test_vectors_have_no_squares() -> None:
-    with pytest.raises(ValueError, match=r"\[3, 4\]: square needs images"):
+    with pytest.raises(ValueError, match=r"\[3, 4\], but square needs images"):
         square(nn.Linear(4, 2).eval(), torch.rand(3, 4))

@@ -72,7 +72,7 @@ def test_what_fools_the_surrogate_fools_its_like(digits: Digits) -> None:
 
 
 def test_going_on_past_the_boundary_transfers_more(digits: Digits, surrogate: nn.Module) -> None:
-    with pytest.warns(AttackWarning, match="transfer has not moved"):  # those that the surrogate has wrong
+    with pytest.warns(AttackWarning, match="transfer left unchanged"):  # those that the surrogate has wrong
         short = moved(digits, surrogate, 100, attack=partial(PGD, stop_on_success=True))
     assert moved(digits, surrogate, 100).success > short.success
 
@@ -129,7 +129,7 @@ def test_an_attack_that_moves_nothing_is_said(digits: Digits, surrogate: nn.Modu
     def idle(model: nn.Module, inputs: Tensor, labels: Tensor, **options: object) -> AttackResult:
         return pgd(model, inputs, (labels + 1) % 10, pixel_space=PixelSpace(), progress=False)  # wrong from the start
 
-    with pytest.warns(AttackWarning, match=r"transfer has not moved samples \[0, 1\]: the attack left them"):
+    with pytest.warns(AttackWarning, match=r"transfer left unchanged samples \[0, 1\]: the attack on the surrogate"):
         moved(digits, surrogate, 2, attack=idle)
 
 

@@ -95,7 +95,7 @@ def test_wrong_labels_are_said_at_the_first_batch():
         return model(images)
 
     labels = torch.cat([LABELS[:-1], torch.tensor([7])])
-    with pytest.raises(ValueError, match="a label is 7"):
+    with pytest.raises(ValueError, match="label 7 is out of range"):
         corruption_error(OTHER, (IMAGES, labels), reference=PLAIN, batch_size=5, forward=counted, **OPTIONS)
     assert calls == [5]
 
@@ -187,10 +187,10 @@ def test_nan_is_a_mistake():
 def test_what_cannot_be_measured_is_said():
     pair = (IMAGES, LABELS)
     for given, words in (
-        ((IMAGES, LABELS[:-1]), "one class for each"),
+        ((IMAGES, LABELS[:-1]), "one class each"),
         ((IMAGES, LABELS.float()), "integers"),
-        ((IMAGES, LABELS + 1), "a label is 2: .* has 2 classes, give labels of 0 to 1"),
-        ((IMAGES, LABELS - 1), "a label is -1"),
+        ((IMAGES, LABELS + 1), "label 2 is out of range: .* has 2 classes; pass labels of 0 to 1"),
+        ((IMAGES, LABELS - 1), "label -1 is negative"),
         ((IMAGES + 1, LABELS), "give pixel_space="),
         ((IMAGES[:0], LABELS[:0]), "no images"),
         ([], "no images"),
@@ -198,13 +198,13 @@ def test_what_cannot_be_measured_is_said():
     ):
         with pytest.raises(ValueError, match=words):
             corruption_error(OTHER, given, reference=PLAIN, **OPTIONS)
-    with pytest.raises(TypeError, match="give images and labels"):
+    with pytest.raises(TypeError, match="pass pairs of images and labels"):
         corruption_error(OTHER, [IMAGES], reference=PLAIN, **OPTIONS)
     measured = corruption_error(OTHER, pair, reference=PLAIN, **OPTIONS)
     for wrong, words in (
         ({"reference": "plan"}, "no model is called 'plan'"),
         ({"reference": replace(measured, severities=(1, 2, 3))}, "the same"),
-        ({"batch_size": 0}, "1 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"kinds": ["fogg"]}, "did you mean 'fog'"),
     ):
         with pytest.raises(ValueError, match=words):

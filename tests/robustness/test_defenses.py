@@ -89,7 +89,7 @@ def test_what_makes_no_sense_is_said(digits: Digits, attack: partial) -> None:
         with pytest.raises(ValueError, match="one or more above 0"):
             epsilon_curve(digits.model, inputs, labels, epsilons, attack=attack)
     flat = torch.nn.Linear(4, 3).eval()
-    with pytest.raises(ValueError, match=r"defenses smooth and encode images, \[N, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"defenses smooth and encode images; pass \[N, C, H, W\]"):
         defenses(flat, fgsm(flat, torch.rand(2, 4), epsilon=0.5))
     found = attack(digits.model, inputs, labels, epsilon=0.1)
     with pytest.raises(ValueError, match="the defense 'crop' makes"):

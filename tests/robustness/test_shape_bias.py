@@ -187,20 +187,20 @@ def test_an_image_without_conflict_is_refused_and_named():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"shape_labels": [0, 1]}, r"shape_labels are \[2\] for 3 images"),
+        ({"shape_labels": [0, 1]}, r"shape_labels are \[2\] for 3 samples"),
         ({"texture_labels": [1, 2, -1]}, "texture_labels hold -1"),
-        ({"shape_labels": [4, 0, 1]}, "a label is 4: there are 4 classes, give labels of 0 to 3"),
-        ({"images": torch.zeros(0, 4), "shape_labels": [], "texture_labels": []}, "one or more"),
+        ({"shape_labels": [4, 0, 1]}, "label 4 is out of range: there are 4 classes; pass labels of 0 to 3"),
+        ({"images": torch.zeros(0, 4), "shape_labels": [], "texture_labels": []}, "at least one image"),
         ({"images": torch.full((3, 4), torch.nan)}, "NaN"),
         ({"images": torch.zeros(3, 5)}, "cannot take images of 5"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"mapping": [[0, 1, 2, 3]]}, "mapping has 1 categories"),
         ({"mapping": [[0], [], [1]]}, "of one class or more each"),
         ({"mapping": [[0, 1], [1, 2], [3]]}, "in one category only"),
-        ({"mapping": [[0], [1], [2, 4]]}, "mapping names class 4: the model has 4"),
-        ({"mapping": [[0], [1, 2]]}, "a label is 2: there are 2 classes"),
-        ({"forward": lambda model, images: model(images)[:, :1]}, "too few classes"),
-        ({"forward": lambda model, images: model(images).mean(0, keepdim=True)}, "one row for each image"),
+        ({"mapping": [[0], [1], [2, 4]]}, "mapping has class 4, but the model has 4"),
+        ({"mapping": [[0], [1, 2]]}, "label 2 is out of range: there are 2 classes"),
+        ({"forward": lambda model, images: model(images)[:, :1]}, "needs two classes or more"),
+        ({"forward": lambda model, images: model(images).mean(0, keepdim=True)}, "one row per image"),
     ],
 )
 def test_what_makes_no_sense_is_named(changed, words):
@@ -215,7 +215,7 @@ def test_what_makes_no_sense_is_named(changed, words):
     [
         ({"images": torch.zeros(3, 4, dtype=torch.uint8)}, "uint8"),
         ({"texture_labels": [1.0, 2.0, 0.0]}, "texture_labels are torch.float32"),
-        ({"mapping": {0: [0], 1: [1], 2: [2]}}, r"mapping has keys \[0, 1, 2\]: give names"),
+        ({"mapping": {0: [0], 1: [1], 2: [2]}}, r"mapping has keys \[0, 1, 2\]; pass names"),
     ],
 )
 def test_what_is_of_the_wrong_kind_is_named(changed, words):

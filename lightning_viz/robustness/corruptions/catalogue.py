@@ -81,15 +81,15 @@ def corrupt(
         inputs: images as the model takes them, ``[N, C, H, W]``.
         kind: one of `CORRUPTIONS`.
         severity: 1 to 5.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
-        first: number of the first sample, where the images are one batch of many.
+        first: index of the first sample, if the images are one batch of many.
 
     Returns:
         The images corrupted, within the pixels' bounds; of the shape and precision given, on the same device.
 
     Raises:
-        ValueError: no such kind or severity, no images, or pixels outside the bounds.
+        InvalidArgumentError: no such kind or severity, no images, or pixels outside the bounds.
     """
     return next(
         all_corruptions(inputs, kinds=[kind], severities=[severity], pixel_space=pixel_space, seed=seed, first=first)
@@ -111,12 +111,12 @@ def all_corruptions(
         inputs: images as the model takes them, ``[N, C, H, W]``.
         kinds: of `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind, some of 1 to 5.
-        pixel_space: how the inputs map to pixels; they are pixels in [0, 1] if omitted.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
-        first: number of the first sample, where the images are one batch of many.
+        first: index of the first sample, if the images are one batch of many.
 
     Raises:
-        ValueError: no such kind or severity, no images, or pixels outside the bounds.
+        InvalidArgumentError: no such kind or severity, no images, or pixels outside the bounds.
     """
     asked = check_kinds(kinds, severities, seed)
     pixel_space = pixel_space or PixelSpace()
@@ -145,7 +145,7 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
         seed: of everything random.
 
     Raises:
-        ValueError: a kind, a severity or a seed that does not exist, or none of them.
+        InvalidArgumentError: a kind, a severity or a seed that does not exist, or none of them.
     """
     asked = tuple(CORRUPTIONS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in asked:
