@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from turns import Arms, in_turns, network
 
 from lightning_viz import PixelSpace
-from lightning_viz.dream import channel, fourier, logit, maximize, pixels
+from lightning_viz.dream import fourier, maximize, pixels
 from lightning_viz.dream.objectives import Objective
-from lightning_viz.hooks import observe
+from lightning_viz.hooks import channel, logit, observe
 
 warnings.simplefilter("ignore")  # lucent's own imports warn
 from lucent.optvis import param, render  # noqa: E402

@@ -236,7 +236,7 @@ def leak(events: int) -> None:
             Saliency(method=one, noise_samples=4, integration_steps=4, sanity_check=True, **often)
             for one in METHODS["saliency"][1:] + METHODS["rules"]
         ),
-        *(GradCAM(method=one, target="top 2", sanity_check=True, **often) for one in METHODS["cam"]),
+        *(GradCAM(method=one, target="top:2", sanity_check=True, **often) for one in METHODS["cam"]),
         Occlusion(patch=4, stride=4, sanity_check=True, **often),
         TopSamples(**often),
         ActivationStatistics(**often),

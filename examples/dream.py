@@ -31,16 +31,14 @@ from lightning_viz.dream import (
     fourier,
     invert,
     l2,
-    logit,
     maximize,
     pixels,
     search_priors,
     standard,
     style_transfer,
     total_variation,
-    unit,
 )
-from lightning_viz.hooks import select_layers
+from lightning_viz.hooks import logit, select_layers, unit
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
 from lightning_viz.render.page import Picture
 from lightning_viz.render.tiles import confidence_text, to_rgb

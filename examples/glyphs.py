@@ -155,7 +155,7 @@ def main():
         logger=TensorBoardLogger(options.out, name="glyphs"),
         callbacks=[
             GradCAM(sanity_check=True, pixel_space=pixels),
-            GradCAM(target="top 3", pixel_space=pixels),
+            GradCAM(target="top:3", pixel_space=pixels),
             Saliency(method="smooth_grad", sanity_check=True, pixel_space=pixels),
             Saliency(method="guided_backprop", sanity_check=True, pixel_space=pixels),
             Occlusion(patch=6, stride=3, pixel_space=pixels),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import LINF, Loss, Norm
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
+from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.targets import class_scores
 from lightning_viz.pixels import PixelSpace
 
 Objective = Callable[[Tensor, Tensor], Union[Tensor, None]]

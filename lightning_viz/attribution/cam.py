@@ -22,7 +22,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe, observe_resolved
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
-from lightning_viz.hooks.targets import Target, select_samples
+from lightning_viz.hooks.target_words import TargetLike
 
 __all__ = ["class_activation_map", "eigen_cam", "grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam"]
 
@@ -71,7 +71,7 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
     formula: Formula,
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     layers: Layers = "last_maps",
     reshape_transform: ReshapeTransform | None = None,
@@ -82,7 +82,7 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
     Args:
         model: any module; left as found.
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         layers: those whose output is ``[N, K, H', W']``, or a vision transformer's tokens; the last such one, before
             a transformer's last attention, if omitted.
         reshape_transform: from a layer's output to maps ``[N, K, H', W']``, if its layout is not recognized.
@@ -174,7 +174,7 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 def score_cam(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     layers: Layers = "last_maps",
     reshape_transform: ReshapeTransform | None = None,
@@ -194,7 +194,7 @@ def score_cam(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         layers: as for `grad_cam`.
         reshape_transform: as for `grad_cam`.
         batch_size: masked images per pass; what is fastest and fits if None.
@@ -213,7 +213,7 @@ def score_cam(
     image = image_of(inputs)
     if image is None:
         raise InvalidArgumentError("score_cam needs an image [N, C, H, W] among the inputs")
-    observation, target = observe_resolved(model, inputs, target, layers=layers, forward=forward)
+    observation, fixed = observe_resolved(model, inputs, target, layers=layers, forward=forward)
     values, count, maps = sample_size(inputs), len(image), {}
     for call, module in _calls(model, observation, layers):
         output = observation.activations[call]
@@ -227,7 +227,7 @@ def score_cam(
             mask = resize(mask, image.shape[2:]).to(image)
             masked = batches.lay_out(take_samples(image, samples, count) * mask)
             given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
-            parts.append(scores_of(observe(model, given, select_samples(target, samples), forward=forward)))
+            parts.append(scores_of(observe(model, given, fixed.select(samples), forward=forward)))
 
         items = activations.shape[1] * count
         batches = Batches(model, items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")

@@ -29,7 +29,7 @@ from lightning_viz.hooks.pytree import (
     sample_size,
     take_samples,
 )
-from lightning_viz.hooks.targets import Target, select_samples
+from lightning_viz.hooks.target_words import TargetLike
 
 __all__ = ["gradient", "input_times_gradient", "integrated_gradients", "smooth_grad"]
 
@@ -38,13 +38,13 @@ Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 ``[n]``, to the point at which the gradient is taken."""
 
 
-def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
+def gradient(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
     r"""Gradient: how the target changes with each input value, :math:`\partial y / \partial x` (Simonyan et al., 2014).
 
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -61,7 +61,7 @@ def gradient(model: nn.Module, inputs: Any, target: Target = None, *, forward: F
 
 
 def input_times_gradient(
-    model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None
+    model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None
 ) -> Any:
     r"""Input × gradient: each value's contribution to first order (Shrikumar et al., 2016).
 
@@ -72,7 +72,7 @@ def input_times_gradient(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -87,7 +87,7 @@ def input_times_gradient(
 def smooth_grad(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     noise_samples: int = 50,
     fraction: float = 0.15,
@@ -104,7 +104,7 @@ def smooth_grad(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the class predicted for the clean input if omitted.
+        target: what to explain, see `TargetLike`; the class predicted for the clean input if omitted.
         noise_samples: n, noisy copies of each sample (50: the paper's).
         fraction: standard deviation of the noise, relative to each sample's own range (0.15: the paper finds 0.1 to 0.2
             best).
@@ -142,7 +142,7 @@ def smooth_grad(
 def integrated_gradients(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     baseline: Any = 0.0,
     steps: int = 50,
@@ -160,7 +160,7 @@ def integrated_gradients(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the class predicted for the input if omitted.
+        target: what to explain, see `TargetLike`; the class predicted for the input if omitted.
         baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
             (0: the paper's black; the mean image if inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
@@ -203,7 +203,7 @@ def integrated_gradients(
 def mean_gradient(
     model: nn.Module,
     inputs: Any,
-    target: Target,
+    target: TargetLike,
     *,
     move: Move,
     weights: Tensor,
@@ -215,7 +215,7 @@ def mean_gradient(
     Args:
         model: any module; left as found.
         inputs: in the model's form.
-        target: see `Target`; classes that depend on the input are those of the inputs as given.
+        target: see `TargetLike`; classes that depend on the input are those of the inputs as given.
         move: the point of each copy; integers stay.
         weights: of the copies, ``[copies]``.
         batches: how to go through ``copies * N`` items, the samples of a copy next to each other.
@@ -223,7 +223,7 @@ def mean_gradient(
     """
     tensors = all_tensors(inputs)
     count = sample_count(inputs)
-    target = resolve_target(model, inputs, target, forward=forward)
+    fixed = resolve_target(model, inputs, target, forward=forward)
     totals: list[Tensor | None] = [None] * len(tensors)
 
     def add(items: Tensor) -> None:
@@ -232,7 +232,7 @@ def mean_gradient(
         gradients = observe(
             model,
             map_tensors(inputs, lambda _: next(moved)),
-            select_samples(target, samples),
+            fixed.select(samples),
             input_gradient=True,
             forward=forward,
         ).input_gradient

@@ -14,12 +14,12 @@ from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.targets import Target
+from lightning_viz.hooks.target_words import TargetLike
 
 __all__ = ["deconvolution", "guided_backprop", "guided_grad_cam"]
 
 
-def guided_backprop(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
+def guided_backprop(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
     r"""Guided backpropagation: keeps only positive gradients at active ReLUs (Springenberg et al., 2015).
 
     A ReLU with input s turns the gradient g above it into :math:`1[s > 0]\, 1[g > 0]\, g`, in whatever form it is
@@ -28,7 +28,7 @@ def guided_backprop(model: nn.Module, inputs: Any, target: Target = None, *, for
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -41,7 +41,7 @@ def guided_backprop(model: nn.Module, inputs: Any, target: Target = None, *, for
     return _ruled(model, inputs, target, "guided", forward)
 
 
-def deconvolution(model: nn.Module, inputs: Any, target: Target = None, *, forward: Forward | None = None) -> Any:
+def deconvolution(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
     r"""Deconvolution: keeps only positive gradients at every ReLU, active or not (Zeiler and Fergus, 2014).
 
     A ReLU turns the gradient g above it into :math:`1[g > 0]\, g`; max-pooling's switches are autograd's own.
@@ -49,7 +49,7 @@ def deconvolution(model: nn.Module, inputs: Any, target: Target = None, *, forwa
     Args:
         model: any module; left as found.
         inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -65,7 +65,7 @@ def deconvolution(model: nn.Module, inputs: Any, target: Target = None, *, forwa
 def guided_grad_cam(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     layers: Layers = "last_maps",
     reshape_transform: ReshapeTransform | None = None,
@@ -78,7 +78,7 @@ def guided_grad_cam(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
-        target: what to explain, see `Target`; the predicted class if omitted.
+        target: what to explain, see `TargetLike`; the predicted class if omitted.
         layers: as for `grad_cam`.
         reshape_transform: as for `grad_cam`.
         forward: how to run the model, if not ``model(inputs)``.
@@ -108,7 +108,7 @@ def guided_grad_cam(
     return {call: guided * resize(map_of_call, image.shape[2:]) for call, map_of_call in maps.items()}
 
 
-def _ruled(model: nn.Module, inputs: Any, target: Target, rule: Rule, forward: Forward | None) -> Any:
+def _ruled(model: nn.Module, inputs: Any, target: TargetLike, rule: Rule, forward: Forward | None) -> Any:
     observation = observe(model, inputs, target, rules=(rule,), forward=forward)
     warn_attribution(check_relus(observation.relus, rule))
     check_gradient(observation.ruled[rule], inputs)

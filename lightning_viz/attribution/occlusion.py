@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import feature_count
-from lightning_viz.hooks.observe import Forward, layer_inside, observe, observe_resolved
+from lightning_viz.hooks.feature_maps import class_scores, feature_count
+from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
-from lightning_viz.hooks.targets import Target, check_count, class_scores, select_samples, target_scores
+from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.target_words import TargetLike, as_target
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
@@ -97,12 +98,12 @@ def grid_of(shape: Sequence[int], patch: Size | None = None, stride: Size | None
 def occlusion(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     patch: Size | None = None,
     stride: Size | None = None,
     baseline: Baseline = 0.0,
-    feature: Target = None,
+    feature: TargetLike = None,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
@@ -116,7 +117,7 @@ def occlusion(
     Args:
         model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
-        target: what to explain, see `Target`; the class predicted for the whole image if omitted.
+        target: what to explain, see `TargetLike`; the class predicted for the whole image if omitted.
         patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
         stride: between positions; a quarter of the patch if omitted (2 in the lecture, at sixteen times the passes).
             The last row and column are cut off at the border where the stride does not end there.
@@ -139,10 +140,13 @@ def occlusion(
         raise InvalidArgumentError("occlusion needs an image [N, C, H, W] among the inputs")
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
-    first, target = observe_resolved(model, inputs, target, forward=forward)
+    first, fixed = observe_resolved(model, inputs, target, forward=forward)
     whole = scores_of(first)
-    check_count(feature, count)
-    inside = layer_inside(model, feature)
+    mapped = None if feature is None else as_target(feature, model=model)
+    inside = {} if mapped is None else layers_read(model, mapped)
+    features = {name: feature_count(module) for name, module in inside.items()}
+    if mapped is not None:
+        mapped.check_count(count)
     found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
 
     def look(items: Tensor) -> None:
@@ -152,16 +156,13 @@ def occlusion(
             rows, columns = grid.place(position)
             covered[index, :, rows, columns] = cover[sample, :, rows, columns]
         given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, of, count))
-        seen = observe(model, given, select_samples(target, of), layers=list(inside), forward=forward)
+        seen = observe(model, given, fixed.select(of), layers=list(inside), forward=forward)
         parts: list[Tensor | None] = [scores_of(seen), None, None]
         if seen.outputs is not None and seen.outputs.dim() > 0:
             parts[1] = class_scores(seen.outputs).argmax(1)
-        if feature is not None:
-            features = feature_count(next(iter(inside.values()))) if inside else None
-            values = target_scores(
-                seen.outputs, select_samples(feature, of), seen.activations, features=features
-            ).values
-            parts[2] = values
+        if mapped is not None:
+            activations = Activations(seen.activations, seen.outputs, features)
+            parts[2] = mapped.select(of).scores(activations).values
         for kept, part in zip(found, parts, strict=True):
             if part is not None:
                 kept.append(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,17 +17,18 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
 from lightning_viz.callbacks.view import View
 from lightning_viz.dream.maximize import maximize
-from lightning_viz.dream.objectives import Objective, channel, logit
 from lightning_viz.dream.parametrization import pixels
 from lightning_viz.dream.regularization import Preset
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, LayerNotFoundError, ViewError
-from lightning_viz.hooks.feature_maps import feature_count
+from lightning_viz.hooks.feature_maps import class_scores, feature_count
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, run
 from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, take_samples
-from lightning_viz.hooks.targets import class_scores
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import parse_target
+from lightning_viz.hooks.targets import ClassTarget, LayerTarget, channel, logit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dreams import dream_tiles
 from lightning_viz.render.text import number
@@ -35,6 +37,7 @@ from lightning_viz.render.tiles import confidence_text, to_rgb
 __all__ = ["Dreams"]
 
 LOGITS = "logits"
+_UNITS = "units are 'conv2[7]', 'conv2', '3' or 'class:ox', or 'logits'"
 
 
 @dataclass(frozen=True)
@@ -45,46 +48,60 @@ class Unit:
     index: int
 
     @property
-    def objective(self) -> Objective:
+    def target(self) -> Target:
         """What a dream of it climbs."""
         return logit(self.index) if self.layer == LOGITS else channel(self.layer, self.index)
 
 
-def named_units(model: nn.Module, asked: str, each: int, classes: int) -> Iterator[Unit]:
-    """The units that a user's words mean.
+def named_units(
+    model: nn.Module, text: str, each: int, classes: int, class_names: Sequence[str] | None = None
+) -> Iterator[Unit]:
+    """The units of words: ``conv2[7]``, ``conv2`` (its first channels), ``3`` or ``class:ox``, ``logits``.
 
     Args:
         model: whose layers are meant.
-        asked: the words.
+        text: the words.
         each: so many channels or classes where no number is given.
         classes: how many the model tells apart.
+        class_names: in the order of the classes; None if not known yet: any name then stands for a class.
 
     Raises:
         ViewError: they mean none.
     """
-    name, _, index = asked.rpartition(" ")
-    if not index.isdigit():
-        name, index = asked, ""
-    if name == "logit" and index:
-        yield Unit(LOGITS, int(index))
+    if text == LOGITS:
+        yield from (Unit(LOGITS, index) for index in range(min(each, classes)))
         return
-    if name == LOGITS and not index:
-        yield from (Unit(LOGITS, one) for one in range(min(each, classes)))
-        return
+    name, index = text, None
+    with suppress(InvalidArgumentError):  # not a target, a layer then
+        target = parse_target(text)
+        if isinstance(target, ClassTarget):
+            yield Unit(LOGITS, _class_of(target, text, class_names))
+            return
+        if not isinstance(target, LayerTarget) or target.kind != "channel" or not isinstance(target.index, int):
+            raise ViewError(f"no dream is of {text!r}: {_UNITS}")
+        name, index = target.layer, target.index
     layer = layer_of_call(name)
     try:
-        found = select_layers(model, layer)
+        modules = select_layers(model, layer)
     except LayerNotFoundError as error:
-        meaning = "units are 'conv2 7', 'conv2', 'logit 3' or 'logits'"
-        raise ViewError(f"no unit is called {asked!r}: {error}; {meaning}") from error
-    for one, module in found.items():
+        raise ViewError(f"no unit is called {text!r}: {error}; {_UNITS}") from error
+    for found, module in modules.items():
         count = feature_count(module)
-        if index and count is not None and int(index) >= count:
-            raise ViewError(f"unit {asked!r}: layer {one!r} has {count} channels, numbered from 0")
-        if not index and count is None:
-            raise ViewError(f"unit {asked!r}: layer {one!r} does not tell its channels: number them, '{asked} 0'")
-        chosen = [int(index)] if index else range(min(each, count or 0))
-        yield from (Unit(one + name[len(layer) :], place) for place in chosen)
+        if index is not None and count is not None and index >= count:
+            raise ViewError(f"unit {text!r}: layer {found!r} has {count} channels, numbered from 0")
+        if index is None and count is None:
+            raise ViewError(f"unit {text!r}: layer {found!r} does not tell its channels: number them, '{text}[0]'")
+        chosen = range(min(each, count or 0)) if index is None else [index]
+        yield from (Unit(found + name[len(layer) :], place) for place in chosen)
+
+
+def _class_of(target: ClassTarget, text: str, class_names: Sequence[str] | None) -> int:
+    named = target if class_names is None else target.bind(None, class_names)
+    if isinstance(named, ClassTarget) and isinstance(named.index, int):
+        return named.index
+    if class_names is None and text.startswith("class:"):
+        return 0  # until the names are known
+    raise ViewError(f"no dream is of {text!r}: {_UNITS}")
 
 
 _BLUR_EVERY = 4  # updates, as in Yosinski's presets
@@ -103,8 +120,9 @@ class Dreams(View):
     checkpoint. What holds them down does not depend on the scale of what they climb, so that looks compare.
 
     Args:
-        units: what to dream of: ``"conv2 7"`` (a layer's channel), ``"conv2"`` (its first ones), ``"logit 3"`` (a
-            class), ``"logits"`` (the first classes). The last layer with maps and the logits if omitted.
+        units: what to dream of: ``"conv2[7]"`` (a layer's channel), ``"conv2"`` (its first ones), ``"3"`` or
+            ``"class:ox"`` (a class), ``"logits"`` (the first classes). The last layer with maps and the logits if
+            omitted.
         each: so many channels or classes where no number is given.
         updates: of the images at a look, the first of which starts from noise; the next ones are still catching up.
         decay: share of its distance from gray that an image loses at each update: what is no longer wanted fades.
@@ -122,7 +140,7 @@ class Dreams(View):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.units, str) or not self.units:
-            raise InvalidArgumentError(f"units is {self.units!r}: give a list such as ['conv2 7', 'logits']")
+            raise InvalidArgumentError(f"units is {self.units!r}: give a list such as ['conv2[7]', 'logits']")
         if min(self.each, self.updates) < 1:
             raise InvalidArgumentError(f"each is {self.each}, updates is {self.updates}: give 1 or more")
         if not 0 <= self.decay < 1 or self.blur < 0:
@@ -148,7 +166,8 @@ class Dreams(View):
         image, outputs = image_of(look.seen.inputs), look.seen.outputs
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
-        units = self._units(model, 0 if outputs is None else class_scores(outputs).shape[1])
+        classes = 0 if outputs is None else class_scores(outputs).shape[1]
+        units = self._units(model, classes, look.samples.class_names)
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
         forward = _image_alone(on_device(model, look.seen.inputs))
@@ -156,7 +175,7 @@ class Dreams(View):
             warnings.simplefilter("ignore", DreamWarning)  # the picture says it
             dream = maximize(
                 model,
-                [unit.objective for unit in units],
+                [unit.target for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
                 pixel_space=self.pixel_space or look.samples.pixel_space or PixelSpace(),
                 between=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
@@ -212,14 +231,16 @@ class Dreams(View):
             "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixel_space)],
         }
 
-    def _units(self, model: nn.Module, classes: int) -> list[Unit]:
+    def _units(self, model: nn.Module, classes: int, class_names: Sequence[str] | None = None) -> list[Unit]:
         """What to dream of, in order.
 
         Args:
             model: whose layers are meant.
             classes: how many the model tells apart.
+            class_names: in the order of the classes; None if not known yet.
         """
-        return list(dict.fromkeys(unit for one in self.units for unit in named_units(model, one, self.each, classes)))
+        units = (unit for text in self.units for unit in named_units(model, text, self.each, classes, class_names))
+        return list(dict.fromkeys(units))
 
 
 def _image_alone(inputs: Any) -> Forward:

@@ -13,7 +13,15 @@ from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
+from lightning_viz.callbacks.snapshot import (
+    Requirements,
+    Snapshot,
+    TargetChoice,
+    explained_target,
+    on_device,
+    resolved,
+    target_choice,
+)
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import CamMethod, method, methods
 from lightning_viz.errors import (
@@ -26,7 +34,7 @@ from lightning_viz.errors import (
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.targets import Target
+from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.render.heatmaps import class_columns, heat_overlays
 
 __all__ = ["GradCAM"]
@@ -42,8 +50,9 @@ class GradCAM(View):
         layers: whose activations to weight; the last ones with locations if omitted, before a
             transformer's last attention.
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
-            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
+            one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
+            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
+            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
             (``<method>/<layer>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
@@ -89,7 +98,7 @@ class GradCAM(View):
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
-        targets: Any = look.seen.targets
+        targets = explained_target(self.target, look)
         if self._alone:
             targets = resolve_target(model, on_device(model, look.seen.inputs), resolved(self.target, look.samples))
         maps = self._attribute(model, look, targets) if self._alone else self._from_pass(model, look)
@@ -131,7 +140,7 @@ class GradCAM(View):
         """Whether the method has passes of its own."""
         return isinstance(method(self.method).cost, str)
 
-    def _attribute(self, model: nn.Module, look: Snapshot, target: Target) -> dict[str, Tensor]:
+    def _attribute(self, model: nn.Module, look: Snapshot, target: TargetLike) -> dict[str, Tensor]:
         """The maps by passes of the method's own, on the CPU."""
         options = {"progress": False} if self._alone else {}
         layers = list(select_layers(model, self.layers))

@@ -18,11 +18,12 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoic
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
-from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.feature_maps import as_maps, class_scores, feature_count
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import image_of, map_tensors
-from lightning_viz.hooks.targets import Target, channel, class_scores, select_samples
+from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import channel
 from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
 from lightning_viz.render.heatmaps import class_columns
 
@@ -40,8 +41,9 @@ class Occlusion(View):
 
     Args:
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
-            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
+            one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
+            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
+            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
         patch: its side in pixels; a seventh of the image's if omitted (32 at 224).
         stride: between positions, in pixels; a quarter of the patch if omitted (the lecture's 2 at sixteen times the
             passes).
@@ -98,10 +100,10 @@ class Occlusion(View):
         head = on_device(model, look.seen.inputs)
         inputs = map_tensors(head, lambda x: x[: len(some)])
         whole = resolve_target(model, head, resolved(self.target, look.samples))
-        target, layers = select_samples(whole, some), self._feature_layer(model)
+        target, layers = whole.select(some), self._feature_layer(model)
         feature = self._feature(look, layers)
 
-        def maps(of: Target = feature) -> OcclusionMaps:
+        def maps(of: TargetLike = feature) -> OcclusionMaps:
             given: Baseline = _BASELINES[self.baseline]
             options: dict[str, Any] = {"patch": self.patch, "stride": self.stride, "baseline": given}
             return occlusion(model, inputs, target, feature=of, progress=False, **options)
@@ -155,7 +157,7 @@ class Occlusion(View):
             layers = {}
         return dict(list(layers.items())[:1])
 
-    def _feature(self, look: Snapshot, layers: Mapping[str, nn.Module]) -> Target:
+    def _feature(self, look: Snapshot, layers: Mapping[str, nn.Module]) -> TargetLike:
         """The channel that each sample excites most, the same at every step."""
         for layer, module in layers.items():
             calls = [] if layer in look.seen.unreached else look.calls(layer)

@@ -14,7 +14,15 @@ from lightning_viz.attribution.gradients import check_relus
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
+from lightning_viz.callbacks.snapshot import (
+    Requirements,
+    Snapshot,
+    TargetChoice,
+    explained_target,
+    on_device,
+    resolved,
+    target_choice,
+)
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import SaliencyMethod, method, methods
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
@@ -23,7 +31,7 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.targets import Target
+from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.render.heatmaps import class_columns, saliency_maps
 
 __all__ = ["Saliency"]
@@ -39,8 +47,9 @@ class Saliency(View):
             Fergus, 2014), ``"guided_grad_cam"`` of the last maps (Selvaraju et al., 2017). With passes of their own:
             ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
-            one class for all, or several side by side: a list of classes, or ``"top 3"``; of a segmentation also
-            ``"region"``, each sample's largest true class beside class 0 where it is, or ``"region 2"``, that class.
+            one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
+            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
+            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
         reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
             the gradient and SmoothGrad.
         noise_samples: SmoothGrad's noisy copies of each sample (50: the paper's).
@@ -92,7 +101,7 @@ class Saliency(View):
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
-        targets: Any = look.seen.targets
+        targets = explained_target(self.target, look)
         if self._copies:  # the shared pass may have explained another target
             inputs = on_device(model, look.seen.inputs)
             targets = resolve_target(model, inputs, resolved(self.target, look.samples))
@@ -156,7 +165,7 @@ class Saliency(View):
         """Those whose maps the method needs."""
         return select_layers(model, "last_maps") if "maps" in method(self.method).needs else {}
 
-    def _attribute(self, model: nn.Module, look: Snapshot, target: Target) -> Any:
+    def _attribute(self, model: nn.Module, look: Snapshot, target: TargetLike) -> Any:
         """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
         noise = {"noise_samples": self.noise_samples, "fraction": self.fraction, "seed": self.probe.seed}
         options: dict[str, dict[str, Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,24 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Samples
-from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
+from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.targets import Target, classes, region, top
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import as_target, class_list, parse_target
+from lightning_viz.hooks.targets import ClassTarget, logit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, to_rgb
 
 __all__ = ["Snapshot", "Requirements"]
 
-TargetChoice = Union[int, str, Sequence[int]]
-"""The class explained: one for all samples, each sample's ``"label"`` (predicted where not known), its ``"predicted"``
-class, or several side by side: a list of classes, or the most probable ones, ``"top 3"``. Of a segmentation also a
-class summed over the places where it truly is: ``"region 2"``, or ``"region"``, each sample's largest beside class 0.
+TargetChoice = Union[int, str, Sequence[Union[int, str]], Target]
+"""The target explained: one class for all samples, several side by side, ``[3, "class:ox"]``, or any target in words
+(see `lightning_viz.parse_target`) or as an object. ``"label"`` is the predicted class where labels are not known.
 """
-
-_TOP = re.compile(r"top (\d+)")
-_REGION = re.compile(r"region(?: (\d+))?")
 
 INPUT = "input"
 """Name under which the inputs themselves stand among the layers of a population."""
@@ -143,13 +140,22 @@ class Snapshot:
 
     def target_name(self, choice: TargetChoice) -> str:
         """The explained class, in words."""
-        if isinstance(choice, int):
-            return f"class {self.samples.name(choice)}"
-        if isinstance(choice, str) and (of := _REGION.fullmatch(choice)) and _masks(self.samples) is not None:
-            return f"class {self.samples.name(int(of[1]))} where it truly is" if of[1] else "each sample's true region"
-        if choice == "label" and self.seen.labels is not None:
+        target = as_target(choice)  # type: ignore[arg-type]
+        if not isinstance(target, ClassTarget) or target.count is not None:
+            return target.name
+        kind, _, name = (target.word or "").partition(":")
+        if kind == "region" and _masks(self.samples) is not None:
+            return f"class {self._class_name(name)} where it truly is" if name else "each sample's true region"
+        if kind == "class":
+            return f"class {self._class_name(name)}"
+        if kind == "label" and self.seen.labels is not None:
             return "each sample's true class"
-        return "each sample's predicted class"
+        return "each sample's predicted class" if target.index is None else f"class {self._class_name(target.index)}"
+
+    def _class_name(self, word: Any) -> str:
+        """A class's name, of its number or of itself."""
+        digits = str(word).isdecimal() and word not in self.samples.class_names
+        return self.samples.name(int(word)) if digits else str(word)
 
     def target_names(self, targets: Tensor) -> list[list[str]]:
         """Of classes ``[T, N]`` the names, with the probability that each sample's is given."""
@@ -166,7 +172,10 @@ class Snapshot:
 
     def explained(self, shape: Sequence[int]) -> Tensor:
         """The classes that the view's own `look` explained, ``[T, N]``."""
-        return torch.as_tensor(self.extra["targets"]).cpu().expand(*shape)
+        target = self.extra["targets"]
+        if not isinstance(target, ClassTarget) or target.index is None:
+            raise ViewError(f"target {target} is several, and no classes: give one, or a list of classes")
+        return torch.as_tensor(target.index).cpu().expand(*shape)
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:
@@ -196,51 +205,51 @@ def target_choice(choice: TargetChoice) -> TargetChoice:
         choice: as a user writes it.
 
     Raises:
-        ValueError: it is none.
+        InvalidArgumentError: it is none.
     """
     if isinstance(choice, str):
-        top_some = _TOP.fullmatch(choice) and int(choice[4:]) > 0
-        if choice not in ("label", "predicted") and not top_some and not _REGION.fullmatch(choice):
-            forms = "'label', 'predicted', 'top 3', a class, or a list of classes"
-            raise InvalidArgumentError(f"target is {choice!r}: give {forms}; of a segmentation 'region' or 'region 2'")
+        parse_target(choice)
+    if isinstance(choice, (str, int, Target)):
         return choice
-    several = choice if isinstance(choice, int) else tuple(int(one) for one in choice)
-    if several == ():
+    several = tuple(word if isinstance(word, str) else int(word) for word in choice)
+    if not several:
         raise InvalidArgumentError("target is an empty list: give one class or more")
+    for word in several:
+        parse_target(str(word))
     return several
 
 
 def resolved(choice: TargetChoice, samples: Samples) -> Target:
-    """The target of a pass over the head of a probe; None, which is each sample's predicted class, as a last resort.
+    """The target of a pass over the head of a probe; each sample's predicted class where labels are not known.
 
     Args:
         choice: of a view.
         samples: of its probe, whose labels may be known.
     """
-    if isinstance(choice, int):
-        return choice
-    if isinstance(choice, str):
-        found = _TOP.fullmatch(choice)
-        if found:
-            return top(int(found[1]))
-        if of := _REGION.fullmatch(choice):
-            return _true_region(samples, None if of[1] is None else int(of[1]))
-        return samples.labels[: samples.head] if choice == "label" and samples.labels is not None else None
-    return classes(*choice)
+    names = samples.class_names
+    if isinstance(choice, (list, tuple)):
+        return class_list(choice, names)
+    target = as_target(choice)  # type: ignore[arg-type]
+    if isinstance(target, ClassTarget) and target.word is not None and target.word.startswith("region"):
+        masks = _masks(samples)
+        if masks is None:
+            raise InvalidArgumentError(
+                "target is 'region', and the batches hold no masks [N, H, W]: give 'predicted', or masks"
+            )
+        return target.bind(masks.where(masks != IGNORE_INDEX, 0), names)
+    target = target.bind(None if samples.labels is None else samples.labels[: samples.head], names)
+    return ClassTarget() if isinstance(target, ClassTarget) and target.word == "label" else target
 
 
-def _true_region(samples: Samples, index: int | None) -> Target:
-    """A class, or each sample's largest beside class 0, where the masks have it."""
-    masks = _masks(samples)
-    if masks is None:
-        raise InvalidArgumentError(
-            "target is 'region', and the batches hold no masks [N, H, W]: give 'predicted', or masks"
-        )
-    if index is not None:
-        return region(masks == index, index)
-    counted = [mask[(mask > 0) & (mask != IGNORE_INDEX)].long() for mask in masks]
-    largest = torch.stack([torch.bincount(mask, minlength=1).argmax() for mask in counted])
-    return region(masks == largest[:, None, None], largest)
+def explained_target(choice: TargetChoice, snapshot: Snapshot) -> Target:
+    """The same target, with the classes named that the shared pass explained.
+
+    Args:
+        choice: of a view.
+        snapshot: of the pass that explained it.
+    """
+    target = resolved(choice, snapshot.samples)
+    return logit(snapshot.seen.targets) if target.open and snapshot.seen.targets is not None else target
 
 
 def _masks(samples: Samples) -> Tensor | None:

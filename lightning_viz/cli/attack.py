@@ -59,9 +59,7 @@ WRITTEN: Mapping[str, Written] = {
         "the norm in which every step has length lr; as long as the gradient if omitted",
         meant=_norm,
     ),
-    "target": Written(
-        int | str | None, "class to lead to, by number or name; any wrong one if omitted", meant=class_of
-    ),
+    "target": Written(int | str | None, "class to lead to, 3 or class:ox; any wrong one if omitted", meant=class_of),
     "pixels": Written(int, name="count"),
     "loss": Written(
         Literal["cross_entropy", "margin"] | None,

@@ -222,7 +222,7 @@ METHODS = {
     "maximize": Method(
         (Behind(maximize, frozenset({"optimizer"}), DREAMT),),
         partial(maximized, "What units want to see"),
-        example='--of "conv2 7" "logit 3"',
+        example='--of "conv2[7]" 3',
     ),
     "invert": Method(
         (
@@ -241,7 +241,7 @@ METHODS = {
             Behind(
                 deep_dream,
                 frozenset({"photograph"}),
-                {"layer": Written(str, "a layer, or a unit: 'conv2 7', 'logit 3'", meant=of_units)},
+                {"layer": Written(str, "a layer, or a unit: 'conv2[7]', 3", meant=of_units)},
             ),
         ),
         deeply,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,18 +16,18 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.attribution.occlusion import blurred, mean_color
 from lightning_viz.callbacks.dreams import named_units
 from lightning_viz.cli.function_options import Written
-from lightning_viz.cli.samples import class_of, images_of, said, true_classes
-from lightning_viz.dream.objectives import Objective, logit
+from lightning_viz.cli.samples import images_of, said, true_classes
 from lightning_viz.dream.parametrization import Image, cppn, fourier, pixels
 from lightning_viz.dream.regularization import YOSINSKI, Preset, alpha_norm, edge_energy, l2, total_variation
 from lightning_viz.dream.transforms import standard
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.targets import Inner, Target, Top, channel, classes, top
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike, as_target, class_list, parse_target
+from lightning_viz.hooks.targets import ClassTarget
 from lightning_viz.render.tiles import Verdict
 
-_UNIT = re.compile(r"(.+) (\d+)")
 _BASELINES: dict[str, Any] = {"mean": mean_color, "blur": blurred}
 
 
@@ -49,7 +48,7 @@ class Explained:
     names: list[list[str]]
 
 
-def explained(subject: ModelUnderStudy, target: Target) -> Explained:
+def explained(subject: ModelUnderStudy, target: TargetLike) -> Explained:
     """What a target means for the samples.
 
     Args:
@@ -60,7 +59,8 @@ def explained(subject: ModelUnderStudy, target: Target) -> Explained:
     columns: dict[str, Tensor] = {}
     verdicts: list[Verdict] = []
     names: list[list[str]] = []
-    found = resolve_target(subject.model, images, target)
+    fixed = resolve_target(subject.model, images, target)
+    found = fixed.index if isinstance(fixed, ClassTarget) else None
     if subject.classifies:
         predicted, confidences = said(subject, images)
         columns = {"predicted": predicted, "confidence": confidences}
@@ -72,41 +72,32 @@ def explained(subject: ModelUnderStudy, target: Target) -> Explained:
     return Explained(_in_words(subject, target), columns, verdicts, names)
 
 
-def _in_words(subject: ModelUnderStudy, target: Target) -> str:
-    if target is None:
-        return "each sample's predicted class"
-    if isinstance(target, int):
-        return f"class {subject.samples.name(target)}"
-    if isinstance(target, Inner):
-        return f"channel {target.index} of {target.layer}"
-    if isinstance(target, Top) or (isinstance(target, Tensor) and target.dim() == 2):
+def _in_words(subject: ModelUnderStudy, target: TargetLike) -> str:
+    target = as_target(target)
+    if not isinstance(target, ClassTarget):
+        return target.name
+    if target.count is not None or (isinstance(target.index, Tensor) and target.index.dim() == 2):
         return "several classes"
-    return "each sample's true class"
+    if target.index is None:
+        return "each sample's predicted class"
+    return (
+        f"class {subject.samples.name(target.index)}" if isinstance(target.index, int) else "each sample's true class"
+    )
 
 
 def _target(value: Sequence[int | str], subject: ModelUnderStudy) -> Target:
-    """What is explained, of how it is written."""
-    if len(value) == 1 and isinstance(value[0], str):
-        word = value[0]
-        if word == "predicted":
-            return None
-        if word == "label":
-            return true_classes(subject)
-        if (found := _UNIT.fullmatch(word)) and word not in subject.samples.class_names:
-            return top(int(found[2])) if found[1] == "top" else _channel(word, subject)
-    numbers = [number for one in value if (number := class_of(one, subject)) is not None]
-    return numbers[0] if len(numbers) == 1 else classes(*numbers)
+    """What is explained, of its words."""
+    names = subject.samples.class_names
+    if len(value) > 1:
+        return class_list(value, names)
+    word = str(value[0]).strip()
+    target = parse_target(word, model=subject.model, class_names=names)
+    return target.bind(true_classes(subject) if word == "label" else None, names)
 
 
-def _channel(value: str | None, subject: ModelUnderStudy) -> Target:
-    """A layer's channel, ``"conv2 7"``."""
-    if value is None:
-        return None
-    found = _UNIT.fullmatch(value)
-    if found is None:
-        raise InvalidArgumentError("give a layer and the number of a channel: 'conv2 7'")
-    select_layers(subject.model, found[1].partition(":")[0])
-    return channel(found[1], int(found[2]))
+def _feature(value: str | None, subject: ModelUnderStudy) -> Target | None:
+    """A layer's channel, ``"conv2[7]"``."""
+    return None if value is None else _target([value], subject)
 
 
 def _layers(value: Sequence[str], subject: ModelUnderStudy) -> str | list[str]:
@@ -130,8 +121,8 @@ def _baseline(value: float | str, subject: ModelUnderStudy) -> Any:
 WRITTEN: Mapping[str, Written] = {
     "target": Written(
         int | str,
-        "what to explain: a class by number or name, or several; 'top 3'; label, each sample's true class; predicted; "
-        "or a layer's channel, 'conv2 7'",
+        "what to explain: a class, 3 or class:ox, or several; top:3; label, each sample's true class; predicted; or "
+        "something inside, 'conv2[7]', 'max(conv2)'",
         plain=lambda default: ["predicted"],
         several=True,
         meant=_target,
@@ -155,7 +146,7 @@ COVERING: Mapping[str, Written] = {
         "what stands in the patch: a number in the model's input values, mean (the image's color), or blur",
         meant=_baseline,
     ),
-    "feature": Written(str | None, "a channel of which to map the activity: 'conv2 7'", meant=_channel),
+    "feature": Written(str | None, "a channel of which to map the activity: 'conv2[7]'", meant=_feature),
 }
 """Those of occlusion."""
 
@@ -170,15 +161,16 @@ def _shape(subject: ModelUnderStudy) -> tuple[int, ...]:
     return tuple(images_of(subject).shape[1:])
 
 
-def _objectives(value: Sequence[str], subject: ModelUnderStudy) -> list[Objective]:
+def _objectives(value: Sequence[str], subject: ModelUnderStudy) -> list[Target]:
     """What units are called, as objectives."""
     outputs = subject.outputs(1)
     classes = 0 if outputs is None or outputs.dim() < 2 else outputs.shape[1]
-    return [unit.objective for one in value for unit in named_units(subject.model, one, _EACH, classes)]
+    names = subject.samples.class_names
+    return [unit.target for text in value for unit in named_units(subject.model, text, _EACH, classes, names)]
 
 
-def of_units(value: str, subject: ModelUnderStudy) -> str | Objective:
-    """A layer by its name, or a unit as an objective.
+def of_units(value: str, subject: ModelUnderStudy) -> str | Target:
+    """A layer by its name, or a unit as a target.
 
     Args:
         value: the words.
@@ -194,11 +186,11 @@ def of_units(value: str, subject: ModelUnderStudy) -> str | Objective:
         return _objectives([value], subject)[0]
 
 
-def _classes(value: Sequence[int | str] | None, subject: ModelUnderStudy) -> list[Objective]:
+def _classes(value: Sequence[int | str] | None, subject: ModelUnderStudy) -> list[Target]:
     """Logits of classes by number or name; of the first ones."""
     if value is None:
         return _objectives(["logits"], subject)
-    return [logit(number) for one in value if (number := class_of(one, subject)) is not None]
+    return _objectives([str(word) for word in value], subject)
 
 
 def _image(value: Sequence[str], subject: ModelUnderStudy) -> Image:
@@ -268,7 +260,7 @@ _WAY = "how images are written down: pixels, fourier or cppn, and its options: f
 DREAMT: Mapping[str, Written] = {
     "objectives": Written(
         str,
-        "what to dream of: 'conv2 7' (a channel), conv2 (its first ten), 'logit 3', logits",
+        "what to dream of: 'conv2[7]' (a channel), conv2 (its first ten), 3 or class:ox, logits",
         name="of",
         several=True,
         meant=_objectives,

@@ -12,6 +12,8 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.studies.samples import beyond_pixels, taken
 from lightning_viz.callbacks.snapshot import device_of
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
+from lightning_viz.hooks.target_words import parse_target
+from lightning_viz.hooks.targets import ClassTarget
 
 
 def images_of(subject: ModelUnderStudy) -> Tensor:
@@ -83,20 +85,19 @@ def class_of(value: int | str | None, subject: ModelUnderStudy) -> int | None:
     """A class's number.
 
     Args:
-        value: its number or its name; None stays None.
+        value: ``3`` or ``class:ox``; None stays None.
         subject: whose data name the classes.
 
     Raises:
         ValueError: no class has that name.
     """
-    if not isinstance(value, str):
-        return value
-    names = list(subject.samples.class_names)
-    if value in names:
-        return names.index(value)
-    raise InvalidArgumentError(
-        f"no class has that name; known are {', '.join(names[:8]) or 'none'}{', ...' * (len(names) > 8)}"
-    )
+    if value is None:
+        return None
+    names = subject.samples.class_names
+    target = parse_target(str(value), class_names=names).bind(None, names)
+    if isinstance(target, ClassTarget) and isinstance(target.index, int):
+        return target.index
+    raise InvalidArgumentError(f"{value!r} is no class: give '3' or 'class:ox'")
 
 
 def sample_rows(subject: ModelUnderStudy, count: int) -> list[dict[str, Any]]:

@@ -7,15 +7,11 @@ from .inversion import invert as invert
 from .maximize import Dream as Dream
 from .maximize import maximize as maximize
 from .objectives import Objective as Objective
-from .objectives import channel as channel
 from .objectives import direction as direction
 from .objectives import diversity as diversity
 from .objectives import gram as gram
 from .objectives import layer as layer
-from .objectives import logit as logit
 from .objectives import match as match
-from .objectives import objective as objective
-from .objectives import unit as unit
 from .parametrization import Image as Image
 from .parametrization import cppn as cppn
 from .parametrization import displayed as displayed

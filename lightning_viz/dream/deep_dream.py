@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.dream import objectives
 from lightning_viz.dream.maximize import maximize
-from lightning_viz.dream.objectives import Objective
+from lightning_viz.dream.objectives import layer as squared_norm
 from lightning_viz.dream.parametrization import centered, clipped, frame, pixels, visible
 from lightning_viz.dream.transforms import jitter as cropped
 from lightning_viz.dream.transforms import pad
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["DeepDream", "deep_dream"]
@@ -99,7 +99,7 @@ class NormalizedAscent(torch.optim.Optimizer):
 def deep_dream(
     model: nn.Module,
     photograph: Tensor,
-    layer: str | Objective,
+    layer: str | Target,
     *,
     octaves: int = 4,
     octave_scale: float = 1.4,
@@ -124,7 +124,7 @@ def deep_dream(
     Args:
         model: any module; what it does behind the layer need not work at other sizes.
         photograph: as the model takes it, ``[C, H, W]``, or several, ``[N, C, H, W]``.
-        layer: whose squared norm is climbed; or any objective: ``layer("conv3") + layer("conv4")``.
+        layer: whose squared norm is climbed; or any target: ``layer("conv3") + layer("conv4")``.
         octaves: sizes, each `octave_scale` times the one before, the last the photograph's own.
         octave_scale: 1.4 (the authors').
         steps: in each octave; 10 (the authors').
@@ -146,7 +146,7 @@ def deep_dream(
     climb = partial(
         maximize,
         model,
-        layer if isinstance(layer, Objective) else objectives.layer(layer),
+        layer if isinstance(layer, Target) else squared_norm(layer),
         pixel_space=pixel_space,
         copies=len(photographs),
         frames=0,

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
 from lightning_viz.dream.maximize import log_spaced
-from lightning_viz.dream.objectives import taken
 from lightning_viz.dream.parametrization import as_bytes, image_shape
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, warn_user
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.targets import class_scores
+from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["FoolingImages", "fool"]
@@ -159,7 +158,7 @@ def _certainty(
     parts = []
     for start in range(0, len(genomes), batch_size):
         images = shown(genomes[start : start + batch_size])
-        with taken(images.shape[1:]):
+        with image_size_errors(images.shape[1:]):
             outputs = run(_inputs(images, pixel_space)).outputs
         scores = class_scores(outputs)
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:

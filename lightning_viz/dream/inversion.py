@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.dream.maximize import Dream, maximize
-from lightning_viz.dream.objectives import match, response, single
+from lightning_viz.dream.objectives import match, recorded, single
 from lightning_viz.dream.parametrization import pixels, visible
 from lightning_viz.dream.regularization import Prior, alpha_norm, total_variation
 from lightning_viz.errors import InvalidArgumentError
@@ -157,7 +157,7 @@ def invert(
 
 def _known(model: nn.Module, image: Tensor, layer: str, forward: Forward | None) -> Tensor:
     """What a layer puts out for images, ``[N, ...]``."""
-    known = response(model, image, [layer], forward=forward)[layer]
+    known = recorded(model, image, [layer], forward=forward)[layer]
     silent = [place for place, one in enumerate(known) if not one.any()]
     if silent:
         raise InvalidArgumentError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.dream.objectives import Objective, passes_for
+from lightning_viz.dream.objectives import Objective, as_targets, passes_for
 from lightning_viz.dream.optimization import Climb
 from lightning_viz.dream.parametrization import Image, Pixels, pixels, visible
 from lightning_viz.dream.regularization import YOSINSKI, Preset, Prior, Step
@@ -18,6 +18,7 @@ from lightning_viz.dream.transforms import Transform
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["Dream", "maximize"]
@@ -91,7 +92,8 @@ def maximize(
 
     Args:
         model: any module; the images are made on its device and in its precision, single at least.
-        objectives: f, one or a list (see `lightning_viz.dream.channel` and its neighbors).
+        objectives: f, one or a list of what `lightning_viz.hooks` calls targets, ``channel("conv2", 7)`` or
+            ``"conv2[7]"``; a list is a list of them, ``[3, 7]`` two classes.
         image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
         pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
@@ -118,19 +120,19 @@ def maximize(
     for name, one in (("between", between), ("transforms", transforms)):
         if callable(one):
             raise InvalidTypeError(f"{name} is one function: give a list of them, {name}=[...]")
-    asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    targets = as_targets(objectives, model)
     drawn = pixels(image) if isinstance(image, Sequence) else image
     preset = _preset(between)
     count = steps if steps is not None else preset.iterations if isinstance(preset, Preset) else _STEPS
     changes = list(preset)
-    _check(asked, drawn, changes, count, bounded, copies)
+    _check(targets, drawn, changes, count, bounded, copies)
     if model.training:
         what = "the model is in train mode: the dream is made in eval mode, with the statistics it would be used with"
         warn_user(what, DreamWarning)
-    with passes_for(model, asked, forward=forward, seed=seed) as run:
+    with passes_for(model, targets, forward=forward, seed=seed) as run:
         climb = Climb(
             run=run,
-            objectives=asked,
+            objectives=targets,
             image=drawn,
             pixel_space=pixel_space or PixelSpace(),
             bounded=bounded,
@@ -181,7 +183,7 @@ def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
 
 
 def _check(
-    objectives: Sequence[Objective], image: Image, changes: Sequence[Step], steps: int, bounded: bool, copies: int
+    objectives: Sequence[Target], image: Image, changes: Sequence[Step], steps: int, bounded: bool, copies: int
 ) -> None:
     if not objectives:
         raise InvalidArgumentError("objectives is empty: give one or more, channel('conv2', 7) say")

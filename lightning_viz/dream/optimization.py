@@ -9,12 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_viz.dream.objectives import Objective, scalars, taken
+from lightning_viz.dream.objectives import scalars
 from lightning_viz.dream.parametrization import Image, Pixels, as_bytes, squashed, unsquashed, visible
 from lightning_viz.dream.regularization import Prior, Step
 from lightning_viz.dream.transforms import Transform, fitted
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, warn_user
-from lightning_viz.hooks.observe import Passes
+from lightning_viz.hooks.observe import Passes, image_size_errors
+from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.pixels import PixelSpace
 
 
@@ -31,7 +32,7 @@ class Climb:
     def __init__(
         self,
         run: Passes,
-        objectives: Sequence[Objective],
+        objectives: Sequence[Target],
         image: Image,
         *,
         pixel_space: PixelSpace,
@@ -128,7 +129,7 @@ class Climb:
             for transform in self._transforms:
                 images = transform(images, generator)
         given = self.to_inputs(fitted(images, size))
-        with nullcontext() if number else taken(self._image.shape):
+        with nullcontext() if number else image_size_errors(self._image.shape):
             seen = self._run(given)
         return scalars(seen, self._objectives, self._copies).to(images)
 

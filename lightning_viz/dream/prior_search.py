@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.dream.maximize import Dream, Optimizer, maximize
-from lightning_viz.dream.objectives import Objective, passes_for, scalars
+from lightning_viz.dream.objectives import Objective, as_targets, passes_for, scalars
 from lightning_viz.dream.parametrization import Image
 from lightning_viz.dream.regularization import Preset
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["PriorSearch", "search_priors"]
@@ -82,7 +83,7 @@ def search_priors(
     Raises:
         ValueError: neither references nor a criterion, no trial, or what `lightning_viz.dream.maximize` refuses.
     """
-    asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    targets = as_targets(objectives, model)
     if trials < 1:
         raise InvalidArgumentError(f"trials={trials}: give 1 or more")
     if criterion is None:
@@ -90,14 +91,14 @@ def search_priors(
             raise InvalidArgumentError(
                 "what makes a dream good? Give references, real samples to compare with, or a criterion"
             )
-        criterion = natural(model, asked, references, pixel_space=pixel_space, forward=forward)
+        criterion = natural(model, targets, references, pixel_space=pixel_space, forward=forward)
     rng = np.random.default_rng(seed)
     presets = [random_preset(rng, steps) for _ in range(trials)]
     scores: list[Tensor] = []
     for preset in progress_bar("priors", items=presets, shown=progress):
         dream = maximize(
             model,
-            asked,
+            targets,
             image=image,
             pixel_space=pixel_space,
             between=preset,
@@ -143,7 +144,7 @@ def random_preset(rng: np.random.Generator, steps: int) -> Preset:
 
 def natural(
     model: nn.Module,
-    objectives: Sequence[Objective],
+    objectives: Sequence[Target],
     references: Tensor,
     *,
     pixel_space: PixelSpace | None = None,

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.dream.maximize import Optimizer, maximize
-from lightning_viz.dream.objectives import Objective, Response, gram, match, response
+from lightning_viz.dream.objectives import gram, match, recorded
 from lightning_viz.dream.parametrization import centered, pixels, visible
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.target_algebra import FunctionTarget, Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["StyleTransfer", "VGG19_CONTENT", "VGG19_STYLE", "style_transfer"]
@@ -129,8 +131,8 @@ def style_transfer(
     _check(content_layers, style_layers, start, optimizer)
     pixel_space = pixel_space or PixelSpace()
     photograph, painting = _one(content, pixel_space, "the content"), _one(style, pixel_space, "the style")
-    shown = _response(model, photograph, content_layers, pixel_space, forward, "the content")
-    painted = _response(model, painting, style_layers, pixel_space, forward, "the style")
+    shown = _activations(model, photograph, content_layers, pixel_space, forward, "the content")
+    painted = _activations(model, painting, style_layers, pixel_space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
         style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
@@ -144,7 +146,7 @@ def style_transfer(
 
     dream = maximize(
         model,
-        content_weight * _recorded(of_content, losses[0]) + style_weight * _recorded(of_style, losses[1]),
+        content_weight * _with_losses(of_content, losses[0]) + style_weight * _with_losses(of_style, losses[1]),
         image=pixels(photograph.shape[1:], start=photograph if start == "content" else None),
         pixel_space=pixel_space,
         bounded=True,
@@ -169,38 +171,38 @@ def style_transfer(
     )
 
 
-def _content(shown: Response, layers: Sequence[str]) -> Objective:
+def _content(shown: Activations, layers: Sequence[str]) -> Target:
     """Minus the content's loss: `match` without its division."""
     return reduce(add, [shown[name].square().sum().item() / 2 * match(name, shown[name]) for name in layers])
 
 
-def _style(painted: Response, layers: Sequence[str]) -> Objective:
+def _style(painted: Activations, layers: Sequence[str]) -> Target:
     """Minus the style's loss, the mean over layers."""
     return 1 / len(layers) * reduce(add, [gram(name, painted.maps(name)) for name in layers])
 
 
-def _recorded(objective: Objective, losses: list[Tensor]) -> Objective:
-    """The same objective; every time that it is evaluated, its loss joins a list."""
+def _with_losses(target: Target, losses: list[Tensor]) -> Target:
+    """The same target; every time that it is evaluated, its loss joins a list."""
 
-    def function(seen: Response) -> Tensor:
-        values = objective(seen)
+    def function(activations: Activations) -> Tensor:
+        values = target.scores(activations).values
         losses.append(-values.detach())
         return values
 
-    return replace(objective, function=function)
+    return FunctionTarget(target.name, function, target.layers, target.outputs)
 
 
-def _blank(objective: Objective, seen: Response) -> float:
+def _blank(target: Target, activations: Activations) -> float:
     """The loss of activations that are zero."""
-    zeros = {name: torch.zeros_like(call) for name, call in seen.calls.items()}
-    return -objective(replace(seen, calls=zeros)).item()
+    zeros = {name: torch.zeros_like(call) for name, call in activations.calls.items()}
+    return -target.scores(replace(activations, calls=zeros)).values.item()
 
 
-def _response(
+def _activations(
     model: nn.Module, images: Tensor, layers: Sequence[str], pixel_space: PixelSpace, forward: Forward | None, what: str
-) -> Response:
+) -> Activations:
     """What an image excites, nowhere nothing at all."""
-    seen = response(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
+    seen = recorded(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
     silent = [name for name in layers if not seen[name].any()]
     if silent:
         raise InvalidArgumentError(

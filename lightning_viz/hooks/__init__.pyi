@@ -8,7 +8,6 @@ from .model_state import preserve_state as preserve_state
 from .model_state import same_randomness as same_randomness
 from .observation import Observation as Observation
 from .observation import ReLUs as ReLUs
-from .observe import Activations as Activations
 from .observe import Passes as Passes
 from .observe import observe as observe
 from .observe import observe_batches as observe_batches
@@ -16,10 +15,16 @@ from .observe import passes as passes
 from .random_weights import randomized_weights as randomized_weights
 from .receptive_field import Rectangle as Rectangle
 from .receptive_field import receptive_fields as receptive_fields
+from .recording import Activations as Activations
 from .relu import relu_rule as relu_rule
-from .targets import Target as Target
+from .target_algebra import FunctionTarget as FunctionTarget
+from .target_algebra import Target as Target
+from .target_words import TargetLike as TargetLike
+from .target_words import as_target as as_target
+from .target_words import parse_target as parse_target
 from .targets import channel as channel
 from .targets import classes as classes
+from .targets import logit as logit
 from .targets import maximum as maximum
 from .targets import region as region
 from .targets import top as top

@@ -147,9 +147,19 @@ def _not_found(asked: str | type[nn.Module], every: Iterable[str]) -> str:
     if asked in ROLES:
         role = "convolution or attention, so no last maps" if asked == "last_maps" else asked.replace("_", " ")
         return f"the model has no {role}; its layers are {_listed(names)}"
-    nearest = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
+    nearest = nearest_names(asked, names)
     hint = f"did you mean {_listed(nearest)}?" if nearest else f"the model's layers are {_listed(names)}"
     return f"no layer matches {asked!r}; {hint}"
+
+
+def nearest_names(name: str, names: Iterable[str]) -> list[str]:
+    """At most three names that look like one.
+
+    Args:
+        name: that is none of them.
+        names: of layers or classes.
+    """
+    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
 
 
 def _listed(names: list[str]) -> str:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError
+from lightning_viz.hooks.batching import out_of_memory
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
 from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
 from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, sample_count
-from lightning_viz.hooks.recording import Recording, Reduce, StopForward, call_names, recording
+from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
-from lightning_viz.hooks.targets import Target, check_count, depends_on_input, layer_of, target_scores, with_classes
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike, as_target
+from lightning_viz.hooks.targets import ClassTarget
 
-__all__ = ["Passes", "Activations", "observe", "observe_batches", "passes"]
+__all__ = ["Passes", "observe", "observe_batches", "passes"]
 
 Forward = Callable[[nn.Module, Any], Any]
 """How to run a model on inputs, where ``model(*inputs)`` is not the way."""
@@ -31,7 +33,7 @@ _Found = dict[int, Tensor | None]
 def observe(
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     layers: Layers = (),
     gradients: bool | Layers = False,
@@ -68,9 +70,35 @@ def observe(
         RuntimeError: no gradient can be taken towards a layer that runs under `torch.no_grad`, nor through a block
             under reentrant activation checkpointing.
     """
+    return _observed(
+        model,
+        inputs,
+        as_target(target, model=model),
+        layers=layers,
+        gradients=gradients,
+        input_gradient=input_gradient,
+        rules=rules,
+        reduce=reduce,
+        forward=forward,
+    )[0]
+
+
+def _observed(
+    model: nn.Module,
+    inputs: Any,
+    target: Target,
+    *,
+    layers: Layers = (),
+    gradients: bool | Layers = False,
+    input_gradient: bool = False,
+    rules: Sequence[Rule] = (),
+    reduce: Mapping[str, Reduce] | None = None,
+    forward: Forward | None = None,
+) -> tuple[Observation, Target]:
+    """The observation (see `observe`), and the target with the classes named that depend on the input."""
     kept = select_layers(model, layers)
     wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
-    inside = layer_inside(model, target)
+    inside = layers_read(model, target)
     reductions = {
         name: (module, function)
         for asked, function in (reduce or {}).items()
@@ -88,13 +116,12 @@ def observe(
             _check_traced(tapped, record)
             answer = first_tensor(outputs)
             scores, targets = None, None
-            if differentiates or inside or callable(target) or (answer is not None and answer.dim() > 0):
-                features = feature_count(next(iter(inside.values()))) if inside else None
-                scores, targets = target_scores(outputs, target, call_names(record.calls), features=features)
+            if differentiates or not isinstance(target, ClassTarget) or (answer is not None and answer.dim() > 0):
+                scores, targets, target = target.scores(_activations(inside, record, outputs))
             towards = [call for name in wanted for call in record.calls[name]]
             leaf_list = [x for x in all_tensors(leaves) if x.requires_grad]
             found, ruled = _backwards(scores, towards + (leaf_list if input_gradient else []), leaf_list, rules, relus)
-    return Observation(
+    observation = Observation(
         inputs=map_tensors(leaves, Tensor.detach),
         outputs=_detached(answer),
         targets=targets,
@@ -108,44 +135,53 @@ def observe(
         dimensions=call_names(record.dimensions),
         unreached=_unreached({**kept, **wanted, **reductions}, record),
     )
+    return observation, target
 
 
-def resolve_target(model: nn.Module, inputs: Any, target: Target, *, forward: Forward | None = None) -> Target:
+def resolve_target(model: nn.Module, inputs: Any, target: TargetLike, *, forward: Forward | None = None) -> Target:
     """The same target, with the classes named that depend on the input: it then means the same for moved inputs.
 
     Args:
         model: any module, left as found; run once, and only if it must be.
         inputs: as in `observe`.
-        target: see `Target`.
+        target: see `TargetLike`.
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
         ValueError: not as many targets as samples, or no sample.
     """
-    if depends_on_input(target):
+    target = as_target(target, model=model)
+    if target.open:
         return observe_resolved(model, inputs, target, forward=forward)[1]
     _check_samples(inputs, target)
     return target
 
 
 def observe_resolved(
-    model: nn.Module, inputs: Any, target: Target, *, layers: Layers = (), forward: Forward | None = None
+    model: nn.Module,
+    inputs: Any,
+    target: TargetLike,
+    *,
+    layers: Layers = (),
+    reduce: Mapping[str, Reduce] | None = None,
+    forward: Forward | None = None,
 ) -> tuple[Observation, Target]:
     """What one forward sees, and the target `resolve_target` by it.
 
     Args:
         model: any module, left as found.
         inputs: as in `observe`.
-        target: see `Target`.
+        target: see `TargetLike`.
         layers: those whose output to keep.
+        reduce: as in `observe`.
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
         ValueError: not as many targets as samples, or no sample.
     """
+    target = as_target(target, model=model)
     _check_samples(inputs, target)
-    seen = observe(model, inputs, target, layers=layers, forward=forward)
-    return seen, with_classes(target, seen.targets)
+    return _observed(model, inputs, target, layers=layers, reduce=reduce, forward=forward)
 
 
 def observe_batches(
@@ -216,15 +252,22 @@ def _check_traced(wanted: Iterable[str], record: Recording) -> None:
             )
 
 
-def layer_inside(model: nn.Module, target: Target) -> dict[str, nn.Module]:
-    """The layer that a target lies in, by name; none for the model's output.
+def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
+    """The layers that a target reads, by name.
 
     Args:
         model: any module.
-        target: which may name the layer with its call, ``"relu:1"``.
+        target: which may name a layer with its call, ``"relu:1"``.
     """
-    name = layer_of(target)
-    return {} if name is None else select_layers(model, layer_of_call(name))
+    return {
+        name: module for layer in target.layers for name, module in select_layers(model, layer_of_call(layer)).items()
+    }
+
+
+def _activations(layers: Mapping[str, nn.Module], record: Recording, outputs: Any) -> Activations:
+    """What was recorded of some layers."""
+    calls = call_names({name: record.calls[name] for name in layers if name in record.calls})
+    return Activations(calls, outputs, {name: feature_count(module) for name, module in layers.items()})
 
 
 def _backwards(
@@ -283,26 +326,11 @@ def _check_samples(inputs: Any, target: Target) -> None:
     count = sample_count(inputs)
     if count == 0:
         raise InvalidArgumentError("the inputs hold no sample")
-    check_count(target, count)
+    target.check_count(count)
 
 
 def _unreached(asked: Mapping[str, Any], record: Recording) -> tuple[str, ...]:
     return tuple(name for name in asked if not record.calls.get(name) and not record.reduced.get(name))
-
-
-@dataclass(frozen=True)
-class Activations:
-    """What one pass saw, still part of its graph.
-
-    Attributes:
-        calls: outputs of layers, by call: a layer called several times is ``"name:0"``, ``"name:1"``, ...
-        outputs: what the model returned; None where the pass ended before.
-        features: by layer how many features its weights put out, None where it has none (see `feature_count`).
-    """
-
-    calls: Mapping[str, Tensor]
-    outputs: Any = None
-    features: Mapping[str, int | None] = field(default_factory=dict)
 
 
 class Passes:
@@ -374,3 +402,21 @@ def passes(
         if seed is not None:
             seed_torch(seed)
         yield Passes(model, chosen, whole or not chosen, forward)
+
+
+@contextmanager
+def image_size_errors(shape: Sequence[int]) -> Iterator[None]:
+    """Errors of a model that cannot take images of a size name the size.
+
+    Args:
+        shape: of an image.
+
+    Raises:
+        InvalidArgumentError: what the model raises, with the size.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, LayerNotReachedError) or out_of_memory(error):
+            raise
+        raise InvalidArgumentError(f"the model cannot take images of {' x '.join(map(str, shape))}: {error}") from error

@@ -1,16 +1,22 @@
-"""Hooks that keep what layers put out during one pass."""
+"""Forward hooks that keep what layers put out during one pass, and what they kept."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.feature_maps import as_maps
+from lightning_viz.hooks.observation import is_call, layer_of_call
 from lightning_viz.hooks.pytree import first_tensor, replace_first_tensor
+
+__all__ = ["Activations"]
 
 T = TypeVar("T")
 Reduce = Callable[[Tensor], Tensor]
@@ -73,6 +79,54 @@ def recording(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The recorded outputs of one pass, still part of its graph.
+
+    Attributes:
+        calls: outputs of layers ``[N, ...]``, by call: a layer called several times is ``"name:0"``, ``"name:1"``, ...
+        outputs: what the model returned; None where the pass ended before.
+        features: by layer that was asked for, how many features its weights put out, None where it has none (see
+            `feature_count`).
+    """
+
+    calls: Mapping[str, Tensor]
+    outputs: Any = None
+    features: Mapping[str, int | None] = field(default_factory=dict)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        """A layer's output ``[N, ...]``; of a layer called several times that of a call, ``"relu:1"``.
+
+        Raises:
+            InvalidArgumentError: the call does not exist, the layer has several, or nobody asked for the layer.
+        """
+        if layer in self.calls:
+            return self.calls[layer]
+        name = layer_of_call(layer)
+        calls = [call for call in self.calls if is_call(call, name)]
+        if calls:
+            times = f"{len(calls)} times" if len(calls) > 1 else "once"
+            hint = f"name the call, one of {calls}" if layer == name else f"{layer!r} is none of {calls}"
+            raise InvalidArgumentError(f"layer {name!r} is called {times}: {hint}")
+        if name in self.features:
+            raise InvalidArgumentError(f"the target's layer {layer!r} is not called in the forward pass")
+        raise InvalidArgumentError(f"layer {layer!r} is read but not announced: give the target layers=({layer!r},)")
+
+    def planes(self, layer: str) -> Tensor | None:
+        """A layer's output as maps ``[N, K, H, W]``; None of a layer without places in a plane."""
+        return as_maps(self[layer], features=self.features.get(layer_of_call(layer)))
+
+    def maps(self, layer: str) -> Tensor:
+        """A layer's output as maps ``[N, K, H, W]``; of a layer without places in a plane ``[N, K, 1, P]``."""
+        maps, output = self.planes(layer), self[layer]
+        if maps is not None:
+            return maps
+        output = output.unsqueeze(1) if output.dim() == 1 else output  # one unit
+        features = self.features.get(layer_of_call(layer))
+        first = output.transpose(1, 2) if output.dim() == 3 and output.shape[2] == features else output
+        return first.reshape(len(first), first.shape[1], 1, -1)
 
 
 def call_names(calls: Mapping[str, list[T]]) -> dict[str, T]:

@@ -1,268 +1,251 @@
-"""The target: the scalar, one per sample, that is explained."""
+"""Targets in a model: classes of its output, regions, and units, channels and maxima of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Union
+from collections.abc import Sequence
+from typing import Union
 
 import torch
 from torch import Tensor
 
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
-from lightning_viz.hooks.feature_maps import as_maps
-from lightning_viz.hooks.observation import is_call
-from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.layers import nearest_names
+from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.target_algebra import Scores, Target
 
-__all__ = ["Target", "channel", "classes", "maximum", "region", "top", "unit"]
+__all__ = ["channel", "classes", "logit", "maximum", "region", "top", "unit"]
 
-Indices = Union[int, Sequence[int], Tensor]
+Indices = Union[int, Sequence[int], Sequence[Sequence[int]], Tensor]
 """Numbers of classes or channels: one for all samples, one each ``[N]``, or several ``[T, N]`` or ``[T, 1]``."""
 
-Target = Union[Indices, Callable[[Any], Tensor], "Top", "Region", "Inner", None]
-"""What to explain. None is each sample's predicted class; otherwise:
 
-- a class index for all samples, or one for each ``[N]`` (their labels, say);
-- several of them, ``classes(281, 207)``, the most probable ones, ``top(5)``, or any index tensor ``[T, N]``: all from
-  one shared forward, and every result has a leading dimension T;
-- a class summed over a region of a dense output, ``region(mask, 15)``;
-- something inside the model: ``unit(layer, index)``, ``channel(layer, index)``, ``maximum(layer, index)``;
-- a function from the model's output to ``[N]``. It may be called on some of the samples, or on copies of them, so it
-  must treat every sample alike.
-
-Classes are explained by their scores as the model returns them, logits as a rule.
-"""
-
-
-@dataclass(frozen=True)
-class Top:
-    """The most probable classes of each sample."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Region:
-    """A class summed over some places of a dense output; the class that is strongest there if none is given."""
-
-    mask: Tensor
-    index: Indices | Top | None = None
-
-
-@dataclass(frozen=True)
-class Inner:
-    """A unit, channel or maximum of a layer's output."""
-
-    layer: str
-    index: Indices | None
-    kind: str
-    samples: Tensor | None = None  # for which of the samples that `index` is for; all in order if None
-
-
-class Scores(NamedTuple):
-    """What a target comes to.
+class ClassTarget(Target):
+    """The score of a class: of the model's output, summed over its places or over those of a mask.
 
     Attributes:
-        values: the scalars, ``[N]``, or ``[T, N]`` for several targets.
-        classes: the class indices that they belong to, of the same shape; None where they are no classes.
+        index: the class, one for each sample, or several; None for the strongest.
+        count: so many of the strongest, as several targets.
+        mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if None.
+        word: what stands for the class until labels or class names are known, ``"label"`` or ``"class:ox"``.
     """
 
-    values: Tensor
-    classes: Tensor | None
+    def __init__(
+        self,
+        index: Indices | None = None,
+        *,
+        count: int | None = None,
+        mask: Tensor | None = None,
+        word: str | None = None,
+    ) -> None:
+        name = word or ("predicted class" if index is None else f"logit {_listed(index)}")
+        name = f"top {count} classes" if count is not None else name
+        super().__init__(name if mask is None else f"{name} in a region", outputs=True)
+        self.index, self.count, self.mask, self.word = index, count, mask, word
+
+    @property
+    def open(self) -> bool:
+        return self.index is None
+
+    def scores(self, activations: Activations) -> Scores:
+        if self.word is not None:
+            raise InvalidArgumentError(
+                f"target {self.word!r} needs the samples' labels or the classes' names, which are not known here: give "
+                "numbers of classes, one for all or one per sample"
+            )
+        scores = class_scores(activations.outputs, self.mask)
+        index = self.index
+        if self.count is not None:
+            if self.count > scores.shape[1]:
+                raise InvalidArgumentError(f"top({self.count}): the model has {scores.shape[1]} outputs")
+            index = scores.detach().topk(self.count, 1).indices.T
+        elif index is None:
+            index = scores.detach().argmax(1)
+        if scores.shape[1] == 1:
+            index = torch.zeros_like(torch.as_tensor(index))  # a regression, or a binary classifier's single logit
+        values, chosen = _picked(scores, index, "target class", "outputs")
+        return Scores(values, chosen, ClassTarget(chosen, mask=self.mask) if self.open else self)
+
+    def select(self, samples: Tensor) -> Target:
+        mask = self.mask
+        if mask is not None and mask.dim() == 3:
+            mask = mask[samples.to(mask.device)]
+        index = None if self.index is None else _some(self.index, samples)
+        return ClassTarget(index, count=self.count, mask=mask, word=self.word)
+
+    def check_count(self, count: int) -> None:
+        if self.mask is not None and self.mask.dim() == 3 and len(self.mask) != count:
+            raise InvalidArgumentError(
+                f"{len(self.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
+            )
+        if self.index is not None:
+            _check_indices(torch.as_tensor(self.index).shape, count)
+
+    def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
+        kind, _, label = (self.word or "").partition(":")
+        if kind == "class":
+            return ClassTarget(_class_index(label, class_names), mask=self.mask)
+        if kind == "label" and labels is not None and labels.dim() == 1:
+            return ClassTarget(labels, mask=self.mask)
+        if kind == "region" and labels is not None and labels.dim() == 3:
+            if label:
+                index = _class_index(label, class_names)
+                return region(labels == index, index)
+            largest = torch.stack([torch.bincount(mask[mask > 0].long(), minlength=1).argmax() for mask in labels])
+            return region(labels == largest[:, None, None], largest)
+        return self
 
 
-def classes(*indices: int) -> Tensor:
+class LayerTarget(Target):
+    """A unit, a channel or the maximum of a layer's output.
+
+    Attributes:
+        layer: its name, or that of a call.
+        index: of the unit or channel; None for the maximum of the whole layer.
+        kind: ``"unit"``, ``"channel"`` or ``"maximum"``.
+    """
+
+    def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
+        number = "" if index is None else _listed(index)
+        place = None if index is None else torch.as_tensor(index)
+        if kind == "unit" and place is not None and place.shape == (3,):
+            name = f"{layer} unit {int(place[0])} at ({int(place[1])}, {int(place[2])})"
+        elif kind == "maximum":
+            name = f"maximum of {layer}{f' channel {number}' if number else ''}"
+        else:
+            name = f"{layer} {kind} {number}"
+        super().__init__(name, layers=(layer,))
+        self.layer, self.index, self.kind = layer, index, kind
+        self._samples = samples  # for which of the samples that `index` is for; all in order if None
+
+    def scores(self, activations: Activations) -> Scores:
+        output = activations[self.layer]
+        of = f"in layer {self.layer!r}"
+        if self.index is None:
+            if self.kind != "maximum":
+                raise InvalidArgumentError(f"no {self.kind} given {of}")
+            return Scores(output.flatten(1).max(1).values if output.dim() > 1 else output, None, self)
+        if self.kind == "unit":
+            return Scores(self._units(output, activations.planes(self.layer), self.index, of), None, self)
+        index = self.index if self._samples is None else _some(self.index, self._samples)
+        places = activations.maps(self.layer).flatten(2)  # [N, K, P]
+        scores = places.sum(2) if self.kind == "channel" else places.max(2).values
+        return Scores(_picked(scores, index, "channel", f"channels {of}")[0], None, self)
+
+    def _units(self, output: Tensor, maps: Tensor | None, index: Indices, of: str) -> Tensor:
+        """Single values of a layer's output, ``[N]`` or ``[T, N]``."""
+        if maps is None:
+            index = index if self._samples is None else _some(index, self._samples)
+            return _picked(output.flatten(1) if output.dim() > 1 else output[:, None], index, "unit", f"units {of}")[0]
+        place, shape = _saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
+        if place.dim() == 0:  # a channel alone: in the middle of its map
+            place = torch.stack([place, *place.new_tensor([shape[1] // 2, shape[2] // 2])])
+        if self._samples is not None and place.dim() == 2:
+            place = place[self._samples.to(place.device)]
+        if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
+            raise InvalidArgumentError(f"unit {self.index} {of}, whose output is {shape}: give (channel, row, column)")
+        if bool((place < 0).any()) or bool((place >= torch.tensor(shape, device=place.device)).any()):
+            raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
+        k, y, x = place.expand(len(maps), 3).T
+        return maps[torch.arange(len(maps), device=maps.device), k, y, x]
+
+    def select(self, samples: Tensor) -> Target:
+        # whether [3] is a place in a map, or a unit for each of three, its layer tells
+        return LayerTarget(self.layer, self.index, self.kind, samples=samples)
+
+    def check_count(self, count: int) -> None:
+        if self.index is not None:
+            shape = torch.as_tensor(self.index).shape
+            _check_indices(shape[:-1] if self.kind == "unit" and shape[-1:] == (3,) else shape, count)  # (k, y, x)
+
+
+def logit(index: Indices) -> Target:
+    """A class's score, before the softmax; of a dense output summed over its places.
+
+    Args:
+        index: the class, one for each sample ``[N]``, or several ``[T, 1]`` or ``[T, N]``.
+    """
+    return ClassTarget(index)
+
+
+def classes(*indices: int) -> Target:
     """Several classes side by side, each for all samples, over one shared forward.
 
     Args:
         indices: the classes, T of them; every result has a leading dimension T.
 
     Raises:
-        ValueError: there are none.
+        InvalidArgumentError: there are none.
     """
     if not indices:
         raise InvalidArgumentError("classes(): give 1 class or more")
-    return torch.tensor(indices, dtype=torch.long)[:, None]
+    return ClassTarget(torch.tensor(indices, dtype=torch.long)[:, None])
 
 
-def top(count: int) -> Top:
+def top(count: int) -> Target:
     """Each sample's most probable classes side by side, over one shared forward.
 
     Args:
         count: how many, T; every result has a leading dimension T.
 
     Raises:
-        ValueError: `count` is not positive.
+        InvalidArgumentError: `count` is not positive.
     """
     if count < 1:
         raise InvalidArgumentError(f"top({count}): give 1 class or more")
-    return Top(count)
+    return ClassTarget(count=count)
 
 
-def region(mask: Tensor, index: Indices | Top | None = None) -> Region:
+def region(mask: Tensor, index: Indices | Target | None = None) -> Target:
     """A class summed over a region of a dense output ``[N, classes, H, W]``, a segmentation's say.
 
     Args:
         mask: the places, ``[H, W]`` for all samples or ``[N, H, W]``: True or a weight where they count.
         index: the class, or several, ``classes(281, 207)`` or ``top(5)``; the strongest in the region if omitted.
+
+    Raises:
+        InvalidArgumentError: `index` is not a class.
     """
-    return Region(mask, index)
+    target = index if isinstance(index, Target) else ClassTarget(index)
+    if not isinstance(target, ClassTarget):
+        raise InvalidArgumentError(f"region(mask, {target.name}): a region is of a class, as in region(mask, 3)")
+    return ClassTarget(target.index, count=target.count, mask=mask, word=target.word)
 
 
-def unit(layer: str, index: Indices) -> Inner:
+def unit(layer: str, index: Indices) -> Target:
     """One scalar of a layer.
 
     Args:
         layer: name; of a layer that is called several times the call, ``"relu:1"``.
-        index: of a vector's unit; of maps channel, row and column ``(k, y, x)``, for all samples or ``[N, 3]``.
+        index: of a vector's unit; of maps channel, row and column ``(k, y, x)``, for all samples or ``[N, 3]``, or the
+            channel alone: in the middle of its map.
     """
-    return Inner(layer, index, "unit")
+    return LayerTarget(layer, index, "unit")
 
 
-def channel(layer: str, index: Indices) -> Inner:
+def channel(layer: str, index: Indices) -> Target:
     """A layer's channel, summed over its map.
 
     Args:
         layer: name; of a layer that is called several times the call, ``"relu:1"``.
         index: the channel, one for each sample ``[N]``, or several ``[T, 1]``.
     """
-    return Inner(layer, index, "channel")
+    return LayerTarget(layer, index, "channel")
 
 
-def maximum(layer: str, index: Indices | None = None) -> Inner:
+def maximum(layer: str, index: Indices | None = None) -> Target:
     """The maximum of a channel's map, or of a layer.
 
     Args:
         layer: name; of a layer that is called several times the call, ``"relu:1"``.
         index: the channel, as for `channel`; the whole layer if omitted.
     """
-    return Inner(layer, index, "maximum")
+    return LayerTarget(layer, index, "maximum")
 
 
-def layer_of(target: Target) -> str | None:
-    """The layer that a target lies in; None for the model's output."""
-    return target.layer if isinstance(target, Inner) else None
-
-
-def target_scores(
-    outputs: Any, target: Target, inner: Mapping[str, Tensor] | None = None, *, features: int | None = None
-) -> Scores:
-    """The scalars to explain, and the classes that they belong to.
-
-    Args:
-        outputs: what the model returned.
-        target: see `Target`.
-        inner: outputs of layers, by call; the layer of an inner target must be among them.
-        features: how many channels that layer has, where it is known.
-
-    Raises:
-        ValueError: an index that does not exist, or not one per sample.
-        TypeError: the output holds no floating-point tensor with a sample dimension.
-    """
-    if isinstance(target, Inner):
-        return Scores(_inside(_call(inner or {}, target.layer), target, features), None)
-    if callable(target):
-        scalars = target(outputs)
-        if scalars.dim() == 0:
-            raise InvalidArgumentError("the target function returned a single number: give one scalar per sample, [N]")
-        return Scores(scalars if scalars.dim() == 1 else scalars.flatten(1).sum(1), None)
-    scores = class_scores(outputs, target.mask if isinstance(target, Region) else None)
-    asked = target.index if isinstance(target, Region) else target
-    if asked is None:
-        asked = scores.detach().argmax(1)
-    elif isinstance(asked, Top):
-        if asked.count > scores.shape[1]:
-            raise InvalidArgumentError(f"top({asked.count}): the model has {scores.shape[1]} outputs")
-        asked = scores.detach().topk(asked.count, 1).indices.T
-    if scores.shape[1] == 1:
-        asked = torch.zeros_like(torch.as_tensor(asked))  # a regression, or a binary classifier's single logit
-    return _picked(scores, asked, "target class", "outputs")
-
-
-def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
-    """Scores ``[N, classes]`` of what a model returned: its first tensor, summed over places where it has any.
-
-    Args:
-        outputs: what the model returned.
-        mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if omitted.
-
-    Raises:
-        TypeError: the output holds no floating-point tensor with a sample dimension.
-        ValueError: the mask does not fit the output.
-    """
-    scores = first_tensor(outputs)
-    if scores is None or scores.dim() == 0:
-        raise InvalidTypeError(
-            f"the model returned {type(outputs).__name__} without a floating-point tensor [N, classes]: "
-            "give a function from the output to one scalar per sample as target, or forward="
-        )
-    if mask is not None:
-        shape = list(scores.shape)
-        if scores.dim() != 4 or list(mask.shape) not in (shape[2:], [shape[0], *shape[2:]]):
-            raise InvalidArgumentError(
-                f"the region's mask is {list(mask.shape)}, the model's output {shape}: give [H, W] of it"
-            )
-        scores = scores * _saved(mask).to(scores).unsqueeze(-3)
-    return scores.unsqueeze(1) if scores.dim() == 1 else scores.flatten(2).sum(2) if scores.dim() > 2 else scores
-
-
-def depends_on_input(target: Target) -> bool:
-    """Whether the classes meant depend on the input."""
-    index = target.index if isinstance(target, Region) else target
-    return index is None or isinstance(index, Top)
-
-
-def with_classes(target: Target, found: Tensor | None) -> Target:
-    """The same target; of an open one with the classes named that a pass found.
-
-    Args:
-        target: see `Target`.
-        found: the classes, ``[N]`` or ``[T, N]``.
-    """
-    if not depends_on_input(target):
-        return target
-    return replace(target, index=found) if isinstance(target, Region) else found
-
-
-def check_count(target: Target, count: int) -> None:
-    """See that a target that names something for each sample does so for all.
-
-    Args:
-        target: see `Target`.
-        count: how many samples there are.
-
-    Raises:
-        ValueError: it names more or fewer.
-    """
-    index = target.index if isinstance(target, (Region, Inner)) else target
-    if isinstance(target, Region) and target.mask.dim() == 3 and len(target.mask) != count:
-        raise InvalidArgumentError(
-            f"{len(target.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
-        )
-    if index is None or isinstance(index, Top) or callable(index):
-        return
-    shape = torch.as_tensor(index).shape
-    places = isinstance(target, Inner) and target.kind == "unit" and shape[-1:] == (3,)  # (k, y, x)
-    if places:
-        shape = shape[:-1]
-    if len(shape) and shape[-1] != count and not (len(shape) == 2 and shape[1] == 1):
-        raise InvalidArgumentError(_miscounted(shape[-1], count, "target"))
-
-
-def select_samples(target: Target, samples: Tensor) -> Target:
-    """The target of some of the samples, or of copies of them.
-
-    Args:
-        target: of all samples, not open.
-        samples: which of them, ``[n]``, on the CPU.
-    """
-    if isinstance(target, Region):
-        mask = target.mask
-        index = target.index if target.index is None or isinstance(target.index, Top) else _some(target.index, samples)
-        return Region(mask[samples.to(mask.device)] if mask.dim() == 3 else mask, index)
-    if isinstance(target, Inner):  # whether [3] is a place in a map, or a unit for each of three, its layer tells
-        return replace(target, samples=samples)
-    return target if target is None or callable(target) or isinstance(target, Top) else _some(target, samples)
+def _saved(tensor: Tensor) -> Tensor:
+    """Fit to be kept for a backward, also where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _some(index: Indices, samples: Tensor) -> Indices:
@@ -275,13 +258,8 @@ def _some(index: Indices, samples: Tensor) -> Indices:
     return tensor[..., samples.to(tensor.device)]
 
 
-def _saved(tensor: Tensor) -> Tensor:
-    """Fit to be kept for a backward, also where it was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> Scores:
-    """From scores ``[N, K]`` those asked for, ``[N]`` or ``[T, N]``."""
+def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> tuple[Tensor, Tensor]:
+    """From scores ``[N, K]`` those asked for, ``[N]`` or ``[T, N]``, and their indices."""
     index = _saved(torch.as_tensor(asked, device=scores.device).long())
     samples, count = scores.shape
     if index.dim() == 0 or (index.dim() == 2 and index.shape[1] == 1):
@@ -292,51 +270,36 @@ def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> Scores:
         raise InvalidArgumentError(f"{what} {index.tolist()} is out of range: the model has {count} {of}")
     rows = index if index.dim() == 2 else index[None]
     values = scores.gather(1, rows.T).T
-    return Scores(values if index.dim() == 2 else values[0], index)
+    return values if index.dim() == 2 else values[0], index
+
+
+def _check_indices(shape: Sequence[int], count: int) -> None:
+    if len(shape) and shape[-1] != count and not (len(shape) == 2 and shape[1] == 1):
+        raise InvalidArgumentError(_miscounted(shape[-1], count, "target"))
 
 
 def _miscounted(given: int, samples: int, what: str) -> str:
     return f"{given} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
 
 
-def _call(inner: Mapping[str, Tensor], layer: str) -> Tensor:
-    if layer in inner:
-        return inner[layer]
-    several = [name for name in inner if is_call(name, layer)]
-    if several:
-        raise InvalidArgumentError(
-            f"the target's layer {layer!r} is called {len(several)} times: name the call, one of {several}"
-        )
-    raise InvalidArgumentError(f"the target's layer {layer!r} is not called in the forward pass")
+def _listed(index: Indices) -> str:
+    """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
+    tensor = torch.as_tensor(index)
+    if tensor.dim() == 2 and tensor.shape[1] == 1:
+        return ", ".join(map(str, tensor[:, 0].tolist()))
+    return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"
 
 
-def _inside(output: Tensor, target: Inner, features: int | None) -> Tensor:
-    """A layer's unit, channel or maximum, ``[N]`` or ``[T, N]``."""
-    output = output.unsqueeze(1) if output.dim() == 1 else output  # one unit
-    if target.kind == "maximum" and target.index is None:
-        return output.flatten(1).max(1).values
-    maps = as_maps(output, features=features)
-    of = f"in layer {target.layer!r}"
-    if target.kind == "unit" and maps is not None:
-        place = _saved(torch.as_tensor(target.index, device=maps.device).long())
-        if target.samples is not None and place.dim() == 2:
-            place = place[target.samples.to(place.device)]
-        shape = list(maps.shape[1:])
-        if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
-            raise InvalidArgumentError(
-                f"unit {target.index} {of}, whose output is {shape}: give (channel, row, column)"
-            )
-        if bool((place < 0).any()) or bool((place >= torch.tensor(shape, device=place.device)).any()):
-            raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
-        k, y, x = place.expand(len(maps), 3).T
-        return maps[torch.arange(len(maps), device=maps.device), k, y, x]
-    if target.index is None:
-        raise InvalidArgumentError(f"no {target.kind} given {of}")
-    index = target.index if target.samples is None else _some(target.index, target.samples)
-    if target.kind == "unit":
-        return _picked(output.flatten(1), index, "unit", f"units {of}").values
-    if maps is None:  # a vector, a sequence, or places beyond two dimensions
-        maps = output.transpose(1, 2) if output.dim() == 3 and output.shape[2] == features else output
-    places = maps.unsqueeze(2).flatten(2)  # [N, K, P]
-    scores = places.sum(2) if target.kind == "channel" else places.max(2).values
-    return _picked(scores, index, "channel", f"channels {of}").values
+def _class_index(name: str, class_names: Sequence[str]) -> int:
+    """A class's number, of its name."""
+    if name in class_names:
+        return list(class_names).index(name)
+    if name.isdecimal():
+        return int(name)
+    nearest = nearest_names(name, class_names)
+    known = f"did you mean {', '.join(map(repr, nearest))}?" if nearest else f"known are {_some_names(class_names)}"
+    raise InvalidArgumentError(f"no class is called {name!r}: {known}")
+
+
+def _some_names(names: Sequence[str]) -> str:
+    return (", ".join(map(repr, names[:8])) or "none; give its number") + ", ..." * (len(names) > 8)

@@ -11,12 +11,11 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.dream.objectives import taken
 from lightning_viz.errors import CorruptionWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
+from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import same_randomness, seed_torch
-from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.targets import class_scores
+from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness.corruptions.catalogue import SEVERITIES, all_corruptions, check_kinds
 
@@ -198,7 +197,7 @@ def compare_corruption_error(
 
 def _scores(run: Passes, images: Tensor, seed: int) -> Tensor:
     """Scores ``[n, classes]``; random numbers that the model draws do not depend on the other models."""
-    with same_randomness(), torch.no_grad(), taken(images.shape[1:]):
+    with same_randomness(), torch.no_grad(), image_size_errors(images.shape[1:]):
         seed_torch(seed)
         return class_scores(run(images.to(run.like)).outputs).cpu()
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import Labels
-from lightning_viz.dream.objectives import taken
 from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
-from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.targets import class_scores
+from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.robustness.cue_conflict import conflict_labels
 
 __all__ = ["ShapeBias", "shape_bias"]
@@ -168,7 +167,7 @@ def shape_bias(
 
 def _probabilities(run: Passes, images: Tensor, groups: Sequence[Sequence[int]] | None, highest: int) -> Tensor:
     """Softmax probabilities ``[n, K]`` in float64 of classes or groups; checks that the highest label fits."""
-    with taken(images.shape[1:]):
+    with image_size_errors(images.shape[1:]):
         scores = class_scores(run(images.to(run.like)).outputs)
     count = scores.shape[1]
     if len(scores) != len(images) or count < 2:

@@ -43,7 +43,7 @@ def views(**options):
         FirstLayerFilters(**options),
         ActivationMaps(**options),
         GradCAM(**options),
-        GradCAM(target="top 2", **options),
+        GradCAM(target="top:2", **options),
         Saliency(**options),
         Saliency(method="smooth_grad", sanity_check=True, **options),
     ]

@@ -27,7 +27,7 @@ def every_attribution_view(has_images, dense=False):
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]
     if has_images:
         views += [Saliency(method=method, **small) for method in SHARED][1:]
-        views += [GradCAM(method=method, target="top 2", sanity_check=True, **often) for method in CAMS]
+        views += [GradCAM(method=method, target="top:2", sanity_check=True, **often) for method in CAMS]
         views += [Occlusion(patch=4, stride=4, samples=2, sanity_check=True, **often)]
     return views
 
@@ -89,7 +89,7 @@ def test_saliency_draws_what_the_function_says(method, target, drawn_at_once, tm
 @pytest.mark.parametrize("method", CAMS)
 @pytest.mark.parametrize("several", [False, True])
 def test_class_activation_maps_are_what_the_function_says(method, several, drawn_at_once, tmp_path):
-    view = GradCAM(method=method, layers=["conv1", "conv2"], target="top 2" if several else "label", probe=WATCHED)
+    view = GradCAM(method=method, layers=["conv1", "conv2"], target="top:2" if several else "label", probe=WATCHED)
     model = train_with([view], tmp_path)
     scores = model.eval()(X).detach()
     target = scores.topk(2).indices.T if several else Y

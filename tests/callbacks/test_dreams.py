@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Dreams, PixelSpace, Probe, ViewError
-from lightning_viz.dream import blur, channel, decay, logit, maximize, pixels
+from lightning_viz.dream import blur, decay, maximize, pixels
 from lightning_viz.errors import DreamWarning
+from lightning_viz.hooks import channel, logit
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 
@@ -88,10 +89,10 @@ def test_a_resumed_run_dreams_on_from_the_checkpoint(drawn_at_once, tmp_path):
 @pytest.mark.parametrize(
     ("units", "names"),
     [
-        (["conv2 5", "logit 2"], {"conv2": ["channel 5"], "logits": ["2"]}),
-        (["conv1", "conv1 0", "conv1 3"], {"conv1": ["channel 0", "channel 1", "channel 3"]}),
+        (["conv2[5]", "2"], {"conv2": ["channel 5"], "logits": ["2"]}),
+        (["conv1", "conv1[0]", "conv1[3]"], {"conv1": ["channel 0", "channel 1", "channel 3"]}),
         (["conv* 1"], {"conv1": ["channel 1"], "conv2": ["channel 1"]}),
-        (["fc 2", "logits"], {"fc": ["channel 2"], "logits": ["0", "1"]}),
+        (["fc[2]", "logits"], {"fc": ["channel 2"], "logits": ["0", "1"]}),
         (["last_maps"], {"conv2": ["channel 0", "channel 1"]}),
     ],
 )
@@ -105,9 +106,13 @@ def test_units_are_what_the_words_say(units, names, drawn_at_once, tmp_path):
 @pytest.mark.parametrize(
     ("units", "model", "message"),
     [
-        (["conv3 1"], ConvNet, "no unit is called 'conv3 1': no layer matches 'conv3'; did you mean 'conv2', 'conv1'?"),
-        (["conv2 6"], ConvNet, "unit 'conv2 6': layer 'conv2' has 6 channels, numbered from 0"),
-        (["logit"], ConvNet, "units are 'conv2 7', 'conv2', 'logit 3' or 'logits'"),
+        (
+            ["conv3[1]"],
+            ConvNet,
+            "no unit is called 'conv3[1]': no layer matches 'conv3'; did you mean 'conv2', 'conv1'",
+        ),
+        (["conv2[6]"], ConvNet, "unit 'conv2[6]': layer 'conv2' has 6 channels, numbered from 0"),
+        (["logit"], ConvNet, "units are 'conv2[7]', 'conv2', '3' or 'class:ox', or 'logits'"),
         (["last_maps"], Perceptron, "no unit is called 'last_maps': the model has no convolution or attention"),
     ],
 )
@@ -133,7 +138,7 @@ def faults(view, tmp_path, model, data=None, **options):
 
 def test_what_is_only_found_out_at_a_look_is_said_and_training_goes_on(drawn_at_once, tmp_path):
     assert "target class [7] is out of range: the model has 3 outputs" in faults(
-        Dreams(**{**SMALL, "units": ["logit 7"]}), tmp_path, ConvNet(channels=3)
+        Dreams(**{**SMALL, "units": ["7"]}), tmp_path, ConvNet(channels=3)
     )
     flat = loader(torch.rand(6, 2), torch.arange(6) % 2, batch_size=3)
     view = Dreams(units=["hidden", "logits"], updates=2)
@@ -164,7 +169,7 @@ def test_several_inputs_dicts_and_channels_that_are_off(drawn_at_once, tmp_path)
     mask = torch.ones(6, 1, 8, 8)
     mask[..., 4:] = 0
     given = Probe(inputs={"image": X, "mask": mask}, labels=Y, samples=6)
-    view = Dreams(**{**SMALL, "probe": given, "units": ["relu 0", "relu 1", "logits"]})
+    view = Dreams(**{**SMALL, "probe": given, "units": ["relu[0]", "relu[1]", "logits"]})
     assert faults(view, tmp_path, Odd(), loader(X, mask, Y, batch_size=3)) == ""
     picture = drawn_at_once.pictures("dreams/relu")[2]
     assert "nothing leads up for channel 1" in picture.description and "flat in 1 of 2" in picture.description
@@ -177,7 +182,7 @@ def test_a_network_that_was_nan_dreams_again(drawn_at_once, tmp_path):
         def forward(self, x):
             return super().forward(x) * (torch.nan if not self.training and self.trainer.global_step == 2 else 1.0)
 
-    view = Dreams(**{**SMALL, "units": ["logit 0"]})
+    view = Dreams(**{**SMALL, "units": ["0"]})
     assert faults(view, tmp_path, Ill(channels=3), max_epochs=2) == ""
     looks = drawn_at_once.pictures("dreams/logits")
     assert ["flat" in looks[step].description for step in (0, 2, 4)] == [False, True, False]
@@ -204,7 +209,7 @@ def test_the_view_tells_the_passes_that_it_runs(drawn_at_once, tmp_path, monkeyp
 def test_the_view_comes_from_a_configuration():
     parser = pytest.importorskip("jsonargparse").ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(pl.Callback, "view")
-    options = {"units": ["conv2 7", "logits"], "updates": 5, "every_n_epochs": 2}
+    options = {"units": ["conv2[7]", "logits"], "updates": 5, "every_n_epochs": 2}
     given = parser.parse_object({"view": {"class_path": "lightning_viz.Dreams", "init_args": options}})
     view = parser.instantiate_classes(given).view
-    assert (view.units, view.updates, view.schedule.every_n_epochs) == (["conv2 7", "logits"], 5, 2)
+    assert (view.units, view.updates, view.schedule.every_n_epochs) == (["conv2[7]", "logits"], 5, 2)

@@ -26,7 +26,7 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot, resolved
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.targets import Region
+from lightning_viz.hooks.targets import ClassTarget
 from tests.dense_nets import CLASSES, Denoiser, Dense, UNet, Unpooling, loader, noisy_shapes, shapes
 
 from .conftest import fit, said
@@ -207,8 +207,8 @@ def test_the_region_of_a_sample_is_its_largest_class_beside_the_background():
     masks[0, 3, 3], masks[1, 0] = 255, 1
     samples = Samples(torch.zeros(2, 1, 4, 4), None, 2, truths=masks)
     target = resolved("region", samples)
-    assert isinstance(target, Region) and target.index.tolist() == [2, 1]
+    assert isinstance(target, ClassTarget) and target.index.tolist() == [2, 1]
     assert torch.equal(target.mask, torch.stack([masks[0] == 2, masks[1] == 1]))
-    assert torch.equal(resolved("region 3", samples).mask, masks == 3)
+    assert torch.equal(resolved("region:3", samples).mask, masks == 3)
     with pytest.raises(ValueError, match="hold no masks"):
         resolved("region", Samples(torch.zeros(2, 1, 4, 4), None, 2))

@@ -31,20 +31,19 @@ from lightning_viz.cli import function_options as methods
 from lightning_viz.cli.source_options import folded
 from lightning_viz.dream import (
     Preset,
-    channel,
     deep_dream,
     edge_energy,
     fool,
     fourier,
     invert,
     l2,
-    logit,
     maximize,
     pixels,
     standard,
     style_transfer,
 )
 from lightning_viz.embedding import pca, tsne
+from lightning_viz.hooks import channel, logit
 from lightning_viz.hooks import channel as inner
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import defenses, epsilon_curve, random_directions
@@ -211,7 +210,7 @@ ROWS = {
     "attack pgd --epsilon 0.3 --norm L2 --steps 3 --loss margin --until_fooled false": attacked(
         pgd, {"epsilon": 0.3, "norm": L2, "steps": 3, "loss": margin, "stop_on_success": False, **LOUD}
     ),
-    "attack fgsm --epsilon 0.1 --target cat": attacked(fgsm, {"epsilon": 0.1, "target": 2}),
+    "attack fgsm --epsilon 0.1 --target class:cat": attacked(fgsm, {"epsilon": 0.1, "target": 2}),
     "attack deep_fool --norm L-inf --steps 4": attacked(deepfool, {"norm": LINF, "steps": 4, **LOUD}),
     "attack carlini_wagner --searches 2 --steps 5": attacked(
         carlini_wagner, {"binary_search_steps": 2, "steps": 5, **LOUD}
@@ -221,14 +220,14 @@ ROWS = {
         one_pixel, {"pixels": 2, "generations": 2, "population": 8, **LOUD}
     ),
     "attack square --epsilon 0.2 --queries 9": attacked(square, {"epsilon": 0.2, "queries": 9, **LOUD}),
-    "dream classes --classes cat 0 --steps 4 --frames 0": wanted,
-    "dream maximize --of|conv2 1|logit 2| --image pixels deviation=0.1 --prior l2=0.01 --between decay=0.1"
+    "dream classes --classes class:cat 0 --steps 4 --frames 0": wanted,
+    "dream maximize --of|conv2[1]|2| --image pixels deviation=0.1 --prior l2=0.01 --between decay=0.1"
     " blur_width=0.5 --steps 4 --small_gradients 5 --frames 3": climbed,
     "dream invert --layer conv1 conv2 --penalties 0.01 0.02 --seeds 2 --steps 3 --frames 0": inverted,
     "dream deep_dream --layer conv1 --octaves 1 --steps 2 --frames 0": deepened,
     "dream style_transfer --content 0 --style 1 --content_layers conv1 --style_layers conv1 conv2 --steps 2"
     " --optimizer adam --frames 0": styled,
-    "dream fool --classes 2 ant --population 6 --generations 2 --frames 0": fooled,
+    "dream fool --classes 2 class:ant --population 6 --generations 2 --frames 0": fooled,
     "attribute smooth_grad --noise_samples 3 --target 1": maps(
         attribution.smooth_grad, target=1, noise_samples=3, progress=False
     ),
@@ -237,7 +236,7 @@ ROWS = {
     "attribute integrated_gradients --steps 4 --baseline 0.5": maps(
         attribution.integrated_gradients, steps=4, baseline=0.5, progress=False
     ),
-    "attribute guided_backprop --target|conv2 1": maps(attribution.guided_backprop, target=inner("conv2", 1)),
+    "attribute guided_backprop --target|conv2[1]": maps(attribution.guided_backprop, target=inner("conv2", 1)),
     "attribute deconvolution": maps(attribution.deconvolution),
     "attribute guided_grad_cam --layers conv1": maps(attribution.guided_grad_cam, "conv1", layers="conv1"),
     "attribute grad_cam --layers conv1 conv2": maps(attribution.grad_cam, "conv2", layers="conv2"),
@@ -246,7 +245,7 @@ ROWS = {
     "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
     "attribute score_cam": maps(attribution.score_cam, "conv2", progress=False),
     "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
-    "attribute occlusion --patch 4 3 --stride 2 --target bee": covered,
+    "attribute occlusion --patch 4 3 --stride 2 --target class:bee": covered,
     "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
     "robustness epsilons --epsilons 0 0.1 1 --norm L2 --steps 2": curved,
     "robustness sphere --directions 20 --steps 7": around,
@@ -312,16 +311,16 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
     ("row", "words"),
     [
         ("attack pgd --epsilon -1", "epsilon"),
-        ("attack pgd --target dog", "--target dog.*ant, bee, cat"),
+        ("attack pgd --target class:dog", "--target class:dog.*'ant', 'bee', 'cat'"),
         ("attack pgd --steps 0", "steps"),
-        ("dream maximize --of|conv2 99", "--of 'conv2 99'.*6 channels"),
+        ("dream maximize --of|conv2[99]", "--of 'conv2\\[99\\]'.*6 channels"),
         ("dream maximize --of conv9", "--of conv9.*conv"),
         ("dream classes --prior smooth=1", "--prior smooth=1.*edge_energy"),
         ("dream classes --prior l2", "--prior l2.*NAME=NUMBER"),
         ("dream classes --between fog", "--between fog.*small norm"),
         ("dream invert --layer conv9", "conv9"),
         ("dream style_transfer --content nowhere.png --style 1", "--content nowhere.png"),
-        ("attribute gradient --target|conv9 1", "conv9"),
+        ("attribute gradient --target|conv9[1]", "conv9"),
         ("attribute occlusion --baseline fog", "--baseline fog.*blur"),
         ("attribute smooth_grad --noise_samples 0", "0"),
         ("robustness corruptions --kinds sand", "sand"),

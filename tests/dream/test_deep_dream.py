@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_viz.dream import channel, deep_dream, layer
+from lightning_viz.dream import deep_dream, layer
 from lightning_viz.dream.deep_dream import NormalizedAscent
 from lightning_viz.errors import DreamWarning, LayerNotFoundError
+from lightning_viz.hooks import channel
 from lightning_viz.pixels import PixelSpace
 
 SPACE = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -13,7 +13,6 @@ from torch import nn
 from lightning_viz.dream import (
     YOSINSKI,
     blur,
-    channel,
     clip_small_norm,
     cppn,
     decay,
@@ -21,11 +20,11 @@ from lightning_viz.dream import (
     fourier,
     jitter,
     l2,
-    logit,
     maximize,
     pixels,
     standard,
 )
+from lightning_viz.hooks import channel, logit
 from lightning_viz.pixels import PixelSpace
 
 EDGE_WEIGHT = 0.3  # one for all classes

@@ -4,29 +4,14 @@ import copy
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from lightning_viz.dream import (
-    Objective,
-    channel,
-    direction,
-    diversity,
-    edge_energy,
-    gram,
-    jitter,
-    layer,
-    logit,
-    match,
-    maximize,
-    objective,
-    pad,
-    pixels,
-    unit,
-)
-from lightning_viz.hooks.targets import maximum, region
+from lightning_viz.dream import direction, diversity, edge_energy, gram, jitter, layer, match, maximize, pad, pixels
+from lightning_viz.hooks import FunctionTarget, as_target, channel, classes, logit, maximum, region, unit
 
 SHAPE = (3, 11, 14)
 
@@ -121,7 +106,7 @@ def unlike(x):
 
 WANTED = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(2))
 DIRECT = {
-    "unit at a place": (unit("conv2", 3, (1, 4)), lambda seen, out: seen["conv2"][:, 3, 1, 4]),
+    "unit at a place": (unit("conv2", (3, 1, 4)), lambda seen, out: seen["conv2"][:, 3, 1, 4]),
     "unit in the middle": (unit("conv2", 3), lambda seen, out: seen["conv2"][:, 3, 2, 2]),
     "unit of a vector": (unit("head", 2), lambda seen, out: seen["head"][:, 2]),
     "unit of a call": (unit("relu:1", 3), lambda seen, out: seen["relu:1"][:, 3, 2, 2]),
@@ -147,11 +132,11 @@ DIRECT = {
     ),
     "style": (gram("conv2", WANTED), lambda seen, out: gatys(seen["conv2"], WANTED[None])),
     "any target: a maximum": (
-        objective(maximum("conv1", 2), "most"),
+        maximum("conv1", 2),
         lambda seen, out: seen["conv1"][:, 2].flatten(1).max(1).values,
     ),
     "any target: a function": (
-        objective(lambda out: out.square().sum(1), "energy"),
+        as_target(lambda out: out.square().sum(1), name="energy"),
         lambda seen, out: out.square().sum(1),
     ),
 }
@@ -213,13 +198,13 @@ def test_a_transformers_channels_are_those_of_its_patches():
     name = "encoder.layers.encoder_layer_0"
     vector = torch.linspace(-1, 1, 16)
     asked = [
-        unit(name, 3, (1, 2)),
+        unit(name, (3, 1, 2)),
         unit(name, 3),
         channel(name, 7),
         direction(name, vector),
         layer(name),
         logit(2),
-        unit(f"{name}.ln_1", 5, (3, 0)),
+        unit(f"{name}.ln_1", (5, 3, 0)),
     ]
     start = starts(1, (3, 32, 32)).expand(len(asked), -1, -1, -1)
     values, inputs = climbed(vit, asked, start)
@@ -239,7 +224,7 @@ def test_a_transformers_channels_are_those_of_its_patches():
 
 def test_channels_may_come_last():
     model, vector = built(ChannelsLast), VECTOR
-    asked = [unit("mix", 5), unit("mix", 5, (1, 6)), channel("mix", 5), direction("mix", vector)]
+    asked = [unit("mix", 5), unit("mix", (5, 1, 6)), channel("mix", 5), direction("mix", vector)]
     values, inputs = climbed(model, asked, starts(1, (3, 8, 14)).expand(4, -1, -1, -1))
     mixed = hooked(model, inputs[:1])[0]["mix"][0]  # [4, 7, 6]
     expected = [mixed[2, 3, 5], mixed[1, 6, 5], mixed[..., 5].sum(), (mixed @ vector).sum()]
@@ -250,13 +235,13 @@ def test_a_dense_models_class_sums_over_its_places_or_a_region():
     dense = built(nn.Conv2d, 3, 4, 3, padding=1)
     mask = torch.zeros(11, 14)
     mask[2:5, 3:9] = 1
-    asked = [logit(2), objective(region(mask, 2), "class 2 there")]
+    asked = [logit(2), region(mask, 2)]
     values, inputs = climbed(dense, asked, starts(1).expand(2, -1, -1, -1))
     maps = hooked(dense, inputs[:1])[1][0, 2]
     torch.testing.assert_close(values, torch.stack([maps.sum(), maps[2:5, 3:9].sum()]), rtol=1e-4, atol=1e-4)
 
 
-A, B, C = channel("conv1", 1), logit(3), unit("conv2", 0, (1, 2))
+A, B, C = channel("conv1", 1), logit(3), unit("conv2", (0, 1, 2))
 ALGEBRA = [
     (A + B, lambda a, b, c: a + b, "conv1 channel 1 + logit 3"),
     (A - B, lambda a, b, c: a - b, "conv1 channel 1 - logit 3"),
@@ -269,6 +254,14 @@ ALGEBRA = [
     (3 * (A - B) + C, lambda a, b, c: 3 * (a - b) + c, "3 * (conv1 channel 1 - logit 3) + conv2 unit 0 at (1, 2)"),
     (A - (-B), lambda a, b, c: a + b, "conv1 channel 1 - -logit 3"),
     (2 * (3 * A), lambda a, b, c: 6 * a, "2 * 3 * conv1 channel 1"),
+    (A + 3, lambda a, b, c: a + 3, "conv1 channel 1 + 3"),
+    (3 + A, lambda a, b, c: a + 3, "3 + conv1 channel 1"),
+    (A - 3, lambda a, b, c: a - 3, "conv1 channel 1 - 3"),
+    (3 - (A + B), lambda a, b, c: 3 - a - b, "3 - (conv1 channel 1 + logit 3)"),
+    (2 * (A + 3), lambda a, b, c: 2 * a + 6, "2 * (conv1 channel 1 + 3)"),
+    (np.float64(2) * A, lambda a, b, c: 2 * a, "2 * conv1 channel 1"),
+    (np.float32(2) + A, lambda a, b, c: 2 + a, "2 + conv1 channel 1"),
+    (sum([A, B, C]), lambda a, b, c: a + b + c, "conv1 channel 1 + logit 3 + conv2 unit 0 at (1, 2)"),
 ]
 
 
@@ -287,7 +280,7 @@ def test_a_combination_reads_what_its_parts_read():
 
 
 def test_a_users_own_objective_is_a_function(net):
-    mine = Objective(
+    mine = FunctionTarget(
         "contrast", lambda seen: seen["conv1"].flatten(1).std(1) + seen.maps("head")[:, 0, 0, 0], ("conv1", "head")
     )
     (value, double), inputs = climbed(net, [mine, 2 * mine], starts(1).expand(2, -1, -1, -1))
@@ -300,7 +293,7 @@ def test_a_users_own_objective_is_a_function(net):
 
 
 @pytest.mark.parametrize(
-    "make", [layer, partial(channel, index=0), partial(unit, channel=0), lambda n: unit(n, 0, (1, 1))]
+    "make", [layer, partial(channel, index=0), partial(unit, index=0), lambda n: unit(n, (0, 1, 1))]
 )
 def test_a_layer_called_twice_wants_its_call_named(make, net):
     def said(name):
@@ -308,7 +301,7 @@ def test_a_layer_called_twice_wants_its_call_named(make, net):
             climbed(net, make(name), starts(1))
         return str(error.value)
 
-    assert said("relu") == "layer 'relu' is called 2 times: 'relu' is none of ['relu:0', 'relu:1']"
+    assert said("relu") == "layer 'relu' is called 2 times: name the call, one of ['relu:0', 'relu:1']"
     assert said("relu:2") == "layer 'relu' is called 2 times: 'relu:2' is none of ['relu:0', 'relu:1']"
     assert said("conv1:1") == "layer 'conv1' is called once: 'conv1:1' is none of ['conv1']"
 
@@ -320,7 +313,7 @@ def test_a_layer_called_twice_wants_its_call_named(make, net):
         (channel("conv1", -1), "channel [-1] is out of range: the model has 5 channels in layer 'conv1'"),
         (logit(4), "target class [4] is out of range: the model has 4 outputs"),
         (unit("conv2", 6), "unit [6, 2, 2] is out of range: in layer 'conv2' the output is [6, 4, 5]"),
-        (unit("conv2", 0, (4, 0)), "unit [0, 4, 0] is out of range: in layer 'conv2' the output is [6, 4, 5]"),
+        (unit("conv2", (0, 4, 0)), "unit [0, 4, 0] is out of range: in layer 'conv2' the output is [6, 4, 5]"),
         (unit("head", 4), "unit [4] is out of range: the model has 4 units in layer 'head'"),
         (direction("conv1", VECTOR), "the direction is [6]: layer 'conv1' has 5 channels"),
         (match("conv2", WANTED[:, 1:]), "the activation to match in layer 'conv2' is [6, 3, 5]: give [6, 4, 5]"),
@@ -416,18 +409,21 @@ def test_copies_that_excite_nothing_are_neither_alike_nor_unlike():
 
 
 def test_an_objective_of_ones_own_that_is_written_wrongly_is_told_how(net):
-    mean = Objective("mean of conv1", lambda seen: seen["conv1"].mean(), ("conv1",))
-    with pytest.raises(ValueError, match=r"'mean of conv1' is \[\] for 1 images: give one scalar for each, \[1\]"):
+    mean = FunctionTarget("mean of conv1", lambda seen: seen["conv1"].mean(), ("conv1",))
+    with pytest.raises(ValueError, match=r"target function 'mean of conv1' returned a single number"):
         climbed(net, mean, starts(1))
-    with pytest.raises(ValueError, match=r"'both' is \[2, 1\] for 1 images"):
-        climbed(net, objective(torch.tensor([[0], [1]]), "both"), starts(1))
+    with pytest.raises(ValueError, match=r"'logit 0, 1' is \[2, 1\] for 1 images"):
+        climbed(net, classes(0, 1), starts(1))
     with pytest.raises(ValueError, match=r"'conv1' is read but not announced: .* layers=\('conv1',\)"):
-        climbed(net, Objective("mean", lambda seen: seen["conv1"].mean((1, 2, 3))), starts(1))
+        climbed(net, FunctionTarget("mean", lambda seen: seen["conv1"].mean((1, 2, 3))), starts(1))
     with pytest.raises(ValueError, match="'conv1' is nothing but 0"):
         match("conv1", torch.zeros(5, 9, 12))
 
 
 def test_a_sum_of_a_list_is_one_objective():
     assert repr(sum(channel("conv", index) for index in range(3))) == "conv channel 0 + conv channel 1 + conv channel 2"
+    for wrong in ("conv", None, True, [1], channel("conv", 1) * 0):
+        with pytest.raises(TypeError):
+            wrong * channel("conv", 0)
     with pytest.raises(TypeError):
-        1 + channel("conv", 0)
+        channel("conv", 0) + "conv"

@@ -12,24 +12,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer, resnet18
 
-from lightning_viz.dream import (
-    Objective,
-    channel,
-    cppn,
-    edge_energy,
-    fool,
-    fourier,
-    jitter,
-    layer,
-    logit,
-    maximize,
-    pad,
-    pixels,
-    rotate,
-    scale,
-    unit,
-)
+from lightning_viz.dream import cppn, edge_energy, fool, fourier, jitter, layer, maximize, pad, pixels, rotate, scale
 from lightning_viz.errors import DreamWarning, LayerNotFoundError, LayerNotReachedError
+from lightning_viz.hooks import FunctionTarget, channel, logit, unit
 from lightning_viz.pixels import PixelSpace
 from tests.attribution.forms import FORMS, build
 from tests.hooks import test_model_state as guarded
@@ -218,7 +203,7 @@ def test_the_model_is_left_bit_for_bit_as_found(raises):
     torch.manual_seed(0)
     net = guarded.Net()
     before = guarded.state(net)
-    asked = [logit(1), Objective("odd", broken if raises else lambda seen: seen["inner"].sum(1), ("inner",))]
+    asked = [logit(1), FunctionTarget("odd", broken if raises else lambda seen: seen["inner"].sum(1), ("inner",))]
     options = {"image": (1, 2, 2), "steps": 3, "forward": lambda model, images: model(images.flatten(1))}
     for objectives in (asked, asked[1:]):
         with warnings.catch_warnings():
@@ -242,7 +227,7 @@ def test_nothing_stays_when_the_climb_is_interrupted():
 
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(KeyboardInterrupt):
-        dream(model, Objective("mine", interrupted, ("conv1",)), image=(3, 9, 9), steps=9)
+        dream(model, FunctionTarget("mine", interrupted, ("conv1",)), image=(3, 9, 9), steps=9)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
@@ -304,7 +289,7 @@ def test_a_model_without_gradients_is_told_too():
     for asked in (
         logit(1),
         channel("conv2", 1),
-        Objective("constant", lambda seen: seen["conv1"].new_ones(1), ("conv1",)),
+        FunctionTarget("constant", lambda seen: seen["conv1"].new_ones(1), ("conv1",)),
     ):
         with pytest.warns(DreamWarning, match=f"the gradient of {asked.name} is zero"):
             dream(built(Closed, 3), asked, image=(3, 9, 9), steps=2)
@@ -408,7 +393,7 @@ def test_memory_that_does_not_suffice_is_not_blamed_on_the_image():
 
 
 def test_a_dream_that_ended_in_nan_is_told_by_name():
-    root = Objective("root", lambda seen: -seen["0"].square().sum((1, 2, 3)).neg().sqrt(), ("0",))
+    root = FunctionTarget("root", lambda seen: -seen["0"].square().sum((1, 2, 3)).neg().sqrt(), ("0",))
     with pytest.warns(DreamWarning, match=r"dream of root ended in NaN") as told:
         dream(built(nn.Sequential, nn.Conv2d(3, 4, 3)), [channel("0", 1), root], image=(3, 9, 11), steps=2)
     assert told[0].filename == __file__

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.dream import YOSINSKI, PriorSearch, channel, logit, maximize, search_priors
+from lightning_viz.dream import YOSINSKI, PriorSearch, maximize, search_priors
 from lightning_viz.dream.prior_search import natural, radial_spectrum, random_preset
+from lightning_viz.hooks import channel, logit
 from lightning_viz.pixels import PixelSpace
 
 OBJECTIVES = [logit(0), logit(8)]

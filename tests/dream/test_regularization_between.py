@@ -15,10 +15,10 @@ from lightning_viz.dream import (
     clip_small_norm,
     decay,
     l2,
-    logit,
     maximize,
     total_variation,
 )
+from lightning_viz.hooks import logit
 
 STEPS = 40
 

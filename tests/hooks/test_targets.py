@@ -6,8 +6,26 @@ import torch
 from torch import nn
 
 from lightning_viz.errors import LayerNotFoundError
-from lightning_viz.hooks import channel, classes, maximum, observe, region, top, unit
-from lightning_viz.hooks.targets import check_count, class_scores, select_samples, target_scores
+from lightning_viz.hooks import (
+    Activations,
+    as_target,
+    channel,
+    classes,
+    logit,
+    maximum,
+    observe,
+    region,
+    top,
+    unit,
+)
+from lightning_viz.hooks.feature_maps import class_scores
+
+
+def scored(outputs, target):
+    """The scalars and the classes of a target of the output."""
+    scores = as_target(target).scores(Activations({}, outputs))
+    return scores.values, scores.classes
+
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
 
@@ -28,19 +46,24 @@ LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
         (torch.tensor([1, 0], dtype=torch.int32), [5, 7], [1, 0]),
         (np.array([1, 0]), [5, 7], [1, 0]),
         (np.int64(2), [2, 3], [2, 2]),
+        (logit(2), [2, 3], [2, 2]),
+        (logit([0, 2]), [1, 3], [0, 2]),
+        ("predicted", [5, 7], [1, 0]),
+        ("2", [2, 3], [2, 2]),
+        ("top:2", [[5, 7], [2, 3]], [[1, 0], [2, 2]]),
     ],
 )
 def test_a_class_for_all_or_one_each_or_the_predicted(target, scores, classes):
-    found, chosen = target_scores(LOGITS, target)
+    found, chosen = scored(LOGITS, target)
     assert found.tolist() == scores
     assert chosen.tolist() == classes
 
 
 def test_a_function_of_the_output_explains_what_it_returns():
-    scores, chosen = target_scores({"logits": LOGITS}, lambda output: output["logits"][:, 0] - output["logits"][:, 1])
+    scores, chosen = scored({"logits": LOGITS}, lambda output: output["logits"][:, 0] - output["logits"][:, 1])
     assert scores.tolist() == [-4, 7]
     assert chosen is None
-    summed, _ = target_scores(LOGITS, lambda output: output[:, :2])  # more than one scalar per sample: their sum
+    summed, _ = scored(LOGITS, lambda output: output[:, :2])  # more than one scalar per sample: their sum
     assert summed.tolist() == [6, 7]
 
 
@@ -52,9 +75,9 @@ def test_scores_are_summed_over_positions():
 
 def test_one_output_takes_any_label():
     regression = torch.tensor([0.5, -2.0])
-    scores, chosen = target_scores(regression, torch.tensor([1, 0]))
+    scores, chosen = scored(regression, torch.tensor([1, 0]))
     assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
-    scores, chosen = target_scores(regression[:, None], [1, 0])
+    scores, chosen = scored(regression[:, None], [1, 0])
     assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
 
 
@@ -70,7 +93,7 @@ def test_one_output_takes_any_label():
 )
 def test_a_target_that_cannot_be_meant_is_an_error(target, message):
     with pytest.raises(ValueError, match=message):
-        target_scores(LOGITS, target)
+        scored(LOGITS, target)
 
 
 def test_no_class_at_all_cannot_be_asked_for():
@@ -85,7 +108,7 @@ def test_an_output_without_scores_is_an_error_that_says_what_to_give(outputs):
     with pytest.raises(
         TypeError, match=f"the model returned {type(outputs).__name__} without .* as target, or forward="
     ):
-        target_scores(outputs, 0)
+        scored(outputs, 0)
 
 
 # --- Regions of a dense output.
@@ -107,7 +130,7 @@ EACH = torch.stack([ONE, ~ONE])
     ids=["one", "each", "several", "strongest"],
 )
 def test_a_region_sums_a_class_over_its_places(mask, index, picked):
-    found, chosen = target_scores(DENSE, region(mask, index))
+    found, chosen = scored(DENSE, region(mask, index))
     sums = (DENSE * (mask[:, None] if mask.dim() == 3 else mask)).sum((2, 3))
     assert torch.allclose(found, picked(sums))
     rows = chosen if chosen.dim() == 2 else chosen[None]
@@ -117,7 +140,7 @@ def test_a_region_sums_a_class_over_its_places(mask, index, picked):
 @pytest.mark.parametrize(("outputs", "shape"), [(DENSE, (4, 5)), (DENSE, (3, 4, 4)), (LOGITS, (3,))])
 def test_a_mask_that_does_not_fit_is_an_error_that_gives_both_shapes(outputs, shape):
     with pytest.raises(ValueError) as seen:
-        target_scores(outputs, region(torch.ones(shape), 0))
+        scored(outputs, region(torch.ones(shape), 0))
     assert f"mask is {list(shape)}, the model's output {list(outputs.shape)}: give [H, W] of it" in str(seen.value)
 
 
@@ -147,16 +170,17 @@ INNER = {
         unit("conv", [(2, 1, 3), (0, 0, 4)]),
         lambda of: of["conv"][[0, 1], [2, 0], [1, 0], [3, 4]],
     ),
+    "unit in the middle of a map": (unit("conv", 2), lambda of: of["conv"][:, 2, 2, 2]),
     "unit of a vector": (unit("fc", 3), lambda of: of["fc"][:, 3]),
     "unit of a vector, one each": (unit("fc", [3, 0]), lambda of: of["fc"][[0, 1], [3, 0]]),
-    "units of a vector": (unit("fc", classes(1, 2)), lambda of: of["fc"][:, 1:3].T),
+    "units of a vector": (unit("fc", [[1], [2]]), lambda of: of["fc"][:, 1:3].T),
     "channel": (channel("relu:1", 1), lambda of: of["relu:1"][:, 1].sum((1, 2))),
     "channel of the other call": (channel("relu:0", 1), lambda of: of["relu:0"][:, 1].sum((1, 2))),
-    "channels": (channel("conv", classes(2, 0)), lambda of: of["conv"][:, [2, 0]].sum((2, 3)).T),
+    "channels": (channel("conv", [[2], [0]]), lambda of: of["conv"][:, [2, 0]].sum((2, 3)).T),
     "channel, one each": (channel("conv", torch.tensor([2, 0])), lambda of: of["conv"][[0, 1], [2, 0]].sum((1, 2))),
     "channel of a vector": (channel("fc", 1), lambda of: of["fc"][:, 1]),
     "maximum": (maximum("conv", 1), lambda of: of["conv"][:, 1].amax((1, 2))),
-    "maxima": (maximum("conv", classes(1, 2)), lambda of: of["conv"][:, [1, 2]].amax((2, 3)).T),
+    "maxima": (maximum("conv", [[1], [2]]), lambda of: of["conv"][:, [1, 2]].amax((2, 3)).T),
     "maximum of a layer": (maximum("relu:1"), lambda of: of["relu:1"].flatten(1).amax(1)),
 }
 
@@ -178,7 +202,7 @@ def test_what_lies_inside_is_read_where_it_is_also_before_a_relu_in_place(name):
     assert torch.allclose(seen.scores, expected.detach(), atol=1e-6)
     found = seen.input_gradient if expected.dim() == 1 else seen.input_gradient.sum(0)
     assert torch.allclose(found, slope, atol=1e-6)
-    copies = observe(net, x[[1, 1, 0]], select_samples(target, torch.tensor([1, 1, 0]))).scores
+    copies = observe(net, x[[1, 1, 0]], target.select(torch.tensor([1, 1, 0]))).scores
     assert torch.allclose(copies, expected[..., [1, 1, 0]], atol=1e-6)
 
 
@@ -186,16 +210,16 @@ def test_what_lies_inside_is_read_where_it_is_also_before_a_relu_in_place(name):
     ("target", "error", "message"),
     [
         (channel("relu", 1), ValueError, r"'relu' is called 2 times: name the call, one of \['relu:0', 'relu:1'\]"),
-        (channel("relu:2", 1), ValueError, "layer 'relu:2' is not called in the forward pass"),
+        (channel("relu:2", 1), ValueError, "'relu' is called 2 times: 'relu:2' is none of"),
         (unit("unused", 1), ValueError, "layer 'unused' is not called in the forward pass"),
         (channel("cnov", 1), LayerNotFoundError, "no layer matches 'cnov'; did you mean 'conv'"),
         (channel("conv", 3), ValueError, r"channel \[3, 3\] is out of range: the model has 3 channels in layer 'conv'"),
         (channel("conv", [0, 1, 2]), ValueError, "3 targets for 2 samples: give one channel, one per sample"),
         (channel("conv", None), ValueError, "no channel given in layer 'conv'"),
         (
-            unit("conv", 7),
+            unit("conv", (1, 2)),
             ValueError,
-            r"unit 7 in layer 'conv', whose output is \[3, 5, 5\]: give \(channel, row, column\)",
+            r"unit \(1, 2\) in layer 'conv', whose output is \[3, 5, 5\]: give \(channel, row, column\)",
         ),
         (
             unit("conv", (0, 5, 0)),
@@ -228,7 +252,9 @@ def test_channels_of_tokens_and_of_maps_with_channels_last():
             (maximum("it", 3), maps[:, 3].amax((1, 2))),
             (unit("it", (3, 1, 2)), maps[:, 3, 1, 2]),
         ]:
-            assert torch.allclose(target_scores(None, target, {"it": output}, features=5).values, expected, atol=1e-5)
+            assert torch.allclose(
+                target.scores(Activations({"it": output}, features={"it": 5})).values, expected, atol=1e-5
+            )
 
 
 # --- Of some samples.
@@ -239,12 +265,12 @@ def test_channels_of_tokens_and_of_maps_with_channels_last():
     "target",
     [
         None, 2, np.int64(1), top(2), classes(0, 1), lambda out: out[:, 0], torch.tensor(2), region(ONE, 1),
-        region(ONE), unit("fc", 1), unit("conv", (0, 1, 2)), channel("conv", classes(0, 1, 2)), maximum("conv"),
+        region(ONE), unit("fc", 1), unit("conv", (0, 1, 2)), channel("conv", [[0], [1], [2]]), maximum("conv"),
     ],
     ids=lambda value: str(value).split(" at 0x")[0],
 )  # fmt: skip
 def test_what_is_meant_for_all_goes_with_any_number_of_samples(target, count):
-    check_count(target, count)
+    as_target(target).check_count(count)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +282,6 @@ def test_what_is_meant_for_all_goes_with_any_number_of_samples(target, count):
     ids=lambda value: str(value).split(" at 0x")[0],
 )  # fmt: skip
 def test_what_is_meant_for_each_must_be_as_many(target, given):
-    check_count(target, given)
+    as_target(target).check_count(given)
     with pytest.raises(ValueError, match=f"{given} (targets|masks) for 4 samples: give one"):
-        check_count(target, 4)
+        as_target(target).check_count(4)

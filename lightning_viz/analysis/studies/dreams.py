@@ -16,7 +16,6 @@ from lightning_viz.analysis.studies.samples import affordable, number, numbers, 
 from lightning_viz.analysis.technique import Found
 from lightning_viz.dream.inversion import Inversion, invert
 from lightning_viz.dream.maximize import Dream, maximize
-from lightning_viz.dream.objectives import logit
 from lightning_viz.dream.parametrization import fourier
 from lightning_viz.dream.regularization import alpha_norm, edge_energy, total_variation
 from lightning_viz.dream.transforms import standard
@@ -25,6 +24,7 @@ from lightning_viz.hooks.layers import named_layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observe import run
 from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.hooks.targets import logit
 from lightning_viz.render.dreams import dream_table, dream_tiles
 from lightning_viz.render.text import number as written
 from lightning_viz.render.tiles import confidence_text, to_rgb

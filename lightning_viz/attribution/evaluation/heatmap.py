@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.observe import Forward, observe_resolved
 from lightning_viz.hooks.pytree import all_tensors
-from lightning_viz.hooks.targets import Target, with_classes
+from lightning_viz.hooks.recording import Reduce
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike
 
 __all__ = ["Attribute", "as_heat"]
 
-Attribute = Callable[[nn.Module, Any, Target], Any]
+Attribute = Callable[[nn.Module, Any, TargetLike], Any]
 """An attribution method, ``attribute(model, inputs, target)``; options bound by `functools.partial`."""
 
 
@@ -74,18 +77,29 @@ def image_size(inputs: Any) -> tuple[int, int]:
     raise InvalidTypeError(f"the inputs are {shapes or type(inputs).__name__}: checks need images [N, C, H, W]")
 
 
-def single_target(target: Target, seen: Observation) -> Target:
-    """The target with the predicted class named, so that it stays the same when weights or inputs change.
+def single_target(
+    model: nn.Module,
+    inputs: Any,
+    target: TargetLike,
+    *,
+    reduce: Mapping[str, Reduce] | None = None,
+    forward: Forward | None = None,
+) -> tuple[Observation, Target]:
+    """One look, and the target with the predicted class named: it stays the same when weights or inputs change.
 
     Args:
-        target: see `Target`.
-        seen: one look with that target.
+        model: any module, left as found.
+        inputs: as the model takes them.
+        target: see `TargetLike`.
+        reduce: see `lightning_viz.hooks.observe`.
+        forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
-        ValueError: it is several targets.
+        InvalidArgumentError: it is several targets.
     """
-    if seen.scores is not None and seen.scores.dim() > 1:
+    observation, fixed = observe_resolved(model, inputs, target, reduce=reduce, forward=forward)
+    if observation.scores is not None and observation.scores.dim() > 1:
         raise InvalidArgumentError(
-            f"{len(seen.scores)} targets at once: checks take one per sample, so call once for each"
+            f"{len(observation.scores)} targets at once: checks take one per sample, so call once for each"
         )
-    return with_classes(target, seen.targets)
+    return observation, fixed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +12,12 @@ from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.attribution.occlusion import Baseline, baseline_image, blurred
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
-from lightning_viz.hooks.targets import Target, class_scores, select_samples
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import ClassTarget
 
 __all__ = ["PerturbationCurves", "deletion", "insertion"]
 
@@ -45,7 +47,7 @@ def insertion(
     attribute: Attribute,
     model: nn.Module,
     inputs: Tensor,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     steps: int = STEPS,
     baseline: Baseline | None = None,
@@ -76,16 +78,16 @@ def insertion(
         TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
         ValueError: several targets, maps of several layers, or less than one step.
     """
-    ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
+    ranks, fixed = _ranks(attribute, model, inputs, target, seed, forward)
     start = baseline_image(inputs, blurred if baseline is None else baseline)
-    return _walk(model, start, inputs, ranks, target, steps, probabilities, batch_size, progress, forward)
+    return _walk(model, start, inputs, ranks, fixed, steps, probabilities, batch_size, progress, forward)
 
 
 def deletion(
     attribute: Attribute,
     model: nn.Module,
     inputs: Tensor,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     steps: int = STEPS,
     baseline: Baseline = 0.0,
@@ -115,9 +117,9 @@ def deletion(
         TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
         ValueError: several targets, maps of several layers or that are not finite, or less than one step.
     """
-    ranks, target = _ranks(attribute, model, inputs, target, seed, forward)
+    ranks, fixed = _ranks(attribute, model, inputs, target, seed, forward)
     end = baseline_image(inputs, baseline)
-    return _walk(model, inputs, end, ranks, target, steps, probabilities, batch_size, progress, forward)
+    return _walk(model, inputs, end, ranks, fixed, steps, probabilities, batch_size, progress, forward)
 
 
 def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
@@ -140,7 +142,7 @@ def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def _ranks(
-    attribute: Attribute, model: nn.Module, inputs: Tensor, target: Target, seed: int, forward: Forward | None
+    attribute: Attribute, model: nn.Module, inputs: Tensor, target: TargetLike, seed: int, forward: Forward | None
 ) -> tuple[Tensor, Target]:
     """At which turn each place comes, ``[N, H, W]``, and the target with the predicted class named."""
     if not isinstance(inputs, Tensor):
@@ -148,9 +150,9 @@ def _ranks(
             f"the inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward="
         )
     size = image_size(inputs)
-    target = single_target(target, observe(model, inputs, target, forward=forward))
-    order = importance_order(as_heat(attribute(model, inputs, target), size), seed=seed)
-    return order.argsort(dim=1).view(-1, *size).to(inputs.device), target
+    _, fixed = single_target(model, inputs, target, forward=forward)
+    order = importance_order(as_heat(attribute(model, inputs, fixed), size), seed=seed)
+    return order.argsort(dim=1).view(-1, *size).to(inputs.device), fixed
 
 
 def _walk(
@@ -177,7 +179,7 @@ def _walk(
         of, step = items // len(counts), (items % len(counts)).to(ranks.device)
         gone = (ranks[of] < counts[step].view(-1, 1, 1)).unsqueeze(1)
         mixed = batches.lay_out(torch.where(gone, end[of], start[of]))
-        seen = observe(model, mixed, select_samples(target, of), forward=forward)
+        seen = observe(model, mixed, target.select(of), forward=forward)
         scores[of, step] = _score(seen, target, probabilities)
 
     batches.run(look)
@@ -186,7 +188,9 @@ def _walk(
 
 def _score(seen: Observation, target: Target, probabilities: bool) -> Tensor:
     scores = scores_of(seen)
-    of_class = isinstance(target, (int, Sequence, Tensor)) and seen.outputs is not None and seen.outputs.dim() <= 2
+    of_class = (
+        isinstance(target, ClassTarget) and target.mask is None and seen.outputs is not None and seen.outputs.dim() <= 2
+    )
     if not probabilities or not of_class or seen.targets is None:
         return scores.float()
     logits = class_scores(seen.outputs).float()

@@ -16,9 +16,9 @@ from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, ima
 from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.observe import Forward, observe
+from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.random_weights import randomized_weights
-from lightning_viz.hooks.targets import Target
+from lightning_viz.hooks.target_words import TargetLike
 
 __all__ = ["ModelRandomization", "model_randomization", "rank_correlation"]
 
@@ -57,7 +57,7 @@ def model_randomization(
     attribute: Attribute,
     model: nn.Module,
     inputs: Any,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     layers: Layers = "blocks",
     signed: bool = True,
@@ -97,8 +97,7 @@ def model_randomization(
         ValueError: several targets, or maps of several layers.
     """
     size, chosen = image_size(inputs), select_layers(model, layers)
-    seen = observe(model, inputs, target, reduce=dict.fromkeys(chosen, _nothing), forward=forward)
-    target = single_target(target, seen)
+    seen, target = single_target(model, inputs, target, reduce=dict.fromkeys(chosen, _nothing), forward=forward)
     stages = _from_the_top(seen, list(chosen))
     held = {id(p) for name in stages for p in chosen[name].parameters()}
     rest = any(id(p) not in held for p in model.parameters())

@@ -1,0 +1,167 @@
+"""Targets by words and numbers: one grammar for functions, views and commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Union
+
+from torch import Tensor, nn
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.layers import named_layers, nearest_names
+from lightning_viz.hooks.target_algebra import FunctionTarget, Target
+from lightning_viz.hooks.targets import ClassTarget, Indices, channel, classes, maximum, top, unit
+
+__all__ = ["TargetLike", "as_target", "parse_target"]
+
+TargetLike = Union[Target, Indices, str, Callable[[Any], Tensor], None]
+"""Whatever names a target. None is each sample's predicted class; otherwise:
+
+- a `Target`, of the model's output or of something inside, or a sum of them: ``channel("conv2", 7) - 0.1 * logit(3)``;
+- its words: ``"conv2[7]"``, ``"top:3"`` (see `parse_target`);
+- a class index for all samples, or one for each ``[N]`` (their labels, say), or several, an index tensor ``[T, N]``;
+- a function from the model's output to ``[N]``. It may be called on some of the samples, or on copies of them, so it
+  must treat every sample alike.
+
+Of several targets every result has a leading dimension T, all from one shared forward. Classes are explained by their
+scores as the model returns them, logits as a rule.
+"""
+
+GRAMMAR = (
+    "'predicted'",
+    "'label'",
+    "'3' or 'class:ox' (a class)",
+    "'top:3' (the most probable)",
+    "'conv2[7]' (a channel)",
+    "'conv2[7,3,4]' (a unit: channel, row, column)",
+    "'relu:1[7]' (of the second call)",
+    "'max(conv2)' or 'max(conv2[7])' (the maximum)",
+    "'region', 'region:3' or 'region:ox' (of a segmentation, where the class truly is)",
+)
+"""Every form of a target in words."""
+
+_WORDS = ("predicted", "label", "region")
+_NUMBER = re.compile(r"[0-9]+")
+_INDEXED = re.compile(r"(?P<layer>[^\s\[\]()]+)\s*\[(?P<places>[^\[\]()]*)\]")
+_MAXIMUM = re.compile(r"max\(\s*(?P<inner>[^\s()]+(\s*\[[^()]*)?)\s*\)")
+_LATER = {"box": "detections", "token": "tokens"}
+
+
+def as_target(target: TargetLike, *, name: str | None = None, model: nn.Module | None = None) -> Target:
+    """The target that words, numbers or a function name.
+
+    Args:
+        target: see `TargetLike`.
+        name: of a function's target, in words; the function's own if omitted.
+        model: whose layers an error names.
+
+    Raises:
+        InvalidArgumentError: words that name none.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        return parse_target(target, model=model)
+    if callable(target):
+        words = name or str(getattr(target, "__name__", type(target).__name__))
+        return FunctionTarget(words, lambda activations: target(activations.outputs), outputs=True)
+    return ClassTarget(target)
+
+
+def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequence[str] = ()) -> Target:
+    """The target of words.
+
+    ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit),
+    ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, and of a segmentation ``region``,
+    ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is.
+
+    What needs labels or class names, ``label``, ``class:ox`` and ``region``, is left open; see `Target.bind`.
+
+    Args:
+        text: the words.
+        model: whose layers an error names.
+        class_names: that an error names.
+
+    Raises:
+        InvalidArgumentError: they name no target; the message lists the grammar and the nearest names.
+
+    >>> parse_target("relu:1[7]")
+    relu:1 channel 7
+    >>> parse_target("max(conv2)") - 0.1 * parse_target("3")
+    maximum of conv2 - 0.1 * logit 3
+    """
+    words = text.strip()
+    kind, _, value = words.partition(":")
+    if words in _WORDS:
+        return ClassTarget(word=None if words == "predicted" else words)
+    if _NUMBER.fullmatch(words):
+        return ClassTarget(int(words))
+    if kind in ("class", "region") and value.strip() == value != "":
+        return ClassTarget(word=words)
+    if kind == "top" and _NUMBER.fullmatch(value) and int(value) > 0:
+        return top(int(value))
+    if match := _MAXIMUM.fullmatch(words):
+        inner = match["inner"].strip()
+        if "[" not in inner and "]" not in inner:
+            return maximum(inner)
+        if (indexed := _INDEXED.fullmatch(inner)) and len(places := _places(indexed)) == 1:
+            return maximum(indexed["layer"], places[0])
+    if match := _INDEXED.fullmatch(words):
+        layer = match["layer"]
+        if layer in _LATER:
+            raise InvalidArgumentError(
+                f"target {text!r}: {_LATER[layer]} cannot be targets yet; of a layer of that name give "
+                f"channel({layer!r}, {match['places'] or 0})"
+            )
+        places = _places(match)
+        if len(places) == 1:
+            return channel(layer, places[0])
+        if len(places) == 3:
+            return unit(layer, places)
+    raise InvalidArgumentError(
+        f"no target is written {text!r}{_hint(words, model, class_names)}; targets are {', '.join(GRAMMAR)}"
+    )
+
+
+def class_list(words: Sequence[int | str], class_names: Sequence[str] = ()) -> Target:
+    """Several classes side by side, of their numbers or words.
+
+    Args:
+        words: ``3`` or ``"class:ox"`` each.
+        class_names: in the order of the classes.
+
+    Raises:
+        InvalidArgumentError: there are none, or one is no class.
+    """
+    indices = []
+    for word in words:
+        target = parse_target(str(word), class_names=class_names).bind(None, class_names)
+        if not isinstance(target, ClassTarget) or not isinstance(target.index, int):
+            raise InvalidArgumentError(
+                f"{word!r} in {list(words)} is no class: several targets are 3 or 'class:ox' each"
+            )
+        indices.append(target.index)
+    return classes(*indices)
+
+
+def _places(match: re.Match[str]) -> list[int]:
+    """The numbers between brackets; none if one is none."""
+    parts = [part.strip() for part in match["places"].split(",")]
+    return [int(part) for part in parts] if all(map(_NUMBER.fullmatch, parts)) else []
+
+
+def _hint(words: str, model: nn.Module | None, class_names: Sequence[str]) -> str:
+    """What was meant, perhaps."""
+    spaced = re.fullmatch(r"(\S+) ([0-9]+)", words)
+    if spaced:
+        name, number = spaced.groups()
+        joined = {"top": f"top:{number}", "region": f"region:{number}", "logit": number, "class": number}
+        return f"; did you mean {joined.get(name, f'{name}[{number}]')!r}?"
+    layers = [] if model is None else [name for name in named_layers(model) if name]
+    meant = [word for word in _WORDS if word == words.lower()]
+    meant += [f"class:{name}" for name in nearest_names(words, class_names)]
+    stem = re.split(r"[\[(]", words.removeprefix("max("))[0].strip()
+    meant += [f"{layer}[0]" for layer in ([stem] if stem in layers else nearest_names(stem, layers))]
+    meant += [f"top:{words[3:].strip(' :=')}"] * bool(re.fullmatch(r"top[ :=]*[1-9][0-9]*", words))
+    return f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
