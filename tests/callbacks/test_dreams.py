@@ -19,7 +19,7 @@ from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 X, Y = images(6, channels=3)
 WATCHED = Probe(inputs=X, labels=Y, samples=6)
 SPACE = PixelSpace((0.5,), (0.25,))
-SMALL = {"each": 2, "updates": 4, "probe": WATCHED, "pixels": SPACE}
+SMALL = {"each": 2, "updates": 4, "probe": WATCHED, "pixel_space": SPACE}
 
 
 def train_with(view, tmp_path, model=None, **options):
@@ -91,7 +91,7 @@ def test_a_resumed_run_dreams_on_from_the_checkpoint(drawn_at_once, tmp_path):
     [
         (["conv2[5]", "2"], {"conv2": ["channel 5"], "logits": ["2"]}),
         (["conv1", "conv1[0]", "conv1[3]"], {"conv1": ["channel 0", "channel 1", "channel 3"]}),
-        (["conv* 1"], {"conv1": ["channel 1"], "conv2": ["channel 1"]}),
+        (["conv*[1]"], {"conv1": ["channel 1"], "conv2": ["channel 1"]}),
         (["fc[2]", "logits"], {"fc": ["channel 2"], "logits": ["0", "1"]}),
         (["last_maps"], {"conv2": ["channel 0", "channel 1"]}),
     ],

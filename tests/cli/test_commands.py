@@ -313,7 +313,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
         ("attack pgd --epsilon -1", "epsilon"),
         ("attack pgd --target class:dog", "--target class:dog.*'ant', 'bee', 'cat'"),
         ("attack pgd --steps 0", "steps"),
-        ("dream maximize --of|conv2[99]", "--of 'conv2\\[99\\]'.*6 channels"),
+        ("dream maximize --of|conv2[99]", "--of conv2\\[99\\]: .*6 channels"),
         ("dream maximize --of conv9", "--of conv9.*conv"),
         ("dream classes --prior smooth=1", "--prior smooth=1.*edge_energy"),
         ("dream classes --prior l2", "--prior l2.*NAME=NUMBER"),
