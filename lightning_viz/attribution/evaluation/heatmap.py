@@ -15,6 +15,7 @@ from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.recording import Reduce
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import ClassTarget
 
 __all__ = ["Attribute", "as_heat"]
 
@@ -103,3 +104,13 @@ def single_target(
             f"{len(observation.scores)} targets at once: checks take one per sample, so call once for each"
         )
     return observation, fixed
+
+
+def plain_target(target: Target) -> TargetLike:
+    """The indices of classes ``[N]`` in place of the target, which any attribution method takes; else the target.
+
+    Args:
+        target: with its classes named.
+    """
+    is_class = isinstance(target, ClassTarget) and target.mask is None and target.index is not None
+    return target.index if is_class else target  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, single_target
+from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, plain_target, single_target
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.attribution.occlusion import Baseline, baseline_image, blurred
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
@@ -151,7 +151,7 @@ def _ranks(
         )
     size = image_size(inputs)
     _, fixed = single_target(model, inputs, target, forward=forward)
-    order = importance_order(as_heat(attribute(model, inputs, fixed), size), seed=seed)
+    order = importance_order(as_heat(attribute(model, inputs, plain_target(fixed)), size), seed=seed)
     return order.argsort(dim=1).view(-1, *size).to(inputs.device), fixed
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, single_target
+from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, plain_target, single_target
 from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
@@ -97,7 +97,8 @@ def model_randomization(
         ValueError: several targets, or maps of several layers.
     """
     size, chosen = image_size(inputs), select_layers(model, layers)
-    seen, target = single_target(model, inputs, target, reduce=dict.fromkeys(chosen, _nothing), forward=forward)
+    seen, fixed = single_target(model, inputs, target, reduce=dict.fromkeys(chosen, _nothing), forward=forward)
+    target = plain_target(fixed)
     stages = _from_the_top(seen, list(chosen))
     held = {id(p) for name in stages for p in chosen[name].parameters()}
     rest = any(id(p) not in held for p in model.parameters())
