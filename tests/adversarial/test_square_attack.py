@@ -142,7 +142,7 @@ def test_what_is_kept_never_gets_worse_and_the_record_is_the_model_s(digits: Dig
     still = (found.first_success_step < 0).nonzero().flatten()
     losses = found.record.losses[1:, still]
     assert len(still) > 3
-    assert bool((losses[1:] >= losses[:-1] - 1e-9).all()) and bool((losses[-1] > losses[0]).any())
+    assert bool((losses[1:] >= losses[:-1] - 1e-6).all()) and bool((losses[-1] > losses[0]).any())
     with torch.no_grad():
         assert torch.equal(found.record.classes[-1], digits.model(found.inputs).argmax(1))
 
