@@ -19,7 +19,7 @@ from lightning_viz.callbacks.probe import Probe, class_names, dense_truth, split
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import first_tensor, map_tensors, sample_count
 from lightning_viz.pixels import PixelSpace
 
@@ -128,7 +128,7 @@ class ValidationMetrics(Callback):
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
             with evaluation_mode(network), torch.no_grad(), trainer.precision_plugin.forward_context():
-                outputs = first_tensor(run(network, map_tensors(inputs, torch.clone)))
+                outputs = first_tensor(call_model(network, map_tensors(inputs, torch.clone)))
         valid = len(self._numbering.among(self._samples, size))
         self._samples += size
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:

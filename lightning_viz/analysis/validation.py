@@ -19,7 +19,7 @@ from lightning_viz.analysis.models import for_trainer, network_of
 from lightning_viz.callbacks.lightning import Callback, package_of, quiet_logger
 from lightning_viz.callbacks.probe import split_batch
 from lightning_viz.errors import AnalysisError, warn_safely
-from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import all_tensors
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -112,7 +112,7 @@ def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         inputs, _ = split_batch(batch, network_of(self))
         try:
-            run(network_of(self), inputs)
+            call_model(network_of(self), inputs)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

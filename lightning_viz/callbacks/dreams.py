@@ -24,7 +24,7 @@ from lightning_viz.hooks.feature_maps import class_scores, feature_count
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
-from lightning_viz.hooks.observe import Forward, run
+from lightning_viz.hooks.observe import Forward, call_model
 from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, take_samples
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.target_words import parse_target
@@ -251,7 +251,7 @@ def _image_alone(inputs: Any) -> Forward:
         first = torch.zeros(len(images), dtype=torch.long)
         count = 0 if image is None else len(image)
         return first_tensor(
-            run(model, map_tensors(inputs, lambda x: images if x is image else take_samples(x, first, count)))
+            call_model(model, map_tensors(inputs, lambda x: images if x is image else take_samples(x, first, count)))
         )
 
     return forward

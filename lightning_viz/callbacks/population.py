@@ -18,7 +18,7 @@ from lightning_viz.callbacks.view import View, leader_of, not_observed
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import all_tensors, map_tensors
 
 
@@ -171,7 +171,7 @@ class PopulationView(View):
                 readings = Readings(size)
                 handles = readings.hooks(self, select_layers(model, self._layers))
                 try:
-                    run(model, map_tensors(given, torch.clone))
+                    call_model(model, map_tensors(given, torch.clone))
                 finally:
                     for handle in handles:
                         handle.remove()

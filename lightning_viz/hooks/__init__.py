@@ -1,6 +1,6 @@
-"""The hook core: choose layers, record them, change ReLU's backward rule, leave everything as found. Knows torch only.
+"""Hooks: select layers, record outputs and gradients, replace ReLU's backward, preserve the model's state.
 
-Nothing is imported before it is asked for: the drawing process unpickles an `Observation` without paying for torch.
+Imports are lazy, so that the drawing process unpickles an `Observation` without importing torch.
 """
 
 from lightning_viz._lazy import attach

@@ -1,4 +1,4 @@
-"""Which layers to look at: by name, pattern, type or role."""
+"""Layer selection by name, pattern, type or role."""
 
 from __future__ import annotations
 
@@ -20,61 +20,64 @@ Layers = Union[str, type[nn.Module], Sequence[Union[str, type[nn.Module]]]]
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """All submodules by name, as the user wrote them: what `torch.compile` wraps goes by its own name.
+    """All submodules by name; a module wrapped by `torch.compile` keeps its own name.
 
-    A module that stands in several places is listed under each.
+    A module that is registered several times is listed under each name.
     """
     layers: dict[str, nn.Module] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         name = ".".join(part for part in path.split(".") if part != "_orig_mod")
         if name:
-            layers[name] = module  # the inner module comes after its wrapper, and stays
+            layers[name] = module  # the inner module comes after its wrapper and replaces it
     return layers
 
 
 def convolutions(model: nn.Module) -> list[str]:
-    """Names of the convolutions, in the order in which the model holds them."""
-    return _once(model, lambda module: isinstance(module, _ConvNd))
+    """Names of the convolutions, in order of registration."""
+    return _distinct(model, lambda module: isinstance(module, _ConvNd))
 
 
 def fully_connected(model: nn.Module) -> list[str]:
-    """Names of the fully connected layers, in the order in which the model holds them."""
-    return _once(model, lambda module: isinstance(module, nn.Linear))
+    """Names of the fully connected layers, in order of registration."""
+    return _distinct(model, lambda module: isinstance(module, nn.Linear))
 
 
 def last_conv(model: nn.Module) -> list[str]:
-    """Name of the last convolution that the output depends on: not in an auxiliary head, which serves training."""
+    """Name of the last convolution outside auxiliary heads, which serve training only."""
     return [name for name in convolutions(model) if not any(part.startswith("aux") for part in name.split("."))][-1:]
 
 
 def last_maps(model: nn.Module) -> list[str]:
-    """Name of the last layer that still has places, and from whose every place information flows to the output.
+    """Name of the last layer with spatial positions that all influence the output.
 
-    Of a transformer it is the normalization before the last attention: behind that, a classifier that reads the class
-    token depends on no other token. Of any other model, hybrids with convolutions among them, the last convolution.
+    In a transformer this is the normalization before the last attention, because after it a classifier on the class
+    token depends on no other token. In any other model, including hybrids that begin with convolutions, it is the last
+    convolution.
     """
     layers = list(named_layers(model).items())
     names = [name for name, _ in layers]
-    attentions = [place for place, (_, module) in enumerate(layers) if "Attention" in type(module).__name__]
+    attentions = [index for index, (_, module) in enumerate(layers) if "Attention" in type(module).__name__]
     convolution = last_conv(model)
     if attentions and (not convolution or names.index(convolution[0]) < attentions[0]):
-        for place in reversed(attentions):
-            block = names[place].rpartition(".")[0]
+        for attention in reversed(attentions):
+            block = names[attention].rpartition(".")[0]
             norms = [
-                at for at, (name, module) in enumerate(layers) if name.rpartition(".")[0] == block and _norms(module)
+                index
+                for index, (name, module) in enumerate(layers)
+                if name.rpartition(".")[0] == block and _is_normalization(module)
             ]
-            before = [at for at in norms if at < place] or norms[:1]
+            before = [index for index in norms if index < attention] or norms[:1]
             if before:
                 return [names[before[-1]]]
     return convolution
 
 
-def _norms(module: nn.Module) -> bool:
+def _is_normalization(module: nn.Module) -> bool:
     return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
 def top_level_blocks(model: nn.Module) -> list[str]:
-    """Names of the outermost parts that hold weights; a lone wrapper (``self.net = ...``) is entered."""
+    """Names of the outermost modules with weights; a single wrapper (``self.net = ...``) is entered."""
     layers = named_layers(model)
     names = _parts(layers, "")
     while len(names) == 1 and (inner := _parts(layers, names[0] + ".")):
@@ -83,10 +86,10 @@ def top_level_blocks(model: nn.Module) -> list[str]:
 
 
 def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
-    """Names of the parts with weights right under a prefix; a list or dict of modules is never called: its parts."""
+    """Names of the modules with weights directly under a prefix; containers are replaced by their items."""
     names = []
     for name, module in layers.items():
-        scripted = isinstance(module, torch.jit.ScriptModule)  # takes no hooks
+        scripted = isinstance(module, torch.jit.ScriptModule)  # does not support hooks
         if name.startswith(prefix) and name.count(".") == prefix.count(".") and _has_weights(module) and not scripted:
             names += _parts(layers, name + ".") if isinstance(module, (nn.ModuleList, nn.ModuleDict)) else [name]
     return names
@@ -100,80 +103,80 @@ ROLES: dict[str, Callable[[nn.Module], list[str]]] = {
     "last_linear": lambda model: fully_connected(model)[-1:],
     "blocks": top_level_blocks,
 }
-"""Layers by what they are in a model: words that may stand where a name stands."""
+"""Layers by their role in a model; the key of a role may be used instead of a name."""
 
 
 def select_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
-    """The layers that are meant, by name, in the order asked for.
+    """The selected layers by name, in the order of the selectors.
 
     Args:
         model: any module.
-        layers: one or several of: a name, a glob, a module type, the name of a type, a role (`ROLES`).
+        layers: one or several selectors: a name, a glob, a module type, the name of a type, or a role (`ROLES`).
 
     Raises:
-        LayerNotFoundError: nothing matches one of them; the message lists the nearest names.
+        LayerNotFoundError: a selector matches nothing; the message lists the nearest names.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
     >>> list(select_layers(net, ["first_conv", nn.Linear]))
     ['0', '3']
     """
-    every = named_layers(model)
-    asked = [layers] if isinstance(layers, (str, type)) else list(layers)
+    layers_by_name = named_layers(model)
+    selectors = [layers] if isinstance(layers, (str, type)) else list(layers)
     names: dict[str, None] = {}
-    for one in asked:
-        names.update(dict.fromkeys(_matching(model, every, one)))
-    return {name: every[name] for name in names}
+    for selector in selectors:
+        names.update(dict.fromkeys(_matching(model, layers_by_name, selector)))
+    return {name: layers_by_name[name] for name in names}
 
 
-def _matching(model: nn.Module, every: dict[str, nn.Module], asked: str | type[nn.Module]) -> list[str]:
-    if isinstance(asked, type):
-        found = _once(model, lambda module: isinstance(module, asked))
-    elif asked in every:
-        found = [asked]
-    elif asked in ROLES:
-        found = ROLES[asked](model)
+def _matching(model: nn.Module, layers_by_name: dict[str, nn.Module], selector: str | type[nn.Module]) -> list[str]:
+    if isinstance(selector, type):
+        names = _distinct(model, lambda module: isinstance(module, selector))
+    elif selector in layers_by_name:
+        names = [selector]
+    elif selector in ROLES:
+        names = ROLES[selector](model)
     else:
-        found = [name for name in every if fnmatchcase(name, asked)]
-        found = found or _once(model, lambda module: asked in {base.__name__ for base in type(module).__mro__})
-    if not found:
-        raise LayerNotFoundError(_not_found(asked, every))
-    return found
+        names = [name for name in layers_by_name if fnmatchcase(name, selector)]
+        names = names or _distinct(model, lambda module: selector in {base.__name__ for base in type(module).__mro__})
+    if not names:
+        raise LayerNotFoundError(_not_found(selector, layers_by_name))
+    return names
 
 
-def _not_found(asked: str | type[nn.Module], every: Iterable[str]) -> str:
-    names = list(every)
-    if isinstance(asked, type):
-        return f"no layer is a {asked.__name__}; the model's layers are {_listed(names)}"
-    if asked in ROLES:
-        role = "convolution or attention, so no last maps" if asked == "last_maps" else asked.replace("_", " ")
+def _not_found(selector: str | type[nn.Module], layers_by_name: Iterable[str]) -> str:
+    names = list(layers_by_name)
+    if isinstance(selector, type):
+        return f"no layer is a {selector.__name__}; the model's layers are {_listed(names)}"
+    if selector in ROLES:
+        role = "convolution or attention, so no last maps" if selector == "last_maps" else selector.replace("_", " ")
         return f"the model has no {role}; its layers are {_listed(names)}"
-    nearest = nearest_names(asked, names)
+    nearest = nearest_names(selector, names)
     hint = f"did you mean {_listed(nearest)}?" if nearest else f"the model's layers are {_listed(names)}"
-    return f"no layer matches {asked!r}; {hint}"
+    return f"no layer matches {selector!r}; {hint}"
 
 
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
-    """At most three names that look like one.
+    """At most three names that are similar to a misspelt one.
 
     Args:
-        name: that is none of them.
+        name: the misspelt name.
         names: of layers or classes.
     """
     return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:12])
-    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "none"
+    printed = ", ".join(repr(name) for name in names[:12])
+    return printed + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "none"
 
 
-def _once(model: nn.Module, chosen: Callable[[nn.Module], bool]) -> list[str]:
-    """Names of the chosen modules, each module once."""
-    seen: set[int] = set()
+def _distinct(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[str]:
+    """Names of the modules that satisfy a predicate, each module once."""
+    visited: set[int] = set()
     names = []
     for name, module in named_layers(model).items():
-        if chosen(module) and id(module) not in seen:
-            seen.add(id(module))
+        if predicate(module) and id(module) not in visited:
+            visited.add(id(module))
             names.append(name)
     return names
 

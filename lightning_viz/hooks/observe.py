@@ -1,4 +1,4 @@
-"""The hook core's one entrance: look at a model once, and leave it as found."""
+"""Observation of a model: its outputs, activations and gradients, with the model's state preserved."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from lightning_viz.hooks.targets import ClassTarget
 __all__ = ["Passes", "observe", "observe_batches", "passes"]
 
 Forward = Callable[[nn.Module, Any], Any]
-"""How to run a model on inputs, where ``model(*inputs)`` is not the way."""
+"""Calls a model on inputs, ``forward(model, inputs)``, if that is not ``model(inputs)``."""
 
-_Found = dict[int, Tensor | None]
+_Gradients = dict[int, Tensor | None]  # by the id of a tensor
 
 
 def observe(
@@ -42,33 +42,33 @@ def observe(
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> Observation:
-    """Run one forward and, if a gradient is asked for, one backward, in eval mode, and leave the model as found.
+    """Observe one forward pass and, if gradients are requested, one backward pass, in eval mode; the state is restored.
 
-    The backward pass stops at the shallowest thing asked for and computes no gradient for any weight; several targets,
-    or other rules at ReLUs, take a backward each through the same forward. In-place operations that follow a recorded
-    layer do not change what was recorded. Works inside `torch.no_grad` and `torch.inference_mode`; compiled modules run
-    eagerly for this one pass.
+    The backward pass stops at the shallowest requested layer and computes no gradient of any weight; each further
+    target or ReLU rule takes another backward through the same forward. In-place operations after a recorded layer do
+    not change what was recorded. Works inside `torch.no_grad` and `torch.inference_mode`; compiled modules run eagerly
+    for this pass.
 
     Args:
-        model: any module; on leaving it is bit for bit as before (see `unchanged`).
+        model: any module; its state is restored bit for bit (see `preserve_state`).
         inputs: as the model takes them, on its device: a tensor, a tuple (``model(*inputs)``) or a dict
             (``model(**inputs)``).
         target: the scalar to explain, one per sample; the predicted class's score if omitted.
-        layers: those whose output to keep.
-        gradients: towards those layers' outputs (True), or towards the layers named here.
-        input_gradient: also the gradient towards the inputs.
-        rules: also the gradient towards the inputs under these backward rules at ReLUs (see `relu_rule`).
-        reduce: layers of whose output only what a function makes of it is kept, by name (large layers).
-        forward: how to run the model, ``forward(model, inputs)``, if not as above.
+        layers: layers whose outputs to record.
+        gradients: True for the gradients with respect to those outputs, or other layers for theirs.
+        input_gradient: also record the gradient with respect to the inputs.
+        rules: also record the gradient with respect to the inputs under these ReLU rules (see `relu_rule`).
+        reduce: by layer, a function whose result is recorded instead of the output (for large layers).
+        forward: calls the model, ``forward(model, inputs)``, if not as above.
 
     Returns:
         Detached tensors on the model's device. A layer called several times is ``"name:0"``, ``"name:1"``, ...
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
-        ValueError: a target that the model does not have.
-        RuntimeError: no gradient can be taken towards a layer that runs under `torch.no_grad`, nor through a block
-            under reentrant activation checkpointing.
+        InvalidArgumentError: the model does not have the target.
+        ObservationError: a layer runs under `torch.no_grad` or in a block under reentrant activation checkpointing, so
+            that its gradient cannot be computed.
     """
     return _observed(
         model,
@@ -95,60 +95,64 @@ def _observed(
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> tuple[Observation, Target]:
-    """The observation (see `observe`), and the target with the classes named that depend on the input."""
-    kept = select_layers(model, layers)
-    wanted = kept if gradients is True else select_layers(model, gradients) if gradients is not False else {}
-    inside = layers_read(model, target)
+    """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
+    recorded = select_layers(model, layers)
+    differentiated = (
+        recorded if gradients is True else select_layers(model, gradients) if gradients is not False else {}
+    )
+    target_layers = layers_read(model, target)
     reductions = {
         name: (module, function)
-        for asked, function in (reduce or {}).items()
-        for name, module in select_layers(model, asked).items()
+        for selector, function in (reduce or {}).items()
+        for name, module in select_layers(model, selector).items()
     }
-    differentiates = bool(wanted) or input_gradient or bool(rules)
+    differentiates = bool(differentiated) or input_gradient or bool(rules)
     with evaluation_mode(model), torch.set_grad_enabled(differentiates):
-        leaves = map_tensors(inputs, lambda x: _leaf(x, input_gradient or bool(rules)))
-        given = map_tensors(leaves, lambda x: x.clone())  # for the model to write to
-        tapped = {**wanted, **inside} if differentiates else {}
-        with recording({**kept, **wanted, **inside}, gradients=tapped, reduce=reductions) as record:
+        leaf_inputs = map_tensors(inputs, lambda x: _leaf(x, input_gradient or bool(rules)))
+        model_inputs = map_tensors(leaf_inputs, lambda x: x.clone())  # the model may write to them
+        tapped = {**differentiated, **target_layers} if differentiates else {}
+        with recording({**recorded, **differentiated, **target_layers}, gradients=tapped, reduce=reductions) as record:
             with relu_rule(rules[0]) if rules else nullcontext() as relus:
-                outputs = (forward or run)(model, given)
+                outputs = (forward or call_model)(model, model_inputs)
             record.close()
             _check_traced(tapped, record)
-            answer = first_tensor(outputs)
+            output = first_tensor(outputs)
             scores, targets = None, None
-            if differentiates or not isinstance(target, ClassTarget) or (answer is not None and answer.dim() > 0):
-                scores, targets, target = target.scores(_activations(inside, record, outputs))
-            towards = [call for name in wanted for call in record.calls[name]]
-            leaf_list = [x for x in all_tensors(leaves) if x.requires_grad]
-            found, ruled = _backwards(scores, towards + (leaf_list if input_gradient else []), leaf_list, rules, relus)
+            if differentiates or not isinstance(target, ClassTarget) or (output is not None and output.dim() > 0):
+                scores, targets, target = target.scores(_activations(target_layers, record, outputs))
+            sources = [call for name in differentiated for call in record.calls[name]]
+            leaf_list = [x for x in all_tensors(leaf_inputs) if x.requires_grad]
+            gradients_by_id, ruled_by_id = _backwards(
+                scores, sources + (leaf_list if input_gradient else []), leaf_list, rules, relus
+            )
     observation = Observation(
-        inputs=map_tensors(leaves, Tensor.detach),
-        outputs=_detached(answer),
+        inputs=map_tensors(leaf_inputs, Tensor.detach),
+        outputs=_detached(output),
         targets=targets,
         scores=_detached(scores),
         activations={name: call.detach() for name, call in call_names(record.calls).items()},
-        gradients=call_names({name: [found[id(x)] for x in record.calls[name]] for name in wanted}),
-        input_gradient=map_tensors(leaves, lambda x: found.get(id(x))) if input_gradient else None,
-        ruled={rule: map_tensors(leaves, lambda x: of_rule.get(id(x))) for rule, of_rule in ruled.items()},
+        gradients=call_names({name: [gradients_by_id[id(x)] for x in record.calls[name]] for name in differentiated}),
+        input_gradient=map_tensors(leaf_inputs, lambda x: gradients_by_id.get(id(x))) if input_gradient else None,
+        ruled={rule: map_tensors(leaf_inputs, lambda x: of_rule.get(id(x))) for rule, of_rule in ruled_by_id.items()},
         relus=_relus(relus, scores, model),
         reduced=call_names(record.reduced),
         dimensions=call_names(record.dimensions),
-        unreached=_unreached({**kept, **wanted, **reductions}, record),
+        unreached=_unreached({**recorded, **differentiated, **reductions}, record),
     )
     return observation, target
 
 
 def resolve_target(model: nn.Module, inputs: Any, target: TargetLike, *, forward: Forward | None = None) -> Target:
-    """The same target, with the classes named that depend on the input: it then means the same for moved inputs.
+    """Replace classes that depend on the input (predicted, top) by their indices, so that the target stays fixed.
 
     Args:
-        model: any module, left as found; run once, and only if it must be.
+        model: any module; its state is restored. It runs once, and only if the target depends on the input.
         inputs: as in `observe`.
         target: see `TargetLike`.
-        forward: how to run the model, if not ``model(inputs)``.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: not as many targets as samples, or no sample.
+        InvalidArgumentError: not as many targets as samples, or no sample.
     """
     target = as_target(target, model=model)
     if target.open:
@@ -166,18 +170,18 @@ def observe_resolved(
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> tuple[Observation, Target]:
-    """What one forward sees, and the target `resolve_target` by it.
+    """The observation of one forward pass, and the target resolved by it (see `resolve_target`).
 
     Args:
-        model: any module, left as found.
+        model: any module; its state is restored.
         inputs: as in `observe`.
         target: see `TargetLike`.
-        layers: those whose output to keep.
+        layers: layers whose outputs to record.
         reduce: as in `observe`.
-        forward: how to run the model, if not ``model(inputs)``.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
-        ValueError: not as many targets as samples, or no sample.
+        InvalidArgumentError: not as many targets as samples, or no sample.
     """
     target = as_target(target, model=model)
     _check_samples(inputs, target)
@@ -192,20 +196,20 @@ def observe_batches(
     reduce: Mapping[str, Reduce],
     forward: Forward | None = None,
 ) -> dict[str, Tensor]:
-    """What reductions make of layers' outputs over a population: forward only, batch by batch, nothing else kept.
+    """Reduce layer outputs over many batches: forward passes only, nothing but the results is kept.
 
-    What is kept lies in one block per layer from the first batch on: small results that were allocated between a
-    large model's temporaries would pin the heap around them (gigabytes, for a ResNet-152).
+    The results of a layer are allocated as one block at the first batch: small tensors allocated between a large
+    model's temporaries would fragment the heap (by gigabytes for a ResNet-152).
 
     Args:
-        model: any module, left as found.
-        batches: inputs as in `observe`; fetched inside the guard.
-        count: samples in all batches together.
-        reduce: by layer name, a function from the layer's output ``[n, ...]`` to what is kept of it ``[n, d]``.
-        forward: how to run the model, if not ``model(inputs)``.
+        model: any module; its state is restored.
+        batches: inputs as in `observe`; fetched inside the guard, so that random generators are restored too.
+        count: number of samples in all batches.
+        reduce: by layer name, a function from the output ``[n, ...]`` to the result ``[n, d]``.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Returns:
-        By call (see `observe`), all samples' results ``[count, d]``.
+        The results of all samples ``[count, d]``, by call (see `observe`).
     """
     layers = {name: (select_layers(model, name)[name], function) for name, function in reduce.items()}
     results: dict[str, Tensor] = {}
@@ -213,17 +217,19 @@ def observe_batches(
     with evaluation_mode(model), torch.no_grad():
         for batch in batches:
             with recording({}, reduce=layers) as record:
-                (forward or run)(model, map_tensors(batch, torch.clone))
+                (forward or call_model)(model, map_tensors(batch, torch.clone))
             for name, result in call_names(record.reduced).items():
                 if name not in results:
-                    results[name] = result.new_full((count, *result.shape[1:]), torch.nan)  # a layer may not be called
+                    results[name] = result.new_full(
+                        (count, *result.shape[1:]), torch.nan
+                    )  # NaN where a layer is not called
                 results[name][done : done + len(result)] = result
             done += len(all_tensors(batch)[0])
     return results
 
 
-def run(model: nn.Module, inputs: Any) -> Any:
-    """Call a model.
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call a model on inputs of any form.
 
     Args:
         model: any module.
@@ -247,8 +253,8 @@ def _check_traced(wanted: Iterable[str], record: Recording) -> None:
     for name in wanted:
         if record.calls.get(name) and name not in record.traced:
             raise ObservationError(
-                f"layer {name!r} runs under torch.no_grad, so no gradient can be taken towards it; if it is part of a "
-                "checkpointed block, call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+                f"layer {name!r} runs under torch.no_grad, so it has no gradient; if it is part of a checkpointed "
+                "block, call torch.utils.checkpoint.checkpoint with use_reentrant=False"
             )
 
 
@@ -257,7 +263,7 @@ def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
 
     Args:
         model: any module.
-        target: which may name a layer with its call, ``"relu:1"``.
+        target: may name a call of a layer, ``"relu:1"``.
     """
     return {
         name: module for layer in target.layers for name, module in select_layers(model, layer_of_call(layer)).items()
@@ -265,49 +271,49 @@ def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
 
 
 def _activations(layers: Mapping[str, nn.Module], record: Recording, outputs: Any) -> Activations:
-    """What was recorded of some layers."""
+    """The recorded outputs of some layers."""
     calls = call_names({name: record.calls[name] for name in layers if name in record.calls})
     return Activations(calls, outputs, {name: feature_count(module) for name, module in layers.items()})
 
 
 def _backwards(
     scores: Tensor | None,
-    towards: list[Tensor],
+    sources: list[Tensor],
     leaves: list[Tensor],
     rules: Sequence[Rule],
     relus: ReLURule | None,
-) -> tuple[_Found, dict[str, _Found]]:
-    """One backward for each target and rule, all through one graph, which the last of them frees."""
+) -> tuple[_Gradients, dict[str, _Gradients]]:
+    """One backward per target and rule through one graph, which the last of them frees."""
     passes: list[tuple[Rule, list[Tensor]]] = [(rule, leaves) for rule in rules if leaves]
-    if towards:
-        passes.append(("backprop", towards))
-    found: dict[str, _Found] = {"backprop": {}, **{rule: {} for rule in rules}}
-    for place, (rule, tensors) in enumerate(passes):
+    if sources:
+        passes.append(("backprop", sources))
+    gradients: dict[str, _Gradients] = {"backprop": {}, **{rule: {} for rule in rules}}
+    for index, (rule, tensors) in enumerate(passes):
         if relus is not None:
             relus.rule = rule
-        found[rule] = _gradients(scores, tensors, keep=place + 1 < len(passes))
-    return found.pop("backprop"), found
+        gradients[rule] = _gradients(scores, tensors, keep=index + 1 < len(passes))
+    return gradients.pop("backprop"), gradients
 
 
-def _gradients(scores: Tensor | None, towards: list[Tensor], *, keep: bool) -> _Found:
-    """The gradient of the scores towards each tensor, by its identity; each sample's is its own, so they are summed."""
+def _gradients(scores: Tensor | None, sources: list[Tensor], *, keep: bool) -> _Gradients:
+    """Gradients of the scores with respect to each tensor, by its id; samples are independent, so scores are summed."""
     if scores is None or not scores.requires_grad:
-        return {id(tensor): None for tensor in towards}
-    rows = scores.sum(-1).reshape(-1)  # one for each target
+        return {id(tensor): None for tensor in sources}
+    rows = scores.sum(-1).reshape(-1)  # one per target
     try:
-        each = [
-            torch.autograd.grad(row, towards, allow_unused=True, retain_graph=keep or place + 1 < len(rows))
-            for place, row in enumerate(rows.unbind())
+        by_row = [
+            torch.autograd.grad(row, sources, allow_unused=True, retain_graph=keep or index + 1 < len(rows))
+            for index, row in enumerate(rows.unbind())
         ]
     except RuntimeError as error:
         if "use_reentrant" in str(error) or ("checkpoint" in str(error).lower() and "backward()" in str(error)):
             raise ObservationError(
-                "a checkpointed block refuses the gradient: call torch.utils.checkpoint.checkpoint with "
-                "use_reentrant=False"
+                "a block under reentrant activation checkpointing has no gradient; call "
+                "torch.utils.checkpoint.checkpoint with use_reentrant=False"
             ) from error
         raise
-    of_tensors = [None if parts[0] is None else _stacked(list(parts), scores) for parts in zip(*each, strict=True)]
-    return {id(tensor): gradient for tensor, gradient in zip(towards, of_tensors, strict=True)}
+    gradients = [None if parts[0] is None else _stacked(list(parts), scores) for parts in zip(*by_row, strict=True)]
+    return {id(tensor): gradient for tensor, gradient in zip(sources, gradients, strict=True)}
 
 
 def _stacked(parts: list[Tensor], scores: Tensor) -> Tensor:
@@ -315,54 +321,54 @@ def _stacked(parts: list[Tensor], scores: Tensor) -> Tensor:
 
 
 def _relus(relus: ReLURule | None, scores: Tensor | None, model: nn.Module) -> ReLUs | None:
-    """What the rules came upon, read off the graph of the scores."""
+    """The ReLUs that the rules met or missed, according to the graph of the scores."""
     if relus is None or scores is None:
         return None
-    relus.rule = "guided"  # any but the plain one
+    relus.rule = "guided"  # any rule but the plain one reports what escaped
     return ReLUs(relus.met, tuple(relus.escaped(scores, model)), tuple(relus.others(scores)))
 
 
 def _check_samples(inputs: Any, target: Target) -> None:
     count = sample_count(inputs)
     if count == 0:
-        raise InvalidArgumentError("the inputs hold no sample")
+        raise InvalidArgumentError("the inputs have no samples; pass at least one")
     target.check_count(count)
 
 
-def _unreached(asked: Mapping[str, Any], record: Recording) -> tuple[str, ...]:
-    return tuple(name for name in asked if not record.calls.get(name) and not record.reduced.get(name))
+def _unreached(layers: Mapping[str, Any], record: Recording) -> tuple[str, ...]:
+    return tuple(name for name in layers if not record.calls.get(name) and not record.reduced.get(name))
 
 
 class Passes:
-    """Runs a model again and again; what it changes in itself or in random generators is put back after the last pass.
+    """Repeated forward passes of a model, whose state is restored after the last one.
 
-    The first pass goes to the end, unless the model fails behind the last layer asked for: an image that its head
-    cannot take serves the layers before it. Every later pass ends with the call that was the last of the first pass.
+    The first pass runs to the end, unless the model fails after the last requested layer, e.g. because its head cannot
+    take images of this size. Every later pass ends at the last call that the first pass recorded.
 
     Attributes:
-        like: an empty tensor on the model's device and in its precision, those of its first weight.
+        like: an empty tensor with the device and dtype of the model's first weight.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], whole: bool, forward: Forward | None) -> None:
         self._model, self._layers, self._whole, self._forward = model, layers, whole, forward
         self._calls: int | None = None
-        self.like = next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(())).new_empty(0)
+        self.like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(())).new_empty(0)
         self._features = {name: feature_count(module) for name, module in layers.items()}
 
     def __call__(self, inputs: Any) -> Activations:
-        """One forward.
+        """Run one forward.
 
         Args:
-            inputs: as the model takes them, part of a graph or not; it is given a copy, to write to.
+            inputs: as the model takes them, part of a graph or not; the model gets a copy.
 
         Raises:
-            LayerNotReachedError: the forward does not call a layer that was asked for.
+            LayerNotReachedError: the forward does not call a requested layer.
         """
         outputs = None
         until = None if self._whole else self._calls
         with recording(self._layers, gradients=self._layers, until=until) as record:
             try:
-                outputs = (self._forward or run)(self._model, map_tensors(inputs, torch.clone))
+                outputs = (self._forward or call_model)(self._model, map_tensors(inputs, torch.clone))
             except StopForward:
                 pass
             except RuntimeError:
@@ -385,14 +391,14 @@ def passes(
     forward: Forward | None = None,
     seed: int | None = None,
 ) -> Iterator[Passes]:
-    """One look at a model for many passes; gradients of what they saw can be taken inside, none for any weight.
+    """Context for repeated forward passes, in which gradients of activations can be computed, but none of any weight.
 
     Args:
-        model: any module; on leaving it is bit for bit as before (see `unchanged`).
-        layers: whose outputs are asked for.
-        whole: whether the model's output is asked for as well; if not, a pass ends at the last of the layers.
-        forward: how to run the model, ``forward(model, inputs)``, if not ``model(inputs)``.
-        seed: of what the model itself may draw from torch's generators; they go on as they are if None.
+        model: any module; its state is restored bit for bit (see `preserve_state`).
+        layers: layers whose outputs to record.
+        whole: whether the model's output is needed as well; if not, a pass ends at the last of the layers.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
+        seed: of torch's generators, from which the model may draw; not seeded if None.
 
     Raises:
         LayerNotFoundError: no layer matches.

@@ -1,4 +1,4 @@
-"""Tensors in whatever layers and models pass around: tensors, tuples, lists, dicts, dataclasses."""
+"""Nested structures of tensors: tuples, lists, dicts and dataclasses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 def first_tensor(structure: Any) -> Tensor | None:
-    """The first floating-point tensor: what a layer or model returned, the rest being by-products."""
+    """The first floating-point tensor, taken as the output of a layer or model; None if there is none."""
     if isinstance(structure, Tensor):
         return structure if structure.is_floating_point() else None
-    return next((found for _, part in _parts(structure) if (found := first_tensor(part)) is not None), None)
+    return next((tensor for _, part in _parts(structure) if (tensor := first_tensor(part)) is not None), None)
 
 
 def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with its first floating-point tensor changed; the structure given is not touched.
+    """A copy of a structure with its first floating-point tensor replaced.
 
     Args:
-        structure: tensors in tuples, lists, dicts, dataclasses; anything else stays as it is.
-        change: from the tensor to what stands in its place.
+        structure: tensors in tuples, lists, dicts or dataclasses; other values are kept.
+        change: from the tensor to its replacement.
     """
     if isinstance(structure, Tensor):
         return change(structure) if structure.is_floating_point() else structure
@@ -33,11 +33,11 @@ def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> 
 
 
 def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same structure with every tensor changed; the structure given is not touched.
+    """A copy of a structure with every tensor replaced.
 
     Args:
-        structure: tensors in tuples, lists, dicts, dataclasses; anything else stays as it is.
-        change: from a tensor to what stands in its place.
+        structure: tensors in tuples, lists, dicts or dataclasses; other values are kept.
+        change: from a tensor to its replacement.
     """
     if isinstance(structure, Tensor):
         return change(structure)
@@ -47,61 +47,61 @@ def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
 
 
 def all_tensors(structure: Any) -> list[Tensor]:
-    """Every tensor, in order."""
+    """All tensors of a structure, in order."""
     if isinstance(structure, Tensor):
         return [structure]
     return [tensor for _, part in _parts(structure) for tensor in all_tensors(part)]
 
 
 def sample_count(inputs: Any) -> int:
-    """How many samples a model's inputs hold: as many as the image, or the first tensor that is no single number."""
+    """Number of samples in a model's inputs: the length of the image, else of the first tensor that is no scalar."""
     image = image_of(inputs)
     return len(image) if image is not None else next((len(x) for x in all_tensors(inputs) if x.dim() > 0), 0)
 
 
 def sample_size(inputs: Any) -> int:
-    """How many values a model's inputs hold for each sample."""
+    """Number of input values per sample."""
     count = sample_count(inputs)
     return sum(x[0].numel() for x in all_tensors(inputs) if has_samples(x, count)) if count else 0
 
 
 def has_samples(tensor: Tensor, count: int) -> bool:
-    """Whether an input holds a value for each sample; what all share, a temperature say, is no such input.
+    """Whether an input has one entry per sample, unlike one that all samples share, e.g. a temperature.
 
     Args:
         tensor: the input.
-        count: how many samples there are.
+        count: number of samples.
     """
     return tensor.dim() > 0 and len(tensor) == count
 
 
 def take_samples(tensor: Tensor, samples: Tensor, count: int) -> Tensor:
-    """Some samples of an input, or copies of them; what all share stays.
+    """Select samples of an input; one that all samples share is returned unchanged.
 
     Args:
         tensor: the input.
-        samples: which of them, ``[n]``, on the CPU.
-        count: how many there are.
+        samples: indices, ``[n]``, on the CPU; repeated ones are copied.
+        count: number of samples in the input.
     """
     return tensor[samples.to(tensor.device)] if has_samples(tensor, count) else tensor
 
 
 def image_of(inputs: Any) -> Tensor | None:
-    """The image among a model's inputs: the first ``[N, C, H, W]``; None where there is none."""
+    """The image among a model's inputs: the first floating-point ``[N, C, H, W]``; None if there is none."""
     return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
 
 
 def flatten_like(structure: Any, like: Any) -> list[Any]:
-    """What a structure holds where another of the same form holds its tensors, in order.
+    """The values of a structure at the positions of the tensors of another one of the same form, in order.
 
     Args:
-        structure: what to read.
-        like: where its tensors stand, the values are.
+        structure: its values are read.
+        like: its tensors mark the positions.
     """
     if isinstance(like, Tensor):
         return [structure]
     pairs = zip(_parts(structure), _parts(like), strict=True)
-    return [one for (_, part), (_, same) in pairs for one in flatten_like(part, same)]
+    return [value for (_, part), (_, like_part) in pairs for value in flatten_like(part, like_part)]
 
 
 def _parts(structure: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""A model with random weights in place of its own, and its own back afterwards."""
+"""Randomized weights: a model with freshly initialized weights inside a context."""
 
 from __future__ import annotations
 
@@ -22,87 +22,85 @@ _INITIALIZERS = ("reset_parameters", "_reset_parameters")  # the second is torch
 
 @contextmanager
 def randomized_weights(model: nn.Module, layers: Layers | None = None, *, seed: int = 0) -> Iterator[None]:
-    """Inside, some layers have weights as if they had never been trained; the real ones are not written to.
+    """Randomized weights: reinitializes layers inside the context, without writing to the trained weights.
 
-    Each parameter points at a fresh tensor, filled by its module's own ``reset_parameters``. One that no initializer
-    changes (a class token, a layer scale, a weight under a parametrization) gets its own values in random order.
-    Batch norm's statistics are fresh as well, as its initializer makes them. Parameters that share memory go on
-    sharing it: of tied ones, those of a layer outside change with those inside. A layer draws the same weights on
-    every device, and whichever other layers are re-initialized with it.
+    Each parameter gets a new tensor, filled by its module's own ``reset_parameters``. One that no initializer changes
+    (a class token, a layer scale, a weight under a parametrization) gets its own values in random order. Batch-norm
+    statistics are reset as well. Parameters that share memory keep sharing it, so tied ones outside the selected layers
+    change too. The weights of a layer depend neither on the device nor on the other selected layers.
 
-    On leaving, also by an exception, all is bit for bit and storage for storage as before, and a pending
-    backward goes on.
+    On leaving, also after an exception, values and storages are restored, and a pending backward stays valid.
 
     Args:
-        model: any module; it is not copied. What a lazy module has not made yet stays unmade.
-        layers: those to re-initialize, with everything in them; the whole model if omitted.
-        seed: of the fresh weights; the global generators are left as they are.
+        model: any module; it is not copied. Uninitialized parameters of lazy modules are skipped.
+        layers: layers to reinitialize, with their submodules; the whole model if omitted.
+        seed: of the new weights; the global generators are restored.
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
     """
     roots = [model] if layers is None else list(select_layers(model, layers).values())
     inside = {id(module) for root in roots for module in root.modules()}
-    modules = {place: module for place, module in enumerate(model.modules()) if id(module) in inside}
+    modules = {index: module for index, module in enumerate(model.modules()) if id(module) in inside}
     with preserve_state(model), ExitStack() as stack:
         with torch.inference_mode(False), torch.no_grad():
-            for parameter, fresh in _drawn(model, modules, seed):
+            for parameter, fresh in _draw_weights(model, modules, seed):
                 stack.callback(setattr, parameter, "data", parameter.data)
                 parameter.data = fresh
         yield
 
 
-def _drawn(model: nn.Module, modules: dict[int, nn.Module], seed: int) -> list[tuple[nn.Parameter, Tensor]]:
-    """Each parameter that changes with what it shall point at; drawn on the CPU, on stand-ins for the parameters."""
+def _draw_weights(model: nn.Module, modules: dict[int, nn.Module], seed: int) -> list[tuple[nn.Parameter, Tensor]]:
+    """The parameters that change with their new tensors, drawn on the CPU in stand-ins for the parameters."""
     chosen = {id(p) for module in modules.values() for p in module.parameters(recurse=False)}
-    every = [p for p in model.parameters() if not is_lazy(p)]
-    storages = {_memory(p): _to(p.data, "cpu", copy=True) for p in every if id(p) in chosen}
-    touched = [p for p in every if _memory(p) in storages]  # also those that share memory with a chosen one
-    stand_ins = {id(p): nn.Parameter(_view(storages[_memory(p)], p), requires_grad=False) for p in touched}
+    parameters = [p for p in model.parameters() if not is_lazy(p)]
+    storages = {_memory(p): _to(p.data, "cpu", copy=True) for p in parameters if id(p) in chosen}
+    affected = [p for p in parameters if _memory(p) in storages]  # also those that share memory with a selected one
+    stand_ins = {id(p): nn.Parameter(_view(storages[_memory(p)], p), requires_grad=False) for p in affected}
     with same_randomness():
         _initialize(modules, stand_ins, seed)
-        for place, parameter in enumerate(every):
+        for index, parameter in enumerate(parameters):
             if id(parameter) in chosen:
-                _shuffle_if_unchanged(stand_ins[id(parameter)], parameter, seed + place)
-    moved = {_memory(p): _to(stand_ins[id(p)].data, p.device) for p in touched}
-    return [(p, _view(moved[_memory(p)], p)) for p in touched]
+                _shuffle_if_unchanged(stand_ins[id(parameter)], parameter, seed + index)
+    on_device = {_memory(p): _to(stand_ins[id(p)].data, p.device) for p in affected}
+    return [(p, _view(on_device[_memory(p)], p)) for p in affected]
 
 
 def _initialize(modules: dict[int, nn.Module], stand_ins: dict[int, nn.Parameter], seed: int) -> None:
-    """Call every initializer, a part's before its whole's, as in construction; the real tensors are out of reach."""
+    """Call every initializer, a submodule's before its parent's, with stand-ins for the real tensors."""
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
         for module in modules.values():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             for name, buffer in module._buffers.items():
-                if buffer is not None:  # `preserve_state` puts the real one back
+                if buffer is not None:  # `preserve_state` restores the real one
                     module._buffers[name] = buffers.setdefault(id(buffer), buffer.detach().clone())
             for name, parameter in module._parameters.items():
                 if parameter is not None and id(parameter) in stand_ins:
                     module._parameters[name] = stand_ins[id(parameter)]
                     stack.callback(module._parameters.__setitem__, name, parameter)
-        for place in sorted(modules, reverse=True):
-            initialize = _initializer(modules[place])
+        for index in sorted(modules, reverse=True):
+            initialize = _initializer(modules[index])
             if initialize is not None:
-                _seed_all(seed, place)
-                initialize(modules[place])
+                _seed_all(seed, index)
+                initialize(modules[index])
 
 
 def _initializer(module: nn.Module) -> Callable[[nn.Module], None] | None:
-    """From the class: a compiled module passes questions on to what it wraps, which has its own turn."""
+    """The initializer of the class, because a compiled module forwards attributes to the module it wraps."""
     for name in _INITIALIZERS:
-        found = getattr(type(module), name, None)
-        if found is not None and not isinstance(module, torch.jit.ScriptModule):
-            needed = [p for p in inspect.signature(found).parameters.values() if p.default is p.empty]
+        method = getattr(type(module), name, None)
+        if method is not None and not isinstance(module, torch.jit.ScriptModule):
+            needed = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty]
             if len([p for p in needed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]) == 1:
-                return found  # type: ignore[no-any-return]
+                return method  # type: ignore[no-any-return]
     return None
 
 
-def _seed_all(seed: int, place: int) -> None:
-    """Seed each layer by itself; not by `torch.manual_seed`, which reaches for the devices too."""
-    mixed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+def _seed_all(seed: int, index: int) -> None:
+    """Seed each layer on its own, without `torch.manual_seed`, which would initialize devices."""
+    mixed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
     torch.default_generator.manual_seed(mixed)
     np.random.seed(mixed)  # noqa: NPY002
     random.seed(mixed)

@@ -1,4 +1,4 @@
-"""Which pixels of the input a place of a layer depends on, whatever the architecture."""
+"""Receptive fields: the input pixels that a position of a layer depends on, for any architecture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_viz.hooks.pytree import image_of, map_tensors
 
 __all__ = ["Rectangle", "receptive_fields"]
 
-_DRAWS = 2  # random inputs: what switches by value in ways not known here is switched otherwise in another
+_DRAWS = 2  # random inputs, because value-dependent operations without a rule may block a gradient in one of them
 _BATCH = 32
 
 
@@ -40,76 +40,77 @@ def receptive_fields(
     seed: int = 0,
     forward: Forward | None = None,
 ) -> list[Rectangle | None]:
-    r"""The smallest rectangles of the image that hold every pixel on which places of a layer's maps depend.
+    r"""Receptive fields: the smallest rectangles with all pixels on which positions of a layer's maps depend.
 
-    Found from the support of a gradient, with a layer's maps :math:`A^k` and random :math:`r_k`:
+    Computed from the support of a gradient, with a layer's maps :math:`A^k` and random :math:`r_k`:
 
     .. math:: \Big\{(i, j) : \exists\, c,\ \frac{\partial}{\partial x_{cij}} \sum_k r_k A^k_{yx} \neq 0\Big\}
 
-    The gradient of one sample has holes where ReLUs are off and where max-pooling took another pixel. Here every
-    activation function passes its gradient on whole, and every max-pooling passes it to all of its window; what else
-    depends on values (a clamp, a sorting) is met with two random inputs. Where every place depends on every pixel
-    (after attention, squeeze-and-excitation or a fully connected layer) it is the whole image.
+    A plain gradient is zero where ReLUs are inactive and where max-pooling chose another pixel. Here every activation
+    function passes its gradient unchanged, and every max-pooling passes it to its whole window; for other
+    value-dependent operations (a clamp, a sort) two random inputs are used. If every position depends on every pixel
+    (after attention, squeeze-and-excitation or a fully connected layer), the result is the whole image.
 
     Args:
-        model: any module, left as found.
-        inputs: as the model takes them, an image ``[N, C, H, W]`` among them, of which the first sample is used.
-        layer: name of a layer; of one that is called several times, of a call: ``"relu:1"``.
-        places: rows and columns in the layer's maps (see `as_maps`); (0, 0) where it has none.
-        seed: of the random inputs and sums.
-        forward: how to run the model, if not ``model(inputs)``.
+        model: any module; its state is restored.
+        inputs: as the model takes them, with an image ``[N, C, H, W]`` among them; the first sample is used.
+        layer: name of a layer, or of a call if it is called several times: ``"relu:1"``.
+        places: rows and columns in the layer's maps (see `as_maps`); (0, 0) if it has none.
+        seed: of the random inputs and weights.
+        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Returns:
-        One rectangle for each place, within the image; None for a place from which no gradient leads to the image.
+        One rectangle per position; None if no gradient reaches the image from it.
 
     Raises:
         LayerNotReachedError: the forward pass does not call the layer.
-        ValueError: no image among the inputs, or a place outside the maps.
+        InvalidArgumentError: no image among the inputs, or a position outside the maps.
     """
     module_name = layer_of_call(layer)
-    found: list[Rectangle | None] = []
+    rectangles: list[Rectangle | None] = []
     with passes(model, module_name, whole=False, forward=forward) as run:
         for start in range(0, len(places), _BATCH):
             batch = list(places[start : start + _BATCH])
-            image, given = _random_inputs(inputs, len(batch) * _DRAWS, seed)
-            seen = run(given)
-            if layer not in seen.calls:
-                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; {list(seen.calls)} are")
-            values = _at_places(seen.calls[layer], batch, seen.features[module_name], layer)
+            image, noisy_inputs = _random_inputs(inputs, len(batch) * _DRAWS, seed)
+            activations = run(noisy_inputs)
+            if layer not in activations.calls:
+                calls = list(activations.calls)
+                raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; choose one of {calls}")
+            values = _at_positions(activations.calls[layer], batch, activations.features[module_name], layer)
             generator = torch.Generator().manual_seed(seed)
             weights = torch.randn(values.shape, generator=generator).to(values)
             gradient = None
             if values.requires_grad:
-                with _Everything():  # type: ignore[no-untyped-call]
+                with _SupportMode():  # type: ignore[no-untyped-call]
                     (gradient,) = torch.autograd.grad((values * weights).sum(), image, allow_unused=True)
             support = torch.zeros_like(image) if gradient is None else gradient
-            touched = (support != 0).any(1).view(_DRAWS, len(batch), *image.shape[2:]).any(0)
-            found += map(_hull, touched)
-    return found
+            mask = (support != 0).any(1).view(_DRAWS, len(batch), *image.shape[2:]).any(0)
+            rectangles += map(_bounding_box, mask)
+    return rectangles
 
 
 def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
-    """The image, from which gradients are taken, and all inputs: the first sample `count` times under noise."""
+    """The image as a leaf of the graph, and all inputs: `count` copies of the first sample, the image with noise."""
     image = image_of(inputs)
     if image is None:
-        raise InvalidArgumentError("a receptive field is a part of an image: none of the inputs is one, [N, C, H, W]")
+        raise InvalidArgumentError("a receptive field needs an image, but none of the inputs is [N, C, H, W]")
     generator = torch.Generator().manual_seed(seed)
     leaves: dict[int, Tensor] = {}
 
-    def several(tensor: Tensor) -> Tensor:
+    def with_noise(tensor: Tensor) -> Tensor:
         copies = tensor[:1].detach().repeat_interleave(count, 0)
         if tensor is not image:
             return copies
         noise = torch.randn(copies.shape, generator=generator).to(copies)
         leaves[id(tensor)] = (copies + noise * copies.std().clamp_min(0.1)).requires_grad_()
-        return leaves[id(tensor)].clone()  # for the model to write to
+        return leaves[id(tensor)].clone()  # the model may write to it
 
-    given = map_tensors(inputs, several)
-    return leaves[id(image)], given
+    noisy_inputs = map_tensors(inputs, with_noise)
+    return leaves[id(image)], noisy_inputs
 
 
-def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int | None, layer: str) -> Tensor:
-    """The values of all channels at each sample's own place ``[draws x places, K]``."""
+def _at_positions(output: Tensor, places: Sequence[tuple[int, int]], features: int | None, layer: str) -> Tensor:
+    """The values of all channels at the position of each sample, ``[draws x positions, K]``."""
     maps = as_maps(output, features=features)
     maps = output.reshape(len(output), -1, 1, 1) if maps is None else maps
     height, width = maps.shape[2:]
@@ -120,17 +121,16 @@ def _at_places(output: Tensor, places: Sequence[tuple[int, int]], features: int 
     return maps[torch.arange(len(maps)), :, rows, columns]
 
 
-def _hull(touched: Tensor) -> Rectangle | None:
-    rows, columns = (touched.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+def _bounding_box(mask: Tensor) -> Rectangle | None:
+    rows, columns = (mask.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
     return Rectangle(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
 
 
-# The backward of whatever is switched by the values that pass through it, below autograd, so that neither the way in
-# which a layer is called nor what it saved matters.
+# Backward rules below autograd, so that they apply however an activation function or a pooling is called.
 
 
-class _Everything(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While a backward runs, activation functions pass on what they are given, max-poolings to all of the window."""
+class _SupportMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """During a backward, activation functions pass gradients unchanged, and max-poolings to their whole window."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rule = _RULES.get(getattr(func, "overloadpacket", None))
@@ -141,23 +141,23 @@ def _pass(gradient: Tensor, *_: Any) -> Tensor:
     return gradient.clone()
 
 
-def _to_the_window(
+def _max_pool_backward(
     gradient: Tensor, inputs: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, *_: Any
 ) -> Tensor:
-    """The gradient ``[N, C, h, w]`` of a max-pooling given to every pixel of its window ``[N, C, H, W]``."""
-    kernel, padding, dilation = (tuple(one) * (2 // len(one)) for one in (kernel, padding, dilation))
+    """The gradient ``[N, C, h, w]`` of a max-pooling, passed to every pixel of its window ``[N, C, H, W]``."""
+    kernel, padding, dilation = (tuple(sides) * (2 // len(sides)) for sides in (kernel, padding, dilation))
     stride = tuple(stride) * (2 // len(stride)) if stride else kernel
-    whole = gradient if gradient.dim() == 4 else gradient[None]
-    steps = [(whole.shape[2 + axis] - 1) * stride[axis] for axis in (0, 1)]
+    batched = gradient if gradient.dim() == 4 else gradient[None]
+    steps = [(batched.shape[2 + axis] - 1) * stride[axis] for axis in (0, 1)]
     size = tuple(steps[axis] + dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1))
-    windows = whole.flatten(2)[:, :, None].expand(-1, -1, kernel[0] * kernel[1], -1).flatten(1, 2)
+    windows = batched.flatten(2)[:, :, None].expand(-1, -1, kernel[0] * kernel[1], -1).flatten(1, 2)
     spread = F.fold(windows, size, kernel, dilation=dilation, stride=stride)
     beyond = [inputs.shape[-2 + axis] + 2 * padding[axis] - size[axis] for axis in (0, 1)]
     spread = F.pad(spread, (-padding[1], beyond[1] - padding[1], -padding[0], beyond[0] - padding[0]))
     return spread if gradient.dim() == 4 else spread[0]
 
 
-def _to_the_adaptive_window(gradient: Tensor, inputs: Tensor, *_: Any) -> Tensor:
+def _adaptive_max_pool_backward(gradient: Tensor, inputs: Tensor, *_: Any) -> Tensor:
     spread: Tensor = torch.ops.aten._adaptive_avg_pool2d_backward(gradient, inputs)
     return spread
 
@@ -168,6 +168,6 @@ _PASSED = (
 )
 _RULES: dict[Any, Callable[..., Tensor]] = {
     **{getattr(torch.ops.aten, f"{name}_backward"): _pass for name in _PASSED},
-    torch.ops.aten.max_pool2d_with_indices_backward: _to_the_window,
-    torch.ops.aten.adaptive_max_pool2d_backward: _to_the_adaptive_window,
+    torch.ops.aten.max_pool2d_with_indices_backward: _max_pool_backward,
+    torch.ops.aten.adaptive_max_pool2d_backward: _adaptive_max_pool_backward,
 }

@@ -1,4 +1,4 @@
-"""Forward hooks that keep what layers put out during one pass, and what they kept."""
+"""Forward hooks that record or reduce the outputs of layers during one pass."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class StopForward(BaseException):
-    """Ends a forward pass that has seen all that is asked for; no error, so that no model's ``except`` stops it."""
+    """Ends a forward pass that has recorded everything; a BaseException, so that models do not catch it."""
 
 
 class Recording:
-    """Per layer, what was kept of each of its calls, in order."""
+    """Recorded outputs by layer, in the order of its calls."""
 
     def __init__(self) -> None:
         self.calls: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -35,15 +35,15 @@ class Recording:
         self.dimensions: defaultdict[str, list[int]] = defaultdict(list)
         self.traced: set[str] = set()  # layers that were called with gradients enabled
         self.open = True
-        self.until: int | None = None  # so many calls in all
+        self.until: int | None = None  # number of calls after which the pass ends
 
     @property
     def count(self) -> int:
-        """How many calls were kept, of all layers together."""
+        """Number of recorded calls of all layers."""
         return sum(map(len, self.calls.values()))
 
     def close(self) -> None:
-        """Keep nothing more: a backward through checkpointed blocks runs their layers, and so the hooks, again."""
+        """Stop recording, because a backward through checkpointed blocks runs their layers and hooks again."""
         self.open = False
 
 
@@ -55,23 +55,23 @@ def recording(
     reduce: Mapping[str, tuple[nn.Module, Reduce]] | None = None,
     until: int | None = None,
 ) -> Iterator[Recording]:
-    """Keep the output of layers while the context is open.
+    """Record the outputs of layers inside the context.
 
     Args:
-        layers: by name, those whose output is kept as it is, out of reach of a later in-place operation.
-        gradients: names among them that start the graph, if nothing before them did, and stay part of it: the
-            gradient of anything computed afterwards can be taken towards what is kept of them.
-        reduce: by name, layers of whose output only what a function makes of it is kept.
-        until: the pass ends, by `StopForward`, with so many calls kept; it goes to the end if None.
+        layers: by name; later in-place operations do not change their recorded outputs.
+        gradients: names of layers whose outputs stay part of the graph (or start it), so that gradients with respect to
+            them can be computed.
+        reduce: by name, layers with a function whose result is recorded instead of the output.
+        until: number of recorded calls after which `StopForward` ends the pass; it runs to the end if None.
     """
     record = Recording()
     record.until = until
     handles = [
-        module.register_forward_hook(_keep(record, name, differentiable=name in gradients))
+        module.register_forward_hook(_record_hook(record, name, differentiable=name in gradients))
         for name, module in layers.items()
     ]
     handles += [
-        module.register_forward_hook(_reduce(record, name, function))
+        module.register_forward_hook(_reduce_hook(record, name, function))
         for name, (module, function) in (reduce or {}).items()
     ]
     try:
@@ -87,9 +87,8 @@ class Activations:
 
     Attributes:
         calls: outputs of layers ``[N, ...]``, by call: a layer called several times is ``"name:0"``, ``"name:1"``, ...
-        outputs: what the model returned; None where the pass ended before.
-        features: by layer that was asked for, how many features its weights put out, None where it has none (see
-            `feature_count`).
+        outputs: of the model; None if the pass ended before.
+        features: number of output features of each requested layer, None if it has no weights (see `feature_count`).
     """
 
     calls: Mapping[str, Tensor]
@@ -100,7 +99,7 @@ class Activations:
         """A layer's output ``[N, ...]``; of a layer called several times that of a call, ``"relu:1"``.
 
         Raises:
-            InvalidArgumentError: the call does not exist, the layer has several, or nobody asked for the layer.
+            InvalidArgumentError: the call does not exist, the layer has several, or it was not requested.
         """
         if layer in self.calls:
             return self.calls[layer]
@@ -115,11 +114,11 @@ class Activations:
         raise InvalidArgumentError(f"layer {layer!r} is read but not announced: give the target layers=({layer!r},)")
 
     def planes(self, layer: str) -> Tensor | None:
-        """A layer's output as maps ``[N, K, H, W]``; None of a layer without places in a plane."""
+        """A layer's output as maps ``[N, K, H, W]``; None if it has no two-dimensional positions."""
         return as_maps(self[layer], features=self.features.get(layer_of_call(layer)))
 
     def maps(self, layer: str) -> Tensor:
-        """A layer's output as maps ``[N, K, H, W]``; of a layer without places in a plane ``[N, K, 1, P]``."""
+        """A layer's output as maps ``[N, K, H, W]``, or ``[N, K, 1, P]`` if it has no two-dimensional positions."""
         maps, output = self.planes(layer), self[layer]
         if maps is not None:
             return maps
@@ -130,27 +129,27 @@ class Activations:
 
 
 def call_names(calls: Mapping[str, list[T]]) -> dict[str, T]:
-    """Flatten calls by layer: a single call goes by the layer's name, several by ``"name:0"``, ``"name:1"``, ..."""
+    """Flatten calls by layer: a single call has the layer's name, several have ``"name:0"``, ``"name:1"``, ..."""
     named: dict[str, T] = {}
     for name, results in calls.items():
-        named.update({f"{name}:{index}" if len(results) > 1 else name: one for index, one in enumerate(results)})
+        named.update({f"{name}:{index}" if len(results) > 1 else name: result for index, result in enumerate(results)})
     return named
 
 
-def _keep(record: Recording, name: str, *, differentiable: bool) -> Callable[[nn.Module, Any, Any], Any]:
+def _record_hook(record: Recording, name: str, *, differentiable: bool) -> Callable[[nn.Module, Any, Any], Any]:
     def copy(output: Tensor) -> Tensor:
         if record.open:
             record.calls[name].append(output.detach().clone())
         return output
 
     def branch(output: Tensor) -> Tensor:
-        """Keep the original and hand on a clone: an in-place ReLU that follows writes to the clone."""
-        kept = output if output.requires_grad else output.detach().requires_grad_()
+        """Record the original and return a clone, because an in-place ReLU may follow."""
+        original = output if output.requires_grad else output.detach().requires_grad_()
         if record.open:
-            record.calls[name].append(kept)
+            record.calls[name].append(original)
             if torch.is_grad_enabled():
                 record.traced.add(name)
-        return kept.clone()
+        return original.clone()
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         result = replace_first_tensor(output, branch if differentiable else copy)
@@ -161,7 +160,7 @@ def _keep(record: Recording, name: str, *, differentiable: bool) -> Callable[[nn
     return hook
 
 
-def _reduce(record: Recording, name: str, function: Reduce) -> Callable[[nn.Module, Any, Any], None]:
+def _reduce_hook(record: Recording, name: str, function: Reduce) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         tensor = first_tensor(output)
         if record.open and tensor is not None:

@@ -1,4 +1,4 @@
-"""What a ReLU passes back: swap the backward rule of every ReLU call, however the call is written."""
+"""Backward rules at ReLUs: backpropagation, deconvolution and guided backpropagation, however ReLU is called."""
 
 import math
 from collections import Counter
@@ -15,17 +15,17 @@ from lightning_viz.errors import InvalidArgumentError
 __all__ = ["relu_rule"]
 
 Rule: TypeAlias = Literal["backprop", "deconvolution", "guided"]
-Bounds: TypeAlias = tuple[Any, Any, bool]  # lower, upper, in place
+_Bounds: TypeAlias = tuple[Any, Any, bool]  # lower, upper, in place
 
-# Which gradients g pass, where `on` says that the ReLU's derivative is one.
+# Which gradients g pass; `on` is where the ReLU's derivative is one.
 _PASSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "backprop": lambda on, g: on,
     "deconvolution": lambda on, g: g > 0,
     "guided": lambda on, g: on & (g > 0),
 }
 
-# The functions that can be a ReLU, each with torch's own signature after the input: their bounds say whether a call is.
-_BOUNDS: dict[str, Callable[..., Bounds]] = {
+# The functions that can be a ReLU, with torch's signature after the input; a call is one if its bounds are a ReLU's.
+_BOUNDS: dict[str, Callable[..., _Bounds]] = {
     "relu": lambda inplace=False: (0, None, inplace),
     "relu6": lambda inplace=False: (0, 6, inplace),
     "hardtanh": lambda min_val=-1, max_val=1, inplace=False: (min_val, max_val, inplace),
@@ -35,7 +35,7 @@ _BOUNDS: dict[str, Callable[..., Bounds]] = {
     "clamp_min": lambda min: (min, None, False),
 }
 
-# The nodes that plain ReLU calls leave in autograd's graph, and the bounds that these remember.
+# The nodes of plain ReLU calls in autograd's graph, and their saved bounds.
 _NODES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "ReluBackward0": lambda node: (0, None),
     "HardtanhBackward0": lambda node: (node._saved_min_val, node._saved_max_val),
@@ -45,7 +45,7 @@ _NODES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "ClampMinBackward0": lambda node: (node._saved_min, None),
 }
 
-# The nodes that other activations leave: no rule is known for them, so they stay plain.
+# The nodes of other activation functions, for which there is no rule.
 _OTHERS = {
     "GeluBackward0": "GELU",
     "SiluBackward0": "SiLU",
@@ -60,14 +60,14 @@ _OTHERS = {
     "HardsigmoidBackward0": "hard sigmoid",
 }
 
-# Nodes that stand for whole graphs, compiled or recomputed past the rule: nobody can say what is in them.
+# Nodes of whole graphs, compiled or recomputed without the rule, whose content is unknown.
 _OPAQUE = ("DifferentiableGraphBackward", "CompiledFunctionBackward", "CheckpointFunctionBackward")
 
 
 def relu_rule(rule: Rule) -> "ReLURule":
-    r"""Let every ReLU called within the ``with`` block pass back what `rule` says, be the backward within or after it.
+    r"""ReLU rule: sets the backward rule of every ReLU called in the ``with`` block, also for a later backward.
 
-    With :math:`s` what goes into the ReLU and :math:`g` the gradient from above, it passes back
+    With :math:`s` the input of the ReLU and :math:`g` the gradient of its output, the gradient of its input is
 
     .. math::
         \text{backprop:}\ 1[s > 0]\, g \qquad
@@ -79,22 +79,22 @@ def relu_rule(rule: Rule) -> "ReLURule":
 
     A ReLU is a call that computes :math:`\max(s, 0)` or :math:`\min(\max(s, 0), 6)` of a floating-point tensor by
     ``relu``, ``relu6``, ``hardtanh``, ``threshold``, ``clamp``, ``clip`` or ``clamp_min``, with its bounds given as
-    numbers: as module, function, method or ``aten`` operator, in place or not. Everything else stays plain: other
-    bounds, bounds that are tensors, ``leaky_relu`` of any slope, ``maximum``, ``where``, GELU, SiLU. Values and the
-    memory that in-place calls write to are those of the plain call.
+    numbers: as module, function, method or ``aten`` operator, in place or not. Everything else keeps its gradient:
+    other bounds, tensors as bounds, ``leaky_relu`` of any slope, ``maximum``, ``where``, GELU, SiLU. Outputs and
+    in-place behavior are unchanged.
 
-    What runs outside Python or on another thread cannot be intercepted: see :meth:`ReLURule.escaped`. Call compiled
-    modules under ``torch.compiler.set_stance("force_eager")``.
+    Calls outside Python or on another thread cannot be intercepted: see :meth:`ReLURule.escaped`. Call compiled modules
+    under ``torch.compiler.set_stance("force_eager")``.
 
     Args:
-        rule: "backprop" only counts and leaves the gradient to autograd (of which a clamp passes it at s = 0 too);
+        rule: "backprop" only counts calls and keeps autograd's gradient (which a clamp also passes at s = 0);
             "deconvolution" and "guided" replace it.
 
     Returns:
-        The context manager; entered, it yields itself, which counts the calls.
+        The context manager, which yields itself and counts the calls.
 
     Raises:
-        ValueError: there is no such rule.
+        InvalidArgumentError: the rule does not exist.
 
     Example:
         >>> x = torch.tensor([-1.0, 2.0, 3.0], requires_grad=True)
@@ -108,17 +108,19 @@ def relu_rule(rule: Rule) -> "ReLURule":
 
 
 class ReLURule(TorchFunctionMode):
-    """The context that :func:`relu_rule` gives.
+    """Context manager of :func:`relu_rule`.
 
     Attributes:
-        rule: the rule in force. It may be changed between two backwards through one forward; a forward that begins
-            under "backprop" stays plain.
-        met: how many ReLU calls were met so far.
+        rule: the current rule. It may be changed between two backwards through one forward; a forward under "backprop"
+            keeps autograd's gradient.
+        met: number of ReLU calls so far.
     """
 
     def __init__(self, rule: Rule) -> None:
         if rule not in get_args(Rule):
-            raise InvalidArgumentError(f"no ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}")
+            raise InvalidArgumentError(
+                f"unknown ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}"
+            )
         super().__init__()
         self.rule: Rule = rule
         self.met = 0
@@ -134,39 +136,39 @@ class ReLURule(TorchFunctionMode):
         return func(*args, **kwargs) if self.rule == "backprop" else _RuledReLU.apply(relu.input, relu, self)
 
     def escaped(self, output: Tensor, model: nn.Module | None = None) -> list[str]:
-        """What `output` was computed with that did not follow the rule, to be told to the user.
+        """ReLUs in the graph of `output` that did not follow the rule.
 
-        TorchScript, compiled graphs, other threads (``DataParallel``), reentrant checkpoints and ``nn.RNN`` run past
-        the rule; what they leave in autograd's graph gives them away. A plain ``threshold(x, 0, value)`` looks like a
-        ReLU there and is reported. Not seen, so not reported: a ReLU inside a custom operator or cuDNN's ``nn.RNN``,
-        and an escaped call in place on a view (``CopySlices``).
+        TorchScript, compiled graphs, other threads (``DataParallel``), reentrant checkpoints and ``nn.RNN`` bypass the
+        rule, which their nodes in autograd's graph reveal. A plain ``threshold(x, 0, value)`` looks like a ReLU there
+        and is reported. Not detected: a ReLU inside a custom operator or cuDNN's ``nn.RNN``, and an escaped in-place
+        call on a view (``CopySlices``).
 
         Args:
             output: any result of the forward that has a graph, before or after its backward.
-            model: where to look for the traced and scripted modules to name.
+            model: searched for traced and scripted modules, to name them.
 
         Returns:
             For example ``["3 ReluBackward0", "traced or scripted module 'features'"]``; empty if every ReLU followed.
         """
         if self.rule == "backprop":
             return []
-        found = Counter(filter(None, map(_escapee, _graph(output))))
-        names = [f"{count} {name}" for name, count in sorted(found.items())]
+        counts = Counter(filter(None, map(_escapee, _graph(output))))
+        names = [f"{count} {name}" for name, count in sorted(counts.items())]
         return names + _scripted(model) if names and model is not None else names
 
     @staticmethod
     def others(output: Tensor) -> list[str]:
-        """The activations that `output` was computed with for which there is no rule, for example ``["12 GELU"]``.
+        """Activation functions without a rule in the graph of `output`, for example ``["12 GELU"]``.
 
         Args:
             output: any result of the forward that has a graph, before or after its backward.
         """
-        found = Counter(_OTHERS[name] for node in _graph(output) if (name := node.name()) in _OTHERS)
-        return [f"{count} {name}" for name, count in sorted(found.items())]
+        counts = Counter(_OTHERS[name] for node in _graph(output) if (name := node.name()) in _OTHERS)
+        return [f"{count} {name}" for name, count in sorted(counts.items())]
 
 
 class _Call(NamedTuple):
-    """A call that is a ReLU."""
+    """A call that is a ReLU, with its arguments bound."""
 
     input: Tensor
     plain: Callable[[Tensor], Tensor]
@@ -177,7 +179,7 @@ class _Call(NamedTuple):
 
 
 class _RuledReLU(torch.autograd.Function):
-    """The plain call forward, the rule backward."""
+    """The original forward with the backward of the rule."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, relu: _Call, mode: ReLURule) -> Tensor:
@@ -185,23 +187,23 @@ class _RuledReLU(torch.autograd.Function):
             ctx.mark_dirty(s)
         before = s.clone() if relu.in_place and not relu.keeps_result else s
         result = relu.plain(s)
-        # Keep what autograd would, so that checkpoints can recompute it and later calls in place are as free as ever.
+        # Save what autograd would save, so that checkpoints can recompute it and later in-place calls stay allowed.
         ctx.save_for_backward(result if relu.keeps_result else before)
         ctx.ceiling, ctx.closed, ctx.mode = relu.ceiling, relu.closed, mode
         return result
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (kept,) = ctx.saved_tensors
+        (saved,) = ctx.saved_tensors
         if ctx.closed and ctx.mode.rule == "backprop":
-            on = (kept >= 0) & (kept <= ctx.ceiling)
+            on = (saved >= 0) & (saved <= ctx.ceiling)
         else:
-            on = kept > 0 if ctx.ceiling == math.inf else (kept > 0) & (kept < ctx.ceiling)
+            on = saved > 0 if ctx.ceiling == math.inf else (saved > 0) & (saved < ctx.ceiling)
         return torch.where(_PASSES[ctx.mode.rule](on, g), g, 0), None, None
 
 
 def _spellings() -> Iterator[tuple[Any, str]]:
-    """Every function of torch's that can be a ReLU, with its name."""
+    """Every torch function that can be a ReLU, with its name."""
     for owner in (torch, Tensor, F, torch._C._nn, torch.ops.aten):
         for name in (name + suffix for name in _BOUNDS for suffix in ("", "_")):
             if (func := getattr(owner, name, None)) is not None:
@@ -214,7 +216,7 @@ _SPELLINGS = dict(_spellings())
 
 
 def _read(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
-    """A call as a ReLU; None if it is none."""
+    """The call if it is a ReLU, else None."""
     options = dict(kwargs)
     s, *rest = args or (options.pop("self" if "self" in options else "input"),)
     if "out" in options or not s.is_floating_point():
@@ -235,7 +237,7 @@ def _read(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | N
 
 
 def _ceiling(lower: Any, upper: Any) -> float | None:
-    """Where a ReLU with these bounds stops to rise, 6 or infinity; None if they are not a ReLU's."""
+    """The upper bound of a ReLU, 6 or infinity; None if the bounds are not a ReLU's."""
     ceiling = math.inf if upper is None else upper
     if any(isinstance(bound, Tensor) for bound in (lower, upper)) or lower != 0 or ceiling not in (6, math.inf):
         return None
@@ -243,18 +245,18 @@ def _ceiling(lower: Any, upper: Any) -> float | None:
 
 
 def _graph(output: Tensor) -> Iterator[Any]:
-    """Every node of autograd's graph below a tensor, once."""
-    waiting, seen = [output.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting.extend(below for below, _ in node.next_functions)
+    """Every node of autograd's graph below a tensor."""
+    stack, visited = [output.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in visited:
+            visited.add(node)
+            stack.extend(below for below, _ in node.next_functions)
             yield node
 
 
 def _escapee(node: Any) -> str | None:
-    """What to call a node that a plain ReLU left or may hide in; None for any other."""
+    """Name of a node that is or may contain a plain ReLU; None for any other."""
     name: str = node.name().rpartition("::")[2]
     if name in _OPAQUE:
         return name

@@ -229,7 +229,7 @@ def test_a_mask_among_the_inputs_stays_as_it_is(mask):
     ("options", "message"),
     [
         ({"steps": 0}, "steps is 0: give 1 or more"),
-        ({"batch_size": -1}, "batch_size is -1: give 1 or more"),
+        ({"batch_size": -1}, "batch_size=-1 must be at least 1"),
         ({"baseline": torch.zeros(7)}, r"baseline has shapes \[\[7\]\], the inputs \[\[2, 3\]\]: they must broadcast"),
     ],
 )

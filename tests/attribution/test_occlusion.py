@@ -141,7 +141,7 @@ def test_no_graph_is_built():
         ({"patch": 3, "stride": (1, 0)}, r"stride is \(1, 0\): give 1 pixel or more"),
         ({"patch": 3, "stride": (3, 4)}, r"stride \(3, 4\) is larger than the patch \(3, 3\)"),
         ({"baseline": torch.zeros(2)}, r"the baseline is \[2\], the images \[3, 3, 12, 12\]: give a number"),
-        ({"batch_size": 0}, "batch_size is 0: give 1 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"feature": [1, 0]}, "2 targets for 3 samples"),
     ],
 )

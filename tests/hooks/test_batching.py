@@ -114,7 +114,7 @@ def test_the_search_settles_on_the_size_that_is_fastest_per_item(seconds, best, 
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_that_is_none_is_an_error(size):
-    with pytest.raises(ValueError, match=f"batch_size is {size}: give 1 or more, or None to have it chosen"):
+    with pytest.raises(ValueError, match=f"batch_size={size} must be at least 1, or None"):
         Batches(nn.Identity(), 3, size)
 
 

@@ -22,7 +22,7 @@ from lightning_viz.dream.transforms import standard
 from lightning_viz.errors import AnalysisError, DreamWarning, LayerNotReachedError
 from lightning_viz.hooks.layers import named_layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.hooks.targets import logit
 from lightning_viz.render.dreams import dream_table, dream_tiles
@@ -96,7 +96,7 @@ def dreamt(subject: ModelUnderStudy) -> tuple[Dream, Tensor]:
 
 def _scores(model: nn.Module, images: Any) -> Tensor:
     """Of classes, as `Subject.outputs` finds them."""
-    scores = first_tensor(run(model, images))
+    scores = first_tensor(call_model(model, images))
     assert scores is not None
     return scores
 

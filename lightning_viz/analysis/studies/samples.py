@@ -16,7 +16,7 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.technique import not_a_classifier
 from lightning_viz.errors import AnalysisError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import run
+from lightning_viz.hooks.observe import call_model
 from lightning_viz.pixels import bounded
 from lightning_viz.render.tiles import Verdict
 
@@ -113,7 +113,7 @@ def affordable(subject: ModelUnderStudy, passes: float, *, most: int, least: int
             "ignore", UserWarning
         )  # of compiled modules: their hooks fire once more, which is harmless
         with FlopCounterMode(display=False) as counter:
-            run(subject.model, image)
+            call_model(subject.model, image)
     return max(least, min(most, int(_AFFORDED / (passes * max(_LEAST, counter.get_total_flops())))))
 
 
