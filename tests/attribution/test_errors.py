@@ -79,7 +79,7 @@ def test_a_gradient_of_zero_is_said_and_whose(method):
         warnings.simplefilter("error")
         method(Gated(), x, 0, **options)
     x[1] *= -1
-    with pytest.warns(AttributionWarning, match=r"exactly zero for samples \[1\]: nothing that the network"):
+    with pytest.warns(AttributionWarning, match=r"exactly zero for samples \[1\]: the target does not change"):
         found = method(Gated(), x, 0, **options)
     assert not found[1].any() and found[[0, 2]].any()
     with pytest.warns(AttributionWarning, match="exactly zero for every sample"):

@@ -151,7 +151,7 @@ def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path
         (GradCAM(layers="unused"), "layer 'unused' is not called in the forward pass: leave it out"),
         (ActivationMaps(layers="unused"), "layer 'unused' is not called in the forward pass: leave it out"),
         (ActivationMaps(layers="conv1", channels=[0, 9]), "channels [9] do not exist: the layer has 4"),
-        (GradCAM(layers="fc"), "the output of layer 'fc' is [16, 3], without places: name a convolution"),
+        (GradCAM(layers="fc"), "the output of layer 'fc' is [16, 3], without locations: name a convolution"),
         (GradCAM(target=7), "is out of range: the model has 3 outputs"),
     ],
 )
