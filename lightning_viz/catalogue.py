@@ -10,7 +10,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Literal
 
-from lightning_viz.descriptors import Entry, Family, Method, Technique, ViewEntry
+from lightning_viz.descriptors import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
@@ -91,7 +91,7 @@ def views() -> dict[str, ViewEntry]:
     return {entry.name: entry for entry in CATALOGUE if isinstance(entry, ViewEntry)}
 
 
-def entry_of(tag: str) -> Entry:
+def entry_of(tag: str) -> Descriptor:
     """The description of a picture or number, or of what is called so; of an unknown one only where it stands.
 
     Args:
@@ -105,19 +105,19 @@ def entry_of(tag: str) -> Entry:
     beginnings = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
     key = next((beginning for beginning in beginnings if beginning in known), None)
     if key is None:
-        return Entry(parts[0], parts[0], section="others", tags=(parts[0],))
+        return Descriptor(parts[0], parts[0], section="others", tags=(parts[0],))
     return known[key]
 
 
 @cache
-def _by_tag() -> dict[str, Entry]:
+def _by_tag() -> dict[str, Descriptor]:
     """Entries by tag; one without tags by its name, unless that is another's tag."""
     by_tag = {tag: entry for entry in CATALOGUE for tag in entry.tags}
     return {**{entry.name: entry for entry in CATALOGUE}, **by_tag}
 
 
 _ANALYZED = MappingProxyType({"sanity_check": True})
-_compared = partial(Entry, section="compared")
+_compared = partial(Descriptor, section="compared")
 _technique = partial(Technique, needs=("classes",))
 _attribution = partial(Method, family="attribution", section="attribution")
 _cam = partial(
@@ -133,7 +133,7 @@ _attack = partial(Method, family="attack", section="adversarial", unit="l2", nee
 _robustness = partial(Method, family="robustness", section="adversarial", needs=("classes",))
 
 # fmt: off
-CATALOGUE: tuple[Entry, ...] = (  # a table, each row in as few lines as it takes
+CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it takes
     _compared("compared/epsilon", "Accuracy under attack",
         "The share of samples that stay correct when an attack may change every pixel by up to epsilon, for all models "
         "on the same samples. If the curves start alike, the one further right belongs to the more robust model.",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Entry", "Family", "Method", "Need", "Technique", "ViewEntry"]
+__all__ = ["Descriptor", "Family", "Method", "Need", "Technique", "ViewEntry"]
 
 Family = Literal["attribution", "attack", "dream", "robustness", "embedding", "filters"]
 
@@ -27,7 +27,7 @@ Need = Literal[
 
 
 @dataclass(frozen=True)
-class Entry:
+class Descriptor:
     """What is said of one thing, wherever it is listed or drawn.
 
     Attributes:
@@ -57,7 +57,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Method(Entry):
+class Method(Descriptor):
     """A method of the field: one function of a model and inputs.
 
     Attributes:
@@ -87,7 +87,7 @@ class Method(Entry):
 
 
 @dataclass(frozen=True)
-class Technique(Entry):
+class Technique(Descriptor):
     """A study of a trained model by `analyze`.
 
     Attributes:
@@ -99,7 +99,7 @@ class Technique(Entry):
 
 
 @dataclass(frozen=True)
-class ViewEntry(Entry):
+class ViewEntry(Descriptor):
     """A live view; its name is its kind.
 
     Attributes:
@@ -109,4 +109,4 @@ class ViewEntry(Entry):
 
     _: KW_ONLY
     default: bool = False
-    offline: tuple[Mapping[str, Any], ...] = ({},)
+    offline: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)

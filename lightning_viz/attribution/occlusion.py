@@ -22,7 +22,7 @@ from lightning_viz.hooks.target_words import TargetLike, as_target
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
-Size = Union[int, tuple[int, int]]
+PatchSize = Union[int, tuple[int, int]]
 """Of height and width, or of both."""
 
 
@@ -72,7 +72,7 @@ class Grid:
         return slice(y, y + self.patch[0]), slice(x, x + self.patch[1])
 
 
-def grid_of(shape: Sequence[int], patch: Size | None = None, stride: Size | None = None) -> Grid:
+def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchSize | None = None) -> Grid:
     """The grid of positions on an image.
 
     Args:
@@ -100,8 +100,8 @@ def occlusion(
     inputs: Any,
     target: TargetLike = None,
     *,
-    patch: Size | None = None,
-    stride: Size | None = None,
+    patch: PatchSize | None = None,
+    stride: PatchSize | None = None,
     baseline: Baseline = 0.0,
     feature: TargetLike = None,
     batch_size: int | None = None,
@@ -179,7 +179,7 @@ def occlusion(
     return OcclusionMaps(_by_coverage(drop, grid), drop, predicted, activity)
 
 
-def _pair(size: Size, name: str) -> tuple[int, int]:
+def _pair(size: PatchSize, name: str) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if min(pair) < 1:
         raise InvalidArgumentError(f"{name} is {size}: give 1 pixel or more")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
+from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
@@ -125,7 +125,7 @@ class GradCAM(View):
                 "verdicts": look.verdicts(),
                 "notes": look.notes(self.pixel_space),
             }
-            scalars = {} if score is None else {f"{tag}/randomization": score}
+            scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
             if heat.dim() == 5:
                 names = look.target_names(look.explained(heat.shape[:2]))
                 several = {"maps": heat.numpy(), "names": names, "display": described.display}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.occlusion import Baseline, OcclusionMaps, blurred, grid_of, mean_color, occlusion
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
+from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
@@ -129,7 +129,7 @@ class Occlusion(View):
             "verdicts": look.verdicts()[:count],
             "notes": look.notes(self.pixel_space),
         }
-        scalars = {} if score is None else {f"{self.kind}/randomization": score}
+        scalars = {} if score is None else {f"{self.kind}{SCORE_TAG}": score}
         if maps.heat.dim() == 5:
             names, described = look.target_names(look.explained(maps.heat.shape[:2])), method(self.kind)
             several = {"maps": maps.heat.float().numpy(), "names": names}

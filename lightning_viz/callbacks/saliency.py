@@ -13,7 +13,7 @@ from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import Samples, shown
-from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
+from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
@@ -143,7 +143,7 @@ class Saliency(View):
             "verdicts": look.verdicts(),
             "notes": notes,
         }
-        scalars = {} if score is None else {f"{tag}/randomization": score}
+        scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
         if maps.dim() == 5:
             columns = {"maps": maps.numpy(), "names": look.target_names(look.explained(maps.shape[:2]))}
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)

@@ -14,6 +14,9 @@ from lightning_viz.attribution.evaluation.model_randomization import rank_correl
 from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.random_weights import randomized_weights
 
+SCORE_TAG = "/randomization"
+"""End of the tag under which a view plots the score of its maps."""
+
 SIDE = 64
 """Maps are compared at this size at the most: ranks of more places take long and tell nothing more."""
 

@@ -1,4 +1,4 @@
-"""The report: one page that holds all that was found, to be opened anywhere and sent to anyone."""
+"""The report: one HTML page without other files."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lightning_viz.analysis.report.captions import READINGS, SECTIONS, Reading, kind_of, reading_of
-from lightning_viz.analysis.report.tables import HEIGHT, WIDTH, Numbers, Table, numbers, numbers_in, said, tables
+from lightning_viz.analysis.report.tables import (
+    HEIGHT,
+    WIDTH,
+    Numbers,
+    Table,
+    cell_text,
+    numbers_in,
+    numbers_over_steps,
+    tables,
+)
 from lightning_viz.analysis.results import ModelReport, Result, Shown
+from lightning_viz.callbacks.sanity_check import SCORE_TAG
+from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
+from lightning_viz.descriptors import Descriptor
 from lightning_viz.render.text import step_text
 
-_SANITY_CHECK = "/randomization"
 _OURS = ("model", "fares", "notes")  # numbers that have places of their own
 _LISTED = 10  # classes that are named
 _FIGURES = {
@@ -29,18 +39,16 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Group:
-    """All of one kind.
+    """Everything of one entry of the catalogue.
 
     Attributes:
-        key: the kind.
-        reading: how to read it.
+        entry: with title and caption.
         rows: of pictures.
         numbers: over the steps.
         tables: of what a technique measured.
     """
 
-    key: str
-    reading: Reading
+    entry: Descriptor
     rows: tuple[Row, ...]
     numbers: Numbers | None
     tables: tuple[Table, ...]
@@ -48,13 +56,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter.
+    """One section.
 
     Attributes:
-        key: of `reading.SECTIONS`.
+        key: of `lightning_viz.catalogue.SECTIONS`.
         title: above it.
         groups: in order.
-        sanity_check: how far its maps can be believed, where that was measured.
+        sanity_check: rank correlations of its maps with an untrained network's, if they were measured.
         faults: what could not be done.
     """
 
@@ -66,13 +74,13 @@ class Section:
 
 
 def report(studies: Sequence[ModelReport], *, together: Result | None = None) -> str:
-    """All that was found of a model, or of several side by side, as one page without any other file.
+    """The results of a model, or of several side by side, as one page without other files.
 
-    The same studies give the same page, to the byte.
+    The same results give the same page, to the byte.
 
     Args:
-        studies: of the models; each has its column.
-        together: what was drawn of all of them into one picture.
+        studies: results of the models; each has a column.
+        together: pictures of all models together.
 
     Returns:
         HTML.
@@ -102,58 +110,61 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
 
 
 def _sections(studies: Sequence[ModelReport], frames: Frames, together: Result) -> list[Section]:
-    """Those that have something to show or to say."""
-    rows: dict[str, list[Row]] = {}
+    """Those that have something to show or a fault."""
+    rows: dict[Descriptor, list[Row]] = {}
     for row in [*frames.joint(together), *frames.rows()]:
-        rows.setdefault(kind_of(row.tag), []).append(row)
-    measured = {name: kind_of(name) for study in studies for name in study.numbers if name not in _OURS}
+        rows.setdefault(entry_of(row.tag), []).append(row)
+    measured = {name: entry_of(name) for study in studies for name in study.numbers if name not in _OURS}
     scalars = [_scalars(study) for study in studies]
-    known = list(READINGS)
-    kinds = sorted(
-        dict.fromkeys([*rows, *measured.values(), *(kind_of(tag) for one in scalars for tag in one)]),
-        key=lambda kind: known.index(kind) if kind in known else len(known),
+    plotted = [entry_of(tag) for by_tag in scalars for tag in by_tag]
+    entries = sorted(
+        dict.fromkeys([*rows, *measured.values(), *plotted]),
+        key=lambda entry: CATALOGUE.index(entry) if entry in CATALOGUE else len(CATALOGUE),
     )
     faults = _faults(studies)
-    found = []
+    sections = []
     for key, title in SECTIONS.items():
-        here = [kind for kind in kinds if reading_of(kind).section == key]
-        groups = [_group(kind, tuple(rows.get(kind, ())), measured, studies) for kind in here]
-        sanity_check = [
-            {tag: values for tag, values in one.items() if tag.endswith(_SANITY_CHECK) and kind_of(tag) in here}
-            for one in scalars
+        here = [entry for entry in entries if entry.section == key]
+        groups = [_group(entry, tuple(rows.get(entry, ())), measured, studies) for entry in here]
+        checks = [
+            {
+                tag.removesuffix(SCORE_TAG): values
+                for tag, values in by_tag.items()
+                if tag.endswith(SCORE_TAG) and entry_of(tag) in here
+            }
+            for by_tag in scalars
         ]
         if groups or faults.get(key):
-            score = numbers("Rank correlation with an untrained network's maps", _short(sanity_check), _names(studies))
-            found.append(Section(key, title, tuple(groups), score, tuple(faults.get(key, ()))))
-    return found
+            check = numbers_over_steps("Rank correlation with an untrained network's maps", checks, _names(studies))
+            sections.append(Section(key, title, tuple(groups), check, tuple(faults.get(key, ()))))
+    return sections
 
 
-def _group(kind: str, rows: tuple[Row, ...], measured: dict[str, str], studies: Sequence[ModelReport]) -> Group:
+def _group(
+    entry: Descriptor, rows: tuple[Row, ...], measured: dict[str, Descriptor], studies: Sequence[ModelReport]
+) -> Group:
     scalars = [
-        {tag: one for tag, one in _scalars(study).items() if kind_of(tag) == kind and not tag.endswith(_SANITY_CHECK)}
+        {
+            tag: values
+            for tag, values in _scalars(study).items()
+            if entry_of(tag) == entry and not tag.endswith(SCORE_TAG)
+        }
         for study in studies
     ]
-    measures = [
-        one
-        for name, belongs in measured.items()
-        if belongs == kind
-        for one in tables(name, [study.numbers.get(name) for study in studies], _names(studies))
-    ]
-    read = reading_of(kind)
-    return Group(kind, read, rows, numbers(read.title, scalars, _names(studies)), tuple(measures))
+    own = [name for name, described in measured.items() if described == entry]
+    by_name = [tables(name, [study.numbers.get(name) for study in studies], _names(studies)) for name in own]
+    return Group(
+        entry, rows, numbers_over_steps(entry.title, scalars, _names(studies)), tuple(chain.from_iterable(by_name))
+    )
 
 
 def _scalars(study: ModelReport) -> dict[str, dict[int, float]]:
-    """What was plotted, by tag and step."""
-    found: dict[str, dict[int, float]] = {}
-    for finding in study.findings:
-        for tag, value, step in finding.scalars:
-            found.setdefault(tag, {})[step] = value
-    return found
-
-
-def _short(scalars: Sequence[dict[str, dict[int, float]]]) -> list[dict[str, dict[int, float]]]:
-    return [{tag.removesuffix(_SANITY_CHECK): values for tag, values in one.items()} for one in scalars]
+    """Plotted numbers by tag and step."""
+    by_tag: dict[str, dict[int, float]] = {}
+    for result in study.findings:
+        for tag, value, step in result.scalars:
+            by_tag.setdefault(tag, {})[step] = value
+    return by_tag
 
 
 def _names(studies: Sequence[ModelReport]) -> list[str]:
@@ -168,52 +179,54 @@ def _faults(studies: Sequence[ModelReport]) -> dict[str, list[str]]:
             for fault in finding.faults:
                 name = re.split(r"[ :]", fault, maxsplit=1)[0]
                 words = f"{study.name}: {fault}" if len(studies) > 1 else fault
-                found.setdefault(reading_of(kind_of(name)).section, []).append(words)
+                found.setdefault(entry_of(name).section, []).append(words)
     return found
 
 
 def _model(studies: Sequence[ModelReport]) -> Table:
-    """What the models are."""
-    known = [study.numbers.get("model", {}) for study in studies]
-    facts = dict.fromkeys(name for one in known for name, value in one.items() if name != "layers" and value)
-    rows = [(name.capitalize(), *(_fact(one.get(name)) for one in known)) for name in facts]
+    """Facts about the models."""
+    models = [study.numbers.get("model", {}) for study in studies]
+    facts = dict.fromkeys(name for model in models for name, value in model.items() if name != "layers" and value)
+    rows = [(name.capitalize(), *(_fact(model.get(name)) for model in models)) for name in facts]
     return Table("The model", ("", *_names(studies)), tuple(rows))
 
 
 def _fact(value: Any) -> str:
-    if isinstance(value, list) and len(value) > _LISTED and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and len(value) > _LISTED and all(isinstance(item, str) for item in value):
         return f"{len(value):,}: {', '.join(value[:_LISTED])}, …"
     shapes = isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], (list, tuple))
-    return ", ".join(" × ".join(said(side) for side in shape) for shape in value) if shapes else said(value)
+    return ", ".join(" × ".join(cell_text(side) for side in shape) for shape in value) if shapes else cell_text(value)
 
 
 def _layers(study: ModelReport) -> Table:
-    known: list[dict[str, Any]] = study.numbers.get("model", {}).get("layers", [])
-    head = tuple(dict.fromkeys(name for layer in known for name in layer))
-    rows = tuple(tuple(said(layer.get(name)) for name in head) for layer in known)
+    layers: list[dict[str, Any]] = study.numbers.get("model", {}).get("layers", [])
+    head = tuple(dict.fromkeys(name for layer in layers for name in layer))
+    rows = tuple(tuple(cell_text(layer.get(name)) for name in head) for layer in layers)
     return Table(f"Layers of {study.name}", head, rows)
 
 
 def _fares(studies: Sequence[ModelReport]) -> tuple[Numbers | None, list[Table]]:
-    """How the models fare: numbers over the steps, and of the last what is nested, such as figures by class."""
-    over: list[dict[str, dict[int, float]]] = []
+    """The models' metrics: numbers over the steps, and nested values, such as those by class, of the last step."""
+    metrics: list[dict[str, dict[int, float]]] = []
     for study in studies:
-        found: dict[str, dict[int, float]] = {}
-        for step, finding in study.views.items():
-            for name, value in numbers_in(finding.numbers.get("fares")).items():
-                found.setdefault(name, {})[step] = value
-        over.append(found)
+        by_name: dict[str, dict[int, float]] = {}
+        for step, result in study.views.items():
+            for name, value in numbers_in(result.numbers.get("fares")).items():
+                by_name.setdefault(name, {})[step] = value
+        metrics.append(by_name)
     last = [study.numbers.get("fares", {}) for study in studies]
     nested = [
-        {_FIGURES.get(key, key): value for key, value in one.items() if isinstance(value, (dict, list, str))}
-        for one in last
+        {_FIGURES.get(key, key): value for key, value in values.items() if isinstance(value, (dict, list, str))}
+        for values in last
     ]
-    return numbers("How it fares", over, _names(studies)), tables("", nested, _names(studies)) if any(nested) else []
+    return numbers_over_steps("How it fares", metrics, _names(studies)), tables("", nested, _names(studies)) if any(
+        nested
+    ) else []
 
 
 def _notes(study: ModelReport) -> list[str]:
-    """What views had to say of all checkpoints, each once."""
-    return list(dict.fromkeys(str(note) for one in study.findings for note in one.numbers.get("notes", [])))
+    """The views' notes on all checkpoints, each once."""
+    return list(dict.fromkeys(str(note) for result in study.findings for note in result.numbers.get("notes", [])))
 
 
 def _slug(text: str) -> str:
@@ -230,14 +243,14 @@ class Frame:
 
     Attributes:
         number: of its image; equal images have the same.
-        source: the image itself, as a data URI; empty where an earlier frame has it.
+        source: the image as a data URI; empty if an earlier frame has it.
         width: of the image, in pixels.
         height: of the image, in pixels.
-        alt: what it shows, for who cannot see it.
+        alt: text in place of the image.
         words: the caption's paragraphs.
-        only: the step, where there is a picture of no other.
+        only: the step, if there is a picture of no other.
         at: the slider's positions at which it is shown.
-        last: whether it is shown at the last of them.
+        last: whether it is shown at the last position.
     """
 
     number: int
@@ -253,12 +266,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Row:
-    """One tag.
+    """The pictures of one tag.
 
     Attributes:
         tag: of the pictures.
-        cells: for each model its frames, none where it has no such picture.
-        joint: whether there is one cell only, of all models.
+        cells: each model's frames, empty if it has no such picture.
+        joint: whether there is one cell only, for all models.
     """
 
     tag: str
@@ -267,57 +280,56 @@ class Row:
 
 
 class Frames:
-    """Everything that studies show, as frames.
+    """All pictures of the results, as frames.
 
     Args:
-        studies: side by side.
+        studies: results of the models, side by side.
     """
 
     def __init__(self, studies: Sequence[ModelReport]) -> None:
         self._studies = studies
         self._images: dict[bytes, int] = {}
-        self.steps = [sorted({*study.views, *(one.step for one in study.pictures())}) for study in studies]
-        """Of each study, those of which there is something."""
+        self.steps = [sorted({*study.views, *(shown.step for shown in study.pictures())}) for study in studies]
+        """Of each model, those with a result."""
 
     @property
     def labels(self) -> list[str]:
-        """What the slider says at each position."""
+        """The slider's labels by position."""
         count = max((len(steps) for steps in self.steps), default=0)
         if all(steps == self.steps[0] for steps in self.steps):
             return [step_text(step) for step in self.steps[0]] if self.steps else []
         return [f"look {position + 1} of {count}" for position in range(count)]
 
     def rows(self) -> list[Row]:
-        """One for each tag, in order; where a tag comes several times at a step, one for each.
+        """One for each tag, in order; if a tag occurs several times at a step, one for each time.
 
-        Models whose layers are not called alike show their first layer beside the first, and so on.
+        Models whose layers have different names show their first layers side by side, and so on.
         """
         series = [_series(study) for study in self._studies]
         return [
             Row(
                 next(key[0] for key in keys if key is not None),
-                tuple(self._frames(place, series[place].get(key, {}) if key else {}) for place, key in enumerate(keys)),
+                tuple(self._frames(index, series[index].get(key, {}) if key else {}) for index, key in enumerate(keys)),
             )
-            for keys in _beside([list(one) for one in series])
+            for keys in _beside([list(by_key) for by_key in series])
         ]
 
-    def joint(self, finding: Result) -> list[Row]:
-        """One for each picture of all models together, shown whatever the step.
+    def joint(self, together: Result) -> list[Row]:
+        """One for each picture of all models together, shown at every position.
 
         Args:
-            finding: with the pictures.
+            together: with the pictures.
         """
         positions = tuple(range(len(self.labels)))
-        frames = [self._frame(shown, positions, only="", last=True) for shown in finding.pictures]
         return [
-            Row(shown.picture.tag, ((frame,),), joint=True)
-            for shown, frame in zip(finding.pictures, frames, strict=True)
+            Row(shown.picture.tag, ((self._frame(shown, positions, only="", last=True),),), joint=True)
+            for shown in together.pictures
         ]
 
-    def _frames(self, place: int, by_step: dict[int, Shown]) -> tuple[Frame, ...]:
+    def _frames(self, index: int, by_step: dict[int, Shown]) -> tuple[Frame, ...]:
         if not by_step:
             return ()
-        steps, positions = self.steps[place], range(len(self.labels))
+        steps, positions = self.steps[index], range(len(self.labels))
         at: dict[int, list[int]] = {}
         for position in positions:
             now = steps[min(position, len(steps) - 1)]
@@ -352,36 +364,36 @@ def paragraphs(description: str) -> tuple[Markup, ...]:
     >>> paragraphs("**Maps of <b>**  \nstep 3\n\nLeft the input.")
     (Markup('<strong>Maps of &lt;b&gt;</strong><br>step 3'), Markup('Left the input.'))
     """
-    found = []
+    blocks = []
     for part in re.split(r"\n\s*\n", description.strip()):
         lines = [
             re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(line.strip()))) for line in part.split("\n")
         ]
-        found.append(Markup("<br>".join(lines)))
-    return tuple(found)
+        blocks.append(Markup("<br>".join(lines)))
+    return tuple(blocks)
 
 
 def _beside(keys: Sequence[Sequence[_Key]]) -> list[tuple[_Key | None, ...]]:
-    """What stands in one row, of each model: the same tags, or what a view drew at the same place.
+    """The keys in one row, of each model: the same tags, or those at the same index of a view.
 
     >>> _beside([[("maps/conv1", 0), ("maps/conv2", 0)], [("maps/stem", 0)], [("filters", 0)]])[:2]
     [(('maps/conv1', 0), ('maps/stem', 0), None), (('maps/conv2', 0), None, None)]
     """
     rows: list[tuple[_Key | None, ...]] = []
-    for kind in dict.fromkeys(tag.partition("/")[0] for one in keys for tag, _ in one):
-        here = [[key for key in one if key[0].partition("/")[0] == kind] for one in keys]
-        named = list(dict.fromkeys(key for one in here for key in one))
-        alike = any(all(key in one for one in here if one) for key in named)
-        rows += [tuple(key if key in one else None for one in here) for key in named] if alike else zip_longest(*here)
+    for kind in dict.fromkeys(tag.partition("/")[0] for own in keys for tag, _ in own):
+        here = [[key for key in own if key[0].partition("/")[0] == kind] for own in keys]
+        named = list(dict.fromkeys(key for own in here for key in own))
+        alike = any(all(key in own for own in here if own) for key in named)
+        rows += [tuple(key if key in own else None for own in here) for key in named] if alike else zip_longest(*here)
     return rows
 
 
 def _series(study: ModelReport) -> dict[_Key, dict[int, Shown]]:
-    """Of each tag, and each time that it comes at a step, the pictures by step."""
-    found: dict[_Key, dict[int, Shown]] = {}
+    """Pictures by step, for each tag and each time that it occurs at a step."""
+    series: dict[_Key, dict[int, Shown]] = {}
     for shown in study.pictures():
         tag, turn = shown.picture.tag, 0
-        while shown.step in found.setdefault((tag, turn), {}):
+        while shown.step in series.setdefault((tag, turn), {}):
             turn += 1
-        found[tag, turn][shown.step] = shown
-    return found
+        series[tag, turn][shown.step] = shown
+    return series

@@ -1,22 +1,17 @@
 """The report says everything that was found, in the order of the lectures, and what comes from data is only text."""
 
-import importlib
-import pkgutil
 import re
-from dataclasses import fields
+from html import unescape
 from html.parser import HTMLParser
-from typing import get_args, get_type_hints
 
 import pytest
+from markupsafe import escape
 
-from lightning_viz import callbacks
 from lightning_viz.analysis.output import publish
-from lightning_viz.analysis.report.captions import READINGS, SECTIONS, kind_of, reading_of
 from lightning_viz.analysis.report.report import Frames, report
 from lightning_viz.analysis.report.tables import tables
 from lightning_viz.analysis.results import ModelReport, Result
-from lightning_viz.analysis.techniques import TECHNIQUES
-from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import CATALOGUE, SECTIONS
 from lightning_viz.render.page import Picture
 
 from .invented import TAGS, finding, picture, study
@@ -49,41 +44,13 @@ def part(html, section):
     return html.split(f'id="section-{section}"')[1].split("</section>")[0]
 
 
-def all_views():
-    """Every view of the package."""
-    for module in pkgutil.iter_modules(callbacks.__path__):
-        importlib.import_module(f"{callbacks.__name__}.{module.name}")
-    found, waiting = set(), [View]
-    while waiting:
-        waiting += (subclasses := waiting.pop().__subclasses__())
-        found.update(one for one in subclasses if one.__module__.startswith(callbacks.__name__) and one.kind != "view")
-    return sorted(found, key=lambda view: view.__name__)
-
-
-def tags_of(view):
-    """The beginnings of what a view draws: its kind, for Grad-CAM and saliency one for each method."""
-    methods = get_args(get_type_hints(view)["method"]) if "method" in {one.name for one in fields(view)} else ()
-    if view.kind == "grad_cam":
-        return methods
-    return [f"{view.kind}/{method}" for method in methods] if view.kind == "saliency" else [view.kind]
-
-
-@pytest.mark.parametrize("view", all_views(), ids=lambda view: view.__name__)
-def test_every_view_has_a_section_and_sentences(view):
-    for tag in tags_of(view):
-        assert tag in READINGS, f"{tag} has no row of its own in reading.READINGS"
-        assert kind_of(f"{tag}/conv1") == tag
-        assert reading_of(tag).section in SECTIONS
-
-
-@pytest.mark.parametrize("name", [technique.name for technique in TECHNIQUES])
-def test_every_technique_has_a_section(name):
-    assert kind_of(name) in READINGS
-
-
-@pytest.mark.parametrize("kind", READINGS)
-def test_how_to_read_is_two_sentences(kind):
-    assert len(re.findall(r"[.?](?= |$)", READINGS[kind].sentences)) == 2
+def test_the_report_says_of_every_picture_what_the_catalogue_says():
+    drawn = [entry for entry in CATALOGUE if entry.tags]
+    html = report([study(tags=[f"{entry.tags[0]}/conv" for entry in drawn])])
+    titles = re.findall(r'id="entry-[^"]*">\s*<h3>(.*?)</h3>', html)
+    in_order = [entry for section in SECTIONS for entry in drawn if entry.section == section]
+    assert [unescape(title) for title in titles] == [entry.title for entry in in_order]
+    assert all(str(escape(entry.caption)) in html for entry in drawn)
 
 
 def test_text_from_data_stays_text():
