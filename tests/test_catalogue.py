@@ -1,9 +1,11 @@
 """Every method, technique and view is described once."""
 
+import ast
 import inspect
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -76,15 +78,15 @@ def test_a_view_takes_what_the_analysis_gives_it(kind):
     assert all(set(options) <= names for options in views()[kind].offline)
 
 
-@pytest.mark.parametrize(
-    ("choices", "view"),
-    [
-        (catalogue.CamMethod, "grad_cam"),
-        (catalogue.SaliencyMethod, "saliency"),
-        (catalogue.AttackMethod, "adversarial"),
-    ],
-)
-def test_types_of_method_names_equal_the_rows(choices, view):
+LITERALS = {
+    "grad_cam": catalogue.CamMethod,
+    "saliency": catalogue.SaliencyMethod,
+    "adversarial": catalogue.AttackMethod,
+}
+
+
+@pytest.mark.parametrize(("view", "choices"), LITERALS.items())
+def test_types_of_method_names_equal_the_rows(view, choices):
     assert set(get_args(choices)) == set(methods(view=view))
 
 
@@ -97,3 +99,46 @@ def test_an_unknown_name_is_an_error_that_lists_the_known():
 def test_reading_the_catalogue_imports_no_torch():
     code = "import sys, lightning_viz.catalogue; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["layer_cam", "smooth_grad", "pgd"])
+def test_without_its_row_a_method_is_missed_by_its_home_and_its_type_alone(name, monkeypatch):
+    row = method(name)
+    package = attribution if row.family == "attribution" else adversarial
+    monkeypatch.setattr(catalogue, "CATALOGUE", tuple(entry for entry in CATALOGUE if entry is not row))
+    catalogue._by_tag.cache_clear()
+    try:
+        for noticed in (
+            lambda: test_every_public_function_is_a_method(package, row.family),
+            lambda: test_types_of_method_names_equal_the_rows(row.view, LITERALS[row.view]),
+        ):
+            with pytest.raises(AssertionError):
+                noticed()
+        for tag in row.tags:
+            assert entry_of(f"{tag}/conv") is not row
+        with pytest.raises(InvalidArgumentError, match=f"method is {name!r}: give one of"):
+            views()[row.view].load()(method=name)
+        test_every_public_view_is_described()
+        for kind in views():
+            test_a_view_takes_what_the_analysis_gives_it(kind)
+    finally:
+        monkeypatch.undo()
+        catalogue._by_tag.cache_clear()
+
+
+OTHER_MEANINGS = {"gradient", "deconvolution", "occlusion", "grad_cam"}
+"""Words that are also names of other things, or a default."""
+
+
+@pytest.mark.parametrize("name", sorted(methods("attribution").keys() - OTHER_MEANINGS))
+def test_no_other_list_names_a_method(name):
+    """Beside its row: its home, and the view that draws it."""
+    row, package = method(name), Path(lightning_viz.__file__).parent
+    homes = {f"{row.module.replace('.', '/')}.py", f"{views()[row.view].module.replace('.', '/')}.py", "catalogue.py"}
+    naming = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value == name
+    }
+    assert naming <= homes

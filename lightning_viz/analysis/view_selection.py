@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_viz.callbacks.activation_maps import ActivationMaps
-from lightning_viz.callbacks.activation_statistics import ActivationStatistics
-from lightning_viz.callbacks.adversarial import Adversarial
-from lightning_viz.callbacks.dreams import Dreams
-from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
-from lightning_viz.callbacks.grad_cam import GradCAM
-from lightning_viz.callbacks.hyperplanes import Hyperplanes
-from lightning_viz.callbacks.layer_embeddings import LayerEmbeddings
-from lightning_viz.callbacks.occlusion import Occlusion
-from lightning_viz.callbacks.predictions import Predictions
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.callbacks.saliency import Saliency
 from lightning_viz.callbacks.serialization import recorded_views
-from lightning_viz.callbacks.top_samples import TopSamples
 from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import views
 from lightning_viz.errors import AnalysisError
 from lightning_viz.pixels import PixelSpace
 
@@ -44,10 +33,9 @@ def views_for(
     Raises:
         AnalysisError: there is no such kind of view.
     """
-    known = dict.fromkeys(view.kind for view in _every(Probe(), None))
-    unknown = [kind for kind in kinds or () if kind not in known]
+    unknown = [kind for kind in kinds or () if kind not in views()]
     if unknown:
-        raise AnalysisError(f"there is no kind of view {unknown[0]!r}: {', '.join(known)}")
+        raise AnalysisError(f"there is no kind of view {unknown[0]!r}: choose from {', '.join(views())}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
     others = [view for view in _every(probe, pixel_space) if not any(_alike(view, one) for one in recorded)]
@@ -57,22 +45,9 @@ def views_for(
 
 
 def _every(probe: Probe, pixel_space: PixelSpace | None) -> list[View]:
+    """Those that the catalogue names for an analysis."""
     given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
-    return [
-        FirstLayerFilters(**given),
-        Hyperplanes(**given),
-        ActivationMaps(**given),
-        ActivationStatistics(**given),
-        TopSamples(**given),
-        LayerEmbeddings(**given),
-        GradCAM(sanity_check=True, **given),
-        Saliency(method="smooth_grad", sanity_check=True, **given),
-        Saliency(method="guided_backprop", sanity_check=True, **given),
-        Occlusion(sanity_check=True, **given),
-        Dreams(**given),
-        Adversarial(**given),
-        Predictions(**given),
-    ]
+    return [entry.load()(**options, **given) for entry in views().values() for options in entry.offline]
 
 
 def _alike(view: View, other: View) -> bool:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_viz.callbacks.activation_maps import ActivationMaps
-from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
-from lightning_viz.callbacks.grad_cam import GradCAM
-from lightning_viz.callbacks.hyperplanes import Hyperplanes
-from lightning_viz.callbacks.layer_embeddings import LayerEmbeddings
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.callbacks.saliency import Saliency
 from lightning_viz.callbacks.schedule import Steps
 from lightning_viz.callbacks.view import View
+from lightning_viz.catalogue import views
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["default_views"]
@@ -44,16 +39,18 @@ def default_views(
     """
     probe = probe or Probe()
     asked = any(occasion is not None for occasion in (every_n_epochs, every_n_train_steps, steps))
-    views: list[View] = []
-    for make in (FirstLayerFilters, Hyperplanes, ActivationMaps, GradCAM, Saliency, LayerEmbeddings):
-        view = make(
+    chosen: list[View] = []
+    for kind, entry in views().items():
+        if not entry.default:
+            continue
+        view: View = entry.load()(
             every_n_epochs=every_n_epochs,
             every_n_train_steps=every_n_train_steps,
-            steps="log" if make is Hyperplanes and not asked else steps,
+            steps="log" if kind == "hyperplanes" and not asked else steps,
             probe=probe,
             pixel_space=pixel_space,
             max_overhead=max_overhead,
         )
         view.optional = True
-        views.append(view)
-    return views
+        chosen.append(view)
+    return chosen
