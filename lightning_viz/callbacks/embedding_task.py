@@ -11,10 +11,9 @@ from PIL import Image
 
 from lightning_viz.callbacks.draw_task import DrawResult, Projection
 from lightning_viz.embedding import Embedding, extent, kmeans, knn_accuracy, pca, reduce, trustworthiness, tsne
-from lightning_viz.render.embedding import compare, grid, scatter, sprite, thumbnails
-from lightning_viz.render.page import Caption, Picture, page
-from lightning_viz.render.text import step_text
-from lightning_viz.render.tiles import hatched
+from lightning_viz.render.embedding import embedding_panels, grid, scatter, sprite, thumbnails
+from lightning_viz.render.page import Page, compose
+from lightning_viz.render.parts import INNER_WIDTH, Tile
 
 _CLUSTERS = 10  # of k-means, where the classes are not known
 
@@ -104,7 +103,7 @@ def _compared(
     names: Mapping[str, Any],
     projected: tuple[str, ...],
     seed: int,
-) -> Picture:
+) -> Page:
     """t-SNE, PCA and k-means side by side."""
     labels = caption["labels"]
     clusters = kmeans(
@@ -118,7 +117,7 @@ def _compared(
         grouped += f" ({majority / len(labels):.0%} pure)"
     panels = [("t-SNE", found.points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, found.points)]
     by_panel = {grouped: clusters}
-    return compare(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)
+    return embedding_panels(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)
 
 
 def _unit_radius(points: NDArray[Any]) -> NDArray[Any]:
@@ -139,10 +138,11 @@ def _notes(found: Embedding, count: int, perplexity: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _nothing(tag: str, layer: str, step: int, broken: int, count: int) -> Picture:
+def _nothing(tag: str, layer: str, step: int, broken: int, count: int) -> Page:
     words = f"NaN or infinity in {broken:,} of {count:,} samples"
-    caption = Caption(f"t-SNE of {layer}", (step_text(step),), "There is nothing to embed.", (words,))
-    return page(tag, caption, hatched((700 - 24, 400), words))
+    nothing = Tile((INNER_WIDTH, 400), flaw=words, layer=layer)
+    title = f"t-SNE of {layer}"
+    return compose(tag, title, nothing, reading="There is nothing to embed.", warnings=(words,), step=step)
 
 
 def _projection(

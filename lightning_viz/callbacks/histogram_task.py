@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.render.animation import thin
-from lightning_viz.render.histograms import Curve, distributions, rebin
-from lightning_viz.render.page import Caption, page
-from lightning_viz.render.text import step_text
-from lightning_viz.render.tiles import hatched
+from lightning_viz.render.histograms import Distribution, distributions, rebin
+from lightning_viz.render.page import compose
+from lightning_viz.render.parts import INNER_WIDTH, Tile
 
 _KEPT = 32  # steps of which the histograms are kept
 _BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened
@@ -54,11 +53,9 @@ def draw_distribution(
         if name in ("mean", "std", "dead", "saturated") and value is not None and math.isfinite(value)
     }
     if not counts.sum():
-        words = hatched((676, 200), "no finite activations")
-        caption = Caption(
-            f"How the activations of {layer} are distributed", (step_text(step), population), "", tuple(notes)
-        )
-        return DrawResult((page(tag, caption, words),), scalars, memory=memory)
+        nothing = Tile((INNER_WIDTH, 200), flaw="no finite activations", layer=layer)
+        title = f"How the activations of {layer} are distributed"
+        return DrawResult((compose(tag, title, nothing, (population,), step=step, notes=notes),), scalars, memory=memory)
     past = [place for place, earlier in enumerate(memory["steps"]) if earlier < step]
     steps = [*(memory["steps"][place] for place in past), step]
     kept = thin(steps, most=_KEPT)
@@ -71,8 +68,8 @@ def draw_distribution(
     history = {name: [values[place] for place in kept] for name, values in history.items()}
     limits = axis(counts, edges, memory["limits"])
     curves = [
-        Curve(one, rebin(each, edges, limits), mean, deviation)
-        for one, each, mean, deviation in zip(*history.values(), strict=True)
+        Distribution(at, rebin(earlier, edges, limits), mean, deviation)
+        for at, earlier, mean, deviation in zip(*history.values(), strict=True)
     ]
     picture = distributions(
         tag, curves, layer=layer, limits=limits, population=population, facts=_facts(numbers, units), notes=notes

@@ -1,36 +1,39 @@
 """What samples excite in a layer: a sample a row, its activation maps beside it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import apply
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from lightning_viz.render.plots import color_bar
-from lightning_viz.render.text import GRAY, LINE, draw_lines, number, step_text, text_width
-from lightning_viz.render.tiles import (
-    COLUMNS,
-    GUTTER,
-    VERDICTS,
-    Verdict,
-    check_images,
-    count_flaws,
-    draw_verdicts,
-    enlarge,
-    fit,
-    flaw,
-    hatched,
-    stretch,
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import (
+    BODY_HEIGHT,
+    INNER_WIDTH,
+    ColorBar,
+    MapTile,
+    Part,
+    Row,
+    Stack,
+    Text,
+    Tile,
+    TileSize,
 )
+from lightning_viz.render.text import GRAY, LINE, number, text_width
+from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, count_flaws, find_flaw, fit, verdict_texts
 
-MOST_SAMPLES = 8
-FEWEST_SAMPLES = 4
-SMALLEST_TILE = 72  # pixels wide
-CELLS = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["activation_maps"]
+
+_MOST_SAMPLES = 8
+_FEWEST_SAMPLES = 4
+_SMALLEST_TILE = 72  # pixels wide
+_COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
 
 
 def activation_maps(
@@ -39,60 +42,55 @@ def activation_maps(
     maps: NDArray[Any],
     *,
     layer: str,
-    step: int,
     channels: Sequence[int],
     limits: tuple[float, float] | None,
     limits_note: str = "",
-    verdicts: Sequence[Verdict] = (),
-    notes: Sequence[str] = (),
-) -> Picture:
-    """Activation maps: samples as rows, the input first, then channels as columns.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of activation maps: samples as rows, the input first, then channels as columns.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         images: the inputs ``[N, H, W, 3]``; the first 8 are shown.
         maps: ``[N, K, h, w]``, column k being ``channels[k]``; the first 7 are shown.
         layer: name, for the caption.
-        step: number of completed updates.
         channels: the channels' numbers, K of them.
         limits: the activations at the color scale's ends, fixed across steps; None: each map has its own scale.
         limits_note: where the limits come from, such as "1st to 99th percentile at step 0".
-        verdicts: one a sample, or none.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
-    check_images(images)
+    check_rgb(images)
     if maps.ndim != 4 or maps.shape[:2] != (len(images), len(channels)):
         raise InvalidArgumentError(
             f"maps are [{len(images)} samples, {len(channels)} channels, h, w], got {maps.shape}"
         )
-    aspect = images.shape[1] / images.shape[2]
+    verdicts, aspect = info.get("verdicts", ()), images.shape[1] / images.shape[2]
     count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
     shown = maps[:count, : COLUMNS - 1]
     scale = _Scale(shown, limits)
-    flaws = [[flaw(each) for each in row] for row in shown]
-    rows = [_heading(channels[: shown.shape[1]], size[0])]
+    rows: list[Part] = [_heading(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
-        tiles = [enlarge(images[index], size)]
-        for each, words in zip(row, flaws[index], strict=True):
-            tiles.append(hatched(size, words) if words else Image.fromarray(scale.color(_stretched(each, size), each)))
-        rows.append(beside(tiles, gap=GUTTER))
+        tiles = [Tile(size, images[index], sample=index)]
+        for channel, values in zip(channels, row, strict=False):
+            flaw = find_flaw(values)
+            where = {"flaw": flaw.value if flaw else "", "sample": index, "layer": layer, "channel": channel}
+            ends = None if flaw else scale.ends_of(values)
+            smooth = max(values.shape) > _COARSE
+            tiles.append(MapTile(size, values=values, display=scale.name, limits=ends, smooth=smooth, **where))
+        rows.append(Row(tiles, gap=GUTTER))
         if verdicts:
-            rows.extend(draw_verdicts([verdicts[index]], INNER_WIDTH)[:1])
-    body = stack([stack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
-    details = (
-        step_text(step),
+            rows += verdict_texts([verdicts[index]], INNER_WIDTH)
+    body = Stack([Stack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
+    facts = (
         f"the first {len(shown)} samples" if len(shown) < len(images) else "",
         f"{shown.shape[1]} of {len(channels)} channels" if shown.shape[1] < len(channels) else "",
         scale.words(limits_note),
-        VERDICTS if verdicts else "",
     )
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
         "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
     )
-    every = [each for row in flaws for each in row]
-    return page(
-        tag, Caption(f"Activation maps of {layer}", details, reading, (*count_flaws(every, "maps"), *notes)), body
-    )
+    warnings = count_flaws([find_flaw(values) for row in shown for values in row], "maps")
+    return compose(tag, f"Activation maps of {layer}", body, facts, reading=reading, warnings=warnings, **info)
 
 
 class _Scale:
@@ -100,7 +98,7 @@ class _Scale:
 
     def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None) -> None:
         self.finite = maps[np.isfinite(maps)]
-        self.peaks = [float(np.abs(each).max()) for row in maps for each in row if not flaw(each)]
+        self.peaks = [float(np.abs(each).max()) for row in maps for each in row if not find_flaw(each)]
         low = float(self.finite.min(initial=0)) if limits is None else limits[0]
         high = float(self.finite.max(initial=0)) if limits is None else limits[1]
         self.signed = low < 0 < high
@@ -109,22 +107,21 @@ class _Scale:
         reach = max(abs(low), abs(high))
         self.ends = (-reach, reach) if self.signed else (low, high)
 
-    def color(self, values: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.uint8]:
-        """Colors of a map; ``whole`` is the map before it was enlarged, of which its own scale is taken."""
-        low, high = self.ends
-        if self.limits is None:
-            reach = float(np.abs(whole).max())
-            low, high = (-reach, reach) if self.signed else (min(0.0, float(whole.min())), max(0.0, float(whole.max())))
-        return apply(self.name, values, low, high)
+    def ends_of(self, values: NDArray[Any]) -> tuple[float, float]:
+        """The activations at the ends of a map's colors."""
+        if self.limits is not None:
+            return self.ends
+        reach = float(np.abs(values).max())
+        return (-reach, reach) if self.signed else (min(0.0, float(values.min())), max(0.0, float(values.max())))
 
-    def bar(self) -> Image.Image:
+    def bar(self) -> ColorBar:
         middle = "0" if self.signed else ""
         if self.limits is not None:
-            return color_bar(self.name, number(self.ends[0]), number(self.ends[1]), middle=middle, label="activation")
+            return ColorBar(self.name, number(self.ends[0]), number(self.ends[1]), middle=middle, label="activation")
         if self.signed:
-            return color_bar(self.name, "−max", "max", middle=middle, label="of each map")
+            return ColorBar(self.name, "−max", "max", middle=middle, label="of each map")
         negative = self.ends[0] < 0
-        return color_bar(self.name, "min" if negative else "0", "0" if negative else "max", label="of each map")
+        return ColorBar(self.name, "min" if negative else "0", "0" if negative else "max", label="of each map")
 
     def words(self, note: str) -> str:
         if self.limits is None:
@@ -139,22 +136,18 @@ class _Scale:
         return f"{words} ({', '.join(inside)})" if inside else words
 
 
-def _stretched(values: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    return stretch(values, size, smooth=max(values.shape) > CELLS)
-
-
-def _heading(channels: Sequence[int], width: int) -> Image.Image:
+def _heading(channels: Sequence[int], width: int) -> Row:
     """Over each column "input" or the channel's number, with "ch" before it where there is room."""
     short = any(text_width(f"ch {channel}") > width for channel in channels)
     names = ["input", *(str(channel) if short else f"ch {channel}" for channel in channels)]
-    return beside([draw_lines([name], width, color=GRAY, centered=True) for name in names], gap=GUTTER)
+    return Row([Text([name], width, color=GRAY, centered=True) for name in names], gap=GUTTER)
 
 
-def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, tuple[int, int]]:
+def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, TileSize]:
     """How many samples to show, and the tiles' width and height: fewer samples before tiles too small to see."""
-    most = max(1, min(samples, MOST_SAMPLES))
+    most = max(1, min(samples, _MOST_SAMPLES))
     for count in range(most, 0, -1):
         size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 3 * LINE)
-        if size[0] >= SMALLEST_TILE or count <= FEWEST_SAMPLES:
+        if size[0] >= _SMALLEST_TILE or count <= _FEWEST_SAMPLES:
             break
     return count, size

@@ -12,6 +12,7 @@ Colors: TypeAlias = NDArray[np.uint8]  # [..., 3]
 # Okabe and Ito's eight, those that read best on white first; their yellow darkened, for the same reason.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#C8B400")
 UNKNOWN = (150, 150, 150)
+MOST_NAMES = 20  # beyond it names would cover the points, and colors repeat
 NEUTRAL = 232  # light gray: zero stands out from the white page
 
 _DIVERGING = ((5, 48, 97), (33, 102, 172), (90, 160, 205), (NEUTRAL,) * 3, (226, 120, 92), (178, 24, 43), (103, 0, 31))
@@ -72,6 +73,26 @@ def colors_of(labels: NDArray[Any] | None, samples: int, classes: int | None = N
         known = labels >= 0
         colors[known] = palette[labels[known]]
     return colors
+
+
+def name_of(label: int, names: tuple[str, ...] | None) -> str:
+    """The class's name, or its number where there is none."""
+    return names[label] if names is not None and 0 <= label < len(names) else str(label)
+
+
+def class_count(labels: NDArray[Any] | None, names: tuple[str, ...] | None) -> int:
+    """How many classes there are to color: as many as have names, or as labels say."""
+    highest = 0 if labels is None or not len(labels) else int(np.max(labels)) + 1
+    return max(highest, len(names or ()))
+
+
+def key_entries(labels: NDArray[Any] | None, names: tuple[str, ...] | None) -> tuple[list[str], NDArray[np.uint8]]:
+    """Names and colors ``[n, 3]`` for a key of the classes, none where they are too many to tell apart."""
+    count = class_count(labels, names)
+    if not count or count > MOST_NAMES:
+        return [], np.zeros((0, 3), dtype=np.uint8)
+    named = [name_of(label, names) if names else f"class {label}" for label in range(count)]
+    return named, class_colors(count)
 
 
 def pale(colors: Colors, strength: float = 0.22) -> Colors:

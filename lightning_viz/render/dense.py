@@ -1,26 +1,42 @@
 """Dense predictions beside the truth: classes of pixels, images, and where in a larger image a class was found."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, apply, class_colors
-from lightning_viz.render.heatmaps import overlay
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from lightning_viz.render.plots import class_key, color_bar
-from lightning_viz.render.text import GRAY, LINE, RED, draw_lines, number, step_text
-from lightning_viz.render.tiles import GUTTER, check_images, count_flaws, enlarge, fit, flaw, hatched
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import (
+    BODY_HEIGHT,
+    INNER_WIDTH,
+    ClassKey,
+    ColorBar,
+    MapTile,
+    PaintedTile,
+    Row,
+    Stack,
+    Text,
+    Tile,
+    TileSize,
+)
+from lightning_viz.render.text import GRAY, LINE, RED, number
+from lightning_viz.render.tiles import GUTTER, check_rgb, count_flaws, find_flaw, fit
 
-MOST_SAMPLES = 4
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["MOST_PREDICTIONS", "UNCOUNTED", "class_predictions", "found_on_canvas", "image_predictions"]
+
+MOST_PREDICTIONS = 4
 UNCOUNTED = -1
 """In the truth: a pixel that does not count."""
 
 _OPACITY = 0.72  # of a class's color over the grayed image
-_WRONG = (190, 20, 30)
 
 
 def class_predictions(
@@ -29,30 +45,28 @@ def class_predictions(
     truth: NDArray[Any],
     prediction: NDArray[Any],
     *,
-    step: int,
     names: Sequence[str],
     overlaps: Sequence[float],
     accuracy: float,
     samples: int,
     background: int | None = 0,
-    notes: Sequence[str] = (),
-) -> Picture:
-    """A segmentation's classes over the grayed image: the truth, the prediction, and where they differ.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of a segmentation: true and predicted classes over the grayed image, and where they differ.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         images: the inputs ``[N, H, W, 3]``; the first 4 are shown.
         truth: true class of each pixel ``[N, h, w]``; `UNCOUNTED` where it does not count.
         prediction: predicted class of each pixel ``[N, h, w]``.
-        step: number of completed updates.
         names: of the classes, all of them.
         overlaps: intersection over union of each class; NaN for one that did not occur.
         accuracy: share of the pixels that are right.
         samples: how many the figures are of.
         background: class that is left without color; None: every class is colored.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
-    check_images(images)
+    check_rgb(images)
     if truth.shape != prediction.shape or len(truth) != len(images) or truth.ndim != 3:
         raise InvalidArgumentError(
             f"truth and prediction are [{len(images)}, h, w], got {truth.shape} and {prediction.shape}"
@@ -67,19 +81,19 @@ def class_predictions(
             _classes(prediction[index], colors, background),
             _mistakes(wrong[index]),
         ]
-        tiles = [enlarge(images[index], size), *(_painted(images[index], layer, size) for layer in layers)]
+        tiles = [Tile(size, images[index], sample=index)]
+        tiles += [PaintedTile(size, images[index], sample=index, paint=layer) for layer in layers]
         counted = (truth[index] != UNCOUNTED).sum()
         share = f"{_percent(wrong[index].sum() / counted)} wrong" if counted else "none counts"
-        words = beside([draw_lines([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
-        rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
+        words = Row([Text([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
+        rows.append(Stack([Row(tiles, gap=GUTTER), words], gap=1))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
-    key = class_key(
+    key = ClassKey(
         [f"{names[place]} {overlaps[place]:.2f}" for place in present],
         np.array([_key_color(place, colors, background) for place in present], dtype=np.uint8).reshape(-1, 3),
     )
     mean = float(np.mean([overlaps[place] for place in present])) if present else float("nan")
-    details = (
-        step_text(step),
+    facts = (
         f"mean IoU {mean:.3f}",
         f"{_percent(accuracy)} of the pixels right",
         f"over {samples} samples" + (f", {count} of them shown" if count < samples else ""),
@@ -89,8 +103,8 @@ def class_predictions(
         "Each row is one sample: the input, the true class of each pixel, the predicted one, and in red where they "
         "differ. The intersection over union (IoU) of a class is 1 where prediction and truth are the same pixels."
     )
-    body = stack([stack(rows, gap=4), key], gap=8)
-    return page(tag, Caption("Predicted class of each pixel, beside the truth", details, reading, tuple(notes)), body)
+    body = Stack([Stack(rows, gap=4), key], gap=8)
+    return compose(tag, "Predicted class of each pixel, beside the truth", body, facts, reading=reading, **info)
 
 
 def image_predictions(
@@ -100,41 +114,39 @@ def image_predictions(
     prediction: NDArray[np.uint8],
     difference: NDArray[Any],
     *,
-    step: int,
     noise_ratios: Sequence[float],
     limit: float,
     truth_name: str = "target",
-    notes: Sequence[str] = (),
-) -> Picture:
-    """Images predicted from images: the input, what it should become, what it became, and the difference.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of images predicted from images: input, target, prediction and their difference.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         images: the inputs ``[N, H, W, 3]``; the first 4 are shown.
         truth: the images to predict ``[N, h, w, 3]``.
         prediction: ``[N, h, w, 3]``.
         difference: mean absolute difference of each pixel's channels ``[N, h, w]``, in pixels of 0 to 1.
-        step: number of completed updates.
         noise_ratios: peak signal-to-noise ratio of each sample, in decibels, N or more of them.
         limit: the difference at the color scale's end.
         truth_name: what stands over the truth.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
-    for each in (images, truth, prediction):
-        check_images(each)
+    for shown in (images, truth, prediction):
+        check_rgb(shown)
     size, count = _tile_size(images)
-    flaws = ["" if np.isfinite(each).all() else flaw(each) for each in difference[:count]]
+    flaws = [None if np.isfinite(values).all() else find_flaw(values) for values in difference[:count]]
     rows = [_heading(("input", truth_name, "prediction", "difference"), size[0])]
-    for index in range(count):
-        tiles = [enlarge(each[index], size) for each in (images, truth, prediction)]
-        heat = apply("magma", difference[index], 0, limit) if not flaws[index] else None
-        tiles.append(hatched(size, flaws[index]) if heat is None else enlarge(heat, size))
+    for index, flaw in enumerate(flaws):
+        tiles = [Tile(size, shown[index], sample=index) for shown in (images, truth, prediction)]
+        words = flaw.value if flaw else ""
+        heat = None if flaw else apply("magma", difference[index], 0, limit)
+        tiles.append(Tile(size, heat, words, sample=index, weights=difference[index]))
         ratio = f"PSNR {noise_ratios[index]:.1f} dB"
-        words = beside([draw_lines([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
-        rows.append(stack([beside(tiles, gap=GUTTER), words], gap=1))
+        texts = Row([Text([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
+        rows.append(Stack([Row(tiles, gap=GUTTER), texts], gap=1))
     finite = [ratio for ratio in noise_ratios if np.isfinite(ratio)]
-    details = (
-        step_text(step),
+    facts = (
         f"mean PSNR {np.mean(finite):.1f} dB" if finite else "",
         f"over {len(noise_ratios)} samples" + (f", {count} of them shown" if count < len(noise_ratios) else ""),
         f"difference on a fixed scale, 0 to {number(limit)} of the pixels' range",
@@ -143,10 +155,9 @@ def image_predictions(
         f"Each row is one sample: the input, the {truth_name}, the model's image, and how far the two are apart: black "
         "where they are equal. The higher the peak signal-to-noise ratio (PSNR), the closer."
     )
-    bar = color_bar("magma", "0", f"{number(limit)} or more", label="absolute difference")
-    caption = Caption(f"Predicted images, beside the {truth_name}", details, reading)
-    caption = Caption(caption.title, details, reading, (*count_flaws(flaws, "differences"), *notes))
-    return page(tag, caption, stack([stack(rows, gap=4), bar], gap=8))
+    bar = ColorBar("magma", "0", f"{number(limit)} or more", label="absolute difference")
+    title, body = f"Predicted images, beside the {truth_name}", Stack([Stack(rows, gap=4), bar], gap=8)
+    return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "differences"), **info)
 
 
 def found_on_canvas(
@@ -158,44 +169,46 @@ def found_on_canvas(
     size: tuple[int, int],
     stride: tuple[int, int],
     names: Sequence[str],
-    details: Sequence[str] = (),
-) -> Picture:
-    """Where on larger images a class was found: a frame around the likeliest window, beside all windows' probabilities.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of a class found on larger images: the likeliest window framed, beside the probabilities of all windows.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         images: ``[N, H, W, 3]``; the first 2 are shown.
         probabilities: of the class in each window, ``[N, h, w]``.
         windows: the likeliest: top, bottom, left and right in pixels of the image.
         size: of a window, height and width in pixels.
         stride: rows and columns of pixels from one cell of the map to the next.
         names: of the class that was looked for, one an image.
-        details: further facts for the caption.
+        info: see `PageInfo`.
     """
-    check_images(images)
+    check_rgb(images)
     count = min(len(images), 2)
     side = fit(2, count, images.shape[1] / images.shape[2], under=LINE, room=BODY_HEIGHT - LINE)
     rows = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
     for index in range(count):
-        framed = _framed(enlarge(images[index], side), windows[index], images.shape[1:3])
         spread = _at_centers(probabilities[index], images.shape[1:3], size, stride)
-        line = f"{names[index]}: probability {number(float(probabilities[index].max()))}"
-        tiles = beside([framed, overlay(images[index], spread, side)], gap=GUTTER)
-        rows.append(stack([tiles, draw_lines([line], tiles.width)], gap=1))
+        highest = float(probabilities[index].max())
+        tiles = [
+            Tile(side, images[index], sample=index, value=highest, window=windows[index]),
+            MapTile(side, images[index], sample=index, values=spread, display="heat"),
+        ]
+        line = Text([f"{names[index]}: probability {number(highest)}"], 2 * side[0] + GUTTER)
+        rows.append(Stack([Row(tiles, gap=GUTTER), line], gap=1))
     facts = (
         f"windows of {size[0]} × {size[1]} pixels, {stride[0]} apart, in one pass",
         f"{count} of {len(images)} canvases" if count < len(images) else "",
-        *details,
     )
     reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
-    body = stack([stack(rows, gap=4), color_bar("heat", "0", "1", label="probability")], gap=8)
-    return page(tag, Caption("Where a classifier finds its class on a larger canvas", facts, reading), body)
+    body = Stack([Stack(rows, gap=4), ColorBar("heat", "0", "1", label="probability")], gap=8)
+    return compose(tag, "Where a classifier finds its class on a larger canvas", body, facts, reading=reading, **info)
 
 
-def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
+def _tile_size(images: NDArray[Any]) -> tuple[TileSize, int]:
     """Width and height of four tiles a row, and how many rows; fewer where the images are high."""
     aspect = images.shape[1] / images.shape[2]
-    for count in range(min(MOST_SAMPLES, len(images)), 0, -1):
+    for count in range(min(MOST_PREDICTIONS, len(images)), 0, -1):
         size = fit(4, count, aspect, under=LINE, room=BODY_HEIGHT - LINE)
         if size[0] >= INNER_WIDTH // 5:
             break
@@ -208,8 +221,8 @@ def _percent(share: float) -> str:
     return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):.1f} %"
 
 
-def _heading(words: Sequence[str], width: int) -> Image.Image:
-    return beside([draw_lines([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
+def _heading(words: Sequence[str], width: int) -> Row:
+    return Row([Text([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
 
 
 def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> NDArray[np.float64]:
@@ -220,30 +233,11 @@ def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> ND
 
 
 def _mistakes(wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.concatenate([np.broadcast_to(_WRONG, (*wrong.shape, 3)), 0.9 * wrong[..., None]], axis=2)
-
-
-def _painted(image: Colors, layer: NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
-    """The grayed image under a layer of colors, each pixel of which stays one."""
-    gray = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
-    color = np.asarray(enlarge(np.rint(layer[..., :3]).astype(np.uint8), size), dtype=np.float64)
-    opacity = np.asarray(Image.fromarray(layer[..., 3].astype(np.float32)).resize(size, Image.Resampling.NEAREST))
-    return Image.fromarray(np.rint(gray * (1 - opacity[..., None]) + color * opacity[..., None]).astype(np.uint8))
+    return np.concatenate([np.broadcast_to(RED, (*wrong.shape, 3)), 0.9 * wrong[..., None]], axis=2)
 
 
 def _key_color(place: int, colors: Colors, background: int | None) -> Any:
     return (205, 205, 205) if place == background else colors[place]
-
-
-def _framed(tile: Image.Image, window: tuple[int, int, int, int], shape: tuple[int, ...]) -> Image.Image:
-    """A tile with a frame around a window of its image."""
-    top, bottom, left, right = window
-    across, down = tile.width / shape[1], tile.height / shape[0]
-    corners = (left * across, top * down, right * across - 1, bottom * down - 1)
-    draw = ImageDraw.Draw(tile)
-    draw.rectangle(corners, outline="white", width=5)
-    draw.rectangle(corners, outline=RED, width=3)
-    return tile
 
 
 def _at_centers(

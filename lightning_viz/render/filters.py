@@ -1,27 +1,31 @@
 """Weights as images: filters as RGB or per input channel, and the table of a deeper convolution."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import table
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, page, stack
-from lightning_viz.render.plots import color_bar
-from lightning_viz.render.text import GRAY, LINE, font, number, step_text
-from lightning_viz.render.tiles import COLUMNS, GUTTER, count_flaws, flaw, hatched
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, At, ColorBar, Label, Sheet, Stack, Tile, TileSize
+from lightning_viz.render.text import LINE, number
+from lightning_viz.render.tiles import COLUMNS, GUTTER, count_flaws, find_flaw
 
-Box = tuple[int, int, int, int]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-MOST_FILTERS = 64
-MOST_CHANNELS = 15
-MOST_ROWS = 20
-CELL_GAP = 2  # between the input channels of one filter
-GROUP_GAP = 16  # between filters of several input channels
-LARGEST_CELL = 150
+__all__ = ["filter_table", "filter_to_pixels", "filters"]
+
+_MOST_FILTERS = 64
+_MOST_CHANNELS = 15
+_MOST_ROWS = 20
+_CELL_GAP = 2  # between the input channels of one filter
+_GROUP_GAP = 16  # between filters of several input channels
+_LARGEST_CELL = 150
 
 
 def filter_to_pixels(weights: NDArray[Any], limit: float | NDArray[Any]) -> NDArray[np.uint8]:
@@ -36,13 +40,8 @@ def filter_to_pixels(weights: NDArray[Any], limit: float | NDArray[Any]) -> NDAr
     return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)
 
 
-def pixels_to_filter(pixels: NDArray[Any], limit: float | NDArray[Any]) -> NDArray[np.float64]:
-    """The weights behind pixels in 0..255, to within limit / 255: the inverse of :func:`filter_to_pixels`."""
-    return np.asarray((np.asarray(pixels, dtype=np.float64) / 255 - 0.5) * 2 * limit)
-
-
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """Where cells stand: ``groups`` side by side, each of ``channels`` cells of ``width`` by ``height`` pixels."""
 
     shown: int
@@ -56,41 +55,41 @@ class Layout:
     @property
     def gap(self) -> int:
         """Pixels between filters side by side."""
-        return GUTTER if self.channels == 1 else GROUP_GAP
+        return GUTTER if self.channels == 1 else _GROUP_GAP
 
-    def box(self, filter_index: int, channel: int = 0) -> Box:
-        """Left, top, right and bottom of a cell in the body."""
+    def corner(self, filter_index: int, channel: int = 0) -> tuple[int, int]:
+        """Left and top of a cell in the body."""
         row, column = divmod(filter_index, self.groups)
-        group_width = self.channels * (self.width + CELL_GAP) - CELL_GAP
-        left = self.left + column * (group_width + self.gap) + channel * (self.width + CELL_GAP)
-        top = self.top + row * (self.height + GUTTER)
-        return left, top, left + self.width, top + self.height
+        group_width = self.channels * (self.width + _CELL_GAP) - _CELL_GAP
+        left = self.left + column * (group_width + self.gap) + channel * (self.width + _CELL_GAP)
+        return left, self.top + row * (self.height + GUTTER)
 
-    def blank(self) -> Image.Image:
-        """The white body that the cells go into."""
-        rightmost = self.box(min(self.shown, self.groups) - 1, self.channels - 1)[2]
-        return Image.new("RGB", (rightmost, self.box(self.shown - 1)[3]), "white")
+    def size(self) -> tuple[int, int]:
+        """Width and height of the body."""
+        rightmost, _ = self.corner(min(self.shown, self.groups) - 1, self.channels - 1)
+        _, lowest = self.corner(self.shown - 1)
+        return rightmost + self.width, lowest + self.height
 
 
-def layout(count: int, channels: int, height: int, width: int) -> Layout:
+def _layout(count: int, channels: int, height: int, width: int) -> _Layout:
     """Cells as large as all of ``count`` filters allow; fewer filters where they would be too small to see."""
-    best: Layout | None = None
+    best: _Layout | None = None
     for groups in range(1, min(COLUMNS, count) + 1):
-        gap = Layout(count, groups, channels, 1, 1).gap
+        gap = _Layout(count, groups, channels, 1, 1).gap
         group_width = (INNER_WIDTH - gap * (groups - 1)) // groups
-        room = (group_width - CELL_GAP * (channels - 1)) // channels
-        size = _cell_size(height, width, min(room, LARGEST_CELL))
-        trial = Layout(count, groups, channels, *size)
-        pitch = trial.box(groups)[1]
+        room = (group_width - _CELL_GAP * (channels - 1)) // channels
+        size = _cell_size(height, width, min(room, _LARGEST_CELL))
+        trial = _Layout(count, groups, channels, *size)
+        _, pitch = trial.corner(groups)
         rows = max(1, min(-(-count // groups), BODY_HEIGHT // pitch))
-        trial = Layout(min(count, rows * groups), groups, channels, *size)
+        trial = _Layout(min(count, rows * groups), groups, channels, *size)
         if best is None or (trial.shown, trial.width) >= (best.shown, best.width):
             best = trial
     assert best is not None
     return best
 
 
-def _cell_size(height: int, width: int, room: int) -> tuple[int, int]:
+def _cell_size(height: int, width: int, room: int) -> TileSize:
     """Width and height of a kernel enlarged by a whole number, so that every weight is a square; shrunk if it must."""
     longest = max(height, width)
     if longest <= room:
@@ -99,55 +98,37 @@ def _cell_size(height: int, width: int, room: int) -> tuple[int, int]:
     return max(1, width * room // longest), max(1, height * room // longest)
 
 
-def tile_boxes(count: int, height: int, width: int, *, channels: int = 1) -> list[Box]:
-    """Where :func:`filters` draws each cell: (left, top, right, bottom) in the body, which is at ``Picture.origin``.
-
-    Args:
-        count: number of filters.
-        height: of a kernel.
-        width: of a kernel.
-        channels: cells per filter: 1 for RGB filters and for one input channel.
-
-    Returns:
-        One box per shown filter and channel, channels fastest.
-    """
-    grid = layout(min(count, MOST_FILTERS), channels, height, width)
-    return [grid.box(index, channel) for index in range(grid.shown) for channel in range(grid.channels)]
-
-
 def filters(
     tag: str,
     weights: NDArray[Any],
     *,
     layer: str,
-    step: int,
     limit: float | None = None,
     per_filter: bool = False,
     as_rgb: bool = True,
-) -> Picture:
-    """Each kernel an image: RGB where it has three input channels, else one diverging image per input channel.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of filters, each kernel an image: RGB for three input channels, else a diverging image for each channel.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         weights: ``[K, C, h, w]``; at most 64 filters and 15 input channels are shown.
         layer: name, for the caption.
-        step: number of completed updates.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
         per_filter: scale each filter by its own largest weight instead.
         as_rgb: show three input channels as one RGB image.
+        info: see `PageInfo`.
     """
     _check(weights)
     count, channels, height, width = weights.shape
     rgb = as_rgb and channels == 3
-    grid = layout(min(count, MOST_FILTERS), 1 if rgb else min(channels, MOST_CHANNELS), height, width)
+    grid = _layout(min(count, _MOST_FILTERS), 1 if rgb else min(channels, _MOST_CHANNELS), height, width)
     shown = weights[: grid.shown, : channels if rgb else grid.channels]
     limits = _limits(weights, grid.shown, limit, per_filter)
-    body = _draw(grid, shown, limits, rgb)
+    cells = Sheet(*grid.size(), _cells(grid, shown, limits, rgb, layer))
     ends = number(float(limits.max()))
-    if not rgb:
-        body = stack([body, _bar(ends, per_filter)], gap=10)
-    details = [
-        step_text(step),
+    body = cells if rgb else Stack([cells, _bar(ends, per_filter)], gap=10)
+    facts = [
         _how_many(grid.shown, count, "filters"),
         "" if rgb else _how_many(shown.shape[1], channels, "input channels"),
         _scale(limits, per_filter, rgb),
@@ -159,39 +140,37 @@ def filters(
         else "Each tile is one filter's weights towards one input channel: red is positive, blue negative, gray zero; "
         "the input channels of one filter stand side by side."
     )
-    flaws = [flaw(kernel, single=False) for kernel in shown]
     title = f"Filters of {layer}{' as RGB' if rgb else ''}, {width} × {height}"
-    return page(tag, Caption(title, tuple(details), reading, count_flaws(flaws, "filters")), body)
+    return compose(tag, title, body, facts, reading=reading, warnings=_flaws(shown), **info)
 
 
-def filter_table(tag: str, weights: NDArray[Any], *, layer: str, step: int, limit: float | None = None) -> Picture:
-    """Kernels of a deeper convolution: filters as rows, input channels as columns.
+def filter_table(
+    tag: str, weights: NDArray[Any], *, layer: str, limit: float | None = None, **info: Unpack[PageInfo]
+) -> Page:
+    """Page of kernels of a deeper convolution: filters as rows, input channels as columns.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         weights: ``[n, m, h, w]``; the first 15 channels of the first 20 filters are shown.
         layer: name, for the caption.
-        step: number of completed updates.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
+        info: see `PageInfo`.
     """
     _check(weights)
-    shown = weights[:MOST_ROWS, :MOST_CHANNELS]
+    shown = weights[:_MOST_ROWS, :_MOST_CHANNELS]
     rows, columns, height, width = shown.shape
     left, top = 58, 2 * LINE
-    room = min((INNER_WIDTH - left) // columns - CELL_GAP, (BODY_HEIGHT - top - 40) // rows - GUTTER, 96)
-    grid = Layout(rows, 1, columns, *_cell_size(height, width, room), left, top)
+    room = min((INNER_WIDTH - left) // columns - _CELL_GAP, (BODY_HEIGHT - top - 40) // rows - GUTTER, 96)
+    grid = _Layout(rows, 1, columns, *_cell_size(height, width, room), left, top)
     limits = _limits(weights, rows, limit, per_filter=False)
-    body = _draw(grid, shown, limits, rgb=False)
-    _label_axes(body, grid)
-    details = (step_text(step), _scale(limits, False, False), _clipped(shown, limits))
+    cells = Sheet(*grid.size(), [*_cells(grid, shown, limits, False, layer), *_axes(grid)])
+    facts = (_scale(limits, False, False), _clipped(shown, limits))
     title = (
         f"Weights of {layer}: {_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     )
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
-    notes = count_flaws([flaw(kernel, single=False) for kernel in shown], "filters")
-    return page(
-        tag, Caption(title, details, reading, notes), stack([body, _bar(number(float(limits.max())), False)], gap=10)
-    )
+    body = Stack([cells, _bar(number(float(limits.max())), False)], gap=10)
+    return compose(tag, title, body, facts, reading=reading, warnings=_flaws(shown), **info)
 
 
 def _check(weights: NDArray[Any]) -> None:
@@ -209,43 +188,45 @@ def _limits(weights: NDArray[Any], shown: int, limit: float | None, per_filter: 
     return np.full((shown, 1, 1, 1), finite.max() if limit is None else limit)
 
 
-def _draw(grid: Layout, weights: NDArray[Any], limits: NDArray[np.float64], rgb: bool) -> Image.Image:
-    body = grid.blank()
-    pixels = filter_to_pixels(weights, limits)
-    for index, kernel in enumerate(pixels):
-        words = flaw(weights[index], single=False)
+def _cells(grid: _Layout, weights: NDArray[Any], limits: NDArray[np.float64], rgb: bool, layer: str) -> list[At]:
+    """A tile for each filter, or for each filter and input channel."""
+    size, cells = (grid.width, grid.height), []
+    for index, pixels in enumerate(filter_to_pixels(weights, limits)):
+        flaw = find_flaw(weights[index], single=False)
         for channel in range(grid.channels):
-            left, top, right, bottom = grid.box(index, channel)
-            size = (right - left, bottom - top)
-            if words:
-                body.paste(hatched(size, words), (left, top))
-                continue
-            image = kernel.transpose(1, 2, 0) if rgb else table("diverging")[kernel[channel]]
-            larger = size[0] >= image.shape[1]
-            how = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
-            body.paste(Image.fromarray(np.ascontiguousarray(image)).resize(size, how), (left, top))
-    return body
+            image = pixels.transpose(1, 2, 0) if rgb else table("diverging")[pixels[channel]]
+            kernel = weights[index] if rgb else weights[index, channel]
+            where = {"layer": layer, "channel": index, "value": float(limits[index].max())}
+            tile = Tile(size, image, flaw.value if flaw else "", weights=kernel, average=True, **where)
+            cells.append(At(*grid.corner(index, channel), tile))
+    return cells
 
 
-def _label_axes(body: Image.Image, grid: Layout) -> None:
+def _flaws(weights: NDArray[Any]) -> tuple[str, ...]:
+    return count_flaws([find_flaw(kernel, single=False) for kernel in weights], "filters")
+
+
+def _axes(grid: _Layout) -> list[Label]:
     """Numbers of filters at the left and of input channels on top, as many as there is room for."""
-    draw = ImageDraw.Draw(body)
-    draw.text((grid.left, 0), "input channel →", fill=GRAY, font=font())
-    draw.text((0, LINE), "filter", fill=GRAY, font=font())
-    every = max(1, -(-26 // (grid.width + CELL_GAP)))
+    labels = [Label(0 if row else grid.left, row * LINE, text) for row, text in enumerate(_AXES)]
+    every = max(1, -(-26 // (grid.width + _CELL_GAP)))
     for channel in range(0, grid.channels, every):
-        left, _, right, _ = grid.box(0, channel)
-        draw.text(((left + right) // 2, LINE), str(channel), fill=GRAY, font=font(), anchor="ma")
+        left, _ = grid.corner(0, channel)
+        labels.append(Label((2 * left + grid.width) // 2, LINE, str(channel), anchor="ma"))
     every = max(1, -(-22 // (grid.height + GUTTER)))
     for row in range(0, grid.shown, every):
-        _, top, _, bottom = grid.box(row)
-        draw.text((grid.left - 8, (top + bottom) // 2), str(row), fill=GRAY, font=font(), anchor="rm")
+        _, top = grid.corner(row)
+        labels.append(Label(grid.left - 8, (2 * top + grid.height) // 2, str(row), anchor="rm"))
+    return labels
 
 
-def _bar(ends: str, per_filter: bool) -> Image.Image:
+_AXES = ("input channel →", "filter")
+
+
+def _bar(ends: str, per_filter: bool) -> ColorBar:
     if per_filter:
-        return color_bar("diverging", "−max", "max", middle="0", label="of each filter")
-    return color_bar("diverging", f"−{ends}", ends, middle="0", label="weight")
+        return ColorBar("diverging", "−max", "max", middle="0", label="of each filter")
+    return ColorBar("diverging", f"−{ends}", ends, middle="0", label="weight")
 
 
 def _scale(limits: NDArray[np.float64], per_filter: bool, rgb: bool) -> str:

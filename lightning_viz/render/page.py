@@ -1,37 +1,44 @@
-"""The page every picture stands on: 700 px wide, white, two lines on top, the body below."""
+"""The page: a caption over parts, and the picture that it is laid out as, 700 px wide on white."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from PIL import Image
 
-from lightning_viz.render.text import DARK, GRAY, RED, SEPARATOR, TITLE_SIZE, draw_lines, wrap, wrap_items
+from lightning_viz.render.layout import draw
+from lightning_viz.render.parts import INNER_WIDTH, Part, Stack, Text
+from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
+from lightning_viz.render.tiles import VERDICTS, Verdict
 
-WIDTH = 700  # TensorBoard's card shows it at half
-MARGIN = 12
-INNER_WIDTH = WIDTH - 2 * MARGIN
-BODY_HEIGHT = 780  # with the header about 900
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Caption", "Page", "PageInfo", "Picture", "compose", "lay_out"]
+
+_MARGIN = 12
+WIDTH = INNER_WIDTH + 2 * _MARGIN  # TensorBoard's card shows it at half
+
+Kind = TypeVar("Kind", bound=Part)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An encoded image with what a sink needs to know of it.
+class PageInfo(TypedDict, total=False):
+    """What every page function takes by keyword.
 
-    Args:
-        tag: where it stands in TensorBoard.
-        image: PNG bytes, or GIF bytes for an animation.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        description: Markdown: the header's lines in full, then how to read the picture.
-        origin: left and top of the body within the page, in pixels.
+    Attributes:
+        step: number of completed updates of the model, if it is being trained.
+        details: further facts for the caption.
+        verdicts: one a sample, or none; only on pages of samples.
+        notes: further warnings for the caption.
     """
 
-    tag: str
-    image: bytes
-    width: int
-    height: int
-    description: str
-    origin: tuple[int, int] = (0, 0)
+    step: int | None
+    details: Sequence[str]
+    verdicts: Sequence[Verdict]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -57,36 +64,127 @@ class Caption:
         return "\n\n".join(part for part in ("  \n".join(filter(None, head)), self.reading) if part)
 
 
-def page(tag: str, caption: Caption, body: Image.Image) -> Picture:
-    """Put a body under its caption.
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A caption over parts: plain data that pictures and reports are made of.
 
     Args:
         tag: where the picture stands in TensorBoard.
-        caption: the header's text; lines longer than the page wrap.
-        body: any size; made smaller where it is wider than the page's 676 px between the margins.
+        caption: title, details, notes.
+        body: the parts.
+        step: number of completed updates of the model, or None.
     """
-    body = body.convert("RGB")
-    if body.width > INNER_WIDTH:
-        height = max(1, round(body.height * INNER_WIDTH / body.width))
-        body = body.resize((INNER_WIDTH, height), Image.Resampling.LANCZOS)
-    head = header(caption)
-    top = MARGIN + head.height + MARGIN // 2
-    sheet = Image.new("RGB", (WIDTH, top + body.height + MARGIN), "white")
-    sheet.paste(head, (MARGIN, MARGIN))
-    sheet.paste(body, (MARGIN, top))
-    return Picture(tag, png(sheet), sheet.width, sheet.height, caption.description, (MARGIN, top))
+
+    tag: str
+    caption: Caption
+    body: Part
+    step: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What is shown."""
+        return self.caption.title
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Warnings."""
+        return self.caption.notes
+
+    @property
+    def description(self) -> str:
+        """The caption as Markdown."""
+        return self.caption.description
+
+    def parts(self, kind: type[Kind]) -> Iterator[Kind]:
+        """All parts of a kind, in reading order.
+
+        Args:
+            kind: such as `Tile`.
+        """
+        return (part for part in self.body.walk() if isinstance(part, kind))
 
 
-def header(caption: Caption) -> Image.Image:
-    """The caption drawn: title dark, details gray, notes red with a warning sign."""
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image with what a sink needs to know of it.
+
+    Args:
+        tag: where it stands in TensorBoard.
+        image: PNG bytes, or GIF bytes for an animation.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        description: Markdown: the header's lines in full, then how to read the picture.
+    """
+
+    tag: str
+    image: bytes
+    width: int
+    height: int
+    description: str
+
+
+def compose(
+    tag: str,
+    title: str,
+    body: Part,
+    facts: Sequence[str] = (),
+    *,
+    reading: str = "",
+    warnings: Sequence[str] = (),
+    last: Sequence[str] = (),
+    **info: Unpack[PageInfo],
+) -> Page:
+    """A page of a title and a body; the caption's line is step, facts, further details, and the key to verdicts.
+
+    Args:
+        tag: where the picture stands in TensorBoard.
+        title: what is shown.
+        body: the parts.
+        facts: scale and counts; empty ones are left out.
+        reading: one sentence on how to read the picture.
+        warnings: before the notes.
+        last: facts after the further details.
+        info: see `PageInfo`.
+    """
+    step = info.get("step")
+    details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
+    key = (VERDICTS,) if info.get("verdicts") else ()
+    caption = Caption(title, (*details, *key), reading, (*warnings, *info.get("notes", ())))
+    return Page(tag, caption, body, step)
+
+
+def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
+    """A page as a picture; a picture, such as an animation, stays as it is.
+
+    Args:
+        page: to be laid out; a body wider than the 676 px between the margins is made smaller.
+        header: draw the caption over the body; without it the picture is the body alone.
+    """
+    if isinstance(page, Picture):
+        return page
+    sheet = draw(page.body).convert("RGB")
+    if sheet.width > INNER_WIDTH:
+        height = max(1, round(sheet.height * INNER_WIDTH / sheet.width))
+        sheet = sheet.resize((INNER_WIDTH, height), Image.Resampling.LANCZOS)
+    if header:
+        body, head = sheet, draw(_header(page.caption))
+        top = _MARGIN + head.height + _MARGIN // 2
+        sheet = Image.new("RGB", (WIDTH, top + body.height + _MARGIN), "white")
+        sheet.paste(head, (_MARGIN, _MARGIN))
+        sheet.paste(body, (_MARGIN, top))
+    return Picture(page.tag, png(sheet), sheet.width, sheet.height, page.description)
+
+
+def _header(caption: Caption) -> Part:
+    """The caption: title dark, details gray, notes red with a warning sign; lines longer than the page wrap."""
     parts = [
-        draw_lines(wrap(caption.title, INNER_WIDTH, TITLE_SIZE), INNER_WIDTH, size=TITLE_SIZE, color=DARK),
-        draw_lines(wrap_items(caption.details, INNER_WIDTH), INNER_WIDTH, color=GRAY),
+        Text(wrap(caption.title, INNER_WIDTH, TITLE_SIZE), INNER_WIDTH, size=TITLE_SIZE),
+        Text(wrap_items(caption.details, INNER_WIDTH), INNER_WIDTH, color=GRAY),
     ]
     notes = wrap_items([f"⚠ {note}" for note in caption.notes], INNER_WIDTH)
     if notes:
-        parts.append(draw_lines(notes, INNER_WIDTH, color=RED))
-    return stack(parts, gap=2)
+        parts.append(Text(notes, INNER_WIDTH, color=RED))
+    return Stack(parts, gap=2)
 
 
 def png(image: Image.Image) -> bytes:
@@ -94,25 +192,3 @@ def png(image: Image.Image) -> bytes:
     buffer = BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def stack(images: list[Image.Image], *, gap: int) -> Image.Image:
-    """Images one below the other on white, aligned left."""
-    height = sum(image.height for image in images) + gap * max(0, len(images) - 1)
-    sheet = Image.new("RGB", (max((image.width for image in images), default=1), max(1, height)), "white")
-    top = 0
-    for image in images:
-        sheet.paste(image, (0, top))
-        top += image.height + gap
-    return sheet
-
-
-def beside(images: list[Image.Image], *, gap: int) -> Image.Image:
-    """Images side by side on white, aligned at the top."""
-    width = sum(image.width for image in images) + gap * max(0, len(images) - 1)
-    sheet = Image.new("RGB", (max(1, width), max((image.height for image in images), default=1)), "white")
-    left = 0
-    for image in images:
-        sheet.paste(image, (left, 0))
-        left += image.width + gap
-    return sheet

@@ -1,6 +1,8 @@
-"""Plots: matplotlib's object interface on white, with the page's type sizes, whatever the user's settings are."""
+"""Plots: how `layout` draws parts with axes, by matplotlib's object interface, whatever the user's settings are."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,29 +10,37 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import Colors, class_colors, colors_of, table
-from lightning_viz.render.page import INNER_WIDTH, beside
-from lightning_viz.render.text import DARK, GRAY, LINE, TEXT_SIZE, draw_lines, font, number, shorten, text_width
+from lightning_viz.render.colors import class_colors, colors_of, pale, table
+from lightning_viz.render.parts import (
+    BiasPlot,
+    ClimbPlot,
+    EpsilonPlot,
+    HistogramPlot,
+    PlanePlot,
+    Plot,
+    PlotExtent,
+    ScatterPlot,
+    SpherePlot,
+)
+from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
-Extent = tuple[float, float, float, float]  # x0, x1, y0, y1
-
-DPI = 100
-POINT = 72 / DPI  # points in a pixel
-MOST_NAMES = 20  # beyond it names would cover the points, and colors repeat
-DOT = 5  # pixels
+_DPI = 100
+_POINT = 72 / _DPI  # points in a pixel
+_SIZE = TEXT_SIZE * _POINT
+_WORDS: dict[str, Any] = {"fontsize": _SIZE, "color": "0.35"}
 
 
-class Canvas:
+class _Canvas:
     """A figure of some pixels and what it becomes."""
 
     def __init__(self, width: int, height: int) -> None:
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        self.figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
         self.agg = FigureCanvasAgg(self.figure)
 
     def axes(self, left: int, bottom: int, width: int, height: int) -> Axes:
@@ -46,23 +56,13 @@ class Canvas:
 
 
 @contextmanager
-def canvas(width: int, height: int) -> Iterator[Canvas]:
+def _canvas(width: int, height: int) -> Iterator[_Canvas]:
     """A blank figure of ``width`` by ``height`` pixels, under matplotlib's default style."""
     with matplotlib.style.context("default"):
-        yield Canvas(width, height)
+        yield _Canvas(width, height)
 
 
-def frame_size(extent: Extent, width: int, height: int) -> tuple[int, int]:
-    """The largest width and height of an axes with equal units that show ``extent`` within the room given."""
-    x0, x1, y0, y1 = extent
-    if not (np.isfinite(extent).all() and x1 > x0 and y1 > y0):
-        raise InvalidArgumentError(f"extent is (x0, x1, y0, y1) with x0 < x1 and y0 < y1, got {extent}")
-    aspect = min(max((y1 - y0) / (x1 - x0), 0.2), 5.0)
-    wide = min(width, round(height / aspect))
-    return wide, round(wide * aspect)
-
-
-def bare(axes: Axes, extent: Extent) -> None:
+def _bare(axes: Axes, extent: PlotExtent) -> None:
     """Equal units, a fixed extent, no ticks, a pale frame."""
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
@@ -72,10 +72,10 @@ def bare(axes: Axes, extent: Extent) -> None:
         spine.set_color("0.75")
 
 
-def ticks(axes: Axes, extent: Extent) -> None:
+def _ticks(axes: Axes, extent: PlotExtent) -> None:
     """Numbers at the ends of both axes."""
-    axes.set_xticks(extent[:2], [number(value) for value in extent[:2]], fontsize=TEXT_SIZE * POINT, color="0.35")
-    axes.set_yticks(extent[2:], [number(value) for value in extent[2:]], fontsize=TEXT_SIZE * POINT, color="0.35")
+    axes.set_xticks(extent[:2], [number(value) for value in extent[:2]], **_WORDS)
+    axes.set_yticks(extent[2:], [number(value) for value in extent[2:]], **_WORDS)
     # Inwards from the ends, so that numbers do not run out of the picture.
     axes.get_xticklabels()[0].set_horizontalalignment("left")
     axes.get_xticklabels()[1].set_horizontalalignment("right")
@@ -83,13 +83,13 @@ def ticks(axes: Axes, extent: Extent) -> None:
     axes.get_yticklabels()[1].set_verticalalignment("top")
 
 
-def dots(
+def _dots(
     axes: Axes,
     points: NDArray[Any],
     labels: NDArray[Any] | None,
     *,
     classes: int | None = None,
-    size: float = DOT,
+    size: float = 5,
     alpha: float = 0.6,
     edge: str = "none",
     marker: str = "o",
@@ -99,102 +99,240 @@ def dots(
     axes.scatter(
         points[:, 0],
         points[:, 1],
-        s=(size * POINT) ** 2,
+        s=(size * _POINT) ** 2,
         c=colors,
         alpha=alpha,
         marker=marker,
-        linewidths=2 * POINT if marker == "x" else 0.5 if edge != "none" else 0,
+        linewidths=2 * _POINT if marker == "x" else 0.5 if edge != "none" else 0,
         edgecolors=None if marker == "x" else edge,
         zorder=3,
     )
 
 
-def names_at_medians(
-    axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: tuple[str, ...] | None, *, size: int = TEXT_SIZE
-) -> None:
-    """Each class's name, haloed in white, at the median of its points; none where there are too many to read."""
-    present = [int(label) for label in np.unique(labels) if label >= 0]
-    if len(present) > MOST_NAMES:
-        return
-    for label in present:
-        middle = np.median(points[labels == label], axis=0)
-        axes.text(
-            middle[0],
-            middle[1],
-            shorten(name_of(label, names), 200),
-            fontsize=size * POINT,
-            ha="center",
-            va="center",
-            color=np.array(DARK) / 255,
-            path_effects=[withStroke(linewidth=4 * POINT, foreground="white", alpha=0.9)],
-            zorder=5,
-            clip_on=True,
-        )
-
-
-def name_of(label: int, names: tuple[str, ...] | None) -> str:
-    """The class's name, or its number where there is none."""
-    return names[label] if names is not None and 0 <= label < len(names) else str(label)
-
-
-def class_count(labels: NDArray[Any] | None, names: tuple[str, ...] | None) -> int:
-    """How many classes there are to color: as many as have names, or as labels say."""
-    highest = 0 if labels is None or not len(labels) else int(np.max(labels)) + 1
-    return max(highest, len(names or ()))
-
-
-def key_entries(
-    labels: NDArray[Any] | None, names: tuple[str, ...] | None, most: int = MOST_NAMES
-) -> tuple[list[str], NDArray[np.uint8]]:
-    """Names and colors ``[n, 3]`` for a key of the classes, none where they are too many to tell apart."""
-    count = class_count(labels, names)
-    if not count or count > most:
-        return [], np.zeros((0, 3), dtype=np.uint8)
-    named = [name_of(label, names) if names else f"class {label}" for label in range(count)]
-    return named, class_colors(count)
-
-
-KEY_DOT = 14
-
-
-def color_bar(name: str, low: str, high: str, *, middle: str = "", label: str = "") -> Image.Image:
-    """A horizontal bar of a color map with words or numbers at its ends.
+def draw_plot(plot: Plot) -> Image.Image:
+    """A plot as an image, under matplotlib's default style.
 
     Args:
-        name: of the color map.
-        low: at the left end.
-        high: at the right end.
-        middle: over the middle, "0" for signed values.
-        label: after the right end, in gray: what the numbers are.
+        plot: of any kind.
     """
-    width = 200
-    bar = Image.fromarray(np.tile(table(name)[np.linspace(0, 255, width).astype(int)], (LINE - 4, 1, 1)))
-    if middle:
-        ImageDraw.Draw(bar).text((width // 2, LINE // 2 - 2), middle, fill=DARK, font=font(), anchor="mm")
-    parts = [_words(low), bar, _words(high)]
-    if label:
-        parts.append(draw_lines([label], text_width(label), color=GRAY))
-    return beside(parts, gap=8)
+    with _canvas(plot.width, plot.height) as canvas:
+        _DRAWINGS[type(plot)](canvas, plot)
+        return canvas.image()
 
 
-def _words(text: str) -> Image.Image:
-    return draw_lines([text], text_width(text), color=DARK)
+def _scatter(canvas: _Canvas, plot: ScatterPlot) -> None:
+    axes = canvas.axes(1, 1, plot.width - 2, plot.height - 2)
+    kept = np.ones(len(plot.points), dtype=bool) if plot.crosses is None else ~plot.crosses
+    classes = [None if plot.classes is None else plot.classes[chosen] for chosen in (kept, ~kept)]
+    _dots(axes, plot.points[kept], classes[0], classes=plot.class_count)
+    if plot.crosses is not None:
+        _dots(axes, plot.points[~kept], classes[1], classes=plot.class_count, size=7, alpha=0.8, marker="x")
+    halo = [withStroke(linewidth=4 * _POINT, foreground="white", alpha=0.9)]
+    style = {"fontsize": _SIZE, "ha": "center", "va": "center", "color": np.array(DARK) / 255, "path_effects": halo}
+    for name, x, y in plot.names:
+        axes.text(x, y, name, zorder=5, clip_on=True, **style)
+    _bare(axes, plot.extent)
 
 
-def class_key(names: Sequence[str], colors: Colors, *, width: int = INNER_WIDTH) -> Image.Image:
-    """Colored dots with class names, wrapped to ``width`` pixels."""
-    entries = [shorten(name, 200) for name in names]
-    places: list[tuple[int, int]] = []
-    left = top = 0
-    for entry in entries:
-        wide = KEY_DOT + 6 + text_width(entry) + 18
-        if left and left + wide - 18 > width:
-            left, top = 0, top + LINE + 2
-        places.append((left, top))
-        left += wide
-    image = Image.new("RGB", (width, top + LINE), "white")
-    draw = ImageDraw.Draw(image)
-    for (x, y), entry, color in zip(places, entries, colors, strict=True):
-        draw.ellipse((x, y + 4, x + KEY_DOT, y + 4 + KEY_DOT), fill=tuple(int(value) for value in color))
-        draw.text((x + KEY_DOT + 6, y), entry, fill=DARK, font=font())
-    return image
+def _plane(canvas: _Canvas, plot: PlanePlot) -> None:
+    axes, extent = canvas.axes(*plot.frame), plot.extent
+    if plot.regions is not None:
+        # The grid's outermost nodes lie on the extent's edges, the pixels' middles therefore too.
+        x_half = (extent[1] - extent[0]) / (2 * max(1, plot.regions.shape[1] - 1))
+        y_half = (extent[3] - extent[2]) / (2 * max(1, plot.regions.shape[0] - 1))
+        edges = (extent[0] - x_half, extent[1] + x_half, extent[2] - y_half, extent[3] + y_half)
+        ground = pale(class_colors(plot.class_count))[plot.regions.astype(int)]
+        axes.imshow(ground, extent=edges, origin="lower", interpolation="nearest", aspect="auto", zorder=1)
+    _dots(axes, plot.samples, plot.labels, classes=plot.class_count, size=7, alpha=0.9, edge="white")
+    width = 1.8 * _POINT
+    if plot.lines is not None and plot.strengths is not None:
+        colors = [(0.1, 0.1, 0.1, strength) for strength in plot.strengths]
+        axes.add_collection(LineCollection(list(plot.lines), colors=colors, linewidths=width, zorder=4))
+    for unit in () if plot.contours is None else plot.contours:
+        x, y = np.linspace(*extent[:2], unit.shape[1]), np.linspace(*extent[2:], unit.shape[0])
+        axes.contour(x, y, unit, levels=[0], colors=[(0.1, 0.1, 0.1, 0.6)], linewidths=width, zorder=4)
+    axes.set_xlim(extent[0], extent[1])
+    axes.set_ylim(extent[2], extent[3])
+    _ticks(axes, extent)
+
+
+def _histograms(canvas: _Canvas, plot: HistogramPlot) -> None:
+    left, right, bottom, overlap = 130, 24, 64, 1.7  # pixels around the axes; how many rows high the highest curve is
+    axes = canvas.axes(left, bottom, plot.width - left - right, plot.height - bottom - 8)
+    count, bins = plot.shares.shape
+    colors = table("viridis")[np.linspace(220, 40, count).astype(int)] / 255
+    middles = np.linspace(*plot.limits, 2 * bins + 1)[1::2]
+    peak = float(plot.shares.max())
+    axes.axvline(0, color="0.7", linewidth=1.5 * _POINT, zorder=-1)
+    for row, (shares, mean, color) in enumerate(zip(plot.shares, plot.means, colors, strict=True)):
+        base = count - 1 - row
+        top = base + overlap * _logarithmic(shares, peak)
+        axes.fill_between(middles, base, top, step="mid", color=color, alpha=0.8, zorder=row, linewidth=0)
+        axes.step(middles, top, where="mid", color="white", linewidth=2 * _POINT, zorder=row)
+        axes.plot([mean] * 2, [base, base + 0.3], color="black", linewidth=4 * _POINT, zorder=count)
+    axes.set_yticks(range(count), [step_text(step) for step in plot.steps[::-1]], fontsize=_SIZE)
+    axes.set_xlim(*plot.limits)
+    axes.set_ylim(-0.05, count - 1 + overlap * 1.05)
+    inside = [value for value in axes.get_xticks() if plot.limits[0] <= value <= plot.limits[1]]
+    axes.set_xticks(inside, [number(value) for value in inside], fontsize=_SIZE)
+    axes.set_xlabel("activation", **_WORDS)
+    axes.tick_params(colors="0.35", length=4)
+    _hide(axes, "top", "right", "left")
+
+
+def _logarithmic(shares: NDArray[Any], peak: float) -> NDArray[np.float64]:
+    """Heights from 0 to 1: the logarithm of the share, from 1/10,000 of the peak to the peak."""
+    least = peak * 1e-4
+    return np.asarray(np.log(np.maximum(shares, least) / least) / np.log(1 / 1e-4)) if peak > 0 else shares * 0.0
+
+
+def _climb(canvas: _Canvas, plot: ClimbPlot) -> None:
+    left, right, bottom = 100, 20, 64  # pixels around the axes
+    axes = canvas.axes(left, bottom, plot.width - left - right, plot.height - bottom - 12)
+    for place, (values, color) in enumerate(zip(plot.curves, class_colors(len(plot.curves)), strict=True)):
+        dashes = ("-", "--", ":")[place // 20 % 3]  # where colors come again
+        axes.plot(values, color=color / 255, linewidth=2.5 * _POINT, linestyle=dashes)
+    if plot.logarithmic:
+        axes.set_yscale("log")
+    else:
+        ticks = list(axes.get_yticks()[1:-1])
+        axes.set_yticks(ticks, [number(round(value, 10)) for value in ticks])
+    axes.set_xlim(0, max(1, plot.curves.shape[1] - 1))
+    axes.tick_params(colors="0.35", labelsize=_SIZE)
+    axes.set_xlabel("updates", **_WORDS)
+    axes.set_ylabel(plot.label, **_WORDS)
+    _hide(axes, "top", "right")
+
+
+_LEFT, _BOTTOM, _TOP = 96, 64, 36  # pixels around the axes of robustness
+_MARKERS = "osD^vP*X<>hd"
+_MARKER = 8 * _POINT
+NAME_WIDTH = 240  # pixels for names at the ends of curves
+
+
+def _epsilon(canvas: _Canvas, plot: EpsilonPlot) -> None:
+    beside = min(NAME_WIDTH, max(map(text_width, plot.curves))) + 44
+    height = plot.height - _BOTTOM - _TOP
+    axes = canvas.axes(_LEFT, _BOTTOM, plot.width - _LEFT - beside, height)
+    colors = class_colors(len(plot.curves)) / 255
+    for (x, y), color, marker in zip(plot.curves.values(), colors, _MARKERS, strict=False):
+        (drawn,) = axes.plot(x, y, color=color, marker=marker, markersize=_MARKER, linewidth=2.5 * _POINT)
+        drawn.set(clip_on=False, zorder=3)
+    axes.set_xlim(0, max(plot.trained or 0, *(float(x[-1]) for x, _ in plot.curves.values())) or 1)
+    _percent_axis(axes, 100, "accuracy under attack")
+    axes.set_xlabel(plot.label, **_WORDS)
+    if plot.trained is not None:
+        axes.axvline(plot.trained, color="0.35", linewidth=1.5 * _POINT, linestyle="--", zorder=1)
+        axes.text(plot.trained, 103, f"trained at {number(plot.trained)}", **_WORDS, ha="center", va="bottom")
+    _names_at_ends(axes, plot.curves, colors, height)
+
+
+def _sphere(canvas: _Canvas, plot: SpherePlot) -> None:
+    axes = canvas.axes(_LEFT, 40, plot.width - _LEFT - 20, plot.height - 40 - 12)
+    count = len(plot.shares)
+    (line,) = axes.plot(np.arange(1, count + 1), 100 * plot.shares, "o", color="#0072B2", markersize=_MARKER)
+    line.set(clip_on=False, zorder=3, alpha=0.7, markeredgewidth=0)
+    axes.set_xlim(0, count + 1)
+    _percent_axis(axes, min(100, max(5, 115 * plot.shares.max(initial=0))), "directions that change the class")
+    axes.set_xticks([])
+    axes.set_xlabel("samples, sorted: one dot each", **_WORDS, labelpad=10)
+    _level(axes, 100 * plot.few, f"{number(100 * plot.few)} %", "0.35", "--", right=True)
+    if np.isfinite(plot.mean):
+        _level(axes, 100 * plot.mean, f"mean {percent(plot.mean, decimals=1)} %", "#D55E00", "-", right=False)
+
+
+def _bias(canvas: _Canvas, plot: BiasPlot) -> None:
+    left, right, top = 140, 30, 8  # pixels around the axes
+    axes = canvas.axes(left, plot.bottom, plot.width - left - right, plot.height - plot.bottom - top)
+    rows = np.arange(plot.values.shape[1])[::-1]
+    count = len(plot.models)
+    spread = np.linspace(0.26, -0.26, count) if count > 1 else np.zeros(1)  # models lie one below the other in a row
+    axes.hlines(rows[:-2] - 0.5, -0.04, 1.04, color="0.88", linewidth=1)
+    axes.axhspan(-0.5, 0.5, color="0.94", zorder=0)
+    axes.axvline(0.5, color="0.88", linewidth=1, zorder=1)
+    for place, (model, color) in enumerate(zip(plot.models, class_colors(count) / 255, strict=True)):
+        values = plot.values[place]
+        label = shorten(model, 260, suffix="  –" if np.isnan(values[-1]) else f"  {number(values[-1])}")
+        style = {"color": color, "markersize": 14 * _POINT, "clip_on": False, "zorder": 3}
+        axes.plot(values, rows + spread[place], "oDs^vPX*"[place % 8], label=label, **style)
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_xticks([0, 0.5, 1], ["0 texture", "0.5", "shape 1"])
+    axes.set_yticks(rows, [shorten(name, left - 12) for name in plot.names])
+    axes.tick_params(colors="0.2", labelsize=_SIZE, length=0)
+    axes.set_xlabel("shape / (shape + texture)", **_WORDS)
+    _hide(axes, "top", "right", "left")
+    key = {"frameon": False, "borderpad": 0, "borderaxespad": 0, "handletextpad": 0.2, "fontsize": _SIZE}
+    canvas.figure.legend(loc="lower left", ncols=2, **key)
+
+
+def _hide(axes: Axes, *sides: str) -> None:
+    for side in sides:
+        axes.spines[side].set_visible(False)
+
+
+def _percent_axis(axes: Axes, highest: float, label: str) -> None:
+    """From 0 to the highest, with few numbers; no frame at the top and the right."""
+    axes.set_ylim(0, highest)
+    ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= highest + 1e-9]
+    axes.set_yticks(ticks, [f"{number(round(tick, 6))} %" for tick in ticks])
+    axes.tick_params(colors="0.35", labelsize=_SIZE)
+    axes.set_ylabel(label, **_WORDS)
+    axes.grid(axis="y", color="0.9", linewidth=_POINT)
+    axes.set_axisbelow(True)
+    _hide(axes, "top", "right")
+
+
+def _level(axes: Axes, at: float, words: str, color: str, dashes: str, *, right: bool) -> None:
+    """A horizontal line with words over one of its ends."""
+    axes.axhline(at, color=color, linewidth=2 * _POINT, linestyle=dashes, zorder=2)
+    x = axes.get_xlim()[1] * (0.99 if right else 0.01)
+    style = {**_WORDS, "color": color, "ha": "right" if right else "left", "va": "bottom"}
+    axes.annotate(words, (x, at), (0, 3), textcoords="offset pixels", zorder=4, **style)
+
+
+def _names_at_ends(
+    axes: Axes, lines: Mapping[str, NDArray[np.float64]], colors: NDArray[np.float64], height: int
+) -> None:
+    """Each line's name beside its end, a line of text apart from the next; where it had to move, a thin line leads."""
+    ends = {}
+    for name, (x, y) in lines.items():
+        known = np.flatnonzero(np.isfinite(y))
+        ends[name] = (float(x[known[-1]]), float(y[known[-1]])) if len(known) else (float(x[-1]), 0.0)
+    # Of lines that end at one point the higher one is named higher.
+    order = sorted(ends, key=lambda name: (ends[name][1], float(np.nanmean([0, *lines[name][1]]))))
+    places = space_out([ends[name][1] for name in order], 100 * LINE / height, 100)
+    edge = axes.get_xlim()[1]
+    for name, place in zip(order, places, strict=True):
+        color = colors[list(lines).index(name)]
+        shift = (edge * (1 + 30 / max(axes.bbox.width, 1)), place)
+        lead = {"arrowstyle": "-", "color": color, "linewidth": _POINT, "shrinkA": 2, "shrinkB": 5}
+        style = {**_WORDS, "color": color, "va": "center", "annotation_clip": False}
+        axes.annotate(shorten(name, NAME_WIDTH), ends[name], shift, arrowprops=lead, **style)
+
+
+def space_out(values: Sequence[float], apart: float, highest: float) -> list[float]:
+    """Ascending values moved so that neighbors are ``apart``, between 0 and the highest where there is room.
+
+    >>> space_out([0, 0, 1, 90], apart=5, highest=100)
+    [0, 5, 10, 90]
+    """
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + apart) if places else value)
+    ceiling = highest
+    for place in reversed(range(len(places))):
+        places[place] = min(places[place], ceiling)
+        ceiling = places[place] - apart
+    return places
+
+
+_DRAWINGS: dict[type[Plot], Callable[[_Canvas, Any], None]] = {
+    ScatterPlot: _scatter,
+    PlanePlot: _plane,
+    HistogramPlot: _histograms,
+    ClimbPlot: _climb,
+    EpsilonPlot: _epsilon,
+    SpherePlot: _sphere,
+    BiasPlot: _bias,
+}

@@ -1,32 +1,47 @@
 """Shape or texture: images with two cues, what a network says to each, and which cue it follows in each class."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import Colors, class_colors
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from lightning_viz.render.plots import POINT, canvas
-from lightning_viz.render.text import GRAY, LINE, TEXT_SIZE, draw_lines, font, number, shorten
-from lightning_viz.render.tiles import CROSS, check_images, confidence_text, enlarge
+from lightning_viz.render.colors import Colors
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import (
+    BODY_HEIGHT,
+    INNER_WIDTH,
+    WHITE,
+    BiasPlot,
+    Cell,
+    Label,
+    Row,
+    Sheet,
+    Stack,
+    Text,
+    Tile,
+)
+from lightning_viz.render.text import GRAY, LINE, number, shorten
+from lightning_viz.render.tiles import CROSS, check_rgb, confidence_text
 
-MOST_CONFLICTS = 12
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Conflict", "cue_sheet", "shape_bias_plot"]
+
+_MOST_CONFLICTS = 12
 _BLOCKS = range(2, 5)  # in a row
 _APART = 14  # pixels between blocks
 _CLOSE = 4  # pixels between an image and those that it was made of
-_FRAME = 5
 _COLORS = {"shape": (0, 90, 160), "texture": (180, 75, 0), "neither": GRAY}  # dark enough for white words on them
 
 _ROW = 54  # pixels for a class
-_SPREAD = 0.26  # of a row: networks lie one below the other
-_LEFT, _RIGHT, _TOP, _BOTTOM = 140, 30, 8, 70  # pixels around the axes
-_KEYS, _KEY, _KEY_WIDTH = 2, 30, 260  # names of networks in a row; pixels for a row, and for a name
-_MARKERS = "oDs^vPX*"
+_TOP, _BOTTOM = 8, 70  # pixels around the axes
+_KEYS, _KEY = 2, 30  # names of networks in a row; pixels for a row
 
 
 @dataclass(frozen=True)
@@ -61,43 +76,41 @@ def cue_sheet(
     conflicts: Sequence[Conflict],
     *,
     title: str = "Shape or texture: which does the network follow?",
-    details: Sequence[str] = (),
     reading: str = "",
-    notes: Sequence[str] = (),
-) -> Picture:
-    """Images with one class's shape and another's texture, what they are made of, and what a network says.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of cue conflicts: images with one class's shape and another's texture, their sources, and the predictions.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         conflicts: the first 12 are shown, all are counted.
         title: what is shown, and which network decides.
-        details: further facts for the caption.
         reading: how to read the picture, for the description; a sentence of its own if empty.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
-    if not conflicts or not all(one.answers for one in conflicts):
+    if not conflicts or not all(conflict.answers for conflict in conflicts):
         raise InvalidArgumentError(f"{len(conflicts)} conflicts: give one or more, each with one answer or more")
-    for one in conflicts:
-        for image in (one.image, one.shape, one.texture):
-            check_images(image[None])
-    shown = conflicts[:MOST_CONFLICTS]
-    lines = 1 + max(len(one.answers) for one in shown)
-    width, columns = _layout(len(shown), max(one.image.shape[0] / one.image.shape[1] for one in shown), lines)
+    for conflict in conflicts:
+        for image in (conflict.image, conflict.shape, conflict.texture):
+            check_rgb(image[None])
+    shown = conflicts[:_MOST_CONFLICTS]
+    lines = 1 + max(len(conflict.answers) for conflict in shown)
+    aspect = max(conflict.image.shape[0] / conflict.image.shape[1] for conflict in shown)
+    width, columns = _layout(len(shown), aspect, lines)
     blocks = [
-        stack([_made_of(one, width), _verdict(one.follows, width), _answers(one.answers, width)], gap=2)
-        for one in shown
+        Stack([_made_of(conflict, width, index), _verdict(conflict.follows, width), _answers(conflict, width)], gap=2)
+        for index, conflict in enumerate(shown)
     ]
-    rows = [beside(blocks[at : at + columns], gap=_APART) for at in range(0, len(blocks), columns)]
-    followed = [one.follows for one in conflicts]
+    rows = [Row(blocks[at : at + columns], gap=_APART) for at in range(0, len(blocks), columns)]
+    followed = [conflict.follows for conflict in conflicts]
     shape, texture, neither = (followed.count(cue) for cue in ("shape", "texture", "neither"))
     facts = (
         f"the first {len(shown)} of {len(conflicts)}" if len(shown) < len(conflicts) else "",
         f"decisions: {shape} shape, {texture} texture, {neither} neither",
         f"shape bias {number(shape / (shape + texture))}" if shape + texture else "no shape bias",
         "small: where shape and texture are from, the one followed framed",
-        *details,
     )
-    return page(tag, Caption(title, facts, reading or _READING, tuple(notes)), stack(rows, gap=_APART))
+    return compose(tag, title, Stack(rows, gap=_APART), facts, reading=reading or _READING, **info)
 
 
 def shape_bias_plot(
@@ -108,57 +121,31 @@ def shape_bias_plot(
     names: Sequence[str],
     models: Sequence[str],
     title: str = "Shape bias of each class",
-    details: Sequence[str] = (),
     reading: str = "",
-    notes: Sequence[str] = (),
-) -> Picture:
-    """For each class how often a network follows its shape rather than another's texture, several networks in one plot.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of shape bias: how often models follow each class's shape rather than another's texture, in one plot.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         class_bias: shape / (shape + texture) among the images with each class's shape, ``[models, classes]``; NaN where
             no decision is either, which is left out, and said.
         bias: the same among all images, of each model.
         names: of the classes.
         models: a name each.
         title: what is shown.
-        details: facts for the caption: how many images, and what share of the decisions is either.
         reading: how to read the picture, for the description; a sentence of its own if empty.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
     class_bias = np.asarray(class_bias, dtype=np.float64)
     if class_bias.shape != (len(models), len(names)) or len(bias) != len(models):
         what = f"class_bias is {class_bias.shape}, bias {len(bias)}"
         raise InvalidArgumentError(f"{what} for {len(models)} models and {len(names)} classes: give one each")
-    colors = class_colors(len(models)) / 255
     values = np.concatenate([class_bias, np.asarray(bias, dtype=np.float64)[:, None]], axis=1)
     bottom = _BOTTOM + _KEY * -(-len(models) // _KEYS)
     height = _TOP + _ROW * values.shape[1] + bottom
-    rows = np.arange(values.shape[1])[::-1]
-    spread = np.linspace(_SPREAD, -_SPREAD, len(models)) if len(models) > 1 else np.zeros(1)
-    size = TEXT_SIZE * POINT
-    with canvas(INNER_WIDTH, height) as sheet:
-        axes = sheet.axes(_LEFT, bottom, INNER_WIDTH - _LEFT - _RIGHT, height - bottom - _TOP)
-        axes.hlines(rows[:-2] - 0.5, -0.04, 1.04, color="0.88", linewidth=1)
-        axes.axhspan(-0.5, 0.5, color="0.94", zorder=0)
-        axes.axvline(0.5, color="0.88", linewidth=1, zorder=1)
-        for place, (model, color) in enumerate(zip(models, colors, strict=True)):
-            marker = _MARKERS[place % len(_MARKERS)]
-            label = shorten(model, _KEY_WIDTH, suffix="  –" if np.isnan(bias[place]) else f"  {number(bias[place])}")
-            style = {"color": color, "markersize": 14 * POINT, "clip_on": False, "zorder": 3}
-            axes.plot(values[place], rows + spread[place], marker, label=label, **style)
-        axes.set_xlim(-0.04, 1.04)
-        axes.set_ylim(-0.5, len(rows) - 0.5)
-        axes.set_xticks([0, 0.5, 1], ["0 texture", "0.5", "shape 1"])
-        axes.set_yticks(rows, [shorten(name, _LEFT - 12) for name in (*names, "all classes")])
-        axes.tick_params(colors="0.2", labelsize=size, length=0)
-        axes.set_xlabel("shape / (shape + texture)", color="0.35", fontsize=size)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        sheet.figure.legend(
-            loc="lower left", ncols=_KEYS, frameon=False, borderpad=0, borderaxespad=0, handletextpad=0.2, fontsize=size
-        )
-        plot = sheet.image()
+    rows = (*names, "all classes")
+    plot = BiasPlot(width=INNER_WIDTH, height=height, values=values, models=models, names=rows, bottom=bottom)
     lost = int(np.isnan(class_bias).sum())
     warnings = (f"no decision for shape or texture, no mark, for {lost} of {class_bias.size} classes",) if lost else ()
     reads = reading or (
@@ -166,7 +153,7 @@ def shape_bias_plot(
         "always says the shape's class, at 0 always the texture's; decisions for a third class do not count. The "
         "gray row is the bias among all images."
     )
-    return page(tag, Caption(title, tuple(details), reads, (*warnings, *notes)), plot)
+    return compose(tag, title, plot, reading=reads, warnings=warnings, **info)
 
 
 _READING = (
@@ -191,30 +178,25 @@ def _large(width: int) -> int:
     return (2 * width - _CLOSE) // 3
 
 
-def _made_of(one: Conflict, width: int) -> Image.Image:
-    """The image, and at its right its shape above its texture."""
+def _made_of(conflict: Conflict, width: int, sample: int) -> Row:
+    """The image, and at its right its shape above its texture, framed if it is what the decision follows."""
     side = _large(width)
-    height = round(side * one.image.shape[0] / one.image.shape[1])
+    height = round(side * conflict.image.shape[0] / conflict.image.shape[1])
     small = (width - side - _CLOSE, (height - _CLOSE) // 2)
-    parts = [_part(one.shape, small, "shape", one.follows), _part(one.texture, small, "texture", one.follows)]
-    return beside([enlarge(one.image, (side, height)), stack(parts, gap=_CLOSE)], gap=_CLOSE)
+    sources = [
+        Tile(small, image, sample=sample, cover=True, outline=_COLORS[cue] if cue == conflict.follows else None)
+        for cue, image in (("shape", conflict.shape), ("texture", conflict.texture))
+    ]
+    return Row([Tile((side, height), conflict.image, sample=sample), Stack(sources, gap=_CLOSE)], gap=_CLOSE)
 
 
-def _part(image: Colors, size: tuple[int, int], cue: str, followed: str) -> Image.Image:
-    """A shape or a texture, cut to the size's form; framed if it is what the decision follows."""
-    tile = ImageOps.fit(Image.fromarray(np.ascontiguousarray(image)), size, Image.Resampling.LANCZOS)
-    if cue == followed:
-        ImageDraw.Draw(tile).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=_COLORS[cue], width=_FRAME)
-    return tile
-
-
-def _verdict(followed: str, width: int) -> Image.Image:
+def _verdict(followed: str, width: int) -> Sheet:
     """A band that says what the decision follows."""
-    band = Image.new("RGB", (width, LINE), _COLORS[followed])
     words = CROSS + followed if followed == "neither" else f"→ {followed}"
-    ImageDraw.Draw(band).text((width // 2, LINE // 2), words, fill="white", font=font(), anchor="mm")
-    return band
+    band = Cell(0, 0, width, LINE, _COLORS[followed])
+    return Sheet(width, LINE, [band, Label(width // 2, LINE // 2, words, WHITE, "mm")])
 
 
-def _answers(answers: Sequence[tuple[str, float]], width: int) -> Image.Image:
-    return draw_lines([shorten(name, width, suffix=f"  {confidence_text(sure)}") for name, sure in answers], width)
+def _answers(conflict: Conflict, width: int) -> Text:
+    lines = [shorten(name, width, suffix=f"  {confidence_text(sure)}") for name, sure in conflict.answers]
+    return Text(lines, width)

@@ -1,16 +1,22 @@
-"""Tiles: one sample or one map each, alike in size, enlarged without lying, hatched where there is nothing to see."""
+"""Tiles: pixels for display, verdicts under samples, sizes that fill the page, and flaws that leave nothing to see."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import Colors, hatch
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH
-from lightning_viz.render.text import DARK, LINE, RED, TEXT_SIZE, draw_lines, shorten, text_width, wrap
+from lightning_viz.render.colors import Colors
+from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, PlotExtent, Text, TileSize
+from lightning_viz.render.text import DARK, RED, shorten, text_width
+
+__all__ = ["Flaw", "Verdict", "count_flaws", "describe_channels", "find_flaw", "fit", "to_rgb", "verdict_texts"]
 
 GUTTER = 6
 COLUMNS = 8
@@ -40,7 +46,7 @@ def describe_channels(channels: int) -> str:
     return "" if channels in (1, 3) else f"mean of {channels} channels"
 
 
-def check_images(images: NDArray[Any]) -> None:
+def check_rgb(images: NDArray[Any]) -> None:
     """Raise where ``images`` are not ``[N, H, W, 3]`` of 0 to 255."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise InvalidArgumentError(
@@ -93,12 +99,12 @@ def confidence_text(confidence: float) -> str:
     return f"{round(confidence * 100) if confidence >= 1 else min(99, round(confidence * 100))} %"
 
 
-def draw_verdicts(verdicts: list[Verdict], width: int) -> list[Image.Image]:
+def verdict_texts(verdicts: Sequence[Verdict], width: int) -> list[Text]:
     """The verdicts as blocks of one height, ``width`` pixels wide."""
     texts = [verdict.lines(width) for verdict in verdicts]
     most = max((len(lines) for lines in texts), default=0)
     return [
-        draw_lines([*lines, *[""] * (most - len(lines))], width, color=RED if verdict.mistaken else DARK)
+        Text([*lines, *[""] * (most - len(lines))], width, color=RED if verdict.mistaken else DARK)
         for verdict, lines in zip(verdicts, texts, strict=True)
     ]
 
@@ -112,7 +118,7 @@ def fit(
     gap: int = GUTTER,
     room: int = BODY_HEIGHT,
     across: int = INNER_WIDTH,
-) -> tuple[int, int]:
+) -> TileSize:
     """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or the room's height.
 
     Args:
@@ -131,52 +137,55 @@ def fit(
     return width, max(8, round(width * aspect))
 
 
-def enlarge(image: Colors, size: tuple[int, int]) -> Image.Image:
-    """An image ``[H, W, 3]`` at ``size`` (width, height): enlarged by nearest neighbor, never blurred."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    larger = size[0] >= picture.width and size[1] >= picture.height
-    return picture.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+def frame_size(extent: PlotExtent, width: int, height: int) -> tuple[int, int]:
+    """The largest width and height of an axes with equal units that show ``extent`` within the room given."""
+    x0, x1, y0, y1 = extent
+    if not (np.isfinite(extent).all() and x1 > x0 and y1 > y0):
+        raise InvalidArgumentError(f"extent is (x0, x1, y0, y1) with x0 < x1 and y0 < y1, got {extent}")
+    aspect = min(max((y1 - y0) / (x1 - x0), 0.2), 5.0)
+    wide = min(width, round(height / aspect))
+    return wide, round(wide * aspect)
 
 
-def stretch(values: NDArray[Any], size: tuple[int, int], *, smooth: bool = True) -> NDArray[np.float32]:
-    """A map ``[h, w]`` at ``size`` (width, height), bilinear (``align_corners=False``) or by nearest neighbor."""
-    values = np.asarray(values, dtype=np.float32)
-    smaller = size[0] < values.shape[1] or size[1] < values.shape[0]
-    how = Image.Resampling.BILINEAR if smooth or smaller else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(values).resize(size, how))
+class Flaw(Enum):
+    """Why there is nothing to see in a map or an image; the value is the reason in words."""
+
+    NOT_REACHED = "not reached"
+    NAN = "NaN"
+    INFINITE = "infinite"
+    SINGLE = "1 × 1 map"
+    ZERO = "all zero"
+    FLAT = "flat"
+    CONSTANT = "constant"
 
 
-def flaw(values: NDArray[Any], *, single: bool = True) -> str:
-    """Why a map ``[h, w]`` cannot be shown: "not reached" (empty), "NaN", "infinite", "1 × 1 map", "all zero", or "".
+def find_flaw(values: NDArray[Any], *, single: bool = True) -> Flaw | None:
+    """Why a map ``[h, w]`` cannot be shown, or None.
 
     Args:
-        values: the map.
-        single: whether a map of one value cannot be shown either.
+        values: any shape.
+        single: whether a map of one value is a flaw.
     """
     if values.size == 0:
-        return "not reached"
+        return Flaw.NOT_REACHED
     if np.isnan(values).any():
-        return "NaN"
+        return Flaw.NAN
     if np.isinf(values).any():
-        return "infinite"
+        return Flaw.INFINITE
     if single and values.shape[-2:] == (1, 1):
-        return "1 × 1 map"
-    return "" if values.any() else "all zero"
+        return Flaw.SINGLE
+    return None if values.any() else Flaw.ZERO
 
 
-def count_flaws(flaws: list[str], things: str) -> tuple[str, ...]:
-    """Notes for the caption: ("NaN in 3 of 16 maps", "all zero in 2 of 16 maps")."""
-    kinds = dict.fromkeys(filter(None, flaws))
-    return tuple(f"{kind} in {flaws.count(kind)} of {len(flaws)} {things}" for kind in kinds)
+def count_flaws(
+    flaws: Sequence[Flaw | None], things: str, words: Mapping[Flaw, str] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """Notes for the caption: ("NaN in 3 of 16 maps", "all zero in 2 of 16 maps").
 
-
-def hatched(size: tuple[int, int], words: str) -> Image.Image:
-    """A hatched tile of ``size`` (width, height) with words in its middle, where they fit."""
-    tile = Image.fromarray(hatch(*size))
-    lines = wrap(words, size[0])
-    while lines and len(lines) * LINE > size[1]:
-        lines.pop()
-    if lines and size[0] > 2 * TEXT_SIZE:
-        plate = draw_lines(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True)
-        tile.paste(plate, ((size[0] - plate.width) // 2, (size[1] - plate.height) // 2))
-    return tile
+    Args:
+        flaws: one for each thing.
+        things: what they are, in the plural.
+        words: for a flaw that is to be written otherwise than by its value.
+    """
+    kinds = [flaw for flaw in dict.fromkeys(flaws) if flaw is not None]
+    return tuple(f"{words.get(kind, kind.value)} in {flaws.count(kind)} of {len(flaws)} {things}" for kind in kinds)

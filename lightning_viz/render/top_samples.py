@@ -1,22 +1,41 @@
 """What excites a channel: its strongest samples, each cropped to what the maximum sees, and why."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import NEUTRAL, Colors
-from lightning_viz.render.page import BODY_HEIGHT, INNER_WIDTH, Caption, Picture, beside, page, stack
-from lightning_viz.render.plots import color_bar
-from lightning_viz.render.text import DARK, LINE, draw_lines, number, shorten, step_text
-from lightning_viz.render.tiles import enlarge, flaw, hatched, to_rgb
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import (
+    BODY_HEIGHT,
+    INNER_WIDTH,
+    At,
+    ColorBar,
+    Part,
+    Row,
+    Sheet,
+    Stack,
+    Text,
+    Tile,
+    TileSize,
+)
+from lightning_viz.render.text import DARK, LINE, number, shorten
+from lightning_viz.render.tiles import find_flaw, to_rgb
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["MOST_CHANNELS", "MOST_CROPS", "Crop", "excitations"]
 
 MOST_CHANNELS = 8
-MOST_SAMPLES = 9
+MOST_CROPS = 9
 _SIDE = 3  # samples in a row, and rows
 _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
 _ROWS = 10  # pixels between rows of channels
@@ -56,30 +75,28 @@ def excitations(
     crops: Sequence[Sequence[Crop]],
     *,
     layer: str,
-    step: int,
     channels: Sequence[int],
     population: str,
     field: str,
     method: str = "deconvolution",
-    notes: Sequence[str] = (),
-) -> Picture:
-    """For each channel its strongest samples in a square, beside it the maps of their maxima.
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of strongest samples: those of each channel in a square, beside it the maps of their maxima.
 
     Args:
-        tag: where the picture stands in TensorBoard.
+        tag: of the page.
         crops: by channel, strongest first; up to 9 of up to 8 channels are shown. None of a channel that is never
             active.
         layer: name, for the caption.
-        step: number of completed updates.
         channels: the channels' numbers.
         population: among what the samples are the strongest, such as "600 validation samples".
         field: how large the crops are, such as "12 x 12 of 32 x 32 pixels".
         method: by which the maps were found.
-        notes: further warnings for the caption.
+        info: see `PageInfo`.
     """
     if len(crops) != len(channels):
         raise InvalidArgumentError(f"{len(crops)} rows of crops for {len(channels)} channels")
-    shown = [list(some[:MOST_SAMPLES]) for some in crops[:MOST_CHANNELS]]
+    shown = [list(some[:MOST_CROPS]) for some in crops[:MOST_CHANNELS]]
     frame = (
         max((crop.image.shape[0] for some in shown for crop in some), default=1),
         max((crop.image.shape[1] for some in shown for crop in some), default=1),
@@ -88,15 +105,14 @@ def excitations(
     columns = 1 if len(shown) < 3 else 2
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns
     size = _tile_size(frame, width, -(-len(shown) // columns))
-    blocks = [_block(channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
-    rows = [beside(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
+    blocks = [_block(layer, channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
+    rows: list[Part] = [Row(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
     signed = any(crop.evidence is not None for some in shown for crop in some)
     colored = any(crop.evidence is not None and len(crop.evidence) == 3 for some in shown for crop in some)
     label = "of each map, in each of its three colors" if colored else "of each map"
-    bar = color_bar("gray", "−max", "max", middle="0", label=label)
+    bar = ColorBar("gray", "−max", "max", middle="0", label=label)
     dead = sum(not some for some in shown)
-    details = (
-        step_text(step),
+    facts = (
         f"{len(shown)} of {len(channels)} channels" if len(shown) < len(channels) else "",
         f"the {most} strongest of {population}",
         f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if _cut(shown, frame) else ""),
@@ -110,11 +126,12 @@ def excitations(
         f"({method}): brighter than gray for what raises it, darker for what lowers it."
     )
     warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
-    body = stack([*rows, bar] if signed else rows, gap=_ROWS)
-    return page(tag, Caption(f"What excites the channels of {layer} most", details, reading, (*warnings, *notes)), body)
+    body = Stack([*rows, bar] if signed else rows, gap=_ROWS)
+    title = f"What excites the channels of {layer} most"
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
 
 
-def _tile_size(frame: tuple[int, int], width: int, rows: int) -> tuple[int, int]:
+def _tile_size(frame: tuple[int, int], width: int, rows: int) -> TileSize:
     """Width and height of tiles so that blocks are `width` wide, and rows of them fit the page."""
     aspect = min(max(frame[0] / frame[1], 1 / _LONGEST), _LONGEST)
     wide = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
@@ -123,33 +140,35 @@ def _tile_size(frame: tuple[int, int], width: int, rows: int) -> tuple[int, int]
     return max(8, round(high / aspect)), max(8, round(high))
 
 
-def _block(channel: int, crops: list[Crop], frame: tuple[int, int], size: tuple[int, int], width: int) -> Image.Image:
+def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], size: TileSize, width: int) -> Part:
     """One channel: a line of text, the crops, their maps."""
-    title = draw_lines([_title(channel, crops, width)], width, color=DARK)
-    square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
+    title = Text([_title(channel, crops, width)], width, color=DARK)
     if not crops:
-        both = hatched((2 * square[0] + _BETWEEN, square[1]), "never active")
-        return stack([title, both], gap=_CLOSE)
-    images = [enlarge(_framed(crop, crop.image, frame), size) for crop in crops]
-    maps = [_evidence(crop, frame, size) for crop in crops]
-    return stack([title, beside([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
+        square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
+        both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never active", layer=layer, channel=channel)
+        return Stack([title, both], gap=_CLOSE)
+    images = [
+        Tile(size, _framed(crop, crop.image, frame), layer=layer, channel=channel, value=crop.value) for crop in crops
+    ]
+    maps = [_evidence(crop, frame, size, layer, channel) for crop in crops]
+    return Stack([title, Row([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
 
 
-def _square(tiles: list[Image.Image]) -> Image.Image:
+def _square(tiles: list[Tile]) -> Sheet:
     width, height = tiles[0].size
     rows = -(-len(tiles) // _SIDE)
-    sheet = Image.new("RGB", (_SIDE * (width + _CLOSE) + _CLOSE, rows * (height + _CLOSE) + _CLOSE), _GROUND)
+    places = []
     for place, tile in enumerate(tiles):
         row, column = divmod(place, _SIDE)
-        sheet.paste(tile, (_CLOSE + column * (width + _CLOSE), _CLOSE + row * (height + _CLOSE)))
-    return sheet
+        places.append(At(_CLOSE + column * (width + _CLOSE), _CLOSE + row * (height + _CLOSE), tile))
+    return Sheet(_SIDE * (width + _CLOSE) + _CLOSE, rows * (height + _CLOSE) + _CLOSE, places, _GROUND)
 
 
-def _evidence(crop: Crop, frame: tuple[int, int], size: tuple[int, int]) -> Image.Image:
-    words = "no gradient" if crop.evidence is None else flaw(crop.evidence, single=False)
-    if words or crop.evidence is None:
-        return hatched(size, words)
-    return enlarge(_framed(crop, signed_image(crop.evidence), frame), size)
+def _evidence(crop: Crop, frame: tuple[int, int], size: TileSize, layer: str, channel: int) -> Tile:
+    flaw = None if crop.evidence is None else find_flaw(crop.evidence, single=False)
+    if crop.evidence is None or flaw:
+        return Tile(size, flaw=flaw.value if flaw else "no gradient", layer=layer, channel=channel)
+    return Tile(size, _framed(crop, signed_image(crop.evidence), frame), layer=layer, channel=channel)
 
 
 def _framed(crop: Crop, image: Colors, frame: tuple[int, int]) -> Colors:

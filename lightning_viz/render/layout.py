@@ -1,0 +1,227 @@
+"""Lays parts out as a picture: every kind of part has one drawing."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from lightning_viz.render.colors import apply, hatch, table
+from lightning_viz.render.displays import DISPLAYS, enlarge, stretch
+from lightning_viz.render.parts import (
+    WHITE,
+    At,
+    Cell,
+    ClassKey,
+    Color,
+    ColorBar,
+    Label,
+    MapTile,
+    PaintedTile,
+    Part,
+    Plot,
+    Row,
+    Sheet,
+    Sparkline,
+    Stack,
+    Text,
+    Tile,
+    TileSize,
+)
+from lightning_viz.render.plots import draw_plot
+from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, draw_lines, font, shorten, text_width, wrap
+
+__all__ = ["draw"]
+
+_FINER = 4  # thin lines are drawn so many times larger and made smaller, which smooths them
+_RING = 9  # a ring's least radius in pixels
+_BAR = 200  # pixels, of a color bar
+_DOT = 14  # pixels, of a key
+_OUTLINE = 5  # pixels
+_NOTHING = np.zeros((1, 1, 3), dtype=np.uint8)
+
+
+@singledispatch
+def draw(part: Part) -> Image.Image:
+    """A part as an image.
+
+    Args:
+        part: with all that it consists of.
+    """
+    raise TypeError(f"a {type(part).__name__} stands in a Sheet, it cannot be drawn alone")
+
+
+@draw.register
+def _stack(part: Stack) -> Image.Image:
+    images = [draw(each) for each in part.parts]
+    height = sum(image.height for image in images) + part.gap * max(0, len(images) - 1)
+    sheet = Image.new("RGB", (max((image.width for image in images), default=1), max(1, height)), WHITE)
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + part.gap
+    return sheet
+
+
+@draw.register
+def _row(part: Row) -> Image.Image:
+    images = [draw(each) for each in part.parts]
+    width = sum(image.width for image in images) + part.gap * max(0, len(images) - 1)
+    sheet = Image.new("RGB", (max(1, width), max((image.height for image in images), default=1)), WHITE)
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + part.gap
+    return sheet
+
+
+@draw.register
+def _sheet(part: Sheet) -> Image.Image:
+    sheet = Image.new("RGB", (part.width, part.height), part.ground)
+    pen = ImageDraw.Draw(sheet)
+    for item in part.parts:
+        if isinstance(item, At):
+            sheet.paste(draw(item.part), (item.left, item.top))
+        elif isinstance(item, Label):
+            pen.text((item.x, item.y), item.text, fill=item.color, font=font(), anchor=item.anchor)
+        elif isinstance(item, Cell):
+            _cell(pen, item)
+    return sheet
+
+
+def _cell(pen: ImageDraw.ImageDraw, cell: Cell) -> None:
+    corners = (cell.left, cell.top, cell.left + cell.width - 1, cell.top + cell.height - 1)
+    pen.rectangle(corners, fill=cell.color)
+    pitch = LINE - 2
+    for place, line in enumerate(cell.lines):
+        middle = cell.top + cell.height / 2 + pitch * (place + 0.5 - len(cell.lines) / 2)
+        text = shorten(line, cell.width - 4)
+        pen.text((cell.left + cell.width / 2, middle), text, fill=cell.ink, font=font(), anchor="mm")
+
+
+@draw.register
+def _text(part: Text) -> Image.Image:
+    return draw_lines(part.lines, part.width, size=part.size, color=part.color, centered=part.centered)
+
+
+@draw.register
+def _tile(part: Tile) -> Image.Image:
+    if part.flaw or part.image is None:
+        return _hatched(part.size, part.flaw)
+    if part.cover:
+        image = Image.fromarray(np.ascontiguousarray(part.image))
+        tile = ImageOps.fit(image, part.size, Image.Resampling.LANCZOS)
+    else:
+        tile = enlarge(part.image, part.size, average=part.average)
+    if part.rings is not None:
+        tile = _circled(tile, part)
+    pen = ImageDraw.Draw(tile)
+    if part.outline is not None:
+        pen.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=part.outline, width=_OUTLINE)
+    if part.window is not None:
+        top, bottom, left, right = part.window
+        across, down = tile.width / part.image.shape[1], tile.height / part.image.shape[0]
+        corners = (left * across, top * down, right * across - 1, bottom * down - 1)
+        pen.rectangle(corners, outline="white", width=5)
+        pen.rectangle(corners, outline=RED, width=3)
+    return tile
+
+
+@draw.register
+def _map_tile(part: MapTile) -> Image.Image:
+    if part.flaw:
+        return _hatched(part.size, part.flaw)
+    values = part.values if part.value is None else part.values / part.value
+    if part.limits is not None:
+        return Image.fromarray(apply(part.display, stretch(values, part.size, smooth=part.smooth), *part.limits))
+    return DISPLAYS[part.display].tile(_NOTHING if part.image is None else part.image, values, part.size)
+
+
+@draw.register
+def _painted_tile(part: PaintedTile) -> Image.Image:
+    assert part.image is not None
+    gray = np.asarray(enlarge(part.image, part.size).convert("L"), dtype=np.float64)[..., None]
+    color = np.asarray(enlarge(np.rint(part.paint[..., :3]).astype(np.uint8), part.size), dtype=np.float64)
+    opacity = Image.fromarray(part.paint[..., 3].astype(np.float32)).resize(part.size, Image.Resampling.NEAREST)
+    share = np.asarray(opacity)[..., None]
+    return Image.fromarray(np.rint(gray * (1 - share) + color * share).astype(np.uint8))
+
+
+def _hatched(size: TileSize, words: str) -> Image.Image:
+    """A hatched tile with words in its middle, if they fit."""
+    tile = Image.fromarray(hatch(*size))
+    lines = wrap(words, size[0])
+    while lines and len(lines) * LINE > size[1]:
+        lines.pop()
+    if lines and size[0] > 2 * TEXT_SIZE:
+        plate = draw_lines(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True)
+        tile.paste(plate, ((size[0] - plate.width) // 2, (size[1] - plate.height) // 2))
+    return tile
+
+
+def _circled(tile: Image.Image, part: Tile) -> Image.Image:
+    """The tile with a thin ring around each of some pixels, red within white, so that it is seen on any ground."""
+    assert part.rings is not None
+    across, down = tile.width / part.rings.shape[1] * _FINER, tile.height / part.rings.shape[0] * _FINER
+    radius = max(_RING * _FINER, 0.9 * max(across, down))
+    rings = Image.new("RGBA", (tile.width * _FINER, tile.height * _FINER), (255, 255, 255, 0))
+    pen = ImageDraw.Draw(rings)
+    for width, color in ((4 * _FINER, WHITE), (2 * _FINER, RED)):
+        for row, column in np.argwhere(part.rings):
+            x, y, reach = (column + 0.5) * across, (row + 0.5) * down, radius + width / 2
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=(*color, 255), width=width)
+    rings = rings.resize(tile.size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(tile.convert("RGBA"), rings).convert("RGB")
+
+
+@draw.register
+def _sparkline(part: Sparkline) -> Image.Image:
+    width, height, thickness = part.width * _FINER, part.height * _FINER, 2 * _FINER
+    image = Image.new("RGB", (width, height), WHITE)
+    pen = ImageDraw.Draw(image)
+    values, finite = part.values, np.isfinite(part.values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    across = np.linspace(thickness, width - thickness, max(2, len(values)))
+    shares = (values - low) / (high - low) if high > low else np.where(finite, 0.5, np.nan)  # a flat one in the middle
+    up = height - 2 * thickness - shares * (height - 4 * thickness)
+    for place in np.flatnonzero(finite[:-1] & finite[1:]):
+        pen.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=GRAY, width=thickness)
+    return image.resize((part.width, part.height), Image.Resampling.LANCZOS)
+
+
+@draw.register
+def _color_bar(part: ColorBar) -> Image.Image:
+    colors = table(part.name)[np.linspace(0, 255, _BAR).astype(int)]
+    middle = [Label(_BAR // 2, LINE // 2 - 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
+    bar = Sheet(_BAR, LINE - 4, [At(0, 0, Tile((_BAR, LINE - 4), np.tile(colors, (LINE - 4, 1, 1)))), *middle])
+    texts: list[Part] = [_words(part.low), bar, _words(part.high)]
+    return draw(Row([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
+
+
+def _words(text: str, color: Color = DARK) -> Text:
+    return Text([text], text_width(text), color=color)
+
+
+@draw.register
+def _class_key(part: ClassKey) -> Image.Image:
+    entries = [shorten(name, 200) for name in part.names]
+    places: list[tuple[int, int]] = []
+    left = top = 0
+    for entry in entries:
+        wide = _DOT + 6 + text_width(entry) + 18
+        if left and left + wide - 18 > part.width:
+            left, top = 0, top + LINE + 2
+        places.append((left, top))
+        left += wide
+    image = Image.new("RGB", (part.width, top + LINE), WHITE)
+    pen = ImageDraw.Draw(image)
+    for (x, y), entry, color in zip(places, entries, part.colors, strict=True):
+        pen.ellipse((x, y + 4, x + _DOT, y + 4 + _DOT), fill=tuple(int(value) for value in color))
+        pen.text((x + _DOT + 6, y), entry, fill=DARK, font=font())
+    return image
+
+
+@draw.register
+def _plot(part: Plot) -> Image.Image:
+    return draw_plot(part)
