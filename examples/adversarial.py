@@ -25,7 +25,7 @@ from lightning_viz.adversarial import L2, LINF, AttackResult, deepfool, fgsm, gr
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.render.attacks import pixel_gallery, record_table, twins
 from lightning_viz.render.corruptions import corruption_sheet, corruption_table
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, lay_out
 from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import Verdict, to_rgb
@@ -134,7 +134,7 @@ def ascended(subject: Subject) -> tuple[AttackResult, AttackResult]:
     return first, on
 
 
-def record(subject: Subject) -> Iterator[Picture]:
+def record(subject: Subject) -> Iterator[Page]:
     """The lecture's experiment, step by step."""
     first, on = ascended(subject)
     print(
@@ -152,7 +152,7 @@ def record(subject: Subject) -> Iterator[Picture]:
     )
 
 
-def directions(subject: Subject) -> Iterator[Picture]:
+def directions(subject: Subject) -> Iterator[Page]:
     """Going twice as far at random instead."""
     _, on = ascended(subject)
     radii = 2 * on.record.l2[-1]
@@ -161,7 +161,7 @@ def directions(subject: Subject) -> Iterator[Picture]:
     yield sphere_plot("attacks/sphere", around.changed.numpy(), radii=radii.numpy(), samples=1000)
 
 
-def attacks(subject: Subject) -> Iterator[Picture]:
+def attacks(subject: Subject) -> Iterator[Page]:
     """The same samples under each attack."""
     images, labels = subject.some(8)
     found = {
@@ -175,7 +175,7 @@ def attacks(subject: Subject) -> Iterator[Picture]:
         yield twins(f"attacks/{tag}", **shown(attacked), attack=name)
 
 
-def curves(subject: Subject) -> Iterator[Picture]:
+def curves(subject: Subject) -> Iterator[Page]:
     """Accuracy against epsilon, of both networks."""
     epsilons = np.linspace(0, 0.3, 13).round(3).tolist()
     attack = partial(pgd, steps=20, progress=False)
@@ -191,7 +191,7 @@ def curves(subject: Subject) -> Iterator[Picture]:
     yield epsilon_curves("robustness/epsilon", lines, norm="L-inf", trained=EPSILON, details=details)
 
 
-def helped(subject: Subject) -> Iterator[Picture]:
+def helped(subject: Subject) -> Iterator[Page]:
     """What changing the input helps, where the attack does not know of it."""
     attacked = pgd(subject.plain, subject.images, subject.labels, epsilon=EPSILON, steps=20)
     found = defenses(subject.plain, attacked)
@@ -199,7 +199,7 @@ def helped(subject: Subject) -> Iterator[Picture]:
     yield defense_bars("robustness/defenses", found.names, clean, twin, attack=f"PGD, ε {EPSILON}")
 
 
-def pixels(subject: Subject) -> Iterator[Picture]:
+def pixels(subject: Subject) -> Iterator[Page]:
     """One, three and five pixels changed, at the paper's settings; of the digits as they are."""
     images, labels = subject.some(30)
     found = {count: one_pixel(subject.plain, images, labels, pixels=count) for count in (1, 3, 5)}
@@ -219,7 +219,7 @@ def pixels(subject: Subject) -> Iterator[Picture]:
     )
 
 
-def corrupted(subject: Subject) -> Iterator[Picture]:
+def corrupted(subject: Subject) -> Iterator[Page]:
     """What noise, blur, weather and encoding cost, and whether hardening helps."""
     nets = {"plain": subject.plain, "hardened": subject.hardened}
     errors = compare_corruption_error(nets, (subject.images, subject.labels), reference="plain")
@@ -261,7 +261,7 @@ def main() -> None:
             print(f"{name}:")
             for picture in STUDIES[name](native if name == "pixels" else subject):
                 for writer in writers:
-                    writer.picture(picture, 0)
+                    writer.picture(lay_out(picture), 0)
     print(f"The pictures are in {out}. Look at them with:\n\n    tensorboard --logdir {out}\n")
 
 

@@ -17,9 +17,10 @@ from lightning_viz.analysis.studies import attribution as attributions
 from lightning_viz.analysis.studies.attribution import maps_of
 from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
 from lightning_viz.render.attribution_sheets import MethodMaps, method_row
-from lightning_viz.render.page import beside, stack
-from lightning_viz.render.text import GRAY, draw_lines
-from lightning_viz.render.tiles import enlarge, to_rgb
+from lightning_viz.render.layout import draw
+from lightning_viz.render.parts import HStack, Text, Tile, VStack
+from lightning_viz.render.text import GRAY
+from lightning_viz.render.tiles import to_rgb
 
 TILE = 104  # pixels
 SHOWN = 4  # images
@@ -82,19 +83,17 @@ def main():
         shown = maps_of(method(model, test.inputs[:SHOWN], test.labels[:SHOWN, 0])).numpy()
         rows.append(row(name, display, shown, pictures, found))
     names = [NAMES[label] for label in test.labels[:SHOWN, 0].tolist()]
-    labels = beside(
-        [Image.new("RGB", (216, 1), "white"), *(draw_lines([n], TILE, centered=True) for n in names)], gap=4
-    )
-    inputs = beside([Image.new("RGB", (216, 1), "white"), *(enlarge(p, (TILE, TILE)) for p in pictures)], gap=4)
+    labels = HStack([Text([""], 216), *(Text([name], TILE, centered=True) for name in names)], gap=4)
+    inputs = HStack([Text([""], 216), *(Tile((TILE, TILE), image) for image in pictures)], gap=4)
     half = -(-len(rows) // 2)
-    columns = [stack([labels, inputs, *part], gap=4) for part in (rows[:half], rows[half:])]
+    columns = [VStack([labels, inputs, *part], gap=4) for part in (rows[:half], rows[half:])]
     words = [
         "points at it: share of maps whose maximum lies on the glyph  ·  deletion: area under the deletion curve, as a "
         "share of a random order's",
         "random net: rank correlation with the map of the same network with random weights",
     ]
-    grids = beside(columns, gap=24)
-    sheet = stack([draw_lines(words, grids.width, color=GRAY), grids], gap=8)
+    grids = HStack(columns, gap=24)
+    sheet = draw(VStack([Text(words, draw(grids).width, color=GRAY), grids], gap=8))
     framed = Image.new("RGB", (sheet.width + 24, sheet.height + 24), "white")
     framed.paste(sheet, (12, 12))
     framed.save(options.out)

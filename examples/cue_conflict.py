@@ -23,7 +23,7 @@ from torchvision.transforms import RandomCrop, RandomResizedCrop
 from lightning_viz import PixelSpace
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.hooks import select_layers
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, lay_out
 from lightning_viz.render.shape_bias import Conflict, cue_sheet, shape_bias_plot
 from lightning_viz.render.tiles import to_rgb
 from lightning_viz.robustness import CueConflict, ShapeBias, cue_conflict, shape_bias
@@ -156,9 +156,7 @@ def classifiers(count: int = 1500) -> dict[str, nn.Module]:
     return {name: classifier(*lesson) for name, lesson in lessons.items()}
 
 
-def pictures(
-    said: dict[str, ShapeBias], found: CueConflict, shapes: Tensor, textures: list[Tensor]
-) -> Iterator[Picture]:
+def pictures(said: dict[str, ShapeBias], found: CueConflict, shapes: Tensor, textures: list[Tensor]) -> Iterator[Page]:
     """What each classifier says to each image, and all of them in one plot."""
     images, drawn = to_rgb(found.pixels.numpy()), to_rgb(shapes.numpy())
     patches = [to_rgb(one.numpy())[0] for one in textures]
@@ -200,7 +198,7 @@ def main() -> None:
     with SummaryWriter(options.out) as writer:
         for picture in pictures(said, found, shapes, textures):
             for place in (FolderWriter(Path(options.out)), TensorBoardWriter(writer)):
-                place.picture(picture, 0)
+                place.picture(lay_out(picture), 0)
     for name, bias in said.items():
         print(
             f"{name}: shape bias {bias.bias:.2f} (shape {bias.shape}, texture {bias.texture}, neither {bias.neither})"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_viz import ActivationMaps, GradCAM, Predictions
 from lightning_viz.dense import class_maps
 from lightning_viz.render.dense import found_on_canvas
+from lightning_viz.render.page import lay_out
 from lightning_viz.render.tiles import to_rgb
 
 SIDE = 32
@@ -133,7 +134,7 @@ def find_digits(out, epochs):
     maps = class_maps(model.eval(), canvas, size=28)
     found = [maps.log_probabilities().strongest(int(label))[n] for n, label in enumerate(labels[1500:1503])]
     chances = torch.stack([maps.scores.softmax(1)[n, one.label] for n, one in enumerate(found)])
-    picture = found_on_canvas(
+    page = found_on_canvas(
         "found",
         to_rgb(canvas.numpy()),
         chances.numpy(),
@@ -143,7 +144,7 @@ def find_digits(out, epochs):
         names=[f"digit {one.label}" for one in found],
     )
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out) / "found.png").write_bytes(picture.image)
+    (Path(out) / "found.png").write_bytes(lay_out(page).image)
     for one, corner in zip(found, corners, strict=True):
         print(f"digit {one.label}: placed at {corner}, found at {(one.window.top, one.window.left)}")
 

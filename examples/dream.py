@@ -40,7 +40,7 @@ from lightning_viz.dream import (
 )
 from lightning_viz.hooks import logit, select_layers, unit
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, lay_out
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
 
@@ -151,7 +151,7 @@ def of_photographs() -> Photographic:
     return Photographic(model.eval(), pixel_space, activations, content=activations[1])
 
 
-def classes(subject: Subject) -> Iterator[Picture]:
+def classes(subject: Subject) -> Iterator[Page]:
     """What each class wants to see."""
     dream = maximize(
         subject.model,
@@ -175,7 +175,7 @@ def classes(subject: Subject) -> Iterator[Picture]:
     yield dream_animation("classes/climb", frames, dream.frame_steps, title=title, names=names)
 
 
-def units(subject: Subject) -> Iterator[Picture]:
+def units(subject: Subject) -> Iterator[Page]:
     """What the middle unit of some channels of each layer wants to see: the deeper, the more of the image."""
     rows = []
     for layer in subject.layers[:3]:
@@ -198,7 +198,7 @@ def units(subject: Subject) -> Iterator[Picture]:
     )
 
 
-def priors(subject: Subject) -> Iterator[Picture]:
+def priors(subject: Subject) -> Iterator[Page]:
     """The same dreams under each prior."""
     objectives = [logit(one) for one in subject.classes[:8]]
     base = {"image": pixels(subject.shape), "pixel_space": subject.pixel_space}
@@ -220,7 +220,7 @@ def priors(subject: Subject) -> Iterator[Picture]:
     yield dream_table("priors", tiles, title="The same classes under each prior", rows=list(found), columns=columns)
 
 
-def inversions(subject: Subject) -> Iterator[Picture]:
+def inversions(subject: Subject) -> Iterator[Page]:
     """What each layer still knows of some samples."""
     firsts = [int((subject.labels == one).nonzero()[0]) for one in subject.labels.unique()[:8]]
     originals = subject.images[firsts]
@@ -239,7 +239,7 @@ def inversions(subject: Subject) -> Iterator[Picture]:
     )
 
 
-def fooling(subject: Subject) -> Iterator[Picture]:
+def fooling(subject: Subject) -> Iterator[Page]:
     """Images that the network is sure of."""
     rows, least, shown = [], 1.0, subject.classes[:8]
     for encoding in ("direct", "cppn"):
@@ -256,7 +256,7 @@ def fooling(subject: Subject) -> Iterator[Picture]:
     )
 
 
-def deep_dreams(subject: Subject) -> Iterator[Picture]:
+def deep_dreams(subject: Subject) -> Iterator[Page]:
     """Photographs with more of what a layer sees in them."""
     known = subject.photographic or of_photographs()
     layer, inputs = known.layers[-1], known.pixel_space.to_inputs(photographs(subject.height))
@@ -271,7 +271,7 @@ def deep_dreams(subject: Subject) -> Iterator[Picture]:
     yield dream_animation("deep_dream/climb", frames, dream.frame_steps, title=title, names=["China", "flower"])
 
 
-def styles(subject: Subject) -> Iterator[Picture]:
+def styles(subject: Subject) -> Iterator[Page]:
     """One photograph in the style of the other."""
     known = subject.photographic or of_photographs()
     china, flower = known.pixel_space.to_inputs(photographs(subject.height))
@@ -306,7 +306,7 @@ def main() -> None:
         for name in options.only:
             for picture in TECHNIQUES[name](subject):
                 for writer in writers:
-                    writer.picture(picture, 0)
+                    writer.picture(lay_out(picture), 0)
             print(f"{name}: done")
     print(f"The sheets are in {options.out}. Look at them with:\n\n    tensorboard --logdir {options.out}\n")
 

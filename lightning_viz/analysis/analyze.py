@@ -32,7 +32,7 @@ from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError, ViewWarning
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
 __all__ = ["analyze"]
 
@@ -248,7 +248,7 @@ def studied(technique: Technique, subject: ModelUnderStudy) -> Result:
         if technique.unsuited(subject):
             return finding
         for found in technique.study(subject):
-            if isinstance(found, Picture):
+            if isinstance(found, Page):
                 finding.picture(found, subject.step)
             else:
                 finding.numbers[found[0]] = found[1]

@@ -20,7 +20,7 @@ from lightning_viz.analysis.technique import Found
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
 from lightning_viz.render.corruptions import corruption_table
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 from lightning_viz.render.robustness_curves import epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
 from lightning_viz.robustness.corruption_error import CorruptionError
@@ -82,7 +82,7 @@ def together(studies: Sequence[ModelReport]) -> Result:
     finding = Result()
     for page in (_epsilons(studies), _corruptions(studies), _biases(studies)):
         for found in page:
-            if isinstance(found, Picture):
+            if isinstance(found, Page):
                 finding.picture(found, 0)
             else:
                 finding.numbers[found[0]] = found[1]

@@ -22,7 +22,7 @@ from lightning_viz.analysis.results import ModelReport, Result, Results
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter, write_whole
 from lightning_viz.errors import AnalysisError
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, Picture, lay_out
 
 
 def open_results(folder: Path) -> Results:
@@ -105,13 +105,13 @@ class CommandResult:
     """What was found.
 
     Attributes:
-        pictures: in order.
+        pictures: in order; pages are laid out as they are written.
         numbers: by name, plain values, arrays and tensors.
         tables: by name, rows with the same columns, which become a CSV file each and stand in the JSON as well.
         arrays: by name of the file, its arrays by name, as they are: an ``.npz`` each.
     """
 
-    pictures: Iterable[Picture]
+    pictures: Iterable[Page | Picture]
     numbers: Mapping[str, Any]
     tables: Mapping[str, Rows] = field(default_factory=dict)
     arrays: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def keep(result: CommandResult, folder: Path, *, step: int, about: Mapping[str, 
     partial.mkdir(parents=True)
     writer = FolderWriter(partial)
     for picture in result.pictures:
-        writer.picture(picture, step)
+        writer.picture(lay_out(picture), step)
     shutil.rmtree(place, ignore_errors=True)
     partial.replace(place)
     for name, rows in result.tables.items():

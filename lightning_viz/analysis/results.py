@@ -17,7 +17,7 @@ import torch
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
 from lightning_viz.callbacks.writers import write_whole
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, Picture, lay_out
 
 
 @dataclass
@@ -89,9 +89,9 @@ class Result:
     projections: list[Projection] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
 
-    def picture(self, picture: Picture, step: int) -> None:
-        """Keep a picture."""
-        self.pictures.append(Shown(picture, step))
+    def picture(self, picture: Page | Picture, step: int) -> None:
+        """Lay out a page, and keep the picture."""
+        self.pictures.append(Shown(lay_out(picture), step))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Keep a number to be plotted."""
@@ -170,7 +170,6 @@ def _read(place: Path, listed: dict[str, Any]) -> Result:
     pictures = []
     for about in listed["pictures"]:
         file, step = about.pop("file"), about.pop("step")
-        about["origin"] = tuple(about["origin"])
         pictures.append(Shown(Picture(image=(place / Path(file).name).read_bytes(), **about), step))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # a damaged file, which is then refused

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
-Found = Union[Picture, tuple[str, Any]]
+Found = Union[Page, tuple[str, Any]]
 """A picture, or a number (or plain values of them) by its name."""
 
 

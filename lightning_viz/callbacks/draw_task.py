@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, Picture, lay_out
 
-__all__ = ["DrawResult", "DrawTask"]
+__all__ = ["DrawResult", "DrawTask", "Projection"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Projection:
 
 @dataclass(frozen=True)
 class DrawResult:
-    """What a sketch became.
+    """What a drawing task became.
 
     Attributes:
-        pictures: to be shown.
+        pictures: to be shown; pages are laid out in the drawing process.
         scalars: numbers to be plotted, by tag.
-        memory: what the next sketch of the same name needs to know of this one.
+        memory: what the next task of the same name needs to know of this one.
         projection: for the projector.
     """
 
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Page | Picture] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)
     memory: Any = None
     projection: Projection | None = None
@@ -52,15 +52,15 @@ class DrawTask:
     """A function that draws, and its arguments: NumPy arrays and plain values.
 
     Attributes:
-        function: importable without torch; returns a `Picture` or a `DrawResult`.
+        function: importable without torch; returns a `Page`, a `Picture` or a `DrawResult`.
         arguments: by keyword.
         name: set where a drawing depends on the one before it: the function is then also given ``memory=``, the last
-            one's `Drawn.memory`, or `memory` here if there was none.
+            one's `DrawResult.memory`, or `memory` here if there was none.
         memory: what to start from.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
-    function: Callable[..., Picture | DrawResult]
+    function: Callable[..., Page | Picture | DrawResult]
     arguments: Mapping[str, Any]
     name: str | None = None
     memory: Any = None
@@ -70,15 +70,16 @@ class DrawTask:
         """Make the drawing, here and now.
 
         Args:
-            memories: by name, what earlier sketches left; this one's is added.
+            memories: by name, what earlier tasks left; this one's is added.
         """
         if self.name is None:
             result = self.function(**self.arguments)
         else:
             memories = {} if memories is None else memories
             result = self.function(**self.arguments, memory=memories.get(self.name, self.memory))
-        drawn = DrawResult((result,)) if isinstance(result, Picture) else result
-        drawn = replace(drawn, scalars={**self.scalars, **drawn.scalars})
+        drawn = result if isinstance(result, DrawResult) else DrawResult((result,))
+        pictures = tuple(lay_out(page) for page in drawn.pictures)
+        drawn = replace(drawn, pictures=pictures, scalars={**self.scalars, **drawn.scalars})
         if self.name is not None and memories is not None:
             memories[self.name] = drawn.memory
         return drawn

@@ -55,7 +55,8 @@ def draw_distribution(
     if not counts.sum():
         nothing = Tile((INNER_WIDTH, 200), flaw="no finite activations", layer=layer)
         title = f"How the activations of {layer} are distributed"
-        return DrawResult((compose(tag, title, nothing, (population,), step=step, notes=notes),), scalars, memory=memory)
+        page = compose(tag, title, nothing, (population,), step=step, notes=notes)
+        return DrawResult((page,), scalars, memory=memory)
     past = [place for place, earlier in enumerate(memory["steps"]) if earlier < step]
     steps = [*(memory["steps"][place] for place in past), step]
     kept = thin(steps, most=_KEPT)

@@ -26,6 +26,7 @@ from lightning_viz.errors import NoProbeYetError, inform, warn_safely
 from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.render.animation import animate, thin
+from lightning_viz.render.page import lay_out
 
 if TYPE_CHECKING:
     from lightning_viz.callbacks.view import View
@@ -205,7 +206,7 @@ class Observer:
                     self._fault(view, result.step, result.error)
                 continue
             try:
-                for place, picture in enumerate(result.drawn.pictures):
+                for place, picture in enumerate(map(lay_out, result.drawn.pictures)):
                     for writer in self.writers:
                         writer.picture(picture, result.step)
                     if view is not None and view.animation and place == 0 and picture.image.startswith(b"\x89PNG"):

@@ -20,7 +20,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.dense import MOST_SAMPLES, UNCOUNTED, class_predictions, image_predictions
+from lightning_viz.render.dense import MOST_PREDICTIONS, UNCOUNTED, class_predictions, image_predictions
 from lightning_viz.render.tiles import to_rgb
 
 __all__ = ["Predictions"]
@@ -99,9 +99,9 @@ class Predictions(View):
             class_predictions,
             {
                 "tag": self.kind,
-                "images": look.images(self.pixel_space)[:MOST_SAMPLES],
-                "truth": truth.masked_fill(uncounted, UNCOUNTED)[:MOST_SAMPLES].to(torch.int16).numpy(),
-                "prediction": predicted[:MOST_SAMPLES].to(torch.int16).numpy(),
+                "images": look.images(self.pixel_space)[:MOST_PREDICTIONS],
+                "truth": truth.masked_fill(uncounted, UNCOUNTED)[:MOST_PREDICTIONS].to(torch.int16).numpy(),
+                "prediction": predicted[:MOST_PREDICTIONS].to(torch.int16).numpy(),
                 "step": look.step,
                 "names": names,
                 "overlaps": overlaps.tolist(),
@@ -124,10 +124,10 @@ class Predictions(View):
         pixels, target = pixel_space.to_pixels(outputs), pixel_space.to_pixels(truth)
         ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
         shown: dict[str, Any] = {
-            "images": look.images(self.pixel_space)[:MOST_SAMPLES],
-            "truth": to_rgb(target[:MOST_SAMPLES].numpy()),
-            "prediction": to_rgb(pixels[:MOST_SAMPLES].numpy()),
-            "difference": (pixels - target)[:MOST_SAMPLES].abs().mean(1).numpy(),
+            "images": look.images(self.pixel_space)[:MOST_PREDICTIONS],
+            "truth": to_rgb(target[:MOST_PREDICTIONS].numpy()),
+            "prediction": to_rgb(pixels[:MOST_PREDICTIONS].numpy()),
+            "difference": (pixels - target)[:MOST_PREDICTIONS].abs().mean(1).numpy(),
         }
         options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
         return DrawTask(

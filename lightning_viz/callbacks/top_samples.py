@@ -31,7 +31,7 @@ from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import to_rgb
-from lightning_viz.render.top_samples import MOST_CHANNELS, MOST_SAMPLES, Crop, excitations
+from lightning_viz.render.top_samples import MOST_CHANNELS, MOST_CROPS, Crop, excitations
 
 __all__ = ["TopSamples"]
 
@@ -232,7 +232,7 @@ class TopSamples(PopulationView):
     """
 
     channels: Channels = "random"
-    best: int = MOST_SAMPLES
+    best: int = MOST_CROPS
 
     kind: ClassVar[str] = "top_samples"
 
@@ -240,8 +240,8 @@ class TopSamples(PopulationView):
         super().__post_init__()
         if isinstance(self.channels, str) and self.channels not in ("random", "first"):
             raise InvalidArgumentError(f"channels is {self.channels!r}: give 'random', 'first' or a list of numbers")
-        if not 1 <= self.best <= MOST_SAMPLES:
-            raise InvalidArgumentError(f"best is {self.best}: give 1 to {MOST_SAMPLES}")
+        if not 1 <= self.best <= MOST_CROPS:
+            raise InvalidArgumentError(f"best is {self.best}: give 1 to {MOST_CROPS}")
 
     def _forget(self) -> None:
         super()._forget()

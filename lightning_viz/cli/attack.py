@@ -23,7 +23,7 @@ from lightning_viz.analysis.studies.attacks import record_page, shown, twin_page
 from lightning_viz.cli.function_options import Behind, Method, Written, parser_of, run_method
 from lightning_viz.cli.samples import class_of, classified, rows_of, true_classes
 from lightning_viz.render.attacks import pixel_gallery
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
 _LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 
@@ -124,7 +124,7 @@ def _columns(found: AttackResult) -> dict[str, Tensor]:
     }
 
 
-def _pictures(found: AttackResult, title: str, subject: ModelUnderStudy) -> Iterator[Picture]:
+def _pictures(found: AttackResult, title: str, subject: ModelUnderStudy) -> Iterator[Page]:
     """Samples and their twins, and step by step what the model says."""
     if title == _FEW:
         yield _few_pixels(found, subject)
@@ -134,7 +134,7 @@ def _pictures(found: AttackResult, title: str, subject: ModelUnderStudy) -> Iter
         yield record_page(subject, found, "record", title)
 
 
-def _few_pixels(found: AttackResult, subject: ModelUnderStudy) -> Picture:
+def _few_pixels(found: AttackResult, subject: ModelUnderStudy) -> Page:
     """The pixels that changed, circled."""
     record = found.record
     before, after = (

@@ -19,7 +19,7 @@ from lightning_viz.cli.parsing import COVERING, WRITTEN, Explained, explained
 from lightning_viz.cli.samples import images_of, rows_of
 from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
 from lightning_viz.render.heatmaps import class_columns, heat_overlays, saliency_maps
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
 _INPUT = "input"
 
@@ -77,7 +77,7 @@ def _pictures(
     maps: Mapping[str, Tensor],
     occluded: OcclusionMaps | None,
     arguments: Mapping[str, Any],
-) -> Iterator[Picture]:
+) -> Iterator[Page]:
     """A page for each layer."""
     images = subject.rgb(images_of(subject))
     described = method(name)
@@ -111,9 +111,7 @@ def _pictures(
         yield _occlusion(subject, some, occluded, arguments)
 
 
-def _occlusion(
-    subject: ModelUnderStudy, some: Explained, found: OcclusionMaps, arguments: Mapping[str, Any]
-) -> Picture:
+def _occlusion(subject: ModelUnderStudy, some: Explained, found: OcclusionMaps, arguments: Mapping[str, Any]) -> Page:
     """What covering each patch did."""
     images = images_of(subject)
     grid = grid_of(images.shape[2:], arguments["patch"], arguments["stride"])

@@ -22,7 +22,7 @@ from lightning_viz.dream.maximize import maximize
 from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page, Picture
 from lightning_viz.render.text import number
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
@@ -45,7 +45,7 @@ def maximized(title: str, subject: ModelUnderStudy, arguments: Mapping[str, Any]
         seen = zip(words, names, confidences, strict=True)
         words = [f"{word}; {name}, {confidence_text(share)}" for word, name, share in seen]
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page | Picture]:
         yield dream_tiles(
             "dreams",
             _rgb(dream.pixels),
@@ -87,7 +87,7 @@ def inverted(subject: ModelUnderStudy, arguments: Mapping[str, Any]) -> CommandR
         for layer, one in found.items()
     }
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page | Picture]:
         shown = images[:8]
         rows = [subject.rgb(shown), *(_rgb(one.pixels[: len(shown), 0]) for one in found.values())]
         words = [[f"{100 * each:.0f} %" for each in one.pixel_errors.mean(1)[: len(shown)]] for one in found.values()]
@@ -124,7 +124,7 @@ def deeply(subject: ModelUnderStudy, arguments: Mapping[str, Any]) -> CommandRes
     title = f"DeepDream of {dream.name}"
     octaves = [vars(one) for one in dream.octaves]
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page | Picture]:
         table = np.stack([subject.rgb(images[:4]), _rgb(dream.pixels[:4])])
         yield dream_table(
             "deep_dream", table, title=title, rows=["image", "dream"], details=[f"{len(octaves)} octaves"]
@@ -145,7 +145,7 @@ def styled(subject: ModelUnderStudy, arguments: Mapping[str, Any]) -> CommandRes
     found = style_transfer(subject.model, **arguments)
     losses = {"content": found.content_loss, "style": found.style_loss}
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page | Picture]:
         tiles = [subject.rgb(arguments["content"][None])[0], _rgb(found.pixels)[0]]
         title = "The content of one image in the style of another"
         yield dream_table("style", np.stack(tiles)[None], title=title, rows=[""], columns=["content", "in the style"])
@@ -174,7 +174,7 @@ def fooled(subject: ModelUnderStudy, arguments: Mapping[str, Any]) -> CommandRes
     confidences = found.curve[-1].tolist()
     title = "Images that the model is sure of, and nobody else"
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page | Picture]:
         words = [confidence_text(share) for share in confidences]
         details = [f"evolved in {len(found.curve) - 1} generations", "under it: the model's confidence"]
         curves = found.curve.T.cpu().numpy()
@@ -196,7 +196,7 @@ def _rgb(pixels: Tensor) -> Any:
 
 def _animated(
     frames: Tensor, steps: Sequence[int], title: str, names: Sequence[str], tag: str = ""
-) -> Iterator[Picture]:
+) -> Iterator[Page | Picture]:
     """The way there, if it was kept."""
     if len(frames) > 1:
         shown = np.stack([_rgb(one.float() / 255) for one in frames])

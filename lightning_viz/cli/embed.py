@@ -22,7 +22,7 @@ from lightning_viz.errors import AnalysisError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import observe_batches
 from lightning_viz.render.embedding import scatter, thumbnails
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
 
 def layer_vectors(
@@ -65,7 +65,7 @@ def embedded(
     tables = {f"points.{name}": _rows(subject, one.points) for name, one in found.items()}
     numbers = {"layers": {name: {**_about(one), **measured[name]} for name, one in found.items()}}
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         for name, one in found.items():
             yield from _pages(subject, name, vectors[name], one, measured[name], labels)
 
@@ -100,7 +100,7 @@ def _pages(
     found: Embedding,
     measured: Mapping[str, Any],
     labels: NDArray[Any] | None,
-) -> Iterator[Picture]:
+) -> Iterator[Page]:
     """Points in class colors, and thumbnails at their places."""
     plane = np.asarray(found.points[:, :2])
     common: dict[str, Any] = {

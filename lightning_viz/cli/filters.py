@@ -18,7 +18,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
 from lightning_viz.render.filters import filter_table
 from lightning_viz.render.filters import filters as filter_page
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 
 
 def layer_filters(
@@ -29,7 +29,7 @@ def layer_filters(
     per_filter: bool = False,
     as_rgb: bool = True,
     step: int = 0,
-) -> tuple[dict[str, Tensor], Iterator[Picture]]:
+) -> tuple[dict[str, Tensor], Iterator[Page]]:
     """Weights as images: the filters of convolutions, and of fully connected layers in the shape of their input.
 
     Args:
@@ -58,7 +58,7 @@ def layer_filters(
         weight = weight.detach().float().cpu()
         found[one] = filter_images(weight.transpose(0, 1) if is_transposed(module) else weight, shape=shape)
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         for one, images in found.items():
             drawn: dict[str, Any] = {"layer": one, "step": step}
             yield filter_page(f"filters/{one}", images.numpy(), **drawn, per_filter=per_filter, as_rgb=as_rgb)

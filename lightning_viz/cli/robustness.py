@@ -21,7 +21,7 @@ from lightning_viz.cli.function_options import Behind, Method, Written, parser_o
 from lightning_viz.cli.samples import classified, rows_of, true_classes
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.corruptions import corruption_table
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import number
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
@@ -67,7 +67,7 @@ def corrupted(subject: ModelUnderStudy, arguments: Mapping[str, Any]) -> Command
         **({} if given is None else {"reference": against}),
     }
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         compared: dict[str, Any] = (
             {} if given is None else {"ratios": {found.name: found.ce.tolist()}, "reference": found.reference_name}
         )
@@ -100,7 +100,7 @@ def curved(subject: ModelUnderStudy, arguments: Mapping[str, Any], attack: Mappi
     rows = [{"epsilon": epsilon, "accuracy": accuracy} for epsilon, accuracy in pairs]
     low, high = subject.pixel_space.bounds
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         line = (found.epsilons / (high - low)).numpy(), found.accuracy.numpy()
         details = [f"PGD, {attack['steps']} steps, on {len(labels)} samples"]
         norm = attack["norm"].name
@@ -126,7 +126,7 @@ def around(subject: ModelUnderStudy, arguments: Mapping[str, Any], attack: Mappi
     columns = {"label": found.labels, "radius": found.radius, "changed": found.changed}
     low, high = subject.pixel_space.bounds
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         radii = (found.radius / (high - low)).cpu().numpy()
         changed, count = found.changed.cpu().numpy(), arguments["samples"]
         times = _TIMES if arguments["radius"] is None else None
@@ -149,7 +149,7 @@ def defended(subject: ModelUnderStudy, arguments: Mapping[str, Any], attack: Map
     triples = zip(found.names, found.clean.tolist(), found.attacked.tolist(), strict=True)
     rows = [{"defense": name, "clean": clean, "attacked": left} for name, clean, left in triples]
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[Page]:
         title = f"PGD, ε {number(attack['epsilon'])}, {attack['norm'].name}"
         details = [f"{len(attacked.labels)} samples", "the attack did not know of it"]
         clean, left = found.clean.numpy(), found.attacked.numpy()

@@ -14,13 +14,13 @@ from lightning_viz.render.parts import (
     BODY_HEIGHT,
     INNER_WIDTH,
     ColorBar,
+    HStack,
     MapTile,
     Part,
-    Row,
-    Stack,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, number, text_width
 from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, count_flaws, find_flaw, fit, verdict_texts
@@ -70,17 +70,25 @@ def activation_maps(
     scale = _Scale(shown, limits)
     rows: list[Part] = [_heading(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
-        tiles = [Tile(size, images[index], sample=index)]
+        tiles: list[Part] = [Tile(size, images[index], sample=index)]
         for channel, values in zip(channels, row, strict=False):
             flaw = find_flaw(values)
-            where = {"flaw": flaw.value if flaw else "", "sample": index, "layer": layer, "channel": channel}
-            ends = None if flaw else scale.ends_of(values)
-            smooth = max(values.shape) > _COARSE
-            tiles.append(MapTile(size, values=values, display=scale.name, limits=ends, smooth=smooth, **where))
-        rows.append(Row(tiles, gap=GUTTER))
+            tile = MapTile(
+                size,
+                flaw=flaw.value if flaw else "",
+                sample=index,
+                layer=layer,
+                channel=channel,
+                values=values,
+                display=scale.name,
+                limits=None if flaw else scale.ends_of(values),
+                smooth=max(values.shape) > _COARSE,
+            )
+            tiles.append(tile)
+        rows.append(HStack(tiles, gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], INNER_WIDTH)
-    body = Stack([Stack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
+    body = VStack([VStack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
     facts = (
         f"the first {len(shown)} samples" if len(shown) < len(images) else "",
         f"{shown.shape[1]} of {len(channels)} channels" if shown.shape[1] < len(channels) else "",
@@ -136,11 +144,11 @@ class _Scale:
         return f"{words} ({', '.join(inside)})" if inside else words
 
 
-def _heading(channels: Sequence[int], width: int) -> Row:
+def _heading(channels: Sequence[int], width: int) -> HStack:
     """Over each column "input" or the channel's number, with "ch" before it where there is room."""
     short = any(text_width(f"ch {channel}") > width for channel in channels)
     names = ["input", *(str(channel) if short else f"ch {channel}" for channel in channels)]
-    return Row([Text([name], width, color=GRAY, centered=True) for name in names], gap=GUTTER)
+    return HStack([Text([name], width, color=GRAY, centered=True) for name in names], gap=GUTTER)
 
 
 def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, TileSize]:

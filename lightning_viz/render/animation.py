@@ -10,16 +10,18 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.page import Picture
 from lightning_viz.render.text import DARK, GRAY, RED
 
-MOST_FRAMES = 60
-MOST_BYTES = 2_000_000
-FRAME_MILLISECONDS = 125
-LAST_MILLISECONDS = 2000
-SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
-FEWEST = 12
-EXACT = ((255, 255, 255), DARK, GRAY, RED)  # ground and text keep their colors
+__all__ = ["animate", "thin"]
+
+_MOST_FRAMES = 60
+_MOST_BYTES = 2_000_000
+_FRAME_MILLISECONDS = 125
+_LAST_MILLISECONDS = 2000
+_SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
+_FEWEST = 12
+_EXACT = ((255, 255, 255), DARK, GRAY, RED)  # ground and text keep their colors
 
 
-def thin(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
+def thin(steps: Sequence[int], most: int = _MOST_FRAMES) -> list[int]:
     """Which frames to keep, spread evenly over the logarithm of the step; first and last always.
 
     Args:
@@ -64,14 +66,14 @@ def animate(tag: str, frames: Sequence[tuple[int, bytes]], *, description: str) 
     scale = 1.0
     while True:
         data, size = _encode(pages, scale)
-        if len(data) <= MOST_BYTES or (len(pages) <= 2 and scale < 0.2):
+        if len(data) <= _MOST_BYTES or (len(pages) <= 2 and scale < 0.2):
             return Picture(tag, data, *size, description)
-        excess = len(data) / MOST_BYTES
-        if scale > SMALLEST or len(pages) <= FEWEST:
-            floor = SMALLEST if scale > SMALLEST else 0.1
+        excess = len(data) / _MOST_BYTES
+        if scale > _SMALLEST or len(pages) <= _FEWEST:
+            floor = _SMALLEST if scale > _SMALLEST else 0.1
             scale = max(floor, scale * min(0.93, 0.97 / excess**0.5))
         else:
-            kept = thin(steps, max(FEWEST, int(len(pages) * min(0.9, 0.97 / excess))))
+            kept = thin(steps, max(_FEWEST, int(len(pages) * min(0.9, 0.97 / excess))))
             pages, steps = [pages[index] for index in kept], [steps[index] for index in kept]
 
 
@@ -89,7 +91,7 @@ def _encode(pages: list[Image.Image], scale: float) -> tuple[bytes, tuple[int, i
     frames = pages if scale == 1 else [page.resize(size, Image.Resampling.LANCZOS) for page in pages]
     palette = _shared_palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [FRAME_MILLISECONDS] * (len(indexed) - 1) + [LAST_MILLISECONDS]
+    durations = [_FRAME_MILLISECONDS] * (len(indexed) - 1) + [_LAST_MILLISECONDS]
     buffer = BytesIO()
     indexed[0].save(
         buffer, format="GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False
@@ -103,8 +105,8 @@ def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
     strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
     for place, index in enumerate(chosen):
         strip.paste(frames[index], (0, place * frames[0].height))
-    exact = [value for color in EXACT for value in color]
-    chosen_colors = strip.quantize(colors=256 - len(EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    exact = [value for color in _EXACT for value in color]
+    chosen_colors = strip.quantize(colors=256 - len(_EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette((exact + chosen_colors)[: 3 * 256])
     return palette

@@ -19,15 +19,15 @@ from lightning_viz.render.parts import (
     Cell,
     Color,
     ColorBar,
+    HStack,
     Label,
     MapTile,
     Part,
-    Row,
     Sheet,
-    Stack,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, number, percent, shorten, wrap, wrap_items
 from lightning_viz.render.tiles import (
@@ -128,7 +128,7 @@ def twins(
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
     warnings = count_flaws(flaws, "samples", _UNCHANGED)
-    body = Stack(bands, gap=GUTTER)
+    body = VStack(bands, gap=GUTTER)
     return compose(tag, f"Adversarial twins: {attack}", body, facts, reading=reading, warnings=warnings, **info)
 
 
@@ -180,7 +180,7 @@ def pixel_gallery(
     facts = ("the rings show which pixels changed", _was_wrong(before), _first(count, len(images)))
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
     title = "Few pixels changed, and what the network then says"
-    return compose(tag, title, Stack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
 
 
 def _difference(sample: int, values: NDArray[np.float64], factor: float, size: TileSize) -> MapTile:
@@ -254,8 +254,8 @@ def _tile_size(images: NDArray[Any], *, rows: int, lines: int) -> tuple[TileSize
 def _band(heading: str, tiles: Sequence[Tile], texts: Sequence[Text]) -> Part:
     """A row of tiles under what they are, and a text under each, which may be wider."""
     head = Text(wrap_items([heading], INNER_WIDTH), INNER_WIDTH, color=GRAY)
-    cells = [Stack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)]
-    return Stack([head, Row(cells, gap=GUTTER)], gap=1)
+    cells = [VStack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)]
+    return VStack([head, HStack(cells, gap=GUTTER)], gap=1)
 
 
 def _was_wrong(before: Sequence[Verdict]) -> str:
@@ -351,7 +351,7 @@ class _Table:
 
     def __init__(self, images: NDArray[np.uint8], steps: int, lengths: bool) -> None:
         aspect = images.shape[1] / images.shape[2]
-        self.thumb = (min(2 * _CELL, max(_CELL // 2, round(_CELL / aspect))), _CELL)
+        self.thumb: TileSize = (min(2 * _CELL, max(_CELL // 2, round(_CELL / aspect))), _CELL)
         room = INNER_WIDTH - self.thumb[0] - 3 * GUTTER - (_MOVED + GUTTER) * lengths
         self._width: int = min(_WIDEST, room // (steps + 1) - _GAP)
         self._lengths = lengths

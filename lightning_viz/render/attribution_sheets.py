@@ -13,7 +13,18 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.displays import DISPLAYS, map_tile
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, ClassKey, ColorBar, MapTile, Part, Row, Stack, Text, Tile, TileSize
+from lightning_viz.render.parts import (
+    INNER_WIDTH,
+    ClassKey,
+    ColorBar,
+    HStack,
+    MapTile,
+    Part,
+    Text,
+    Tile,
+    TileSize,
+    VStack,
+)
 from lightning_viz.render.text import DARK, GRAY, LINE, number, wrap
 from lightning_viz.render.tiles import GUTTER, Flaw, check_rgb, count_flaws, find_flaw, fit, verdict_texts
 
@@ -46,7 +57,7 @@ class MethodMaps:
 
 def method_row(
     images: NDArray[np.uint8], method: MethodMaps, size: TileSize, *, label: int, gap: int
-) -> tuple[Row, list[Flaw | None]]:
+) -> tuple[HStack, list[Flaw | None]]:
     """A method's maps, each on its own scale, its name and words to the left; and what is wrong with each map.
 
     Args:
@@ -63,7 +74,7 @@ def method_row(
     ]
     names = Text(wrap(method.name, label), label, color=DARK)
     words = [Text(method.words, label, color=GRAY)] if method.words else []
-    return Row([Stack([names, *words], gap=2), *tiles], gap=gap), [find_flaw(values) for values in reduced]
+    return HStack([VStack([names, *words], gap=2), *tiles], gap=gap), [find_flaw(values) for values in reduced]
 
 
 def method_sheet(
@@ -99,9 +110,9 @@ def method_sheet(
     tops: list[Part] = [Tile(size, image, sample=index) for index, image in enumerate(shown)]
     if verdicts:
         words = verdict_texts(verdicts[: len(shown)], size[0])
-        tops = [Stack([top, text], gap=1) for top, text in zip(tops, words, strict=True)]
-    head = Stack([Text(["the image"], _LABEL), Text(key, _LABEL, color=GRAY)], gap=2)
-    rows = [Row([head, *tops], gap=GUTTER)]
+        tops = [VStack([top, text], gap=1) for top, text in zip(tops, words, strict=True)]
+    head = VStack([Text(["the image"], _LABEL), Text(key, _LABEL, color=GRAY)], gap=2)
+    rows = [HStack([head, *tops], gap=GUTTER)]
     flaws: list[Flaw | None] = []
     for method in methods:
         row, broken = method_row(shown, replace(method, maps=method.maps[: len(shown)]), size, label=_LABEL, gap=GUTTER)
@@ -117,7 +128,7 @@ def method_sheet(
         for display in dict.fromkeys(method.display for method in methods)
     ]
     reads = f"Each row is one method's answer to what in the image moved {target}. {reading}".rstrip()
-    body = Stack([*rows, *bars], gap=GUTTER)
+    body = VStack([*rows, *bars], gap=GUTTER)
     return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(flaws, "maps"), **info)
 
 
@@ -169,14 +180,14 @@ def occlusion_maps(
     seen = [int(label) for label in np.unique(predicted[:MOST_SAMPLES])]
     palette = class_colors(classes)
     heads = ["input", "drop", "prediction", "activity"][:columns]
-    rows: list[Part] = [Row([Text([word], size[0], centered=True) for word in heads], gap=6)]
+    rows: list[Part] = [HStack([Text([word], size[0], centered=True) for word in heads], gap=6)]
     drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(shown)]
     for index, tile in enumerate(drops):
         prediction = Tile(size, palette[predicted[index]], sample=index)
         tiles = [Tile(size, images[index], sample=index), tile, prediction]
         if activity is not None:
             tiles.append(_activity(activity[index].astype(np.float64), size, index))
-        rows.append(Row(tiles, gap=6))
+        rows.append(HStack(tiles, gap=6))
         if verdicts:
             rows += verdict_texts([verdicts[index]], 660)
     names = [class_names[label] if label < len(class_names) else str(label) for label in seen]
@@ -199,7 +210,7 @@ def occlusion_maps(
         "feature map remains."
     )
     warnings = count_flaws([find_flaw(values) for values in shown], "maps")
-    body = Stack([Stack(rows, gap=4), *bars], gap=6)
+    body = VStack([VStack(rows, gap=4), *bars], gap=6)
     return compose(tag, f"Occlusion for {target}", body, facts, reading=reading, warnings=warnings, **info)
 
 

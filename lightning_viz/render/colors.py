@@ -7,6 +7,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["class_colors"]
+
 Colors: TypeAlias = NDArray[np.uint8]  # [..., 3]
 
 # Okabe and Ito's eight, those that read best on white first; their yellow darkened, for the same reason.

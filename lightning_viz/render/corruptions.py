@@ -18,13 +18,13 @@ from lightning_viz.render.parts import (
     WHITE,
     Cell,
     ColorBar,
+    HStack,
     Label,
     Part,
-    Row,
     Sheet,
-    Stack,
     Text,
     Tile,
+    VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, percent, shorten, text_width
 from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, fit
@@ -75,16 +75,16 @@ def corruption_sheet(
     pitch = size[0] + GUTTER  # a head may be as wide as a tile with what is around it
     heads = ["clean", *(f"{severity}" for severity in severities[: columns - 1])]
     words = [Text([shorten(head, pitch)], pitch, color=GRAY, centered=True) for head in heads]
-    sheet: list[Part] = [Row([Text(["severity"], label + GUTTER // 2, color=GRAY), *words], gap=0)]
+    sheet: list[Part] = [HStack([Text(["severity"], label + GUTTER // 2, color=GRAY), *words], gap=0)]
     for name, row in zip(names, shown, strict=True):
         tiles = [Tile(size, image, sample=0) for image in (clean, *row)]
-        sheet.append(Row([_middle(name, label, size[1]), *tiles], gap=GUTTER))
+        sheet.append(HStack([_middle(name, label, size[1]), *tiles], gap=GUTTER))
     facts = (
         f"the first {len(shown)} of {len(kinds)} kinds" if len(shown) < len(kinds) else "",
         f"the first {columns - 1} of {len(severities)} severities" if columns - 1 < len(severities) else "",
     )
     reading = "Each row is one kind of corruption, from the image as it is to the highest severity."
-    return compose(tag, title, Stack(sheet, gap=GUTTER), facts, reading=reading, **info)
+    return compose(tag, title, VStack(sheet, gap=GUTTER), facts, reading=reading, **info)
 
 
 def corruption_table(
@@ -133,7 +133,7 @@ def corruption_table(
         for model in list(columns)[:_MOST_RATIOS]
     ]
     cells = _heat(errors, severities, INNER_WIDTH - _LABEL - (wide + GUTTER) * len(shown) - GUTTER)
-    table = Row([_column(["", "", *names, "mean"], _LABEL), cells, *shown], gap=GUTTER)
+    table = HStack([_column(["", "", *names, "mean"], _LABEL), cells, *shown], gap=GUTTER)
     bar = ColorBar(_COLORS, "0 %", "100 %", label=f"error of {name}")
     facts = (
         f"clean error {percent(clean)} %",
@@ -150,7 +150,7 @@ def corruption_table(
     )
     lost = [kind for place, kind in enumerate(names) if any(np.isnan(values[place]) for values in columns.values())]
     undefined = (f"CE undefined for {', '.join(lost)}: {reference} makes no mistake",) if lost else ()
-    body = Stack([table, bar], gap=GUTTER)
+    body = VStack([table, bar], gap=GUTTER)
     return compose(tag, f"What corruptions cost {name}", body, facts, reading=reading, warnings=undefined, **info)
 
 

@@ -16,13 +16,14 @@ from lightning_viz.render.parts import (
     INNER_WIDTH,
     ClassKey,
     ColorBar,
+    HStack,
     MapTile,
     PaintedTile,
-    Row,
-    Stack,
+    Part,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, RED, number
 from lightning_viz.render.tiles import GUTTER, check_rgb, count_flaws, find_flaw, fit
@@ -74,7 +75,7 @@ def class_predictions(
     colors = class_colors(len(names))
     wrong = (truth != prediction) & (truth != UNCOUNTED)
     size, count = _tile_size(images)
-    rows = [_heading(("input", "truth", "prediction", "mistakes"), size[0])]
+    rows: list[Part] = [_heading(("input", "truth", "prediction", "mistakes"), size[0])]
     for index in range(count):
         layers = [
             _classes(truth[index], colors, background),
@@ -85,8 +86,8 @@ def class_predictions(
         tiles += [PaintedTile(size, images[index], sample=index, paint=layer) for layer in layers]
         counted = (truth[index] != UNCOUNTED).sum()
         share = f"{_percent(wrong[index].sum() / counted)} wrong" if counted else "none counts"
-        words = Row([Text([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
-        rows.append(Stack([Row(tiles, gap=GUTTER), words], gap=1))
+        words = HStack([Text([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
+        rows.append(VStack([HStack(tiles, gap=GUTTER), words], gap=1))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
     key = ClassKey(
         [f"{names[place]} {overlaps[place]:.2f}" for place in present],
@@ -103,7 +104,7 @@ def class_predictions(
         "Each row is one sample: the input, the true class of each pixel, the predicted one, and in red where they "
         "differ. The intersection over union (IoU) of a class is 1 where prediction and truth are the same pixels."
     )
-    body = Stack([Stack(rows, gap=4), key], gap=8)
+    body = VStack([VStack(rows, gap=4), key], gap=8)
     return compose(tag, "Predicted class of each pixel, beside the truth", body, facts, reading=reading, **info)
 
 
@@ -136,15 +137,15 @@ def image_predictions(
         check_rgb(shown)
     size, count = _tile_size(images)
     flaws = [None if np.isfinite(values).all() else find_flaw(values) for values in difference[:count]]
-    rows = [_heading(("input", truth_name, "prediction", "difference"), size[0])]
+    rows: list[Part] = [_heading(("input", truth_name, "prediction", "difference"), size[0])]
     for index, flaw in enumerate(flaws):
         tiles = [Tile(size, shown[index], sample=index) for shown in (images, truth, prediction)]
         words = flaw.value if flaw else ""
         heat = None if flaw else apply("magma", difference[index], 0, limit)
         tiles.append(Tile(size, heat, words, sample=index, weights=difference[index]))
         ratio = f"PSNR {noise_ratios[index]:.1f} dB"
-        texts = Row([Text([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
-        rows.append(Stack([Row(tiles, gap=GUTTER), texts], gap=1))
+        texts = HStack([Text([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
+        rows.append(VStack([HStack(tiles, gap=GUTTER), texts], gap=1))
     finite = [ratio for ratio in noise_ratios if np.isfinite(ratio)]
     facts = (
         f"mean PSNR {np.mean(finite):.1f} dB" if finite else "",
@@ -156,7 +157,7 @@ def image_predictions(
         "where they are equal. The higher the peak signal-to-noise ratio (PSNR), the closer."
     )
     bar = ColorBar("magma", "0", f"{number(limit)} or more", label="absolute difference")
-    title, body = f"Predicted images, beside the {truth_name}", Stack([Stack(rows, gap=4), bar], gap=8)
+    title, body = f"Predicted images, beside the {truth_name}", VStack([VStack(rows, gap=4), bar], gap=8)
     return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "differences"), **info)
 
 
@@ -186,7 +187,7 @@ def found_on_canvas(
     check_rgb(images)
     count = min(len(images), 2)
     side = fit(2, count, images.shape[1] / images.shape[2], under=LINE, room=BODY_HEIGHT - LINE)
-    rows = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
+    rows: list[Part] = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
     for index in range(count):
         spread = _at_centers(probabilities[index], images.shape[1:3], size, stride)
         highest = float(probabilities[index].max())
@@ -195,13 +196,13 @@ def found_on_canvas(
             MapTile(side, images[index], sample=index, values=spread, display="heat"),
         ]
         line = Text([f"{names[index]}: probability {number(highest)}"], 2 * side[0] + GUTTER)
-        rows.append(Stack([Row(tiles, gap=GUTTER), line], gap=1))
+        rows.append(VStack([HStack(tiles, gap=GUTTER), line], gap=1))
     facts = (
         f"windows of {size[0]} × {size[1]} pixels, {stride[0]} apart, in one pass",
         f"{count} of {len(images)} canvases" if count < len(images) else "",
     )
     reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
-    body = Stack([Stack(rows, gap=4), ColorBar("heat", "0", "1", label="probability")], gap=8)
+    body = VStack([VStack(rows, gap=4), ColorBar("heat", "0", "1", label="probability")], gap=8)
     return compose(tag, "Where a classifier finds its class on a larger canvas", body, facts, reading=reading, **info)
 
 
@@ -221,8 +222,8 @@ def _percent(share: float) -> str:
     return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):.1f} %"
 
 
-def _heading(words: Sequence[str], width: int) -> Row:
-    return Row([Text([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
+def _heading(words: Sequence[str], width: int) -> HStack:
+    return HStack([Text([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
 
 
 def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> NDArray[np.float64]:

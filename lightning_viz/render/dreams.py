@@ -18,13 +18,13 @@ from lightning_viz.render.parts import (
     ClassKey,
     ClimbPlot,
     Color,
+    HStack,
     Part,
-    Row,
     Sparkline,
-    Stack,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, shorten, text_width, wrap
 from lightning_viz.render.tiles import COLUMNS, GUTTER, Flaw, check_rgb, count_flaws, fit
@@ -83,8 +83,8 @@ def dream_tiles(
         blocks.append(_texts(under, size[0], columns, GRAY))
     if climbs is not None:
         blocks.append([Sparkline(climb, size[0], _SPARK) for climb in climbs])
-    cells = [Stack(parts, gap=0) for parts in zip(*blocks, strict=True)]
-    body = Stack([Row(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
+    cells = [VStack(parts, gap=0) for parts in zip(*blocks, strict=True)]
+    body = VStack([HStack(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
     facts = (f"the first {len(shown)} of {len(images)}" if len(shown) < len(images) else "",)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     warnings = count_flaws(flaws, "dreams")
@@ -129,7 +129,7 @@ def dream_table(
     sheet: list[Part] = []
     if columns:
         heads = [Text([shorten(name, size[0])], size[0], color=GRAY, centered=True) for name in columns]
-        sheet.append(Row([Text([""], label), *heads], gap=GUTTER))
+        sheet.append(HStack([Text([""], label), *heads], gap=GUTTER))
     flaws = [[_find_flaw(image) for image in row] for row in images]
     for place, (row, name) in enumerate(zip(images, rows, strict=True)):
         tiles: list[Part] = [
@@ -137,11 +137,11 @@ def dream_table(
         ]
         if words:
             texts = [Text([shorten(word, size[0])], size[0], color=GRAY) for word in words[place]]
-            tiles = [Stack([tile, text], gap=0) for tile, text in zip(tiles, texts, strict=True)]
+            tiles = [VStack([tile, text], gap=0) for tile, text in zip(tiles, texts, strict=True)]
         lines = max(1, size[1] // LINE)
-        sheet.append(Row([_text(name, label, lines, DARK), *tiles], gap=GUTTER))
+        sheet.append(HStack([_text(name, label, lines, DARK), *tiles], gap=GUTTER))
     warnings = count_flaws([flaw for row in flaws for flaw in row], "dreams")
-    return compose(tag, title, Stack(sheet, gap=GUTTER), reading=reading or _READING, warnings=warnings, **info)
+    return compose(tag, title, VStack(sheet, gap=GUTTER), reading=reading or _READING, warnings=warnings, **info)
 
 
 def climb_curves(
@@ -179,7 +179,7 @@ def climb_curves(
     warnings = (f"{which} in {lost} of {len(curves)} curves",) if lost else ()
     facts = (f"{curves.shape[1]:,} updates", "logarithmic" if logarithmic else "")
     reads = reading or f"Each line is one dream: its {label} before each update of the image."
-    body = Stack([plot, ClassKey(names, colors)], gap=6)
+    body = VStack([plot, ClassKey(names, colors)], gap=6)
     return compose(tag, title, body, facts, reading=reads, warnings=warnings, **info)
 
 

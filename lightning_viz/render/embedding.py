@@ -19,14 +19,14 @@ from lightning_viz.render.parts import (
     INNER_WIDTH,
     At,
     ClassKey,
+    HStack,
     Part,
     PlotExtent,
-    Row,
     ScatterPlot,
     Sheet,
-    Stack,
     Text,
     Tile,
+    VStack,
 )
 from lightning_viz.render.text import LINE, shorten, wrap
 from lightning_viz.render.tiles import check_rgb, frame_size
@@ -138,10 +138,10 @@ def embedding_panels(
         usable = np.isfinite(points).all(axis=1)
         view, chosen = _square(points[usable]), (clusters or {}).get(name)
         plot = _panel(points, usable, labels, classes, chosen, side, side, view, class_names, named=False)
-        titled.append(Stack([Text([*lines, *[""] * (tallest - len(lines))], side, centered=True), plot], gap=2))
-    rows: list[Part] = [Row(titled[start : start + columns], gap=10) for start in range(0, len(titled), columns)]
+        titled.append(VStack([Text([*lines, *[""] * (tallest - len(lines))], side, centered=True), plot], gap=2))
+    rows: list[Part] = [HStack(titled[start : start + columns], gap=10) for start in range(0, len(titled), columns)]
     entries, colors = key_entries(labels, class_names)
-    body = Stack([*rows, *([ClassKey(entries, colors)] if entries else [])], gap=8)
+    body = VStack([*rows, *([ClassKey(entries, colors)] if entries else [])], gap=8)
     count = len(panels[0][1])
     crosses = "k-means in the layer: × outside its cluster's majority class" if clusters and labels is not None else ""
     facts = (f"{count:,} samples", f"{dimension:,} dimensions", crosses)
@@ -203,7 +203,9 @@ def _panel(
     if clusters is not None:
         colored = clusters if labels is None else _commonest(labels, clusters)
         crosses = np.zeros(len(points), dtype=bool) if labels is None else colored != labels
-    names = _names_at_medians(points[usable], colored[usable], class_names) if named and labels is not None else ()
+    names: Sequence[tuple[str, float, float]] = ()
+    if named and labels is not None and colored is not None:
+        names = _names_at_medians(points[usable], colored[usable], class_names)
     return ScatterPlot(
         width=width,
         height=height,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import table
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, At, ColorBar, Label, Sheet, Stack, Tile, TileSize
+from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, At, ColorBar, Label, Sheet, Tile, TileSize, VStack
 from lightning_viz.render.text import LINE, number
 from lightning_viz.render.tiles import COLUMNS, GUTTER, count_flaws, find_flaw
 
@@ -127,7 +127,7 @@ def filters(
     limits = _limits(weights, grid.shown, limit, per_filter)
     cells = Sheet(*grid.size(), _cells(grid, shown, limits, rgb, layer))
     ends = number(float(limits.max()))
-    body = cells if rgb else Stack([cells, _bar(ends, per_filter)], gap=10)
+    body = cells if rgb else VStack([cells, _bar(ends, per_filter)], gap=10)
     facts = [
         _how_many(grid.shown, count, "filters"),
         "" if rgb else _how_many(shown.shape[1], channels, "input channels"),
@@ -169,7 +169,7 @@ def filter_table(
         f"Weights of {layer}: {_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     )
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
-    body = Stack([cells, _bar(number(float(limits.max())), False)], gap=10)
+    body = VStack([cells, _bar(number(float(limits.max())), False)], gap=10)
     return compose(tag, title, body, facts, reading=reading, warnings=_flaws(shown), **info)
 
 
@@ -196,8 +196,16 @@ def _cells(grid: _Layout, weights: NDArray[Any], limits: NDArray[np.float64], rg
         for channel in range(grid.channels):
             image = pixels.transpose(1, 2, 0) if rgb else table("diverging")[pixels[channel]]
             kernel = weights[index] if rgb else weights[index, channel]
-            where = {"layer": layer, "channel": index, "value": float(limits[index].max())}
-            tile = Tile(size, image, flaw.value if flaw else "", weights=kernel, average=True, **where)
+            tile = Tile(
+                size,
+                image,
+                flaw.value if flaw else "",
+                layer=layer,
+                channel=index,
+                value=float(limits[index].max()),
+                weights=kernel,
+                average=True,
+            )
             cells.append(At(*grid.corner(index, channel), tile))
     return cells
 

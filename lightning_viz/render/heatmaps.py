@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.displays import DISPLAYS, map_tile
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import BODY_HEIGHT, Part, Row, Stack, Text, Tile, TileSize
+from lightning_viz.render.parts import BODY_HEIGHT, HStack, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.text import GRAY, LINE, number, text_width
 from lightning_viz.render.tiles import Flaw, Verdict, check_rgb, count_flaws, find_flaw, fit, verdict_texts
 
@@ -144,7 +144,7 @@ def class_columns(
         ]
         texts = verdict_texts([verdicts[index]] if verdicts else [Verdict()], size[0])
         texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
-        lines.append(Row([Stack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)], gap=6))
+        lines.append(HStack([VStack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)], gap=6))
     facts = (
         _some(rows, len(images)),
         f"{len(shown)} of {len(maps)} classes" if len(shown) < len(maps) else "",
@@ -153,7 +153,7 @@ def class_columns(
     )
     title = f"{method} class by class" + (f", seen from {layer}" if layer else "")
     reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
-    body = Stack([Stack(lines, gap=4), how.bar("of each row")], gap=8)
+    body = VStack([VStack(lines, gap=4), how.bar("of each row")], gap=8)
     return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "maps"), **info)
 
 
@@ -181,11 +181,11 @@ def _paired(
     pairs: list[Part] = []
     for index, (values, reach) in enumerate(zip(shown, reaches, strict=True)):
         second = map_tile(size, images[index], values, display, reach=reach, sample=index, layer=layer)
-        pairs.append(Row([Tile(size, images[index], sample=index), second], gap=_CLOSE))
+        pairs.append(HStack([Tile(size, images[index], sample=index), second], gap=_CLOSE))
     pairs = _with_texts(pairs, size, verdicts, figures)
-    rows = [Row(pairs[start : start + columns], gap=_APART) for start in range(0, len(pairs), columns)]
+    rows = [HStack(pairs[start : start + columns], gap=_APART) for start in range(0, len(pairs), columns)]
     bar = how.bar("of each map: the number under it" if heat else "of each map")
-    body = Stack([Stack(rows, gap=_APART if not verdicts else 4), bar], gap=8)
+    body = VStack([VStack(rows, gap=_APART if not verdicts else 4), bar], gap=8)
     ends = list(filter(None, reaches))
     facts = (
         _some(len(shown), len(images)),
@@ -194,7 +194,8 @@ def _paired(
     )
     zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
     warnings = count_flaws(flaws, things, {Flaw.ZERO: zero})
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **{**info, "details": ()})
+    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **rest)
 
 
 def _pair_size(
@@ -226,8 +227,8 @@ def _with_texts(pairs: list[Part], size: TileSize, verdicts: Sequence[Verdict], 
     texts: list[Part] = [*verdict_texts(list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs), 2 * size[0] - room)]
     if figures:
         numbers = [Text([figure or " "], room, color=GRAY) for figure in figures]
-        texts = [Row([text, figure], gap=_CLOSE) for text, figure in zip(texts, numbers, strict=True)]
-    return [Stack([pair, text], gap=2) for pair, text in zip(pairs, texts, strict=True)]
+        texts = [HStack([text, figure], gap=_CLOSE) for text, figure in zip(texts, numbers, strict=True)]
+    return [VStack([pair, text], gap=2) for pair, text in zip(pairs, texts, strict=True)]
 
 
 def _check(images: NDArray[Any], values: NDArray[Any], name: str, dimensions: int) -> None:

@@ -17,7 +17,7 @@ from lightning_viz.render.text import number
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Distribution", "distributions", "rebin"]
+__all__ = ["BINS", "Distribution", "distributions", "rebin"]
 
 _MOST = 8  # distributions
 BINS = 60
@@ -100,7 +100,8 @@ def distributions(
         "seen beside common ones."
     )
     title = f"How the activations of {layer} are distributed"
-    return compose(tag, title, plot, facts, reading=reading, **{**info, "step": latest.step})
+    latest_info: PageInfo = {**info, "step": latest.step}
+    return compose(tag, title, plot, facts, reading=reading, **latest_info)
 
 
 def _some(count: int) -> list[int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_viz.render.colors import class_count, key_entries
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, ClassKey, Part, PlanePlot, PlotExtent, Stack
+from lightning_viz.render.parts import INNER_WIDTH, ClassKey, Part, PlanePlot, PlotExtent, VStack
 from lightning_viz.render.tiles import frame_size
 
 if TYPE_CHECKING:
@@ -171,4 +171,4 @@ def _plane(
         **marks,
     )
     entries, colors = key_entries(np.array([classes - 1]), names)
-    return Stack([plot, ClassKey(entries, colors)], gap=6) if entries else plot
+    return VStack([plot, ClassKey(entries, colors)], gap=6) if entries else plot

@@ -7,6 +7,7 @@ from functools import singledispatch
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from lightning_viz.errors import InvalidTypeError
 from lightning_viz.render.colors import apply, hatch, table
 from lightning_viz.render.displays import DISPLAYS, enlarge, stretch
 from lightning_viz.render.parts import (
@@ -16,20 +17,19 @@ from lightning_viz.render.parts import (
     ClassKey,
     Color,
     ColorBar,
+    HStack,
     Label,
     MapTile,
     PaintedTile,
     Part,
     Plot,
-    Row,
     Sheet,
     Sparkline,
-    Stack,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
-from lightning_viz.render.plots import draw_plot
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, draw_lines, font, shorten, text_width, wrap
 
 __all__ = ["draw"]
@@ -48,12 +48,15 @@ def draw(part: Part) -> Image.Image:
 
     Args:
         part: with all that it consists of.
+
+    Raises:
+        InvalidTypeError: a part that stands only within a sheet.
     """
-    raise TypeError(f"a {type(part).__name__} stands in a Sheet, it cannot be drawn alone")
+    raise InvalidTypeError(f"a {type(part).__name__} has no place of its own; put it into a Sheet")
 
 
 @draw.register
-def _stack(part: Stack) -> Image.Image:
+def _stack(part: VStack) -> Image.Image:
     images = [draw(each) for each in part.parts]
     height = sum(image.height for image in images) + part.gap * max(0, len(images) - 1)
     sheet = Image.new("RGB", (max((image.width for image in images), default=1), max(1, height)), WHITE)
@@ -65,7 +68,7 @@ def _stack(part: Stack) -> Image.Image:
 
 
 @draw.register
-def _row(part: Row) -> Image.Image:
+def _row(part: HStack) -> Image.Image:
     images = [draw(each) for each in part.parts]
     width = sum(image.width for image in images) + part.gap * max(0, len(images) - 1)
     sheet = Image.new("RGB", (max(1, width), max((image.height for image in images), default=1)), WHITE)
@@ -196,7 +199,7 @@ def _color_bar(part: ColorBar) -> Image.Image:
     middle = [Label(_BAR // 2, LINE // 2 - 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
     bar = Sheet(_BAR, LINE - 4, [At(0, 0, Tile((_BAR, LINE - 4), np.tile(colors, (LINE - 4, 1, 1)))), *middle])
     texts: list[Part] = [_words(part.low), bar, _words(part.high)]
-    return draw(Row([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
+    return draw(HStack([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
 
 
 def _words(text: str, color: Color = DARK) -> Text:
@@ -224,4 +227,6 @@ def _class_key(part: ClassKey) -> Image.Image:
 
 @draw.register
 def _plot(part: Plot) -> Image.Image:
+    from lightning_viz.render.plots import draw_plot  # matplotlib's figures, which training need not import
+
     return draw_plot(part)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from PIL import Image
 
 from lightning_viz.render.layout import draw
-from lightning_viz.render.parts import INNER_WIDTH, Part, Stack, Text
+from lightning_viz.render.parts import INNER_WIDTH, Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
 from lightning_viz.render.tiles import VERDICTS, Verdict
 
@@ -22,7 +22,7 @@ __all__ = ["Caption", "Page", "PageInfo", "Picture", "compose", "lay_out"]
 _MARGIN = 12
 WIDTH = INNER_WIDTH + 2 * _MARGIN  # TensorBoard's card shows it at half
 
-Kind = TypeVar("Kind", bound=Part)
+_Kind = TypeVar("_Kind", bound=Part)
 
 
 class PageInfo(TypedDict, total=False):
@@ -95,7 +95,7 @@ class Page:
         """The caption as Markdown."""
         return self.caption.description
 
-    def parts(self, kind: type[Kind]) -> Iterator[Kind]:
+    def parts(self, kind: type[_Kind]) -> Iterator[_Kind]:
         """All parts of a kind, in reading order.
 
         Args:
@@ -184,7 +184,7 @@ def _header(caption: Caption) -> Part:
     notes = wrap_items([f"⚠ {note}" for note in caption.notes], INNER_WIDTH)
     if notes:
         parts.append(Text(notes, INNER_WIDTH, color=RED))
-    return Stack(parts, gap=2)
+    return VStack(parts, gap=2)
 
 
 def png(image: Image.Image) -> bytes:

@@ -26,12 +26,12 @@ __all__ = [
     "Part",
     "PlanePlot",
     "Plot",
-    "Row",
+    "HStack",
     "ScatterPlot",
     "Sheet",
     "Sparkline",
     "SpherePlot",
-    "Stack",
+    "VStack",
     "Text",
     "Tile",
 ]
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack(Part):
+class VStack(Part):
     """Parts one below the other, aligned left.
 
     Args:
@@ -78,8 +78,8 @@ class Stack(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class Row(Stack):
-    """Parts side by side, aligned at the top; arguments as for `Stack`, from left to right."""
+class HStack(VStack):
+    """Parts side by side, aligned at the top; arguments as for `VStack`, from left to right."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,8 @@ from lightning_viz.render.parts import (
 )
 from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
+__all__ = ["draw_plot"]
+
 _DPI = 100
 _POINT = 72 / _DPI  # points in a pixel
 _SIZE = TEXT_SIZE * _POINT
@@ -128,7 +130,13 @@ def _scatter(canvas: _Canvas, plot: ScatterPlot) -> None:
     if plot.crosses is not None:
         _dots(axes, plot.points[~kept], classes[1], classes=plot.class_count, size=7, alpha=0.8, marker="x")
     halo = [withStroke(linewidth=4 * _POINT, foreground="white", alpha=0.9)]
-    style = {"fontsize": _SIZE, "ha": "center", "va": "center", "color": np.array(DARK) / 255, "path_effects": halo}
+    style: dict[str, Any] = {
+        "fontsize": _SIZE,
+        "ha": "center",
+        "va": "center",
+        "color": np.array(DARK) / 255,
+        "path_effects": halo,
+    }
     for name, x, y in plot.names:
         axes.text(x, y, name, zorder=5, clip_on=True, **style)
     _bare(axes, plot.extent)
@@ -207,11 +215,11 @@ def _climb(canvas: _Canvas, plot: ClimbPlot) -> None:
 _LEFT, _BOTTOM, _TOP = 96, 64, 36  # pixels around the axes of robustness
 _MARKERS = "osD^vP*X<>hd"
 _MARKER = 8 * _POINT
-NAME_WIDTH = 240  # pixels for names at the ends of curves
+_NAME_WIDTH = 240  # pixels for names at the ends of curves
 
 
 def _epsilon(canvas: _Canvas, plot: EpsilonPlot) -> None:
-    beside = min(NAME_WIDTH, max(map(text_width, plot.curves))) + 44
+    beside = min(_NAME_WIDTH, max(map(text_width, plot.curves))) + 44
     height = plot.height - _BOTTOM - _TOP
     axes = canvas.axes(_LEFT, _BOTTOM, plot.width - _LEFT - beside, height)
     colors = class_colors(len(plot.curves)) / 255
@@ -308,7 +316,7 @@ def _names_at_ends(
         shift = (edge * (1 + 30 / max(axes.bbox.width, 1)), place)
         lead = {"arrowstyle": "-", "color": color, "linewidth": _POINT, "shrinkA": 2, "shrinkB": 5}
         style = {**_WORDS, "color": color, "va": "center", "annotation_clip": False}
-        axes.annotate(shorten(name, NAME_WIDTH), ends[name], shift, arrowprops=lead, **style)
+        axes.annotate(shorten(name, _NAME_WIDTH), ends[name], shift, arrowprops=lead, **style)
 
 
 def space_out(values: Sequence[float], apart: float, highest: float) -> list[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, Cell, ClassKey, EpsilonPlot, Label, Part, Sheet, SpherePlot, Stack
+from lightning_viz.render.parts import INNER_WIDTH, Cell, ClassKey, EpsilonPlot, Label, Part, Sheet, SpherePlot, VStack
 from lightning_viz.render.text import DARK, number, percent, shorten, text_width
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def defense_bars(
         "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "
         "their attacked twins. One that helps lifts the lower bar without shortening the upper."
     )
-    return compose(tag, f"What helps against {attack}", Stack([key, bars], gap=8), facts, reading=reading, **info)
+    return compose(tag, f"What helps against {attack}", VStack([key, bars], gap=8), facts, reading=reading, **info)
 
 
 def sphere_plot(

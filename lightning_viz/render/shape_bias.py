@@ -18,12 +18,12 @@ from lightning_viz.render.parts import (
     WHITE,
     BiasPlot,
     Cell,
+    HStack,
     Label,
-    Row,
     Sheet,
-    Stack,
     Text,
     Tile,
+    VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, number, shorten
 from lightning_viz.render.tiles import CROSS, check_rgb, confidence_text
@@ -98,10 +98,10 @@ def cue_sheet(
     aspect = max(conflict.image.shape[0] / conflict.image.shape[1] for conflict in shown)
     width, columns = _layout(len(shown), aspect, lines)
     blocks = [
-        Stack([_made_of(conflict, width, index), _verdict(conflict.follows, width), _answers(conflict, width)], gap=2)
+        VStack([_made_of(conflict, width, index), _verdict(conflict.follows, width), _answers(conflict, width)], gap=2)
         for index, conflict in enumerate(shown)
     ]
-    rows = [Row(blocks[at : at + columns], gap=_APART) for at in range(0, len(blocks), columns)]
+    rows = [HStack(blocks[at : at + columns], gap=_APART) for at in range(0, len(blocks), columns)]
     followed = [conflict.follows for conflict in conflicts]
     shape, texture, neither = (followed.count(cue) for cue in ("shape", "texture", "neither"))
     facts = (
@@ -110,7 +110,7 @@ def cue_sheet(
         f"shape bias {number(shape / (shape + texture))}" if shape + texture else "no shape bias",
         "small: where shape and texture are from, the one followed framed",
     )
-    return compose(tag, title, Stack(rows, gap=_APART), facts, reading=reading or _READING, **info)
+    return compose(tag, title, VStack(rows, gap=_APART), facts, reading=reading or _READING, **info)
 
 
 def shape_bias_plot(
@@ -178,7 +178,7 @@ def _large(width: int) -> int:
     return (2 * width - _CLOSE) // 3
 
 
-def _made_of(conflict: Conflict, width: int, sample: int) -> Row:
+def _made_of(conflict: Conflict, width: int, sample: int) -> HStack:
     """The image, and at its right its shape above its texture, framed if it is what the decision follows."""
     side = _large(width)
     height = round(side * conflict.image.shape[0] / conflict.image.shape[1])
@@ -187,7 +187,7 @@ def _made_of(conflict: Conflict, width: int, sample: int) -> Row:
         Tile(small, image, sample=sample, cover=True, outline=_COLORS[cue] if cue == conflict.follows else None)
         for cue, image in (("shape", conflict.shape), ("texture", conflict.texture))
     ]
-    return Row([Tile((side, height), conflict.image, sample=sample), Stack(sources, gap=_CLOSE)], gap=_CLOSE)
+    return HStack([Tile((side, height), conflict.image, sample=sample), VStack(sources, gap=_CLOSE)], gap=_CLOSE)
 
 
 def _verdict(followed: str, width: int) -> Sheet:

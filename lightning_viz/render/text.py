@@ -8,6 +8,8 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+__all__ = ["number", "percent", "step_text"]
+
 TITLE_SIZE = 22
 TEXT_SIZE = 18  # the smallest anywhere: TensorBoard's card shows it at 9 px
 DARK = (26, 26, 26)
@@ -109,7 +111,7 @@ def draw_lines(
     width: int,
     *,
     size: int = TEXT_SIZE,
-    color: tuple[int, int, int] = DARK,
+    color: tuple[int, ...] = DARK,
     centered: bool = False,
 ) -> Image.Image:
     """Lines of text on white, ``width`` pixels wide."""

@@ -18,13 +18,13 @@ from lightning_viz.render.parts import (
     INNER_WIDTH,
     At,
     ColorBar,
+    HStack,
     Part,
-    Row,
     Sheet,
-    Stack,
     Text,
     Tile,
     TileSize,
+    VStack,
 )
 from lightning_viz.render.text import DARK, LINE, number, shorten
 from lightning_viz.render.tiles import find_flaw, to_rgb
@@ -106,7 +106,7 @@ def excitations(
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns
     size = _tile_size(frame, width, -(-len(shown) // columns))
     blocks = [_block(layer, channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
-    rows: list[Part] = [Row(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
+    rows: list[Part] = [HStack(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
     signed = any(crop.evidence is not None for some in shown for crop in some)
     colored = any(crop.evidence is not None and len(crop.evidence) == 3 for some in shown for crop in some)
     label = "of each map, in each of its three colors" if colored else "of each map"
@@ -126,7 +126,7 @@ def excitations(
         f"({method}): brighter than gray for what raises it, darker for what lowers it."
     )
     warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
-    body = Stack([*rows, bar] if signed else rows, gap=_ROWS)
+    body = VStack([*rows, bar] if signed else rows, gap=_ROWS)
     title = f"What excites the channels of {layer} most"
     return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
 
@@ -146,12 +146,12 @@ def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], 
     if not crops:
         square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
         both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never active", layer=layer, channel=channel)
-        return Stack([title, both], gap=_CLOSE)
+        return VStack([title, both], gap=_CLOSE)
     images = [
         Tile(size, _framed(crop, crop.image, frame), layer=layer, channel=channel, value=crop.value) for crop in crops
     ]
     maps = [_evidence(crop, frame, size, layer, channel) for crop in crops]
-    return Stack([title, Row([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
+    return VStack([title, HStack([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
 
 
 def _square(tiles: list[Tile]) -> Sheet:

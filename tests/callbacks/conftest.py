@@ -182,6 +182,11 @@ class Gallery(list[Drawing]):
         """Step to what a sketch was drawn from."""
         return {one.step: one.sketch.arguments for one in self if one.sketch.arguments.get("tag") == tag}
 
+    def pages(self, tag):
+        """Step to the page that was laid out, of a drawing that depends on no earlier one."""
+        sketches = {one.step: one.sketch for one in self if one.sketch.arguments.get("tag") == tag}
+        return {step: sketch.function(**sketch.arguments) for step, sketch in sketches.items()}
+
 
 @pytest.fixture
 def drawn_at_once(monkeypatch):

@@ -5,16 +5,16 @@ import signal
 import time
 
 import numpy as np
-from PIL import Image
 
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.render.page import Caption, page
+from lightning_viz.render.page import compose
+from lightning_viz.render.parts import Tile
 
 
 def draw(tag, step, seconds=0.0):
     """A page of one color, after a while."""
     time.sleep(seconds)
-    return page(tag, Caption(f"A page of {tag}", (f"step {step}",)), Image.new("RGB", (20, 10), "white"))
+    return compose(tag, f"A page of {tag}", Tile((20, 10), np.full((1, 1, 3), 255, dtype=np.uint8)), step=step)
 
 
 def draw_and_die(tag, step, deadly=()):

@@ -1,11 +1,8 @@
 """The right pictures, of whatever goes into a network: what is drawn is what the network does."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -22,35 +19,15 @@ from lightning_viz import (
     Saliency,
     default_views,
 )
-from lightning_viz.render.colors import table
-from lightning_viz.render.filters import pixels_to_filter, tile_boxes
 from lightning_viz.render.hyperplanes import clip_lines
+from lightning_viz.render.parts import Tile
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, plane
 
 
-def raster(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
-
-
-def drawn_filters(picture, shape, limit):
-    """The weights behind a picture of filters, read from its pixels."""
-    count, channels, height, width = shape
-    cells = 1 if channels == 3 else channels
-    page, found = raster(picture), []
-    for left, top, right, bottom in tile_boxes(count, height, width, channels=cells):
-        left, right, top, bottom = (
-            edge + picture.origin[axis] for axis, edge in ((0, left), (0, right), (1, top), (1, bottom))
-        )
-        size = (right - left) // width
-        tile = page[top + size // 2 : bottom : size, left + size // 2 : right : size].astype(int)
-        if channels != 3:  # which entry of the color table each pixel is
-            distance = np.abs(tile[:, :, None] - table("diverging").astype(int)).sum(-1)
-            assert distance.min(-1).max() == 0
-            tile = distance.argmin(-1)[..., None]
-        found.append(pixels_to_filter(tile.transpose(2, 0, 1), limit))
-    found = np.concatenate(found)
-    return found.reshape(count, channels, height, width)
+def drawn_filters(page, shape):
+    """The weights of a page of filters."""
+    return np.stack([tile.weights for tile in page.parts(Tile) if tile.weights is not None]).reshape(shape)
 
 
 def watched(views, data):
@@ -72,9 +49,7 @@ def test_drawn_is_what_the_network_does(channels, height, width, tmp_path, drawn
     assert torch.bincount(y).min() >= 5  # balanced
 
     weights = model.conv1.weight.detach().numpy()
-    limit = drawn_at_once.arguments("filters/conv1")[6]["limit"]
-    shown = drawn_filters(drawn_at_once.pictures("filters/conv1")[6], weights.shape, limit)
-    np.testing.assert_allclose(shown, np.clip(weights, -limit, limit), atol=limit / 255 + 1e-6)
+    np.testing.assert_array_equal(drawn_filters(drawn_at_once.pages("filters/conv1")[6], weights.shape), weights)
 
     conv1 = model.conv1(x)
     conv2 = model.conv2(F.max_pool2d(F.relu(conv1), 2)).detach().requires_grad_()
@@ -382,10 +357,8 @@ def test_a_perceptron_on_images_shows_its_weights_in_the_shape_of_its_input(tmp_
 
     model = Flat(inputs=3 * 5 * 4, classes=3)
     fit(tmp_path, model, [FirstLayerFilters()], loader(*images(channels=3, height=5, width=4)))
-    limit = drawn_at_once.arguments("filters/hidden")[6]["limit"]
     weights = model.hidden.weight.detach().numpy().reshape(5, 3, 5, 4)
-    shown = drawn_filters(drawn_at_once.pictures("filters/hidden")[6], weights.shape, limit)
-    np.testing.assert_allclose(shown, np.clip(weights, -limit, limit), atol=limit / 255 + 1e-6)
+    np.testing.assert_array_equal(drawn_filters(drawn_at_once.pages("filters/hidden")[6], weights.shape), weights)
 
 
 def test_samples_given_are_the_samples_watched(tmp_path, drawn_at_once):

@@ -1,19 +1,17 @@
-from io import BytesIO
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from lightning_viz.render.activation_maps import activation_maps
-from lightning_viz.render.heatmaps import heat_overlays, overlay, saliency_maps
+from lightning_viz.render.displays import overlay
+from lightning_viz.render.heatmaps import heat_overlays, saliency_maps
+from lightning_viz.render.page import lay_out
 from lightning_viz.render.tiles import Verdict
+
+from .pixels import body, decoded, fits
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (16, 17, 23, 3)).astype(np.uint8)
-
-
-def decoded(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
 
 
 def activations(maps, limits=None, **options):
@@ -48,8 +46,7 @@ def test_heat_is_scaled_per_map_and_says_so():
     louder = heat * np.array([1, 5, 12.4])[:, None, None]
     assert "each map divided by its maximum (1 to 12.4 logits)" in cam(louder).description
     quiet, loud = cam(heat), cam(louder)
-    top = max(quiet.origin[1], loud.origin[1])
-    one, other = decoded(quiet)[top:], decoded(loud)[top:]
+    one, other = body(quiet), body(loud)
     differing = (one != other).any(axis=-1)  # the gray numbers under the maps, and nothing colored
     assert differing.any() and np.ptp(one[differing], axis=-1).max() == np.ptp(other[differing], axis=-1).max() == 0
     assert "cat" in quiet.description and "layer4" in quiet.description
@@ -67,7 +64,7 @@ def test_flaws_are_told(draw):
 
 
 def test_all_flawed_is_still_a_picture():
-    assert cam(np.zeros((4, 7, 7))).width == 700
+    assert fits(cam(np.zeros((4, 7, 7))))
     assert "all-zero gradient in 4 of 4 samples" in saliency(np.zeros((4, 3, 7, 7))).description
     assert "NaN in 8 of 8 maps" in activations(np.full((4, 2, 7, 7), np.nan)).description
 
@@ -112,7 +109,7 @@ def test_pictures_stay_within_the_page(count):
         saliency(heat[:, None], verdicts=verdicts),
         activations(maps, verdicts=verdicts),
     ):
-        assert picture.width == 700 and picture.height <= 960
+        assert fits(picture, 960)
     assert "7 of 9 channels" in activations(maps).description
 
 
@@ -120,7 +117,7 @@ def test_mistakes_look_different():
     heat = RNG.uniform(size=(1, 4, 4))
     right, wrong = (cam(heat, verdicts=[Verdict("cat", name, 0.9)]) for name in ("cat", "dog"))
     red = (190, 20, 30)
-    assert (decoded(wrong) == red).all(axis=-1).sum() > 20 + (decoded(right) == red).all(axis=-1).sum()
+    assert (body(wrong) == red).all(axis=-1).sum() > 20 + (body(right) == red).all(axis=-1).sum()
 
 
 def test_wrong_shapes_are_refused():
@@ -134,4 +131,4 @@ def test_wrong_shapes_are_refused():
 
 def test_pictures_are_the_same_to_the_byte():
     heat = RNG.uniform(size=(3, 4, 4))
-    assert cam(heat) == cam(heat)
+    assert lay_out(cam(heat)) == lay_out(cam(heat))

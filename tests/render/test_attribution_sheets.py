@@ -1,14 +1,14 @@
 """Attribution methods side by side: each on its own scale, and nothing to see is said."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lightning_viz.render.attribution_sheets import MethodMaps, method_row, method_sheet
-from lightning_viz.render.page import BODY_HEIGHT
+from lightning_viz.render.layout import draw
+from lightning_viz.render.parts import BODY_HEIGHT
 from lightning_viz.render.tiles import to_rgb
+
+from .pixels import decoded, fits
 
 RANDOM = np.random.default_rng(0)
 IMAGES = to_rgb(RANDOM.random((8, 1, 12, 12)))
@@ -22,16 +22,12 @@ def sheet(methods, **options):
     return method_sheet("attributions/sheet", IMAGES, methods, title="Methods", target="the logit", **options)
 
 
-def pixels(picture):
-    return np.asarray(Image.open(io.BytesIO(picture.image)))
-
-
 def test_each_map_has_its_own_scale():
     own = maps()
     faint = own * np.logspace(-6, 3, 8)[:, None, None, None]
     for display in ("heat", "sum", "signed", "image"):
         one, other = (
-            method_row(IMAGES, MethodMaps("gradient", each, display), (40, 40), label=100, gap=4)[0]
+            draw(method_row(IMAGES, MethodMaps("gradient", each, display), (40, 40), label=100, gap=4)[0])
             for each in (own, faint)
         )
         assert np.array_equal(one, other)
@@ -49,7 +45,7 @@ def test_a_page_of_seven_methods_is_a_card():
         MethodMaps(f"method {place}", maps(), "sum", ["random net 0.1", "del. 0.2, ins. 0.3"]) for place in range(7)
     ]
     found = sheet(methods, key=["del.: less is better"], step=3, details=["a fact"], notes=["a warning"])
-    assert found.width == 700 and found.height < BODY_HEIGHT + 200
+    assert fits(found, BODY_HEIGHT + 200)
     for words in ("step 3", "the first 6 of 8 samples", "a fact", "a warning", "each map on its own scale"):
         assert words in found.description
 
@@ -58,7 +54,7 @@ def test_words_under_a_name_are_drawn():
     with_words, without = (
         sheet([MethodMaps("gradient", np.ones((8, 1, 6, 6)), "sum", words)]) for words in (["0.1"], [])
     )
-    assert not np.array_equal(pixels(with_words), pixels(without))
+    assert not np.array_equal(decoded(with_words), decoded(without))
 
 
 @pytest.mark.parametrize("methods", [[], [MethodMaps("gradient", maps(3), "sum")]])

@@ -1,23 +1,18 @@
 """Corruptions on a page: every image stands where its row and column say, every number is the one given."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lightning_viz.render.colors import apply
-from lightning_viz.render.corruptions import corruption_sheet, corruption_table, corruption_tiles
+from lightning_viz.render.corruptions import corruption_sheet, corruption_table
+
+from .pixels import decoded, fits
 
 RNG = np.random.default_rng(0)
 KINDS = [f"kind_{index}" for index in range(15)]
 CLEAN = np.full((8, 8, 3), (250, 10, 10), dtype=np.uint8)
 CORRUPTED = np.broadcast_to(RNG.integers(0, 200, (15, 5, 1, 1, 3)), (15, 5, 8, 8, 3)).astype(np.uint8)
 ERRORS = np.linspace(0.02, 0.98, 75).reshape(15, 5)  # no two of one color
-
-
-def decoded(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
 
 
 def middle_of(sheet, color):
@@ -42,7 +37,7 @@ def table(errors=ERRORS, ratios=None, **options):
 def test_rows_are_kinds_and_columns_severities_beside_the_clean_image():
     picture = corruption_sheet("t", CLEAN, CORRUPTED, kinds=KINDS, severities=(1, 2, 3, 4, 5))
     sheet = decoded(picture)
-    assert picture.width == 700 and picture.height <= 920
+    assert fits(picture)
     middles = np.array([[middle_of(sheet, image[0, 0]) for image in row] for row in CORRUPTED])
     assert np.ptp(middles[..., 0], axis=1).max() == 0 and (np.diff(middles[:, 0, 0]) > 0).all()
     assert np.ptp(middles[..., 1], axis=0).max() == 0 and (np.diff(middles[0, :, 1]) > 0).all()
@@ -53,23 +48,12 @@ def test_more_than_the_page_holds_is_said():
     many = np.zeros((20, 9, 8, 8, 3), dtype=np.uint8)
     picture = corruption_sheet("t", CLEAN, many, kinds=[f"k{one}" for one in range(20)], severities=range(9))
     assert "the first 16 of 20 kinds" in picture.description and "the first 7 of 9 severities" in picture.description
-    tiles = corruption_tiles("t", CLEAN, many[:, 0], kinds=[f"k{one}" for one in range(20)], severity=2)
-    assert "the first 15 of 20 kinds" in tiles.description and "severity 2" in tiles.description
-
-
-@pytest.mark.parametrize("count", [1, 4, 15])
-def test_tiles_are_in_their_order_the_clean_image_first(count):
-    picture = corruption_tiles("t", CLEAN, CORRUPTED[:count, 0], kinds=KINDS[:count], severity=3)
-    sheet = decoded(picture)
-    middles = [middle_of(sheet, color) for color in (CLEAN[0, 0], *CORRUPTED[:count, 0, 0, 0])]
-    assert middles == sorted(middles, key=lambda place: (round(place[0]), place[1]))
-    assert picture.width == 700 and picture.height <= 920 and "first" in picture.description
 
 
 def test_each_cell_of_the_table_has_the_color_of_its_error():
     picture = table()
     sheet = decoded(picture)
-    assert picture.width == 700 and picture.height <= 920
+    assert fits(picture)
     colors = apply("magma", ERRORS, 0, 1)
     middles = np.array([[middle_of(sheet[:-95], color) for color in row] for row in colors])
     assert (np.diff(middles[:, 0, 0]) > 30).all() and (np.diff(middles[0, :, 1]) > 30).all()
@@ -98,7 +82,7 @@ def test_what_does_not_fit_together_is_said():
     with pytest.raises(ValueError, match=r"\[15, 5, 8, 8, 3\]"):
         corruption_sheet("t", CLEAN, CORRUPTED[:3], kinds=KINDS, severities=(1, 2, 3, 4, 5))
     with pytest.raises(ValueError, match=r"use tiles\.to_rgb"):
-        corruption_tiles("t", CLEAN, CORRUPTED[:, 0] / 255, kinds=KINDS, severity=1)
+        corruption_sheet("t", CLEAN, CORRUPTED / 255, kinds=KINDS, severities=(1, 2, 3, 4, 5))
     with pytest.raises(ValueError, match="15 kinds, 5 severities"):
         table(errors=ERRORS[:, :3])
     with pytest.raises(ValueError, match=r"\[15\]"):

@@ -1,24 +1,18 @@
 """Dense predictions drawn: what differs is red, what does not count is not, a fixed scale stays."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lightning_viz.render.dense import UNCOUNTED, class_predictions, found_on_canvas, image_predictions
+
+from .pixels import body
 
 RED = np.array((190, 20, 30))
 
 
-def pixels(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB")).astype(int)
-
-
 def reds(picture):
     """How many pixels of the body are nearly the red of mistakes."""
-    body = pixels(picture)[picture.origin[1] :]
-    return int((np.abs(body - RED).sum(2) < 60).sum())
+    return int((np.abs(body(picture).astype(int) - RED).sum(2) < 60).sum())
 
 
 def segmentation(truth, prediction, **options):
@@ -45,7 +39,8 @@ def test_the_caption_says_the_figures_and_never_all_for_nearly_all():
 
 def test_the_background_can_be_colored_too():
     truth = np.zeros((1, 8, 8), int)
-    assert segmentation(truth, truth).image != segmentation(truth, truth, background=None).image
+    plain, colored = segmentation(truth, truth), segmentation(truth, truth, background=None)
+    assert (body(plain) != body(colored)).any()
 
 
 def test_images_differ_on_a_scale_that_is_given_whatever_they_are():
@@ -56,7 +51,7 @@ def test_images_differ_on_a_scale_that_is_given_whatever_they_are():
         )
         for value in (0.0, 0.1, 0.25, 0.5)
     ]
-    sums = [pixels(one).sum() for one in drawn]
+    sums = [int(body(one).astype(int).sum()) for one in drawn]
     assert sums[0] < sums[1] < sums[2] == sums[3]
     assert "mean PSNR 20.0 dB" in drawn[0].description and "0 to 0.25" in drawn[0].description
 
@@ -74,6 +69,6 @@ def test_the_frame_is_where_the_window_is():
     scores[0, 3, 0] = 0.9
     window = (12, 40, 0, 28)
     picture = found_on_canvas("f", images, scores, [window], size=(28, 28), stride=(4, 4), names=["7"])
-    left = pixels(picture)[picture.origin[1] + 30 :, 12:347]  # the first tile
+    left = body(picture).astype(int)[30:, :335]  # the first tile
     rows = np.flatnonzero((np.abs(left - RED).sum(2) < 10).sum(1) > 150)
     assert rows[0] == pytest.approx(12 / 40 * 335, abs=8)

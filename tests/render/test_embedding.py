@@ -1,10 +1,9 @@
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from lightning_viz.render.embedding import assign, compare, grid, scatter, sprite, thumbnails
+from lightning_viz.render.embedding import assign, embedding_panels, grid, scatter, sprite, thumbnails
+
+from .pixels import body, fits, raster
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(120) % 3
@@ -28,10 +27,6 @@ def drawn(points=POINTS, **options):
     return scatter("t", points, **settings)
 
 
-def decoded(image):
-    return np.asarray(Image.open(BytesIO(image)).convert("RGB"))
-
-
 def test_caption_says_dimension_and_accuracy():
     text = drawn().description
     for words in (
@@ -53,10 +48,10 @@ def test_points_that_cannot_be_seen_are_counted():
 
 def test_points_stand_where_they_are_and_the_view_is_fixed():
     one = drawn(np.array([[-1.9, 4.9]]), labels=np.array([0]), class_names=("",))
-    page = decoded(one.image)[one.origin[1] : -14, one.origin[0] : -14]
+    page = body(one)[:-2, :-2]
     rows, columns = np.nonzero((page < 170).any(axis=-1))
     assert rows.mean() < 0.05 * page.shape[0] and columns.mean() < 0.05 * page.shape[1]
-    assert drawn(POINTS * 0.9).height == drawn().height
+    assert body(drawn(POINTS * 0.9)).shape == body(drawn()).shape
 
 
 def test_clusters_are_measured_against_classes():
@@ -66,16 +61,16 @@ def test_clusters_are_measured_against_classes():
     mixed = np.zeros(120, dtype=int)
     text = drawn(method="k-means", clusters=mixed).description
     assert "1 cluster " in text and "crosses: samples of other classes, 67 %" in text
-    assert drawn(method="k-means", labels=None, clusters=mixed).width == 700
+    assert fits(drawn(method="k-means", labels=None, clusters=mixed))
 
 
 @pytest.mark.parametrize("classes", [1, 9, 40])
 def test_any_number_of_classes(classes):
     labels = np.arange(120) % classes
     names = tuple(f"class number {each}" for each in range(classes))
-    assert drawn(labels=labels, class_names=names).image == drawn(labels=labels, class_names=names).image
+    assert (body(drawn(labels=labels, class_names=names)) == body(drawn(labels=labels, class_names=names))).all()
     panels = [("t-SNE", POINTS), ("PCA", POINTS[:, ::-1])]
-    assert compare("t", panels, layer="fc1", step=0, labels=labels, class_names=names, dimension=9).width == 700
+    assert fits(embedding_panels("t", panels, layer="fc1", step=0, labels=labels, class_names=names, dimension=9))
 
 
 def test_the_grid_gives_each_sample_the_cell_nearest_to_it():
@@ -108,12 +103,12 @@ def test_grid_survives_nan_and_shows_at_most_400():
 
 def test_sprite_holds_every_image_at_its_place():
     data, side = sprite(IMAGES[:10])
-    sheet = decoded(data)
+    sheet = raster(data)
     assert side == 8 and sheet.shape == (32, 32, 3)
     assert (sheet[8:16, 8 + 1 : 8 + 7] == IMAGES[5]).all()
 
 
 def test_sprite_of_many_images_stays_within_the_projectors_limit(monkeypatch):
-    monkeypatch.setattr("lightning_viz.render.embedding.SPRITE_SIDE", 64)
+    monkeypatch.setattr("lightning_viz.render.embedding._SPRITE_SIDE", 64)
     data, side = sprite(RNG.integers(0, 256, (150, 20, 10, 3)).astype(np.uint8))
-    assert side == 64 // 13 and max(decoded(data).shape) <= 64
+    assert side == 64 // 13 and max(raster(data).shape) <= 64

@@ -1,52 +1,60 @@
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lightning_viz.render.colors import table
-from lightning_viz.render.filters import filter_table, filter_to_pixels, filters, pixels_to_filter, tile_boxes
+from lightning_viz.render.filters import filter_table, filter_to_pixels, filters
+from lightning_viz.render.parts import At, Tile
+
+from .pixels import body, fits
 
 WEIGHTS = np.random.default_rng(0).normal(size=(40, 3, 5, 7)).astype(np.float32)
 
 
-def cells(picture, boxes, height, width):
-    """The drawn cells, one pixel a weight: decoded, cropped, and read at the middle of each enlarged weight."""
-    page = np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
-    left, top = picture.origin
-    found = []
-    for x0, y0, x1, y1 in boxes:
-        tile = page[top + y0 : top + y1, left + x0 : left + x1]
-        factor = tile.shape[0] // height
-        assert tile.shape == (height * factor, width * factor, 3)
-        found.append(tile[factor // 2 :: factor, factor // 2 :: factor])
-    return np.stack(found)
+def images(page):
+    """The drawn kernels, one pixel a weight."""
+    return np.stack([tile.image for tile in page.parts(Tile) if tile.layer])
 
 
-def test_undoing_the_scale_of_the_drawn_picture_gives_the_weights_back():
+def weights_of(pixels, limit):
+    """The weights behind pixels in 0..255, to within limit / 255: the display's scale undone."""
+    return (np.asarray(pixels, dtype=np.float64) / 255 - 0.5) * 2 * limit
+
+
+def test_undoing_the_scale_of_the_drawn_kernels_gives_the_weights_back():
     limit = float(np.abs(WEIGHTS).max())
-    picture = filters("t", WEIGHTS, layer="conv1", step=3)
-    pixels = cells(picture, tile_boxes(40, 5, 7), 5, 7)
-    np.testing.assert_allclose(pixels_to_filter(pixels, limit).transpose(0, 3, 1, 2), WEIGHTS, atol=limit / 255 * 1.01)
+    page = filters("t", WEIGHTS, layer="conv1", step=3)
+    found = weights_of(images(page), limit).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found, WEIGHTS, atol=limit / 255 * 1.01)
+    assert all((tile.weights == kernel).all() for tile, kernel in zip(page.parts(Tile), WEIGHTS, strict=True))
+
+
+def test_every_weight_is_a_square_of_one_color():
+    page = filters("t", WEIGHTS, layer="conv1", step=3)
+    sheet = body(page)
+    for place, tile in zip(page.parts(At), page.parts(Tile), strict=True):
+        factor = tile.size[0] // 7
+        assert tile.size == (7 * factor, 5 * factor)
+        drawn = sheet[place.top : place.top + tile.size[1], place.left : place.left + tile.size[0]]
+        assert (drawn == tile.image.repeat(factor, axis=0).repeat(factor, axis=1)).all()
 
 
 def test_each_filter_on_its_own_scale():
     limits = np.abs(WEIGHTS).max(axis=(1, 2, 3))[:, None, None, None]
-    picture = filters("t", WEIGHTS, layer="conv1", step=3, per_filter=True)
-    pixels = cells(picture, tile_boxes(40, 5, 7), 5, 7).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(pixels_to_filter(pixels, limits), WEIGHTS, atol=float(limits.max()) / 255 * 1.01)
-    assert "own maximum" in picture.description
+    page = filters("t", WEIGHTS, layer="conv1", step=3, per_filter=True)
+    found = weights_of(images(page).transpose(0, 3, 1, 2), limits)
+    np.testing.assert_allclose(found, WEIGHTS, atol=float(limits.max()) / 255 * 1.01)
+    assert "own maximum" in page.description
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_diverging_cells_give_the_weights_back(channels):
     weights = np.random.default_rng(1).normal(size=(9, channels, 3, 3))
-    picture = filters("t", weights, layer="conv1", step=3, limit=4.0, as_rgb=False)
-    pixels = cells(picture, tile_boxes(9, 3, 3, channels=channels), 3, 3).astype(int)
+    page = filters("t", weights, layer="conv1", step=3, limit=4.0, as_rgb=False)
+    pixels = images(page).astype(int)
     distance = np.abs(pixels[..., None, :] - table("diverging").astype(int)).sum(axis=-1)
     assert (distance.min(axis=-1) == 0).all()
-    decoded = pixels_to_filter(distance.argmin(axis=-1), 4.0).reshape(weights.shape)
-    np.testing.assert_allclose(decoded, weights, atol=4.0 / 255 * 2.01)
+    found = weights_of(distance.argmin(axis=-1), 4.0).reshape(weights.shape)
+    np.testing.assert_allclose(found, weights, atol=4.0 / 255 * 2.01)
 
 
 def test_zero_is_mid_gray_and_the_limit_saturates():
@@ -75,14 +83,14 @@ def test_table_shows_the_first_fifteen_channels_of_the_first_twenty_filters():
     weights = np.random.default_rng(0).normal(size=(192, 64, 5, 5))
     picture = filter_table("t", weights, layer="features.3", step=0)
     assert "the first 15 of 64 channels of the first 20 of 192 filters" in picture.description
-    assert picture.height <= 920
+    assert fits(picture)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 224, 224), (2, 200, 3, 3), (70, 2, 1, 9), (300, 17, 11, 11)])
 def test_any_shape_is_drawn_within_the_page(shape):
     weights = np.random.default_rng(0).normal(size=shape)
-    assert filters("t", weights, layer="l", step=0).height <= 920
-    assert filter_table("t", weights, layer="l", step=0).height <= 920
+    assert fits(filters("t", weights, layer="l", step=0))
+    assert fits(filter_table("t", weights, layer="l", step=0))
 
 
 def test_flat_weights_are_refused_with_the_remedy():

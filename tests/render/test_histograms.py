@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lightning_viz.callbacks.histogram_task import axis, draw_distribution
-from lightning_viz.render.histograms import CELLS, rebin
-from lightning_viz.render.page import WIDTH
+from lightning_viz.render.histograms import BINS, rebin
+
+from .pixels import body, fits
 
 EDGES = np.concatenate([-(2.0 ** np.arange(8, -8, -0.25)), [0.0], 2.0 ** np.arange(-7.75, 8.25, 0.25)])
 
@@ -38,7 +39,7 @@ def normal(scale, count=20_000):
 def test_shares_on_the_axis_are_those_of_the_values():
     values = normal(1.0)
     shares = rebin(counted(values), EDGES, (-4.0, 4.0))
-    exact = np.histogram(values, np.linspace(-4, 4, CELLS + 1))[0] / len(values)
+    exact = np.histogram(values, np.linspace(-4, 4, BINS + 1))[0] / len(values)
     assert shares.sum() == pytest.approx(exact.sum(), abs=2e-4)
     assert np.abs(np.cumsum(shares) - np.cumsum(exact)).max() < 0.01
 
@@ -64,7 +65,7 @@ def test_earlier_steps_stay_and_a_replayed_step_replaces_itself():
     assert memory["steps"] == [0, 10, 20, 30]
     again = draw(normal(1.0), 20, memory)
     assert again.memory["steps"] == [0, 10, 20]
-    assert again.pictures[0].width == WIDTH
+    assert fits(again.pictures[0])
 
 
 def test_of_a_long_run_few_steps_are_kept_the_first_and_the_latest_among_them():
@@ -94,10 +95,10 @@ def test_numbers_are_plotted_and_told():
 
 @pytest.mark.parametrize("values", [np.zeros(100), np.full(100, 3.0), np.full(100, -1e6)])
 def test_layers_that_say_little_are_drawn_all_the_same(values):
-    assert draw(values, 5).pictures[0].image
+    assert fits(draw(values, 5).pictures[0])
 
 
 def test_nothing_finite_is_said():
     drawn = draw(np.zeros(0), 5, dead=np.nan)
     assert not drawn.scalars
-    assert drawn.pictures[0].height > 200
+    assert len(body(drawn.pictures[0])) == 200

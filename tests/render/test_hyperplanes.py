@@ -1,10 +1,10 @@
-from io import BytesIO
-
 import numpy as np
-from PIL import Image
 
 from lightning_viz.render.colors import class_colors, pale
 from lightning_viz.render.hyperplanes import clip_lines, hyperplanes, zero_sets
+from lightning_viz.render.parts import PlanePlot
+
+from .pixels import body, fits
 
 EXTENT = (-1.5, 2.5, -1.0, 1.5)
 
@@ -63,24 +63,24 @@ def test_caption_counts_units():
 
 def test_the_network_without_units_in_view_or_with_nan_is_still_drawn():
     assert "NaN in the weights" in drawn(np.full((2, 2), np.nan)).description
-    assert drawn(np.zeros((1, 2))).width == 700
+    assert fits(drawn(np.zeros((1, 2))))
 
 
 def test_less_important_units_are_fainter():
     weights = np.array([[1.0, 1.0]])
     faint, strong = drawn(weights, importance=np.array([0.0])), drawn(weights)
-    assert faint.image != strong.image
+    assert (body(faint) != body(strong)).any()
+    assert [next(page.parts(PlanePlot)).strengths for page in (faint, strong)] == [[0.12], [1]]
 
 
 def test_regions_stand_upright():
     regions = np.zeros((20, 20), dtype=int)
     regions[10:, :10] = 1  # the upper left: large y, small x
     picture = drawn(np.zeros((1, 2)), samples=np.zeros((0, 2)), regions=regions)
-    page = np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+    page = body(picture)
     ground, upper_left = (tuple(color) for color in pale(class_colors(2)))
-    top = picture.origin[1]
-    assert tuple(page[top + 60, 150]) == upper_left
-    assert tuple(page[top + 60, 600]) == tuple(page[top + 330, 150]) == tuple(page[top + 330, 600]) == ground
+    assert tuple(page[60, 138]) == upper_left
+    assert tuple(page[60, 588]) == tuple(page[330, 138]) == tuple(page[330, 588]) == ground
 
 
 def test_units_of_one_sign_are_counted_rather_than_drawn():

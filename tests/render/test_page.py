@@ -1,42 +1,71 @@
-from io import BytesIO
+"""A page is plain data; laid out it is 700 px wide, under a caption that fits."""
+
+import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from lightning_viz.render.page import INNER_WIDTH, Caption, page
+from lightning_viz.render.page import Picture, compose, lay_out
+from lightning_viz.render.parts import INNER_WIDTH, HStack, Label, Text, Tile, VStack
 from lightning_viz.render.text import number, shorten, text_width, wrap, wrap_items
 
+from .pixels import body, decoded
 
-def decoded(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+GREEN = (10, 200, 30)
+BODY = Tile((300, 50), np.full((1, 1, 3), GREEN, dtype=np.uint8), sample=4, layer="conv1", value=0.5)
 
 
-def test_page_is_700_wide_and_carries_body_and_description():
-    caption = Caption("Filters of conv1", ("step 1,230", "64 filters"), "Mid gray is zero.", ("NaN in 3 of 16 maps",))
-    body = Image.new("RGB", (300, 50), (10, 200, 30))
-    picture = page("a/b", caption, body)
-    pixels = decoded(picture)
-    assert pixels.shape == (picture.height, 700, 3) and picture.width == 700
-    left, top = picture.origin
-    assert (pixels[top : top + 50, left : left + 300] == (10, 200, 30)).all()
+def test_a_page_is_700_wide_and_carries_body_and_description():
+    facts, notes = ["64 filters", ""], ["NaN in 3 of 16 maps"]
+    page = compose("a/b", "Filters of conv1", BODY, facts, reading="Mid gray is zero.", step=1230, notes=notes)
+    picture = lay_out(page)
+    pixels = decoded(page)
+    assert pixels.shape == (picture.height, 700, 3) and picture.width == 700 and picture.tag == "a/b"
+    rows, columns = np.nonzero((pixels == GREEN).all(-1))
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1, columns.min()) == (50, 300, 12)
     for words in ("Filters of conv1", "step 1,230 · 64 filters", "Mid gray is zero.", "NaN in 3 of 16 maps"):
         assert words in picture.description
 
 
+def test_without_its_header_a_page_is_its_body():
+    page = compose("a/b", "Filters of conv1", BODY)
+    assert body(page).shape == (50, 300, 3) and (body(page) == GREEN).all()
+
+
+def test_a_body_wider_than_the_page_is_made_smaller():
+    wide = Tile((1352, 100), np.full((1, 1, 3), GREEN, dtype=np.uint8))
+    assert body(compose("t", "", wide)).shape == (50, 676, 3)
+
+
+def test_a_page_is_plain_data_that_can_be_read_and_sent():
+    page = compose("t", "Maps", VStack([HStack([BODY, BODY], gap=6), Text(["below"], 100)], gap=2), step=3)
+    sent = pickle.loads(pickle.dumps(page))
+    assert [(tile.sample, tile.layer, tile.value) for tile in sent.parts(Tile)] == [(4, "conv1", 0.5)] * 2
+    assert [text.lines for text in sent.parts(Text)] == [["below"]]
+    assert (sent.title, sent.step, sent.tag) == ("Maps", 3, "t")
+    assert lay_out(sent) == lay_out(page)
+
+
+def test_an_animation_stays_as_it_is():
+    picture = Picture("t", b"GIF89a", 3, 4, "")
+    assert lay_out(picture) is picture
+
+
+def test_what_stands_in_a_sheet_alone_is_refused():
+    with pytest.raises(TypeError, match="put it into a Sheet"):
+        lay_out(compose("t", "", Label(0, 0, "text")))
+
+
 def test_a_page_is_the_same_to_the_byte():
-    body = Image.new("RGB", (300, 50), (10, 200, 30))
-    assert page("t", Caption("a → b", ("×",)), body) == page("t", Caption("a → b", ("×",)), body)
+    assert lay_out(compose("t", "a → b", BODY, ("×",))) == lay_out(compose("t", "a → b", BODY, ("×",)))
 
 
 def test_long_captions_do_not_run_out_of_the_page():
     long = "backbone." * 40
-    picture = page("t", Caption(f"Filters of {long}", ("word " * 60, long), notes=(long,)), Image.new("RGB", (10, 10)))
-    pixels = decoded(picture)
-    assert (pixels[:, -8:] == 255).all()
-    assert picture.origin[1] > 150
-    short, tall = (page("t", Caption(title), Image.new("RGB", (10, 10))) for title in ("conv1", long))
-    assert tall.origin[1] > short.origin[1] + 50
+    page = compose("t", f"Filters of {long}", BODY, ("word " * 60, long), notes=(long,))
+    assert (decoded(page)[:, -8:] == 255).all()
+    short, tall = (len(decoded(compose("t", title, BODY))) for title in ("conv1", long))
+    assert tall > short + 50 and len(decoded(page)) > short + 150
 
 
 @pytest.mark.parametrize("width", [30, 100, INNER_WIDTH])

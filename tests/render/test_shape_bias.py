@@ -1,14 +1,13 @@
 """What a network follows stands in words beside its color, is counted over all, and is marked where it is."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from lightning_viz.render import shape_bias as cues
 from lightning_viz.render.colors import class_colors
+from lightning_viz.render.parts import Label, Tile
 from lightning_viz.render.shape_bias import Conflict, cue_sheet, shape_bias_plot
+
+from .pixels import body, decoded, fits, texts
 
 RNG = np.random.default_rng(0)
 ANSWERS = {
@@ -23,21 +22,8 @@ def conflict(follows: str, height: int = 20, width: int = 20) -> Conflict:
     return Conflict(*images, "cat", "dog", ANSWERS[follows])
 
 
-def decoded(picture):
-    return np.asarray(Image.open(BytesIO(picture.image)).convert("RGB")).astype(int)
-
-
 def where(sheet, color) -> np.ndarray:
     return np.argwhere((sheet == np.asarray(color)).all(-1))
-
-
-@pytest.fixture
-def written(monkeypatch) -> list[str]:
-    """What is written under the images."""
-    lines: list[str] = []
-    write = cues.draw_lines
-    monkeypatch.setattr(cues, "draw_lines", lambda texts, *rest, **more: lines.extend(texts) or write(texts, *rest))
-    return lines
 
 
 def test_what_is_followed_is_the_decision_s_class():
@@ -55,40 +41,35 @@ def test_without_a_decision_for_either_there_is_no_bias():
 
 
 def test_the_frame_is_around_the_cue_that_is_followed_alone():
-    for follows, other in (("shape", "texture"), ("texture", "shape")):
-        sheet = decoded(cue_sheet("t", [conflict(follows)]))
-        assert not len(where(sheet, cues._COLORS[other]))
-        found = where(sheet, cues._COLORS[follows])
-        band = found[:, 0].max() - cues.LINE  # above it is the frame
-        framed = found[found[:, 0] < band]
-        small = band - found[:, 0].min()
-        image_height = cues._large(331)
-        assert len(framed) and (small < image_height / 2 + 2 * cues.LINE) == (follows == "texture")
-    assert not len(where(decoded(cue_sheet("t", [conflict("neither")])), cues._COLORS["shape"]))
+    for follows, framed in (("shape", [True, False]), ("texture", [False, True]), ("neither", [False, False])):
+        page = cue_sheet("t", [conflict(follows)])
+        image, shape, texture = page.parts(Tile)
+        assert [image.outline] + [tile.outline is not None for tile in (shape, texture)] == [None, *framed]
+        for color in filter(None, (shape.outline, texture.outline)):
+            assert len(where(body(page), color)) > 4 * min(shape.size)
 
 
 def test_the_verdict_is_told_by_words_and_a_cross_not_by_color_alone():
-    bands = [np.asarray(cues._verdict(one, 150)).astype(int) for one in ANSWERS]
-    ink = [(band == 255).all(-1) for band in bands]
-    assert not any((ink[first] == ink[second]).all() for first, second in ((0, 1), (0, 2), (1, 2)))
+    bands = [next(cue_sheet("t", [conflict(follows)]).parts(Label)).text for follows in ANSWERS]
+    assert bands == ["→ shape", "→ texture", "✗ neither"]
 
 
-def test_the_three_most_probable_classes_are_written_and_less_than_all_is_never_100(written):
-    cue_sheet("t", [conflict("shape")])
-    assert written == ["cat  99 %", "dog  0 %", "car  0 %"]
+def test_the_three_most_probable_classes_are_written_and_less_than_all_is_never_100():
+    page = cue_sheet("t", [conflict("shape")])
+    assert [lines for lines, _ in texts(page)] == ["cat 99 % dog 0 % car 0 %"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 12, 30])
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (20, 30)])
 def test_the_sheet_fits_the_page_whatever_it_holds(count, height, width):
     picture = cue_sheet("t", [conflict("shape", height, width)] * count, title="T")
-    assert picture.width == 700 and picture.height <= 920
+    assert fits(picture)
 
 
 def test_few_conflicts_come_out_large_and_none_is_blurred():
     one, many = conflict("neither"), [conflict("neither") for _ in range(12)]
     for shown, least in (([one], 200), (many, 100)):
-        sheet = decoded(cue_sheet("t", shown))
+        sheet = decoded(cue_sheet("t", shown)).astype(int)
         codes = sheet @ [65536, 256, 1]
         for each in shown:
             pixels = each.image.reshape(-1, 3).astype(int) @ [65536, 256, 1]

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from lightning_viz.render.displays import enlarge, stretch
 from lightning_viz.render.text import text_width
-from lightning_viz.render.tiles import Verdict, describe_channels, enlarge, fit, flaw, stretch, to_rgb
+from lightning_viz.render.tiles import Flaw, Verdict, count_flaws, describe_channels, find_flaw, fit, to_rgb
 
 
 def test_channels_become_what_they_mean():
@@ -33,7 +34,7 @@ def test_maps_are_bilinear_as_in_torch():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (np.ones((2, 2)), ""),
+        (np.ones((2, 2)), None),
         (np.zeros((2, 2)), "all zero"),
         (np.array([[np.nan, 1]]), "NaN"),
         (np.array([[np.inf, 1]]), "infinite"),
@@ -42,7 +43,15 @@ def test_maps_are_bilinear_as_in_torch():
     ],
 )
 def test_nothing_to_see_is_said(values, words):
-    assert flaw(values) == words
+    flaw = find_flaw(values)
+    assert (flaw.value if flaw else None) == words
+    assert bool(count_flaws([None, flaw], "maps")) == bool(words)
+
+
+def test_a_flaw_may_be_written_in_other_words():
+    flaws = [Flaw.ZERO, None, Flaw.NAN, Flaw.ZERO]
+    notes = count_flaws(flaws, "maps", {Flaw.ZERO: "nothing positive"})
+    assert notes == ("nothing positive in 2 of 4 maps", "NaN in 1 of 4 maps")
 
 
 def test_verdicts_say_what_was_taken_for_what():

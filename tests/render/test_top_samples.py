@@ -1,13 +1,12 @@
 """What excites a channel, as a page: every tile where it belongs, and in words what cannot be seen."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from lightning_viz.render.page import BODY_HEIGHT, WIDTH
+from lightning_viz.render.parts import BODY_HEIGHT
 from lightning_viz.render.top_samples import Crop, excitations, signed_image
+
+from .pixels import decoded, fits
 
 GROUND = (160, 186, 216)
 
@@ -27,7 +26,7 @@ def draw(crops, **options):
         "field": "6 × 6 of 32 × 32 pixels",
     }
     picture = excitations("top_samples/conv2", crops, **{**given, **options})
-    return picture, np.asarray(Image.open(BytesIO(picture.image)).convert("RGB"))
+    return picture, decoded(picture)
 
 
 def test_strongest_come_first_from_left_to_right_and_from_top_to_bottom():
@@ -83,8 +82,7 @@ def test_the_caption_counts_and_names():
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (120, 20), (20, 120), (1, 2)])
 def test_it_fits_the_page(channels, height, width):
     picture, _ = draw([[crop(1.0, height=height, width=width)] * 9] * channels)
-    assert picture.width == WIDTH
-    assert picture.height <= BODY_HEIGHT + 160
+    assert fits(picture, BODY_HEIGHT + 160)
 
 
 def test_a_signed_map_is_gray_where_it_is_zero_and_lighter_where_it_raises():

@@ -18,7 +18,7 @@ from lightning_viz.analysis.studies.samples import Taken, batch_size, number, ta
 from lightning_viz.analysis.technique import Found
 from lightning_viz.errors import AttackWarning
 from lightning_viz.render.attacks import record_table, twins
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import describe_channels, to_rgb
 
@@ -102,7 +102,7 @@ def _turning(subject: ModelUnderStudy, few: Taken) -> tuple[int, AttackResult]:
     return levels, attacked
 
 
-def twin_page(subject: ModelUnderStudy, attacked: AttackResult, tag: str, title: str) -> Picture:
+def twin_page(subject: ModelUnderStudy, attacked: AttackResult, tag: str, title: str) -> Page:
     """Samples, their twins, and the differences.
 
     Args:
@@ -131,7 +131,7 @@ def twin_page(subject: ModelUnderStudy, attacked: AttackResult, tag: str, title:
 
 def record_page(
     subject: ModelUnderStudy, attacked: AttackResult, tag: str, title: str, details: Sequence[str] = ()
-) -> Picture:
+) -> Page:
     """What the model says after each step.
 
     Args:

@@ -19,7 +19,7 @@ from lightning_viz.analysis.studies.samples import Taken, affordable, batch_size
 from lightning_viz.analysis.technique import Found
 from lightning_viz.errors import AttackWarning, CorruptionWarning
 from lightning_viz.render.corruptions import corruption_sheet, corruption_table
-from lightning_viz.render.page import Picture
+from lightning_viz.render.page import Page
 from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
 from lightning_viz.render.text import number as written
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
@@ -122,7 +122,7 @@ def corrupted(subject: ModelUnderStudy) -> Iterator[Found]:
 
 def one_corrupted(
     tag: str, subject: ModelUnderStudy, image: Tensor, *, kinds: Sequence[str], severities: Sequence[int]
-) -> Picture:
+) -> Page:
     """One image under corruptions.
 
     Args:

@@ -1,16 +1,18 @@
 """Studies as an analysis leaves them, invented: pictures of one color, numbers that are known."""
 
-from PIL import Image
+import numpy as np
 
 from lightning_viz.analysis.results import ModelReport, Result
-from lightning_viz.render.page import Caption, Picture, page
+from lightning_viz.render.page import Picture, compose, lay_out
+from lightning_viz.render.parts import Tile
 
 TAGS = ("adversarial/pgd", "dreams/fc", "grad_cam/conv", "embedding/fc", "activations/conv", "filters/conv")
 
 
 def picture(tag, step, *, color=(0, 0, 0), title=None) -> Picture:
-    caption = Caption(title or f"Picture of {tag}", (f"step {step}",), "A sentence of its own.")
-    return page(tag, caption, Image.new("RGB", (60, 40), color))
+    tile = Tile((60, 40), np.full((1, 1, 3), color, dtype=np.uint8))
+    page = compose(tag, title or f"Picture of {tag}", tile, reading="A sentence of its own.", step=step)
+    return lay_out(page)
 
 
 def finding(step, tags=TAGS, *, title=None) -> Result:
