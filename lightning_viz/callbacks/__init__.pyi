@@ -5,6 +5,7 @@ from .adversarial_training import AdversarialTraining as AdversarialTraining
 from .default_views import default_views as default_views
 from .draw_task import DrawResult as DrawResult
 from .draw_task import DrawTask as DrawTask
+from .draw_task import Projection as Projection
 from .dreams import Dreams as Dreams
 from .first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .grad_cam import GradCAM as GradCAM

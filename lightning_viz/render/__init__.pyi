@@ -42,6 +42,7 @@ from .histograms import rebin as rebin
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets
+from .layout import draw as draw
 from .page import Caption as Caption
 from .page import Page as Page
 from .page import PageInfo as PageInfo

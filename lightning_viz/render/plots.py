@@ -30,8 +30,6 @@ from lightning_viz.render.parts import (
 )
 from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
-__all__ = ["draw_plot"]
-
 _DPI = 100
 _POINT = 72 / _DPI  # points in a pixel
 _SIZE = TEXT_SIZE * _POINT

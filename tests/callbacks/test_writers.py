@@ -55,7 +55,7 @@ def number_of(value):
 
 @pytest.mark.slow
 def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
-    for patience in ("artist.BEHIND_SECONDS", "observer.DRAIN_SECONDS"):  # on a machine with much else to do
+    for patience in ("drawing.BEHIND_SECONDS", "observer.DRAIN_SECONDS"):  # on a machine with much else to do
         monkeypatch.setattr(f"lightning_viz.callbacks.{patience}", float("inf"))
     views = [
         FirstLayerFilters(table="conv2"),
