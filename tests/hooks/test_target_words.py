@@ -178,7 +178,7 @@ def test_one_target_is_explained_and_climbed(net):
 def test_open_classes_in_a_sum_stay_those_of_the_clean_input(net):
     target = as_target("predicted") - 2 * channel("conv2", 1)
     slope = lv.attribution.gradient(net, X, target)
-    smooth = lv.attribution.smooth_grad(net, X, target, fraction=0.0, samples=2, progress=False)
+    smooth = lv.attribution.smooth_grad(net, X, target, fraction=0.0, noise_samples=2, progress=False)
     torch.testing.assert_close(slope, smooth)
     by_hand = [lv.attribution.gradient(net, X, part) for part in (None, "conv2[1]")]
     torch.testing.assert_close(slope, by_hand[0] - 2 * by_hand[1])
