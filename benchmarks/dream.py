@@ -17,8 +17,7 @@ from turns import Arms, in_turns, network
 
 from lightning_viz import PixelSpace
 from lightning_viz.dream import fourier, maximize, pixels
-from lightning_viz.dream.objectives import Objective
-from lightning_viz.hooks import channel, logit, observe
+from lightning_viz.hooks import Target, channel, logit, observe
 
 warnings.simplefilter("ignore")  # lucent's own imports warn
 from lucent.optvis import param, render  # noqa: E402
@@ -54,7 +53,7 @@ def plain_steps(model: nn.Module, steps: int, size: int) -> None:
         parameter.requires_grad_(flag)
 
 
-def ours(model: nn.Module, objective: Objective, steps: int, size: int) -> Tensor:
+def ours(model: nn.Module, objective: Target, steps: int, size: int) -> Tensor:
     dream = maximize(model, objective, image=(3, size, size), pixel_space=IMAGENET, steps=steps, progress=False)
     return dream.inputs
 

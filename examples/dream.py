@@ -185,7 +185,7 @@ def units(subject: Subject) -> Iterator[Page]:
             objectives,
             image=subject.shape,
             pixel_space=subject.pixel_space,
-            between=[decay(0.05), blur(0.5, 4)],
+            update_steps=[decay(0.05), blur(0.5, 4)],
         )
         rows.append(to_rgb(dream.pixels.numpy()))
     yield dream_table(
@@ -209,7 +209,7 @@ def priors(subject: Subject) -> Iterator[Page]:
         "L2": maximize(subject.model, objectives, **base, priors={l2: subject.natural}),
     }
     for name, preset in YOSINSKI.items():
-        found[f"Yosinski: {name}"] = maximize(subject.model, objectives, **base, between=preset)
+        found[f"Yosinski: {name}"] = maximize(subject.model, objectives, **base, update_steps=preset)
     searched = search_priors(
         subject.model, objectives, **base, references=subject.images[:500], trials=subject.trials, steps=100
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError, ViewError
 
-__all__ = ["PixelSpace"]
+__all__ = ["PixelSpace", "gaussian_blur"]
 
 _NORMALIZING = ("Normalize", "ImageClassification", "SemanticSegmentation")  # the last two torchvision's presets
 
@@ -138,3 +139,35 @@ def bounded(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
             "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
     return pixel_space.to_inputs(pixels.clamp(low, high))
+
+
+def gaussian_blur(
+    images: Tensor,
+    sigma: float,
+    *,
+    radius: int | None = None,
+    border: Literal["renormalize", "replicate", "zero"] = "renormalize",
+) -> Tensor:
+    """Images under a Gaussian blur, each channel by itself.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        sigma: standard deviation of the Gaussian, in pixels.
+        radius: how far the kernel reaches, in pixels; four sigma if omitted.
+        border: what lies outside: ``"renormalize"`` leaves it out, ``"replicate"`` repeats the border, ``"zero"`` is 0.
+    """
+    reach = max(1, round(4 * sigma)) if radius is None else radius
+    line = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    weights = torch.softmax(-line.square() / (2 * sigma**2), 0)
+
+    def smoothed(planes: Tensor, padding: int) -> Tensor:
+        rows = F.conv2d(planes, weights.view(1, 1, -1, 1), padding=(padding, 0))
+        return F.conv2d(rows, weights.view(1, 1, 1, -1), padding=(0, padding))
+
+    planes = images.flatten(0, 1).unsqueeze(1)  # [N * C, 1, H, W]
+    if border == "replicate":
+        return smoothed(F.pad(planes, [reach] * 4, mode="replicate"), 0).view_as(images)
+    blurred = smoothed(planes, reach)
+    if border == "renormalize":
+        blurred = blurred / smoothed(torch.ones_like(planes[:1]), reach)
+    return blurred.view_as(images)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import LINF, Loss, Norm
-from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices
 from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.pixels import PixelSpace
 
@@ -238,7 +239,7 @@ def attacked_model(
     """
     pixel_space = pixel_space or PixelSpace()
     check_inputs(inputs, batch_size, seed)
-    warn_training_mode(model)
+    warn_if_training(model, AttackWarning)
     with passes(model, forward=forward, seed=seed) as run:
         label_indices = None if labels is None else class_indices(labels, len(inputs), "labels")
         target_indices = None if target is None else class_indices(target, len(inputs), "target")
@@ -252,18 +253,6 @@ def suppress_attack_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)
         yield
-
-
-def warn_training_mode(model: nn.Module) -> None:
-    """Say that a model, or a part of it, is in train mode.
-
-    Args:
-        model: to be attacked.
-    """
-    if any(module.training for module in model.modules()):
-        which = "the model is" if model.training else "a part of the model is"
-        what = f"{which} in train mode: it is attacked in eval mode, with the statistics it would be used with"
-        warn_user(what, AttackWarning)
 
 
 def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> None:

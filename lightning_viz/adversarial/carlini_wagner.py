@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import AttackedModel, Labels, attacked_model
-from lightning_viz.adversarial.norms import L2, margin, spread
+from lightning_viz.adversarial.norms import L2, margin, per_sample
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -174,7 +174,7 @@ def _draw_back(nearest: _Nearest, rows: Tensor) -> None:
     low, high = torch.zeros_like(nearest.lengths[rows]), torch.ones_like(nearest.lengths[rows])
     for _ in range(_HALVINGS):
         share = (low + high) / 2
-        pixels = original + spread(share, adversarial) * (adversarial - original)
+        pixels = original + per_sample(share, adversarial) * (adversarial - original)
         fooled = nearest.update(rows, pixels, nearest.attacked(pixels).scores)
         low, high = torch.where(fooled, low, share), torch.where(fooled, share, high)
     nearest.recorder.finish_step()

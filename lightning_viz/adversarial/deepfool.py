@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import AttackedModel, Evaluation, Labels, attacked_model
-from lightning_viz.adversarial.norms import SMALLEST, Norm, NormName, resolve_norm, spread
+from lightning_viz.adversarial.norms import SMALLEST, Norm, NormName, per_sample, resolve_norm
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -111,7 +111,7 @@ def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     distances = (leads.abs() / slopes.clamp_min(SMALLEST)).nan_to_num(nan=0)  # no step where scores are NaN
     shortest, function = distances.min(0)
     directions = directions[function, torch.arange(len(function), device=function.device)]
-    return spread(shortest + _OVERSHOOT, directions) * directions
+    return per_sample(shortest + _OVERSHOOT, directions) * directions
 
 
 def _rivals(attacked: AttackedModel, scores: Tensor, samples: Tensor, candidates: int) -> Tensor:

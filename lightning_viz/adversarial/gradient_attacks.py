@@ -24,9 +24,9 @@ from lightning_viz.adversarial.norms import (
     Norm,
     NormName,
     of_rows,
+    per_sample,
     resolve_loss,
     resolve_norm,
-    spread,
 )
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
@@ -159,7 +159,7 @@ def fgsm(
         radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds)
 
         def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            pixels = pixels + spread(radii[rows], pixels) * gradients.sign()
+            pixels = pixels + per_sample(radii[rows], pixels) * gradients.sign()
             return pixels.clamp(*attacked.pixel_space.bounds)
 
         ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
@@ -241,10 +241,10 @@ def pgd(
             generator = torch.Generator(attacked.pixels.device)
             generator.manual_seed(int(np.random.SeedSequence((seed, restart)).generate_state(1)[0]))
             noise = norm.inside(attacked.pixels, generator)[ascent.recorder.samples[rows]]
-            return project(ascent.recorder.original[rows] + spread(radii[rows], noise) * noise, rows)
+            return project(ascent.recorder.original[rows] + per_sample(radii[rows], noise) * noise, rows)
 
         def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            return project(pixels + spread(stride[rows], pixels) * norm.normalize(gradients), rows)
+            return project(pixels + per_sample(stride[rows], pixels) * norm.normalize(gradients), rows)
 
         ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
         starts = [partial(begin, restart) if random_start else None for restart in range(restarts)]

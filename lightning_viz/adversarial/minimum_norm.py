@@ -7,16 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import (
-    Labels,
-    check_inputs,
-    suppress_attack_warnings,
-    warn_training_mode,
-)
+from lightning_viz.adversarial.attacked_model import Labels, check_inputs, suppress_attack_warnings
 from lightning_viz.adversarial.result import Attack, AttackResult, AttackTrace
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 
 __all__ = ["minimum_epsilon"]
 
@@ -62,7 +57,7 @@ def minimum_epsilon(
     check_inputs(inputs, None, None)
     highest = _highest(high, inputs, binary_search_steps)
     rows = torch.arange(len(inputs), device=inputs.device)
-    warn_training_mode(model)
+    warn_if_training(model, AttackWarning)
     with evaluation_mode(model), suppress_attack_warnings():  # samples are reported at the end, by the caller's indices
         result, epsilon = _run(attack, model, inputs, labels, highest), highest
         smallest = _SmallestEpsilon(result)

@@ -56,7 +56,7 @@ class _LInf:
         return gradients.sign()
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
-        each = spread(epsilon, perturbations)
+        each = per_sample(epsilon, perturbations)
         return perturbations.clamp(-each, each)
 
 
@@ -74,16 +74,16 @@ class _L2:
         kind, device = like.dtype, like.device
         radii = torch.rand(len(like), generator=generator, dtype=kind, device=device) ** (1 / like[0].numel())
         directions = torch.randn(like.shape, generator=generator, dtype=kind, device=device)
-        return spread(radii, like) * self.normalize(directions)
+        return per_sample(radii, like) * self.normalize(directions)
 
     def normalize(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
-        scaled = torch.ldexp(gradients, -spread(exponents, gradients))  # so that no square underflows
-        return scaled / spread(self.length(scaled).clamp_min(SMALLEST), scaled)
+        scaled = torch.ldexp(gradients, -per_sample(exponents, gradients))  # so that no square underflows
+        return scaled / per_sample(self.length(scaled).clamp_min(SMALLEST), scaled)
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
         shares = (epsilon / self.length(perturbations).clamp_min(SMALLEST)).clamp_max(1)
-        return perturbations * spread(shares, perturbations)
+        return perturbations * per_sample(shares, perturbations)
 
 
 LINF = _LInf()
@@ -126,7 +126,7 @@ def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
     return tensor if everything else tensor[rows]
 
 
-def spread(each: Tensor, like: Tensor) -> Tensor:
+def per_sample(each: Tensor, like: Tensor) -> Tensor:
     """One number for each sample ``[n]``, shaped to go with ``[n, ...]``.
 
     Args:

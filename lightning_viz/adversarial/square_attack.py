@@ -25,9 +25,9 @@ from lightning_viz.adversarial.norms import (
     LossName,
     Norm,
     NormName,
+    per_sample,
     resolve_loss,
     resolve_norm,
-    spread,
 )
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
@@ -150,7 +150,7 @@ def _stripes(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:
     """Vertical stripes of plus or minus epsilon, one pixel wide, independent in each channel."""
     count, channels, _, width = samples.shape
     signs = _signs(uniform(channels * width)).view(count, channels, 1, width)
-    return (signs * spread(epsilon, samples)).expand_as(samples)
+    return (signs * per_sample(epsilon, samples)).expand_as(samples)
 
 
 def _move_square(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
@@ -160,7 +160,7 @@ def _move_square(perturbations: Tensor, epsilon: Tensor, share: float, uniform: 
     randoms = uniform(2 + channels)
     inside = _window(randoms[:, :2], side, height, width)
     signs = _signs(randoms[:, 2:])[..., None, None]
-    return torch.where(inside, signs * spread(epsilon, perturbations), perturbations)
+    return torch.where(inside, signs * per_sample(epsilon, perturbations), perturbations)
 
 
 def _bumps(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:
@@ -174,7 +174,7 @@ def _bumps(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:
     grid = torch.zeros_like(samples)
     top, left = (height - down * side) // 2, (width - across * side) // 2
     grid[:, :, top : top + down * side, left : left + across * side] = tiles.flatten(4).flatten(2, 3)
-    return L2.normalize(grid) * spread(epsilon, samples)
+    return L2.normalize(grid) * per_sample(epsilon, samples)
 
 
 def _move_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _Uniform) -> Tensor:
@@ -192,7 +192,7 @@ def _move_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _U
     corners = randoms[:, :2]
     union = _window(corners, side, height, width) | _window(randoms[:, 2:4], side, height, width)
     unused = (epsilon.square() - L2.length(perturbations).square()).clamp_min(0) / channels
-    available = (_lengths(perturbations * union).square() + spread(unused, perturbations)).sqrt()
+    available = (_lengths(perturbations * union).square() + per_sample(unused, perturbations)).sqrt()
     bump = _bump(side, perturbations)
     turned = torch.where(randoms[:, 4, None, None] < 0.5, bump, bump.T)[:, None]  # [n, 1, side, side]
     rows, columns = _positions(corners, side, height, width)
@@ -201,7 +201,7 @@ def _move_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _U
     new = _signs(randoms[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(SMALLEST)
     moved = perturbations.masked_fill(union, 0)
     moved[window] = (new / _lengths(new).clamp_min(SMALLEST) * available).movedim(1, -1)
-    return L2.normalize(moved) * spread(epsilon, moved)
+    return L2.normalize(moved) * per_sample(epsilon, moved)
 
 
 _PROPOSALS: dict[Norm, tuple[_Start, _Propose]] = {LINF: (_stripes, _move_square), L2: (_bumps, _move_bump)}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.attribution.gradients import scores_of
@@ -19,6 +18,7 @@ from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_r
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_words import TargetLike, as_target
+from lightning_viz.pixels import gaussian_blur
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
@@ -249,9 +249,4 @@ def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tens
         window: width and height of the kernel in pixels, odd (11: RISE's, for images of 224 x 224).
         deviation: of the Gaussian, in pixels (5: RISE's).
     """
-    reach = window // 2
-    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = torch.softmax(-(places**2) / (2 * deviation**2), 0)
-    planes = F.pad(images.flatten(0, 1).unsqueeze(1), [reach] * 4, mode="replicate")  # [N * C, 1, ...]
-    planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
-    return planes.view_as(images)
+    return gaussian_blur(images, deviation, radius=window // 2, border="replicate")

@@ -178,7 +178,7 @@ class Dreams(View):
                 [unit.target for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
                 pixel_space=self.pixel_space or look.samples.pixel_space or PixelSpace(),
-                between=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
+                update_steps=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
                 steps=self.updates,
                 seed=self.probe.seed,
                 frames=0,

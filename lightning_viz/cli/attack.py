@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_viz.adversarial.carlini_wagner import carlini_wagner
 from lightning_viz.adversarial.deepfool import deepfool
 from lightning_viz.adversarial.gradient_attacks import fgsm, gradient_ascent, pgd
-from lightning_viz.adversarial.norms import NORMS, cross_entropy, margin
+from lightning_viz.adversarial.norms import LossName, NormName
 from lightning_viz.adversarial.one_pixel import one_pixel
 from lightning_viz.adversarial.result import AttackResult, AttackTrace
 from lightning_viz.adversarial.square_attack import square
@@ -24,16 +24,6 @@ from lightning_viz.cli.function_options import Behind, Method, Written, parser_o
 from lightning_viz.cli.samples import class_of, classified, rows_of, true_classes
 from lightning_viz.render.attacks import pixel_gallery
 from lightning_viz.render.page import Page
-
-_LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
-
-
-def _norm(value: str | None, subject: ModelUnderStudy) -> Any:
-    return None if value is None else NORMS[value]
-
-
-def _loss(value: str | None, subject: ModelUnderStudy) -> Any:
-    return None if value is None else _LOSSES[value]
 
 
 def _labels(value: str, subject: ModelUnderStudy) -> Tensor | None:
@@ -49,23 +39,18 @@ WRITTEN: Mapping[str, Written] = {
     ),
     "epsilon": Written(float, "how far pixels in [0, 1] may move: each of them (L-inf), or the image as a whole (L2)"),
     "norm": Written(
-        Literal["L-inf", "L2"],
+        NormName,
         "in which perturbations are measured",
-        plain=lambda norm: norm.name,
-        meant=_norm,
     ),
     "normalize": Written(
-        Literal["L-inf", "L2"] | None,
+        NormName | None,
         "the norm in which every step has length lr; as long as the gradient if omitted",
-        meant=_norm,
     ),
     "target": Written(int | str | None, "class to lead to, 3 or class:ox; any wrong one if omitted", meant=class_of),
     "pixels": Written(int, name="count"),
     "loss": Written(
-        Literal["cross_entropy", "margin"] | None,
+        LossName | None,
         "what is climbed; the margin does not go flat where the model is sure",
-        plain=lambda loss: None if loss is None else loss.__name__,
-        meant=_loss,
     ),
 }
 """How attacks' options are written."""

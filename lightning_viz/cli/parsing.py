@@ -18,7 +18,7 @@ from lightning_viz.callbacks.dreams import named_units
 from lightning_viz.cli.function_options import Written
 from lightning_viz.cli.samples import images_of, said, true_classes
 from lightning_viz.dream.parametrization import Image, cppn, fourier, pixels
-from lightning_viz.dream.regularization import YOSINSKI, Preset, alpha_norm, edge_energy, l2, total_variation
+from lightning_viz.dream.regularization import PRIORS, YOSINSKI, Preset, edge_energy
 from lightning_viz.dream.transforms import standard
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
 from lightning_viz.hooks.layers import select_layers
@@ -154,7 +154,6 @@ COVERING: Mapping[str, Written] = {
 _EACH = 10  # channels or classes where no number is given
 _NATURAL = 40.0  # weight of the edge energy at one pixel: it is a sum over pixels, the logit is not
 _IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "cppn": cppn}
-_PRIORS: dict[str, Any] = {one.__name__: one for one in (edge_energy, total_variation, l2, alpha_norm)}
 
 
 def _shape(subject: ModelUnderStudy) -> tuple[int, ...]:
@@ -207,10 +206,10 @@ def _image(value: Sequence[str], subject: ModelUnderStudy) -> Image:
 def _priors(value: Sequence[str] | None, subject: ModelUnderStudy) -> dict[Any, float]:
     """Penalties and their weights."""
     found = _settings(value or ())
-    unknown = [name for name in found if name not in _PRIORS]
+    unknown = [name for name in found if name not in PRIORS]
     if unknown:
-        raise InvalidArgumentError(f"there is no prior {unknown[0]!r}: {', '.join(_PRIORS)}")
-    return {_PRIORS[name]: weight for name, weight in found.items()}
+        raise InvalidArgumentError(f"there is no prior {unknown[0]!r}: {', '.join(PRIORS)}")
+    return {PRIORS[name]: weight for name, weight in found.items()}
 
 
 def _natural(value: Sequence[str] | None, subject: ModelUnderStudy) -> dict[Any, float]:
@@ -220,7 +219,7 @@ def _natural(value: Sequence[str] | None, subject: ModelUnderStudy) -> dict[Any,
     return usual if value is None else _priors(value, subject)
 
 
-def _between(value: Sequence[str] | None, subject: ModelUnderStudy) -> Preset | str | tuple[()]:
+def _update_steps(value: Sequence[str] | None, subject: ModelUnderStudy) -> Preset | str | tuple[()]:
     """Steps between updates: a preset's name, or its fields."""
     if not value:
         return ()
@@ -255,7 +254,7 @@ def _nothing(default: Any) -> None:
     return None
 
 
-_PRIOR = "penalties and their weights, NAME=WEIGHT: " + ", ".join(_PRIORS)
+_PRIOR = "penalties and their weights, NAME=WEIGHT: " + ", ".join(PRIORS)
 _WAY = "how images are written down: pixels, fourier or cppn, and its options: fourier decay=1.5"
 DREAMT: Mapping[str, Written] = {
     "objectives": Written(
@@ -267,13 +266,13 @@ DREAMT: Mapping[str, Written] = {
     ),
     "image": Written(str, _WAY, plain=lambda default: ["pixels"], several=True, meant=_image),
     "priors": Written(str, _PRIOR, name="prior", several=True, meant=_priors),
-    "between": Written(
+    "update_steps": Written(
         str,
-        f"between updates: one of {', '.join(map(repr, YOSINSKI))}, or NAME=VALUE of decay, blur_width, blur_every, "
+        f"after each update: one of {', '.join(map(repr, YOSINSKI))}, or NAME=VALUE of decay, blur_width, blur_every, "
         "norm_percentile, contribution_percentile",
         plain=_nothing,
         several=True,
-        meant=_between,
+        meant=_update_steps,
     ),
     "transforms": Written(
         int, "the usual random changes before each pass, by so many pixels; 0: none", plain=lambda _: 0, meant=_moved

@@ -6,7 +6,6 @@ from .inversion import Inversion as Inversion
 from .inversion import invert as invert
 from .maximize import Dream as Dream
 from .maximize import maximize as maximize
-from .objectives import Objective as Objective
 from .objectives import direction as direction
 from .objectives import diversity as diversity
 from .objectives import gram as gram

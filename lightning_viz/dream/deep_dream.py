@@ -173,7 +173,7 @@ def deep_dream(
             steps=steps,
             optimizer=partial(NormalizedAscent, lr=lr),
             transforms=[pad(margin, "reflect"), cropped(2 * margin)],
-            between=[filmed],
+            update_steps=[filmed],
             seed=seed + number,
         )
         found = _inner(dream.images, margin).to(base)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
 from lightning_viz.dream.maximize import log_spaced
 from lightning_viz.dream.parametrization import as_bytes, image_shape
-from lightning_viz.errors import DreamWarning, InvalidArgumentError, warn_user
+from lightning_viz.errors import DreamWarning, InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.pixels import PixelSpace
 
@@ -107,9 +108,7 @@ def fool(
     """
     kind, pixel_space, rng = _encoding(encoding), pixel_space or PixelSpace(), np.random.default_rng(seed)
     _check(shape, population, generations, batch_size)
-    if model.training:
-        what = "the model is in train mode: it is fooled in eval mode, with the statistics it would be used with"
-        warn_user(what, DreamWarning)
+    warn_if_training(model, DreamWarning)
 
     def shown(genomes: Genomes) -> Tensor:
         return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)

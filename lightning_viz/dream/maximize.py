@@ -10,15 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.dream.objectives import Objective, as_targets, passes_for
+from lightning_viz.dream.objectives import as_targets, passes_for
 from lightning_viz.dream.optimization import Climb
 from lightning_viz.dream.parametrization import Image, Pixels, pixels, visible
-from lightning_viz.dream.regularization import YOSINSKI, Preset, Prior, Step
+from lightning_viz.dream.regularization import (
+    Preset,
+    PresetName,
+    Prior,
+    PriorName,
+    Step,
+    resolve_prior,
+    resolve_update_steps,
+)
 from lightning_viz.dream.transforms import Transform
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
+from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["Dream", "maximize"]
@@ -65,13 +75,13 @@ class Dream:
 
 def maximize(
     model: nn.Module,
-    objectives: Objective | Sequence[Objective],
+    objectives: TargetLike | Sequence[TargetLike],
     *,
     image: Image | Sequence[int],
     pixel_space: PixelSpace | None = None,
     bounded: bool = False,
-    priors: Mapping[Prior, float | Sequence[float]] | None = None,
-    between: Sequence[Step] | Preset | str = (),
+    priors: Mapping[Prior | PriorName, float | Sequence[float]] | None = None,
+    update_steps: Sequence[Step] | Preset | PresetName = (),
     transforms: Sequence[Transform] = (),
     small_gradients: float = 0.0,
     steps: int | None = None,
@@ -97,8 +107,9 @@ def maximize(
         image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
         pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
-        priors: penalties h of the centered image, and their weights: one for all objectives, or one for each.
-        between: steps between updates, of `pixels` alone; a `Preset`, or the name of one of `YOSINSKI`.
+        priors: penalties h of the centered image, functions or names (``"edge_energy"``), and their weights: one
+            for all objectives, or one for each.
+        update_steps: steps after each update, of `pixels` alone: a list, a `Preset`, or the name of one of `YOSINSKI`.
         transforms: random changes of the image before each pass, the same for all images.
         small_gradients: so many per cent of the values of each image's gradient, the smallest, count as 0.
         steps: updates; those of the preset, else 250.
@@ -117,18 +128,16 @@ def maximize(
         TypeError: the model returns a dict and the objective reads its output: give `forward`; or a step or a
             transformation stands where a list of them should.
     """
-    for name, one in (("between", between), ("transforms", transforms)):
-        if callable(one):
+    for name, argument in (("update_steps", update_steps), ("transforms", transforms)):
+        if callable(argument):
             raise InvalidTypeError(f"{name} is one function: give a list of them, {name}=[...]")
     targets = as_targets(objectives, model)
     drawn = pixels(image) if isinstance(image, Sequence) else image
-    preset = _preset(between)
+    preset = resolve_update_steps(update_steps)
     count = steps if steps is not None else preset.iterations if isinstance(preset, Preset) else _STEPS
     changes = list(preset)
     _check(targets, drawn, changes, count, bounded, copies)
-    if model.training:
-        what = "the model is in train mode: the dream is made in eval mode, with the statistics it would be used with"
-        warn_user(what, DreamWarning)
+    warn_if_training(model, DreamWarning)
     with passes_for(model, targets, forward=forward, seed=seed) as run:
         climb = Climb(
             run=run,
@@ -136,7 +145,7 @@ def maximize(
             image=drawn,
             pixel_space=pixel_space or PixelSpace(),
             bounded=bounded,
-            priors=priors or {},
+            priors={resolve_prior(prior): weight for prior, weight in (priors or {}).items()},
             transforms=transforms,
             small_gradients=small_gradients,
             copies=copies,
@@ -172,14 +181,6 @@ def _climbed(
         for change in changes:
             climb.change(change, number + 1)
     return curve, [*pictures, climb.picture()], (*kept, steps)
-
-
-def _preset(between: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
-    if not isinstance(between, str):
-        return between
-    if between not in YOSINSKI:
-        raise InvalidArgumentError(f"no preset is called {between!r}: there are {', '.join(map(repr, YOSINSKI))}")
-    return YOSINSKI[between]
 
 
 def _check(

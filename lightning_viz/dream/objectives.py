@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,9 @@ from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_algebra import FunctionTarget, Target
-from lightning_viz.hooks.target_words import as_target
+from lightning_viz.hooks.target_words import TargetLike, as_target
 
-__all__ = ["Objective", "direction", "diversity", "gram", "layer", "match"]
-
-Objective = Union[Target, int, str, Callable[[Any], Tensor]]
-"""A target to climb: ``channel("conv2", 7) - 0.1 * logit(3)``, its words ``"conv2[7]"``, a class, or a function of the
-model's output."""
+__all__ = ["direction", "diversity", "gram", "layer", "match"]
 
 
 def layer(name: str) -> Target:
@@ -123,14 +118,14 @@ def diversity(layer: str) -> Target:
     return FunctionTarget(f"{layer} diversity", unlikeness, (layer,))
 
 
-def as_targets(objectives: Objective | Sequence[Objective], model: nn.Module) -> list[Target]:
+def as_targets(objectives: TargetLike | Sequence[TargetLike], model: nn.Module) -> list[Target]:
     """One objective or a list of them as targets.
 
     Args:
-        objectives: see `Objective`.
+        objectives: see `TargetLike`; a list is a list of them, ``[3, 7]`` two classes.
         model: whose layers an error names.
     """
-    if isinstance(objectives, (Target, int, str)) or callable(objectives):
+    if objectives is None or isinstance(objectives, (Target, int, str)) or callable(objectives):
         return [as_target(objectives, model=model)]
     return [as_target(objective, model=model) for objective in objectives]
 

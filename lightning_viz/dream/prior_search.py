@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.dream.maximize import Dream, Optimizer, maximize
-from lightning_viz.dream.objectives import Objective, as_targets, passes_for, scalars
+from lightning_viz.dream.objectives import as_targets, passes_for, scalars
 from lightning_viz.dream.parametrization import Image
 from lightning_viz.dream.regularization import Preset
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["PriorSearch", "search_priors"]
@@ -45,7 +46,7 @@ class PriorSearch:
 
 def search_priors(
     model: nn.Module,
-    objectives: Objective | Sequence[Objective],
+    objectives: TargetLike | Sequence[TargetLike],
     *,
     image: Image | Sequence[int],
     references: Tensor | None = None,
@@ -101,7 +102,7 @@ def search_priors(
             targets,
             image=image,
             pixel_space=pixel_space,
-            between=preset,
+            update_steps=preset,
             steps=steps,
             lr=lr,
             optimizer=optimizer,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.pixels import gaussian_blur
 
 __all__ = [
     "Preset",
@@ -51,10 +53,9 @@ def edge_energy(images: Tensor) -> Tensor:
             f"edge energy needs images of more than {_SMALLEST} pixels a side: these are {_size(images)}"
         )
     gray = images.flatten(0, 1)[:, None]
-    kernel = _gaussian(_SIGMA, 2, images)
     energy = images.new_zeros(len(images))
     while min(gray.shape[2:]) > _SMALLEST:
-        difference = gray - F.conv2d(gray, kernel, padding=2)
+        difference = gray - gaussian_blur(gray, _SIGMA, radius=2, border="zero")
         energy = energy + difference.square().sum((1, 2, 3)).view(images.shape[:2]).sum(1)
         gray = F.avg_pool2d(gray, 2, padding=1, count_include_pad=True)
     return energy
@@ -98,26 +99,28 @@ def alpha_norm(images: Tensor, alpha: float = 6.0) -> Tensor:
     return images.abs().pow(alpha).flatten(1).sum(1)
 
 
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images under a Gaussian blur that darkens nothing at the borders: what lies outside does not count.
+PriorName = Literal["edge_energy", "total_variation", "l2", "alpha_norm"]
+
+PRIORS: Mapping[str, Prior] = MappingProxyType(
+    {"edge_energy": edge_energy, "total_variation": total_variation, "l2": l2, "alpha_norm": alpha_norm}
+)
+"""By the name that functions and commands take."""
+
+
+def resolve_prior(prior: Prior | str) -> Prior:
+    """A penalty, given as a function or by its name.
 
     Args:
-        images: ``[N, C, H, W]``.
-        sigma: width of the Gaussian, in pixels; it reaches four widths far.
+        prior: one of `PRIORS`, or a function.
+
+    Raises:
+        InvalidArgumentError: no penalty has that name.
     """
-    reach = max(1, round(4 * sigma))
-    kernel = _gaussian(sigma, reach, images)
-    gray = images.flatten(0, 1)[:, None]
-    weight = F.conv2d(torch.ones_like(gray[:1]), kernel, padding=reach)
-    return (F.conv2d(gray, kernel, padding=reach) / weight).view_as(images)
-
-
-def _gaussian(sigma: float, reach: int, like: Tensor) -> Tensor:
-    """A normalized kernel ``[1, 1, 2 reach + 1, 2 reach + 1]``."""
-    line = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
-    bell = torch.exp(-line.square() / (2 * sigma**2))
-    bell = bell / bell.sum()
-    return torch.outer(bell, bell)[None, None]
+    if not isinstance(prior, str):
+        return prior
+    if prior not in PRIORS:
+        raise InvalidArgumentError(f"prior {prior!r}: give one of {', '.join(map(repr, PRIORS))}, or a function")
+    return PRIORS[prior]
 
 
 def _size(images: Tensor) -> str:
@@ -148,7 +151,7 @@ def blur(width: float, every: int = 1) -> Step:
     """
     if width <= 0 or every < 1:
         raise InvalidArgumentError(f"blur(width={width}, every={every}): give a width above 0, and every 1 or more")
-    return lambda images, gradient, number: images if number % every else blurred(images, width)
+    return lambda images, gradient, number: images if number % every else gaussian_blur(images, width)
 
 
 def clip_small_norm(percentile: float) -> Step:
@@ -211,6 +214,24 @@ YOSINSKI: Mapping[str, Preset] = MappingProxyType(
     }
 )
 """The four combinations that Yosinski et al. found best, by what each of them lives on."""
+
+PresetName = Literal["small norm", "decay", "blur", "contribution"]
+
+
+def resolve_update_steps(steps: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
+    """Steps after each update, given as a list, a preset, or the name of a preset.
+
+    Args:
+        steps: one of `YOSINSKI`, a `Preset`, or a list of steps.
+
+    Raises:
+        InvalidArgumentError: no preset has that name.
+    """
+    if not isinstance(steps, str):
+        return steps
+    if steps not in YOSINSKI:
+        raise InvalidArgumentError(f"update_steps={steps!r}: give one of {', '.join(map(repr, YOSINSKI))}, or steps")
+    return YOSINSKI[steps]
 
 
 def _kept(images: Tensor, size: Tensor, percentile: float) -> Tensor:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.errors import warn_user
+
 __all__ = ["evaluation_mode", "same_randomness", "preserve_state"]
 
 Restore = Callable[[], None]
@@ -249,3 +251,18 @@ def _silence(module: nn.Module) -> None:
 
 def _log_nothing(*args: Any, **options: Any) -> None:
     """Replaces ``log`` and ``log_dict`` inside `preserve_state`."""
+
+
+def warn_if_training(model: nn.Module, category: type[Warning], *, name: str = "the model") -> None:
+    """Warn that a model in train mode is run in eval mode.
+
+    Args:
+        model: any module.
+        category: of the warning.
+        name: of the model, in words.
+    """
+    if any(module.training for module in model.modules()):
+        which = name if model.training else f"a part of {name}"
+        warn_user(
+            f"{which} is in train mode: it is run in eval mode, with the statistics it would be used with", category
+        )

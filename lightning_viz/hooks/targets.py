@@ -107,7 +107,7 @@ class LayerTarget(Target):
 
     def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
         number = "" if index is None else _listed(index)
-        place = None if index is None else torch.as_tensor(index)
+        place = None if index is None else torch.as_tensor(index, device="cpu")
         if kind == "unit" and place is not None and place.shape == (3,):
             name = f"{layer} unit {int(place[0])} at ({int(place[1])}, {int(place[2])})"
         elif kind == "maximum":
@@ -252,7 +252,7 @@ def _some(index: Indices, samples: Tensor) -> Indices:
     """The indices of some samples."""
     if isinstance(index, int):
         return index
-    tensor = torch.as_tensor(index)
+    tensor = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
     if tensor.dim() == 0 or (tensor.dim() == 2 and tensor.shape[1] == 1):
         return tensor
     return tensor[..., samples.to(tensor.device)]
@@ -284,7 +284,7 @@ def _miscounted(given: int, samples: int, what: str) -> str:
 
 def _listed(index: Indices) -> str:
     """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
-    tensor = torch.as_tensor(index)
+    tensor = torch.as_tensor(index, device="cpu")
     if tensor.dim() == 2 and tensor.shape[1] == 1:
         return ", ".join(map(str, tensor[:, 0].tolist()))
     return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_viz.errors import CorruptionWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.feature_maps import class_scores
-from lightning_viz.hooks.model_state import same_randomness, seed_torch
+from lightning_viz.hooks.model_state import same_randomness, seed_torch, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness.corruptions.catalogue import SEVERITIES, all_corruptions, check_kinds
@@ -169,8 +169,7 @@ def compare_corruption_error(
     kind_names = check_kinds(kinds, severities, seed)
     _check(models, reference, kind_names, severities, batch_size)
     for name, model in models.items():
-        if model.training:
-            warn_user(f"{name} is in train mode: it is measured in eval mode, as it would be used", CorruptionWarning)
+        warn_if_training(model, CorruptionWarning, name=name)
     mistakes = {name: torch.zeros(1 + len(kind_names) * len(severities), dtype=torch.float64) for name in models}
     first, batches = 0, _batches(data, batch_size)
     bar = progress_bar("corruption error", shown=progress, total=len(data[0]) if _is_single_batch(data) else None)

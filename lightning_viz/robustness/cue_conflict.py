@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attacked_model import Labels, class_indices
 from lightning_viz.dream.parametrization import centered
 from lightning_viz.dream.style_transfer import VGG19_CONTENT, VGG19_STYLE, StyleTransfer, style_transfer
-from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, warn_user
+from lightning_viz.errors import CueConflictWarning, InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.pixels import PixelSpace
 
@@ -107,8 +107,7 @@ def cue_conflict(
         raise InvalidArgumentError(
             f"texture_strength={texture_strength} must be positive and finite; 1 is the balance of `style_transfer`"
         )
-    if model.training:
-        warn_user("the model is in train mode: it paints in eval mode, as it would be used", CueConflictWarning)
+    warn_if_training(model, CueConflictWarning)
 
     def generate(index: int, shape: int, texture: int) -> StyleTransfer:
         def transfer(steps: int, style_weight: float | None = None) -> StyleTransfer:

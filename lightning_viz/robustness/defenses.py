@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import (
-    attacked_model,
-    suppress_attack_warnings,
-    warn_training_mode,
-)
+from lightning_viz.adversarial.attacked_model import attacked_model, suppress_attack_warnings
 from lightning_viz.adversarial.result import Attack, AttackResult
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.robustness.corruptions.digital import through_jpeg
 
@@ -213,7 +209,7 @@ def epsilon_curve(
         )
     if len(labels) != len(inputs):
         raise InvalidArgumentError(f"{len(labels)} labels for {len(inputs)} samples; pass one each")
-    warn_training_mode(model)
+    warn_if_training(model, AttackWarning)
     fooled_at, rows = torch.full((len(inputs),), torch.inf), torch.arange(len(inputs))
     labels = torch.as_tensor(labels)
     unchanged = torch.ones(len(inputs), dtype=torch.bool)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import Labels, attacked_model
-from lightning_viz.adversarial.norms import L2, spread
+from lightning_viz.adversarial.norms import L2, per_sample
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
@@ -87,7 +87,7 @@ def random_directions(
             # Drawn one by one, because what a generator draws depends on the size of the draw.
             noise = torch.stack([torch.randn(centers.shape[1:], generator=generator) for _ in range(len(rows))])
             directions = L2.normalize(noise.to(centers))
-            scores = attacked(centers[rows] + spread(radii[rows], directions) * directions).scores
+            scores = attacked(centers[rows] + per_sample(radii[rows], directions) * directions).scores
             finite = scores.isfinite().all(1)
             all_finite &= bool(finite.all())
             bins = (rows * classes + scores.argmax(1))[finite]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attacked_model import Labels
 from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.robustness.cue_conflict import conflict_labels
 
@@ -138,8 +139,7 @@ def shape_bias(
         )
     names, groups = _categories(mapping)
     highest = int(torch.cat([shapes, textures]).max())
-    if model.training:
-        warn_user("the model is in train mode: it decides in eval mode, as it would be used", CueConflictWarning)
+    warn_if_training(model, CueConflictWarning)
     with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
         parts = [_probabilities(run, part, groups, highest) for part in torch.split(images, batch_size)]
     probabilities = torch.cat(parts)

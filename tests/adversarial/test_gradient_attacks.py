@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_viz.adversarial import L2, LINF, AttackResult, Norm, deepfool, fgsm, gradient_ascent, margin, pgd, square
-from lightning_viz.adversarial.norms import spread
+from lightning_viz.adversarial.norms import per_sample
 from lightning_viz.errors import AttackWarning
 from lightning_viz.pixels import PixelSpace
 from tests.adversarial.conftest import Given
@@ -374,7 +374,7 @@ def test_the_norms_project_onto_the_nearest_point() -> None:
     assert torch.allclose(L2.project(long, torch.tensor([1.0, 1.0])), torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
     assert LINF.project(long, torch.tensor([1.0, 0.35])).tolist() == [[1, 1], [pytest.approx(0.3), pytest.approx(0.35)]]
     assert L2.length(L2.normalize(1e-30 * long)).tolist() == pytest.approx([1, 1])  # squares of these underflow
-    assert spread(torch.ones(2), torch.zeros(2, 3, 4)).shape == (2, 1, 1)
+    assert per_sample(torch.ones(2), torch.zeros(2, 3, 4)).shape == (2, 1, 1)
     assert PixelSpace().bounds == (0, 1)
 
 

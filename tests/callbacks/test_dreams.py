@@ -37,7 +37,7 @@ class Frozen(ConvNet):
 
 def dreamt(model, steps, start=None):
     objectives = [channel("conv2", 0), channel("conv2", 1), logit(0), logit(1)]
-    options = {"pixel_space": SPACE, "between": [decay(0.02), blur(1.0, 4)], "progress": False}
+    options = {"pixel_space": SPACE, "update_steps": [decay(0.02), blur(1.0, 4)], "progress": False}
     return maximize(model.eval(), objectives, image=pixels((3, 8, 8), start=start), steps=steps, **options)
 
 

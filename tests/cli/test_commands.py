@@ -134,7 +134,9 @@ def wanted(subject):
 
 def climbed(subject):
     how = {"image": pixels((1, 16, 16), deviation=0.1), "priors": {l2: 0.01}, "small_gradients": 5, "frames": 3}
-    return dreamt(subject, [channel("conv2", 1), logit(2)], **how, between=Preset(decay=0.1, blur_width=0.5), steps=4)
+    return dreamt(
+        subject, [channel("conv2", 1), logit(2)], **how, update_steps=Preset(decay=0.1, blur_width=0.5), steps=4
+    )
 
 
 def inverted(subject):
@@ -207,21 +209,21 @@ def weights(subject):
 
 LOUD = {"progress": False}
 ROWS = {
-    "attack pgd --epsilon 0.3 --norm L2 --steps 3 --loss margin --until_fooled false": attacked(
+    "attack pgd --epsilon 0.3 --norm l2 --steps 3 --loss margin --until_fooled false": attacked(
         pgd, {"epsilon": 0.3, "norm": L2, "steps": 3, "loss": margin, "stop_on_success": False, **LOUD}
     ),
     "attack fgsm --epsilon 0.1 --target class:cat": attacked(fgsm, {"epsilon": 0.1, "target": 2}),
-    "attack deep_fool --norm L-inf --steps 4": attacked(deepfool, {"norm": LINF, "steps": 4, **LOUD}),
+    "attack deep_fool --norm linf --steps 4": attacked(deepfool, {"norm": LINF, "steps": 4, **LOUD}),
     "attack carlini_wagner --searches 2 --steps 5": attacked(
         carlini_wagner, {"binary_search_steps": 2, "steps": 5, **LOUD}
     ),
-    "attack gradient_ascent --normalize L2 --lr 0.2": attacked(gradient_ascent, {"normalize": L2, "lr": 0.2, **LOUD}),
+    "attack gradient_ascent --normalize l2 --lr 0.2": attacked(gradient_ascent, {"normalize": L2, "lr": 0.2, **LOUD}),
     "attack one_pixel --count 2 --generations 2 --population 8": attacked(
         one_pixel, {"pixels": 2, "generations": 2, "population": 8, **LOUD}
     ),
     "attack square --epsilon 0.2 --queries 9": attacked(square, {"epsilon": 0.2, "queries": 9, **LOUD}),
     "dream classes --classes class:cat 0 --steps 4 --frames 0": wanted,
-    "dream maximize --of|conv2[1]|2| --image pixels deviation=0.1 --prior l2=0.01 --between decay=0.1"
+    "dream maximize --of|conv2[1]|2| --image pixels deviation=0.1 --prior l2=0.01 --update_steps decay=0.1"
     " blur_width=0.5 --steps 4 --small_gradients 5 --frames 3": climbed,
     "dream invert --layer conv1 conv2 --penalties 0.01 0.02 --seeds 2 --steps 3 --frames 0": inverted,
     "dream deep_dream --layer conv1 --octaves 1 --steps 2 --frames 0": deepened,
@@ -247,7 +249,7 @@ ROWS = {
     "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
     "attribute occlusion --patch 4 3 --stride 2 --target class:bee": covered,
     "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
-    "robustness epsilons --epsilons 0 0.1 1 --norm L2 --steps 2": curved,
+    "robustness epsilons --epsilons 0 0.1 1 --norm l2 --steps 2": curved,
     "robustness sphere --directions 20 --steps 7": around,
     "robustness defenses --ways none|3 bits| --epsilon 0.2 --steps 2": defended,
     "embed tsne --layers fc --perplexity 1 --engine sklearn": placed(tsne, "fc", perplexity=1, engine="sklearn"),
@@ -317,7 +319,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
         ("dream maximize --of conv9", "--of conv9.*conv"),
         ("dream classes --prior smooth=1", "--prior smooth=1.*edge_energy"),
         ("dream classes --prior l2", "--prior l2.*NAME=NUMBER"),
-        ("dream classes --between fog", "--between fog.*small norm"),
+        ("dream classes --update_steps fog", "--update_steps fog.*small norm"),
         ("dream invert --layer conv9", "conv9"),
         ("dream style_transfer --content nowhere.png --style 1", "--content nowhere.png"),
         ("attribute gradient --target|conv9[1]", "conv9"),

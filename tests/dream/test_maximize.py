@@ -218,7 +218,7 @@ def test_steps_between_updates_run_in_their_order_after_the_gradients():
         image=SMALL,
         pixel_space=NORMALIZED,
         steps=9,
-        between=[decay(0.1), clip_small_norm(30)],
+        update_steps=[decay(0.1), clip_small_norm(30)],
     )
 
     def after(x):
@@ -237,16 +237,19 @@ def test_a_step_between_knows_how_many_updates_were_made():
         numbers.append(number)
         return images
 
-    dream(small(), channel("2", 1), image=SMALL, steps=4, between=[counting])
+    dream(small(), channel("2", 1), image=SMALL, steps=4, update_steps=[counting])
     assert numbers == [1, 2, 3, 4]
 
 
 def test_a_preset_goes_by_its_name_and_brings_its_steps():
     run = partial(dream, small(), channel("2", 1), image=SMALL)
-    named, given = run(between="small norm", steps=6), run(between=replace(YOSINSKI["small norm"], iterations=6))
+    named, given = (
+        run(update_steps="small norm", steps=6),
+        run(update_steps=replace(YOSINSKI["small norm"], iterations=6)),
+    )
     assert torch.equal(named.images, given.images)
     assert given.curve.shape == (1, 6)
-    assert not torch.equal(named.images, run(between="decay", steps=6).images)
+    assert not torch.equal(named.images, run(update_steps="decay", steps=6).images)
 
 
 def test_small_gradients_do_not_move_the_image():
@@ -345,9 +348,9 @@ def test_a_forward_of_ones_own_opens_a_dict():
         ({"objectives": []}, "objectives is empty: give one or more"),
         ({"steps": -1}, "steps=-1, copies=1: give 0 or more steps"),
         ({"copies": 0}, "copies=0: give 0 or more steps, and 1 copy or more"),
-        ({"between": "smal norm"}, "no preset is called 'smal norm': there are 'small norm', 'decay', 'blur'"),
-        ({"between": "decay", "image": fourier(SMALL)}, "not those of Fourier; use image=pixels(...)"),
-        ({"between": [blur(1)], "bounded": True}, "not those of bounded images"),
+        ({"update_steps": "smal norm"}, "update_steps='smal norm': give one of 'small norm', 'decay', 'blur'"),
+        ({"update_steps": "decay", "image": fourier(SMALL)}, "not those of Fourier; use image=pixels(...)"),
+        ({"update_steps": [blur(1)], "bounded": True}, "not those of bounded images"),
         ({"image": (9, 12)}, "the image's shape is (9, 12): give channels, rows and columns"),
         ({"pixel_space": PixelSpace((0.1, 0.2), (0.3, 0.4))}, "the pixel space has 2 channels, the images have 3"),
         ({"priors": {edge_energy: 1.0}, "image": (3, 5, 9)}, "edge energy needs images of more than 5 pixels a side"),
@@ -366,7 +369,7 @@ def test_the_result_can_be_copied_and_holds_no_graph():
     assert not any(one.requires_grad or one.is_inference() for one in tensors)
 
 
-@pytest.mark.parametrize("options", [{"between": decay(0.1)}, {"transforms": jitter(1)}])
+@pytest.mark.parametrize("options", [{"update_steps": decay(0.1)}, {"transforms": jitter(1)}])
 def test_one_function_where_a_list_belongs_is_an_error_that_says_so(digits, options):
     (name,) = options
     with pytest.raises(TypeError, match=rf"{name} is one function: give a list of them, {name}=\[\.\.\.\]"):

@@ -342,7 +342,7 @@ def test_a_batch_of_objectives_is_as_many_runs(options, whole, net):
     chosen = {"steps": 8, "seed": 5, "image": SHAPE, "progress": False}
     if options == "all":
         chosen |= {"priors": {edge_energy: 0.01}, "transforms": [pad(2), jitter(2)], "small_gradients": 20.0}
-        chosen |= {"copies": 2, "between": "contribution"}
+        chosen |= {"copies": 2, "update_steps": "contribution"}
     together = maximize(net, asked, **chosen)
     alone = [maximize(net, one, **chosen) for one in asked]
     assert together.names == sum((one.names for one in alone), ())

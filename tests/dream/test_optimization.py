@@ -299,7 +299,7 @@ def test_train_mode_is_told_and_the_dream_is_that_of_eval_mode():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 3)).eval()
     expected = dream(model, channel("3", 1), image=(3, 9, 9), steps=5)
     model.train()
-    with pytest.warns(DreamWarning, match="in train mode: the dream is made in eval mode") as said:
+    with pytest.warns(DreamWarning, match="in train mode: it is run in eval mode") as said:
         found = dream(model, channel("3", 1), image=(3, 9, 9), steps=5)
     assert said[0].filename == __file__
     assert torch.equal(found.images, expected.images)
@@ -338,7 +338,7 @@ def test_layers_that_do_not_exist_or_are_not_called(digits):
     with pytest.raises(LayerNotFoundError, match=re.escape("no layer matches 'convv2'; did you mean 'conv2'")):
         dream(digits.model, channel("convv2", 1), image=(1, 28, 28))
     model = built(Functional, 3)
-    model.unused = nn.Conv2d(3, 3, 3)
+    model.unused = nn.Conv2d(3, 3, 3).eval()
     with pytest.raises(LayerNotReachedError, match="layer 'unused' is not called in the forward pass"):
         dream(model, layer("unused"), image=(3, 9, 9))
 

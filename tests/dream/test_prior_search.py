@@ -50,7 +50,7 @@ def test_presets_are_ranked_and_the_dream_is_the_firsts(digits, search):
             OBJECTIVES,
             image=(1, 28, 28),
             pixel_space=digits.pixel_space,
-            between=search.presets[place],
+            update_steps=search.presets[place],
             steps=50,
             progress=False,
         )

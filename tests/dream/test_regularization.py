@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
 from lightning_viz.dream import alpha_norm, edge_energy, l2, total_variation
-from lightning_viz.dream.regularization import blurred
+from lightning_viz.pixels import gaussian_blur
 
 SHAPES = [(1, 1, 28, 28), (2, 3, 17, 23), (3, 3, 64, 64), (2, 6, 33, 6), (1, 1, 6, 6), (2, 1, 7, 50), (1, 3, 12, 11)]
 
@@ -126,11 +126,20 @@ def test_edge_energy_sees_fine_patterns_more_than_coarse_ones_of_the_same_norm()
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
 def test_a_blur_keeps_constants_up_to_the_borders(sigma):
     constants = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64).view(1, 3, 1, 1).expand(2, 3, 9, 14)
-    torch.testing.assert_close(blurred(constants, sigma), constants, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gaussian_blur(constants, sigma), constants, rtol=1e-12, atol=1e-12)
 
 
 def test_a_blur_is_scipys_where_the_borders_count():
     sigma, given = 1.5, images((2, 3, 21, 16))
     ones = gaussian_filter(np.ones((21, 16)), sigma, mode="constant")
     expected = np.stack([[gaussian_filter(p, sigma, mode="constant") / ones for p in one] for one in given.numpy()])
-    torch.testing.assert_close(blurred(given, sigma), torch.from_numpy(expected), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gaussian_blur(given, sigma), torch.from_numpy(expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("border", "mode"), [("replicate", "nearest"), ("zero", "constant")])
+@pytest.mark.parametrize("radius", [2, 5])
+def test_a_blur_is_scipys_at_every_border_and_radius(border, mode, radius):
+    given = images((2, 3, 12, 16))
+    expected = np.stack([[gaussian_filter(p, 1.5, mode=mode, radius=radius) for p in one] for one in given.numpy()])
+    found = gaussian_blur(given, 1.5, radius=radius, border=border)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-10, atol=1e-12)

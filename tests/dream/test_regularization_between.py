@@ -61,13 +61,13 @@ def free(digits):
     ("options", "what", "share"),
     [
         ({"priors": {l2: 0.03}}, norm, 0.3),
-        ({"between": [decay(0.03)]}, norm, 0.6),
+        ({"update_steps": [decay(0.03)]}, norm, 0.6),
         ({"priors": {total_variation: 0.01}}, fineness, 0.1),
-        ({"between": [blur(0.5)]}, fineness, 0.12),
-        ({"between": [blur(1.0, 4)]}, fineness, 0.12),
-        ({"between": [clip_small_norm(50)]}, in_use, 0.51),
-        ({"between": [clip_small_contribution(50)]}, in_use, 0.51),
-        ({"between": [clip_small_contribution(90)]}, in_use, 0.11),
+        ({"update_steps": [blur(0.5)]}, fineness, 0.12),
+        ({"update_steps": [blur(1.0, 4)]}, fineness, 0.12),
+        ({"update_steps": [clip_small_norm(50)]}, in_use, 0.51),
+        ({"update_steps": [clip_small_contribution(50)]}, in_use, 0.51),
+        ({"update_steps": [clip_small_contribution(90)]}, in_use, 0.11),
     ],
     ids=["l2", "decay", "variation", "blur", "seldom", "norm", "contribution", "few"],
 )
@@ -83,10 +83,10 @@ def test_each_does_what_it_is_for_and_leaves_a_class_more_excited_than_its_sampl
 
 @pytest.mark.parametrize("name", YOSINSKI)
 def test_a_preset_of_the_paper_does_what_its_steps_do_and_is_recognized(digits, free, name):
-    found, preset = dream(digits, between=name), YOSINSKI[name]
+    found, preset = dream(digits, update_steps=name), YOSINSKI[name]
     assert (norm(found.images) < 0.8 * norm(free.images)).all()
     if preset.blur_width:
-        sharp = dream(digits, between=replace(preset, blur_width=0.0))
+        sharp = dream(digits, update_steps=replace(preset, blur_width=0.0))
         assert (fineness(found.images) < 0.7 * fineness(sharp.images)).all()
     kept = 1 - max(preset.norm_percentile, preset.contribution_percentile) / 100
     assert in_use(found.images).max() <= kept + 0.01
@@ -95,7 +95,7 @@ def test_a_preset_of_the_paper_does_what_its_steps_do_and_is_recognized(digits, 
 
 def test_strong_decay_holds_every_pixel_to_what_one_step_of_adam_can_add(digits):
     """A step of Adam is about its learning rate for any gradient: (1 - theta) / theta of it is where they balance."""
-    small, large = (dream(digits, between=[decay(0.3)], lr=lr).images for lr in (0.1, 0.2))
+    small, large = (dream(digits, update_steps=[decay(0.3)], lr=lr).images for lr in (0.1, 0.2))
     size = small.square().mean().sqrt()
     assert 0.8 < size / (0.1 * 0.7 / 0.3) < 1.05
     assert (large.square().mean().sqrt() / size).item() == pytest.approx(2, rel=0.05)

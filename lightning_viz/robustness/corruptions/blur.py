@@ -13,7 +13,7 @@ from scipy.signal import fftconvolve
 from lightning_viz.robustness.corruptions.noise import Photo
 
 
-def scale(image: Photo) -> float:
+def relative_size(image: Photo) -> float:
     """Pixels of this image in one of the paper's, whose shorter side is 224: what every length is multiplied by.
 
     Args:
@@ -34,11 +34,11 @@ def defocus_blur(image: Photo, severity: int, rng: Generator) -> Photo:
         severity: 1 to 5, for radii of 3, 4, 6, 8, 10 pixels at 224 (the paper's).
         rng: not used: no two discs differ.
     """
-    radius = (3, 4, 6, 8, 10)[severity - 1] * scale(image)
+    radius = (3, 4, 6, 8, 10)[severity - 1] * relative_size(image)
     along = np.linspace(-radius, radius, 2 * math.ceil(4 * radius) + 21)
     points = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
     disc = points[np.hypot(*points.T) <= radius]
-    return spread(image, disc, np.ones(len(disc)))
+    return spread_points(image, disc, np.ones(len(disc)))
 
 
 def glass_blur(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -55,11 +55,11 @@ def glass_blur(image: Photo, severity: int, rng: Generator) -> Photo:
     """
     deviation, most, times = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     height, width = image.shape[1:]
-    sigma = (0, deviation * scale(image), deviation * scale(image))
+    sigma = (0, deviation * relative_size(image), deviation * relative_size(image))
     image = gaussian_filter(image, sigma)
     rows, columns = np.indices((height, width))
     for _ in range(times):
-        reach = most * scale(image) * rng.uniform(-1, 1, (2, height, width))
+        reach = most * relative_size(image) * rng.uniform(-1, 1, (2, height, width))
         down, right = np.floor(reach + rng.random(reach.shape)).astype(int)
         image = image[:, np.clip(rows + down, 0, height - 1), np.clip(columns + right, 0, width - 1)]
     blurred: Photo = gaussian_filter(image, sigma)
@@ -76,7 +76,7 @@ def motion_blur(image: Photo, severity: int, rng: Generator) -> Photo:
         rng: what is drawn from.
     """
     radius, deviation = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
-    return streaked(image, radius * scale(image), deviation * scale(image), rng.uniform(-45, 45))
+    return streaked(image, radius * relative_size(image), deviation * relative_size(image), rng.uniform(-45, 45))
 
 
 def zoom_blur(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -120,10 +120,10 @@ def streaked(image: Photo, radius: float, deviation: float, angle: float) -> Pho
     """
     along = np.linspace(0, 2 * radius, 2 * math.ceil(4 * radius) + 21)
     direction = np.array([math.sin(math.radians(angle)), math.cos(math.radians(angle))])
-    return spread(image, along[:, None] * direction, np.exp(-((along / deviation) ** 2) / 2))
+    return spread_points(image, along[:, None] * direction, np.exp(-((along / deviation) ** 2) / 2))
 
 
-def spread(image: Photo, offsets: NDArray[np.float64], weights: NDArray[np.float64]) -> Photo:
+def spread_points(image: Photo, offsets: NDArray[np.float64], weights: NDArray[np.float64]) -> Photo:
     r"""Every point spread over others: :math:`y(p) = \sum_i w_i\, x(p - u_i) / \sum_i w_i`, x linear between pixels.
 
     Args:

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from lightning_viz.robustness.corruptions.blur import scale
+from lightning_viz.robustness.corruptions.blur import relative_size
 from lightning_viz.robustness.corruptions.noise import Photo
 
 _WAVES = 14  # pixels at 224: the deviation of the Gaussian that smooths them
@@ -43,13 +43,13 @@ def elastic_transform(image: Photo, severity: int, rng: Generator) -> Photo:
         rng: what is drawn from.
     """
     height, width = image.shape[1:]
-    rise = (2, 3.5, 5, 7.5, 10)[severity - 1] * scale(image)
+    rise = (2, 3.5, 5, 7.5, 10)[severity - 1] * relative_size(image)
     third = min(height, width) / 3
     points = np.array([[third, third], [third, -third], [-third, -third]])  # from the middle
-    moved = points + _CORNERS * scale(image) * rng.uniform(-1, 1, points.shape)
+    moved = points + _CORNERS * relative_size(image) * rng.uniform(-1, 1, points.shape)
     affine = np.linalg.solve(np.column_stack([points, np.ones(3)]), moved)  # [3, 2]
     noise = rng.uniform(-1, 1, (height, width, 2))
-    waves = gaussian_filter(noise, (_WAVES * scale(image), _WAVES * scale(image), 0))
+    waves = gaussian_filter(noise, (_WAVES * relative_size(image), _WAVES * relative_size(image), 0))
     waves *= rise / np.sqrt(np.mean(waves**2, axis=(0, 1)))
     middle = (np.array([height, width]) - 1) / 2
     places = np.moveaxis(np.indices((height, width)), 0, -1) - middle + waves

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from lightning_viz.robustness.corruptions.blur import magnified, scale, streaked
+from lightning_viz.robustness.corruptions.blur import magnified, relative_size, streaked
 from lightning_viz.robustness.corruptions.noise import Photo
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
@@ -38,9 +38,9 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )[severity - 1]
     noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
-    flakes = magnified(noise, max(2, size * scale(image)))
+    flakes = magnified(noise, max(2, size * relative_size(image)))
     flakes = np.where(flakes < floor, 0.0, np.clip(flakes, 0, 1))
-    fallen = streaked(flakes, radius * scale(image), fade * scale(image), rng.uniform(-135, -45))
+    fallen = streaked(flakes, radius * relative_size(image), fade * relative_size(image), rng.uniform(-135, -45))
     weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
     gray = np.tensordot(weights, image, axes=1)
     pale = kept * image + (1 - kept) * np.maximum(image, 1.5 * gray + 0.5)
@@ -63,7 +63,7 @@ def frost(image: Photo, severity: int, rng: Generator) -> Photo:
     seen, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[1:]
     needles = _needles(height, width, rng)
-    film = gaussian_filter(needles, 10 * scale(image)) + 0.35 * cloud(height, width, 1.3, rng)
+    film = gaussian_filter(needles, 10 * relative_size(image)) + 0.35 * cloud(height, width, 1.3, rng)
     layer = np.clip(0.6 * needles + 0.9 * film, 0, 1)
     color = _ICE if len(image) == 3 else np.ones(len(image))
     frosted: Photo = seen * image + ice * color[:, None, None] * layer

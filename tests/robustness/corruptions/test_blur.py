@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruptions.blur import magnified, spread, streaked
+from lightning_viz.robustness.corruptions.blur import magnified, spread_points, streaked
 
 POINT = np.zeros((1, 65, 65))
 POINT[0, 32, 32] = 1
@@ -42,7 +42,7 @@ def test_a_spread_point_is_where_the_offsets_say_between_pixels_linearly():
             for one in picture
         ]
     )
-    assert spread(picture, offsets, weights)[:, 8:-8, 8:-8] == pytest.approx(expected[:, 8:-8, 8:-8], abs=1e-9)
+    assert spread_points(picture, offsets, weights)[:, 8:-8, 8:-8] == pytest.approx(expected[:, 8:-8, 8:-8], abs=1e-9)
 
 
 def test_a_streak_fades_along_its_angle_and_ends():
