@@ -62,7 +62,9 @@ def test_every_public_function_is_a_method(package, family):
     public = {name for name in package.__all__ if inspect.isfunction(getattr(package, name))}
     described = methods(family)
     assert public - NOT_METHODS == set(described)
-    assert all(described[name].load() is getattr(package, name) for name in described)
+    for name, row in described.items():
+        assert row.load() is getattr(package, name)
+        assert inspect.getdoc(row.load()).startswith(f"{row.title}: ")
 
 
 def test_every_public_view_is_described():

@@ -1,4 +1,4 @@
-"""What happens to a target when a patch of the image is covered, patch after patch."""
+"""Occlusion: how the target changes when patches of the image are covered, one after another."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PatchSize = Union[int, tuple[int, int]]
 
 @dataclass(frozen=True)
 class OcclusionMaps:
-    """What covering each patch did; of several targets with a leading dimension T.
+    """Maps of the effect of each patch; several targets stand in a leading dimension T.
 
     Attributes:
         heat: the drop of the target, averaged over the patches that cover each pixel ``[N, 1, H, W]``; positive where
-            what was covered speaks for the target.
+            the image holds evidence for the target.
         drop: the same on the grid of positions ``[N, h, w]``.
-        activity: of a feature, with each patch covered ``[N, h, w]``; None if none was asked for.
-        predicted: the most probable class with each patch covered ``[N, h, w]``; None if the model puts out no classes.
+        activity: of a feature, with each patch covered ``[N, h, w]``; None without a feature.
+        predicted: the most probable class with each patch covered ``[N, h, w]``; None if the model is no classifier.
     """
 
     heat: Tensor
@@ -46,11 +46,11 @@ class OcclusionMaps:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where patches lie on an image.
+    """The positions of patches on an image.
 
     Attributes:
         patch: height and width in pixels.
-        stride: downwards and across.
+        stride: vertical and horizontal.
         shape: of the image.
     """
 
@@ -60,13 +60,13 @@ class Grid:
 
     @property
     def positions(self) -> tuple[int, int]:
-        """How many, downwards and across: as many as it takes to cover the image, the last cut off at the border."""
+        """Numbers of rows and columns that cover the image, the last ones cut off at the border."""
         of = zip(self.shape, self.patch, self.stride, strict=True)
         rows, columns = (1 + max(0, -(-(length - size) // step)) for length, size, step in of)
         return rows, columns
 
     def place(self, position: int) -> tuple[slice, slice]:
-        """What the patch covers there, row by row from the top left."""
+        """The pixels that the patch covers at a position, counted row by row from the top left."""
         row, column = divmod(position, self.positions[1])
         y, x = row * self.stride[0], column * self.stride[1]
         return slice(y, y + self.patch[0]), slice(x, x + self.patch[1])
@@ -81,7 +81,7 @@ def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchS
         stride: between positions; a quarter of the patch if omitted.
 
     Raises:
-        ValueError: patch or stride is not positive, or the stride is larger than the patch.
+        InvalidArgumentError: patch or stride is not positive, or the stride is larger than the patch.
 
     >>> grid_of((224, 224), 32, 2).positions
     (97, 97)
@@ -108,23 +108,24 @@ def occlusion(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> OcclusionMaps:
-    r"""How much the target drops when a patch of the image is covered (Zeiler and Fergus, 2014).
+    r"""Occlusion: measures how far the target drops when each patch of the image is covered (Zeiler and Fergus, 2014).
 
     .. math:: y(x) - y(x \text{ with a patch replaced by the baseline})
 
-    and, from the same passes, their two other maps: a feature's activity and the most probable class. Forward only.
+    and, from the same passes, the paper's two other maps: a feature's activity and the most probable class. No
+    gradients.
 
     Args:
         model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
         target: what to explain, see `TargetLike`; the class predicted for the whole image if omitted.
         patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
-        stride: between positions; a quarter of the patch if omitted (2 in the lecture, at sixteen times the passes).
-            The last row and column are cut off at the border where the stride does not end there.
-        baseline: what stands in the patch: a number in the model's input values (0: the mean image, where inputs are
+        stride: between positions; a quarter of the patch if omitted (2 takes sixteen times the passes at 224). Patches
+            in the last row and column are cut off at the border.
+        baseline: replaces the patch: a number in the model's input values (0: the mean image if inputs are
             normalized), `mean_color`, `blurred`, or an image.
         feature: of which to map the activity, such as ``channel("features.10", 7)``.
-        batch_size: covered images per pass; what goes fastest and fits if None.
+        batch_size: covered images per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
@@ -132,8 +133,8 @@ def occlusion(
         The maps, unnormalized; drops are in logits.
 
     Raises:
-        ValueError: the inputs hold no image, patch, stride or batch size are not positive, or the stride is larger
-            than the patch.
+        InvalidArgumentError: the inputs hold no image, patch, stride or batch size are not positive, or the stride is
+            larger than the patch.
     """
     image = image_of(inputs)
     if image is None:
@@ -147,32 +148,32 @@ def occlusion(
     features = {name: feature_count(module) for name, module in inside.items()}
     if mapped is not None:
         mapped.check_count(count)
-    found: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
+    results: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
 
-    def look(items: Tensor) -> None:
-        places, of = items // count, items % count
-        covered = batches.lay_out(image[of.to(image.device)])
-        for index, (position, sample) in enumerate(zip(places.tolist(), of.tolist(), strict=True)):
+    def measure(items: Tensor) -> None:
+        positions, samples = items // count, items % count
+        covered = batches.lay_out(image[samples.to(image.device)])
+        for index, (position, sample) in enumerate(zip(positions.tolist(), samples.tolist(), strict=True)):
             rows, columns = grid.place(position)
             covered[index, :, rows, columns] = cover[sample, :, rows, columns]
-        given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, of, count))
-        seen = observe(model, given, fixed.select(of), layers=list(inside), forward=forward)
-        parts: list[Tensor | None] = [scores_of(seen), None, None]
-        if seen.outputs is not None and seen.outputs.dim() > 0:
-            parts[1] = class_scores(seen.outputs).argmax(1)
+        given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, samples, count))
+        observation = observe(model, given, fixed.select(samples), layers=list(inside), forward=forward)
+        parts: list[Tensor | None] = [scores_of(observation), None, None]
+        if observation.outputs is not None and observation.outputs.dim() > 0:
+            parts[1] = class_scores(observation.outputs).argmax(1)
         if mapped is not None:
-            activations = Activations(seen.activations, seen.outputs, features)
-            parts[2] = mapped.select(of).scores(activations).values
-        for kept, part in zip(found, parts, strict=True):
+            activations = Activations(observation.activations, observation.outputs, features)
+            parts[2] = mapped.select(samples).scores(activations).values
+        for kept, part in zip(results, parts, strict=True):
             if part is not None:
                 kept.append(part)
 
     values = sample_size(inputs)
     positions = math.prod(grid.positions)
     batches = Batches(model, positions * count, batch_size, values=values, progress=progress, name="occlusion")
-    batches.run(look)
+    batches.run(measure)
     scores, predicted, activity = (
-        _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in found
+        _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in results
     )
     assert scores is not None
     drop = whole[..., None, None] - scores

@@ -1,4 +1,4 @@
-"""Whatever an attribution method returns, as one map per sample that can be ranked."""
+"""The result of any attribution method as one heatmap per sample."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Attribute = Callable[[nn.Module, Any, TargetLike], Any]
 
 
 def as_heat(attribution: Any, size: tuple[int, int], *, signed: bool = False) -> Tensor:
-    """How much each place mattered, ``[N, H, W]``.
+    """The importance of each location, ``[N, H, W]``.
 
-    Gradients are summed over channels by absolute value, as they are shown: which sign helps depends on whether the
-    thing is brighter or darker than what is behind it. Class activation maps are evidence for the class where they
-    are positive and come without the rest. Of occlusion what counts is where the patch was missed.
+    Gradients are summed over channels by absolute value, as they are drawn: the helpful sign depends on whether the
+    object is brighter or darker than its background. Class activation maps are non-negative already. From occlusion
+    only positive drops count.
 
     Args:
         attribution: ``[N, C, H, W]`` or ``[N, H, W]``, a dict with one such tensor (a layer's class activation map),
-            or something with an attribute ``heat`` (occlusion's result).
+            or an object with an attribute ``heat`` (occlusion's result).
         size: H and W of the result; smaller maps are enlarged bilinearly, with ``align_corners=False``.
-        signed: sum with signs, and keep what is negative.
+        signed: sum with signs, and keep negative values.
 
     Raises:
-        TypeError: no such thing.
-        ValueError: maps of several layers, or of several targets.
+        InvalidTypeError: it is none of these.
+        InvalidArgumentError: it has maps of several layers, or of several targets.
     """
     one_sided = isinstance(getattr(attribution, "heat", None), Tensor)  # an occlusion
     maps: Any = attribution.heat if one_sided else attribution
@@ -69,7 +69,7 @@ def image_size(inputs: Any) -> tuple[int, int]:
         inputs: as the model takes them.
 
     Raises:
-        TypeError: no input is ``[N, C, H, W]``.
+        InvalidTypeError: no input is ``[N, C, H, W]``.
     """
     for tensor in all_tensors(inputs):
         if tensor.dim() == 4:
@@ -86,7 +86,7 @@ def single_target(
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> tuple[Observation, Target]:
-    """One look, and the target with the predicted class named: it stays the same when weights or inputs change.
+    """An observation, and the target with its class fixed: it stays the same when weights or inputs change.
 
     Args:
         model: any module, left as found.
@@ -96,7 +96,7 @@ def single_target(
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
-        InvalidArgumentError: it is several targets.
+        InvalidArgumentError: there are several targets.
     """
     observation, fixed = observe_resolved(model, inputs, target, reduce=reduce, forward=forward)
     if observation.scores is not None and observation.scores.dim() > 1:
@@ -107,10 +107,10 @@ def single_target(
 
 
 def plain_target(target: Target) -> TargetLike:
-    """The indices of classes ``[N]`` in place of the target, which any attribution method takes; else the target.
+    """Class indices ``[N]`` in place of a target that is a class, since any attribution method takes them.
 
     Args:
-        target: with its classes named.
+        target: with its class fixed.
     """
     is_class = isinstance(target, ClassTarget) and target.mask is None and target.index is not None
     return target.index if is_class else target  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Does the class go with the places that a map calls important, and come with them?"""
+"""Insertion and deletion: does the score change as the locations that a map ranks highest are shown or hidden?"""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ STEPS = 224
 
 @dataclass(frozen=True)
 class PerturbationCurves:
-    """A target's score as ever more of the image is shown, or taken away.
+    """The target's score as more and more of the image is shown, or hidden.
 
     Attributes:
-        fractions: share of the places changed, ``[S + 1]``, from 0 to 1.
+        fractions: share of the locations changed, ``[S + 1]``, from 0 to 1.
         scores: of each sample, ``[N, S + 1]``.
     """
 
@@ -39,7 +39,7 @@ class PerturbationCurves:
 
     @property
     def areas(self) -> Tensor:
-        """Area under each sample's curve, ``[N]``, by trapezia: of insertion more is better, of deletion less."""
+        """Area under each sample's curve ``[N]``, by trapezoids: higher is better for insertion, lower for deletion."""
         return torch.trapezoid(self.scores, self.fractions, dim=1)
 
 
@@ -57,30 +57,30 @@ def insertion(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> PerturbationCurves:
-    """The score as a blurred image is uncovered, what the map calls most important first (RISE: Petsiuk et al., 2018).
+    """Insertion: the score as a blurred image is revealed, most important locations first (Petsiuk et al., 2018).
 
     Args:
         attribute: the method, ``attribute(model, inputs, target)``.
         model: any module; left as found.
         inputs: images as the model takes them, ``[N, C, H, W]``.
         target: one per sample; the predicted class if omitted.
-        steps: S, points of the curve after the first (224: the paper's); no more than there are places.
-        baseline: what is seen at first; by default the image `blurred` as in the paper, which, unlike a plain
-            canvas, adds no edges of its own.
-        probabilities: scores of classes by softmax (of a single output by sigmoid), as the paper; else, and for
-            targets that are no classes, as the model returns them.
-        seed: of the order among places that the map calls equal: a constant map is a random order.
-        batch_size: images per pass; chosen while running if omitted.
-        progress: show a bar where it takes more than a few seconds.
+        steps: S, points of the curve after the first (224: the paper's); no more than there are locations.
+        baseline: the image at first; by default the image `blurred` as in the paper, which, unlike a constant
+            color, adds no edges of its own.
+        probabilities: class scores as probabilities, by softmax (by sigmoid for a single output), as in the paper;
+            otherwise, and for targets that are no classes, as the model returns them.
+        seed: of the order among locations of equal value; a constant map gives a random order.
+        batch_size: images per pass; what is fastest and fits if None.
+        progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
-        TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
-        ValueError: several targets, maps of several layers, or less than one step.
+        InvalidTypeError: the inputs are not one tensor of images, or `attribute` returns no maps.
+        InvalidArgumentError: several targets, maps of several layers or that are not finite, or less than one step.
     """
     ranks, fixed = _ranks(attribute, model, inputs, target, seed, forward)
     start = baseline_image(inputs, blurred if baseline is None else baseline)
-    return _walk(model, start, inputs, ranks, fixed, steps, probabilities, batch_size, progress, forward)
+    return _curves(model, start, inputs, ranks, fixed, steps, probabilities, batch_size, progress, forward)
 
 
 def deletion(
@@ -97,54 +97,54 @@ def deletion(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> PerturbationCurves:
-    """The score as places are replaced, what the map calls most important first (RISE: Petsiuk et al., 2018).
+    """Deletion: the score as locations are replaced, most important ones first (Petsiuk et al., 2018).
 
     Args:
         attribute: the method, ``attribute(model, inputs, target)``.
         model: any module; left as found.
         inputs: images as the model takes them, ``[N, C, H, W]``.
         target: one per sample; the predicted class if omitted.
-        steps: S, points of the curve after the first (224: the paper's); no more than there are places.
-        baseline: what replaces a place: zero as in the paper, which is the data's mean where inputs are normalized.
-        probabilities: scores of classes by softmax (of a single output by sigmoid), as the paper; else, and for
-            targets that are no classes, as the model returns them.
-        seed: of the order among places that the map calls equal: a constant map is a random order.
-        batch_size: images per pass; chosen while running if omitted.
-        progress: show a bar where it takes more than a few seconds.
+        steps: S, points of the curve after the first (224: the paper's); no more than there are locations.
+        baseline: replaces hidden locations: zero as in the paper, the data's mean if inputs are normalized.
+        probabilities: class scores as probabilities, by softmax (by sigmoid for a single output), as in the paper;
+            otherwise, and for targets that are no classes, as the model returns them.
+        seed: of the order among locations of equal value; a constant map gives a random order.
+        batch_size: images per pass; what is fastest and fits if None.
+        progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
     Raises:
-        TypeError: the inputs are not one tensor of images, or there are no maps from `attribute`.
-        ValueError: several targets, maps of several layers or that are not finite, or less than one step.
+        InvalidTypeError: the inputs are not one tensor of images, or `attribute` returns no maps.
+        InvalidArgumentError: several targets, maps of several layers or that are not finite, or less than one step.
     """
     ranks, fixed = _ranks(attribute, model, inputs, target, seed, forward)
     end = baseline_image(inputs, baseline)
-    return _walk(model, inputs, end, ranks, fixed, steps, probabilities, batch_size, progress, forward)
+    return _curves(model, inputs, end, ranks, fixed, steps, probabilities, batch_size, progress, forward)
 
 
 def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
-    """Places from the hottest to the coldest, ``[N, H * W]``; equal ones in an order that chance makes.
+    """Locations in descending order of importance ``[N, H * W]``; equal ones in random order.
 
     Args:
         heat: ``[N, H, W]``.
-        seed: of the order among equals, the same for each sample.
+        seed: of the order among equal ones, the same for each sample.
 
     Raises:
-        ValueError: a map is not finite.
+        InvalidArgumentError: a map is not finite.
     """
     flat = heat.flatten(1)
     if not bool(flat.isfinite().all()):
         raise InvalidArgumentError(
             f"the maps of samples {(~flat.isfinite()).any(1).nonzero().flatten().tolist()} are not finite"
         )
-    mixed = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-    return mixed[flat[:, mixed].argsort(dim=1, descending=True, stable=True)]
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
 
 
 def _ranks(
     attribute: Attribute, model: nn.Module, inputs: Tensor, target: TargetLike, seed: int, forward: Forward | None
 ) -> tuple[Tensor, Target]:
-    """At which turn each place comes, ``[N, H, W]``, and the target with the predicted class named."""
+    """The rank of each location ``[N, H, W]``, and the target with its class fixed."""
     if not isinstance(inputs, Tensor):
         raise InvalidTypeError(
             f"the inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward="
@@ -155,7 +155,7 @@ def _ranks(
     return order.argsort(dim=1).view(-1, *size).to(inputs.device), fixed
 
 
-def _walk(
+def _curves(
     model: nn.Module,
     start: Tensor,
     end: Tensor,
@@ -167,33 +167,31 @@ def _walk(
     progress: bool,
     forward: Forward | None,
 ) -> PerturbationCurves:
-    """The score of every mixture between two sets of images, as places go over in their order."""
+    """The scores of images that change from one set to another, location by location in the order of their ranks."""
     if steps < 1:
         raise InvalidArgumentError(f"steps is {steps}: give 1 or more")
-    samples, places = len(ranks), ranks[0].numel()
-    counts = torch.linspace(0, places, min(steps, places) + 1, device=ranks.device).round()
-    scores = torch.zeros(samples, len(counts), device=ranks.device)
+    locations = ranks[0].numel()
+    counts = torch.linspace(0, locations, min(steps, locations) + 1, device=ranks.device).round()
+    scores = torch.zeros(len(ranks), len(counts), device=ranks.device)
     batches = Batches(model, scores.numel(), batch_size, values=start[0].numel(), progress=progress, name="score")
 
-    def look(items: Tensor) -> None:
-        of, step = items // len(counts), (items % len(counts)).to(ranks.device)
-        gone = (ranks[of] < counts[step].view(-1, 1, 1)).unsqueeze(1)
-        mixed = batches.lay_out(torch.where(gone, end[of], start[of]))
-        seen = observe(model, mixed, target.select(of), forward=forward)
-        scores[of, step] = _score(seen, target, probabilities)
+    def score(items: Tensor) -> None:
+        samples, step = items // len(counts), (items % len(counts)).to(ranks.device)
+        changed = (ranks[samples] < counts[step].view(-1, 1, 1)).unsqueeze(1)
+        images = batches.lay_out(torch.where(changed, end[samples], start[samples]))
+        observation = observe(model, images, target.select(samples), forward=forward)
+        scores[samples, step] = _score(observation, target, probabilities)
 
-    batches.run(look)
-    return PerturbationCurves((counts / places).cpu(), scores.cpu())
+    batches.run(score)
+    return PerturbationCurves((counts / locations).cpu(), scores.cpu())
 
 
-def _score(seen: Observation, target: Target, probabilities: bool) -> Tensor:
-    scores = scores_of(seen)
-    of_class = (
-        isinstance(target, ClassTarget) and target.mask is None and seen.outputs is not None and seen.outputs.dim() <= 2
-    )
-    if not probabilities or not of_class or seen.targets is None:
+def _score(observation: Observation, target: Target, probabilities: bool) -> Tensor:
+    scores, outputs, classes = scores_of(observation), observation.outputs, observation.targets
+    of_class = isinstance(target, ClassTarget) and target.mask is None and outputs is not None and outputs.dim() <= 2
+    if not probabilities or not of_class or classes is None:
         return scores.float()
-    logits = class_scores(seen.outputs).float()
+    logits = class_scores(outputs).float()
     if logits.shape[1] == 1:
         return logits.sigmoid()[:, 0]
-    return logits.softmax(1).gather(1, seen.targets[:, None])[:, 0]
+    return logits.softmax(1).gather(1, classes[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""Does a map's maximum lie on the object?"""
+"""The pointing game: does a map's maximum lie on the object?"""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["PointingGame", "pointing_game"]
 Boxes = Union[Tensor, Sequence[Tensor]]
 
 MARGIN = 15 / 224
-"""Of the images' shorter side: the paper's 15 pixels, at the 224 that its networks were made for."""
+"""Tolerance relative to the images' shorter side: the paper's 15 pixels at its networks' 224."""
 
 
 @dataclass(frozen=True)
 class PointingGame:
-    """Where the maxima lie.
+    """The locations of the maxima.
 
     Attributes:
-        hits: whether each sample's maximum is on its object, ``[N]``; a constant map has none, and misses.
+        hits: whether each sample's maximum is on its object ``[N]``; a constant map has none, and misses.
         places: row and column of the maxima, ``[N, 2]``.
     """
 
@@ -51,24 +51,24 @@ def pointing_game(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> PointingGame:
-    """Whether the maximum of each map lies on the object that the target names (Zhang et al., 2016).
+    """Pointing game: whether the maximum of each map lies on the target's object (Zhang et al., 2016).
 
     Args:
         attribute: the method, ``attribute(model, inputs, target)``.
         model: any module; left as found.
         inputs: as the model takes them, images among them.
-        target: one per sample, of the object as a rule its label; the predicted class if omitted.
-        boxes: of the objects, ``(left, top, right, bottom)`` in pixels, right and bottom outside: ``[N, 4]``, or for
-            each sample ``[K, 4]``, of which any counts.
-        masks: instead of boxes the objects' pixels, ``[N, H, W]``.
-        tolerance: how far outside the maximum may lie, in pixels; by default the paper's 15 pixels for images of
-            224 x 224, in proportion for others (2.1 at 32 x 32). 0 is strict.
+        target: one per sample, usually the object's label; the predicted class if omitted.
+        boxes: of the objects, ``(left, top, right, bottom)`` in pixels, right and bottom exclusive: ``[N, 4]``, or
+            ``[K, 4]`` for each sample, of which any counts.
+        masks: the objects' pixels instead of boxes, ``[N, H, W]``.
+        tolerance: allowed distance of the maximum from the object, in pixels; the paper's 15 pixels for images of
+            224 x 224, in proportion for others (2.1 at 32 x 32), if omitted.
         seed: chooses among several equal maxima.
 
     Raises:
-        TypeError: no images among the inputs, or no maps from `attribute`.
-        ValueError: not either boxes or masks, of another size or number than the images, or a sample without
-            object; several targets, or maps of several layers or that are not finite.
+        InvalidTypeError: no images among the inputs, or `attribute` returns no maps.
+        InvalidArgumentError: neither or both of boxes and masks, of another size or number than the images, or a
+            sample without object; several targets, or maps of several layers or that are not finite.
     """
     size = image_size(inputs)
     heat = as_heat(attribute(model, inputs, target), size).cpu()
@@ -77,7 +77,7 @@ def pointing_game(
     objects = (_filled(boxes, size) if boxes is not None else torch.as_tensor(masks)).cpu().bool()
     if objects.shape != heat.shape:
         raise InvalidArgumentError(
-            f"the objects are {list(objects.shape)}, the maps {list(heat.shape)}: they must go together"
+            f"the objects are {list(objects.shape)}, the maps {list(heat.shape)}: their sizes must agree"
         )
     reach = MARGIN * min(size) if tolerance is None else tolerance
     first = importance_order(heat, seed=seed)[:, 0]
@@ -91,7 +91,7 @@ def pointing_game(
 
 
 def _distance(place: Tensor, mask: Tensor, sample: int) -> float:
-    """From a place to the nearest pixel of the object, in pixels."""
+    """The distance to the nearest pixel of the object, in pixels."""
     pixels = mask.nonzero()
     if not len(pixels):
         raise InvalidArgumentError(f"sample {sample} has no object within the image")
