@@ -1,4 +1,4 @@
-"""What the weights show: filters as images, and the hyperplanes of units that look at the plane."""
+"""Weights: filters as images, and hyperplanes of units with two-dimensional inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from lightning_viz.hooks.layers import convolutions, fully_connected, named_laye
 
 __all__ = ["count_units", "filter_images", "first_layer", "importance", "is_transposed", "plane_layers"]
 
-Extent = tuple[float, float, float, float]
-"""(x0, x1, y0, y1)"""
-
 
 def first_layer(model: nn.Module) -> str | None:
-    """Name of the first convolution, else of the first fully connected layer; None where there is neither."""
+    """Name of the first convolution, else of the first fully connected layer; None if there is neither."""
     return next(iter([*convolutions(model)[:1], *fully_connected(model)[:1]]), None)
 
 
@@ -24,8 +21,8 @@ def filter_images(weight: Tensor, *, shape: tuple[int, ...] | None = None) -> Te
 
     Args:
         weight: of a convolution ``[K, C, h, w]`` (or in 1-D, ``[K, C, w]``), or of a fully connected layer ``[K, D]``.
-        shape: of the layer's input without the sample dimension, ``(C, H, W)``, where it is known: a fully connected
-            layer's weights take it, if they are as many; else they make one row.
+        shape: of the layer's input without the sample dimension, ``(C, H, W)``, if known: a fully connected layer's
+            weights are reshaped to it if the number matches, otherwise to one row.
     """
     if weight.dim() >= 4:
         return weight.flatten(0, weight.dim() - 4)
@@ -38,19 +35,19 @@ def filter_images(weight: Tensor, *, shape: tuple[int, ...] | None = None) -> Te
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a layer's weight holds the input channels first."""
+    """Whether a layer's weight has the input channels first."""
     return isinstance(module, _ConvNd) and module.transposed
 
 
 def plane_layers(model: nn.Module) -> list[str]:
-    """Names of a model's fully connected layers, if the first takes the plane (two inputs), else none."""
+    """Names of a model's fully connected layers if the first has two inputs, else none."""
     names = fully_connected(model)
     first = named_layers(model)[names[0]] if names and not convolutions(model) else None
     return names if isinstance(first, nn.Linear) and first.in_features == 2 else []
 
 
 def importance(outgoing: Tensor) -> Tensor:
-    """How much each of K units weighs in what follows, 0 to 1: the norm of its outgoing weights over the largest.
+    """Importance of each of K units, 0 to 1: the norm of its outgoing weights divided by the largest norm.
 
     Args:
         outgoing: the next layer's weight ``[M, K]``.
@@ -59,32 +56,34 @@ def importance(outgoing: Tensor) -> Tensor:
     return torch.div(norms, norms.max().clamp_min(torch.finfo(torch.float32).tiny))
 
 
-def count_units(weight: Tensor, bias: Tensor, samples: Tensor, extent: Extent) -> dict[str, int]:
-    """How many hidden units of a plane's first layer do not show as a line of their own.
+def count_units(
+    weight: Tensor, bias: Tensor, samples: Tensor, extent: tuple[float, float, float, float]
+) -> dict[str, int]:
+    """Number of units of a first layer with two inputs that are not visible as separate lines.
 
     Args:
         weight: ``[K, 2]``.
         bias: ``[K]``.
         samples: ``[N, 2]``.
-        extent: what is shown.
+        extent: x0, x1, y0, y1 of the visible plane.
 
     Returns:
-        ``"dead"``: not positive on any sample; ``"duplicate"``: the same line as an earlier unit's, to a degree and a
-        hundredth of the extent; ``"out of view"``: no point of the line is within the extent. A unit counts once, by
-        the first that holds.
+        ``"dead"``: not positive on any sample; ``"duplicate"``: the same line as an earlier unit's, within one degree
+        and a hundredth of the extent; ``"out of view"``: no point of the line is within the extent. A unit counts once,
+        by the first that applies.
     """
     x0, x1, y0, y1 = extent
     corners = torch.tensor([[x0, y0], [x0, y1], [x1, y0], [x1, y1]], dtype=torch.float64)
     weight, bias, samples = weight.double(), bias.double(), samples.double()
     dead = ~(samples @ weight.T + bias > 0).any(0)
     sides = corners @ weight.T + bias
-    away = (sides > 0).all(0) | (sides < 0).all(0) | (weight.norm(dim=1) == 0)
+    outside = (sides > 0).all(0) | (sides < 0).all(0) | (weight.norm(dim=1) == 0)
     normal = weight / weight.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     center = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
     offset = (weight @ center + bias) / weight.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
     aligned = normal @ normal.T  # cosine between units
-    near = (offset[:, None] - aligned.sign() * offset[None, :]).abs() < 0.01 * max(x1 - x0, y1 - y0)
-    same = (aligned.abs() > torch.cos(torch.deg2rad(torch.tensor(1.0)))) & near
-    twin = same.tril(-1).any(1)
-    duplicate, out = twin & ~dead & ~away, away & ~dead
-    return {"dead": int(dead.sum()), "duplicate": int(duplicate.sum()), "out of view": int(out.sum())}
+    is_near = (offset[:, None] - aligned.sign() * offset[None, :]).abs() < 0.01 * max(x1 - x0, y1 - y0)
+    same_line = (aligned.abs() > torch.cos(torch.deg2rad(torch.tensor(1.0)))) & is_near
+    is_duplicate = same_line.tril(-1).any(1)
+    counts = {"dead": dead, "duplicate": is_duplicate & ~dead & ~outside, "out of view": outside & ~dead}
+    return {kind: int(mask.sum()) for kind, mask in counts.items()}

@@ -1,4 +1,4 @@
-"""Pixel space: how a model's input values map to pixels in [0, 1]."""
+"""Pixel space: the map from a model's inputs to pixels in [0, 1]."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _NORMALIZING = ("Normalize", "ImageClassification", "SemanticSegmentation")  # t
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Between what a model takes and pixels: ``pixels = input * std + mean``, the inverse of ``Normalize(mean, std)``.
+    """Pixel space: ``pixels = input * std + mean``, the inverse of ``Normalize(mean, std)``.
 
     Attributes:
-        mean: per channel, or one for all, in pixels. 0 by default: inputs are pixels.
+        mean: per channel, or one for all, in pixels (0: inputs are pixels).
         std: per channel, or one for all, in pixels per unit of input.
-        bounds: the pixels' range; what shows or clamps them keeps to it.
+        bounds: range of pixels, for display and for clamping.
 
     >>> PixelSpace(mean=[0.5], std=[0.25]).to_pixels(torch.tensor([[[[-2.0, 0.0, 2.0]]]])).flatten().tolist()
     [0.0, 0.5, 1.0]
@@ -38,24 +38,24 @@ class PixelSpace:
         if any(value <= 0 for value in self.std):
             raise InvalidArgumentError(f"std is {list(self.std)}: every channel's deviation must be positive")
         if not self.bounds[0] < self.bounds[1]:
-            raise InvalidArgumentError(f"bounds are {self.bounds}: give (low, high) with low < high")
+            raise InvalidArgumentError(f"bounds are {self.bounds}; pass (low, high) with low < high")
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Pixels of inputs ``[N, C, ...]``, within the bounds."""
+        """Pixels of inputs ``[N, C, ...]``, clamped to the bounds."""
         return self._unclamped(inputs).clamp(*self.bounds)
 
     def to_inputs(self, pixels: Tensor) -> Tensor:
-        """What the model takes for pixels ``[N, C, ...]``."""
+        """Inputs of the model for pixels ``[N, C, ...]``."""
         return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
 
     def into(self, inputs: Tensor, pixel_space: PixelSpace) -> Tensor:
-        """The same images ``[N, C, ...]`` as the inputs of another space, also beyond the bounds."""
+        """Convert inputs ``[N, C, ...]`` to those of another pixel space, without clamping."""
         return inputs if pixel_space == self else pixel_space.to_inputs(self._unclamped(inputs))
 
     def centered(self) -> PixelSpace:
-        """The space of the centered image, whose 0 is gray: this one, if its 0 lies within the bounds.
+        """A space in which input 0 is gray: this one if its 0 lies within the bounds.
 
-        Where inputs are pixels it has its 0 in their middle, and half of their range is two deviations.
+        Otherwise, e.g. if inputs are pixels, 0 is the middle of the range, and two deviations are half of it.
 
         >>> PixelSpace().centered()
         PixelSpace(mean=(0.5,), std=(0.25,), bounds=(0.0, 1.0))
@@ -70,9 +70,9 @@ class PixelSpace:
 
     @classmethod
     def of_transform(cls, transform: Any) -> PixelSpace | None:
-        """The space of a data set's transform, from the ``Normalize`` in it (or in what it wraps); None without one.
+        """The pixel space of the ``Normalize`` in a transform, or in a data set's transform; None without one.
 
-        Those that torchvision's weights bring, ``weights.transforms()``, are among them.
+        Also finds that of torchvision's presets, ``weights.transforms()``.
         """
         for part in _transforms(transform, set()):
             mean, std = getattr(part, "mean", None), getattr(part, "std", None)
@@ -83,10 +83,12 @@ class PixelSpace:
 
     @classmethod
     def guess(cls, inputs: Tensor) -> PixelSpace:
-        """A space in which the inputs show in full, if nothing is known: [0, 1], [-1, 1], 0 to 255, or their range."""
-        each = (image[torch.isfinite(image)] for image in inputs)  # a mask takes indices: 8 times as much
-        ends = [end.item() for finite in each if finite.numel() for end in finite.float().aminmax()]
-        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+        """Guess a pixel space from the range of inputs: [0, 1], [-1, 1], 0 to 255, or exactly their range."""
+        finite_parts = (
+            image[torch.isfinite(image)] for image in inputs
+        )  # per image, because masking takes 8 times the memory
+        limits = [end.item() for finite in finite_parts if finite.numel() for end in finite.float().aminmax()]
+        low, high = (min(limits), max(limits)) if limits else (0.0, 1.0)
         if low >= 0 and high <= 1:
             return cls()
         if low >= -1 and high <= 1:
@@ -98,47 +100,65 @@ class PixelSpace:
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
-    """Values per channel, shaped to go with ``[N, C, ...]``."""
+    """Values per channel, shaped to broadcast with ``[N, C, ...]``."""
     if len(values) not in (1, like.shape[1]):
         raise InvalidArgumentError(f"the pixel space has {len(values)} channels, the images have {like.shape[1]}")
     return torch.tensor(list(values), dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
 
 
-def _transforms(transform: Any, seen: set[int]) -> Iterator[Any]:
-    """A transform, and those that it is composed of, whatever holds them."""
-    if transform is None or id(transform) in seen:
+def _transforms(transform: Any, visited: set[int]) -> Iterator[Any]:
+    """A transform and all that it contains, through data sets and containers."""
+    if transform is None or id(transform) in visited:
         return
-    seen.add(id(transform))
+    visited.add(id(transform))
     yield transform
     for name in ("transforms", "transform", "dataset", "datasets"):
-        inner = getattr(transform, name, None)
-        for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from _transforms(one, seen)
+        attribute = getattr(transform, name, None)
+        for inner_transform in attribute if isinstance(attribute, (list, tuple)) else [attribute]:
+            yield from _transforms(inner_transform, visited)
     if isinstance(transform, torch.nn.Sequential):
-        for one in transform:
-            yield from _transforms(one, seen)
+        for inner_transform in transform:
+            yield from _transforms(inner_transform, visited)
 
 
-def bounded(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
-    """Inputs whose pixels are clamped into the bounds, at least in single precision.
+def clamp_inputs(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
+    """Inputs whose pixels are clamped to the bounds, at least in single precision.
 
     Args:
         inputs: as the model takes them, ``[N, ...]``.
-        pixel_space: how they map to pixels.
+        pixel_space: maps inputs to pixels.
         slack: share of the pixels' range by which they may lie outside.
 
     Raises:
         ViewError: they lie further outside.
     """
     inputs = inputs.detach().to(torch.promote_types(inputs.dtype, torch.float32))
-    (low, high), pixels = pixel_space.bounds, pixel_space.into(inputs, PixelSpace())
-    least, most = (end.item() for end in pixels.aminmax())
-    if max(low - least, most - high) > slack * (high - low):
-        raise ViewError(
-            f"the samples have pixels from {least:.3g} to {most:.3g}, they should lie in {pixel_space.bounds}: give "
-            "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
+    pixels = pixel_space.into(inputs, PixelSpace())
+    return pixel_space.to_inputs(clamp_pixels(pixels, pixel_space, slack, error=ViewError))
+
+
+def clamp_pixels(
+    pixels: Tensor, pixel_space: PixelSpace, slack: float, *, error: type[InvalidArgumentError] = InvalidArgumentError
+) -> Tensor:
+    """Pixels clamped to the bounds of their space.
+
+    Args:
+        pixels: ``[N, ...]``.
+        pixel_space: its bounds apply.
+        slack: share of the pixels' range by which they may lie outside.
+        error: raised if they lie further outside.
+
+    Raises:
+        InvalidArgumentError: they lie further outside.
+    """
+    low, high = pixel_space.bounds
+    least, most = (value.item() for value in pixels.aminmax())
+    if not max(low - least, most - high) <= slack * (high - low):
+        raise error(
+            f"the samples have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; "
+            "pass pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
-    return pixel_space.to_inputs(pixels.clamp(low, high))
+    return pixels.clamp(low, high)
 
 
 def gaussian_blur(
@@ -148,13 +168,13 @@ def gaussian_blur(
     radius: int | None = None,
     border: Literal["renormalize", "replicate", "zero"] = "renormalize",
 ) -> Tensor:
-    """Images under a Gaussian blur, each channel by itself.
+    """Gaussian blur of images, each channel on its own.
 
     Args:
         images: ``[N, C, H, W]``.
         sigma: standard deviation of the Gaussian, in pixels.
-        radius: how far the kernel reaches, in pixels; four sigma if omitted.
-        border: what lies outside: ``"renormalize"`` leaves it out, ``"replicate"`` repeats the border, ``"zero"`` is 0.
+        radius: of the kernel, in pixels; four sigma if omitted.
+        border: values outside: ``"renormalize"`` omits them, ``"replicate"`` repeats the border, ``"zero"`` uses 0.
     """
     reach = max(1, round(4 * sigma)) if radius is None else radius
     line = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)

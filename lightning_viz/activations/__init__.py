@@ -1,4 +1,4 @@
-"""What the samples excite: channels to show, layers as vectors, the strongest samples, statistics."""
+"""Activations over many samples: statistics, top-k samples per channel, random projections."""
 
 from lightning_viz._lazy import attach
 

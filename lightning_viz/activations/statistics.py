@@ -1,4 +1,4 @@
-"""How a layer's activations are distributed over samples, from sums that can be added up in any order."""
+"""Statistics of a layer's activations over samples, from exact sums that do not depend on the order of batches."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from lightning_viz.activations.top_k import widest
 from lightning_viz.hooks.feature_maps import as_maps
 
-__all__ = ["Bounds", "LayerStatistics", "bounds_of", "edges", "reading_of"]
+__all__ = ["LayerStatistics", "SaturationBounds", "batch_statistics", "histogram_edges", "saturation_bounds"]
 
 HISTOGRAM_VALUES = 512
-"""Of larger layers the histogram takes so many values of each sample, at random places that stay the same."""
+"""Values per sample in the histogram; of larger layers at fixed random positions."""
 _OCTAVES, _PER_OCTAVE = 20, 16  # bins from 2^-20 to 2^20 on either side of zero, at most 6 % wide
-_RUN = 256
+_RUN = 256  # values that are summed in float32
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Between which values an activation function's outputs lie, and from where on they count as saturated.
+class SaturationBounds:
+    """Values from which on the outputs of a bounded activation function count as saturated.
 
     Attributes:
-        low: at or below this an output is saturated.
-        high: at or above this.
+        low: saturated at or below this.
+        high: saturated at or above this.
     """
 
     low: float
@@ -37,18 +37,18 @@ class Bounds:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over samples of a layer's output; those of two sets of samples add up, to the bit what both give together.
+    """Sums over samples of a layer's output; merging two sets of samples gives exactly the sums of both together.
 
     Attributes:
-        samples: how many, without those that are broken.
-        values: how many activations they have.
-        total: the sum of these, in whatever order they came.
-        squares: the sum of their squares, likewise.
-        saturated: how many of them are; None where the layer's outputs are not bounded.
-        broken: how many samples had a NaN or infinite activation, and are left out.
-        lowest: of each unit, a channel's map or a scalar of a vector, over all samples ``[K]``.
-        highest: likewise.
-        bins: how many activations lie in each bin of `edges`, below the first and above the last ones included.
+        samples: number of samples, without broken ones.
+        values: number of their activations.
+        total: exact sum of the activations.
+        squares: exact sum of their squares.
+        saturated: number of saturated activations; None if the layer's outputs are not bounded.
+        broken: number of samples with a NaN or infinite activation, which are left out.
+        lowest: minimum of each unit (a channel's map, or a scalar of a vector) over all samples, ``[K]``.
+        highest: maximum of each unit, ``[K]``.
+        bins: number of activations in each bin of `histogram_edges`, including below the first and above the last.
     """
 
     samples: float
@@ -63,7 +63,7 @@ class LayerStatistics:
 
     @property
     def mean(self) -> float:
-        """Of all activations."""
+        """Mean of all activations."""
         return float(self.total) / self.values if self.values else math.nan
 
     @property
@@ -73,12 +73,12 @@ class LayerStatistics:
 
     @property
     def dead(self) -> float:
-        """Fraction of units that are zero on every sample (and at every place)."""
+        """Fraction of units that are zero on every sample and at every position."""
         return float(((self.lowest == 0) & (self.highest == 0)).mean())
 
     @property
     def never_positive(self) -> float:
-        """Fraction of units that never exceed zero: dead behind a ReLU."""
+        """Fraction of units that never exceed zero, and so are dead after a ReLU."""
         return float((self.highest <= 0).mean())
 
     @property
@@ -88,11 +88,11 @@ class LayerStatistics:
 
     @property
     def saturated_fraction(self) -> float | None:
-        """Of all activations; None where they are not bounded."""
+        """Fraction of activations that are saturated; None if they are not bounded."""
         return None if self.saturated is None else self.saturated / self.values if self.values else math.nan
 
     def merge(self, other: LayerStatistics) -> LayerStatistics:
-        """Of both sets of samples.
+        """The statistics of both sets of samples.
 
         Args:
             other: of the same layer.
@@ -110,15 +110,17 @@ class LayerStatistics:
         )
 
     @classmethod
-    def of_reading(cls, reading: NDArray[np.float64], samples: int, *, bounded: bool) -> LayerStatistics:
-        """What `reading_of` a batch says.
+    def from_batch(cls, vector: NDArray[np.float64], samples: int, *, bounded: bool) -> LayerStatistics:
+        """The statistics of one batch.
 
         Args:
-            reading: brought to the CPU.
-            samples: in the batch.
-            bounded: whether the reading was taken with bounds.
+            vector: of `batch_statistics`, on the CPU.
+            samples: number in the batch.
+            bounded: whether it was computed with bounds.
         """
-        sums, squares, counts, bins, units = np.split(reading, np.cumsum([samples, samples, 3, len(edges()) + 1]))
+        sums, squares, counts, bins, units = np.split(
+            vector, np.cumsum([samples, samples, 3, len(histogram_edges()) + 1])
+        )
         values, whole, saturated = counts.tolist()
         finite = np.isfinite(sums + squares)
         lowest, highest = np.split(units, 2)
@@ -135,19 +137,19 @@ class LayerStatistics:
         )
 
 
-def reading_of(output: Tensor, *, features: int | None = None, bounds: Bounds | None = None) -> Tensor:
-    """One vector with all that `LayerStatistics` needs of a batch, small enough to leave its device at once.
+def batch_statistics(output: Tensor, *, features: int | None = None, bounds: SaturationBounds | None = None) -> Tensor:
+    """The sums of a batch for `LayerStatistics`, as one vector that leaves its device in a single copy.
 
-    Sums are taken in float32 within each sample, which is many times faster. Those of the samples are left to be added
-    up exactly, so that they do not depend on how the samples are cut into batches.
+    Sums within a sample are computed in float32, which is many times faster; sums over samples are exact, so that they
+    do not depend on how samples are divided into batches.
 
     Args:
         output: of a layer ``[n, ...]``.
         features: as in `as_maps`.
-        bounds: outside which outputs count as saturated.
+        bounds: from which on outputs count as saturated.
 
     Returns:
-        Float64 ``[2 n + 3 + bins + 2 K]`` on the output's device (float32 where that has no other).
+        Float64 ``[2 n + 3 + bins + 2 K]`` on the output's device (float32 if it has no float64).
     """
     output, wide = output.detach().float(), widest(output)
     flat = output.flatten(1)
@@ -160,15 +162,15 @@ def reading_of(output: Tensor, *, features: int | None = None, bounds: Bounds | 
     if bounds is not None:
         saturated = ((flat <= bounds.low) | (flat >= bounds.high)).sum(1)
     counts = [whole.new_full((), flat.shape[1], dtype=wide), whole.sum(), torch.where(whole, saturated, 0).sum()]
-    parts = [sums, squares, torch.stack([one.to(wide) for one in counts]), _histogram(flat, whole)]
+    parts = [sums, squares, torch.stack([count.to(wide) for count in counts]), _histogram(flat, whole)]
     return torch.cat([part.to(wide) for part in (*parts, units.amin(across), units.amax(across))])
 
 
-def edges() -> NDArray[np.float64]:
-    """Of the histogram's bins, the same for every layer: 16 an octave on either side of zero, from 2^-20 to 2^20.
+def histogram_edges() -> NDArray[np.float64]:
+    """Edges of the histogram, the same for every layer: 16 per octave on either side of zero, from 2^-20 to 2^20.
 
-    The middle bin holds zero and what is smaller than 2^-20. The others hold the edge that is nearer to zero. Before
-    the first and behind the last edge there is one more bin.
+    The middle bin holds absolute values below 2^-20. The others include the edge nearer to zero. One more bin lies
+    before the first edge and one after the last.
     """
     octaves = 2.0 ** np.arange(-_OCTAVES, _OCTAVES)
     sizes = (octaves[:, None] * (1 + np.arange(_PER_OCTAVE) / _PER_OCTAVE)).ravel()
@@ -176,11 +178,11 @@ def edges() -> NDArray[np.float64]:
     return np.concatenate([-sizes[::-1], sizes])
 
 
-def bounds_of(module: nn.Module) -> Bounds | None:
-    """Where a layer's outputs saturate, told by its kind; None where they are not bounded.
+def saturation_bounds(module: nn.Module) -> SaturationBounds | None:
+    """Bounds of saturation of a layer, by its type; None if its outputs are not bounded.
 
-    Sigmoid and tanh within 1 % of their range of either bound; hardtanh and hardsigmoid at either bound; ReLU6 at 6,
-    not at zero, where it is off. Of an `nn.Sequential` the last part tells.
+    Sigmoid and tanh saturate within 1 % of their range of either bound, hardtanh and hardsigmoid at either bound, ReLU6
+    at 6 but not at zero, where it is inactive. For an `nn.Sequential` the last module counts.
 
     Args:
         module: the layer.
@@ -188,18 +190,18 @@ def bounds_of(module: nn.Module) -> Bounds | None:
     while isinstance(module, nn.Sequential) and len(module):
         module = module[-1]
     if isinstance(module, nn.ReLU6):
-        return Bounds(-math.inf, 6.0)
+        return SaturationBounds(-math.inf, 6.0)
     if isinstance(module, nn.Hardtanh):
-        return Bounds(module.min_val, module.max_val)
+        return SaturationBounds(module.min_val, module.max_val)
     if isinstance(module, nn.Hardsigmoid):
-        return Bounds(0.0, 1.0)
+        return SaturationBounds(0.0, 1.0)
     if isinstance(module, (nn.Tanh, nn.Softsign)):
-        return Bounds(-0.98, 0.98)
-    return Bounds(0.01, 0.99) if isinstance(module, nn.Sigmoid) else None
+        return SaturationBounds(-0.98, 0.98)
+    return SaturationBounds(0.01, 0.99) if isinstance(module, nn.Sigmoid) else None
 
 
 def _sums_of_runs(flat: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Each sample's sum, and its sum of squares ``[n]``, added up by 256, as float32 loses digits over long sums."""
+    """Sum and sum of squares of each sample ``[n]``, in runs of 256 values, because long float32 sums lose digits."""
     runs = flat.shape[1] // _RUN
     parts = (flat[:, : runs * _RUN].reshape(len(flat), runs, _RUN), flat[:, None, runs * _RUN :])
     sums = torch.cat([part.sum(2) for part in parts], dim=1)
@@ -208,9 +210,9 @@ def _sums_of_runs(flat: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _histogram(flat: Tensor, whole: Tensor) -> Tensor:
-    """How many values ``[n, d]`` of whole samples lie in each bin.
+    """Number of values ``[n, d]`` of finite samples in each bin.
 
-    A float32's exponent and the first four bits of its fraction are the number of its bin.
+    The exponent of a float32 and the first four bits of its fraction are the index of its bin.
     """
     if flat.shape[1] > HISTOGRAM_VALUES:
         flat = flat[:, _places(flat.shape[1]).to(flat.device)]
@@ -229,19 +231,19 @@ def _places(dimension: int) -> Tensor:
     return torch.randperm(dimension, generator=generator)[:HISTOGRAM_VALUES].sort().values
 
 
-_DIGITS = 28  # bits kept of each number, at least; a float32 has 24
-_WIDTH = 8  # exponents in a bin, each bin of which holds the sum of 2^28 numbers before it runs over
+_DIGITS = 28  # minimum precision of each number in bits; a float32 has 24
+_WIDTH = 8  # exponents per bin; a bin holds the sum of 2^28 numbers without overflow
 _LOWEST = -1088  # below every float64's exponent
 _BINS = 2112 // _WIDTH + 1
 
 
 @dataclass(frozen=True)
 class ExactSum:
-    r"""A sum that is kept as whole numbers, one for each range of exponents; these add up exactly.
+    r"""Exact sum: one integer per range of exponents, so that the order of summation does not matter.
 
     .. math:: \sum_n x_n = \sum_b 2^{8 b + c} \sum_{n \in b} \operatorname{round}(x_n / 2^{8 b + c})
 
-    Each number is rounded to 28 bits or more, by itself; numbers of float32 are not rounded at all.
+    Each number is rounded on its own to 28 bits or more; float32 numbers are not rounded.
 
     Attributes:
         bins: the inner sums.
@@ -271,13 +273,13 @@ class ExactSum:
         return ExactSum(self.bins + other.bins)
 
     def __float__(self) -> float:
-        """The float64 that is nearest."""
+        """The nearest float64."""
         (filled,) = np.nonzero(self.bins)
         parts = ((int(self.bins[b]), b * _WIDTH + _LOWEST - _DIGITS) for b in filled.tolist())
         return math.fsum(math.ldexp(half, power) for whole, power in parts for half in _halves(whole))
 
 
 def _halves(whole: int) -> tuple[int, int]:
-    """A whole number as the sum of two that fit into a float64."""
+    """An integer as the sum of two that a float64 represents exactly."""
     low = whole % 2**32
     return whole - low, low

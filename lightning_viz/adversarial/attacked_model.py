@@ -15,9 +15,9 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTyp
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.pixels import PixelSpace
+from lightning_viz.pixels import PixelSpace, clamp_pixels
 
-Objective = Callable[[Tensor, Tensor], Union[Tensor, None]]
+ScoreFunction = Callable[[Tensor, Tensor], Union[Tensor, None]]
 """From scores ``[n, K]`` and their positions in the pass to the scalars to differentiate: ``[n]``, or ``[T, n]`` with
 one backward each; None for no gradient."""
 
@@ -30,7 +30,7 @@ Labels = Union[Tensor, Sequence[int]]
 Epsilon = Union[float, Sequence[float], Tensor]
 """Bound of a perturbation: one radius, E radii ``[E]``, or one per sample ``[E, N]``."""
 
-_SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
+SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
 
 
 class Evaluation(NamedTuple):
@@ -81,7 +81,7 @@ class AttackedModel:
         return _pixels(inputs, self.pixel_space, self._run.like).to(self.pixels.dtype)
 
     def evaluate_originals(
-        self, objective: Objective | None = None, reduction: GradientReduction | None = None
+        self, objective: ScoreFunction | None = None, reduction: GradientReduction | None = None
     ) -> Evaluation:
         """Run the first pass, on the unmodified samples, and validate scores, labels and target.
 
@@ -98,7 +98,7 @@ class AttackedModel:
     def __call__(
         self,
         pixels: Tensor,
-        objective: Objective | None = None,
+        objective: ScoreFunction | None = None,
         reduction: GradientReduction | None = None,
         *,
         check: bool = False,
@@ -152,7 +152,7 @@ class AttackedModel:
         self,
         pixels: Tensor,
         positions: Tensor,
-        objective: Objective | None,
+        objective: ScoreFunction | None,
         reduction: GradientReduction | None,
         check: bool,
     ) -> Evaluation:
@@ -243,7 +243,7 @@ def attacked_model(
     with passes(model, forward=forward, seed=seed) as run:
         label_indices = None if labels is None else class_indices(labels, len(inputs), "labels")
         target_indices = None if target is None else class_indices(target, len(inputs), "target")
-        pixels = clamp_to_bounds(_pixels(inputs, pixel_space, run.like), pixel_space)
+        pixels = clamp_pixels(_pixels(inputs, pixel_space, run.like), pixel_space, SLACK)
         yield AttackedModel(run, pixels, label_indices, target_indices, pixel_space, batch_size)
 
 
@@ -319,27 +319,6 @@ def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
     if list(indices.shape) != [count]:
         raise InvalidArgumentError(f"{name} are {list(indices.shape)} for {count} samples; pass one each, [{count}]")
     return indices.long()
-
-
-def clamp_to_bounds(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Pixels clamped to the space's bounds, beyond which only rounding may have left them.
-
-    Args:
-        pixels: of the samples.
-        pixel_space: its bounds apply.
-
-    Raises:
-        InvalidArgumentError: they are further outside.
-    """
-    low, high = pixel_space.bounds
-    slack = _SLACK * (high - low)
-    least, most = (value.item() for value in pixels.aminmax())
-    if not low - slack <= least <= most <= high + slack:
-        raise InvalidArgumentError(
-            f"the images have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; pass "
-            "pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
-        )
-    return pixels.clamp(low, high)
 
 
 def epsilon_radii(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import AttackedModel, Evaluation, Labels, attacked_model
-from lightning_viz.adversarial.norms import SMALLEST, Norm, NormName, per_sample, resolve_norm
+from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, per_sample, resolve_norm
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
@@ -108,7 +108,7 @@ def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     """
     directions = norm.normalize(gradients.flatten(0, 1)).view_as(gradients)
     slopes = (gradients * directions).flatten(2).sum(2)
-    distances = (leads.abs() / slopes.clamp_min(SMALLEST)).nan_to_num(nan=0)  # no step where scores are NaN
+    distances = (leads.abs() / slopes.clamp_min(MIN_LENGTH)).nan_to_num(nan=0)  # no step where scores are NaN
     shortest, function = distances.min(0)
     directions = directions[function, torch.arange(len(function), device=function.device)]
     return per_sample(shortest + _OVERSHOOT, directions) * directions

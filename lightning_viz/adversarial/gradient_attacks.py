@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attacked_model import (
+    SLACK,
     AttackedModel,
     Epsilon,
     Labels,
-    Objective,
+    ScoreFunction,
     attacked_model,
-    clamp_to_bounds,
     epsilon_radii,
 )
 from lightning_viz.adversarial.norms import (
@@ -32,7 +32,7 @@ from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.pixels import PixelSpace
+from lightning_viz.pixels import PixelSpace, clamp_pixels
 
 __all__ = ["fgsm", "gradient_ascent", "pgd"]
 
@@ -105,7 +105,7 @@ def gradient_ascent(
 
         def begin(rows: Tensor) -> Tensor:
             pixels = attacked.to_pixels(start)[rows]  # type: ignore[arg-type]  # called only if there is one
-            return clamp_to_bounds(pixels, attacked.pixel_space) if bounded else pixels
+            return clamp_pixels(pixels, attacked.pixel_space, SLACK) if bounded else pixels
 
         def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
             pixels = pixels + lr * (direction.normalize(gradients) if direction else gradients)
@@ -331,7 +331,7 @@ class _Ascent:
             self.recorder.count(rows[unfinished], queries=0, backwards=1)
             self.recorder.flat[rows] = unfinished & ~gradients.flatten(1).any(1)
 
-    def _objective(self, samples: Tensor, differentiate: bool) -> Objective | None:
+    def _objective(self, samples: Tensor, differentiate: bool) -> ScoreFunction | None:
         """The loss of the samples that are not fooled yet."""
         attacked = self._attacked
 

@@ -15,7 +15,7 @@ from lightning_viz.errors import InvalidArgumentError
 
 __all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
 
-SMALLEST = 1e-12
+MIN_LENGTH = 1e-12
 """What a length is divided by at least."""
 
 
@@ -79,10 +79,10 @@ class _L2:
     def normalize(self, gradients: Tensor) -> Tensor:
         exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
         scaled = torch.ldexp(gradients, -per_sample(exponents, gradients))  # so that no square underflows
-        return scaled / per_sample(self.length(scaled).clamp_min(SMALLEST), scaled)
+        return scaled / per_sample(self.length(scaled).clamp_min(MIN_LENGTH), scaled)
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
-        shares = (epsilon / self.length(perturbations).clamp_min(SMALLEST)).clamp_max(1)
+        shares = (epsilon / self.length(perturbations).clamp_min(MIN_LENGTH)).clamp_max(1)
         return perturbations * per_sample(shares, perturbations)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.adversarial.attacked_model import AttackedModel
-from lightning_viz.adversarial.norms import L2, LINF, SMALLEST, cross_entropy, of_rows
+from lightning_viz.adversarial.norms import L2, LINF, MIN_LENGTH, cross_entropy, of_rows
 from lightning_viz.errors import AttackWarning, format_indices, warn_user
 from lightning_viz.pixels import PixelSpace
 
@@ -198,7 +198,7 @@ class AttackRecorder:
             losses=cross_entropy(scores, self._attacked.labels[samples]),
             l2=length,
             linf=LINF.length(perturbations),
-            relative=length / self._lengths[rows].clamp_min(SMALLEST),
+            relative=length / self._lengths[rows].clamp_min(MIN_LENGTH),
         )
         self._current.assign(rows, values)
         self.pixels[rows] = pixels

@@ -20,7 +20,7 @@ from lightning_viz.adversarial.attacked_model import (
 from lightning_viz.adversarial.norms import (
     L2,
     LINF,
-    SMALLEST,
+    MIN_LENGTH,
     Loss,
     LossName,
     Norm,
@@ -198,9 +198,9 @@ def _move_bump(perturbations: Tensor, epsilon: Tensor, share: float, uniform: _U
     rows, columns = _positions(corners, side, height, width)
     window = (torch.arange(count, device=bump.device)[:, None, None], slice(None), rows, columns)  # [n, side, side, C]
     old = perturbations[window].movedim(-1, 1)
-    new = _signs(randoms[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(SMALLEST)
+    new = _signs(randoms[:, 5:])[..., None, None] * turned + old / _lengths(old).clamp_min(MIN_LENGTH)
     moved = perturbations.masked_fill(union, 0)
-    moved[window] = (new / _lengths(new).clamp_min(SMALLEST) * available).movedim(1, -1)
+    moved[window] = (new / _lengths(new).clamp_min(MIN_LENGTH) * available).movedim(1, -1)
     return L2.normalize(moved) * per_sample(epsilon, moved)
 
 

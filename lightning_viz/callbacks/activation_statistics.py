@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_viz.activations.statistics import LayerStatistics, bounds_of, edges, reading_of
+from lightning_viz.activations.statistics import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
 from lightning_viz.callbacks.accumulator import Batch, Reading
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.histogram_task import draw_distribution
@@ -41,14 +41,14 @@ class ActivationStatistics(PopulationView):
 
     def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
         """Sums over the batch."""
-        bounds, features = bounds_of(module), feature_count(module)
+        bounds, features = saturation_bounds(module), feature_count(module)
         if call not in self.state:
             self.state[call] = {"places": as_maps(output, features=features) is not None}
-        numbers = reading_of(output, features=features, bounds=bounds)
+        numbers = batch_statistics(output, features=features, bounds=bounds)
         return Reading(numbers, partial(self._add, bounds is not None))
 
     def _add(self, bounded: bool, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
-        found = LayerStatistics.of_reading(numbers, len(batch.numbers), bounded=bounded)
+        found = LayerStatistics.from_batch(numbers, len(batch.numbers), bounded=bounded)
         return found if so_far is None else so_far.merge(found)
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ class ActivationStatistics(PopulationView):
                 {
                     "tag": tag,
                     "counts": found.bins,
-                    "edges": edges(),
+                    "edges": histogram_edges(),
                     "layer": call,
                     "step": look.step,
                     "population": population.describe(),

@@ -22,7 +22,7 @@ from lightning_viz.catalogue import AttackMethod, method, methods
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of
-from lightning_viz.pixels import PixelSpace, bounded
+from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.attacks import twins
 from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import Verdict, to_rgb
@@ -140,7 +140,7 @@ class Adversarial(View):
 
     def _attack(self, model: nn.Module, inputs: Tensor, look: Snapshot) -> AttackResult:
         pixel_space = self._space(inputs, look)
-        inputs, norm = bounded(inputs, pixel_space, _SLACK), self._norm
+        inputs, norm = clamp_inputs(inputs, pixel_space, _SLACK), self._norm
         own = {"epsilon": self.epsilon, "steps": self.attack_steps, "norm": norm, "normalize": norm}
         run = {"seed": self.probe.seed, "pixel_space": pixel_space, "progress": False}
         taken = self._options()

@@ -20,7 +20,7 @@ from lightning_viz.callbacks.view import check_forward, not_observed
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import map_tensors
-from lightning_viz.pixels import PixelSpace, bounded
+from lightning_viz.pixels import PixelSpace, clamp_inputs
 
 __all__ = ["AdversarialTraining"]
 
@@ -140,7 +140,7 @@ class AdversarialTraining(Callback):
             return batch
         rows = rows[: max(1, round(self.share * len(rows)))]
         try:
-            samples = bounded(inputs[rows], pixel_space or PixelSpace(), _SLACK)
+            samples = clamp_inputs(inputs[rows], pixel_space or PixelSpace(), _SLACK)
             found = self._attack(model, samples, labels[rows], pixel_space, self._seed(trainer))
         except (ValueError, TypeError) as error:
             raise ViewError(f"AdversarialTraining cannot attack the batch: {error}") from error

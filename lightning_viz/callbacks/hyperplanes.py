@@ -17,7 +17,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observe import observe
-from lightning_viz.parameters import Extent, count_units, importance, plane_layers
+from lightning_viz.parameters import count_units, importance, plane_layers
 from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
 
 __all__ = ["Hyperplanes"]
@@ -117,7 +117,7 @@ class Hyperplanes(View):
             yield DrawTask(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
 
 
-def _extent(points: Tensor) -> Extent:
+def _extent(points: Tensor) -> tuple[float, float, float, float]:
     """A square around the samples: equal axes."""
     finite = points[torch.isfinite(points).all(1)]
     low, high = finite.amin(0), finite.amax(0)
@@ -126,7 +126,7 @@ def _extent(points: Tensor) -> Extent:
     return x0, x1, y0, y1
 
 
-def _grid(extent: Extent, count: int) -> Tensor:
+def _grid(extent: tuple[float, float, float, float], count: int) -> Tensor:
     """Points ``[count * count, 2]``, row by row from the lowest y."""
     x0, x1, y0, y1 = extent
     y, x = torch.meshgrid(torch.linspace(y0, y1, count), torch.linspace(x0, x1, count), indexing="ij")

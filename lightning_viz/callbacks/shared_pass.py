@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.activations.random_projection import as_vectors
+from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.probe import Samples, shown
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, on_device, resolved
@@ -33,7 +33,7 @@ class SharedPass:
 
     def __init__(self, trainer: Trainer, model: LightningModule) -> None:
         self._trainer, self._model = trainer, model
-        self._flatten = as_vectors()
+        self._flatten = vectorizer()
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
         self.population_seconds = 0.0
         """What the last run took for the population alone."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_viz.activations.channels import Channels, choose_channels
-from lightning_viz.activations.top_k import NO_SAMPLE, TopK, peaks_of
+from lightning_viz.activations.top_k import NO_SAMPLE, Channels, TopK, channel_peaks, choose_channels
 from lightning_viz.attribution.gradients import gradient
 from lightning_viz.attribution.guided_backprop import deconvolution
 from lightning_viz.callbacks.accumulator import Batch, Reading
@@ -259,11 +258,11 @@ class TopSamples(PopulationView):
         if call not in self.state:
             chosen = choose_channels(maps, self.channels, MOST_CHANNELS, seed=self.probe.seed)
             self.state[call] = {"channels": chosen, "places": places}
-        peaks = peaks_of(maps, self.state[call]["channels"])
+        peaks = channel_peaks(maps, self.state[call]["channels"])
         return Reading(peaks.flatten(), partial(self._rank, tuple(peaks.shape), maps.shape[3]))
 
     def _rank(self, shape: tuple[int, ...], width: int, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
-        before: TopK = so_far or TopK.nobody(shape[1], self.best)
+        before: TopK = so_far or TopK.empty(shape[1], self.best)
         return before.update(numbers.reshape(shape), width, batch.numbers, batch.sample)
 
     def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_viz.activations.random_projection import as_vectors
+from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.output import CommandResult
 from lightning_viz.callbacks.snapshot import on_device
@@ -38,7 +38,7 @@ def layer_vectors(
         seed: of the projection.
     """
     names = select_layers(model, layers)
-    return observe_batches(model, batches, count=count, reduce={name: as_vectors(seed=seed) for name in names})
+    return observe_batches(model, batches, count=count, reduce={name: vectorizer(seed=seed) for name in names})
 
 
 def embedded(

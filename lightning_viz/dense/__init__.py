@@ -1,4 +1,4 @@
-"""Dense prediction: classifiers made convolutional, and their class maps."""
+"""Dense prediction: classifiers converted to fully convolutional networks, and their class maps."""
 
 from lightning_viz._lazy import attach
 

@@ -18,7 +18,7 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_ind
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.robustness.corruptions.digital import through_jpeg
+from lightning_viz.robustness.corruptions.digital import compress_jpeg
 
 __all__ = [
     "DEFENSES",
@@ -73,7 +73,7 @@ def re_encoding(quality: int) -> Defense:
     Args:
         quality: 1 to 95.
     """
-    return lambda images: np.stack([through_jpeg(image, quality) for image in images])
+    return lambda images: np.stack([compress_jpeg(image, quality) for image in images])
 
 
 def bit_depth(bits: int) -> Defense:

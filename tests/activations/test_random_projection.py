@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_viz.activations import PROJECTED_ABOVE, PROJECTED_TO, as_vectors, count_sketch
+from lightning_viz.activations import PROJECTED_ABOVE, PROJECTED_TO, count_sketch, vectorizer
 
 
 def test_count_sketch_is_linear():
@@ -42,23 +42,23 @@ def test_every_dimension_reaches_exactly_one_component_with_either_sign():
 
 
 def test_vectors_are_the_flattened_output_up_to_the_limit_and_a_sketch_above():
-    reduce = as_vectors()
+    reduce = vectorizer()
     small = torch.rand(3, 4, 32, 32, dtype=torch.bfloat16)  # 4,096 dimensions
     assert torch.equal(reduce(small), small.flatten(1).float())
     torch.manual_seed(0)
     large = torch.randn(40, 5, 30, 30)
     assert large[0].numel() > PROJECTED_ABOVE
-    reduce = as_vectors(seed=2)
+    reduce = vectorizer(seed=2)
     whole, parts = reduce(large), torch.cat([reduce(large[:7]), reduce(large[7:])])
     assert whole.shape == (40, PROJECTED_TO)
     assert torch.equal(whole, parts)  # the signs are made once
-    assert torch.equal(whole, as_vectors(seed=2)(large))
+    assert torch.equal(whole, vectorizer(seed=2)(large))
     distances, kept = torch.pdist(large.flatten(1)), torch.pdist(whole)
     assert float((kept / distances - 1).abs().max()) < 0.15  # one deviation is about sqrt(1 / (2 * 1024)) = 2 %
 
 
 def test_vectors_are_no_views_of_the_output():
     output = torch.ones(2, 3)
-    vectors = as_vectors()(output)
+    vectors = vectorizer()(output)
     output.zero_()
     assert torch.equal(vectors, torch.ones(2, 3))

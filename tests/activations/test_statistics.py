@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.activations import LayerStatistics, bounds_of, edges, reading_of
+from lightning_viz.activations import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
 
 
 def measured(output, *, size=None, bounds=None, features=None):
     parts = [
-        LayerStatistics.of_reading(
-            reading_of(part, bounds=bounds, features=features).numpy(), len(part), bounded=bounds is not None
+        LayerStatistics.from_batch(
+            batch_statistics(part, bounds=bounds, features=features).numpy(), len(part), bounded=bounds is not None
         )
         for part in output.split(size or len(output))
     ]
@@ -78,7 +78,7 @@ def test_channels_may_come_last():
     ],
 )
 def test_saturated_is_what_lies_at_a_bound(module, values, expected):
-    bounds = bounds_of(module)
+    bounds = saturation_bounds(module)
     output = module(torch.tensor(values).repeat(3, 1))
     assert measured(output, bounds=bounds, size=2).saturated_fraction == expected
 
@@ -87,19 +87,19 @@ def test_the_histogram_counts_every_value_where_it_lies():
     values = torch.tensor([[-1e9, -3.01, -1e-9, 0.0, -0.0, 1e-9, 3.0, 1e9]])
     found = measured(values)
     for value, count in [(-3.01, 1), (0.0, 4), (3.0, 1)]:
-        assert found.bins[np.searchsorted(edges(), value, side="right")] == count, value
+        assert found.bins[np.searchsorted(histogram_edges(), value, side="right")] == count, value
     assert found.bins[0] == found.bins[-1] == 1 and found.bins.sum() == 8
     assert found.zero == 4 / 8
-    widths = np.diff(edges())[edges()[:-1] > 0] / edges()[:-1][edges()[:-1] > 0]
+    widths = np.diff(histogram_edges())[histogram_edges()[:-1] > 0] / histogram_edges()[:-1][histogram_edges()[:-1] > 0]
     assert widths.max() < 0.07
 
 
 def test_the_histogram_is_numpys():
     values = torch.randn(1, 400, generator=torch.Generator().manual_seed(0)) * torch.logspace(-8, 8, 400)
-    inside, _ = np.histogram(values.double().numpy(), edges())  # no value is an edge
+    inside, _ = np.histogram(values.double().numpy(), histogram_edges())  # no value is an edge
     found = measured(values).bins
     np.testing.assert_array_equal(found[1:-1], inside)
-    assert found[0] == (values < edges()[0]).sum() and found[-1] == (values >= edges()[-1]).sum()
+    assert found[0] == (values < histogram_edges()[0]).sum() and found[-1] == (values >= histogram_edges()[-1]).sum()
 
 
 def test_of_a_large_layer_the_histogram_is_of_a_fair_choice_of_its_values():
@@ -108,7 +108,7 @@ def test_of_a_large_layer_the_histogram_is_of_a_fair_choice_of_its_values():
     assert found.bins.sum() == 60 * 512
     share = np.cumsum(found.bins) / found.bins.sum()
     exact = (output.flatten()[:, None] < torch.tensor([-1.0, 0.0, 0.5, 2.0])).double().mean(0)
-    at = np.searchsorted(edges(), [-1.0, 0.0, 0.5, 2.0])
+    at = np.searchsorted(histogram_edges(), [-1.0, 0.0, 0.5, 2.0])
     np.testing.assert_allclose(share[at], exact, atol=0.012)
 
 

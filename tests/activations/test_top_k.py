@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from lightning_viz.activations import NO_SAMPLE, TopK, peaks_of
+from lightning_viz.activations import NO_SAMPLE, TopK, channel_peaks
 
 CHANNELS, MOST = [4, 0, 2], 5
 
@@ -20,9 +20,9 @@ def maps(count=40, *, levels=None, seed=0):
 
 def ranked(samples, numbers, *, start=None, size=7):
     """All samples in batches, each handing over its own number as what is kept of it."""
-    found = start or TopK.nobody(len(CHANNELS), MOST)
+    found = start or TopK.empty(len(CHANNELS), MOST)
     for part in torch.tensor(numbers).split(size):
-        peaks = peaks_of(samples[part], CHANNELS).numpy()
+        peaks = channel_peaks(samples[part], CHANNELS).numpy()
         found = found.update(peaks, 4, part.numpy(), lambda row: f"sample {int(part[row])}")
     return found
 
@@ -95,9 +95,11 @@ def test_samples_at_minus_infinity_come_before_nobody_and_nan_is_left_out():
 def test_only_what_enters_is_asked_for():
     samples = torch.arange(60.0).flip(0).view(60, 1, 1, 1).expand(-1, 6, 3, 4)
     asked = []
-    found = TopK.nobody(3, MOST)
+    found = TopK.empty(3, MOST)
     for part in torch.arange(60).split(10):
-        found = found.update(peaks_of(samples[part], CHANNELS).numpy(), 4, part.numpy(), lambda row: asked.append(row))
+        found = found.update(
+            channel_peaks(samples[part], CHANNELS).numpy(), 4, part.numpy(), lambda row: asked.append(row)
+        )
     assert asked == list(range(MOST))
     assert len(found.kept) == MOST
 
@@ -105,6 +107,6 @@ def test_only_what_enters_is_asked_for():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_any_precision_and_inference_mode(dtype):
     with torch.inference_mode():
-        peaks = peaks_of(maps().to(dtype), CHANNELS)
+        peaks = channel_peaks(maps().to(dtype), CHANNELS)
     assert peaks.dtype == torch.float64
     assert torch.equal(peaks[..., 0].to(dtype), maps().to(dtype)[:, CHANNELS].amax((2, 3)))

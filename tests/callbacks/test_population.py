@@ -378,7 +378,7 @@ def test_a_fault_while_watching_is_said_once_and_ends_nothing(tmp_path, drawn_at
     def broken(*args):
         raise RuntimeError("planted in the hook")
 
-    monkeypatch.setattr(top_samples, "peaks_of", broken)
+    monkeypatch.setattr(top_samples, "channel_peaks", broken)
     model = ConvNet()
     trainer = fit(tmp_path, model, both(layers="conv2"), val=validation(), max_epochs=5)
     assert trainer.global_step == 30

@@ -164,7 +164,7 @@ class Normalized(nn.Module):
     ("model", "size", "words"),
     [
         (Branching(), 4, "cannot be traced"),
-        (Normalized(), 4, "form for maps is not known"),
+        (Normalized(), 4, "no known form for maps"),
         (nn.Conv2d(1, 2, 3), 4, "a classifier returns"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9, 2)), 4, "windows of different sizes"),
         (nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), None, "size is missing"),

@@ -17,7 +17,7 @@ from lightning_viz.analysis.technique import not_a_classifier
 from lightning_viz.errors import AnalysisError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observe import call_model
-from lightning_viz.pixels import bounded
+from lightning_viz.pixels import clamp_inputs
 from lightning_viz.render.tiles import Verdict
 
 _AFFORDED = 1e13  # floating-point operations of one study: a minute or two of two cores
@@ -76,7 +76,7 @@ def taken(subject: ModelUnderStudy, count: int, *, within: bool = False) -> Take
         )
     confidences, said = outputs.float().softmax(1).max(1)
     if within:
-        images = bounded(images, subject.pixel_space, _SLACK)
+        images = clamp_inputs(images, subject.pixel_space, _SLACK)
     truths = None if subject.labels is None else subject.labels[: len(images)]
     return Taken(images, labels, said.to(images.device), confidences, truths)
 
@@ -91,7 +91,7 @@ def beyond_pixels(subject: ModelUnderStudy) -> str:
     if reason or subject.images is None:
         return reason
     try:
-        bounded(subject.images, subject.pixel_space, _SLACK)
+        clamp_inputs(subject.images, subject.pixel_space, _SLACK)
     except ViewError as error:
         return str(error)
     return ""

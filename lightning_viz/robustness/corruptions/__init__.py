@@ -1,1 +1,1 @@
-"""Common corruptions (Hendrycks and Dietterich, 2019)."""
+"""Common corruptions: noise, blur, weather and digital (Hendrycks and Dietterich, 2019)."""

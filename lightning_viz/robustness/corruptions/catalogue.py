@@ -1,4 +1,4 @@
-"""Images as they come out there: fifteen corruptions in five severities (Hendrycks and Dietterich, 2019)."""
+"""Catalogue of the fifteen common corruptions in five severities (Hendrycks and Dietterich, 2019)."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ CORRUPTION_FAMILIES: Mapping[str, Mapping[str, Corruption]] = MappingProxyType(
         }.items()
     }
 )
-"""The corruptions by family, and by kind within it."""
+"""Corruptions by family and kind."""
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {name: kind for family in CORRUPTION_FAMILIES.values() for name, kind in family.items()}
 )
-"""The corruptions by kind, in the paper's order: from one image's pixels in [0, 1] to what may leave them."""
+"""Corruptions by kind, in the paper's order: functions of one image's pixels in [0, 1]; results may exceed them."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
 class Corrupted(NamedTuple):
-    """Images corrupted in one way.
+    """Images with one corruption.
 
     Attributes:
         kind: one of `CORRUPTIONS`.
@@ -68,14 +68,14 @@ def corrupt(
     seed: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """Images corrupted in one way (Hendrycks and Dietterich, 2019).
+    """Common corruption: applies one kind of corruption to images (Hendrycks and Dietterich, 2019).
 
-    The severities are the paper's for ImageNet. Its lengths, radii and displacements, are multiplied by the image's
-    shorter side over 224, so that an image of any size is hurt alike. Each sample draws from a generator of its own,
-    the same for all severities of a kind: it comes out alike in any batch, and the same noise grows with the severity.
-    Nothing is drawn from global generators. Where a kind departs from the paper (frost is grown, elastic waves have a
-    ladder of their own, snow and glass are drawn otherwise) its function says so: compare networks with each other
-    here, not with figures published for ImageNet-C.
+    The severities are the paper's for ImageNet. Lengths (radii, displacements) are multiplied by the image's shorter
+    side divided by 224, so that the effect does not depend on the size. Each sample has a random generator of its own,
+    the same for all severities of a kind: the result does not depend on the batch, and the same noise grows with the
+    severity. Global generators are not used. Some kinds differ from the paper, as their functions describe (frost is
+    generated, elastic displacements have other numbers, snow and glass are drawn differently): compare models with each
+    other, not with results published for ImageNet-C.
 
     Args:
         inputs: images as the model takes them, ``[N, C, H, W]``.
@@ -89,7 +89,7 @@ def corrupt(
         The images corrupted, within the pixels' bounds; of the shape and precision given, on the same device.
 
     Raises:
-        InvalidArgumentError: no such kind or severity, no images, or pixels outside the bounds.
+        InvalidArgumentError: an unknown kind or severity, no images, or pixels outside the bounds.
     """
     return next(
         all_corruptions(inputs, kinds=[kind], severities=[severity], pixel_space=pixel_space, seed=seed, first=first)
@@ -105,66 +105,67 @@ def all_corruptions(
     seed: int = 0,
     first: int = 0,
 ) -> Iterator[Corrupted]:
-    """Images corrupted in one way after the other (see `corrupt`).
+    """Apply several kinds and severities of corruption to images, one after the other (see `corrupt`).
 
     Args:
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        kinds: of `CORRUPTIONS`; all 15 if omitted.
+        kinds: names in `CORRUPTIONS`; all 15 if omitted.
         severities: of each kind, some of 1 to 5.
         pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
         first: index of the first sample, if the images are one batch of many.
 
     Raises:
-        InvalidArgumentError: no such kind or severity, no images, or pixels outside the bounds.
+        InvalidArgumentError: an unknown kind or severity, no images, or pixels outside the bounds.
     """
-    asked = check_kinds(kinds, severities, seed)
+    kind_names = check_kinds(kinds, severities, seed)
     pixel_space = pixel_space or PixelSpace()
     low, high = pixel_space.bounds
     pixels = (_pixels(inputs, pixel_space) - low) / (high - low)
     photos = pixels.double().numpy()
 
-    def one(kind: str, severity: int) -> Tensor:
+    def corrupt_batch(kind: str, severity: int) -> Tensor:
         number = list(CORRUPTIONS).index(kind)
-        hurt = [
+        corrupted = [
             CORRUPTIONS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
             for index, photo in enumerate(photos)
         ]
-        shares = torch.from_numpy(np.clip(np.stack(hurt), 0, 1)).to(pixels.dtype)
+        shares = torch.from_numpy(np.clip(np.stack(corrupted), 0, 1)).to(pixels.dtype)
         return pixel_space.to_inputs(low + (high - low) * shares).to(inputs)
 
-    return (Corrupted(kind, severity, one(kind, severity)) for kind in asked for severity in severities)
+    return (Corrupted(kind, severity, corrupt_batch(kind, severity)) for kind in kind_names for severity in severities)
 
 
 def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: int) -> tuple[str, ...]:
-    """The kinds that are meant.
+    """Validated names of kinds.
 
     Args:
-        kinds: of `CORRUPTIONS`; all if None.
+        kinds: names in `CORRUPTIONS`; all if None.
         severities: of each.
         seed: of everything random.
 
     Raises:
-        InvalidArgumentError: a kind, a severity or a seed that does not exist, or none of them.
+        InvalidArgumentError: an unknown kind, a severity or seed out of range, or no kind or severity.
     """
-    asked = tuple(CORRUPTIONS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in asked:
+    kind_names = tuple(CORRUPTIONS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in kind_names:
         if kind not in CORRUPTIONS:
             nearest = difflib.get_close_matches(kind, CORRUPTIONS, n=1, cutoff=0.35)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(map(repr, CORRUPTIONS))}"
             raise InvalidArgumentError(f"no corruption is called {kind!r}; {hint}")
-    if not asked or not severities or any(severity not in SEVERITIES for severity in severities):
+    if not kind_names or not severities or any(severity not in SEVERITIES for severity in severities):
         raise InvalidArgumentError(
-            f"kinds={list(asked)}, severities={list(severities)}: give one kind or more, and some of 1 to 5"
+            f"kinds={list(kind_names)}, severities={list(severities)}: pass one kind or more, and some of 1 to 5"
         )
     if seed < 0:
-        raise InvalidArgumentError(f"seed={seed}: give 0 or more")
-    return asked
+        raise InvalidArgumentError(f"seed={seed} must be 0 or more")
+    return kind_names
 
 
 def _pixels(inputs: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Within the bounds, ``[N, C, H, W]``, on the CPU."""
+    """Pixels clamped to the bounds, ``[N, C, H, W]``, on the CPU."""
     if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
-        what = f"the images are {inputs.dtype} {list(inputs.shape)}"
-        raise InvalidArgumentError(f"{what}: give one or more, in floating point, [N, C, H, W]")
+        raise InvalidArgumentError(
+            f"the images are {inputs.dtype} {list(inputs.shape)}; pass one or more, in floating point, [N, C, H, W]"
+        )
     return pixel_space.centered().to_pixels(centered(inputs, pixel_space, "the batch of images"))

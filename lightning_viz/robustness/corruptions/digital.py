@@ -1,4 +1,4 @@
-"""Digital: what light, the way it is stored and the way it is shown do to an image."""
+"""Digital corruptions: contrast, elastic deformation, pixelation and JPEG compression."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ from numpy.random import Generator
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from lightning_viz.robustness.corruptions.blur import relative_size
+from lightning_viz.robustness.corruptions.blur import length_scale
 from lightning_viz.robustness.corruptions.noise import Photo
 
-_WAVES = 14  # pixels at 224: the deviation of the Gaussian that smooths them
-_CORNERS = 8  # pixels at 224 that the points of an elastic image move at most
+_WAVES = 14  # pixels at 224: standard deviation of the Gaussian that smooths the displacements
+_CORNERS = 8  # pixels at 224: maximum displacement of the points of the affine map
 
 
 def contrast(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Pale: :math:`\bar{x} + c\,(x - \bar{x})`, with the mean of each channel.
+    r"""Low contrast: :math:`\bar{x} + c\,(x - \bar{x})`, with the mean of each channel.
 
     Args:
         image: pixels.
-        severity: 1 to 5, for c of 0.4, 0.3, 0.2, 0.1, 0.05 (the paper's).
+        severity: 1 to 5, for c of 0.4, 0.3, 0.2, 0.1, 0.05 (as in the paper).
         rng: not used.
     """
-    kept = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
+    factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = image.mean(axis=(1, 2), keepdims=True)
-    pale: Photo = mean + kept * (image - mean)
+    pale: Photo = mean + factor * (image - mean)
     return pale
 
 
 def elastic_transform(image: Photo, severity: int, rng: Generator) -> Photo:
-    """Stretched: three points of the image are moved and all others with them, then every place by smooth waves.
+    """Elastic deformation: an affine map that displaces three points, and smooth random displacements.
 
-    Not the paper's numbers, which are no ladder: its first two severities, nearly all affine, cost far more than the
-    next two, and those have waves that are lost in a small image. Here the points move alike in all, and the waves
-    grow until they bend as the paper's strongest do: their slope, height over wave length, from 0.1 to 0.5.
+    The numbers differ from the paper's, whose severities are not monotone: the first two, almost affine, cost far more
+    accuracy than the next two, whose displacements vanish in a small image. Here the affine part is the same for all
+    severities, and the displacements grow to the paper's strongest: their slope, height over wave length, from 0.1 to
+    0.5.
 
     Args:
         image: pixels; it is mirrored at its borders.
         severity: 1 to 5, for waves of 2, 3.5, 5, 7.5, 10 pixels at 224 (root of the mean square, of each direction).
-        rng: what is drawn from.
+        rng: source of randomness.
     """
     height, width = image.shape[1:]
-    rise = (2, 3.5, 5, 7.5, 10)[severity - 1] * relative_size(image)
+    rise = (2, 3.5, 5, 7.5, 10)[severity - 1] * length_scale(image)
     third = min(height, width) / 3
     points = np.array([[third, third], [third, -third], [-third, -third]])  # from the middle
-    moved = points + _CORNERS * relative_size(image) * rng.uniform(-1, 1, points.shape)
-    affine = np.linalg.solve(np.column_stack([points, np.ones(3)]), moved)  # [3, 2]
+    displaced = points + _CORNERS * length_scale(image) * rng.uniform(-1, 1, points.shape)
+    affine = np.linalg.solve(np.column_stack([points, np.ones(3)]), displaced)  # [3, 2]
     noise = rng.uniform(-1, 1, (height, width, 2))
-    waves = gaussian_filter(noise, (_WAVES * relative_size(image), _WAVES * relative_size(image), 0))
+    waves = gaussian_filter(noise, (_WAVES * length_scale(image), _WAVES * length_scale(image), 0))
     waves *= rise / np.sqrt(np.mean(waves**2, axis=(0, 1)))
     middle = (np.array([height, width]) - 1) / 2
     places = np.moveaxis(np.indices((height, width)), 0, -1) - middle + waves
@@ -58,11 +59,11 @@ def elastic_transform(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
-    """Shown at a lower resolution: every pixel of a smaller image as a block of one color.
+    """Pixelation: shows a smaller image, with every pixel as a block of one color.
 
     Args:
         image: pixels.
-        severity: 1 to 5, for 0.6, 0.5, 0.4, 0.3, 0.25 of the sides (the paper's), in whole pixels.
+        severity: 1 to 5, for 0.6, 0.5, 0.4, 0.3, 0.25 of the sides (as in the paper), rounded to pixels.
         rng: not used.
     """
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
@@ -77,32 +78,32 @@ def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
-    """Stored as JPEG: three channels as color, one as gray, of any other number each as gray on its own.
+    """JPEG compression: three channels as color, otherwise each channel as gray.
 
-    Its blocks are of 8 pixels in an image of any size: what is small is hurt more.
+    Its blocks have 8 pixels in an image of any size, so that small images suffer more.
 
     Args:
-        image: pixels; kept in 256 steps.
-        severity: 1 to 5, for qualities of 25, 18, 15, 10, 7 (the paper's).
+        image: pixels; quantized to 256 steps.
+        severity: 1 to 5, for qualities of 25, 18, 15, 10, 7 (as in the paper).
         rng: not used.
     """
-    return through_jpeg(image, (25, 18, 15, 10, 7)[severity - 1])
+    return compress_jpeg(image, (25, 18, 15, 10, 7)[severity - 1])
 
 
-def through_jpeg(image: Photo, quality: int) -> Photo:
-    """An image as it comes back from JPEG: three channels as color, one as gray, any other number each as gray.
+def compress_jpeg(image: Photo, quality: int) -> Photo:
+    """Encode an image as JPEG and decode it: three channels as color, otherwise each channel as gray.
 
     Args:
-        image: pixels; kept in 256 steps.
+        image: pixels; quantized to 256 steps.
         quality: 1 to 95.
     """
-    stored = np.rint(255 * image).astype(np.uint8)
-    parts = [stored.transpose(1, 2, 0)] if len(stored) == 3 else list(stored)
-    back = [np.asarray(_through_jpeg(Image.fromarray(part), quality)) / 255 for part in parts]
-    return back[0].transpose(2, 0, 1) if len(stored) == 3 else np.stack(back)
+    levels = np.rint(255 * image).astype(np.uint8)
+    parts = [levels.transpose(1, 2, 0)] if len(levels) == 3 else list(levels)
+    decoded = [np.asarray(_jpeg_roundtrip(Image.fromarray(part), quality)) / 255 for part in parts]
+    return decoded[0].transpose(2, 0, 1) if len(levels) == 3 else np.stack(decoded)
 
 
-def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
+def _jpeg_roundtrip(image: Image.Image, quality: int) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
     return Image.open(buffer)

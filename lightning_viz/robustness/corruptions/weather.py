@@ -1,4 +1,4 @@
-"""Weather: snow, frost, fog and bright light between the camera and what it sees."""
+"""Weather corruptions: snow, frost, fog and brightness."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from lightning_viz.robustness.corruptions.blur import magnified, relative_size, streaked
+from lightning_viz.robustness.corruptions.blur import length_scale, magnify, streak
 from lightning_viz.robustness.corruptions.noise import Photo
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 _ICE = np.array([0.86, 0.94, 1.0])  # the color of frost
-_FINER = 2  # crystals are drawn so many times larger and made smaller, which smooths them
+_FINER = 2  # factor by which needles are drawn larger, for antialiasing
 
 
 def snow(image: Photo, severity: int, rng: Generator) -> Photo:
-    """Flakes that fall in streaks, before a scene that has gone pale.
+    """Snow: streaks of flakes over a paler image.
 
-    The flakes are noise, enlarged, of which only the brightest is kept; they fall from one side and, turned by half a
-    circle, from the other.
+    The flakes are the brightest parts of enlarged noise; they fall from one side and, rotated by 180 degrees, from the
+    other.
 
     Args:
         image: pixels.
-        severity: 1 to 5, for the paper's numbers; enlargement and streaks are lengths, at 224, but none is enlarged
-            less than twice, the paper's least.
-        rng: what is drawn from.
+        severity: 1 to 5, for the paper's numbers; the enlargement, at least 2 (the paper's minimum), and the streaks
+            are lengths at 224.
+        rng: source of randomness.
     """
-    mean, deviation, size, floor, radius, fade, kept = (
+    mean, deviation, size, floor, radius, fade, visibility = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
         (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
@@ -38,46 +38,46 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )[severity - 1]
     noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
-    flakes = magnified(noise, max(2, size * relative_size(image)))
+    flakes = magnify(noise, max(2, size * length_scale(image)))
     flakes = np.where(flakes < floor, 0.0, np.clip(flakes, 0, 1))
-    fallen = streaked(flakes, radius * relative_size(image), fade * relative_size(image), rng.uniform(-135, -45))
+    streaks = streak(flakes, radius * length_scale(image), fade * length_scale(image), rng.uniform(-135, -45))
     weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
     gray = np.tensordot(weights, image, axes=1)
-    pale = kept * image + (1 - kept) * np.maximum(image, 1.5 * gray + 0.5)
-    snowed: Photo = pale + fallen + np.rot90(fallen, 2, axes=(1, 2))
+    pale = visibility * image + (1 - visibility) * np.maximum(image, 1.5 * gray + 0.5)
+    snowed: Photo = pale + streaks + np.rot90(streaks, 2, axes=(1, 2))
     return snowed
 
 
 def frost(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Ice on the pane: :math:`a x + b f`, f the frost.
+    r"""Frost: :math:`a x + b f`, with f the frost.
 
-    The paper takes f from photographs. Here it grows: needles from the borders inwards, each with branches at 60
-    degrees that have branches in turn, as ice on a window does, on a film of fractal noise that is thickest where the
-    needles are. It is bluish in color images, white in others.
+    The paper takes f from photographs. Here it is generated: needles from the borders inwards, with branches at 60
+    degrees that branch again, on a film of fractal noise that is thickest at the needles. It is bluish in color images
+    and white in others.
 
     Args:
         image: pixels.
-        severity: 1 to 5, for a of 1, 0.8, 0.7, 0.65, 0.6 and b of 0.4, 0.6, 0.7, 0.7, 0.75 (the paper's).
-        rng: what is drawn from.
+        severity: 1 to 5, for a of 1, 0.8, 0.7, 0.65, 0.6 and b of 0.4, 0.6, 0.7, 0.7, 0.75 (as in the paper).
+        rng: source of randomness.
     """
-    seen, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
+    visibility, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[1:]
     needles = _needles(height, width, rng)
-    film = gaussian_filter(needles, 10 * relative_size(image)) + 0.35 * cloud(height, width, 1.3, rng)
+    film = gaussian_filter(needles, 10 * length_scale(image)) + 0.35 * cloud(height, width, 1.3, rng)
     layer = np.clip(0.6 * needles + 0.9 * film, 0, 1)
     color = _ICE if len(image) == 3 else np.ones(len(image))
-    frosted: Photo = seen * image + ice * color[:, None, None] * layer
+    frosted: Photo = visibility * image + ice * color[:, None, None] * layer
     return frosted
 
 
 def fog(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Fog in clouds: :math:`(x + c f) \max x / (\max x + c)`, f a fractal from 0 to 1.
+    r"""Fog: :math:`(x + c f) \max x / (\max x + c)`, with f a fractal cloud from 0 to 1.
 
     Args:
         image: pixels.
-        severity: 1 to 5, for c of 1.5, 2, 2.5, 2.5, 3, and for clouds that grow rougher: a decay of 2, 2, 1.7, 1.5, 1.4
-            (the paper's; see `cloud`).
-        rng: what is drawn from.
+        severity: 1 to 5, for c of 1.5, 2, 2.5, 2.5, 3 and a decay of the clouds of 2, 2, 1.7, 1.5, 1.4 (as in the
+            paper; see `cloud`).
+        rng: source of randomness.
     """
     thickness, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity - 1]
     height, width = image.shape[1:]
@@ -88,31 +88,31 @@ def fog(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def brightness(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Bright light: the value :math:`V = \max_c x_c` of each pixel raised to :math:`\min(V + b, 1)`, its hue kept.
+    r"""Brightness: raises the value :math:`V = \max_c x_c` of each pixel to :math:`\min(V + b, 1)`, at the same hue.
 
     Args:
-        image: pixels; of one channel they are their own value.
-        severity: 1 to 5, for b of 0.1, 0.2, 0.3, 0.4, 0.5 (the paper's).
+        image: pixels; a single channel is its own value.
+        severity: 1 to 5, for b of 0.1, 0.2, 0.3, 0.4, 0.5 (as in the paper).
         rng: not used.
     """
     added = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = image.max(axis=0)
     raised = np.minimum(value + added, 1)
-    black = value == 0  # without hue: it becomes gray
+    black = value == 0  # has no hue and becomes gray
     bright: Photo = np.where(black, raised, image * raised / np.where(black, 1, value))
     return bright
 
 
 def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.float64]:
-    r"""A fractal ``[H, W]`` from 0 to 1: noise on ever finer grids, :math:`\sum_k d^{-2k} n_k`, each half as wide.
+    r"""Fractal cloud ``[H, W]`` from 0 to 1: noise on ever finer grids, :math:`\sum_k d^{-2k} n_k`, each half as wide.
 
-    The paper's comes from the diamond-square algorithm, whose steps shrink by the same factor.
+    The paper uses the diamond-square algorithm, whose steps shrink by the same factor.
 
     Args:
         height: rows.
         width: columns.
-        decay: d: the lower, the rougher.
-        rng: what is drawn from.
+        decay: d; lower values are rougher.
+        rng: source of randomness.
     """
     side = max(height, width)
     total = np.zeros((side, side))
@@ -126,15 +126,15 @@ def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.f
 
 
 def _needles(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
-    """Ice ``[H, W]`` in [0, 1] that grows from the borders."""
+    """Needles of ice ``[H, W]`` in [0, 1] that grow from the borders."""
     canvas = Image.new("L", (_FINER * width, _FINER * height))
     pencil = ImageDraw.Draw(canvas)
     side = min(canvas.size)
-    levels = [_grown(np.array(canvas.size, dtype=float), rng)]
+    levels = [_stems(np.array(canvas.size, dtype=float), rng)]
     for count in (34, 12):
         starts, ends = _branches(*levels[-1], count, rng)
-        seen = np.hypot(*(ends - starts).T) >= 1.5 * _FINER  # shorter ones are lost within a pixel
-        levels.append((starts[seen], ends[seen]))
+        visible = np.hypot(*(ends - starts).T) >= 1.5 * _FINER  # shorter ones vanish within a pixel
+        levels.append((starts[visible], ends[visible]))
     for level in reversed(range(len(levels))):
         light, thick = (235, 170, 110)[level], max(1, round((0.007, 0.004, 0.0)[level] * side))
         for start, end in zip(*(points.tolist() for points in levels[level]), strict=True):
@@ -142,10 +142,10 @@ def _needles(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
     return np.asarray(canvas.resize((width, height), Image.Resampling.BOX), dtype=np.float64) / 255
 
 
-def _grown(
+def _stems(
     size: NDArray[np.float64], rng: Generator, count: int = 40
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Needles from the borders, x and y of both their ends ``[n, 2]``: most are short, some go far."""
+    """Needles from the borders: x and y of both ends ``[n, 2]``; most are short."""
     starts = rng.random((count, 2))
     starts[np.arange(count), rng.integers(2, size=count)] = rng.integers(2, size=count)
     towards = rng.random((count, 2)) - starts
@@ -155,7 +155,7 @@ def _grown(
 def _branches(
     starts: NDArray[np.float64], ends: NDArray[np.float64], count: int, rng: Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Branches along needles, to both sides at 60 degrees, the shorter the nearer to the tip."""
+    """Branches along needles, to both sides at 60 degrees, shorter towards the tip."""
     stem = (ends - starts)[:, None]  # [n, 1, 2]
     place = (np.arange(count) + rng.random((len(starts), count)))[..., None] / count  # [n, count, 1]
     angle = np.resize([1, -1], (count, 1)) * rng.normal(math.pi / 3, 0.1, place.shape)

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruptions.blur import magnified, spread_points, streaked
+from lightning_viz.robustness.corruptions.blur import convolve_offsets, magnify, streak
 
 POINT = np.zeros((1, 65, 65))
 POINT[0, 32, 32] = 1
@@ -42,23 +42,25 @@ def test_a_spread_point_is_where_the_offsets_say_between_pixels_linearly():
             for one in picture
         ]
     )
-    assert spread_points(picture, offsets, weights)[:, 8:-8, 8:-8] == pytest.approx(expected[:, 8:-8, 8:-8], abs=1e-9)
+    assert convolve_offsets(picture, offsets, weights)[:, 8:-8, 8:-8] == pytest.approx(
+        expected[:, 8:-8, 8:-8], abs=1e-9
+    )
 
 
 def test_a_streak_fades_along_its_angle_and_ends():
     for angle in (0, 30, -45, 90):
-        streak = streaked(POINT, 10, 5, angle)[0]
+        streaked = streak(POINT, 10, 5, angle)[0]
         along = ROWS * np.sin(np.radians(angle)) + COLUMNS * np.cos(np.radians(angle))
         across = ROWS * np.cos(np.radians(angle)) - COLUMNS * np.sin(np.radians(angle))
-        assert streak.sum() == pytest.approx(1) and abs((streak * across).sum()) < 1e-6
-        assert streak[np.abs(across) > 1.5].max() < 1e-9 and streak[(along < -1.5) | (along > 21.5)].max() < 1e-9
-        assert (streak * along).sum() == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.02)  # of half a Gaussian
+        assert streaked.sum() == pytest.approx(1) and abs((streaked * across).sum()) < 1e-6
+        assert streaked[np.abs(across) > 1.5].max() < 1e-9 and streaked[(along < -1.5) | (along > 21.5)].max() < 1e-9
+        assert (streaked * along).sum() == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.02)  # of half a Gaussian
 
 
 def test_magnifying_keeps_the_middle_and_stretches_the_rest():
     picture = np.stack([ROWS, COLUMNS]).astype(float)
-    assert magnified(picture, 1.25) == pytest.approx(picture / 1.25)
-    assert magnified(picture, 1) == pytest.approx(picture)
+    assert magnify(picture, 1.25) == pytest.approx(picture / 1.25)
+    assert magnify(picture, 1) == pytest.approx(picture)
 
 
 def test_glass_moves_pixels_by_no_more_than_its_reach_and_keeps_the_mean():
