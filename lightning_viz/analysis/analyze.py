@@ -13,19 +13,18 @@ import numpy as np
 import torch
 import torch.distributed
 
+from lightning_viz.analysis.checkpoint_run import Replay, validate
 from lightning_viz.analysis.checkpoints import digest_of, read_checkpoint
 from lightning_viz.analysis.data import Data, data_of
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import Model, describe, network
 from lightning_viz.analysis.output import open_results, publish
-from lightning_viz.analysis.replay import Replay
 from lightning_viz.analysis.results import ModelReport, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.samples import number
 from lightning_viz.analysis.technique import Technique
 from lightning_viz.analysis.techniques import TECHNIQUES
-from lightning_viz.analysis.validation import validate
 from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
@@ -189,15 +188,16 @@ def look(
     checkpoint = None if path is None else read_checkpoint(path, trusted=case.trusted)
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
     _seed(case.seed)
-    net, data, finding = network(case.model, checkpoint), data_of(case.data), Result()
+    net, data = network(case.model, checkpoint), data_of(case.data)
     metrics = ValidationMetrics()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ViewWarning)
         recorded = content if case.as_logged else {}
         views = views_for(recorded, earlier, probe=case.probe, pixel_space=case.pixel_space, kinds=case.views)
         probe = case.probe or (views[0].probe if views else Probe())
-        replay = Replay(views if with_views else [], step, finding, probe=probe, samples=case.samples)
+        replay = Replay(views if with_views else [], step, probe=probe, samples=case.samples)
         own = validate(net, data, [replay, metrics], **case.trainer)
+    finding = replay.result
     finding.state = {view.name: view.kept() for view in replay.views}
     if not first_process():
         return None, finding

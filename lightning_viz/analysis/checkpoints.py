@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lightning_viz.callbacks.run import completed_updates
 from lightning_viz.errors import AnalysisError
 
 __all__ = ["read_checkpoint"]
@@ -37,12 +38,7 @@ class Checkpoint:
     @property
     def step(self) -> int:
         """Completed updates of the weights: the x of the run's own curves."""
-        steps = int(self.content.get("global_step", 0))
-        loop = self.content.get("loops", {}).get("fit_loop", {}).get("epoch_loop.state_dict", {})
-        stepped = int(loop.get("_batches_that_stepped", steps))
-        # With one optimizer Lightning's count of its steps is right wherever a checkpoint is saved, the other lags by
-        # one within a batch; with several optimizers the first counts each of them.
-        return steps if steps - stepped in (0, 1) else stepped
+        return completed_updates(self.content)
 
     @property
     def state_dict(self) -> Mapping[str, torch.Tensor]:

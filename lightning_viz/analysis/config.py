@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_viz.analysis.class_spec import ClassSpec, import_object
 from lightning_viz.analysis.config_values import Origin, check_size, packages_of
-from lightning_viz.callbacks.lightning import data_modules
+from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
 
 

@@ -26,7 +26,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_viz.callbacks.lightning import data_modules
+from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
 
 PACKAGES = ("torch.nn", "torch.optim", "torchvision", "lightning", "pytorch_lightning", "lightning_viz")

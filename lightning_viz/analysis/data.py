@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from lightning_viz.analysis.class_spec import ClassSpec, instantiate
-from lightning_viz.callbacks.lightning import Trainer, package_of
+from lightning_viz.callbacks.run import Trainer, give_training_data, package_of
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, inform
 from lightning_viz.pixels import PixelSpace
 
@@ -98,7 +98,7 @@ def bring_training_data(trainer: Trainer, pl_module: Any) -> None:
         if owner is not None and type(owner).train_dataloader is not base.train_dataloader
     )
     loader = next(given, trainer.val_dataloaders)
-    trainer.fit_loop._combined_loader = pl.utilities.combined_loader.CombinedLoader(loader)
+    give_training_data(trainer, loader)
 
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

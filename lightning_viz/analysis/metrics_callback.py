@@ -14,9 +14,9 @@ from torchmetrics import Metric
 from lightning_viz.analysis.metrics import MetricValues, Task, infer_task, metric_for, name_classes
 from lightning_viz.analysis.models import network_of
 from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, from_every_process, numbering
-from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.probe import Probe, class_names, dense_truth, split_batch
 from lightning_viz.callbacks.probe_loading import first_loader
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observe import call_model

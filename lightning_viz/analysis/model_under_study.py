@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.snapshot import device_of, on_device
-from lightning_viz.hooks.pytree import first_tensor, image_of
+from lightning_viz.hooks.pytree import device_of, first_tensor, image_of, on_device
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, to_rgb
 

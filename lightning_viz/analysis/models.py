@@ -17,8 +17,8 @@ from torchvision.transforms import _presets
 
 from lightning_viz.analysis.checkpoints import Checkpoint
 from lightning_viz.analysis.class_spec import ClassSpec, accepted_arguments, instantiate
-from lightning_viz.callbacks.lightning import package_of
 from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.run import package_of
 from lightning_viz.errors import AnalysisError
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.pytree import all_tensors

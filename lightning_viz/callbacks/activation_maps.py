@@ -14,7 +14,6 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
-from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.render.activation_maps import activation_maps
 
@@ -64,17 +63,16 @@ class ActivationMaps(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The layers' outputs for the head of the probe."""
-        self._features = {name: feature_count(module) for name, module in select_layers(model, self.layers).items()}
-        return Requirements(layers=tuple(self._features))
+        return Requirements(layers=tuple(select_layers(model, self.layers)))
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
-        images, verdicts = look.images(self.pixel_space)[:_ROWS], look.verdicts()[:_ROWS]
-        for layer, features in self._features.items():
-            for call in look.calls(layer):
-                output = look.seen.activations[call].float()
-                maps = as_maps(output, features=features)
-                maps = output.flatten(1)[:, :, None, None] if maps is None else maps  # units: 1 x 1 maps
+        images, verdicts = snapshot.images(self.pixel_space)[:_ROWS], snapshot.verdicts()[:_ROWS]
+        for layer in snapshot.requirements.layers:
+            for call in snapshot.calls(layer):
+                maps = snapshot.observation.maps(call)
+                if maps is None:  # units: 1 x 1 maps
+                    maps = snapshot.observation.activations[call].float().flatten(1)[:, :, None, None]
                 if call not in self.state:
                     chosen = choose_channels(maps, self.channels, _COLUMNS, seed=self.probe.seed)
                     self.state[call] = {"channels": chosen, "limits": None}
@@ -89,11 +87,11 @@ class ActivationMaps(View):
                         "images": images,
                         "maps": shown,
                         "layer": call,
-                        "step": look.step,
+                        "step": snapshot.step,
                         "channels": state["channels"],
                         "limits": state["limits"],
                         "limits_note": "1st to 99th percentile of the first look" if self.scale == "fixed" else "",
                         "verdicts": verdicts,
-                        "notes": look.notes(self.pixel_space),
+                        "notes": snapshot.notes(self.pixel_space),
                     },
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.activations.statistics import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
-from lightning_viz.callbacks.accumulator import Batch, Reading
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.histogram_task import draw_distribution
-from lightning_viz.callbacks.population import PopulationView
+from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.layers import Layers
 
@@ -51,14 +51,11 @@ class ActivationStatistics(PopulationView):
         found = LayerStatistics.from_batch(numbers, len(batch.numbers), bounded=bounded)
         return found if so_far is None else so_far.merge(found)
 
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
-        """What was summed up."""
-        return {"population": self.population(model, look)}
-
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page and its numbers per call of each layer."""
-        population = look.extra["population"]
-        for call, found in population.of_layers(self._layers).items():
+        population = snapshot.population
+        assert population is not None
+        for call, found in population.by_call().items():
             tag, state = f"{self.kind}/{call}", self.state.get(call) or self.state[f"{call}:0"]
             yield DrawTask(
                 draw_distribution,
@@ -67,7 +64,7 @@ class ActivationStatistics(PopulationView):
                     "counts": found.bins,
                     "edges": histogram_edges(),
                     "layer": call,
-                    "step": look.step,
+                    "step": snapshot.step,
                     "population": population.describe(),
                     "numbers": {
                         "mean": found.mean,

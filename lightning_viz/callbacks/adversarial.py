@@ -15,13 +15,12 @@ from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.result import AttackResult
 from lightning_viz.callbacks.color_limits import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import AttackMethod, method, methods
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.pytree import image_of
+from lightning_viz.hooks.pytree import image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.attacks import twins
 from lightning_viz.render.text import number, percent
@@ -74,25 +73,20 @@ class Adversarial(View):
         """The inputs, and what the network says of them."""
         return Requirements()
 
-    def passes(self, samples: Samples) -> float:
-        """Those of the method, or one for each step and one more."""
-        cost = method(self.method).cost
-        return self.attack_steps + 1.0 if isinstance(cost, str) else float(cost)
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The attack."""
-        inputs, outputs = look.seen.inputs, look.seen.outputs
+        inputs, outputs = snapshot.observation.inputs, snapshot.observation.outputs
         if not isinstance(inputs, Tensor):
             raise ViewError("the model takes several inputs: an attack moves a single one")
         if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
             raise ViewError("the model does not tell classes apart: there is no mind to change")
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)  # the picture says it
-            return {"found": self._attack(model, on_device(model, inputs), look)}
+            return {"found": self._attack(model, on_device(model, inputs), snapshot)}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page; differences are magnified alike at every look, while they fit."""
-        found: AttackResult = look.extra["found"]
+        found: AttackResult = snapshot.extra["found"]
         record, fooled, tag = found.record, found.fooled.cpu(), f"{self.kind}/{self.method}"
         largest_counts = self._norm is not L2
         lengths = (record.linf if largest_counts else record.l2)[-1].cpu()
@@ -107,15 +101,15 @@ class Adversarial(View):
             "images": _shown(found.original, found.pixel_space),
             "twins": _shown(found.pixels, found.pixel_space),
             "differences": differences,
-            "before": _verdicts(look, found, 0),
-            "after": _verdicts(look, found, -1),
+            "before": _verdicts(snapshot, found, 0),
+            "after": _verdicts(snapshot, found, -1),
             "norms": [f"{percent(share, 1)} %" for share in relative.tolist()],
             "attack": method(self.method).title + (f", {self._norm.name}" if "norm" in self._options() else ""),
             "norm": "its L2 norm, of the image's",
-            "step": look.step,
+            "step": snapshot.step,
             "magnify": 0.5 / largest if largest > 0 else None,
             "details": [f"median {unit} {number(float(lengths[fooled].median()))} in pixels"] if some else [],
-            "notes": look.notes(self.pixel_space),
+            "notes": snapshot.notes(self.pixel_space),
         }
         scalars = {f"{tag}/fooled": float(fooled.float().mean())}
         for name, values in (("length", lengths), ("relative", relative)) if some else ():
@@ -132,14 +126,14 @@ class Adversarial(View):
         """What the attack takes."""
         return inspect.signature(method(self.method).load()).parameters
 
-    def _space(self, inputs: Tensor, look: Snapshot) -> PixelSpace:
+    def _space(self, inputs: Tensor, snapshot: Snapshot) -> PixelSpace:
         """As given, or the images'; of what is no image the samples' range counts as the pixels'."""
         if self.pixel_space is None and image_of(inputs) is None:
             return PixelSpace.guess(inputs)
-        return self.pixel_space or look.samples.pixel_space or PixelSpace()
+        return self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
 
-    def _attack(self, model: nn.Module, inputs: Tensor, look: Snapshot) -> AttackResult:
-        pixel_space = self._space(inputs, look)
+    def _attack(self, model: nn.Module, inputs: Tensor, snapshot: Snapshot) -> AttackResult:
+        pixel_space = self._space(inputs, snapshot)
         inputs, norm = clamp_inputs(inputs, pixel_space, _SLACK), self._norm
         own = {"epsilon": self.epsilon, "steps": self.attack_steps, "norm": norm, "normalize": norm}
         run = {"seed": self.probe.seed, "pixel_space": pixel_space, "progress": False}
@@ -149,9 +143,13 @@ class Adversarial(View):
         return result
 
 
-def _verdicts(look: Snapshot, found: AttackResult, step: int) -> list[Verdict]:
+def _verdicts(snapshot: Snapshot, found: AttackResult, step: int) -> list[Verdict]:
     """What the network says of the samples that were attacked, after a step; the truths are the probe's."""
-    labels, name, count = look.seen.labels, look.samples.name, len(found.labels)  # of the head of the probe
+    labels, name, count = (
+        snapshot.observation.labels,
+        snapshot.samples.name,
+        len(found.labels),
+    )  # of the head of the probe
     truths = [None] * count if labels is None else [name(int(label)) for label in labels[:count]]
     said = zip(truths, found.record.classes[step].tolist(), found.record.confidences[step].tolist(), strict=True)
     return [Verdict(truth, name(one), sure if math.isfinite(sure) else None) for truth, one, sure in said]

@@ -14,9 +14,8 @@ from torch import Tensor
 from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.norms import NORMS
 from lightning_viz.adversarial.result import AttackResult
-from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.probe import split_batch
-from lightning_viz.callbacks.view import check_forward, not_observed
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, check_forward, unobservable
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import map_tensors
@@ -82,7 +81,7 @@ class AdversarialTraining(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the batches and ``training_step``, and say so."""
-        if reason := not_observed(trainer, pl_module):
+        if reason := unobservable(trainer, pl_module):
             raise ViewError(f"AdversarialTraining cannot attack this model: {reason}")
         _check_signature(pl_module)
         step = pl_module.training_step
@@ -141,7 +140,7 @@ class AdversarialTraining(Callback):
         rows = rows[: max(1, round(self.share * len(rows)))]
         try:
             samples = clamp_inputs(inputs[rows], pixel_space or PixelSpace(), _SLACK)
-            found = self._attack(model, samples, labels[rows], pixel_space, self._seed(trainer))
+            found = self._attack(model, samples, labels[rows], pixel_space, self._seed(trainer, model))
         except (ValueError, TypeError) as error:
             raise ViewError(f"AdversarialTraining cannot attack the batch: {error}") from error
         twins = inputs.index_copy(0, rows, found.inputs.to(inputs))
@@ -171,9 +170,9 @@ class AdversarialTraining(Callback):
         """As given, or the data's; None if it has none."""
         return self.pixel_space or PixelSpace.of_transform(getattr(trainer.train_dataloader, "dataset", None))
 
-    def _seed(self, trainer: Trainer) -> int:
+    def _seed(self, trainer: Trainer, model: LightningModule) -> int:
         """Of a batch: of each anew, also where several make one update, and in each process."""
-        batch = trainer.fit_loop.epoch_loop.total_batch_idx  # goes on after a resume
+        batch = TrainerRun(trainer, model).batch
         return int(np.random.SeedSequence((self.seed, batch, trainer.global_rank)).generate_state(1)[0])
 
     def _step_aside(self) -> None:

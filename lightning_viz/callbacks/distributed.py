@@ -12,7 +12,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler
 
-from lightning_viz.callbacks.lightning import Trainer, package_of
+from lightning_viz.callbacks.run import Trainer, package_of
 
 NOTHING = None
 """What a process has given that had nothing to give, or whose gift could not be sent."""

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.dream.maximize import maximize
 from lightning_viz.dream.parametrization import pixels
@@ -25,7 +24,7 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, call_model
-from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, take_samples
+from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, on_device, take_samples
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.target_words import parse_target
 from lightning_viz.hooks.targets import ClassTarget, LayerTarget, channel, logit
@@ -154,30 +153,25 @@ class Dreams(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The outputs, to count the classes."""
-        self._count = len(self._units(model, self.each))
         return Requirements()
 
-    def passes(self, samples: Samples) -> float:
-        """One for each update, of as many images as there are units."""
-        return self.updates * self._count / samples.head
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The climb, from where the last look ended."""
-        image, outputs = image_of(look.seen.inputs), look.seen.outputs
+        image, outputs = image_of(snapshot.observation.inputs), snapshot.observation.outputs
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
         classes = 0 if outputs is None else class_scores(outputs).shape[1]
-        units = self._units(model, classes, look.samples.class_names)
+        units = self._units(model, classes, snapshot.samples.class_names)
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
-        forward = _image_alone(on_device(model, look.seen.inputs))
+        forward = _image_alone(on_device(model, snapshot.observation.inputs))
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", DreamWarning)  # the picture says it
             dream = maximize(
                 model,
                 [unit.target for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
-                pixel_space=self.pixel_space or look.samples.pixel_space or PixelSpace(),
+                pixel_space=self.pixel_space or snapshot.samples.pixel_space or PixelSpace(),
                 update_steps=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
                 steps=self.updates,
                 seed=self.probe.seed,
@@ -198,19 +192,19 @@ class Dreams(View):
             "still": climb.amax(1) == climb.amin(1),  # also a channel that is off wherever one looks
         }
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per layer."""
-        units, values = look.extra["units"], look.extra["values"]
+        units, values = snapshot.extra["units"], snapshot.extra["values"]
         for layer in dict.fromkeys(unit.layer for unit in units):
             places = [place for place, unit in enumerate(units) if unit.layer == layer]
             scalars = {f"{self.kind}/{layer}/{units[place].index}": values[place] for place in places}
-            yield DrawTask(dream_tiles, self._page(look, layer, places), scalars=scalars)
+            yield DrawTask(dream_tiles, self._page(snapshot, layer, places), scalars=scalars)
 
-    def _page(self, look: Snapshot, layer: str, places: list[int]) -> dict[str, Any]:
+    def _page(self, snapshot: Snapshot, layer: str, places: list[int]) -> dict[str, Any]:
         """What to draw of a layer: some of the dreams, by their places."""
-        extra, classes = look.extra, layer == LOGITS
+        extra, classes = snapshot.extra, layer == LOGITS
         units, still = [extra["units"][place] for place in places], extra["still"][places]
-        names = [look.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
+        names = [snapshot.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
         shares = [extra["confidences"].get(unit) for unit in units]
         words = [_said(extra["values"][place], share) for place, share in zip(places, shares, strict=True)]
         shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
@@ -221,14 +215,17 @@ class Dreams(View):
             "title": f"What {'classes' if classes else f'channels of {layer}'} want to see",
             "names": names,
             "words": words,
-            "step": look.step,
+            "step": snapshot.step,
             "details": [
                 f"{self.updates} updates of each image",
                 f"under it: {'its logit and confidence' if classes else 'its sum over the map'}",
             ],
             "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "
             "look before: it follows what the network learns. Brightness and contrast are each image's own.",
-            "notes": [*([f"nothing leads up for {', '.join(alone)}"] if alone else []), *look.notes(self.pixel_space)],
+            "notes": [
+                *([f"nothing leads up for {', '.join(alone)}"] if alone else []),
+                *snapshot.notes(self.pixel_space),
+            ],
         }
 
     def _units(self, model: nn.Module, classes: int, class_names: Sequence[str] | None = None) -> list[Unit]:

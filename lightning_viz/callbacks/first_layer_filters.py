@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -54,23 +54,28 @@ class FirstLayerFilters(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The weights alone."""
-        self._layers = [self.layer or first_layer(model) or "", *select_layers(model, self.table)]
-        modules = named_layers(model)
-        self._transposed = {name for name in self._layers if is_transposed(modules[name])}
-        return Requirements(weights=tuple(f"{name}.weight" for name in self._layers))
+        layers = [self.layer or first_layer(model) or "", *select_layers(model, self.table)]
+        return Requirements(weights=tuple(f"{name}.weight" for name in layers))
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
+        """Which layers are transposed convolutions, whose weights begin with the inputs."""
+        modules = named_layers(model)
+        return {
+            weight: is_transposed(modules[weight.removesuffix(".weight")]) for weight in snapshot.requirements.weights
+        }
+
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per layer."""
-        shape = tuple(all_tensors(look.seen.inputs)[0].shape[1:])
-        for place, name in enumerate(self._layers):
-            weight = look.seen.weights[f"{name}.weight"]
-            images = filter_images(weight.transpose(0, 1) if name in self._transposed else weight, shape=shape).numpy()
+        shape = tuple(all_tensors(snapshot.observation.inputs)[0].shape[1:])
+        for place, asked in enumerate(snapshot.requirements.weights):
+            name, weight = asked.removesuffix(".weight"), snapshot.observation.weights[asked]
+            images = filter_images(weight.transpose(0, 1) if snapshot.extra[asked] else weight, shape=shape).numpy()
             limits = self.state[name] = fixed_limits(images, self.state.get(name))
             arguments = {
                 "tag": f"{self.kind}/{name}",
                 "weights": images,
                 "layer": name,
-                "step": look.step,
+                "step": snapshot.step,
                 "limit": max(map(abs, limits)) or None,
             }
             if place and images.shape[1] > 1:

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
     TargetChoice,
     explained_target,
-    on_device,
     resolved,
     target_choice,
 )
@@ -31,9 +29,9 @@ from lightning_viz.errors import (
     NoGradientError,
     ViewError,
 )
-from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import resolve_target
+from lightning_viz.hooks.pytree import on_device
 from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.render.heatmaps import class_columns, heat_overlays
 
@@ -84,54 +82,49 @@ class GradCAM(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The layers' activations, and the target's gradient with respect to them."""
-        layers = select_layers(model, self.layers)
         if self._alone:
-            self._channels = sum(feature_count(module) or 256 for module in layers.values())
             return Requirements(target=self.target)
-        gradients = tuple(layers) if "gradient" in method(self.method).needs else ()
-        return Requirements(layers=tuple(layers), gradients=gradients, target=self.target)
+        layers = tuple(select_layers(model, self.layers))
+        gradients = layers if "gradient" in method(self.method).needs else ()
+        return Requirements(layers=layers, gradients=gradients, target=self.target)
 
-    def passes(self, samples: Samples) -> float:
-        """A third for each channel's forward; with the sanity check as much again, or one."""
-        alone = self._channels / 3 if self._alone else 0.0
-        return alone + (max(1.0, alone) if self.sanity_check else 0.0)
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
-        targets = explained_target(self.target, look)
+        targets = explained_target(self.target, snapshot)
         if self._alone:
-            targets = resolve_target(model, on_device(model, look.seen.inputs), resolved(self.target, look.samples))
-        maps = self._attribute(model, look, targets) if self._alone else self._from_pass(model, look)
+            inputs = on_device(model, snapshot.observation.inputs)
+            targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
+        maps = self._attribute(model, snapshot, targets) if self._alone else self._from_pass(snapshot)
         if not self.sanity_check:
             return {"targets": targets, "maps": maps}
-        again = lambda: self._attribute(model, look, targets)  # noqa: E731
+        again = lambda: self._attribute(model, snapshot, targets)  # noqa: E731
         scores = randomization_scores(again, model, maps, seed=self.probe.seed)
         return {"targets": targets, "maps": maps, "scores": scores}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
         described = method(self.method)
-        for call, heat in look.extra["maps"].items():
+        for call, heat in snapshot.extra["maps"].items():
             tag = f"{self.method}/{call}"
-            score = look.extra.get("scores", {}).get(call)
+            score = snapshot.extra.get("scores", {}).get(call)
             arguments = {
                 "tag": tag,
-                "images": look.images(self.pixel_space),
+                "images": snapshot.images(self.pixel_space),
                 "layer": call,
-                "step": look.step,
+                "step": snapshot.step,
                 "method": described.title,
                 "unit": described.unit,
                 "details": [] if score is None else [sanity_check_text(score)],
-                "verdicts": look.verdicts(),
-                "notes": look.notes(self.pixel_space),
+                "verdicts": snapshot.verdicts(),
+                "notes": snapshot.notes(self.pixel_space),
             }
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
             if heat.dim() == 5:
-                names = look.target_names(look.explained(heat.shape[:2]))
+                names = snapshot.target_names(snapshot.explained(heat.shape[:2]))
                 several = {"maps": heat.numpy(), "names": names, "display": described.display}
                 yield DrawTask(class_columns, {**arguments, **several, "tag": f"{tag}/classes"}, scalars=scalars)
             else:
-                target = look.target_name(self.target) if "target" in described.needs else "any class"
+                target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
                 single = {"heat": heat[:, 0].numpy(), "target": target}
                 yield DrawTask(heat_overlays, {**arguments, **single}, scalars=scalars)
 
@@ -140,27 +133,27 @@ class GradCAM(View):
         """Whether the method has passes of its own."""
         return isinstance(method(self.method).cost, str)
 
-    def _attribute(self, model: nn.Module, look: Snapshot, target: TargetLike) -> dict[str, Tensor]:
+    def _attribute(self, model: nn.Module, snapshot: Snapshot, target: TargetLike) -> dict[str, Tensor]:
         """The maps by passes of the method's own, on the CPU."""
         options = {"progress": False} if self._alone else {}
         layers = list(select_layers(model, self.layers))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
             maps = method(self.method).load()(
-                model, on_device(model, look.seen.inputs), target, layers=layers, **options
+                model, on_device(model, snapshot.observation.inputs), target, layers=layers, **options
             )
         return {call: heat.float().cpu() for call, heat in maps.items()}
 
-    def _from_pass(self, model: nn.Module, look: Snapshot) -> dict[str, Tensor]:
+    def _from_pass(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """The maps from what the shared pass recorded, ``[N, 1, h, w]`` or ``[T, N, 1, h, w]``."""
-        maps = {}
-        for layer, module in select_layers(model, self.layers).items():
-            for call in look.calls(layer):
-                activations = look.seen.activations[call].float()
-                gradients = look.seen.gradients.get(call) if "gradient" in method(self.method).needs else activations
+        maps, observation, needs = {}, snapshot.observation, method(self.method).needs
+        for layer in snapshot.requirements.layers:
+            for call in snapshot.calls(layer):
+                activations = observation.activations[call].float()
+                gradients = observation.gradients.get(call) if "gradient" in needs else activations
                 if gradients is None:
-                    raise NoGradientError(f"{look.target_name(self.target)} does not depend on layer {call!r}")
-                features = feature_count(module)
+                    raise NoGradientError(f"{snapshot.target_name(self.target)} does not depend on layer {call!r}")
+                features = observation.features[layer]
                 heat = class_activation_map(activations, gradients.float(), self.method, features=features)
                 if heat is None:
                     shape = list(activations.shape)

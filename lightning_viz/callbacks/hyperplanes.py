@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.schedule import Steps
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
@@ -56,49 +55,45 @@ class Hyperplanes(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """Two layers' weights and the samples; no forward beyond the view's own."""
-        self._layers = plane_layers(model)
-        first, following = self._layers[0], self._layers[1:2]
+        first, *following = plane_layers(model)[:2]
         weights = (f"{first}.weight", f"{first}.bias", *(f"{name}.weight" for name in following))
         return Requirements(vectors=(INPUT,), population=self.samples, weights=weights)
 
-    def passes(self, samples: Samples) -> float:
-        """One forward over the grid: a third of a forward + backward for each of its points."""
-        return self.grid**2 / 3 / samples.head
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The network's answers over the plane, and for the samples."""
-        points = look.seen.reduced[INPUT][: self.samples]  # others may have asked for more
+        points = snapshot.observation.reduced[INPUT][: self.samples]  # others may have asked for more
         if points.shape[1] != 2:
             raise ViewError(f"the samples have {points.shape[1]} values each, the plane has two")
         extent = self.state.setdefault("extent", _extent(points))
         like = next(model.parameters())
         plane = torch.cat([_grid(extent, self.grid), points]).to(like)
-        seen = observe(model, plane, layers=self._layers[1:-1] if self.deeper else ())
+        seen = observe(model, plane, layers=plane_layers(model)[1:-1] if self.deeper else ())
         answers = _classes(class_scores(seen.outputs)).cpu()
         cells = self.grid**2
         deeper = {name: values[:cells].float().cpu() for name, values in seen.activations.items()}
         return {"regions": answers[:cells], "answers": answers[cells:], "deeper": deeper}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """The lines, and a page for each deeper layer."""
-        first = self._layers[0]
-        weight = look.seen.weights[f"{first}.weight"]
-        bias = look.seen.weights.get(f"{first}.bias", torch.zeros(len(weight)))
-        following = [look.seen.weights[f"{name}.weight"] for name in self._layers[1:2]]
+        weights = snapshot.requirements.weights
+        first = weights[0].removesuffix(".weight")
+        weight = snapshot.observation.weights[f"{first}.weight"]
+        bias = snapshot.observation.weights.get(f"{first}.bias", torch.zeros(len(weight)))
+        following = [snapshot.observation.weights[name] for name in weights[2:]]
         matters = (
             importance(following[0]) if following and following[0].shape[1] == len(weight) else torch.ones(len(weight))
         )
-        points, extent = look.seen.reduced[INPUT][: self.samples], self.state["extent"]
-        labels = None if look.seen.labels is None else look.seen.labels[: len(points)]
+        points, extent = snapshot.observation.reduced[INPUT][: self.samples], self.state["extent"]
+        labels = None if snapshot.observation.labels is None else snapshot.observation.labels[: len(points)]
         shared = {
-            "step": look.step,
+            "step": snapshot.step,
             "samples": points.numpy(),
             "labels": None if labels is None else labels.numpy(),
             "extent": extent,
-            "regions": look.extra["regions"].view(self.grid, self.grid).numpy(),
-            "class_names": look.samples.class_names or None,
+            "regions": snapshot.extra["regions"].view(self.grid, self.grid).numpy(),
+            "class_names": snapshot.samples.class_names or None,
         }
-        accuracy = None if labels is None else (look.extra["answers"] == labels).float().mean().item()
+        accuracy = None if labels is None else (snapshot.extra["answers"] == labels).float().mean().item()
         yield DrawTask(
             hyperplanes,
             {
@@ -112,7 +107,7 @@ class Hyperplanes(View):
                 "accuracy": accuracy,
             },
         )
-        for name, values in look.extra["deeper"].items():
+        for name, values in snapshot.extra["deeper"].items():
             maps = values.T.reshape(-1, self.grid, self.grid).numpy()
             yield DrawTask(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
 

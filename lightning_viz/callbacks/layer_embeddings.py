@@ -13,7 +13,6 @@ from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.embedding_task import draw_embedding, shrink
-from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
@@ -71,32 +70,27 @@ class LayerEmbeddings(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """One vector per sample and layer, over the population."""
-        self._names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
-        return Requirements(vectors=tuple(self._names), population=self.samples)
+        names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
+        return Requirements(vectors=tuple(names), population=self.samples)
 
-    def passes(self, samples: Samples) -> float:
-        """One forward over the samples beyond the head: a third of a forward + backward for each of them."""
-        beyond = max(0, min(self.samples, len(samples)) - samples.head) if self.layers else 0
-        return beyond / 3 / samples.head
-
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One sketch per call of each layer; the last gets all kinds of picture."""
-        calls = [call for name in self._names for call in look.seen.calls(name)]
-        count = min(self.samples, len(look.samples))
-        labels = None if look.seen.labels is None else look.seen.labels[:count].numpy()
+        calls = [call for name in snapshot.requirements.vectors for call in snapshot.observation.calls(name)]
+        count = min(self.samples, len(snapshot.samples))
+        labels = None if snapshot.observation.labels is None else snapshot.observation.labels[:count].numpy()
         for call in calls:
             last = call == calls[-1]
             yield DrawTask(
                 draw_embedding,
                 {
                     "tag": f"{self.kind}/{call}",
-                    "vectors": look.seen.reduced[call][:count].numpy(),
+                    "vectors": snapshot.observation.reduced[call][:count].numpy(),
                     "layer": call,
-                    "dimension": look.seen.dimensions[call],
-                    "step": look.step,
+                    "dimension": snapshot.observation.dimensions[call],
+                    "step": snapshot.step,
                     "labels": labels,
-                    "class_names": look.samples.class_names or None,
-                    "images": self._images(look, count) if last else None,
+                    "class_names": snapshot.samples.class_names or None,
+                    "images": self._images(snapshot, count) if last else None,
                     "full": last,
                     "projector": last and self.projector,
                     "perplexity": self.perplexity,
@@ -107,11 +101,11 @@ class LayerEmbeddings(View):
                 memory=self.memories.get(f"{self.kind}/{call}"),
             )
 
-    def _images(self, look: Snapshot, count: int) -> NDArray[np.uint8] | None:
+    def _images(self, snapshot: Snapshot, count: int) -> NDArray[np.uint8] | None:
         """The samples as thumbnails, which stay the same over a run."""
-        if self._thumbnails is None or self._thumbnails[0] != id(look.samples):
-            image = image_of(look.samples.part(0, count))
-            pixel_space = self.pixel_space or look.samples.pixel_space or PixelSpace()
+        if self._thumbnails is None or self._thumbnails[0] != id(snapshot.samples):
+            image = image_of(snapshot.samples.part(0, count))
+            pixel_space = self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
             small = (
                 None
                 if image is None
@@ -120,5 +114,5 @@ class LayerEmbeddings(View):
                     for part in torch.split(image, 64)
                 ]
             )
-            self._thumbnails = id(look.samples), None if small is None else np.concatenate(small)
+            self._thumbnails = id(snapshot.samples), None if small is None else np.concatenate(small)
         return self._thumbnails[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Union
@@ -12,16 +11,15 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.occlusion import Baseline, OcclusionMaps, blurred, grid_of, mean_color, occlusion
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, on_device, resolved, target_choice
+from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, resolved, target_choice
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
-from lightning_viz.hooks.feature_maps import as_maps, class_scores, feature_count
+from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.pytree import image_of, map_tensors
+from lightning_viz.hooks.pytree import image_of, map_tensors, on_device
 from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.hooks.targets import channel
 from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
@@ -81,27 +79,22 @@ class Occlusion(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The feature's layer, to find the channel that each sample excites most."""
-        return Requirements(layers=tuple(self._feature_layer(model)), target=self.target)
+        try:
+            layers = () if self.feature is None else tuple(select_layers(model, self.feature))
+        except LayerNotFoundError:
+            layers = ()
+        return Requirements(layers=layers[:1], target=self.target)
 
-    def passes(self, samples: Samples) -> float:
-        """A third for each position, of some of the samples."""
-        image = image_of(samples.inputs)
-        if image is None:
-            return 0.0
-        count = math.prod(grid_of(image.shape[2:], self.patch, self.stride).positions)
-        return (2 if self.sanity_check else 1) * count / 3 * min(1.0, self.samples / samples.head)
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """A forward for each position."""
-        image = image_of(look.seen.inputs)
+        image = image_of(snapshot.observation.inputs)
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to cover")
         some = torch.arange(min(self.samples, len(image)))
-        head = on_device(model, look.seen.inputs)
+        head = on_device(model, snapshot.observation.inputs)
         inputs = map_tensors(head, lambda x: x[: len(some)])
-        whole = resolve_target(model, head, resolved(self.target, look.samples))
-        target, layers = whole.select(some), self._feature_layer(model)
-        feature = self._feature(look, layers)
+        whole = resolve_target(model, head, resolved(self.target, snapshot.samples))
+        target, feature = whole.select(some), self._feature(snapshot)
 
         def maps(of: TargetLike = feature) -> OcclusionMaps:
             given: Baseline = _BASELINES[self.baseline]
@@ -114,24 +107,24 @@ class Occlusion(View):
             own = {self.kind: own_maps.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
             score = randomization_scores(again, model, own, seed=self.probe.seed)[self.kind]
-        return {"maps": own_maps, "score": score, "targets": target, "layer": next(iter(layers), "")}
+        return {"maps": own_maps, "score": score, "targets": target}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""
-        maps, score = look.extra["maps"], look.extra["score"]
+        maps, score, layers = snapshot.extra["maps"], snapshot.extra["score"], snapshot.requirements.layers
         count = maps.drop.shape[-3]
-        grid = grid_of(maps.heat.shape[-2:], self.patch, self.stride)
+        grid, outputs = grid_of(maps.heat.shape[-2:], self.patch, self.stride), snapshot.observation.outputs
         arguments = {
             "tag": self.kind,
-            "images": look.images(self.pixel_space)[:count],
-            "step": look.step,
+            "images": snapshot.images(self.pixel_space)[:count],
+            "step": snapshot.step,
             "details": [] if score is None else [sanity_check_text(score)],
-            "verdicts": look.verdicts()[:count],
-            "notes": look.notes(self.pixel_space),
+            "verdicts": snapshot.verdicts()[:count],
+            "notes": snapshot.notes(self.pixel_space),
         }
         scalars = {} if score is None else {f"{self.kind}{SCORE_TAG}": score}
         if maps.heat.dim() == 5:
-            names, described = look.target_names(look.explained(maps.heat.shape[:2])), method(self.kind)
+            names, described = snapshot.target_names(snapshot.explained(maps.heat.shape[:2])), method(self.kind)
             several = {"maps": maps.heat.float().numpy(), "names": names}
             several |= {"display": described.display, "method": described.title}
             yield DrawTask(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
@@ -140,28 +133,20 @@ class Occlusion(View):
             "drop": maps.drop.float().numpy(),
             "predicted": maps.predicted.numpy(),
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
-            "feature": f"its strongest channel of {look.extra['layer']}" if look.extra["layer"] else "",
-            "class_names": look.samples.class_names,
-            "classes": 1 if look.seen.outputs is None else class_scores(look.seen.outputs).shape[1],
-            "target": look.target_name(self.target),
+            "feature": f"its strongest channel of {layers[0]}" if layers else "",
+            "class_names": snapshot.samples.class_names,
+            "classes": 1 if outputs is None else class_scores(outputs).shape[1],
+            "target": snapshot.target_name(self.target),
             "patch": grid.patch,
             "positions": grid.positions,
         }
         yield DrawTask(occlusion_maps, {**arguments, **single}, scalars=scalars)
 
-    def _feature_layer(self, model: nn.Module) -> dict[str, nn.Module]:
-        """The layer of the feature, if the model has one."""
-        try:
-            layers = {} if self.feature is None else select_layers(model, self.feature)
-        except LayerNotFoundError:
-            layers = {}
-        return dict(list(layers.items())[:1])
-
-    def _feature(self, look: Snapshot, layers: Mapping[str, nn.Module]) -> TargetLike:
+    def _feature(self, snapshot: Snapshot) -> TargetLike:
         """The channel that each sample excites most, the same at every step."""
-        for layer, module in layers.items():
-            calls = [] if layer in look.seen.unreached else look.calls(layer)
-            maps = as_maps(look.seen.activations[calls[-1]].float(), features=feature_count(module)) if calls else None
+        for layer in snapshot.requirements.layers:
+            calls = [] if layer in snapshot.observation.unreached else snapshot.calls(layer)
+            maps = snapshot.observation.maps(calls[-1]) if calls else None
             if maps is not None:
                 strongest = maps[: self.samples].amax((2, 3)).argmax(1).tolist()
                 return channel(calls[-1], self.state.setdefault("channels", strongest))

@@ -1,183 +1,411 @@
-"""The base of views of a population: they see a whole data set pass, without a pass of their own where that works."""
+"""Sums over a population of samples: what views read of their layers' outputs, batch by batch, on all processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.accumulator import Batch, Population, Reading, Readings, Tally
-from lightning_viz.callbacks.lightning import LightningModule, Trainer
-from lightning_viz.callbacks.probe import Samples
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, on_device
-from lightning_viz.callbacks.validation_watcher import Watcher
-from lightning_viz.callbacks.view import View, leader_of, not_observed
-from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.callbacks.distributed import (
+    Numbering,
+    Share,
+    Sums,
+    connected,
+    from_every_process,
+    kept_of,
+    merged,
+    numbering,
+    share_of,
+    to_the_first_process,
+    with_kept,
+)
+from lightning_viz.callbacks.probe import Probe, Samples, split_batch
+from lightning_viz.callbacks.probe_loading import first_loader
+from lightning_viz.callbacks.run import Trainer, error_text
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.observation import is_call
 from lightning_viz.hooks.observe import call_model
-from lightning_viz.hooks.pytree import all_tensors, map_tensors
+from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, on_device
 
 
-@dataclass(kw_only=True, eq=False)
-class PopulationView(View):
-    """Sees every validation pass that its schedule allows, and draws when it has ended, at the pass's step.
+@dataclass(frozen=True)
+class Batch:
+    """A batch of the samples that pass.
 
-    It hangs on the forward passes that the validation loop runs anyway, on every process, and runs none of its own.
-    Where it cannot (no validation data, or the model is compiled), it runs some of the probe's data set forward by
-    itself. Between occasions of the schedule and validation passes: an occasion waits for the next pass.
-
-    Args:
-        layers: to watch.
-        samples: of the probe's data set, where the view runs them itself.
+    Attributes:
+        inputs: as the model takes them, where it is.
+        labels: classes ``[n]``; None where they are not known.
+        numbers: of the samples, each its own ``[n]``; the rest of the batch are doubles and do not count.
     """
 
-    layers: Layers = "last_conv"
-    samples: int = 1000
+    inputs: Any
+    labels: Tensor | None
+    numbers: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 1:
-            raise InvalidArgumentError(f"samples is {self.samples}: give 1 or more")
+    def __len__(self) -> int:
+        return len(all_tensors(self.inputs)[0])
 
-    def _forget(self) -> None:
-        super()._forget()
-        self.found: Population | None = None
-        """Of the validation pass that has just ended."""
-        self.unwatchable = ""
-        """Why the validation pass cannot be watched, in words; empty where it can."""
+    def sample(self, row: int) -> tuple[Any, int | None]:
+        """The inputs of one sample, a batch of one on the CPU, and its class."""
+        with torch.inference_mode(False):  # else what is kept could not be computed with later
+            inputs = map_tensors(self.inputs, lambda x: x[row : row + 1].detach().cpu().clone())
+        return inputs, None if self.labels is None else int(self.labels[row])
 
-        self.watcher: Watcher | None = None
 
-    # What a view of a population is made of.
+class Reading(NamedTuple):
+    """What a view takes of a layer's output in a batch.
+
+    Attributes:
+        numbers: one-dimensional, float64 as a rule, small, still on the layer's device.
+        add: from these on the CPU, the batch, and what was summed up before (None before the first), to the new sum.
+    """
+
+    numbers: Tensor
+    add: Callable[[NDArray[np.float64], Batch, Any], Any]
+
+
+class Reader(Protocol):
+    """A view that reads its layers' outputs for a whole population."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from others."""
 
     def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
-        """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device.
+        """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """What a view has summed up over a population.
+
+    Attributes:
+        layers: that it read.
+        sums: by call, what it summed up.
+        step: completed updates.
+        samples: how many.
+        notes: what should be said of them.
+        validation: whether they were the validation pass itself.
+    """
+
+    layers: tuple[str, ...]
+    sums: Mapping[str, Any]
+    step: int
+    samples: int
+    notes: tuple[str, ...] = ()
+    validation: bool = True
+
+    def by_call(self) -> dict[str, Any]:
+        """The sums by call, in the order of the layers.
+
+        Raises:
+            LayerNotReachedError: a layer was not called.
+        """
+        ordered = {}
+        for name in self.layers:
+            calls = {call: sums for call, sums in self.sums.items() if is_call(call, name)}
+            if not calls:
+                raise LayerNotReachedError(f"layer {name!r} is not called in the forward pass: leave it out")
+            ordered.update(calls)
+        return ordered
+
+    def describe(self) -> str:
+        """Whose samples these are, for a caption."""
+        return f"{self.samples:,} validation samples" if self.validation else f"{self.samples:,} samples"
+
+
+class Accumulator:
+    """Sums up what views read of their layers' outputs: hooks around each batch, one transfer to the CPU after it.
+
+    What goes wrong in a hook does not reach the forward pass.
+
+    Attributes:
+        sums: by view and call.
+        faults: the first of each view, which then reads no more.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, dict[str, Any]] = {}
+        self.faults: dict[str, Exception] = {}
+        self._handles: list[Any] = []
+        self._readings: list[tuple[str, str, Reading]] = []
+        self._batch: Batch | None = None
+
+    def open(self, batch: Batch, layers: Iterable[tuple[Reader, Mapping[str, nn.Module]]]) -> None:
+        """Register hooks, for a batch that is about to pass.
 
         Args:
-            call: the layer's name and number of the call, ``"layer1:0"``.
-            module: the layer.
-            output: of the call.
+            batch: on the model's device.
+            layers: by view, those that it reads.
         """
-        raise NotImplementedError
+        self.close()
+        self._batch = batch
+        for view, modules in layers:
+            if view.name not in self.faults:
+                for name, module in modules.items():
+                    self._handles.append(module.register_forward_hook(self._hook(view, name, batch)))
 
-    # The validation pass, which the first view of a population watches for all.
+    def close(self) -> None:
+        """Remove the hooks, and add up what they read."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.remove()
+        batch, self._batch = self._batch, None
+        readings = [reading for reading in self._readings if reading[0] not in self.faults]
+        self._readings = []
+        if batch is None or not readings:
+            return
+        together = torch.cat([reading.numbers for *_, reading in readings]).cpu().double().numpy()
+        ends = np.cumsum([len(reading.numbers) for *_, reading in readings])
+        for (view, call, reading), numbers in zip(readings, np.split(together, ends[:-1]), strict=True):
+            try:
+                sums = self.sums.setdefault(view, {})
+                sums[call] = reading.add(numbers, batch, sums.get(call))
+            except Exception as error:
+                self._fail(view, error)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be ready to watch, on every process."""
-        super().on_fit_start(trainer, pl_module)
-        views = [view for view in trainer.callbacks if isinstance(view, PopulationView)]
-        if views[0] is self and not not_observed(trainer, pl_module):
-            leader = leader_of(trainer)
-            self.watcher = Watcher(trainer, pl_module, views, leader.observer if leader else None)
+    def _hook(self, view: Reader, layer: str, batch: Batch) -> Callable[[nn.Module, Any, Any], None]:
+        calls, size, valid = 0, len(batch), len(batch.numbers)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whose turn it is."""
-        if self.watcher is not None:
-            self.watcher.begin()
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            nonlocal calls
+            call, calls = f"{layer}:{calls}", calls + 1
+            if view.name in self.faults:
+                return
+            try:
+                tensor = first_tensor(output)
+                if tensor is None:
+                    raise InvalidTypeError(f"layer {layer!r} puts out no tensor of floating-point numbers")
+                if tensor.dim() == 0 or len(tensor) != size:
+                    shape = list(tensor.shape)
+                    raise InvalidArgumentError(f"layer {layer!r} puts out {shape} for a batch of {size} samples")
+                if valid:
+                    counted = tensor[:valid].detach()
+                    counted = counted[:, None] if counted.dim() == 1 else counted  # one unit
+                    self._readings.append((view.name, call, view.read(call, module, counted)))
+            except Exception as error:
+                self._fail(view.name, error)
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Hang on to the layers."""
-        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        if self.watcher is not None:
-            self.watcher.open(batch, dataloader_idx)
+        return hook
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Let go of them."""
-        if self.watcher is not None:
-            self.watcher.shut()
+    def _fail(self, view: str, error: Exception) -> None:
+        error.__traceback__ = None  # holds the tensors of the batch
+        self.faults[view] = error
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring together what all processes saw."""
-        if self.watcher is not None:
-            self.watcher.end()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember what the schedule asks for."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self.watcher is not None:
-            self.watcher.on_step()
+@dataclass
+class PopulationPass:
+    """A validation pass on one process, watched for views.
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if self.watcher is not None:
-            self.watcher.on_epoch_end()
+    At its end all processes take part in the same exchange, whatever was watched and whatever went wrong on each of
+    them: one that failed has nothing to give, and says so.
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it where there was nothing to watch."""
-        if self.watcher is not None:
-            self.watcher.finish()
-        super().on_train_end(trainer, pl_module)
+    Attributes:
+        trainer: in validation.
+        model: its module.
+        step: completed updates.
+        layers: by view, those that it reads.
+        numbering: of the samples.
+        notes: what should be said of them.
+        faults: of views, in words; they read no more of this pass.
+        seconds: what watching took.
+    """
 
-    def _close(self) -> None:
-        super()._close()
-        if self.watcher is not None:
-            self.watcher.shut()
-            self.watcher = None
+    trainer: Trainer
+    model: nn.Module
+    step: int = 0
+    layers: dict[str, tuple[Reader, Mapping[str, nn.Module]]] = field(default_factory=dict)
+    numbering: Numbering = field(default_factory=Numbering)
+    notes: tuple[str, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    _accumulator: Accumulator = field(default_factory=Accumulator)
+    _samples: int = 0
+    _doubles: int = 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The watcher, too, lives only in this process."""
-        return {**super().__getstate__(), "watcher": None, "found": None}
+    def start(self, step: int, layers: Mapping[str, tuple[Reader, Mapping[str, nn.Module]]]) -> None:
+        """Watch, from the first batch on.
 
-    # A view like others, but for when and at what it looks.
+        Args:
+            step: completed updates.
+            layers: by view, those that it reads.
+        """
+        loader, _ = first_loader(self.trainer, Probe())
+        loaders = self.trainer.val_dataloaders
+        several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
+        self.step, self.numbering = step, numbering(self.trainer, loader)
+        self.notes = ("the first of the validation loaders",) if several else ()
+        self.layers = dict(layers)
 
-    def check(self, model: nn.Module) -> None:
-        """The layers must exist."""
-        if not select_layers(model, self.layers):
-            raise ViewError("no layers given: name at least one")
+    def open(self, batch: Any, loader: int) -> None:
+        """A batch is about to pass: register the hooks.
 
-    def requirements(self, model: nn.Module) -> Requirements:
-        """Nothing of the shared pass; samples, where the view runs them itself."""
-        self._layers = tuple(select_layers(model, self.layers))
-        return Requirements(head=False, population=self.samples if self.unwatchable else 0)
+        Args:
+            batch: on the model's device.
+            loader: number of the loader; the first is watched.
+        """
+        self.close()
+        if loader != 0 or all(view in self.faults for view in self.layers):
+            return
+        with self._guarded():
+            inputs, labels = split_batch(batch, self.model)
+            size = len(all_tensors(inputs)[0])
+            numbers = self.numbering.among(self._samples, size)
+            self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
+            reading = [layers for view, layers in self.layers.items() if view not in self.faults]
+            self._accumulator.open(Batch(inputs, labels, numbers), reading)
 
-    def passes(self, samples: Samples) -> float:
-        """A forward over the population, a third of a forward + backward, where the view runs it itself."""
-        return min(self.samples, len(samples)) / 3 / samples.head if self.unwatchable else 0.0
+    def close(self) -> None:
+        """The batch has passed: remove the hooks, and add up what they read."""
+        with self._guarded():
+            self._accumulator.close()
+            for view, error in self._accumulator.faults.items():
+                self.faults.setdefault(view, error_text(error))
 
-    def due(self, step: int, occasion: bool) -> bool:
-        """When a validation pass has just ended; by the schedule, where the view runs samples itself."""
-        if self.unwatchable:
-            return super().due(step, occasion)
-        return self.found is not None and self.found.step == step and self.last_step != step
+    def gather(self) -> tuple[list[Share | None], Sums]:
+        """All processes' shares, and on the first process the merged sums by view and call."""
+        started = time.monotonic()
+        sums = {view: calls for view, calls in self._accumulator.sums.items() if view not in self.faults}
+        # All processes come by here; what can fail on one of them alone must not keep it from either exchange.
+        share = _attempted(share_of, sums, self.faults, self._samples - self._doubles)
+        shares = from_every_process(self.trainer, share)
+        whole = merged(shares)  # the same on all of them, so is its failing
+        kept = to_the_first_process(self.trainer, _attempted(kept_of, sums, whole))
+        self.seconds += time.monotonic() - started
+        return shares, with_kept(whole, kept) if self.trainer.is_global_zero else {}
 
-    def population(self, model: nn.Module, look: Snapshot) -> Population:
-        """What was seen of the validation pass, or what a pass of the view's own sees now."""
-        found, self.found = self.found, None
-        return found if found is not None else self._survey(model, look)
+    def results(self) -> tuple[dict[str, Population], dict[str, list[str]]]:
+        """On the first process what each view has summed up over all processes, and in words what went wrong."""
+        shares, whole = self.gather()
+        alone = () if connected(self.trainer) or self.trainer.world_size == 1 else ("the first process's share alone",)
+        populations, faults = {}, {}
+        for view, (_, layers) in self.layers.items():
+            failed = {
+                rank: "nothing came of it" if share is None else share.faults[view]
+                for rank, share in enumerate(shares)
+                if share is None or view in share.faults
+            }
+            where = [f" on process {rank}" if len(shares) > 1 else "" for rank in failed]
+            faults[view] = [
+                f"the validation pass could not be watched{place}: {words}"
+                for place, words in zip(where, failed.values(), strict=True)
+            ]
+            lost = tuple(f"process {rank} could not watch its share" for rank in failed if len(shares) > 1)
+            if whole.get(view) and len(failed) < len(shares):
+                samples = sum(share.samples for rank, share in enumerate(shares) if share and rank not in failed)
+                sums, notes = named_calls(whole[view]), (*self.notes, *alone, *lost)
+                populations[view] = Population(tuple(layers), sums, self.step, samples, notes)
+        return populations, faults
 
-    def _survey(self, model: nn.Module, look: Snapshot) -> Population:
-        samples, count = look.samples, min(self.samples, len(look.samples))
-        tally, done = Tally(), 0
-        with evaluation_mode(model), torch.no_grad():
-            for inputs in samples.batches(0, count):
-                size = len(all_tensors(inputs)[0])
-                given = on_device(model, inputs)
-                labels = None if samples.labels is None else samples.labels[done : done + size]
-                readings = Readings(size)
-                handles = readings.hooks(self, select_layers(model, self._layers))
-                try:
-                    call_model(model, map_tensors(given, torch.clone))
-                finally:
-                    for handle in handles:
-                        handle.remove()
-                if self.name in readings.faults:
-                    raise readings.faults[self.name]
-                tally.add(readings, Batch(given, labels, np.arange(done, done + size)))
-                done += size
-        notes = (f"{self.unwatchable}: the view runs {count:,} samples by itself",)
-        return Population(tally.by_call(self.name), look.step, count, notes, validation=False)
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What goes wrong ends the pass for all views that watch it, and does not reach the run; time is counted."""
+        started = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            error.__traceback__ = None  # holds the tensors of the batch
+            self.faults.update({view: error_text(error) for view in self.layers if view not in self.faults})
+        finally:
+            self.seconds += time.monotonic() - started
+
+
+class PopulationReader(Reader, Protocol):
+    """A reader that says what it reads, and of how many samples if it must run them by itself."""
+
+    layers: Layers
+    samples: int
+
+
+def run_population(model: nn.Module, view: PopulationReader, samples: Samples, step: int, *, reason: str) -> Population:
+    """What a view reads of samples that are run forward for it alone.
+
+    Args:
+        model: left as found.
+        view: that reads.
+        samples: of its probe's data set, the first of which are run.
+        step: completed updates.
+        reason: why the validation pass cannot be watched.
+
+    Raises:
+        Exception: what the view itself raises.
+    """
+    count, accumulator, done = min(view.samples, len(samples)), Accumulator(), 0
+    with evaluation_mode(model), torch.no_grad():
+        layers = select_layers(model, view.layers)
+        for part in samples.batches(0, count):
+            inputs, size = on_device(model, part), len(all_tensors(part)[0])
+            labels = None if samples.labels is None else samples.labels[done : done + size]
+            accumulator.open(Batch(inputs, labels, np.arange(done, done + size)), [(view, layers)])
+            try:
+                call_model(model, map_tensors(inputs, torch.clone))
+            finally:
+                accumulator.close()
+            if view.name in accumulator.faults:
+                raise accumulator.faults[view.name]
+            done += size
+    sums = named_calls(accumulator.sums.get(view.name, {}))
+    notes = (f"{reason}: the view runs {count:,} samples by itself",)
+    return Population(tuple(layers), sums, step, count, notes, validation=False)
+
+
+def unwatchable(model: nn.Module, layers: Layers) -> str:
+    """Why layers cannot be watched in the validation pass, in words; empty where they can.
+
+    A hook on what `torch.compile` has compiled is ignored, or compiles it anew.
+
+    Args:
+        model: of the run.
+        layers: to be watched.
+
+    Raises:
+        LayerNotFoundError: no layer matches.
+    """
+    paths = dict(model.named_modules(remove_duplicate=False))
+    compiled = [path for path, module in paths.items() if _is_compiled(module)]
+    for name, layer in select_layers(model, layers).items():
+        for path in (path for path, module in paths.items() if module is layer):
+            if any(path == outer or not outer or path.startswith(f"{outer}.") for outer in compiled):
+                return f"layer {name!r} is compiled and cannot be watched in validation"
+    return ""
+
+
+def named_calls(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums by call; those of a layer that was called once go by its name.
+
+    Args:
+        sums: by layer and number of the call, ``"relu:1"``.
+
+    >>> named_calls({"relu:0": "a", "relu:1": "b", "conv:0": "c"})
+    {'relu:0': 'a', 'relu:1': 'b', 'conv': 'c'}
+    """
+    layers = [call.rpartition(":")[0] for call in sums]
+    return {
+        layer if layers.count(layer) == 1 else call: calls
+        for (call, calls), layer in zip(sums.items(), layers, strict=True)
+    }
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return (
+        "_orig_mod" in module._modules
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's, of a module compiled as a whole
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
+
+
+def _attempted(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Exception:
+        return None

@@ -58,18 +58,18 @@ class Predictions(View):
             raise InvalidArgumentError(f"limit is {self.limit!r}: give a difference of pixels, above 0")
         self.class_names = tuple(self.class_names)
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""
-        outputs, truth = look.seen.outputs, look.samples.truths
+        outputs, truth = snapshot.observation.outputs, snapshot.samples.truths
         if outputs is None or outputs.dim() != 4:
             shape = "no tensor" if outputs is None else list(outputs.shape)
             raise ViewError(f"the model returns {shape}: predictions are shown of maps [N, K, H, W]")
         outputs = outputs.float()
         mask = None if truth is None else mask_of(truth, outputs.shape[1])
         if mask is not None:
-            yield self._classes(look, outputs, mask)
+            yield self._classes(snapshot, outputs, mask)
             return
-        image = image_of(look.seen.inputs)
+        image = image_of(snapshot.observation.inputs)
         itself = truth is None and image is not None and image.shape == outputs.shape
         target = image if itself else truth
         if target is None or target.shape != outputs.shape:
@@ -78,10 +78,10 @@ class Predictions(View):
                 f"the model returns {list(outputs.shape)}, and to compare it with the batches hold {found}: give "
                 "probe=Probe(inputs=..., labels=...) with masks [N, H, W] or images of the same shape"
             )
-        yield self._images(look, outputs, target.float(), "input itself" if itself else "target")
+        yield self._images(snapshot, outputs, target.float(), "input itself" if itself else "target")
 
-    def _classes(self, look: Snapshot, scores: Tensor, truth: Tensor) -> DrawTask:
-        notes = look.notes(self.pixel_space)
+    def _classes(self, snapshot: Snapshot, scores: Tensor, truth: Tensor) -> DrawTask:
+        notes = snapshot.notes(self.pixel_space)
         if scores.shape[2:] != truth.shape[1:]:
             sizes = [" × ".join(map(str, shape)) for shape in (scores.shape[2:], truth.shape[1:])]
             notes = (*notes, f"scores of {sizes[0]} places enlarged to the masks' {sizes[1]}")
@@ -92,17 +92,17 @@ class Predictions(View):
         predicted = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > _threshold(scores)).long()
         uncounted = (truth == self.ignore_index) | (truth < 0)
         overlaps, accuracy = _agreement(predicted[~uncounted], truth[~uncounted], classes)
-        names = [*self.class_names, *map(look.samples.name, range(len(self.class_names), classes))][:classes]
+        names = [*self.class_names, *map(snapshot.samples.name, range(len(self.class_names), classes))][:classes]
         if bool(uncounted.any()):
             notes = (*notes, f"{float(uncounted.float().mean()):.0%} of the pixels do not count".replace("%", " %"))
         return DrawTask(
             class_predictions,
             {
                 "tag": self.kind,
-                "images": look.images(self.pixel_space)[:MOST_PREDICTIONS],
+                "images": snapshot.images(self.pixel_space)[:MOST_PREDICTIONS],
                 "truth": truth.masked_fill(uncounted, UNCOUNTED)[:MOST_PREDICTIONS].to(torch.int16).numpy(),
                 "prediction": predicted[:MOST_PREDICTIONS].to(torch.int16).numpy(),
-                "step": look.step,
+                "step": snapshot.step,
                 "names": names,
                 "overlaps": overlaps.tolist(),
                 "accuracy": accuracy,
@@ -119,12 +119,12 @@ class Predictions(View):
             ),
         )
 
-    def _images(self, look: Snapshot, outputs: Tensor, truth: Tensor, name: str) -> DrawTask:
-        pixel_space = self._space(look, truth)
+    def _images(self, snapshot: Snapshot, outputs: Tensor, truth: Tensor, name: str) -> DrawTask:
+        pixel_space = self._space(snapshot, truth)
         pixels, target = pixel_space.to_pixels(outputs), pixel_space.to_pixels(truth)
         ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
         shown: dict[str, Any] = {
-            "images": look.images(self.pixel_space)[:MOST_PREDICTIONS],
+            "images": snapshot.images(self.pixel_space)[:MOST_PREDICTIONS],
             "truth": to_rgb(target[:MOST_PREDICTIONS].numpy()),
             "prediction": to_rgb(pixels[:MOST_PREDICTIONS].numpy()),
             "difference": (pixels - target)[:MOST_PREDICTIONS].abs().mean(1).numpy(),
@@ -132,17 +132,17 @@ class Predictions(View):
         options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
         return DrawTask(
             image_predictions,
-            {"tag": self.kind, "step": look.step, **shown, **options, "notes": look.notes(self.pixel_space)},
+            {"tag": self.kind, "step": snapshot.step, **shown, **options, "notes": snapshot.notes(self.pixel_space)},
             scalars=_finite({f"{self.kind}/psnr": float(ratios.mean())}),
         )
 
-    def _space(self, look: Snapshot, truth: Tensor) -> PixelSpace:
+    def _space(self, snapshot: Snapshot, truth: Tensor) -> PixelSpace:
         low, high = truth.aminmax()
         if self.target_pixel_space is not None:
             return self.target_pixel_space
         if low >= 0 and high <= 1:
             return PixelSpace()
-        return self.pixel_space or look.samples.pixel_space or PixelSpace()
+        return self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
 
 
 def _agreement(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, float]:

@@ -72,6 +72,7 @@ class Samples:
         pixel_space: how the inputs map to pixels.
         indices: of the samples in their data set; None where it cannot be indexed.
         notes: what should be said of them.
+        pixel_space_guessed: whether the pixel space is a guess from the samples' range.
         truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
             ``[n, C, H, W]``; None where the batches hold no such thing.
     """
@@ -83,10 +84,16 @@ class Samples:
     pixel_space: PixelSpace | None = None
     indices: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    pixel_space_guessed: bool = False
     truths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(all_tensors(self.inputs)[0])
+
+    @property
+    def pixel_space_notes(self) -> tuple[str, ...]:
+        """What should be said of images that are shown by the samples' own pixel space."""
+        return ("pixel range guessed from the samples: give pixel_space=",) if self.pixel_space_guessed else ()
 
     def part(self, start: int, stop: int) -> Any:
         """The inputs of some samples."""
@@ -259,8 +266,8 @@ def indexed_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) ->
         return [map_tensors(batch, torch.clone) for batch in fetched]  # out of the worker's shared memory
 
 
-def pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, tuple[str, ...]]:
-    """How inputs map to pixels: by the data set's ``Normalize``, or guessed from their range, which is said.
+def infer_pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, bool]:
+    """How inputs map to pixels, by the data set's ``Normalize`` or guessed from their range, and whether it's a guess.
 
     Args:
         dataset: whose transforms to search; None where there is no data set.
@@ -269,9 +276,9 @@ def pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, tuple[str, ...]]
     image = image_of(inputs)
     found = PixelSpace.of_transform(dataset)
     if image is None or (found is not None and len(found.mean) in (1, image.shape[1])):
-        return found or PixelSpace(), ()
+        return found or PixelSpace(), False
     guessed = PixelSpace.guess(image)
-    return guessed, () if guessed == PixelSpace() else ("pixel range guessed from the samples: give pixel_space=",)
+    return guessed, guessed != PixelSpace()
 
 
 def _required(model: nn.Module) -> list[str]:

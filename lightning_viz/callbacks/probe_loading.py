@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.probe import (
     Probe,
     Samples,
@@ -19,17 +19,76 @@ from lightning_viz.callbacks.probe import (
     class_names,
     dense_truth,
     indexed_batches,
+    infer_pixel_space,
     is_dense,
     is_indexable,
     known_labels,
-    pixel_space,
     split_batch,
 )
-from lightning_viz.errors import NoProbeYetError
+from lightning_viz.callbacks.run import LightningModule, Trainer
+from lightning_viz.errors import NoProbeYetError, warn_safely
 from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.hooks.pytree import all_tensors, map_tensors
 
 _SCANNED = 512  # samples looked at to balance the classes of a data set that does not list its labels
+
+
+class ProbeLoader:
+    """Fetches the samples of a run's probes, each once.
+
+    Args:
+        trainer: of the run.
+        model: its module.
+        count: how many samples of a probe are needed, the head among them.
+    """
+
+    def __init__(self, trainer: Trainer, model: LightningModule, count: Callable[[Probe], int]) -> None:
+        self._trainer, self._model, self._count = trainer, model, count
+        self._samples: dict[Any, Samples] = {}
+        self._passed: list[Any] = []
+
+    def keep(self, batch: Any, probes: Sequence[Probe]) -> None:
+        """Keep a validation batch if the data cannot be asked for samples by number.
+
+        Args:
+            batch: that passes.
+            probes: that are or will be asked for.
+        """
+        missing = [probe for probe in probes if probe.inputs is None and probe.key() not in self._samples]
+        if missing and not any(indexable_source(self._trainer, probe) for probe in missing):
+            kept = sum(len(all_tensors(passed)[0]) for passed in self._passed)
+            if kept < max(map(self._count, missing)):
+                self._passed.append(batch)
+
+    def get(self, probe: Probe, indices: Sequence[int] | None, batch: Any, *, pixel_space_given: bool) -> Samples:
+        """The samples of a probe.
+
+        Args:
+            probe: which samples.
+            indices: those picked before, in a run that is resumed.
+            batch: taken as a last resort, of data that cannot be asked for by number.
+            pixel_space_given: whether nobody goes by the pixel space of the samples, which may be a guess.
+
+        Raises:
+            NoProbeYetError: such data, and nothing came by.
+        """
+        if probe.key() in self._samples:
+            return self._samples[probe.key()]
+        load = partial(load_samples, self._trainer, self._model, probe, self._count(probe), indices=indices)
+        try:
+            samples = load(passed=self._passed)
+        except NoProbeYetError:
+            if batch is None:
+                raise
+            samples = load(passed=[batch])
+            if probe.source == "val" and self._trainer.val_dataloaders is not None:
+                note = "no validation batch has passed before the first look: the samples are training data"
+                samples = replace(samples, notes=(*samples.notes, note))
+        self._passed = []
+        self._samples[probe.key()] = samples
+        for note in (*samples.notes, *(() if pixel_space_given else samples.pixel_space_notes)):
+            warn_safely(note)
+        return samples
 
 
 def load_samples(
@@ -188,9 +247,11 @@ def _taken(samples: Samples, order: Sequence[int]) -> Samples:
 
 
 def _described(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Samples:
-    pixels, said = pixel_space(dataset, samples.inputs)
+    pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
     if samples.labels is None and truths is None:
         notes = (*notes, "no labels found in the batches")
     names = class_names(dataset)
-    return replace(samples, class_names=names, pixel_space=pixels, truths=truths, notes=(*notes, *said))
+    return replace(
+        samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, truths=truths, notes=notes
+    )

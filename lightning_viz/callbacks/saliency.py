@@ -12,24 +12,23 @@ from torch import Tensor, nn
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import Samples, shown
+from lightning_viz.callbacks.probe import shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
     TargetChoice,
     explained_target,
-    on_device,
     resolved,
     target_choice,
 )
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import SaliencyMethod, method, methods
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
-from lightning_viz.hooks.feature_maps import feature_count, resize
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.render.heatmaps import class_columns, saliency_maps
@@ -95,37 +94,36 @@ class Saliency(View):
         rules = () if rule is None else (rule,)
         return Requirements(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
 
-    def passes(self, samples: Samples) -> float:
-        """One per copy or step; with the sanity check as many again, or what the shared pass takes."""
-        return self._copies + (max(1.0, self._copies) if self.sanity_check else 0.0)
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
-        targets = explained_target(self.target, look)
+        targets = explained_target(self.target, snapshot)
         if self._copies:  # the shared pass may have explained another target
-            inputs = on_device(model, look.seen.inputs)
-            targets = resolve_target(model, inputs, resolved(self.target, look.samples))
-            maps = _of_image(self._attribute(model, look, targets), look.seen.inputs)
+            inputs = on_device(model, snapshot.observation.inputs)
+            targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
+            maps = _of_image(self._attribute(model, snapshot, targets), snapshot.observation.inputs)
         else:
-            maps = self._from_pass(model, look)
-        extra = {"targets": targets, "maps": maps, "layers": tuple(self._layers(model))}
+            maps = self._from_pass(snapshot)
+        extra: dict[str, Any] = {"targets": targets, "maps": maps}
         if self.sanity_check:
             name = str(self.method)
-            again = lambda: {name: _of_image(self._attribute(model, look, targets), look.seen.inputs)}  # noqa: E731
+
+            def again() -> dict[str, Tensor]:
+                return {name: _of_image(self._attribute(model, snapshot, targets), snapshot.observation.inputs)}
+
             extra["score"] = randomization_scores(again, model, {name: maps}, seed=self.probe.seed)[name]
         return extra
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""
         described = method(self.method)
-        score, maps, relus = look.extra.get("score"), look.extra["maps"], look.seen.relus
+        score, maps, relus = snapshot.extra.get("score"), snapshot.extra["maps"], snapshot.observation.relus
         details = {
             "noise_samples": [f"{self.noise_samples} noisy copies, noise {self.fraction:g} of each image's range"],
             "steps": [f"{self.integration_steps} steps from 0"],
         }.get(str(described.cost), [])
-        if look.extra["layers"]:
-            details.append(f"at {', '.join(look.extra['layers'])}")
-        notes = look.notes(self.pixel_space)
+        if layers := snapshot.requirements.layers:
+            details.append(f"at {', '.join(layers)}")
+        notes = snapshot.notes(self.pixel_space)
         if described.rule and relus is not None:
             details.append(f"its rule at {relus.met} ReLUs")
             notes = (*notes, *([f"{', '.join(relus.others)} stay plain"] if relus.others else []))
@@ -134,21 +132,21 @@ class Saliency(View):
         tag = f"{self.kind}/{self.method}"
         arguments = {
             "tag": tag,
-            "images": look.images(self.pixel_space),
+            "images": snapshot.images(self.pixel_space),
             "method": described.title,
-            "step": look.step,
+            "step": snapshot.step,
             "display": self.reduce if described.display == "sum" else described.display,
             "unit": described.unit,
             "details": details,
-            "verdicts": look.verdicts(),
+            "verdicts": snapshot.verdicts(),
             "notes": notes,
         }
         scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
         if maps.dim() == 5:
-            columns = {"maps": maps.numpy(), "names": look.target_names(look.explained(maps.shape[:2]))}
+            columns = {"maps": maps.numpy(), "names": snapshot.target_names(snapshot.explained(maps.shape[:2]))}
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
-            single = {"gradient": maps.numpy(), "target": look.target_name(self.target)}
+            single = {"gradient": maps.numpy(), "target": snapshot.target_name(self.target)}
             yield DrawTask(saliency_maps, {**arguments, **single}, scalars=scalars)
 
     @property
@@ -165,7 +163,7 @@ class Saliency(View):
         """Those whose maps the method needs."""
         return select_layers(model, "last_maps") if "maps" in method(self.method).needs else {}
 
-    def _attribute(self, model: nn.Module, look: Snapshot, target: TargetLike) -> Any:
+    def _attribute(self, model: nn.Module, snapshot: Snapshot, target: TargetLike) -> Any:
         """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
         noise = {"noise_samples": self.noise_samples, "fraction": self.fraction, "seed": self.probe.seed}
         options: dict[str, dict[str, Any]] = {
@@ -175,25 +173,25 @@ class Saliency(View):
         described = method(self.method)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
-            inputs = on_device(model, look.seen.inputs)
+            inputs = on_device(model, snapshot.observation.inputs)
             maps = described.load()(model, inputs, target, **options.get(str(described.cost), {}))
         if "maps" in described.needs:  # by layer
             return next(iter(maps.values())).cpu()
         return map_tensors(maps, Tensor.cpu)
 
-    def _from_pass(self, model: nn.Module, look: Snapshot) -> Tensor:
+    def _from_pass(self, snapshot: Snapshot) -> Tensor:
         """The maps ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes, from what the shared pass recorded."""
-        seen, rule = look.seen, self._rule
+        seen, rule = snapshot.observation, self._rule
         if rule is not None:
             check_relus(seen.relus, rule)
         maps = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
         if self.method == "input_times_gradient":
             return maps * _as_image(shown(seen.inputs).float(), seen.inputs)
-        for layer, module in self._layers(model).items():
-            call, heat = look.calls(layer)[-1], None
+        for layer in snapshot.requirements.layers:
+            call, heat = snapshot.calls(layer)[-1], None
             gradients = seen.gradients[call]
             if gradients is not None:
-                activations, features = seen.activations[call].float(), feature_count(module)
+                activations, features = seen.activations[call].float(), seen.features[layer]
                 heat = class_activation_map(activations, gradients.float(), features=features)
             if heat is None:
                 raise NoGradientError(f"layer {call!r} has no maps that the target depends on")

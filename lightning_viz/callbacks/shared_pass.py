@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from lightning_viz.activations.random_projection import vectorizer
-from lightning_viz.callbacks.lightning import LightningModule, Trainer
 from lightning_viz.callbacks.probe import Samples, shown
-from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, on_device, resolved
+from lightning_viz.callbacks.run import LightningModule, Trainer
+from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import observe, observe_batches
-from lightning_viz.hooks.pytree import map_tensors
+from lightning_viz.hooks.pytree import map_tensors, on_device
 
 
 class SharedPass:
@@ -45,7 +45,7 @@ class SharedPass:
             yield
 
     def run(self, requirements: Mapping[str, Requirements], samples: Samples, step: int) -> dict[str, Snapshot]:
-        """Look once for every distinct target that is to be explained, and once in all if none is.
+        """Observe once for every distinct target that is to be explained, and once in all if none is.
 
         Args:
             requirements: by view.
@@ -55,18 +55,18 @@ class SharedPass:
         self.population_seconds = 0.0
         if not any(need.head for need in requirements.values()):
             alone = Observation(samples.part(0, samples.head), labels=samples.labels, step=step)
-            return dict.fromkeys(requirements, Snapshot(alone, samples, step))
+            return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in requirements.items():
             if need.explains:
                 targets.setdefault(need.target, []).append(view)
         first: TargetChoice = next(iter(targets), "label")
         targets.setdefault(first, []).extend(view for view, need in requirements.items() if not need.explains)
-        looks = {}
+        snapshots = {}
         for target, views in targets.items():
-            seen = self._observe([requirements[view] for view in views], target, samples, step)
-            looks.update(dict.fromkeys(views, Snapshot(seen, samples, step)))
-        return looks
+            observation = self._observe([requirements[view] for view in views], target, samples, step)
+            snapshots.update({view: Snapshot(observation, samples, step, requirements[view]) for view in views})
+        return snapshots
 
     def _observe(
         self, requirements: list[Requirements], target: TargetChoice, samples: Samples, step: int

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Union
+from typing import Any, Protocol, Union, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.probe import IGNORE_INDEX, Samples
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.population import Population, Reading
+from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
+from lightning_viz.callbacks.run import Named
+from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
+from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.pytree import all_tensors, image_of
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.target_words import as_target, class_list, parse_target
@@ -66,7 +70,7 @@ class Requirements:
         return bool(self.gradients) or self.input_gradient or bool(self.rules)
 
     @property
-    def surveys(self) -> bool:
+    def beyond_head(self) -> bool:
         """Whether the population beyond the head must go forward."""
         return self.population > 0 and any(name != INPUT for name in self.vectors)
 
@@ -76,16 +80,20 @@ class Snapshot:
     """All that a view draws from: plain data.
 
     Attributes:
-        seen: the shared pass's observation of the head of the probe, on the CPU.
+        observation: the shared pass's, of the head of the probe, on the CPU.
         samples: the probe.
         step: completed updates.
+        requirements: of the view, in answer to which it was made.
         extra: what the view's own passes gave.
+        population: what the view has summed up over the validation pass, or over samples run for it alone.
     """
 
-    seen: Observation
+    observation: Observation
     samples: Samples
     step: int
+    requirements: Requirements = Requirements()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    population: Population | None = None
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded.
@@ -93,13 +101,13 @@ class Snapshot:
         Raises:
             LayerNotReachedError: the pass did not call it.
         """
-        if layer in self.seen.unreached:
+        if layer in self.observation.unreached:
             raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
-        return self.seen.calls(layer)
+        return self.observation.calls(layer)
 
     def pixels(self, pixel_space: PixelSpace | None) -> Tensor | None:
         """The head's images ``[N, C, H, W]`` in [0, 1]; None where the model takes no images."""
-        image = image_of(self.seen.inputs)
+        image = image_of(self.observation.inputs)
         return (
             None
             if image is None
@@ -110,21 +118,21 @@ class Snapshot:
         """The head's images as they are shown, ``[N, H, W, 3]``; an input that is no image is a strip of its values."""
         pixels = self.pixels(pixel_space)
         if pixels is None:
-            flat = all_tensors(self.seen.inputs)[0].float().flatten(1)
+            flat = all_tensors(self.observation.inputs)[0].float().flatten(1)
             low, high = flat.amin(), flat.amax()
             pixels = ((flat - low) / (high - low).clamp_min(1e-12))[:, None, None, :]
         return to_rgb(pixels.numpy())
 
     def notes(self, pixel_space: PixelSpace | None) -> tuple[str, ...]:
         """What should be said of the images shown."""
-        image = image_of(self.seen.inputs)
+        image = image_of(self.observation.inputs)
         channels = "" if image is None else describe_channels(image.shape[1])
-        guessed = () if pixel_space is not None else tuple(note for note in self.samples.notes if "pixel range" in note)
+        guessed = () if pixel_space is not None else self.samples.pixel_space_notes
         return (*((f"images: {channels}",) if channels else ()), *guessed)
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """Truth, prediction and confidence of each sample of the head; empty where the model does not classify."""
-        outputs, labels = self.seen.outputs, self.seen.labels
+        outputs, labels = self.observation.outputs, self.observation.labels
         if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
             return ()
         probabilities = outputs.float().softmax(1)
@@ -148,7 +156,7 @@ class Snapshot:
             return f"class {self._class_name(name)} where it truly is" if name else "each sample's true region"
         if kind == "class":
             return f"class {self._class_name(name)}"
-        if kind == "label" and self.seen.labels is not None:
+        if kind == "label" and self.observation.labels is not None:
             return "each sample's true class"
         return "each sample's predicted class" if target.index is None else f"class {self._class_name(target.index)}"
 
@@ -159,7 +167,7 @@ class Snapshot:
 
     def target_names(self, targets: Tensor) -> list[list[str]]:
         """Of classes ``[T, N]`` the names, with the probability that each sample's is given."""
-        outputs = self.seen.outputs
+        outputs = self.observation.outputs
         classifies = outputs is not None and outputs.dim() == 2 and outputs.shape[1] > 1
         shares = outputs.float().softmax(1).gather(1, targets.T).T if classifies and outputs is not None else None
         return [
@@ -171,31 +179,11 @@ class Snapshot:
         ]
 
     def explained(self, shape: Sequence[int]) -> Tensor:
-        """The classes that the view's own `look` explained, ``[T, N]``."""
+        """The classes that the view's own passes explained, ``[T, N]``."""
         target = self.extra["targets"]
         if not isinstance(target, ClassTarget) or target.index is None:
             raise ViewError(f"target {target} is several, and no classes: give one, or a list of classes")
         return torch.as_tensor(target.index).cpu().expand(*shape)
-
-
-def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Inputs where the model is.
-
-    Args:
-        model: to be run.
-        inputs: in its form.
-    """
-    device = device_of(model)
-    return map_tensors(inputs, lambda x: x.to(device))
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; on the CPU if it holds no tensors.
-
-    Args:
-        model: any module.
-    """
-    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def target_choice(choice: TargetChoice) -> TargetChoice:
@@ -249,10 +237,47 @@ def explained_target(choice: TargetChoice, snapshot: Snapshot) -> Target:
         snapshot: of the pass that explained it.
     """
     target = resolved(choice, snapshot.samples)
-    return logit(snapshot.seen.targets) if target.open and snapshot.seen.targets is not None else target
+    return logit(snapshot.observation.targets) if target.open and snapshot.observation.targets is not None else target
 
 
 def _masks(samples: Samples) -> Tensor | None:
     """Of a segmentation's probe the true class of each pixel ``[n, H, W]``."""
     truths = samples.truths
     return truths if truths is not None and truths.dim() == 3 else None
+
+
+class ViewLike(Named, Protocol):
+    """What a session needs of a view."""
+
+    probe: Probe
+    schedule: Schedule
+    pixel_space: PixelSpace | None
+    max_overhead: float
+    animation: bool
+    optional: bool
+    last_step: int | None
+    indices: tuple[int, ...] | None
+    memories: dict[str, Any]
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `ViewError` that says what to do, if the view does not suit the model."""
+
+    def requirements(self, model: nn.Module) -> Requirements:
+        """What the shared pass must give."""
+
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
+        """Passes of the view's own."""
+
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
+        """What to draw of a snapshot."""
+
+
+@runtime_checkable
+class PopulationViewLike(ViewLike, Protocol):
+    """A view that reads its layers' outputs in a whole validation pass."""
+
+    layers: Layers
+    samples: int
+
+    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+        """What to take of a layer's output for a batch."""

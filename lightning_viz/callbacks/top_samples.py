@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from lightning_viz.activations.top_k import NO_SAMPLE, Channels, TopK, channel_peaks, choose_channels
 from lightning_viz.attribution.gradients import gradient
 from lightning_viz.attribution.guided_backprop import deconvolution
-from lightning_viz.callbacks.accumulator import Batch, Reading
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.population import PopulationView
-from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError
 from lightning_viz.hooks.feature_maps import as_maps, feature_count
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
@@ -246,10 +245,6 @@ class TopSamples(PopulationView):
         super()._forget()
         self._fields: dict[Any, Any] = {}  # receptive fields found so far: they never change
 
-    def passes(self, samples: Samples) -> float:
-        """As many more as there are crops."""
-        return super().passes(samples) + MOST_CHANNELS * self.best / samples.head
-
     def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
         """The maximum of each shown channel's map, and where it is."""
         maps = as_maps(output, features=feature_count(module))
@@ -265,22 +260,24 @@ class TopSamples(PopulationView):
         before: TopK = so_far or TopK.empty(shape[1], self.best)
         return before.update(numbers.reshape(shape), width, batch.numbers, batch.sample)
 
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The crops of the strongest samples, and the maps of their maxima."""
-        population = self.population(model, look)
-        pixel_space = self.pixel_space or look.samples.pixel_space or PixelSpace()
+        population = snapshot.population
+        assert population is not None
+        pixel_space = self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
         pages = {}
-        for call, ranking in population.of_layers(self._layers).items():
+        for call, ranking in population.by_call().items():
             state = self.state.get(call) or self.state[f"{call}:0"]
             entries = entries_of(ranking, state["channels"])
-            name = look.samples.name
+            name = snapshot.samples.name
             pages[call] = crops_of(model, call, entries, pixel_space, name, places=state["places"], known=self._fields)
-        return {"pages": pages, "population": population}
+        return {"pages": pages}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
-        population = look.extra["population"]
-        for call, (crops, details) in look.extra["pages"].items():
+        population = snapshot.population
+        assert population is not None
+        for call, (crops, details) in snapshot.extra["pages"].items():
             channels = (self.state.get(call) or self.state[f"{call}:0"])["channels"]
             yield DrawTask(
                 excitations,
@@ -288,10 +285,10 @@ class TopSamples(PopulationView):
                     "tag": f"{self.kind}/{call}",
                     "crops": [crops[row] for row in range(len(channels))],
                     "layer": call,
-                    "step": look.step,
+                    "step": snapshot.step,
                     "channels": channels,
                     "population": population.describe(),
-                    "notes": (*population.notes, *look.notes(self.pixel_space)),
+                    "notes": (*population.notes, *snapshot.notes(self.pixel_space)),
                     **details,
                 },
             )

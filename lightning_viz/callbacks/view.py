@@ -1,39 +1,39 @@
-"""The base of all views: when to look, at what, and how faults and state are kept."""
+"""The base of all views: when they look, at what, what they draw, and their state."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
 
-from torch import nn
-from torch.nn.parameter import is_lazy
+from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.lightning import Callback, LightningModule, Trainer
-from lightning_viz.callbacks.observer import Observer
-from lightning_viz.callbacks.probe import Probe, Samples
+from lightning_viz.callbacks.population import Reading
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
+from lightning_viz.callbacks.session import Session, session, start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
-from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError, inform, warn_safely
-from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
 
-__all__ = ["View"]
+__all__ = ["PopulationView", "View"]
 
+_WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "max_overhead", "animation")
+"""Arguments that do not change what a view draws at a step."""
 _KEPT = ("last_step", "indices", "state", "memories")
-_SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 
 @dataclass(kw_only=True, eq=False)
 class View(Callback):
     """Looks at a model while it trains, without leaving a trace, and draws what it saw.
 
-    A view says what it needs in `requirements`, may run passes of its own in `look`, and makes tasks of a `Snapshot` in
-    `draw`. The
-    first view among a trainer's callbacks leads: it runs one shared pass for all that are due.
+    A view says what it needs in `requirements`, may run passes of its own in `compute`, and makes tasks for the drawing
+    process of a `Snapshot` in `draw`. All views of a run share one `Session`, which runs one pass for all that are due.
 
     Args:
         every_n_epochs: look at the end of every n-th epoch; 1 if no other occasion is given.
@@ -63,7 +63,7 @@ class View(Callback):
             raise InvalidArgumentError(
                 f"max_overhead is {self.max_overhead!r}: give a share of the training time, 0 or more"
             )
-        self.optional = False  # made by default_views(): steps aside where it does not suit
+        self.optional = False  # made by default_views(): skipped if it does not suit the model
         self._trainer: weakref.ref[Any] | None = None
         self._forget()
 
@@ -73,9 +73,6 @@ class View(Callback):
         self.indices: tuple[int, ...] | None = None
         self.state: dict[str, Any] = {}
         self.memories: dict[str, Any] = {}
-        self.held = 0.0
-        """Seconds for which the view has held training since its last look."""
-        self.observer: Observer | None = None
 
     # What a view is made of.
 
@@ -83,36 +80,36 @@ class View(Callback):
         """Raise a `ViewError` that says what to do, if the view does not suit the model."""
 
     def requirements(self, model: nn.Module) -> Requirements:
-        """What the shared pass must give."""
+        """What the shared pass must give; `draw` gets it back as `Snapshot.requirements`."""
         return Requirements()
 
-    def due(self, step: int, occasion: bool) -> bool:
-        """Whether to look now.
-
-        Args:
-            step: completed updates.
-            occasion: whether the schedule asks for it.
-        """
-        return self.last_step is None or (self.last_step != step and occasion)
-
-    def passes(self, samples: Samples) -> float:
-        """How many forward + backward passes of the probe's head the view runs by itself, beyond the shared one."""
-        return 0.0
-
-    def look(self, model: nn.Module, look: Snapshot) -> Mapping[str, Any]:
-        """Passes of the view's own, right after the shared one; what they give is `Look.extra`."""
+    def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
+        """Passes of the view's own, right after the shared one; what they give is `Snapshot.extra`."""
         return {}
 
-    def draw(self, look: Snapshot) -> Iterable[DrawTask]:
-        """The sketches of a look. What must stay the same from step to step is set in `state` at the first."""
+    def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
+        """What to draw of a snapshot. What must stay the same from step to step is set in `state` at the first."""
         raise NotImplementedError
 
     # A view's place in a run.
 
     @property
     def name(self) -> str:
-        """The view as it was written, which tells it from others: class and arguments."""
-        return repr(self)
+        """The kind of view and those arguments that change what it draws, where they are not the defaults.
+
+        Views of one name would draw the same pictures; a checkpoint keeps their state under it.
+
+        >>> from lightning_viz import Saliency
+        >>> Saliency(method="smooth_grad", every_n_epochs=2).name
+        "Saliency(method='smooth_grad')"
+        """
+        given = {own.name: (getattr(self, own.name), _default(own)) for own in fields(self) if own.init}
+        changed = [
+            f"{name}={value!r}"
+            for name, (value, default) in given.items()
+            if name not in _WHEN and repr(value) != repr(default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget another trainer's run, and check what can be known before the model is complete."""
@@ -124,50 +121,75 @@ class View(Callback):
         twins = [view for view in views_of(trainer) if view.name == self.name]
         if len(twins) > 1:
             raise ViewError(
-                f"two equal views: {self.name} is among the callbacks twice; remove one or change an argument"
+                f"two equal views: {self.name} is among the callbacks twice, to draw the same pictures; remove one or "
+                "change an argument"
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check all views against the model, and be ready to look."""
-        if self._leads(trainer):
-            self.observer = start(trainer, pl_module)
+        """Check all views against the model, and start their session."""
+        views = views_of(trainer)
+        if views[0] is self:
+            start_session(TrainerRun(trainer, pl_module), views)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Select the views that watch the validation pass."""
+        if led := self._led(trainer):
+            led.on_validation_start()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep samples of data that can only be watched as it passes."""
-        if self.observer is not None:
-            self.observer.passing(batch)
+        """Register the forward hooks."""
+        if led := self._led(trainer):
+            led.on_validation_batch_start(batch, dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remove the hooks."""
+        if led := self._led(trainer):
+            led.on_validation_batch_end()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge what all processes saw."""
+        if led := self._led(trainer):
+            led.on_validation_end()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look, if it is time: the weights are those after a whole number of updates."""
-        if self.observer is not None:
-            self.observer.on_step(batch)
+        """Look, if due: the weights are those after a whole number of updates."""
+        if led := self._led(trainer):
+            led.on_batch(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, if it is time."""
-        if self.observer is not None:
-            self.observer.on_epoch_end()
+        """Look, if due."""
+        if led := self._led(trainer):
+            led.on_epoch_end()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look for the last time, and wait for what is still being drawn."""
-        if self.observer is not None:
-            self.observer.finish()
-            self.observer = None
+        if led := self._led(trainer):
+            led.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """See that what was observed is drawn and written; after Ctrl-C too."""
-        self._close()
+        """Draw and write what was observed; after Ctrl-C too."""
+        if led := self._led(trainer):
+            led.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no process behind."""
-        self._close()
+        if led := self._led(trainer):
+            led.close()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what makes the pictures of a resumed run the same."""
-        leader = leader_of(trainer)
-        if leader is not None and leader.observer is not None:
-            leader.observer.collect()
+        if running := session(trainer):
+            running.collect()
         if self.last_step is not None:
             checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), RECIPE: recipe_of(self)}
 
@@ -186,18 +208,19 @@ class View(Callback):
             for name in _KEPT:
                 setattr(self, name, from_plain(kept[name]))
 
-    def _leads(self, trainer: Trainer) -> bool:
-        return leader_of(trainer) is self
-
-    def _close(self) -> None:
-        if self.observer is not None:
-            self.observer.close()
-            self.observer = None
+    def _led(self, trainer: Trainer) -> Session | None:
+        """The session, if this view leads it."""
+        running = session(trainer)
+        return running if running is not None and running.leader is self else None
 
     def __getstate__(self) -> dict[str, Any]:
         """What lives only in this process stays here; Lightning attaches the module's ``log`` to a callback."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
-        return {**kept, "observer": None, "_trainer": None}
+        return {**kept, "_trainer": None}
+
+
+def _default(own: Field[Any]) -> Any:
+    return own.default if own.default_factory is MISSING else own.default_factory()
 
 
 def views_of(trainer: Trainer) -> list[View]:
@@ -205,90 +228,42 @@ def views_of(trainer: Trainer) -> list[View]:
     return [callback for callback in trainer.callbacks if isinstance(callback, View)]
 
 
-def leader_of(trainer: Trainer) -> View | None:
-    """The first of them, which looks for all."""
-    return next(iter(views_of(trainer)), None)
+@dataclass(kw_only=True, eq=False)
+class PopulationView(View):
+    """Reads its layers' outputs in every validation pass that its schedule allows, and draws when it has ended.
 
-
-def suitable(views: Iterable[View], model: LightningModule, *, say: Callable[[str], None] = inform) -> list[View]:
-    """Those that suit a model.
-
-    Args:
-        views: to check against it.
-        model: the run's.
-        say: takes a line for each that steps aside.
-
-    Raises:
-        ViewError: a view that a person named does not suit; one made by `default_views` steps aside.
-    """
-    found = []
-    for view in views:
-        try:
-            with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
-                _check(view, model)
-            found.append(view)
-        except (ViewError, LayerNotFoundError) as error:
-            if not view.optional:
-                raise
-            say(f"{view.kind} steps aside: {error}")
-        except Exception as error:  # no misuse, but a fault of the view's own
-            warn_safely(f"{view.kind} ({view.name}) is left out of this run: {type(error).__name__}: {error}")
-    return found
-
-
-def start(trainer: Trainer, pl_module: LightningModule) -> Observer | None:
-    """Check all views of a run against its model, and start an observer for those that suit it.
-
-    None where this process has nothing to look at: it is not the first of several, or it holds only a shard of the
-    model, or a model without weights yet, which is said.
+    It hangs on the forward passes that the validation loop runs anyway, on every process, and runs none of its own.
+    Where it cannot (no validation data, or the model is compiled), some of the probe's data set goes forward for it
+    alone. Between occasions of the schedule and validation passes: an occasion waits for the next pass.
 
     Args:
-        trainer: of the run.
-        pl_module: its module.
-
-    Raises:
-        ViewError: see `suitable`.
+        layers: to watch.
+        samples: of the probe's data set, where they are run for the view alone.
     """
-    if not trainer.is_global_zero:
-        return None
-    if reason := not_observed(trainer, pl_module):
-        warn_safely(reason)
-        return None
-    found = suitable(views_of(trainer), pl_module)
-    return Observer(trainer, pl_module, found) if found else None
 
+    layers: Layers = "last_conv"
+    samples: int = 1000
 
-def not_observed(trainer: Trainer, pl_module: LightningModule) -> str:
-    """Why no process of a run can look at its model, in words; empty where they can.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1:
+            raise InvalidArgumentError(f"samples is {self.samples}: give 1 or more")
 
-    Args:
-        trainer: of the run.
-        pl_module: its module.
-    """
-    strategy = type(trainer.strategy).__name__
-    if any(sharded in strategy for sharded in _SHARDED):
-        return f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged"
-    if any(map(is_lazy, (*pl_module.parameters(), *pl_module.buffers()))):
-        return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
-    return ""
+    def check(self, model: nn.Module) -> None:
+        """The layers must exist."""
+        if not select_layers(model, self.layers):
+            raise ViewError("no layers given: name at least one")
 
+    def requirements(self, model: nn.Module) -> Requirements:
+        """Nothing of the shared pass."""
+        return Requirements(head=False)
 
-def check_forward(model: LightningModule) -> None:
-    """See that a model can be run.
+    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+        """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device.
 
-    Args:
-        model: the run's.
-
-    Raises:
-        ViewError: it has no ``forward``.
-    """
-    if type(model).forward.__qualname__ == "LightningModule.forward":
-        raise ViewError(
-            f"{type(model).__name__} has no forward(): define it, so that a view can run the model on inputs"
-        )
-
-
-def _check(view: View, model: LightningModule) -> None:
-    check_forward(model)
-    view.check(model)
-    view.requirements(model)
+        Args:
+            call: the layer's name and number of the call, ``"layer1:0"``.
+            module: the layer.
+            output: of the call.
+        """
+        raise NotImplementedError

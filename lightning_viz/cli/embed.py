@@ -14,13 +14,13 @@ from torch import Tensor
 from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.output import CommandResult
-from lightning_viz.callbacks.snapshot import on_device
 from lightning_viz.cli.function_options import Behind, Method, Written, parser_of, run_method
 from lightning_viz.cli.samples import sample_rows
 from lightning_viz.embedding import Embedding, extent, knn_accuracy, pca, trustworthiness, tsne
 from lightning_viz.errors import AnalysisError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import observe_batches
+from lightning_viz.hooks.pytree import on_device
 from lightning_viz.render.embedding import scatter, thumbnails
 from lightning_viz.render.page import Page
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.studies.samples import beyond_pixels, taken
-from lightning_viz.callbacks.snapshot import device_of
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
+from lightning_viz.hooks.pytree import device_of
 from lightning_viz.hooks.target_words import parse_target
 from lightning_viz.hooks.targets import ClassTarget
 

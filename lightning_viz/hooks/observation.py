@@ -46,6 +46,7 @@ class Observation:
         scores: the explained scalars, ``[N]``; None where no target was needed.
         reduced: what the reductions asked for made of the layers' outputs.
         dimensions: how many values per sample a reduced layer put out.
+        features: by layer, how many features its weights put out; None where it has none (see `feature_count`).
         weights: copies of parameters, by name.
         unreached: layers asked for which the pass did not call.
         step: completed updates of the weights, where known.
@@ -63,6 +64,7 @@ class Observation:
     scores: Tensor | None = None
     reduced: Mapping[str, Tensor] = field(default_factory=dict)
     dimensions: Mapping[str, int] = field(default_factory=dict)
+    features: Mapping[str, int | None] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     step: int | None = None
@@ -71,6 +73,16 @@ class Observation:
         """Names under which a layer's calls were recorded: itself, or ``"layer:0"``, ``"layer:1"``, ..."""
         names = [*self.activations, *self.reduced]
         return list(dict.fromkeys(name for name in names if is_call(name, layer)))
+
+    def maps(self, call: str) -> Tensor | None:
+        """A layer's output as maps ``[N, K, H, W]``, whatever its layout; None where it has no places (see `as_maps`).
+
+        Args:
+            call: the layer, or one of its calls.
+        """
+        from lightning_viz.hooks.feature_maps import as_maps  # with torch, which data alone does not need
+
+        return as_maps(self.activations[call].float(), features=self.features.get(layer_of_call(call)))
 
 
 def is_call(name: str, layer: str) -> bool:

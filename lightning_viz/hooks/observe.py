@@ -137,6 +137,7 @@ def _observed(
         relus=_relus(relus, scores, model),
         reduced=call_names(record.reduced),
         dimensions=call_names(record.dimensions),
+        features={name: feature_count(module) for name, module in {**recorded, **differentiated}.items()},
         unreached=_unreached({**recorded, **differentiated, **reductions}, record),
     )
     return observation, target

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def first_tensor(structure: Any) -> Tensor | None:
@@ -102,6 +104,26 @@ def flatten_like(structure: Any, like: Any) -> list[Any]:
         return [structure]
     pairs = zip(_parts(structure), _parts(like), strict=True)
     return [value for (_, part), (_, like_part) in pairs for value in flatten_like(part, like_part)]
+
+
+def on_device(model: nn.Module, inputs: Any) -> Any:
+    """Inputs where the model is.
+
+    Args:
+        model: to be run.
+        inputs: in its form.
+    """
+    device = device_of(model)
+    return map_tensors(inputs, lambda x: x.to(device))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; on the CPU if it holds no tensors.
+
+    Args:
+        model: any module.
+    """
+    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _parts(structure: Any) -> list[tuple[Any, Any]]:

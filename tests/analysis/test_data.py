@@ -2,11 +2,11 @@
 
 import pytest
 import pytorch_lightning as pl
+from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
-from lightning_viz.analysis.validation import validate
 from tests.callbacks.conftest import images
 
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.metrics import Task, metric_for
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
-from lightning_viz.analysis.validation import validate
 from lightning_viz.pixels import PixelSpace
 from tests.callbacks.conftest import ConvNet, Net, images, loader
 

@@ -5,6 +5,8 @@ Whatever the moment at which the checkpoint was saved: the views' state in it is
 
 import pytest
 import torch
+from lightning_viz.analysis.replay import Replay
+from lightning_viz.analysis.validation import validate
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_viz import (
@@ -19,9 +21,7 @@ from lightning_viz import (
 )
 from lightning_viz.analysis.checkpoints import find_checkpoints, in_order, read_checkpoint
 from lightning_viz.analysis.models import network
-from lightning_viz.analysis.replay import Replay
 from lightning_viz.analysis.results import Result
-from lightning_viz.analysis.validation import validate
 from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.serialization import recipe_of, recorded_views, view_of
 from lightning_viz.errors import ViewError

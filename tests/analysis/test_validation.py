@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from lightning_viz.analysis.replay import Replay
+from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
-from lightning_viz.analysis.replay import Replay
 from lightning_viz.analysis.results import Result
-from lightning_viz.analysis.validation import validate
 from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError, ViewWarning

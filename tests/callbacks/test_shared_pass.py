@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from lightning_viz.callbacks.observer import Observer
 
 from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, LayerEmbeddings, Saliency
-from lightning_viz.callbacks.observer import Observer
 from lightning_viz.callbacks.probe import Probe
 
 from .conftest import ConvNet, fit, images, loader

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
-from lightning_viz.callbacks.lightning import Callback
+from lightning_viz.callbacks.run import Callback
 
 _ABSENT = "absent"
 _NOT_OF_THE_RUN = {"_modules", "_torchdynamo_wrapper_id"}  # the submodules, which come by themselves; a process's count

@@ -1,0 +1,275 @@
+"""The validation pass of a checkpoint by Lightning's own Trainer, and what could have been logged live."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import types
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_viz.analysis.data import Data, bring_training_data, loaded
+from lightning_viz.analysis.models import for_trainer, network_of
+from lightning_viz.analysis.results import Result
+from lightning_viz.callbacks.probe import Probe, Samples, split_batch
+from lightning_viz.callbacks.run import (
+    Callback,
+    LightningModule,
+    Named,
+    Trainer,
+    ValidationPlace,
+    error_text,
+    package_of,
+    quiet_logger,
+)
+from lightning_viz.callbacks.serialization import CHECKPOINT
+from lightning_viz.callbacks.session import Session, suitable
+from lightning_viz.callbacks.snapshot import PopulationViewLike
+from lightning_viz.callbacks.view import View
+from lightning_viz.callbacks.writers import Writer
+from lightning_viz.errors import AnalysisError, ViewError, warn_safely
+from lightning_viz.hooks.observe import call_model
+from lightning_viz.hooks.pytree import all_tensors
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_WHEN = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
+_AROUND = [*(f"on_validation_{when}" for when in _WHEN), "teardown"]
+
+
+@dataclass
+class CheckpointRun:
+    """One validation pass of a checkpoint, at whose end all its views look.
+
+    Attributes:
+        trainer: in validation.
+        model: the network.
+        step: completed updates of its weights.
+        result: takes what the views draw, and their faults.
+        most_faults: no view is switched off.
+        drain_seconds: all that is drawn is waited for.
+        epoch: none.
+        validates: always.
+    """
+
+    trainer: Trainer
+    model: nn.Module
+    step: int
+    result: Result
+    most_faults: float = math.inf
+    drain_seconds: float = math.inf
+    epoch: int = 0
+    validates: bool = True
+
+    def validation_place(self) -> ValidationPlace:
+        """The one pass is the last."""
+        return ValidationPlace(self.step, None, last=True)
+
+    def open_writers(self) -> Sequence[Writer]:
+        """The result."""
+        return [self.result]
+
+    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """One line in the result; nothing of a view that does not suit the model, since every view is tried."""
+        if not isinstance(error, ViewError):
+            self.result.faults.append(f"{view.kind} at step {step}: {error_text(error)}")
+
+
+class Replay(Callback):
+    """Lets views look once at the model that a Trainer validates, as they would in training.
+
+    On every process it watches the validation pass for views of a population; on the first, all look when it has ended.
+    A pass that begins once more, as the module's own step failed, begins from the same state, with another result.
+
+    Args:
+        views: in the state in which they go on; those that do not suit the model are skipped.
+        step: completed updates of the model's weights.
+        probe: of which samples are fetched for what else is to be studied.
+        samples: so many.
+
+    Attributes:
+        views: those that suit the model.
+        result: of the pass: what the views drew, and their faults.
+        samples: of the probe, on the first process, after the pass.
+    """
+
+    def __init__(self, views: Sequence[View], step: int, *, probe: Probe, samples: int) -> None:
+        self.views, self.result = list(views), Result()
+        self.samples: Samples | None = None
+        self._step, self._probe, self._count = step, probe, samples
+        self._given = [(view, {CHECKPOINT: {view.name: view.kept()}}) for view in views]
+        self._session: Session | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Select the views that suit the model."""
+        model, first = network_of(pl_module), trainer.is_global_zero
+        for view, state in self._given:
+            view.restore(state)
+            view.optional, view.last_step = True, None  # whenever it looked before, it looks now
+        self.result, self.samples = Result(), None
+        self.views = suitable([view for view, _ in self._given], model, say=_nobody_asked)
+        if any(view.probe.source == "train" for view in self.views):
+            bring_training_data(trainer, pl_module)
+        watching = [view for view in self.views if isinstance(view, PopulationViewLike)]
+        run = CheckpointRun(trainer, model, self._step, self.result)
+        self._session = Session(run, self.views if first else [], watching)
+        if first:
+            self._session.reserve(self._probe, self._count)
+        self._session.on_validation_start()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Register the forward hooks."""
+        if self._session is not None:
+            self._session.on_validation_batch_start(batch, dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remove the hooks."""
+        if self._session is not None:
+            self._session.on_validation_batch_end()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge what all processes saw; then look."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            session.on_validation_end()
+            if trainer.is_global_zero:
+                session.finish()
+                self.samples = session.samples(self._probe)
+        except Exception as error:
+            self.result.faults.append(f"samples at step {self._step}: {error_text(error)}")
+        finally:
+            session.abort()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hook and no process behind."""
+        if self._session is not None:
+            self._session.abort()
+            self._session = None
+
+
+def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:
+    """Run the validation data through a network once.
+
+    The module's own ``validation_step`` is run, so that its own figures are found; where it has none, or cannot do
+    outside of training, its forward.
+
+    Args:
+        net: LightningModule, or any other.
+        data: as it was trained with.
+        callbacks: that observe. If the module's own step fails they begin once more.
+        **options: of the Trainer: accelerator, devices, strategy, precision.
+
+    Returns:
+        What the module itself logs.
+    """
+    module = for_trainer(net)
+    pl = package_of(module)
+    steps = type(module).validation_step is not pl.LightningModule.validation_step
+    with loaded(data, pl) as given, _interruptible(), _quiet():
+        trainer = _trainer(pl, callbacks, options)
+        found: Sequence[Mapping[str, float]] = []
+        try:
+            if steps:
+                found = trainer.validate(module, verbose=False, **given)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            warn_safely(f"the validation pass of {type(net).__name__} failed ({why}): its forward alone is run")
+            trainer, steps = _trainer(pl, callbacks, options), False
+        if not steps:
+            with _forward_alone(module, pl):
+                trainer.validate(module, verbose=False, **given)
+    net.to(trainer.strategy.root_device)  # from which Lightning took it away; there it goes on
+    return {name: float(value) for part in found for name, value in part.items()}
+
+
+def _trainer(pl: Any, callbacks: Sequence[Callback], options: Mapping[str, Any]) -> Any:
+    return pl.Trainer(
+        logger=quiet_logger(),
+        callbacks=list(callbacks),
+        inference_mode=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"devices": 1, **options},
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Lightning says to those who train (devices, tips, too few workers) is not for those who look."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=rf"({'|'.join(_LOGGERS)})(\.|$)")
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning ends the process at Ctrl-C; here what is finished is still to be written."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
+    """A validation step that runs the network's forward, and nothing of the module's own around it."""
+
+    def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        inputs, _ = split_batch(batch, network_of(self))
+        try:
+            call_model(network_of(self), inputs)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            shapes = ", ".join(str(list(x.shape)) for x in all_tensors(inputs))
+            raise AnalysisError(
+                f"the model cannot take a batch of {shapes}: {str(error).splitlines()[0]}; give the data that it was "
+                "trained with (of a folder's images: --size, --gray)"
+            ) from error
+
+    steps = {"validation_step": validation_step, **{name: getattr(pl.LightningModule, name) for name in _AROUND}}
+    for name, step in steps.items():
+        setattr(module, name, types.MethodType(step, module))
+    try:
+        yield
+    finally:
+        for name in steps:
+            delattr(module, name)
+
+
+def _nobody_asked(words: str) -> None:
+    """Why a view does not suit the model is of no interest where every view is tried."""

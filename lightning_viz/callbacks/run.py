@@ -1,0 +1,262 @@
+"""Runs that views belong to: what a session asks of one, and everything private of Lightning's that we touch.
+
+``pytorch_lightning`` and ``lightning.pytorch`` hold unrelated classes of the same names; a callback that descends from
+both runs in both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightning_viz.callbacks.writers import Writer, find_writers
+from lightning_viz.errors import ViewError, warn_safely
+
+Trainer = Any
+LightningModule = Any
+
+_SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
+
+_installed = [
+    importlib.import_module(name)
+    for name, package in (("pytorch_lightning", "pytorch_lightning"), ("lightning.pytorch", "lightning"))
+    if importlib.util.find_spec(package) is not None
+]
+
+if TYPE_CHECKING:
+
+    class Callback:
+        """What Lightning calls during a run."""
+
+else:
+    Callback = type(
+        "Callback",
+        tuple(package.Callback for package in _installed),
+        {"__doc__": "What Lightning calls during a run.", "__module__": __name__},
+    )
+
+
+class ValidationPlace(NamedTuple):
+    """Where a validation pass stands in a run.
+
+    Attributes:
+        step: completed updates.
+        epoch: that ends with the pass, counted from 0; None within an epoch.
+        last: whether the run ends with the pass.
+    """
+
+    step: int
+    epoch: int | None
+    last: bool
+
+
+class Named(Protocol):
+    """A view, as far as a run names it."""
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Tells it from others."""
+
+
+class Run(Protocol):
+    """What a `Session` asks of a training, or of the validation pass of a checkpoint.
+
+    Attributes:
+        trainer: Lightning's, which tells devices, precision, data and processes.
+        model: whose layers are watched.
+        most_faults: in a row, after which a view is switched off.
+        drain_seconds: the most that the end of the run waits for drawing.
+    """
+
+    trainer: Trainer
+    model: Any
+    most_faults: float
+    drain_seconds: float
+
+    @property
+    def step(self) -> int:
+        """Completed updates of the weights: the x of the user's own curves."""
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation passes."""
+
+    def validation_place(self) -> ValidationPlace:
+        """Where the validation pass stands that runs now."""
+
+    def open_writers(self) -> Sequence[Writer]:
+        """Where pictures go."""
+
+    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """Tell that a view failed, without ending the run."""
+
+
+@dataclass
+class TrainerRun:
+    """A training, as Lightning's Trainer runs it.
+
+    Attributes:
+        trainer: in ``fit``.
+        model: the LightningModule.
+        most_faults: in a row, after which a view is switched off.
+        drain_seconds: the most that the end of the training waits for drawing.
+    """
+
+    trainer: Trainer
+    model: LightningModule
+    most_faults: float = 3
+    drain_seconds: float = 120.0
+
+    @property
+    def step(self) -> int:
+        """Completed updates, right before a batch and at the end of an epoch; ``global_step`` counts each optimizer."""
+        return int(self.trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return int(self.trainer.current_epoch)
+
+    @property
+    def batch(self) -> int:
+        """Batches so far, of all epochs; goes on after a resume."""
+        return int(self.trainer.fit_loop.epoch_loop.total_batch_idx)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation passes."""
+        return bool(self.trainer.enable_validation)
+
+    def validation_place(self) -> ValidationPlace:
+        """Where the validation pass stands that runs now; Lightning has not counted the last update yet."""
+        loop = self.trainer.fit_loop.epoch_loop
+        step = int(loop._batches_that_stepped) + (not loop._should_accumulate())
+        if not loop._num_ready_batches_reached():
+            return ValidationPlace(step, None, bool(loop._is_training_done))
+        return ValidationPlace(step, self.epoch, self.epoch + 1 == self.trainer.max_epochs)
+
+    def open_writers(self) -> Sequence[Writer]:
+        """The user's loggers that take images, or a folder; none in a ``fast_dev_run``, as with Lightning's own."""
+        if self.trainer.fast_dev_run:
+            return []
+        writers, line = find_writers(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz_logs")
+        if line:
+            warn_safely(line)
+        return writers
+
+    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """One warning."""
+        end = (
+            f"the view is switched off after {self.most_faults} faults in a row"
+            if switched_off
+            else "training continues"
+        )
+        warn_safely(f"{view.name} failed at step {step}: {error_text(error)} ({end})")
+
+
+def error_text(error: Exception | str) -> str:
+    """An error in words.
+
+    Args:
+        error: raised, or in words already.
+    """
+    return error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+
+
+def unobservable(trainer: Trainer, model: LightningModule) -> str:
+    """Why no process of a run can observe its model, in words; empty where they can.
+
+    Args:
+        trainer: of the run.
+        model: its module.
+    """
+    strategy = type(trainer.strategy).__name__
+    if any(sharded in strategy for sharded in _SHARDED):
+        return f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged"
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
+    return ""
+
+
+def check_forward(model: nn.Module) -> None:
+    """See that a model can be run.
+
+    Args:
+        model: the run's.
+
+    Raises:
+        ViewError: it has no ``forward``.
+    """
+    if any(type(model).forward is package.LightningModule.forward for package in _installed):
+        raise ViewError(
+            f"{type(model).__name__} has no forward(): define it, so that a view can run the model on inputs"
+        )
+
+
+def completed_updates(checkpoint: Mapping[str, Any]) -> int:
+    """Completed updates of a checkpoint's weights: the x of the run's own curves.
+
+    Args:
+        checkpoint: as Lightning saved it.
+    """
+    steps = int(checkpoint.get("global_step", 0))
+    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.state_dict", {})
+    stepped = int(loop.get("_batches_that_stepped", steps))
+    # With one optimizer Lightning's count of its steps is right wherever a checkpoint is saved, the other lags by
+    # one within a batch; with several optimizers the first counts each of them.
+    return steps if steps - stepped in (0, 1) else stepped
+
+
+def give_training_data(trainer: Trainer, loader: Any) -> None:
+    """Let a Trainer that validates have a ``train_dataloader``.
+
+    Args:
+        trainer: in validation.
+        loader: of the training data.
+    """
+    trainer.fit_loop._combined_loader = package_of().utilities.combined_loader.CombinedLoader(loader)
+
+
+def package_of(module: Any = None) -> Any:
+    """The package of a LightningModule or LightningDataModule: ``pytorch_lightning`` or ``lightning.pytorch``.
+
+    Args:
+        module: of a class of one of them; anything else may go with either.
+    """
+    ours = (one for one in _installed if isinstance(module, (one.LightningModule, one.LightningDataModule)))
+    return next(ours, _installed[0])
+
+
+def data_modules() -> tuple[type, ...]:
+    """The classes LightningDataModule, of each package that is installed."""
+    return tuple(package.LightningDataModule for package in _installed)
+
+
+def quiet_logger() -> Any:
+    """A logger that takes whatever a module hands to it, and keeps nothing."""
+    return _installed[0].loggers.logger.DummyLogger()
+
+
+@contextmanager
+def muted(trainer: Trainer) -> Iterator[None]:
+    """What a model hands to its loggers by itself, past ``log``, is dropped: the user's curves stay as they are."""
+    loggers = trainer.loggers
+    trainer.loggers = [quiet_logger() for _ in loggers]
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers

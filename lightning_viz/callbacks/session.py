@@ -1,0 +1,465 @@
+"""The session of a run: which views are due, one shared pass for them, their faults kept in, time kept in bounds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.overhead import OverheadBudget
+from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
+from lightning_viz.callbacks.probe import Probe, Samples
+from lightning_viz.callbacks.probe_loading import ProbeLoader
+from lightning_viz.callbacks.run import (
+    Run,
+    Trainer,
+    ValidationPlace,
+    check_forward,
+    error_text,
+    muted,
+    unobservable,
+)
+from lightning_viz.callbacks.shared_pass import SharedPass
+from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
+from lightning_viz.callbacks.writers import Writer
+from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.render.animation import animate, thin
+from lightning_viz.render.page import Picture, lay_out
+
+_FRAMES = 120  # kept per animation before they are thinned to half
+
+_sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+
+def session(trainer: Trainer) -> Session | None:
+    """The session of a Trainer's run; None where it has no views, or is not in training.
+
+    Args:
+        trainer: any.
+    """
+    return _sessions.get(trainer)
+
+
+def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
+    """Check all views of a run against its model, and start a session for those that suit it.
+
+    Views look on the first process alone; the validation pass is watched on all. None where no process can observe the
+    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of.
+
+    Args:
+        run: about to begin.
+        views: all that it has; the first leads the session, whose events it alone passes on.
+
+    Raises:
+        ViewError: see `suitable`.
+    """
+    first = run.trainer.is_global_zero
+    if reason := unobservable(run.trainer, run.model):
+        if first:
+            warn_safely(reason)
+        return None
+    suited = suitable(views, run.model) if first else []
+    watching = [view for view in views if isinstance(view, PopulationViewLike)]
+    if not suited and not watching:
+        return None
+    started = _sessions[run.trainer] = Session(run, suited, watching, leader=views[0])
+    return started
+
+
+def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str], None] = inform) -> list[Any]:
+    """The views that suit a model.
+
+    Args:
+        views: to check against it.
+        model: the run's.
+        say: takes a line for each that is skipped.
+
+    Raises:
+        ViewError: a view that a person named does not suit; one made by `default_views` is skipped.
+    """
+    suited = []
+    for view in views:
+        try:
+            with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
+                check_forward(model)
+                view.check(model)
+                view.requirements(model)
+            suited.append(view)
+        except (ViewError, LayerNotFoundError) as error:
+            if not view.optional:
+                raise
+            say(f"skipped {type(view).__name__}: {error}")
+        except Exception as error:  # no misuse, but a fault of the view's own
+            warn_safely(f"{view.name} is left out of this run: {error_text(error)}")
+    return suited
+
+
+class Session:
+    """Observes a model for a list of views during one run.
+
+    Args:
+        run: a training, or the validation pass of a checkpoint.
+        views: those that suit the model, on the first process; none on the others.
+        watching: views that read whole validation passes, all that the run has, whether they suit the model or not.
+        leader: the view whose hooks pass on the run's events.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        views: Sequence[ViewLike],
+        watching: Sequence[PopulationViewLike],
+        *,
+        leader: ViewLike | None = None,
+    ) -> None:
+        self.run, self.leader = run, leader
+        self.views = list(views)
+        self.budget = OverheadBudget()
+        self.drawing = DrawingProcess()
+        self.writers: Sequence[Writer] = run.open_writers() if views else ()
+        self.shared = SharedPass(run.trainer, run.model)
+        self._by_name = {view.name: view for view in views}
+        self._probes = ProbeLoader(run.trainer, run.model, self._count)
+        self._reserved: dict[Any, tuple[Probe, int]] = {}
+        self._faults: Counter[str] = Counter()
+        self._postponed: set[str] = set()
+        self._frames: defaultdict[tuple[str, str], list[tuple[int, bytes]]] = defaultdict(list)
+        self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
+        self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
+        self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
+        for view in watching:
+            with self._harmless(), suppress(LayerNotFoundError):  # which is told where views are checked
+                reason = unwatchable(run.model, view.layers) if run.validates else "no validation to watch"
+                self._reasons[view.name] = reason
+                if not reason:
+                    self._watching[view.name] = view, select_layers(run.model, view.layers)
+        self._watched = {view.name: view.last_step for view in watching if view.last_step is not None}
+        self._waiting: set[str] = set()  # views whose schedule had an occasion since they last watched
+        self._populations: dict[str, Population] = {}  # of the validation pass that has just ended
+        self._pass: PopulationPass | None = None
+
+    # Events of the run.
+
+    def on_batch(self, batch: Any) -> None:
+        """Between two updates: the weights are those after a whole number of updates."""
+        self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
+
+    def on_epoch_end(self) -> None:
+        """After an epoch's last update."""
+        self._on_occasion(lambda view, step: view.schedule.at_epoch_end(self.run.epoch))
+
+    def finish(self) -> None:
+        """After the last update: a last look, and everything drawn."""
+        never = [type(view).__name__ for name, (view, _) in self._watching.items() if name not in self._watched]
+        if never and self.run.trainer.is_global_zero:
+            warn_safely(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
+        with self._harmless():
+            step = self.run.step
+            self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
+        self.close()
+
+    def on_validation_start(self) -> None:
+        """A validation pass starts; the few batches of Lightning's sanity check are none."""
+        self._pass = None
+        trainer, model = self.run.trainer, self.run.model
+        if trainer.sanity_checking:
+            return
+        self._pass = PopulationPass(trainer, model)
+        with self._harmless("watching validation failed"):
+            started = time.monotonic()
+            place = self.run.validation_place()
+            due = {name: layers for name, layers in self._watching.items() if self._is_to_watch(layers[0], place)}
+            self._pass.start(place.step, due)
+            for name in due:
+                self._watched[name] = place.step
+                self._waiting.discard(name)
+            self._pass.seconds += time.monotonic() - started
+
+    def on_validation_batch_start(self, batch: Any, loader: int) -> None:
+        """A validation batch is about to pass.
+
+        Args:
+            batch: on the model's device.
+            loader: number of its loader.
+        """
+        with self._harmless():
+            probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
+            self._probes.keep(batch, probes)
+        if self._pass is not None:
+            self._pass.open(batch, loader)
+
+    def on_validation_batch_end(self) -> None:
+        """It has passed."""
+        if self._pass is not None:
+            self._pass.close()
+
+    def on_validation_end(self) -> None:
+        """The pass has ended: bring together what all processes saw, for the views on the first."""
+        watched, self._pass = self._pass, None
+        if watched is None:
+            return
+        watched.close()
+        with self._harmless("watching validation failed"):
+            populations, faults = watched.results()
+            if not self.run.trainer.is_global_zero:
+                return
+            self._populations = populations
+            for name in watched.layers:
+                for words in faults[name]:
+                    self._fault(self._watching[name][0], watched.step, words)
+                self._held[name] += watched.seconds / len(watched.layers)
+
+    def close(self) -> None:
+        """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
+        with self._harmless():
+            self._drain()
+            self._animate()
+            self._drain()
+        self.abort()
+        for writer in self.writers:
+            with self._harmless():
+                writer.flush()
+
+    def abort(self) -> None:
+        """Leave no hook and no process behind; what is still being drawn is lost."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+        self.drawing.close()
+        if _sessions.get(self.run.trainer) is self:
+            del _sessions[self.run.trainer]
+
+    # Which views are due.
+
+    def _on_occasion(self, asks: Callable[[ViewLike, int], bool], batch: Any = None) -> None:
+        with self._harmless():
+            self.collect()
+            step = self.run.step
+            asking = {name for name, (view, _) in self._watching.items() if asks(view, step)}
+            self._waiting |= {name for name in asking if self._watched.get(name) != step}
+            due = [view for view in self.views if self._is_due(view, step, asks(view, step))]
+            self.look(due, step, batch)
+
+    def _is_due(self, view: ViewLike, step: int, occasion: bool) -> bool:
+        """By the schedule, or before the first update; of a view that watches when a validation pass has just ended."""
+        if view.name in self._watching:
+            population = self._populations.get(view.name)
+            return population is not None and population.step == step and view.last_step != step
+        return view.last_step is None or (view.last_step != step and occasion)
+
+    def _is_to_watch(self, view: PopulationViewLike, place: ValidationPlace) -> bool:
+        """At the first pass, after an occasion of the schedule, or where one comes right with the pass."""
+        if self.run.trainer.is_global_zero and view not in self.views:
+            return False
+        return (
+            view.name not in self._watched
+            or view.name in self._waiting
+            or view.schedule.at_step(place.step)
+            or place.last
+            or (place.epoch is not None and view.schedule.at_epoch_end(place.epoch))
+        )
+
+    # Looking.
+
+    def look(self, due: Sequence[ViewLike], step: int, batch: Any = None, *, last: bool = False) -> None:
+        """Let views that are due observe the model, as far as time allows; first and last looks always.
+
+        Args:
+            due: the views.
+            step: completed updates.
+            batch: that is about to be trained on, if any.
+            last: whether the run ends.
+        """
+        if not due:
+            return
+        must = [view for view in due if last or view.last_step is None]
+        may = [view for view in due if view not in must]
+        if may and self.drawing.behind():
+            may = []  # they wait for their next occasion, training does not
+        affordable = self.budget.affordable({view.name: view.max_overhead for view in may})
+        for view in may:
+            if view.name not in affordable and view.name not in self._postponed:
+                self._postponed.add(view.name)
+                limit = f"max_overhead={view.max_overhead:g}"
+                inform(f"{view.name} is logged less often from step {step} to stay within {limit}")
+        chosen = must + [view for view in may if view.name in affordable]
+        with preserve_state(self.run.model), muted(self.run.trainer):
+            for key in dict.fromkeys(view.probe.key() for view in chosen):
+                self._look_at_probe([view for view in chosen if view.probe.key() == key], step, batch)
+
+    def _look_at_probe(self, views: list[ViewLike], step: int, batch: Any = None) -> None:
+        """One shared pass for views of one probe; if it fails, each by itself, so that only the cause suffers."""
+        started = time.monotonic()
+        for view in views:
+            view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
+        try:
+            samples = self._samples_of(views[0].probe, batch)
+            requirements = {view.name: view.requirements(self.run.model) for view in views}
+            snapshots = self.shared.run(requirements, samples, step)
+        except Exception as error:
+            _free_memory(error)
+            if len(views) == 1:
+                self._fault(views[0], step, error)
+                self.budget.charge(views[0].name, step, time.monotonic() - started)
+            else:
+                for view in views:
+                    self._look_at_probe([view], step, batch)
+            return
+        beyond_head = self.shared.population_seconds  # is charged to those who asked for it
+        asking = sum(need.beyond_head for need in requirements.values())
+        share = (time.monotonic() - started - beyond_head) / len(views)
+        for view in views:
+            started = time.monotonic()
+            try:
+                view.indices = samples.indices
+                self._compute_and_draw(view, snapshots[view.name])
+            except Exception as error:
+                _free_memory(error)
+                self._fault(view, step, error)
+            extra = beyond_head / asking if requirements[view.name].beyond_head else 0.0
+            held = self._held.pop(view.name, 0.0)
+            self.budget.charge(view.name, step, share + extra + held + time.monotonic() - started)
+
+    def _compute_and_draw(self, view: ViewLike, snapshot: Snapshot) -> None:
+        with self.shared.context():
+            if isinstance(view, PopulationViewLike):
+                snapshot = replace(snapshot, population=self._population(view, snapshot))
+            snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
+        for task in view.draw(snapshot):
+            self.drawing.submit(view.name, snapshot.step, task)
+
+    def _population(self, view: PopulationViewLike, snapshot: Snapshot) -> Population:
+        """What was seen of the validation pass, or what a pass for this view alone sees now."""
+        population = self._populations.pop(view.name, None)
+        if population is not None:
+            return population
+        reason = self._reasons.get(view.name, "the validation pass was not watched")
+        return run_population(self.run.model, view, snapshot.samples, snapshot.step, reason=reason)
+
+    def reserve(self, probe: Probe, count: int) -> None:
+        """Have samples of a probe fetched for what is no view.
+
+        Args:
+            probe: which samples.
+            count: how many, the head among them.
+        """
+        self._reserved[probe.key()] = probe, count
+
+    def samples(self, probe: Probe) -> Samples:
+        """The samples of a probe, fetched so that the run does not notice.
+
+        Args:
+            probe: of a view, or reserved.
+
+        Raises:
+            NoProbeYetError: the data can only be taken as it passes, and nothing has passed yet.
+        """
+        with preserve_state(self.run.model), muted(self.run.trainer):
+            return self._samples_of(probe)
+
+    def _samples_of(self, probe: Probe, batch: Any = None) -> Samples:
+        same = [view for view in self.views if view.probe.key() == probe.key()]
+        indices = max((view.indices for view in same if view.indices), key=len, default=None)
+        given = probe.key() not in self._reserved and all(view.pixel_space is not None for view in same)
+        return self._probes.get(probe, indices, batch, pixel_space_given=given)
+
+    def _count(self, probe: Probe) -> int:
+        """How many samples of a probe are needed; a view that watches validation needs none beyond the head."""
+        counts = [probe.samples, *(count for other, count in self._reserved.values() if other.key() == probe.key())]
+        for view in self.views:
+            if view.probe.key() == probe.key() and view.name not in self._watching:
+                own = view.samples if isinstance(view, PopulationViewLike) else 0
+                with preserve_state(self.run.model):
+                    counts.append(max(own, view.requirements(self.run.model).population))
+        return max(counts)
+
+    # What comes of it.
+
+    def collect(self) -> None:
+        """Write what was drawn meanwhile."""
+        for result in self.drawing.results():
+            view = self._by_name[result.owner]
+            if result.drawn is None:
+                self._fault(view, result.step, result.error)
+                continue
+            pictures = [lay_out(picture) for picture in result.drawn.pictures]
+            try:
+                for writer in self.writers:
+                    for picture in pictures:
+                        writer.picture(picture, result.step)
+                    if result.drawn.projection is not None:
+                        writer.projection(result.drawn.projection)
+                    for tag, value in result.drawn.scalars.items():
+                        writer.scalar(tag, value, result.step)
+            except Exception as error:
+                self._fault(view, result.step, error)
+                continue
+            if view.animation:
+                self._keep_frames(view.name, pictures[:1], result.step)
+            self._faults[view.name] = 0
+            if result.drawn.memory is not None and result.name is not None:
+                view.memories[result.name] = result.drawn.memory
+
+    def _keep_frames(self, view: str, pictures: Iterable[Picture], step: int) -> None:
+        for picture in pictures:
+            if picture.image.startswith(b"\x89PNG"):
+                frames = self._frames[view, picture.tag]
+                frames.append((step, picture.image))
+                if len(frames) > _FRAMES:
+                    kept = thin([step for step, _ in frames], most=_FRAMES // 2)
+                    self._frames[view, picture.tag] = [frames[index] for index in kept]
+
+    def _animate(self) -> None:
+        frames, self._frames = self._frames, defaultdict(list)
+        for (view, tag), pages in frames.items():
+            if len(pages) > 1:
+                arguments = {"tag": f"{tag}/animation", "frames": pages, "description": f"{tag}, step by step."}
+                self.drawing.submit(view, pages[-1][0], DrawTask(animate, arguments))
+
+    def _drain(self) -> None:
+        seconds = self.run.drain_seconds
+        if self.drawing.waiting and self.drawing.drain(1.0):
+            if math.isfinite(seconds):
+                inform(f"finishing {self.drawing.waiting} drawings, for at most {seconds:.0f} s")
+            if lost := self.drawing.drain(seconds):
+                warn_safely(f"{lost} drawings were not finished within {seconds:.0f} s and are lost")
+        self.collect()
+
+    # Faults.
+
+    @contextmanager
+    def _harmless(self, what: str = "logging failed") -> Iterator[None]:
+        """Nothing that goes wrong in our own works reaches the run."""
+        try:
+            yield
+        except Exception as error:
+            error.__traceback__ = None  # holds every tensor of the failed pass
+            warn_safely(f"{what}: {error_text(error)}")
+
+    def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
+        """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""
+        if view not in self.views:
+            return
+        self._faults[view.name] += 1
+        off = self._faults[view.name] >= self.run.most_faults
+        if off:
+            self.views.remove(view)
+        self.run.report_fault(view, step, error, switched_off=off)
+
+
+def _free_memory(error: Exception) -> None:
+    error.__traceback__ = None  # holds every tensor of the failed pass
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
