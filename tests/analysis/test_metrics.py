@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_viz.analysis.checkpoint_run import validate
 from lightning_viz.analysis.metrics import Task, metric_for
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.pixels import PixelSpace

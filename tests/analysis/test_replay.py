@@ -19,11 +19,11 @@ from lightning_viz import (
     Probe,
     Saliency,
 )
+from lightning_viz.analysis.checkpoint_run import Replay, validate
 from lightning_viz.analysis.checkpoints import find_checkpoints, in_order, read_checkpoint
 from lightning_viz.analysis.models import network
-from lightning_viz.analysis.results import Result
-from lightning_viz.analysis.view_selection import views_for
-from lightning_viz.callbacks.serialization import recipe_of, recorded_views, view_of
+from lightning_viz.analysis.view_selection import recorded_views, view_of, views_for
+from lightning_viz.callbacks.serialization import recipe_of
 from lightning_viz.errors import ViewError
 from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
 
@@ -51,12 +51,12 @@ def views(**options):
 
 def replayed(path, data, model=ConvNet):
     """What the views of a checkpoint draw from it."""
-    checkpoint, finding = read_checkpoint(path), Result()
+    checkpoint = read_checkpoint(path)
     found = recorded_views(checkpoint.content)
-    replay = Replay(found, checkpoint.step, finding, probe=Probe(), samples=1)
+    replay = Replay(found, checkpoint.step, probe=Probe(), samples=1)
     validate(network(model, checkpoint), data, [replay], accelerator="cpu")
-    assert not finding.faults
-    return {(shown.picture.tag, shown.step): shown.picture for shown in finding.pictures}
+    assert not replay.result.faults
+    return {(shown.picture.tag, shown.step): shown.picture for shown in replay.result.pictures}
 
 
 @pytest.mark.parametrize("saved", SAVED)
@@ -84,13 +84,14 @@ def test_hyperplanes_are_redrawn_though_other_views_ask_for_more_samples(drawn_a
     saver = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=5, save_top_k=-1)
     fit(tmp_path, Perceptron(), [view, saver], train=loader(*plane()), enable_checkpointing=True)
     live = drawn_at_once.pictures("hyperplanes/hidden")
-    finding = Result()
+    pictures = []
     for path in find_checkpoints([tmp_path]):
         checkpoint = read_checkpoint(path)
         every = views_for(checkpoint.content, {}, probe=None, pixel_space=None, kinds=["hyperplanes", "embedding"])
-        replay = Replay(every, checkpoint.step, finding, probe=every[0].probe, samples=1)
+        replay = Replay(every, checkpoint.step, probe=every[0].probe, samples=1)
         validate(network(Perceptron, checkpoint), loader(*plane()), [replay], accelerator="cpu")
-    found = {one.step: one.picture for one in finding.pictures if one.picture.tag == "hyperplanes/hidden"}
+        pictures += replay.result.pictures
+    found = {one.step: one.picture for one in pictures if one.picture.tag == "hyperplanes/hidden"}
     assert found == {step: live[step] for step in (5, 10)}
 
 
@@ -137,7 +138,7 @@ def test_more_samples_than_the_run_had_begin_with_those_of_the_run(drawn_at_once
     (path,) = find_checkpoints([tmp_path])
     checkpoint = read_checkpoint(path)
     (view,) = recorded_views(checkpoint.content)
-    replay = Replay([view], 6, Result(), probe=Probe(), samples=30)
+    replay = Replay([view], 6, probe=Probe(), samples=30)
     validate(network(ConvNet, checkpoint), loader(*images(40)), [replay], accelerator="cpu")
     assert len(replay.samples) == 30 and replay.samples.indices[:16] == view.indices[:16]
     assert len(set(replay.samples.indices)) == 30

@@ -7,8 +7,8 @@ from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_viz.analysis.checkpoint_run import Replay, validate
 from lightning_viz.analysis.metrics_callback import ValidationMetrics
-from lightning_viz.analysis.results import Result
 from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError, ViewWarning
@@ -93,10 +93,9 @@ def test_a_pass_that_fails_when_all_have_looked_leaves_each_picture_once():
             raise AttributeError("no logger to send images to")
 
     def drawn(model):
-        finding = Result()
-        replay = Replay([FirstLayerFilters()], 0, finding, probe=Probe(), samples=4)
+        replay = Replay([FirstLayerFilters()], 0, probe=Probe(), samples=4)
         validate(model, loader(*images(20)), [replay], accelerator="cpu")
-        return [shown.picture.image for shown in finding.pictures]
+        return [shown.picture.image for shown in replay.result.pictures]
 
     with pytest.warns(ViewWarning, match="no logger"):
         torch.manual_seed(0)

@@ -99,8 +99,8 @@ class Watch(View):
 
     kind = "watch"
 
-    def draw(self, look):
-        yield DrawTask(draw, {"tag": "watch/page", "step": look.step})
+    def draw(self, snapshot):
+        yield DrawTask(draw, {"tag": "watch/page", "step": snapshot.step})
 
 
 def images(count=24, channels=1, height=8, width=8, classes=3):
@@ -220,5 +220,5 @@ def drawn_at_once(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr("lightning_viz.callbacks.observer.DrawingProcess", AtOnce)
+    monkeypatch.setattr("lightning_viz.callbacks.session.DrawingProcess", AtOnce)
     return gallery

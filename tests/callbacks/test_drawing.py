@@ -14,7 +14,9 @@ import torch
 
 from lightning_viz import Saliency, ViewWarning
 from lightning_viz.callbacks import DrawTask
+from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.session import session
 
 from . import drawings
 from .conftest import ConvNet, Watch, fit, images, loader, make_trainer, said
@@ -58,13 +60,13 @@ class Faulty(Watch):
             self.fails("needs", model.trainer.fit_loop.epoch_loop._batches_that_stepped)
         return super().requirements(model)
 
-    def look(self, model, look):
-        self.fails("look", look.step)
+    def compute(self, model, snapshot):
+        self.fails("compute", snapshot.step)
         return {}
 
-    def draw(self, look):
-        self.fails("draw", look.step)
-        yield from super().draw(look)
+    def draw(self, snapshot):
+        self.fails("draw", snapshot.step)
+        yield from super().draw(snapshot)
 
 
 class FaultyDrawing(Watch):
@@ -73,8 +75,8 @@ class FaultyDrawing(Watch):
     kind = "faulty"
     function = staticmethod(drawings.draw_or_fail)
 
-    def draw(self, look):
-        yield DrawTask(self.function, {"tag": "faulty/page", "step": look.step})
+    def draw(self, snapshot):
+        yield DrawTask(self.function, {"tag": "faulty/page", "step": snapshot.step})
 
 
 # The process itself.
@@ -199,7 +201,7 @@ def test_a_fault_is_one_warning_and_the_others_draw_on(where, error, tmp_path, d
     for one, step in zip(warnings_, (2, 4), strict=True):
         assert one.startswith("lightning_viz: faulty (")
         assert f"failed at step {step}: {type(error).__name__}: {error}" in one
-        assert "training goes on" in one
+        assert "training continues" in one
     assert trainer.global_step == 6
     steps = drawn_at_once.tags()["watch/page"]
     assert sorted(steps) == sorted([0, 1, 2, 3, 4, 5, 6, 0, 1, 3, 5, 6])
@@ -219,7 +221,7 @@ def test_after_three_faults_in_a_row_a_view_is_switched_off(tmp_path, drawn_at_o
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)], max_epochs=2)
     endings = [one[one.rindex("(") :] for one in said(caught)]
-    assert endings == ["(training goes on)"] * 4 + ["(the view is switched off after 3 faults in a row)"]
+    assert endings == ["(training continues)"] * 4 + ["(the view is switched off after 3 faults in a row)"]
     assert [one.step for one in drawn_at_once if one.owner == view.name] == [0, 3]
     assert [one.step for one in drawn_at_once if one.owner != view.name] == list(range(13))
 
@@ -278,13 +280,13 @@ class Broken:
 
 def test_a_full_disk_is_a_warning(tmp_path, drawn_at_once, monkeypatch):
     writer = Broken(lambda picture, step: picture.tag.startswith("saliency"))
-    monkeypatch.setattr("lightning_viz.callbacks.observer.find_writers", lambda *_: ([writer], ""))
+    monkeypatch.setattr("lightning_viz.callbacks.run.find_writers", lambda *_: ([writer], ""))
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_train_steps=1), Watch(every_n_train_steps=3)])
     assert trainer.global_step == 6
     faults = [one for one in said(caught) if "failed at step" in one]
     assert len(faults) == 3
-    assert all("saliency (" in one and "No space left on device" in one for one in faults)
+    assert all("Saliency failed" in one and "No space left on device" in one for one in faults)
     assert "switched off" in faults[2]
     assert len([one for one in said(caught) if "failed at step" not in one]) == 1  # the flush
     assert writer.written == [("watch/page", 0), ("watch/page", 3), ("watch/page", 6)]
@@ -317,8 +319,8 @@ def test_faults_in_the_drawing_process_are_told_and_other_views_drawn(tmp_path):
 @pytest.mark.slow
 def test_a_killed_drawing_process_costs_one_picture(tmp_path):
     class Deadly(FaultyDrawing):
-        def draw(self, look):
-            yield DrawTask(drawings.draw_and_die, {"tag": "faulty/page", "step": look.step, "deadly": (3,)})
+        def draw(self, snapshot):
+            yield DrawTask(drawings.draw_and_die, {"tag": "faulty/page", "step": snapshot.step, "deadly": (3,)})
 
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [Deadly(every_n_train_steps=1), Watch(every_n_train_steps=1)])
@@ -334,7 +336,7 @@ def test_a_drawing_process_killed_from_outside_is_started_again(tmp_path):
     class Killing(ConvNet):
         def training_step(self, batch, batch_idx):
             if batch_idx == 3:
-                os.kill(view.observer.artist.process.pid, signal.SIGKILL)
+                os.kill(session(self.trainer).drawing.process.pid, signal.SIGKILL)
             return super().training_step(batch, batch_idx)
 
     view = FaultyDrawing(every_n_train_steps=1)
@@ -362,8 +364,8 @@ class Interrupted(ConvNet):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("training broke")])
 def test_a_run_cut_short_keeps_what_was_observed(error, tmp_path):
     class Slow(FaultyDrawing):
-        def draw(self, look):
-            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 0.2})
+        def draw(self, snapshot):
+            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": snapshot.step, "seconds": 0.2})
 
     model, view = Interrupted(), Slow(every_n_train_steps=1)
     model.error = error
@@ -372,7 +374,7 @@ def test_a_run_cut_short_keeps_what_was_observed(error, tmp_path):
     if isinstance(error, RuntimeError):
         assert caught.value is error
     assert events(tmp_path)["slow/page"].keys() == {0, 1, 2, 3, 4}
-    assert view.observer is None
+    assert not session_module._sessions
 
 
 SCRIPT = """
@@ -431,4 +433,3 @@ def test_a_view_that_is_at_work_can_be_pickled(tmp_path, drawn_at_once):
     assert copies[0].name == view.name
     assert copies[2].last_step == 2
     assert copies[2].indices == view.indices
-    assert copies[0].observer is None

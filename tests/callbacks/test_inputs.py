@@ -245,8 +245,8 @@ def test_default_views_of_a_small_vit_are_all_that_suit(tmp_path, drawn_at_once,
     fit(tmp_path, SmallViT(), default_views(), loader(*images(channels=3, height=16, width=16)))
     kinds = {tag.split("/")[0] for tag in drawn_at_once.tags()}
     assert kinds == {"filters", "activations", "grad_cam", "saliency", "embedding"}
-    assert [line for line in capsys.readouterr().err.splitlines() if "steps aside" in line] == [
-        "lightning_viz: hyperplanes steps aside: the model's input is not the plane: Hyperplanes is for perceptrons "
+    assert [line for line in capsys.readouterr().err.splitlines() if "skipped" in line] == [
+        "lightning_viz: skipped Hyperplanes: the model's input is not the plane: Hyperplanes is for perceptrons "
         "whose first layer is nn.Linear(2, units); remove it for this model"
     ]
 

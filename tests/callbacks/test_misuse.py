@@ -108,12 +108,25 @@ def test_a_wrong_argument_is_an_error_where_it_is_given(make, message):
     assert message in str(caught.value)
 
 
-def test_two_equal_views_are_an_error(tmp_path, drawn_at_once):
-    with pytest.raises(
-        ViewError, match=r"two equal views: GradCAM\(.*layers='conv1'.*remove one or change an argument"
-    ):
-        fit(tmp_path, ConvNet(), [GradCAM(layers="conv1"), GradCAM(layers="conv1")])
+@pytest.mark.parametrize("schedule", [{}, {"steps": [1, 2]}, {"max_overhead": 0.5}, {"animation": True}])
+def test_two_views_that_would_draw_the_same_are_an_error(schedule, tmp_path, drawn_at_once):
+    with pytest.raises(ViewError, match=r"two equal views: GradCAM\(layers='conv1'\) is .* remove one or change an"):
+        fit(tmp_path, ConvNet(), [GradCAM(layers="conv1"), GradCAM(layers="conv1", **schedule)])
     assert not drawn_at_once
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"target": 1},
+        {"layers": "conv2"},
+        {"sanity_check": True},
+        {"probe": Probe(seed=1)},
+        {"pixel_space": PixelSpace((0.5,), (0.5,))},
+    ],
+)
+def test_an_argument_that_changes_the_picture_tells_views_apart(argument):
+    assert GradCAM(**argument).name != GradCAM().name == "GradCAM"
 
 
 def test_two_views_that_differ_in_one_argument_both_draw(tmp_path, drawn_at_once):
@@ -140,8 +153,8 @@ def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path
     fit(tmp_path, Flat(), default_views(probe=Probe(samples=4)))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz")]
     assert len(lines) == 3
-    for kind, why in (("hyperplanes", "not the plane"), ("activations", "no first conv"), ("grad_cam", "no maps")):
-        assert sum(f"{kind} steps aside" in line and why in line for line in lines) == 1
+    for kind, why in (("Hyperplanes", "not the plane"), ("ActivationMaps", "no first conv"), ("GradCAM", "no maps")):
+        assert sum(f"skipped {kind}: " in line and why in line for line in lines) == 1
     assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {"filters", "saliency", "embedding"}
 
 
@@ -165,7 +178,7 @@ def test_what_only_a_pass_can_tell_is_a_warning_that_names_the_view(view, messag
         trainer = fit(tmp_path, Unused(), [view, Saliency()])
     warnings = said(caught)
     assert [f"failed at step {step}" in one for one, step in zip(warnings, (0, 6), strict=True)] == [True, True]
-    assert all(view.kind in one and message in one for one in warnings)
+    assert all(f"{view.name} failed" in one and message in one for one in warnings)
     assert trainer.global_step == 6
     assert drawn_at_once.tags() == {"saliency/gradient": [0, 6]}
 
@@ -291,5 +304,5 @@ def test_a_view_whose_check_fails_is_left_out_and_the_run_goes_on(tmp_path, draw
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [Faulty(), GradCAM()])
     assert trainer.global_step == 6
-    assert any("saliency" in one and "left out of this run: RuntimeError: out of luck" in one for one in said(caught))
+    assert any("Faulty is left out of this run: RuntimeError: out of luck" in one for one in said(caught))
     assert drawn_at_once.pictures("grad_cam/conv2") and not drawn_at_once.pictures("saliency/gradient")

@@ -1,6 +1,7 @@
 """Training is held for a bounded share of its time, and drawing that falls behind is waited for by nobody."""
 
 import time
+from functools import partialmethod
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,8 @@ from lightning_viz import Saliency, ViewWarning
 from lightning_viz.callbacks import DrawTask
 from lightning_viz.callbacks import overhead as budget
 from lightning_viz.callbacks.overhead import OverheadBudget
+from lightning_viz.callbacks.run import TrainerRun
+from lightning_viz.callbacks.session import session
 
 from . import drawings
 from .conftest import ConvNet, Watch, fit, images, loader, said
@@ -20,12 +23,12 @@ class Slow(Watch):
 
     kind = "slow"
 
-    def look(self, model, look):
+    def compute(self, model, snapshot):
         time.sleep(0.05)
         return {}
 
-    def draw(self, look):
-        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step})
+    def draw(self, snapshot):
+        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": snapshot.step})
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def test_the_ledger_holds_every_look(tmp_path, drawn_at_once):
 
     class Reading(ConvNet):
         def on_train_epoch_end(self):
-            ledgers.append(list(self.trainer.callbacks[0].observer.budget.ledger))
+            ledgers.append(list(session(self.trainer).budget.ledger))
 
     views = [Slow(every_n_train_steps=3), Saliency()]
     fit(tmp_path, Reading(), views, max_epochs=2)
@@ -117,7 +120,7 @@ def test_a_slow_view_is_looked_at_less_often_which_is_said_once(tmp_path, drawn_
     assert steps[-1] == 48
     assert len(steps) < 12
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz")]
-    assert lines == ["lightning_viz: slow is looked at less often from step 1 on: max_overhead=0.05"]
+    assert lines == ["lightning_viz: Slow is logged less often from step 1 to stay within max_overhead=0.05"]
 
 
 def test_a_large_share_gets_every_look(tmp_path, drawn_at_once, monkeypatch, capsys):
@@ -148,8 +151,8 @@ class SlowDrawing(Watch):
 
     kind = "slow"
 
-    def draw(self, look):
-        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 0.25})
+    def draw(self, snapshot):
+        yield DrawTask(drawings.draw, {"tag": "slow/page", "step": snapshot.step, "seconds": 0.25})
 
 
 class Steady(ConvNet):
@@ -166,9 +169,9 @@ def test_where_drawing_is_behind_events_wait_and_all_that_was_observed_is_drawn(
     observed, seconds = [], []
 
     class Counting(SlowDrawing):
-        def draw(self, look):
-            observed.append(look.step)
-            return super().draw(look)
+        def draw(self, snapshot):
+            observed.append(snapshot.step)
+            return super().draw(snapshot)
 
     class Timed(Steady):
         def on_train_batch_start(self, *_):
@@ -185,15 +188,17 @@ def test_where_drawing_is_behind_events_wait_and_all_that_was_observed_is_drawn(
 
 @pytest.mark.slow
 def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lightning_viz.callbacks.observer.DRAIN_SECONDS", 1.0)
+    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, drain_seconds=1.0))
 
     class Endless(Watch):
-        def draw(self, look):
-            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": look.step, "seconds": 600.0 * (look.step > 0)})
+        def draw(self, snapshot):
+            yield DrawTask(
+                drawings.draw, {"tag": "slow/page", "step": snapshot.step, "seconds": 600.0 * (snapshot.step > 0)}
+            )
 
     class Patient(ConvNet):
         def training_step(self, batch, batch_idx):
-            while batch_idx == 0 and view.observer.artist.waiting:  # until the first page is drawn
+            while batch_idx == 0 and session(self.trainer).drawing.waiting:  # until the first page is drawn
                 time.sleep(0.01)
             return super().training_step(batch, batch_idx)
 

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import observer, top_samples
+from lightning_viz.callbacks import population, session, top_samples
 from lightning_viz.callbacks import top_samples as crops
-from lightning_viz.callbacks import validation_watcher as watching
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.hooks import receptive_fields
 
 from .cells import CELLS
@@ -326,7 +326,11 @@ def test_the_sanity_check_is_not_watched(tmp_path, drawn_at_once):
 def test_a_run_in_which_validation_never_comes_is_told_so(tmp_path, drawn_at_once, recwarn):
     fit(tmp_path, ConvNet(), both(), val=validation(), check_val_every_n_epoch=5)
     assert not drawn_at_once
-    assert [line for line in said(recwarn) if "no validation pass ran, so top_samples, statistics had nothing" in line]
+    assert [
+        line
+        for line in said(recwarn)
+        if "no validation pass ran, so TopSamples, ActivationStatistics had nothing" in line
+    ]
 
 
 @pytest.mark.parametrize("how", ["no validation", "whole", "submodule", "in place"])
@@ -384,7 +388,7 @@ def test_a_fault_while_watching_is_said_once_and_ends_nothing(tmp_path, drawn_at
     assert trainer.global_step == 30
     lines = [line for line in said(recwarn) if "planted" in line]
     assert len(lines) == 3 and "switched off" in lines[-1]  # once a pass, until it is switched off
-    assert "top_samples" in lines[0] and "failed at step 6" in lines[0]
+    assert "TopSamples" in lines[0] and "failed at step 6" in lines[0]
     assert drawn_at_once.tags() == {"statistics/conv2": [6, 12, 18, 24, 30]}
     assert not model.conv2._forward_hooks
 
@@ -399,7 +403,7 @@ def test_outputs_that_are_not_one_per_sample_are_a_fault_with_a_reason(tmp_path,
 
 
 def test_a_fault_of_our_own_works_ends_no_run(tmp_path, drawn_at_once, recwarn, monkeypatch):
-    monkeypatch.setattr(watching, "_completed", lambda trainer: 1 / 0)
+    monkeypatch.setattr(TrainerRun, "validation_place", lambda run: 1 / 0)
     assert fit(tmp_path, ConvNet(), both(), val=validation()).global_step == 6
     assert any("watching validation failed: ZeroDivisionError" in line for line in said(recwarn))
     assert not drawn_at_once
@@ -476,7 +480,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(observer, "DrawingProcess", Counts)
+    monkeypatch.setattr(session, "DrawingProcess", Counts)
     return handed_in
 
 
@@ -496,12 +500,12 @@ def test_validation_is_watched_under_lightnings_other_name(sketches, tmp_path):
 
 
 def test_hooks_that_stay_would_be_noticed(sketches, tmp_path, monkeypatch):
-    shut = watching.Watcher.shut
+    close = population.Accumulator.close
 
     def forgetful(self):
         self._handles = []
-        shut(self)
+        close(self)
 
-    monkeypatch.setattr(watching.Watcher, "shut", forgetful)
+    monkeypatch.setattr(population.Accumulator, "close", forgetful)
     found, _ = train(PLAIN, pytorch_lightning, views=population_views, folder=tmp_path)
     assert differences(without_our_hooks(undisturbed(PLAIN, "pytorch_lightning")), without_our_hooks(found))

@@ -45,9 +45,9 @@ class Total(Watch):
     def requirements(self, model):
         return Requirements(weights=("conv1.weight",))
 
-    def draw(self, look):
-        self.totals[look.step] = look.seen.weights["conv1.weight"].sum().item()
-        return super().draw(look)
+    def draw(self, snapshot):
+        self.totals[snapshot.step] = snapshot.observation.weights["conv1.weight"].sum().item()
+        return super().draw(snapshot)
 
 
 class Logging(ConvNet):
@@ -116,9 +116,9 @@ def test_nothing_is_looked_at_while_sanity_checking(tmp_path, drawn_at_once):
     looks = []
 
     class Sane(Watch):
-        def draw(self, look):
-            looks.append((look.step, model.trainer.sanity_checking))
-            return super().draw(look)
+        def draw(self, snapshot):
+            looks.append((snapshot.step, model.trainer.sanity_checking))
+            return super().draw(snapshot)
 
     model = ConvNet()
     fit(tmp_path, model, [Sane()], num_sanity_val_steps=2)
@@ -282,7 +282,7 @@ def test_the_tuner_logs_no_picture_and_the_fit_after_it_does(what, tmp_path, dra
         Tuner(trainer).scale_batch_size(model, max_trials=1, init_val=4, steps_per_trial=2)
         model.batch_size = 4
     assert not drawn_at_once
-    assert all(view.observer is None and view.last_step is None for view in views)
+    assert all(view.last_step is None for view in views)
     trainer.fit(model)
     assert drawn_at_once.tags() == {"watch/page": [0, 2, 4, 6], "saliency/gradient": [0, 6]}
     found = events(tmp_path)

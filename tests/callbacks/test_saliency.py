@@ -47,5 +47,5 @@ def test_smooth_grad_explains_its_own_target_whatever_the_shared_pass_explained(
     seen = Observation(images, labels=labels, targets=(predicted + 2) % 4)  # another view's target led the pass
     look = Snapshot(seen, Samples(images, labels, head=2), step=0)
     wanted = {"predicted": predicted, "label": labels}.get(target, target)
-    found = Saliency(method="smooth_grad", target=target, noise_samples=4).look(model, look)["maps"]
+    found = Saliency(method="smooth_grad", target=target, noise_samples=4).compute(model, look)["maps"]
     assert torch.allclose(found, smooth_grad(model, images, wanted, noise_samples=4))

@@ -45,7 +45,10 @@ def test_views_of_different_schedules_each_keep_their_own(tmp_path, drawn_at_onc
     class Other(Watch):
         pass
 
-    views = [Watch(every_n_train_steps=2), Other(steps=[3]), Watch(every_n_epochs=1)]
+    class Third(Watch):
+        pass
+
+    views = [Watch(every_n_train_steps=2), Other(steps=[3]), Third(every_n_epochs=1)]
     fit(tmp_path, ConvNet(), views)
     by_view = {view.name: [one.step for one in drawn_at_once if one.owner == view.name] for view in views}
     assert list(by_view.values()) == [[0, 2, 4, 6], [0, 3, 6], [0, 6]]
@@ -60,9 +63,9 @@ def test_the_first_look_is_before_the_first_update(tmp_path, drawn_at_once):
 
             return Requirements(weights=("conv1.weight",))
 
-        def draw(self, look):
-            weights[look.step] = look.seen.weights["conv1.weight"].clone()
-            return super().draw(look)
+        def draw(self, snapshot):
+            weights[snapshot.step] = snapshot.observation.weights["conv1.weight"].clone()
+            return super().draw(snapshot)
 
     model = ConvNet()
     before = model.conv1.weight.detach().clone()

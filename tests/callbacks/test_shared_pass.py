@@ -9,6 +9,7 @@ from lightning_viz.callbacks.observer import Observer
 
 from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, LayerEmbeddings, Saliency
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.session import Session
 
 from .conftest import ConvNet, fit, images, loader
 
@@ -57,23 +58,23 @@ def run(tmp_path, monkeypatch):
 
     def go(*views):
         Recorder.sketches, Counting.calls, looks = [], Counter(), []
-        visit, grad = Observer.visit, torch.autograd.grad
+        look, grad = Session.look, torch.autograd.grad
 
-        def counted_visit(self, due, *args, **kwargs):
+        def counted_look(self, due, *args, **kwargs):
             Counting.calls.clear()
             Counting.looking = True
-            visit(self, due, *args, **kwargs)
+            look(self, due, *args, **kwargs)
             Counting.looking = False
             if due:
-                looks.append((self.step, len(due), Counting.calls["forward"], Counting.calls["backward"]))
+                looks.append((self.run.step, len(due), Counting.calls["forward"], Counting.calls["backward"]))
 
         def counted_grad(*args, **kwargs):
             Counting.calls.update(["backward"])
             return grad(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr("lightning_viz.callbacks.observer.DrawingProcess", Recorder)
-            patch.setattr(Observer, "visit", counted_visit)
+            patch.setattr("lightning_viz.callbacks.session.DrawingProcess", Recorder)
+            patch.setattr(Session, "look", counted_look)
             patch.setattr(torch.autograd, "grad", counted_grad)
             patch.setattr(torch.Tensor, "backward", guarded(torch.Tensor.backward))
             fit(tmp_path, Counting(), list(views), loader(*images(24)), loader(*images(200)))

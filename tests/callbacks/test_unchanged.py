@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partialmethod
 from pathlib import Path
 
 import lightning.pytorch
@@ -28,10 +29,11 @@ from lightning_viz import (
     Predictions,
     Saliency,
 )
-from lightning_viz.callbacks import observer, shared_pass
 from lightning_viz.callbacks import probe_loading as sampling
+from lightning_viz.callbacks import session, shared_pass
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
 from lightning_viz.hooks import observe as observing
@@ -175,7 +177,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(observer, "DrawingProcess", Counting)
+    monkeypatch.setattr(session, "DrawingProcess", Counting)
     return handed_in
 
 
@@ -183,16 +185,16 @@ def sketches(monkeypatch):
 def all_raise(monkeypatch):
     """Every view raises whenever it looks: at even steps in the middle of the pass, at odd ones after a rampage."""
     faults = []
-    fault, observe, init = observer.Observer._fault, shared_pass.observe, observer.Observer.__init__
+    fault, observe, init = session.Session._fault, shared_pass.observe, session.Session.__init__
 
     def count(self, view, step, error):
         assert "planted" in str(error)
         faults[-1][view.name][step] += 1
         fault(self, view, step, error)
 
-    def start(self, *args):
+    def start(self, *args, **options):
         faults.append(defaultdict(Counter))
-        return init(self, *args)
+        return init(self, *args, **options)
 
     def raise_in_forward(model, inputs):
         observing.run(model, inputs)
@@ -208,12 +210,12 @@ def all_raise(monkeypatch):
         rampage(model)
         raise RuntimeError("planted in the look")
 
-    monkeypatch.setattr(observer, "FAULTS", 10**9)
-    monkeypatch.setattr(observer.Observer, "__init__", start)
-    monkeypatch.setattr(observer.Observer, "_fault", count)
+    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, most_faults=10**9))
+    monkeypatch.setattr(session.Session, "__init__", start)
+    monkeypatch.setattr(session.Session, "_fault", count)
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
     for view in (View, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
-        monkeypatch.setattr(view, "look", raise_in_look)
+        monkeypatch.setattr(view, "compute", raise_in_look)
     return faults
 
 
@@ -332,20 +334,20 @@ def planted(name, cell):
 
 
 def unguarded(monkeypatch):
-    for module in (observer, guard, sampling):
-        monkeypatch.setattr(module, "unchanged", lambda model: nullcontext())
+    for module in (session, guard, sampling):
+        monkeypatch.setattr(module, "preserve_state", lambda model: nullcontext())
 
 
 def after_each_look(monkeypatch, do):
     """Do something careless with the model and some of its inputs, outside the guard."""
-    visit = observer.Observer.visit
+    look = session.Session.look
 
     def careless(self, due, *args, **options):
-        visit(self, due, *args, **options)
+        look(self, due, *args, **options)
         if due:
-            do(self.model, torch.ones(4, 3, 8, 8))
+            do(self.run.model, torch.ones(4, 3, 8, 8))
 
-    monkeypatch.setattr(observer.Observer, "visit", careless)
+    monkeypatch.setattr(session.Session, "look", careless)
 
 
 @planted("a forward in train mode", PLAIN)
@@ -410,7 +412,7 @@ def gone_through(monkeypatch):
 
 @planted("a logger that is not muted", LOGS)
 def loggers(monkeypatch):
-    monkeypatch.setattr(observer, "muted", lambda trainer: nullcontext())
+    monkeypatch.setattr(session, "muted", lambda trainer: nullcontext())
 
 
 @planted("a log that is not shadowed", LOGS)
@@ -468,6 +470,6 @@ def test_a_guard_that_trusts_views_not_to_raise_is_noticed(monkeypatch, sketches
         for restore in reversed(restores):
             restore()
 
-    for module in (observer, guard, sampling):
-        monkeypatch.setattr(module, "unchanged", trusting)
+    for module in (session, guard, sampling):
+        monkeypatch.setattr(module, "preserve_state", trusting)
     assert noticed(PLAIN, tmp_path)

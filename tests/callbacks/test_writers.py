@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections import defaultdict
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from lightning_viz import (
     ViewWarning,
 )
 from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.writers import FolderWriter, find_writers, write_projection
 from lightning_viz.render.page import Picture
 
@@ -55,8 +57,9 @@ def number_of(value):
 
 @pytest.mark.slow
 def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
-    for patience in ("drawing.BEHIND_SECONDS", "observer.DRAIN_SECONDS"):  # on a machine with much else to do
-        monkeypatch.setattr(f"lightning_viz.callbacks.{patience}", float("inf"))
+    # On a machine with much else to do.
+    monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", float("inf"))
+    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, drain_seconds=float("inf")))
     views = [
         FirstLayerFilters(table="conv2"),
         ActivationMaps(),

@@ -15,8 +15,7 @@ from unittest.mock import patch
 import torch
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import observer, top_samples
-from lightning_viz.callbacks import validation_watcher as watching
+from lightning_viz.callbacks import population, session, top_samples
 
 from .conftest import ConvNet, images, loader, make_trainer
 
@@ -62,19 +61,19 @@ def fails_on_the_second(self, *args, read=top_samples.TopSamples.read):
     return read(self, *args)
 
 
-def nothing_from_the_second(*args, share=watching.share_of):
+def nothing_from_the_second(*args, share=population.share_of):
     return 1 / 0 if torch.distributed.get_rank() == 1 else share(*args)
 
 
-def unpicklable_from_the_second(*args, share=watching.share_of):
+def unpicklable_from_the_second(*args, share=population.share_of):
     return (lambda: 0) if torch.distributed.get_rank() == 1 else share(*args)
 
 
 SCENARIOS = {
     "nothing fails": nullcontext,
     "a view fails on the second": lambda: patch.object(top_samples.TopSamples, "read", fails_on_the_second),
-    "the second has nothing to give": lambda: patch.object(watching, "share_of", nothing_from_the_second),
-    "the second cannot pickle its share": lambda: patch.object(watching, "share_of", unpicklable_from_the_second),
+    "the second has nothing to give": lambda: patch.object(population, "share_of", nothing_from_the_second),
+    "the second cannot pickle its share": lambda: patch.object(population, "share_of", unpicklable_from_the_second),
 }
 
 
@@ -84,7 +83,7 @@ def run(folder, processes, scenario="nothing fails"):
     views = [TopSamples(layers=["conv1", "conv2"], channels="first"), ActivationStatistics(layers="conv2")]
     options = {"strategy": "ddp"} if processes > 1 else {}
     trainer = make_trainer(folder, views, devices=processes, max_epochs=2, **options)
-    with patch.object(observer, "DrawingProcess", keeps(sketches)), SCENARIOS[scenario]():
+    with patch.object(session, "DrawingProcess", keeps(sketches)), SCENARIOS[scenario]():
         trainer.fit(Still(), loader(*images(24)), loader(*images(41), batch_size=8))
     if trainer.is_global_zero:
         (folder / "sketches").write_bytes(pickle.dumps(sketches))

@@ -22,6 +22,7 @@ from rich.console import Console
 from sklearn.datasets import load_sample_images
 
 from lightning_viz.__main__ import main
+from lightning_viz.analysis.checkpoint_run import validate
 from lightning_viz.cli import progress as bars
 from lightning_viz.cli.board import board_command
 from lightning_viz.cli.main import COMMANDS, in_sentences, working
