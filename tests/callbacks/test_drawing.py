@@ -57,7 +57,7 @@ class Faulty(Watch):
 
     def requirements(self, model):
         if model.trainer.sanity_checking or model.trainer.fit_loop.epoch_loop._batches_that_stepped >= 1:
-            self.fails("needs", model.trainer.fit_loop.epoch_loop._batches_that_stepped)
+            self.fails("requirements", model.trainer.fit_loop.epoch_loop._batches_that_stepped)
         return super().requirements(model)
 
     def compute(self, model, snapshot):
@@ -187,7 +187,7 @@ def test_the_drawing_process_imports_no_torch_and_no_lightning():
 # Faults in a run.
 
 
-@pytest.mark.parametrize("where", ["needs", "look", "draw"])
+@pytest.mark.parametrize("where", ["requirements", "compute", "draw"])
 @pytest.mark.parametrize(
     "error", [RuntimeError("broken"), torch.OutOfMemoryError("no memory left"), KeyError("lost"), AssertionError("so")]
 )
@@ -199,7 +199,7 @@ def test_a_fault_is_one_warning_and_the_others_draw_on(where, error, tmp_path, d
     warnings_ = said(caught)
     assert len(warnings_) == 2
     for one, step in zip(warnings_, (2, 4), strict=True):
-        assert one.startswith("lightning_viz: faulty (")
+        assert one.startswith("lightning_viz: Faulty failed at step")
         assert f"failed at step {step}: {type(error).__name__}: {error}" in one
         assert "training continues" in one
     assert trainer.global_step == 6
@@ -239,7 +239,7 @@ def test_a_model_that_cannot_be_run_is_a_warning_for_each_view(tmp_path, drawn_a
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, Fussy(), [Saliency(), Watch()])
     warnings_ = said(caught)
-    assert [one.split(" ")[1] for one in warnings_] == ["saliency", "watch", "saliency", "watch"]
+    assert [one.split(" ")[1] for one in warnings_] == ["Saliency", "Watch", "Saliency", "Watch"]
     assert all("in training only" in one for one in warnings_)
     assert trainer.global_step == 6
 
@@ -309,8 +309,7 @@ def test_faults_in_the_drawing_process_are_told_and_other_views_drawn(tmp_path):
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)])
     faults = said(caught)
-    assert "faulty (" in faults[0]
-    assert "failed at step 0: RuntimeError: no pencil" in faults[0]
+    assert "FaultyDrawing failed at step 0: RuntimeError: no pencil" in faults[0]
     assert sum("switched off" in one for one in faults) == 1
     assert trainer.global_step == 6
     assert events(tmp_path)["watch/page"].keys() == set(range(7))

@@ -12,6 +12,7 @@ from lightning_viz import (
     Hyperplanes,
     LayerEmbeddings,
     LayerNotFoundError,
+    PixelSpace,
     Probe,
     Saliency,
     ViewError,
