@@ -17,6 +17,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ from lightning_viz import (
     attribution,
     default_views,
 )
-from lightning_viz.callbacks import observer as observing
 from lightning_viz.callbacks import probe_loading as sampling
-from lightning_viz.callbacks import view as viewing
+from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.observer import Observer
+from lightning_viz.callbacks.run import TrainerRun
+from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.shared_pass import SharedPass
 
 BOUND = 2048  # MiB
@@ -99,9 +100,9 @@ class Stages:
         self.drawing = 0.0
         self._meter = meter
         self._time(sampling, "_prepared", "probe fetched")
-        self._time(observing, "load_samples", "probe described")
+        self._time(sampling, "load_samples", "probe described")
         self._time(SharedPass, "run", "forward over all samples")
-        self._time(Observer, "_show", "sketches handed over")
+        self._time(Session, "_compute_and_draw", "tasks handed over")
         close = DrawingProcess.close
 
         def closing(artist: DrawingProcess) -> None:
@@ -160,7 +161,7 @@ def look(samples: int, layers: Sequence[str], draw: bool) -> None:
     embeddings, meter = LayerEmbeddings(layers=layers, samples=samples, animation=False), Meter()
     stages = Stages(meter)
     if not draw:
-        observing.DRAIN_SECONDS = 0.0
+        TrainerRun.__init__ = partialmethod(TrainerRun.__init__, drain_seconds=0.0)  # type: ignore[assignment]
     started = time.perf_counter()
     loader = DataLoader(Images(samples), batch_size=1)
     print(f"ResNet-152 ({parameters:.0f} MiB of weights), {samples} images of 3 x 224 x 224: {samples * 0.574:.0f} MiB")
@@ -183,12 +184,13 @@ class Leak(pl.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % self.every:
             return
-        seen = next(callback.observer for callback in trainer.callbacks if getattr(callback, "observer", None))
-        seen.artist.drain(60.0)  # all events are to be looked at, and none waits
-        seen.collect()
+        running = session(trainer)
+        assert running is not None
+        running.drawing.drain(60.0)  # all events are to be looked at, and none waits
+        running.collect()
         gc.collect()
-        process = seen.artist.process
-        self.rows.append((batch_idx, resident(), status("VmRSS", process.pid), len(seen.budget.ledger)))
+        process = running.drawing.process
+        self.rows.append((batch_idx, resident(), status("VmRSS", process.pid), len(running.budget.ledger)))
 
 
 def small_net() -> nn.Module:
@@ -285,7 +287,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    observing.inform = viewing.inform = lambda message: None
+    session_module.inform = lambda message: None
     if options.attributions:
         attributions(options.attributions)
     elif options.leak:

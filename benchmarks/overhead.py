@@ -4,7 +4,7 @@ All arms train the same number of steps from the same seed, with a fresh model, 
 alternate in one process, and each round starts with another. "Training" is from the first batch to the last look;
 "to the end" includes the wait for what is still being drawn, which is bounded and comes once a run. Under the budget
 nothing is free: `FREE_SECONDS` is 0. A view's hold at an event is given in units of one forward + backward of its own
-probe batch, less the passes that it declares; a run's first event, which fetches the probe, stands apart.
+probe batch; a run's first event, which fetches the probe, stands apart.
 
 With --dreams it is the view of dreams alone, of a small network of convolutions: its first look and its last, which are
 never dropped, make 60 updates of 20 images, which is more than a short training of the ResNet could pay for.
@@ -36,11 +36,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import Dreams, default_views
-from lightning_viz.callbacks import observer
 from lightning_viz.callbacks import overhead as budget
-from lightning_viz.callbacks import view as viewing
 from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.observer import Observer
+from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.view import View
 
 BATCH, HEAD = 32, 16
@@ -79,7 +77,7 @@ class Run:
         to_end: seconds from the first batch until all is drawn and written.
         written: seconds for which training was held to write what was drawn meanwhile.
         guarded: seconds of looks that no view was charged for.
-        holds: view, step, and what it took beyond the passes declared, in forward + backward passes.
+        holds: view, step, and what it took, in forward + backward passes.
     """
 
     arm: str
@@ -105,28 +103,28 @@ class Clock(pl.Callback):
 
 
 class Watch:
-    """Times what the observer does, from outside."""
+    """Times what the session does, from outside."""
 
     def __init__(self) -> None:
         self.drains: list[float] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.process = (0.0, 0.0)
-        self.observer: Observer | None = None
-        self._wrap(Observer, "visit")
-        self._wrap(Observer, "collect")
-        drain, close = Observer._drain, DrawingProcess.close
+        self.session: Session | None = None
+        self._wrap(Session, "look")
+        self._wrap(Session, "collect")
+        drain, close = Session._drain, DrawingProcess.close
 
-        def draining(observer: Observer) -> None:
+        def draining(session: Session) -> None:
             self.drains.append(time.perf_counter())
-            self.observer = observer
-            drain(observer)
+            self.session = session
+            drain(session)
 
         def closing(artist: DrawingProcess) -> None:
             if artist.process is not None:
                 self.process = process_cost(artist.process.pid)
             close(artist)
 
-        Observer._drain, DrawingProcess.close = draining, closing  # type: ignore[method-assign]
+        Session._drain, DrawingProcess.close = draining, closing  # type: ignore[method-assign]
 
     def _wrap(self, owner: type, name: str) -> None:
         function = getattr(owner, name)
@@ -141,7 +139,7 @@ class Watch:
         setattr(owner, name, timed)
 
     def reset(self) -> None:
-        self.drains, self.process, self.observer = [], (0.0, 0.0), None
+        self.drains, self.process, self.session = [], (0.0, 0.0), None
         self.seconds.clear()
 
 
@@ -197,21 +195,19 @@ def run(arm: str, steps: int, dataset: TensorDataset, watch: Watch, *, dreams: b
     result = Run(
         arm, (watch.drains or [ended])[0] - clock.started, ended - clock.started, unit=one_pass(model, dataset)
     )
-    if watch.observer is not None:
+    if watch.session is not None:
         describe(result, watch, views)
     return result
 
 
 def describe(result: Run, watch: Watch, views: list[View]) -> None:
-    seen = watch.observer
+    seen = watch.session
     assert seen is not None
-    samples = next(iter(seen._samples.values()))
     by_name = {view.name: view for view in views}
     for name, step, seconds in seen.budget.ledger:
-        declared = by_name[name].passes(samples)
-        result.holds.append((by_name[name].kind, step, seconds, seconds / result.unit - declared))
+        result.holds.append((by_name[name].kind, step, seconds, seconds / result.unit))
     result.held = seen.budget.held
-    result.guarded, result.written = watch.seconds["visit"] - result.held, watch.seconds["collect"]
+    result.guarded, result.written = watch.seconds["look"] - result.held, watch.seconds["collect"]
     result.looks = len(seen.budget.ledger)
     result.cpu, result.memory = watch.process
 
@@ -245,8 +241,9 @@ def table(runs: list[Run]) -> None:
         print(f"  drawing process, CPU seconds          {spread([one.cpu for one in mine], 1)}")
         print(f"  drawing process, peak MiB             {spread([one.memory for one in mine], 0)}")
     unit = statistics.median(one.unit for one in runs)
-    print(f"\nheld per view and event, in forward + backward passes of its probe batch ({HEAD} samples: {unit:.3f} s),")
-    print("beyond the passes that it declares\n")
+    print(
+        f"\nheld per view and event, in forward + backward passes of its probe batch ({HEAD} samples: {unit:.3f} s)\n"
+    )
     print(f"  {'view':14} {'first event':>30} {'later events':>30}  later, seconds")
     for kind in dict.fromkeys(hold[0] for one in runs for hold in one.holds):
         first = [excess for one in runs for view, step, _, excess in one.holds if view == kind and step == 0]
@@ -269,7 +266,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    observer.inform = viewing.inform = lambda message: None
+    session_module.inform = lambda message: None
     budget.FREE_SECONDS = 0.0
     dataset, watch = data(), Watch()
     trial = 40

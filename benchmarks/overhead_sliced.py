@@ -19,13 +19,15 @@ import tempfile
 import time
 import warnings
 from dataclasses import asdict
+from functools import partialmethod
 from pathlib import Path
 
 import overhead
 
 from lightning_viz.callbacks import drawing as artist
-from lightning_viz.callbacks import observer, view
 from lightning_viz.callbacks import overhead as budget
+from lightning_viz.callbacks import session
+from lightning_viz.callbacks.run import TrainerRun
 
 TURN = 2.0  # seconds
 ENTRY = struct.Struct("ddd")  # seconds granted, start of the present turn, whether it is one
@@ -49,10 +51,10 @@ def train(folder: Path, index: int, steps: int) -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    observer.inform = view.inform = lambda message: None
+    session.inform = lambda message: None
     budget.FREE_SECONDS = 0.0
     artist.BEHIND_SECONDS *= len(ARMS)  # the drawing process's own clock goes on while it is stopped
-    observer.DRAIN_SECONDS *= len(ARMS)
+    TrainerRun.__init__ = partialmethod(TrainerRun.__init__, drain_seconds=120.0 * len(ARMS))  # type: ignore[assignment]
     dataset, watch = overhead.data(), overhead.Watch()
     overhead.run("no views", steps // 50, dataset, watch)  # the first steps are slow
     result = overhead.run(ARMS[index], steps, dataset, watch)

@@ -2,7 +2,6 @@
 
 import pytest
 import pytorch_lightning as pl
-from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset

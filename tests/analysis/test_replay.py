@@ -5,8 +5,6 @@ Whatever the moment at which the checkpoint was saved: the views' state in it is
 
 import pytest
 import torch
-from lightning_viz.analysis.replay import Replay
-from lightning_viz.analysis.validation import validate
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_viz import (

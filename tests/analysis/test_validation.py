@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from lightning_viz.analysis.replay import Replay
-from lightning_viz.analysis.validation import validate
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 

@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from lightning_viz.callbacks.observer import Observer
 
 from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, LayerEmbeddings, Saliency
 from lightning_viz.callbacks.probe import Probe

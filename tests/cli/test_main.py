@@ -16,7 +16,6 @@ from itertools import islice
 
 import pytest
 import torch
-from lightning_viz.analysis.validation import validate
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_sample_images
