@@ -16,7 +16,7 @@ from lightning_viz.hooks import Observation
 def sketch(inputs, gradient):
     look = Snapshot(Observation(inputs, input_gradient=gradient), Samples(inputs, None, head=2), step=0)
     view = Saliency()
-    return next(iter(view.draw(replace(look, extra=view.look(torch.nn.Identity(), look)))))
+    return next(iter(view.draw(replace(look, extra=view.compute(torch.nn.Identity(), look)))))
 
 
 def test_the_gradient_drawn_is_the_images_among_several_inputs():
