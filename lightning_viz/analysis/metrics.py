@@ -26,6 +26,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_viz.callbacks.predictions import mask_of
 from lightning_viz.callbacks.probe import IGNORE_INDEX
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.pixels import PixelSpace
 
 _MOST_RECALLS, _MOST_CONFUSIONS = 1000, 40  # classes of which a recall each, and a confusion matrix, are reported
@@ -240,7 +241,7 @@ class SegmentationMetrics(_SampleMetrics):
         if not counted.any():
             return
         if outputs.shape[2:] != masks.shape[1:]:
-            outputs = F.interpolate(outputs, masks.shape[1:], mode="bilinear", align_corners=False)
+            outputs = resize(outputs, masks.shape[1:])
         scores = outputs if self._to_scores is None else self._to_scores(outputs)
         self.metrics.update(scores.argmax(1)[counted], masks[counted])
 

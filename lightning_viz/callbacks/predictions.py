@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_jaccard_index
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -18,6 +17,7 @@ from lightning_viz.callbacks.probe import IGNORE_INDEX
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dense import MOST_PREDICTIONS, UNCOUNTED, class_predictions, image_predictions
@@ -85,7 +85,7 @@ class Predictions(View):
         if scores.shape[2:] != truth.shape[1:]:
             sizes = [" × ".join(map(str, shape)) for shape in (scores.shape[2:], truth.shape[1:])]
             notes = (*notes, f"scores of {sizes[0]} places enlarged to the masks' {sizes[1]}")
-            scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
+            scores = resize(scores, truth.shape[1:])
         if not bool(scores.isfinite().all()):
             notes = (*notes, "NaN or infinite scores")
         classes = max(scores.shape[1], 2)

@@ -17,6 +17,7 @@ from lightning_viz.dream.parametrization import centered, clipped, frame, pixels
 from lightning_viz.dream.transforms import jitter as cropped
 from lightning_viz.dream.transforms import pad
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.pixels import PixelSpace
@@ -156,15 +157,15 @@ def deep_dream(
     kept = np.linspace(0, octaves * steps, frames).round().astype(int).tolist()
     detail, done, pictures = torch.zeros_like(photographs), [], {0: frame(photographs, pixel_space)}
     for number, size in enumerate(sizes):
-        base = _resized(photographs, size)
-        start = clipped(base + _resized(detail, size), pixel_space)
+        base = resize(photographs, size, antialias=True)
+        start = clipped(base + resize(detail, size, antialias=True), pixel_space)
         margin = min(jitter, min(size) // 4)
 
         def filmed(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
             canvas = clipped(canvas, pixel_space)
             if (step := number * steps + update) in kept:
                 found = _inner(canvas, margin).to(base) - base
-                pictures[step] = frame(photographs + _resized(found, sizes[-1]), pixel_space)
+                pictures[step] = frame(photographs + resize(found, sizes[-1], antialias=True), pixel_space)
             return canvas
 
         canvas = F.pad(start, [margin] * 4, mode="reflect")  # its borders, which nets see otherwise, are cut off
@@ -200,10 +201,6 @@ def _sizes(size: Sequence[int], octaves: int, octave_scale: float) -> list[tuple
     height, width = size
     factors = [octave_scale**-octave for octave in reversed(range(octaves))]
     return [(max(1, round(height * factor)), max(1, round(width * factor))) for factor in factors]
-
-
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _inner(canvas: Tensor, margin: int) -> Tensor:

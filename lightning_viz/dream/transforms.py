@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.feature_maps import resize
 
 __all__ = ["jitter", "pad", "rotate", "scale", "standard"]
 
@@ -46,7 +47,7 @@ def scale(*factors: float) -> Transform:
     def scaled(images: Tensor, generator: torch.Generator) -> Tensor:
         factor = _one_of(factors, generator)
         size = [max(1, round(side * factor)) for side in images.shape[2:]]
-        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=factor < 1)
+        return resize(images, size, antialias=factor < 1)
 
     return scaled
 
