@@ -1,4 +1,4 @@
-"""Norms of perturbations: how each begins, which way it steps, and how it keeps to its ball."""
+"""Norms of perturbations, with their random starts, step directions and projections; losses of attacks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from lightning_viz.errors import InvalidArgumentError
 __all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
 
 MIN_LENGTH = 1e-12
-"""What a length is divided by at least."""
+"""Lower bound of lengths in a denominator."""
 
 
 class Norm(Protocol):
-    """What an attack needs to know of a norm. Tensors are ``[n, ...]``, lengths ``[n]``, in pixels."""
+    """Interface of a norm. Tensors are ``[n, ...]``, lengths ``[n]``, in pixels."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name for display."""
 
     def length(self, perturbations: Tensor) -> Tensor:
-        """Of each perturbation, ``[n]``."""
+        """Length of each perturbation, ``[n]``."""
 
     def inside(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """A random perturbation for each sample, uniform in the ball of radius 1."""
 
     def normalize(self, gradients: Tensor) -> Tensor:
-        """The steepest way up that has length 1; no way where the gradient is zero."""
+        """The direction of steepest ascent with length 1; 0 if the gradient is zero."""
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
-        """The nearest perturbation in the ball of each sample's radius."""
+        """The nearest perturbation in the ball of radius epsilon of each sample."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class _LInf:
         return gradients.sign()
 
     def project(self, perturbations: Tensor, epsilon: Tensor) -> Tensor:
-        each = per_sample(epsilon, perturbations)
-        return perturbations.clamp(-each, each)
+        bounds = per_sample(epsilon, perturbations)
+        return perturbations.clamp(-bounds, bounds)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def resolve_norm(norm: Norm | str) -> Norm:
     if not isinstance(norm, str):
         return norm
     if norm not in NORMS:
-        raise InvalidArgumentError(f"norm={norm!r}: give one of {', '.join(map(repr, NORMS))}")
+        raise InvalidArgumentError(f"norm={norm!r} is unknown; pass one of {', '.join(map(repr, NORMS))}")
     return NORMS[norm]
 
 
@@ -126,14 +126,14 @@ def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
     return tensor if everything else tensor[rows]
 
 
-def per_sample(each: Tensor, like: Tensor) -> Tensor:
-    """One number for each sample ``[n]``, shaped to go with ``[n, ...]``.
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """One number per sample ``[n]``, shaped to broadcast with ``[n, ...]``.
 
     Args:
-        each: the numbers.
+        values: the numbers.
         like: the samples.
     """
-    return each.to(like).view(-1, *[1] * (like.dim() - 1))
+    return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -186,5 +186,7 @@ def resolve_loss(loss: Loss | str) -> Loss:
     if not isinstance(loss, str):
         return loss
     if loss not in LOSSES:
-        raise InvalidArgumentError(f"loss={loss!r}: give one of {', '.join(map(repr, LOSSES))}, or a function")
+        raise InvalidArgumentError(
+            f"loss={loss!r} is unknown; pass one of {', '.join(map(repr, LOSSES))}, or a function"
+        )
     return LOSSES[loss]

@@ -385,5 +385,5 @@ def test_norms_and_losses_are_given_by_name_or_as_objects(attack):
     for norm, name in ((L2, "l2"), (LINF, "linf")):
         one = attack(linear(), grays(2), norm=norm, **options)
         assert torch.equal(one.pixels, attack(linear(), grays(2), norm=name, **named).pixels)
-    with pytest.raises(ValueError, match="norm='l3': give one of 'linf', 'l2'"):
+    with pytest.raises(ValueError, match="norm='l3' is unknown; pass one of 'linf', 'l2'"):
         attack(linear(), grays(2), norm="l3", **options)
