@@ -19,9 +19,9 @@ from torch.utils.data import TensorDataset
 from turns import in_turns
 
 from lightning_viz.adversarial import pgd
-from lightning_viz.cli import attack, dream, robustness
-from lightning_viz.cli import function_options as methods
-from lightning_viz.cli.source_options import folded, model_under_study_of
+from lightning_viz.cli import source_options
+from lightning_viz.cli.commands import command_methods, method_parser, run_method
+from lightning_viz.cli.source_options import model_under_study_of, parse
 from lightning_viz.dream import fool
 from lightning_viz.robustness.corruption_error import compare_corruption_error
 
@@ -72,20 +72,21 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     trained(folder / "net.ckpt")
     source = [str(folder / "net.ckpt"), "--model", "commands.Net", "--data", "commands.digits", "--accelerator", "cpu"]
-    ascent = ["--samples", "64", "--epsilon", "0.05", "--until_fooled", "false", "--steps", str(asked.steps)]
+    ascent = ["--samples", "64", "--epsilon", "0.05", "--stop_on_success", "false", "--steps", str(asked.steps)]
     rows = {
-        "attack pgd": (attack, ascent),
-        "dream fool": (dream, ["--generations", str(asked.generations)]),
-        "robustness corruptions": (robustness, ["--samples", str(asked.images)]),
+        "attack pgd": ascent,
+        "dream fool": ["--generations", str(asked.generations)],
+        "robustness corruptions": ["--samples", str(asked.images)],
     }
-    for name, (module, words) in rows.items():
-        typed = [name.split()[1], *source, *words, "--out", str(folder / "out"), "--overwrite"]
-        options = module.parser().parse_args(folded(typed))
+    for name, words in rows.items():
+        command, method = name.split()
+        entry = command_methods(command)[method]
+        options = parse(method_parser(name, entry), [*source, *words, "--out", str(folder / "out"), "--overwrite"])
         started = time.perf_counter()
-        subject = model_under_study_of(options[options.method])
+        subject = model_under_study_of(options)
         start = time.perf_counter() - started
-        methods.model_under_study_of = lambda _options, _case, found=subject: found
-        model, count = subject.model, options[options.method].samples
+        source_options.model_under_study_of = lambda _options, _config, study=subject: study
+        model, count = subject.model, options.samples
         images, labels, pixel_space = subject.images[:count], subject.labels[:count], subject.pixel_space
         functions = {
             "attack pgd": lambda: pgd(
@@ -105,7 +106,7 @@ def main() -> None:
             ),
         }
         busy: dict[str, list[float]] = {"function": [], "command": []}
-        arms = {"function": functions[name], "command": lambda: module.run(options)}
+        arms = {"function": functions[name], "command": lambda: run_method(name, entry, options)}
 
         def watched(arm: str) -> None:
             before = time.process_time()

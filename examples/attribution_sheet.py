@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lightning_viz import attribution
-from lightning_viz.analysis.studies import attribution as attributions
 from lightning_viz.analysis.studies.attribution import maps_of
 from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
+from lightning_viz.catalogue import methods
 from lightning_viz.render.attribution_sheets import MethodMaps, method_row
 from lightning_viz.render.layout import draw
 from lightning_viz.render.parts import HStack, Text, Tile, VStack
@@ -24,9 +24,12 @@ from lightning_viz.render.tiles import to_rgb
 
 TILE = 104  # pixels
 SHOWN = 4  # images
-METHODS = {  # name: function, display
-    name: (partial(method.attribute, progress=False) if method.many else method.attribute, method.display)
-    for name, method in attributions.METHODS.items()
+METHODS = {  # title: function, display
+    entry.title: (
+        partial(entry.load(), progress=False) if isinstance(entry.cost, str) else entry.load(),
+        entry.display,
+    )
+    for name, entry in methods("attribution").items()
     if name != "occlusion"
 }
 METHODS["occlusion 6 / 2"] = (partial(attribution.occlusion, patch=6, stride=2, progress=False), "signed")

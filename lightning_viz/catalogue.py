@@ -119,7 +119,9 @@ def _by_tag() -> dict[str, Descriptor]:
 _ANALYZED = MappingProxyType({"sanity_check": True})
 _compared = partial(Descriptor, section="compared")
 _technique = partial(Technique, needs=("classes",))
-_attribution = partial(Method, family="attribution", section="attribution")
+_attribution = partial(
+    Method, family="attribution", section="attribution", study="attribution.attribute", samples=8, example="--target 3"
+)
 _cam = partial(
     _attribution, view="grad_cam", module="attribution.cam", display="heat", unit="logits",
     needs=("target", "gradient", "maps"),
@@ -129,7 +131,9 @@ _guided = partial(
     _saliency, module="attribution.guided_backprop", display="image", needs=("target", "gradient", "relu")
 )
 _dream = partial(Method, family="dream", section="dreams", cost="steps")
-_attack = partial(Method, family="attack", section="adversarial", unit="l2", needs=("classes", "gradient"))
+_attack = partial(
+    Method, family="attack", section="adversarial", unit="l2", needs=("classes", "gradient"), study="attacks.attack"
+)
 _robustness = partial(Method, family="robustness", section="adversarial", needs=("classes",))
 
 # fmt: off
@@ -151,7 +155,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         section="parameters", module="callbacks.first_layer_filters", symbol="FirstLayerFilters", tags=("filters",),
         default=True),
     Method("filters", "Filters", "Shows the weights of convolutions and fully connected layers as images.",
-        family="filters", section="parameters", module="cli.filters", symbol="layer_filters", view="filters", cost=0),
+        family="filters", section="parameters", module="analysis.studies.filters", symbol="layer_filters",
+        study="filters.layer_filters", example="--layers conv1", view="filters", cost=0),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",
@@ -177,9 +182,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings", tags=("embedding",),
         default=True),
     Method("tsne", "t-SNE", "Keeps neighbors close together in the plane.", source="van der Maaten and Hinton, 2008",
-        family="embedding", section="embeddings", module="embedding", view="embedding"),
+        family="embedding", section="embeddings", module="embedding", view="embedding", study="embedding.embed",
+        samples=1000, example="--layers fc"),
     Method("pca", "PCA", "Projects samples onto their first principal components.",
-        family="embedding", section="embeddings", module="embedding", view="embedding"),
+        family="embedding", section="embeddings", module="embedding", view="embedding", study="embedding.embed",
+        samples=1000, example="--layers fc"),
     _technique("attributions", "All methods side by side",
         "Every method explains the same samples, so agreement between different methods is evidence and a single map "
         "is not. The numbers tell which of them to trust.",
@@ -255,23 +262,29 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         section="dreams", module="analysis.studies.dreams"),
     _dream("classes", "Activation maximization of classes",
         "Optimizes an image for each class, under priors that keep it natural.",
-        source="Simonyan et al., 2014", module="dream.maximize", symbol="maximize"),
+        source="Simonyan et al., 2014", study="dreams.dream_classes",
+        example="--classes 0 1 2", module="dream.maximize", symbol="maximize"),
     _dream("maximize", "Activation maximization", "Optimizes images to excite units, channels or classes.",
-        source="Erhan et al., 2009", module="dream.maximize", view="dreams"),
+        source="Erhan et al., 2009", study="dreams.dream_units",
+        example="--objectives conv2[7] 3", module="dream.maximize", view="dreams"),
     _technique("inversions", "Inversion", summary="what each layer still knows of an image",
         section="dreams", module="analysis.studies.dreams"),
     _dream("invert", "Inversion",
         "Reconstructs images from a layer's activations alone: what is blurred or lost, the layer no longer "
         "represents.",
-        source="Mahendran and Vedaldi, 2015", tags=("inversion", "inversions"), module="dream.inversion"),
+        source="Mahendran and Vedaldi, 2015", tags=("inversion", "inversions"), study="dreams.invert_layers",
+        samples=4, example="--layer conv1 conv2", module="dream.inversion"),
     _dream("deep_dream", "DeepDream", "Amplifies in a photograph what a layer detects in it.",
-        source="Mordvintsev et al., 2015", tags=("deep_dream",), module="dream.deep_dream"),
+        source="Mordvintsev et al., 2015", tags=("deep_dream",), study="dreams.deep_dream_of",
+        samples=2, example="--layer conv2", module="dream.deep_dream"),
     _dream("style_transfer", "Style transfer", "Renders the content of one image in the style of another.",
-        source="Gatys et al., 2016", tags=("style",), module="dream.style_transfer"),
+        source="Gatys et al., 2016", tags=("style",), study="dreams.transfer_style",
+        example="--content photo.jpg --style painting.jpg", module="dream.style_transfer"),
     _dream("fool", "Fooling images",
         "Evolves images that mean nothing to people until the model is confident of a class: confidence does not show "
         "that an image resembles the training data.",
-        source="Nguyen et al., 2015", tags=("fooling",), section="adversarial", module="dream.fooling_images",
+        source="Nguyen et al., 2015", tags=("fooling",), section="adversarial", study="dreams.fooling_images",
+        module="dream.fooling_images",
         needs=("classes",), cost="generations"),
     ViewEntry("adversarial", "Adversarial samples",
         "Each column is a sample, its adversarial counterpart, and their difference, magnified. The smaller the "
@@ -305,33 +318,38 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         unit="linf", cost="queries"),
     _attack("minimum_epsilon", "Minimum epsilon",
         "Finds each sample's smallest epsilon at which another attack succeeds, by bisection.",
-        module="adversarial.minimum_norm", needs=("classes", "attack"), cost="steps"),
+        study="", module="adversarial.minimum_norm", needs=("classes", "attack"), cost="steps"),
     _attack("transfer", "Transfer attack",
         "Attacks a surrogate model and tries the perturbed samples on the model itself.",
-        source="Papernot et al., 2016", module="adversarial.transfer", needs=("classes", "attack", "surrogate"),
+        source="Papernot et al., 2016", study="", module="adversarial.transfer",
+        needs=("classes", "attack", "surrogate"),
         cost="steps"),
     _technique("epsilons", "Robustness", summary="accuracy under attack, and which simple defenses help",
         section="adversarial", module="analysis.studies.robustness", needs=("classes", "pixels")),
     _robustness("epsilons", "Accuracy under attack",
         "Plots the share of samples that stay correct under PGD against epsilon: without adversarial training it falls "
         "within a few 255ths; a curve that never falls suggests that the attack does not work.",
-        tags=("robustness/epsilon", "epsilon", "epsilons"), module="robustness.defenses", symbol="epsilon_curve",
+        tags=("robustness/epsilon", "epsilon", "epsilons"), study="robustness.accuracy_curve", samples=128,
+        example="--epsilons 0 4/255 8/255", module="robustness.defenses", symbol="epsilon_curve",
         needs=("classes", "gradient"), cost="steps"),
     _robustness("random_directions", "Random directions",
         "Measures the share of random directions, as long as an attack's perturbation, that change the class: near "
         "zero, noise would not find adversarial samples.",
-        tags=("robustness/sphere", "random_directions"), module="robustness.random_directions", cost="directions"),
+        tags=("robustness/sphere", "random_directions"), study="robustness.changed_by_chance",
+        example="--radius 2", module="robustness.random_directions", cost="directions"),
     _robustness("defenses", "Simple defenses",
         "Compares accuracy on samples and on their adversarial counterparts when the input is filtered first: a "
         "defense that helps raises the second without lowering the first.",
-        tags=("robustness/defenses", "defenses"), module="robustness.defenses"),
+        tags=("robustness/defenses", "defenses"), study="robustness.defended_accuracy",
+        samples=128, example="--epsilon 8/255", module="robustness.defenses"),
     _technique("corruptions", "Everyday corruptions", summary="what noise, blur, weather and digital corruptions cost",
-        section="corruptions", module="analysis.studies.robustness", symbol="corrupted",
+        section="corruptions", module="analysis.studies.robustness",
         needs=("classes", "labels", "pixels")),
     _robustness("corruptions", "Everyday corruptions",
         "Measures the error under noise, blur, weather and digital corruptions, by severity: those that raise it most "
         "show what the model relies on.",
         source="Hendrycks and Dietterich, 2019", tags=("corruptions",), section="corruptions",
+        study="robustness.corruption_errors", samples=256, example="--kinds gaussian_noise fog",
         module="robustness.corruption_error", symbol="compare_corruption_error", needs=("classes", "labels", "pixels"),
         cost=75),  # fifteen corruptions of five severities
     _technique("biases", "Shape or texture", summary="whether it decides by shape or by texture",
@@ -340,7 +358,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Measures the share of images with the shape of one class and the texture of another that are decided by "
         "shape: people are near 1, networks trained on photographs alone mostly follow the texture.",
         source="Geirhos et al., 2019", tags=("robustness/shape_bias", "shape_bias", "biases", "cue_conflict"),
-        section="corruptions", module="robustness.shape_bias", needs=("classes", "cues")),
+        section="corruptions", study="shape_bias.shape_or_texture", example="--conflicts cue_conflicts/",
+        module="robustness.shape_bias", needs=("classes", "cues")),
 )
 """Every method, technique and view, in the order in which a report shows them; a new one is a new row."""
 # fmt: on

@@ -68,6 +68,10 @@ class Method(Descriptor):
         unit: of its values; for an attack the norm in which its perturbations are usually measured, as it is chosen.
         cost: passes of each sample, or in words what their number grows with.
         rule: backward rule at ReLUs, of `lightning_viz.hooks.relu_rule`.
+        study: function below `lightning_viz.analysis.studies` that computes and draws it, for its command; empty if it
+            has no command.
+        samples: how many its command takes.
+        example: options in the example of its command.
     """
 
     _: KW_ONLY
@@ -78,6 +82,9 @@ class Method(Descriptor):
     unit: str = ""
     cost: int | str = 1
     rule: str = ""
+    study: str = ""
+    samples: int = 16
+    example: str = ""
 
     @property
     def summary(self) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "NoGradientError",
     "NoProbeYetError",
     "ObservationError",
+    "UnsuitableModelError",
     "ViewError",
     "ViewWarning",
 ]
@@ -81,6 +82,10 @@ class ViewError(InvalidArgumentError):
 
 class AnalysisError(InvalidArgumentError):
     """An analysis cannot be carried out as it was asked for."""
+
+
+class UnsuitableModelError(AnalysisError):
+    """A technique does not suit the model or its samples; an analysis leaves it out."""
 
 
 class LightningVizWarning(UserWarning):

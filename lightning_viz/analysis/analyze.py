@@ -20,18 +20,16 @@ from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import Model, describe, network
 from lightning_viz.analysis.output import open_results, publish
-from lightning_viz.analysis.results import ModelReport, Result, Results
+from lightning_viz.analysis.results import ModelReport, Result, Results, as_plain
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.analysis.studies.samples import number
-from lightning_viz.analysis.technique import Technique
-from lightning_viz.analysis.techniques import TECHNIQUES
 from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.errors import AnalysisError, ViewWarning
+from lightning_viz.catalogue import techniques
+from lightning_viz.descriptors import Technique
+from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.page import Page
 
 __all__ = ["analyze"]
 
@@ -158,7 +156,7 @@ def fill(
             if part not in found and part.technique is not None and subject is not None:
                 if progress is not None:
                     progress(part.name, len(found), len(parts))
-                found[part] = studied(part.technique, subject)
+                found[part] = run_technique(part.technique, subject)
                 findings.put(part.name, part.key, found[part])
             if part in found:
                 study.techniques[part.name] = found[part]
@@ -209,7 +207,7 @@ def look(
     notes = [*_notes(said), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
     finding.numbers = {
         "model": describe(net, replay.samples),
-        "fares": {**{name: number(value) for name, value in own.items()}, **metrics.values},
+        "fares": as_plain({**own, **metrics.values}),
     }
     if notes:
         finding.numbers["notes"] = notes
@@ -236,25 +234,24 @@ def _notes(said: Sequence[warnings.WarningMessage]) -> list[str]:
     return [note.removeprefix("lightning_viz: ") for note in notes]
 
 
-def studied(technique: Technique, subject: ModelUnderStudy) -> Result:
-    """What a technique finds; what goes wrong in it ends it alone.
+def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
+    """Run a technique of an analysis. An error in it becomes a fault of its result; an unsuitable model gives nothing.
 
     Args:
-        technique: to be run.
-        subject: the model.
+        technique: of the catalogue.
+        study: the model and its samples.
     """
-    finding = Result()
+    result = Result()
     try:
-        if technique.unsuited(subject):
-            return finding
-        for found in technique.study(subject):
-            if isinstance(found, Page):
-                finding.picture(found, subject.step)
-            else:
-                finding.numbers[found[0]] = found[1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LightningVizWarning)  # the pictures say it
+            for output in technique.load()(study):
+                result.add(output, study.step)
+    except UnsuitableModelError:
+        pass
     except Exception as error:
-        finding.faults.append(f"{technique.name}: {type(error).__name__}: {error}")
-    return finding
+        result.faults.append(f"{technique.name}: {type(error).__name__}: {error}")
+    return result
 
 
 @dataclass(frozen=True)
@@ -269,7 +266,7 @@ class _Part:
 
 def _parts(case: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
     """All of them, in order. The views of a checkpoint go on from those before."""
-    known = {technique.name: technique for technique in TECHNIQUES}
+    known = techniques()
     names = list(known) if case.techniques is None else list(case.techniques)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -202,15 +202,18 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
 
 
 def _trainer(pl: Any, callbacks: Sequence[Callback], options: Mapping[str, Any]) -> Any:
-    return pl.Trainer(
-        logger=quiet_logger(),
-        callbacks=list(callbacks),
-        inference_mode=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"devices": 1, **options},
-    )
+    try:
+        return pl.Trainer(
+            logger=quiet_logger(),
+            callbacks=list(callbacks),
+            inference_mode=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{"devices": 1, **options},
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, TypeError, ValueError) as error:
+        raise AnalysisError(f"Lightning refuses these devices, strategy or precision: {error}") from error
 
 
 @contextmanager

@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lightning_viz.analysis.analyze import Progress, fill
 from lightning_viz.analysis.output import open_results, publish, slug
-from lightning_viz.analysis.results import ModelReport, Result, Results
+from lightning_viz.analysis.results import ModelReport, Output, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.analysis.studies.samples import number
-from lightning_viz.analysis.technique import Found
+from lightning_viz.analysis.studies.robustness import recorded_corruption_error
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
 from lightning_viz.render.corruptions import corruption_table
-from lightning_viz.render.page import Page
 from lightning_viz.render.robustness_curves import epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
-from lightning_viz.robustness.corruption_error import CorruptionError
 
 __all__ = ["compare"]
 
@@ -79,33 +75,35 @@ def together(studies: Sequence[ModelReport]) -> Result:
     Args:
         studies: of the models, the first of which is the reference.
     """
-    finding = Result()
-    for page in (_epsilons(studies), _corruptions(studies), _biases(studies)):
-        for found in page:
-            if isinstance(found, Page):
-                finding.picture(found, 0)
-            else:
-                finding.numbers[found[0]] = found[1]
-    return finding
+    result = Result()
+    for outputs in (_epsilons(studies), _corruptions(studies), _biases(studies)):
+        for output in outputs:
+            result.add(output, 0)
+    return result
 
 
-def _epsilons(studies: Sequence[ModelReport]) -> Iterator[Found]:
+def _epsilons(studies: Sequence[ModelReport]) -> Iterator[Output]:
     """Accuracy against epsilon, all in one plot."""
     found = {study.name: study.numbers["epsilon"] for study in studies if "epsilon" in study.numbers}
     if len(found) > 1:
         lines = {name: (one["epsilons"], one["accuracy"]) for name, one in found.items()}
-        yield epsilon_curves("compared/epsilon", lines, norm="L-inf", details=["PGD, on the same samples"])
+        page = epsilon_curves("compared/epsilon", lines, norm="L-inf", details=["PGD, on the same samples"])
+        yield Output("epsilon", [page])
 
 
-def _corruptions(studies: Sequence[ModelReport]) -> Iterator[Found]:
+def _corruptions(studies: Sequence[ModelReport]) -> Iterator[Output]:
     """Each model's corruption error, the first one's being 1."""
     measured = [study for study in studies if "corruptions" in study.numbers]
     if len(measured) < 2:
         return
-    errors = {study.name: _error(study, measured[0]) for study in measured}
+    first_name, reference = measured[0].name, measured[0].numbers["corruptions"]
+    errors = {
+        study.name: recorded_corruption_error(study.numbers["corruptions"], study.name, reference, first_name)
+        for study in measured
+    }
     ratios = {name: error.ce.tolist() for name, error in errors.items()}
-    first = errors[measured[0].name]
-    yield corruption_table(
+    first = errors[first_name]
+    page = corruption_table(
         "compared/corruptions",
         first.errors.numpy(),
         kinds=first.kinds,
@@ -115,27 +113,10 @@ def _corruptions(studies: Sequence[ModelReport]) -> Iterator[Found]:
         ratios=ratios,
         reference=first.name,
     )
-    yield "mce", {name: number(error.mce) for name, error in errors.items()}
+    yield Output("mce", [page], {name: error.mce for name, error in errors.items()})
 
 
-def _error(study: ModelReport, reference: ModelReport) -> CorruptionError:
-    """A study's errors as those of `corruption_error`."""
-    own, others = study.numbers["corruptions"], reference.numbers["corruptions"]
-    kinds = tuple(kind for kind in own["errors"] if kind in others["errors"])
-    return CorruptionError(
-        study.name,
-        kinds,
-        tuple(own["severities"]),
-        own["count"],
-        own["clean"],
-        torch.tensor([own["errors"][kind] for kind in kinds], dtype=torch.float64),
-        reference.name,
-        others["clean"],
-        torch.tensor([others["errors"][kind] for kind in kinds], dtype=torch.float64),
-    )
-
-
-def _biases(studies: Sequence[ModelReport]) -> Iterator[Found]:
+def _biases(studies: Sequence[ModelReport]) -> Iterator[Output]:
     """The shape bias of each class, all in one plot."""
     found = {study.name: study.numbers["shape_bias"] for study in studies if "shape_bias" in study.numbers}
     alike = len({tuple(one["classes"]) for one in found.values()}) == 1
@@ -145,9 +126,8 @@ def _biases(studies: Sequence[ModelReport]) -> Iterator[Found]:
         names = list(next(iter(found.values()))["classes"])
         count = next(iter(found.values()))["conflicts"]
         details = [f"the same {count} cue conflicts"]
-        yield shape_bias_plot(
-            "compared/shape_bias", classes, bias, names=names, models=list(found), details=details
-        )  # fmt: skip
+        page = shape_bias_plot("compared/shape_bias", classes, bias, names=names, models=list(found), details=details)
+        yield Output("shape_bias", [page])
 
 
 def _last(case: RunConfig) -> RunConfig:

@@ -1,8 +1,8 @@
-"""What a study looks at: a model, samples of its data, and how they are called."""
+"""The model under study, with samples of its data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.hooks.pytree import device_of, first_tensor, image_of, on_device
+from lightning_viz.hooks.pytree import first_tensor, image_of, on_device
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, to_rgb
 
@@ -19,7 +19,7 @@ __all__ = ["ModelUnderStudy"]
 
 @dataclass(frozen=True)
 class ModelUnderStudy:
-    """A model and samples that it is asked about.
+    """A model and samples of its data, on which techniques run.
 
     Attributes:
         name: of the model, as reports call it.
@@ -27,8 +27,9 @@ class ModelUnderStudy:
         samples: of its data, on the CPU; the first `samples.head` are those that pictures show.
         pixel_space: how its inputs map to pixels.
         step: completed updates of its weights.
-        seed: of whatever is random in a study.
+        seed: of everything random.
         conflicts: folder of images with one class's shape and another's texture, if there is one.
+        progress: show bars while techniques run.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelUnderStudy:
     step: int = 0
     seed: int = 0
     conflicts: Path | None = None
+    progress: bool = False
 
     @property
     def images(self) -> Tensor | None:
@@ -51,7 +53,7 @@ class ModelUnderStudy:
         return self.samples.labels
 
     def outputs(self, count: int) -> Tensor | None:
-        """What the model says of the first samples, on the CPU: scores ``[n, K]`` or maps ``[n, K, H, W]``.
+        """The model's outputs for the first samples, on the CPU: scores ``[n, K]`` or maps ``[n, K, H, W]``.
 
         Args:
             count: of samples.
@@ -73,35 +75,35 @@ class ModelUnderStudy:
         outputs = self.outputs(2)
         return outputs is not None and outputs.dim() == 2 and outputs.shape[1] > 1
 
-    def some(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first samples where the model is, and their classes: the true ones, or what the model says.
+    def first(self, count: int) -> ModelUnderStudy:
+        """The same model with fewer samples.
 
         Args:
-            count: of samples.
+            count: of samples, at most.
         """
-        images = self.images
-        assert images is not None
-        device = device_of(self.model)
-        count = min(count, len(images))
-        labels = self.labels
-        if labels is None:
-            outputs = self.outputs(count)
-            assert outputs is not None
-            labels = outputs.argmax(1)
-        return images[:count].to(device), labels[:count].to(device)
+        samples = self.samples
+        fewer = replace(
+            samples,
+            inputs=samples.part(0, count),
+            labels=None if samples.labels is None else samples.labels[:count],
+            head=min(samples.head, count),
+            indices=None if samples.indices is None else samples.indices[:count],
+            truths=None if samples.truths is None else samples.truths[:count],
+        )
+        return replace(self, samples=fewer)
 
     def rgb(self, inputs: Tensor) -> Any:
         """Inputs ``[N, C, H, W]`` as they are shown, uint8 ``[N, H, W, 3]``."""
         return to_rgb(self.pixel_space.to_pixels(inputs.detach().cpu().float()).numpy())
 
-    def verdicts(self, labels: Tensor | None, classes: Tensor, confidences: Tensor) -> list[Verdict]:
-        """What stands under images: truth, prediction, confidence.
+    def verdicts(self, classes: Tensor, confidences: Tensor) -> list[Verdict]:
+        """What stands under the samples' images: truth, prediction, confidence.
 
         Args:
-            labels: the true classes ``[N]``, if known.
             classes: the predicted ones ``[N]``.
             confidences: in them ``[N]``.
         """
-        truths = [None] * len(classes) if labels is None else [self.samples.name(one) for one in labels.tolist()]
-        said = zip(truths, classes.tolist(), confidences.tolist(), strict=True)
-        return [Verdict(truth, self.samples.name(one), share) for truth, one, share in said]
+        name, labels = self.samples.name, self.labels
+        truths = [None] * len(classes) if labels is None else [name(label) for label in labels.tolist()]
+        predictions = zip(truths, classes.tolist(), confidences.tolist(), strict=True)
+        return [Verdict(truth, name(prediction), confidence) for truth, prediction, confidence in predictions]

@@ -53,6 +53,12 @@ def network(model: Model, checkpoint: Checkpoint | None) -> nn.Module:
     return found.eval()
 
 
+class _Wrapper:
+    """Marks a LightningModule that `for_trainer` made of another module."""
+
+    net: nn.Module
+
+
 def for_trainer(net: nn.Module) -> Any:
     """A network that a Trainer can validate: itself, or wrapped if it is no LightningModule.
 
@@ -63,7 +69,7 @@ def for_trainer(net: nn.Module) -> Any:
     if isinstance(net, pl.LightningModule):
         return net
 
-    class Wrapped(pl.LightningModule):  # type: ignore[misc, name-defined]
+    class Wrapped(_Wrapper, pl.LightningModule):  # type: ignore[misc, name-defined]
         """Gives a network what a Trainer asks for."""
 
         def __init__(self) -> None:
@@ -82,9 +88,8 @@ def network_of(pl_module: Any) -> nn.Module:
     Args:
         pl_module: what it made of it.
     """
-    wrapped = type(pl_module).__qualname__ == "for_trainer.<locals>.Wrapped"
-    found: nn.Module = pl_module.net if wrapped else pl_module
-    return found
+    net: nn.Module = pl_module.net if isinstance(pl_module, _Wrapper) else pl_module
+    return net
 
 
 def _of_class(model: type[nn.Module], kept: Mapping[str, Any]) -> nn.Module:

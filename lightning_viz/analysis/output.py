@@ -1,15 +1,13 @@
-"""What a command found, in a folder: pictures, numbers as JSON and CSV, arrays; each is whole or not there."""
+"""Files of an analysis (report, TensorBoard) or of a command (pictures, JSON, CSV, arrays), each whole or not there."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.report.report import report
-from lightning_viz.analysis.results import ModelReport, Result, Results
+from lightning_viz.analysis.results import ModelReport, Output, Result, Results, as_plain
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter, write_whole
 from lightning_viz.errors import AnalysisError
-from lightning_viz.render.page import Page, Picture, lay_out
+from lightning_viz.render.page import lay_out
 
 
 def open_results(folder: Path) -> Results:
@@ -97,31 +95,12 @@ def _write(folder: Path, findings: Sequence[Result]) -> None:
 
 _NUMBERS, _PICTURES = "numbers.json", "pictures"
 
-Rows = Sequence[Mapping[str, Any]]
 
-
-@dataclass(frozen=True)
-class CommandResult:
-    """What was found.
-
-    Attributes:
-        pictures: in order; pages are laid out as they are written.
-        numbers: by name, plain values, arrays and tensors.
-        tables: by name, rows with the same columns, which become a CSV file each and stand in the JSON as well.
-        arrays: by name of the file, its arrays by name, as they are: an ``.npz`` each.
-    """
-
-    pictures: Iterable[Page | Picture]
-    numbers: Mapping[str, Any]
-    tables: Mapping[str, Rows] = field(default_factory=dict)
-    arrays: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-
-
-def keep(result: CommandResult, folder: Path, *, step: int, about: Mapping[str, Any]) -> None:
-    """Write what was found, in place of what an earlier run left there. The numbers come last: they say that all is.
+def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -> None:
+    """Write a technique's output in place of that of an earlier run, the numbers last: they say that all is there.
 
     Args:
-        result: of a command.
+        output: of a technique.
         folder: takes ``pictures/``, ``numbers.json``, and a file for each table and group of arrays.
         step: completed updates of the model, for the pictures' names.
         about: what the numbers begin with.
@@ -135,16 +114,16 @@ def keep(result: CommandResult, folder: Path, *, step: int, about: Mapping[str, 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     writer = FolderWriter(partial)
-    for picture in result.pictures:
+    for picture in output.pictures:
         writer.picture(lay_out(picture), step)
     shutil.rmtree(place, ignore_errors=True)
     partial.replace(place)
-    for name, rows in result.tables.items():
+    for name, rows in output.tables.items():
         write_whole(folder / f"{name}.csv", _csv([as_plain(row) for row in rows]))
-    for name, arrays in result.arrays.items():
+    for name, arrays in output.arrays.items():
         write_whole(folder / f"{name}.npz", _npz(arrays))
-    found = as_plain({**about, **result.numbers, **result.tables})
-    write_whole(numbers, json.dumps(found, indent=1, ensure_ascii=False).encode())
+    content = as_plain({**about, "numbers": output.numbers, **output.tables})
+    write_whole(numbers, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def is_kept(folder: Path, key: str) -> bool:
@@ -160,23 +139,6 @@ def is_kept(folder: Path, key: str) -> bool:
         return False
 
 
-def as_plain(value: Any) -> Any:
-    """Values that JSON has: tensors as lists, what is not finite as None.
-
-    Args:
-        value: numbers, words, tensors, arrays; mappings and sequences of them.
-    """
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(one) for name, one in value.items()}
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return as_plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [as_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])
@@ -187,6 +149,6 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _npz(arrays: Mapping[str, Tensor]) -> bytes:
     content = io.BytesIO()
-    found: dict[str, Any] = {name: one.detach().cpu().numpy() for name, one in arrays.items()}
-    np.savez_compressed(content, **found)
+    plain: dict[str, Any] = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
+    np.savez_compressed(content, **plain)
     return content.getvalue()

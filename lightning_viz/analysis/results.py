@@ -1,23 +1,65 @@
-"""What a study found, and the folder in which findings wait for the report: each is whole or not there."""
+"""Outputs of techniques, results of a model, and the folder that keeps results: each is whole or not there."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
 from lightning_viz.callbacks.writers import write_whole
 from lightning_viz.render.page import Page, Picture, lay_out
+
+Rows = Sequence[Mapping[str, Any]]
+"""Of a table: the same columns in each."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a technique gives, for a report and for the folder of a command.
+
+    Attributes:
+        name: of its numbers among those of a model.
+        pictures: in order, each drawn when it is asked for; pages are laid out as they are kept.
+        numbers: by name, plain values, arrays and tensors.
+        tables: by name, rows, which become a CSV file each.
+        arrays: by name of the file, arrays by name, which become an ``.npz`` each.
+    """
+
+    name: str
+    pictures: Iterable[Page | Picture] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Rows] = field(default_factory=dict)
+    arrays: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+def as_plain(value: Any) -> Any:
+    """Values that JSON has: tensors as lists, NaN and infinity as None.
+
+    Args:
+        value: numbers, words, tensors, arrays; mappings and sequences of them.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(item) for name, item in value.items()}
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return as_plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 @dataclass
@@ -88,6 +130,18 @@ class Result:
     faults: list[str] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, output: Output, step: int) -> None:
+        """Keep what a technique gives.
+
+        Args:
+            output: its numbers go first: they stay if a picture cannot be drawn.
+            step: completed updates of the model.
+        """
+        if output.numbers:
+            self.numbers[output.name] = as_plain(output.numbers)
+        for picture in output.pictures:
+            self.picture(picture, step)
 
     def picture(self, picture: Page | Picture, step: int) -> None:
         """Lay out a page, and keep the picture."""

@@ -144,7 +144,7 @@ def integrated_gradients(
     inputs: Any,
     target: TargetLike = None,
     *,
-    baseline: Any = 0.0,
+    baseline: float | Any = 0.0,
     steps: int = 50,
     batch_size: int | None = None,
     progress: bool = True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 import torch
 from torch import Tensor, nn
@@ -123,8 +123,8 @@ def occlusion(
         stride: between positions; a quarter of the patch if omitted (2 takes sixteen times the passes at 224). Patches
             in the last row and column are cut off at the border.
         baseline: replaces the patch: a number in the model's input values (0: the mean image if inputs are
-            normalized), `mean_color`, `blurred`, or an image.
-        feature: of which to map the activity, such as ``channel("features.10", 7)``.
+            normalized), ``"mean_color"``, ``"blurred"``, or an image.
+        feature: of which to map the activity, such as ``"features.10[7]"``.
         batch_size: covered images per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
@@ -210,8 +210,8 @@ def _covering(positions: int, patch: int, stride: int, length: int) -> Tensor:
     return ((pixels >= first) & (pixels < first + patch)).double()
 
 
-Baseline = Union[float, Tensor, Callable[[Tensor], Tensor]]
-"""A value in the model's input, a tensor to go with the images, or a function of them: `mean_color`, `blurred`."""
+Baseline = Union[float, Literal["mean_color", "blurred"], Tensor, Callable[[Tensor], Tensor]]
+"""A value in the model's input, a tensor to go with the images, or a function of them or its name."""
 
 
 def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
@@ -224,6 +224,11 @@ def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
     Raises:
         ValueError: a tensor that does not go with the images.
     """
+    if isinstance(baseline, str):
+        if baseline not in _BASELINES:
+            known = ", ".join(map(repr, _BASELINES))
+            raise InvalidArgumentError(f"baseline={baseline!r}: give a number, a tensor or one of {known}")
+        baseline = _BASELINES[baseline]
     value = baseline(images) if callable(baseline) else baseline
     value = value if isinstance(value, Tensor) else torch.as_tensor(value, device=images.device)
     try:
@@ -251,3 +256,6 @@ def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tens
         deviation: of the Gaussian, in pixels (5: RISE's).
     """
     return gaussian_blur(images, deviation, radius=window // 2, border="replicate")
+
+
+_BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"mean_color": mean_color, "blurred": blurred}

@@ -9,21 +9,23 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_viz.cli.main import command_parser
+from lightning_viz.cli.source_options import command_parser
 
 
 def parser() -> ArgumentParser:
     """Its arguments."""
-    found = command_parser(
+    parser = command_parser(
         "board",
-        "Open TensorBoard on a folder of runs. It keeps every step of every picture, of which by itself it keeps ten, "
-        "and follows runs that are still written.",
+        "Open TensorBoard on a folder of runs. It shows every step of every picture, not only ten, and follows runs "
+        "that are still being written.",
         "lightning-viz board analysis",
     )
-    found.add_argument("folder", type=str, help="of runs, or of an analysis")
-    found.add_argument("--port", type=int, default=6006, metavar="N", help="at which a browser finds it")
-    found.add_argument("--host", type=str, default="localhost", metavar="NAME", help="0.0.0.0: from other machines too")
-    return found
+    parser.add_argument("folder", type=str, help="folder of runs, or of an analysis")
+    parser.add_argument("--port", type=int, default=6006, metavar="N", help="port of the local server")
+    parser.add_argument(
+        "--host", type=str, default="localhost", metavar="NAME", help="0.0.0.0: from other machines too"
+    )
+    return parser
 
 
 def run(options: Namespace) -> None:

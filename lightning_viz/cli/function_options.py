@@ -1,285 +1,158 @@
-"""The options of a function on the command line: from its signature and docstring; objects written as plain values."""
+"""Options of a command, made from a function's signature and docstring, and how its ``--help`` shows them."""
 
 from __future__ import annotations
 
 import collections.abc
 import inspect
-import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import NoneType, SimpleNamespace, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import docstring_parser
-from jsonargparse import ArgumentParser, Namespace
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
-from lightning_viz.analysis.checkpoints import digest_of
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.output import CommandResult, is_kept, keep
-from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.cli.main import command_parser, working
-from lightning_viz.cli.samples import first_samples
-from lightning_viz.cli.source_options import add_source, model_under_study_of, run_config_of
-from lightning_viz.errors import AnalysisError
+SUPPLIED = frozenset({"options", "pixel_space", "seed", "progress", "forward", "previous"})
+"""Arguments that a command gives by itself."""
 
-GIVEN = frozenset({"model", "inputs", "pixel_space", "seed", "progress", "forward"})
-"""Arguments that a command gives itself."""
+_SCALARS = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
-class Written:
-    """How an argument is written where the command line cannot hold what the function takes.
+class Option:
+    """An option of a command: an argument as it is typed.
 
     Attributes:
-        kind: type of the plain value, or of each of several.
-        help: what to write; the function's own words if empty.
-        plain: from the function's default to how it is written; that default itself if omitted.
-        name: of the option; the argument's if empty.
-        several: whether several stand one after the other.
-        meant: from the plain value and the subject to what the function takes; the value itself if omitted.
+        name: of the argument.
+        kinds: types of a value, scalars and literals.
+        default: as the function has it; `inspect.Parameter.empty` if the option is required.
+        help: one line.
+        several: whether several values stand one after the other.
+        single: whether one value alone is given as it is rather than as a list.
+        length: how many values there are; any number if 0.
     """
 
-    kind: Any
-    help: str = ""
-    plain: Callable[[Any], Any] | None = None
-    name: str = ""
+    name: str
+    kinds: tuple[Any, ...]
+    default: Any
+    help: str
     several: bool = False
-    meant: Callable[[Any, ModelUnderStudy], Any] | None = None
+    single: bool = False
+    length: int = 0
+
+    def add_to(self, group: Any) -> None:
+        """Put the option on a parser.
+
+        Args:
+            group: of a parser's arguments.
+        """
+        required = self.default is inspect.Parameter.empty
+        kinds = self.kinds if self.default is not None else (*self.kinds, NoneType)
+        kind: Any = _real if self.kinds == (float,) else Union[kinds]
+        more: dict[str, Any] = {"required": True} if required else {"default": _typed_default(self)}
+        if self.several:
+            more["nargs"] = self.length if self.length and not self.single else "+"
+        if (metavar := _METAVARS.get(frozenset(self.kinds))) is not None:
+            more["metavar"] = metavar
+        group.add_argument(f"--{self.name}", type=kind, help=self.help.replace("%", "%%"), **more)
+
+    def value(self, options: Namespace) -> Any:
+        """The argument that was typed.
+
+        Args:
+            options: parsed.
+        """
+        typed = options[self.name]
+        if not self.several or not isinstance(typed, (list, tuple)):
+            return typed
+        if self.single and len(typed) == 1:
+            return typed[0]
+        return tuple(typed) if self.length else list(typed)
 
 
-@dataclass(frozen=True)
-class Behind:
-    """A function behind a command.
+_METAVARS = {frozenset({int}): "N", frozenset({float}): "X", frozenset({str}): "NAME", frozenset({int, str}): "CLASS"}
 
-    Attributes:
-        function: with keyword options, and a docstring that says what they are.
-        given: arguments that the command gives itself, beside `GIVEN`.
-        written: of arguments that are written in another way, or called otherwise, how.
+
+def options_of(function: Callable[..., Any], *, but: Iterable[str] = ()) -> list[Option]:
+    """The options of a function: its keyword-only arguments that can be typed.
+
+    Args:
+        function: with annotations and a docstring.
+        but: names of arguments that are no options, beside `SUPPLIED`.
     """
+    import docstring_parser
 
-    function: Callable[..., Any]
-    given: frozenset[str] = frozenset()
-    written: Mapping[str, Written] = field(default_factory=dict)
-
-    def add_to(self, parser: ArgumentParser) -> None:
-        """Put the function's options on a parser.
-
-        Args:
-            parser: of the command.
-        """
-        words = _words(self.function)
-        group = parser.add_argument_group(f"options of {self.function.__name__}")
-        for name, parameter in self._left().items():
-            written = self.written.get(name) or _plainly(self._hint(parameter))
-            default = parameter.default
-            if written.plain is not None:
-                default = written.plain(default)
-            required = default is inspect.Parameter.empty
-            more: dict[str, Any] = {"nargs": "+"} if written.several else {}
-            if (metavar := _metavar(written.kind)) is not None:
-                more["metavar"] = metavar
-            if isinstance(default, tuple):
-                default = list(default)
-            group.add_argument(
-                f"--{written.name or name}",
-                type=written.kind,
-                help=written.help or words.get(name, ""),
-                **({"required": True} if required else {"default": default}),
-                **more,
-            )
-
-    def arguments(self, options: Namespace, subject: ModelUnderStudy) -> dict[str, Any]:
-        """What the function is to be called with, by keyword: the options, and of what a command gives seed and space.
-
-        Args:
-            options: as they were parsed.
-            subject: what is studied.
-
-        Raises:
-            AnalysisError: an option means nothing; the message names it.
-        """
-        takes, own = (
-            inspect.signature(self.function).parameters,
-            {"pixel_space": subject.pixel_space, "seed": subject.seed},
-        )
-        found = {name: value for name, value in own.items() if name in takes}
-        for name in self._left():
-            written = self.written.get(name)
-            option = (written.name if written else "") or name
-            value = options[option]
-            try:
-                found[name] = value if written is None or written.meant is None else written.meant(value, subject)
-            except ValueError as error:
-                raise AnalysisError(f"--{option} {_typed(value)}: {error}") from error
-        return found
-
-    def _hint(self, parameter: inspect.Parameter) -> Any:
-        """The type of an argument, resolved by itself: others may name what only their own module knows."""
-        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-        return get_type_hints(alone, self.function.__globals__)[parameter.name]
-
-    def _left(self) -> dict[str, inspect.Parameter]:
-        """The arguments that are options, in order."""
-        every = inspect.signature(self.function).parameters
-        return {name: one for name, one in every.items() if name not in GIVEN | self.given}
-
-
-def _typed(value: Any) -> str:
-    """An option's value as it was typed."""
-    return " ".join(
-        f"'{one}'" if " " in str(one) else str(one) for one in (value if isinstance(value, list) else [value])
-    )
-
-
-def _metavar(kind: Any) -> str | None:
-    """What stands for a value in the help; None for those that can be listed."""
-    kinds = {one for one in (get_args(kind) if _is_union(kind) else [kind]) if one is not type(None)}
-    return {
-        frozenset({int}): "N",
-        frozenset({float}): "X",
-        frozenset({str}): "NAME",
-        frozenset({int, str}): "CLASS",
-    }.get(frozenset(kinds))
-
-
-def _plainly(hint: Any) -> Written:
-    """A type that a command line can hold; a sequence is several values one after the other."""
-    inner = [one for one in get_args(hint) if one is not type(None)] if _is_union(hint) else [hint]
-    for one in inner:
-        if get_origin(one) in (list, tuple, collections.abc.Sequence):
-            first = next(arg for arg in get_args(one) if arg is not Ellipsis)
-            return Written(first, several=True)
-    return Written(hint)
-
-
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) is Union or type(hint).__name__ == "UnionType"
-
-
-def _words(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring says of each argument, in one line without markup."""
     parsed = docstring_parser.parse(inspect.getdoc(function) or "", style=docstring_parser.DocstringStyle.GOOGLE)
-    found = {one.arg_name: re.sub(r"\s+", " ", one.description or "") for one in parsed.params}
-    return {name: words.replace("`", "").replace("%", "%%").rstrip(".") for name, words in found.items()}
+    words = {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    options = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in SUPPLIED and name not in but:
+            kinds, several, single, length = _typable(_hint(function, parameter))
+            if kinds:
+                text = re.sub(r"\s+", " ", words.get(name, "").replace("`", "")).rstrip(".")
+                options.append(Option(name, kinds, parameter.default, text, several, single, length))
+    return options
 
 
-_NOT_ASKED = ("out", "overwrite", "trust", "config")  # of what the result does not depend on
+def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of an argument, resolved by itself: others may name what only their own module knows."""
+    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    return get_type_hints(alone, function.__globals__)[parameter.name]
 
 
-@dataclass(frozen=True)
-class Method:
-    """One of a command's methods.
-
-    Attributes:
-        behind: the functions whose options it has.
-        study: from the subject, and what each of the functions is to be called with, to what they find.
-        summary: what it does, in one line; what the docstring of the first function says if empty.
-        samples: of the data, unless told otherwise.
-        example: what may be typed after the checkpoint.
-    """
-
-    behind: tuple[Behind, ...]
-    study: Callable[..., CommandResult]
-    summary: str = ""
-    samples: int = 16
-    example: str = ""
-
-    @property
-    def words(self) -> str:
-        """What it does, in one line."""
-        first = (inspect.getdoc(self.behind[0].function) or "").partition("\n")[0]
-        return self.summary or re.sub(r", :math:`[^`]*`", "", first)
+def _typable(hint: Any) -> tuple[tuple[Any, ...], bool, bool, int]:
+    """The part of a type that can be typed: kinds, several, single, length (see `Option`)."""
+    parts = _parts(hint)
+    scalars = [part for part in parts if part in _SCALARS or get_origin(part) is Literal]
+    sequences = [part for part in parts if get_origin(part) in (list, tuple, collections.abc.Sequence)]
+    if any(getattr(part, "__name__", "") == "Tensor" for part in parts):
+        sequences = []  # a value for each sample
+    items = [item for part in sequences for arg in get_args(part) for item in _parts(arg)]
+    items = [item for item in items if item in _SCALARS or get_origin(item) is Literal]
+    kinds = tuple(dict.fromkeys([*scalars, *items]))
+    lengths = [len(get_args(part)) for part in sequences if get_origin(part) is tuple and ... not in get_args(part)]
+    return kinds, bool(items), bool(items and scalars), lengths[0] if lengths else 0
 
 
-def parser_of(command: str, description: str, methods: Mapping[str, Method]) -> ArgumentParser:
-    """The parser of a command with methods.
-
-    Args:
-        command: its name.
-        description: in two sentences.
-        methods: by name, the first one for the example.
-    """
-    first = next(iter(methods))
-    example = (
-        f"lightning-viz {command} {first} lightning_logs/version_0 --model net.Net {methods[first].example}".rstrip()
-    )
-    parser = command_parser(command, description, example)
-    told = f"lightning-viz {command} METHOD --help tells its options."
-    choices = parser.add_subcommands(dest="method", metavar="METHOD", title="methods", description=told)
-    for name, method in methods.items():
-        inner = method_parser(command, name, method)
-        whole = inner.prog  # which becomes one with all of the outer parser's options
-        choices.add_subcommand(name, inner, help=method.words.rstrip("."))
-        inner.prog = whole
-    return parser
+def _parts(hint: Any) -> list[Any]:
+    """The members of a union, or the type itself; None left out."""
+    union = get_origin(hint) in (Union, UnionType)
+    return [part for part in (get_args(hint) if union else (hint,)) if part is not NoneType]
 
 
-def method_parser(command: str, name: str, method: Method) -> ArgumentParser:
-    """The parser of one method; of a command that is its only method, if that has no name.
+def _real(text: str | float) -> float:
+    """A number, also as a fraction: ``8/255``; the parser checks numbers a second time."""
+    return float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
+
+
+_real.__name__ = "number"  # in argparse's message
+
+
+def _typed_default(option: Option) -> Any:
+    """A default as it is typed."""
+    default = option.default
+    if option.several and isinstance(default, (str, int, float)):
+        return [default]
+    return list(default) if isinstance(default, (tuple, Mapping)) else default
+
+
+def default_words(value: Any) -> str:
+    """A default in words: fractions of 255 as such, several values one after the other.
 
     Args:
-        command: its name.
-        name: of the method, or nothing.
-        method: what it is.
+        value: plain.
+
+    >>> default_words(8 / 255), default_words([0.0, 1 / 255, 0.1]), default_words(["small norm"]), default_words(False)
+    ('8/255', '0 1/255 0.1', "'small norm'", 'false')
     """
-    whole = f"{command} {name}".rstrip()
-    example = f"lightning-viz {whole} lightning_logs/version_0 --model net.Net {method.example}".rstrip()
-    parser = command_parser(whole, method.words, example)
-    for behind in method.behind:
-        behind.add_to(parser)
-    add_source(parser, out="/".join(["analysis", *whole.split()]), samples=method.samples)
-    return parser
-
-
-def run_method(command: str, methods: Mapping[str, Method], options: Namespace) -> None:
-    """Run the method that was chosen, and keep what it finds.
-
-    Args:
-        command: its name.
-        methods: by name.
-        options: parsed.
-    """
-    run_alone(f"{command} {options.method}", methods[options.method], options[options.method])
-
-
-def run_alone(whole: str, method: Method, options: Namespace) -> None:
-    """Run a method, unless its result is there, and keep what it finds.
-
-    Args:
-        whole: its name, the command's before it.
-        method: what it is.
-        options: parsed, of the method's own parser.
-
-    Raises:
-        AnalysisError: the model is not for it, or an option makes no sense.
-    """
-    folder, asked, case = Path(options.out), _asked(options), run_config_of(options)
-    key = _key(whole, case, asked)
-    if not options.overwrite and is_kept(folder, key):
-        print(f"{folder} holds this already: --overwrite does it again")
-        return
-    subject = first_samples(model_under_study_of(options, case), options.samples)
-    arguments = [behind.arguments(options, subject) for behind in method.behind]
-    with working(whole) as progress:
-        progress(subject.name, 0, 1)
-        result = method.study(subject, *arguments)
-        about = {"command": whole, "key": key, "model": subject.name, "step": subject.step, "options": asked}
-        keep(result, folder, step=subject.step, about=about)
-    print(f"{folder}: numbers.json, pictures")
-
-
-def _asked(options: Namespace) -> dict[str, object]:
-    """What was asked for, as it was written, for the record."""
-    every = options.as_dict()
-    return {name: value for name, value in every.items() if value is not None and name not in _NOT_ASKED}
-
-
-def _key(whole: str, case: RunConfig, asked: Mapping[str, object]) -> str:
-    """Of all that the result depends on."""
-    path = list(case.series().values())[-1]
-    if path is not None and not path.is_file():
-        raise AnalysisError(f"there is no checkpoint {path}")
-    what = whole + json.dumps(asked, sort_keys=True, default=str)
-    return case.key(None if path is None else digest_of(path), what)
+    if isinstance(value, (list, tuple)):
+        return " ".join(f"'{item}'" if " " in str(item) else default_words(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        levels = round(255 * value)
+        exact = levels and abs(255 * value - levels) < 1e-9 and len(f"{value:g}") > 5
+        return f"{levels}/255" if exact else f"{value:g}"
+    return str(value)

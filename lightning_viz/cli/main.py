@@ -1,4 +1,4 @@
-"""The command line's table of commands, and how one of them is run. Knows no torch: ``--help`` is to answer at once."""
+"""The commands of ``lightning-viz``, and the exit status of each. Knows no torch: ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -8,61 +8,65 @@ import importlib
 import os
 import re
 import sys
-import textwrap
 import threading
 import traceback
 import warnings
-from argparse import SUPPRESS, Action, ArgumentError
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
 from lightning_viz import __version__
-from lightning_viz.cli.progress import ProgressBar, first_process, shown
+from lightning_viz.cli.progress import OutputClosedError, is_first_process, print_line
+from lightning_viz.errors import LightningVizError
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 
-_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
+COMMANDS: dict[str, str] = {
+    "analyze": "every view and technique that suits a model, in one report",
+    "attribute": "what in the input matters",
+    "embed": "samples in the plane, by a layer's outputs",
+    "dream": "images that maximize a unit or a class, and other images by optimization",
+    "attack": "adversarial samples",
+    "robustness": "accuracy under attack, corruptions and conflicting cues",
+    "filters": "weights as images",
+    "board": "TensorBoard with the right options for these runs",
+}
+"""By name, a one-line summary."""
+
+_OWN_PARSER = ("analyze", "board")  # a module each; the others are methods of the catalogue
+_EXTRA = ("jsonargparse", "docstring_parser", "rich")  # packages of the extra "cli"
+_TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
 
 
-def said_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int] | None:
-    """The sentence for an error, and the exit status; None of an error that nobody foresaw.
+def sentence_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int] | None:
+    """The sentence for an error, and the exit status, by its type; None for an error that is a bug.
 
     Args:
-        error: as it was caught, with its traceback.
-        resumes: whether the command goes on from where it was interrupted.
+        error: as it was caught.
+        resumes: whether the command continues from where it was interrupted.
     """
     if isinstance(error, KeyboardInterrupt):
         kept = "what is finished is kept, and the same command goes on from there"
         return f"interrupted: {kept if resumes else 'the same command begins anew'}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: what is finished is kept; make room and run the same again", FAILED
+        return "the disk is full: what is finished is kept; make room and run the same command again", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
-    if type(error).__name__ in _OUT_OF_MEMORY:
-        return f"memory does not suffice ({_first_line(error)}): try fewer --samples, or --accelerator cpu", FAILED
+    if isinstance(error, _out_of_memory()):
+        return f"out of memory ({_first_line(error)}): try fewer --samples, or --accelerator cpu", FAILED
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRA:
+        return f"{error.name} is missing: pip install 'lightning-viz[cli]'", FAILED
     if isinstance(error, ArgumentError):
-        return f"{_of_parser(error)}; see --help", REFUSED
-    if type(error).__name__ == "MisconfigurationException" or _is_of_trainer(error):
-        return f"Lightning cannot run it so: {_first_line(error)}", REFUSED
-    return (_of_ours(error), REFUSED) if _is_ours(error) else None
+        return f"{_parser_words(error)}; see --help", REFUSED
+    if isinstance(error, LightningVizError):
+        return _last_line(error), REFUSED
+    return None
 
 
-def is_unread(error: BaseException) -> bool:
-    """Whether what a command prints is not read any more, as by ``| head``.
-
-    Args:
-        error: as it was caught.
-    """
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return isinstance(error, BrokenPipeError) and Path(last.filename).parent == Path(__file__).parent
-
-
-def unforeseen(error: BaseException) -> str:
-    """What is said where nobody foresaw an error: all that is needed to find it.
+def bug_report(error: BaseException) -> str:
+    """What is printed for an error that is a bug: all that is needed to find it.
 
     Args:
         error: as it was caught.
@@ -70,155 +74,87 @@ def unforeseen(error: BaseException) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{''.join(traceback.format_exception(error))}lightning-viz: {type(error).__name__} in {place.filename}, line "
-        f"{place.lineno}: if that is not your model's or your data's own code, it is a bug of ours; please report the "
-        "lines above to the project's issues"
+        f"{place.lineno}: unless that is your model's or your data's own code, it is a bug in lightning_viz; please "
+        "report the lines above to the project's issues"
     )
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether the error is one that our code raises on purpose, with words for the user."""
-    if type(error).__module__.partition(".")[0] == "lightning_viz":
-        return True
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    within = Path(__file__).parents[1] in Path(last.filename).parents
-    return within and (last.line or "").lstrip().startswith("raise ")
+def _out_of_memory() -> tuple[type[BaseException], ...]:
+    """Errors of memory; torch's if torch is loaded."""
+    torch = sys.modules.get("torch")
+    return (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
 
 
-def _is_of_trainer(error: BaseException) -> bool:
-    """Whether Lightning refuses the devices, the strategy or the precision."""
-    places = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, (TypeError, ValueError)) and any(
-        at.filename.endswith("accelerator_connector.py") for at in places
-    )
-
-
-def _of_parser(error: BaseException) -> str:
-    """What jsonargparse says, in one line, as the options are typed."""
+def _parser_words(error: BaseException) -> str:
+    """Jsonargparse's message in one line, with options as they are typed."""
     words = re.sub(r'Parser key "([^"]+)"', r"--\1", " ".join(str(error).split()))
+    words = re.sub(r"Does not validate against any of the Union subtypes.*?Errors: |typing\.", "", words)
     return re.sub(r"Not of type \w+: |<class '(\w+)'>", r"\1", words)
 
 
-def _of_ours(error: BaseException) -> str:
-    """Its words; those alone, where a worker process wrapped them into its traceback."""
-    words = str(error)
-    kind = f"{type(error).__qualname__}: "
-    return words.rpartition(kind)[2].strip() if "Original Traceback" in words else words
+def _last_line(error: BaseException) -> str:
+    """The message, which in an error from a worker process of a DataLoader comes after that process's traceback."""
+    kind = type(error)
+    return str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "analyze": ("analyze", "every view and technique that suits a model, into one report"),
-    "attribute": ("attribute", "what in the input mattered"),
-    "embed": ("embed", "samples in the plane, by what a layer makes of them"),
-    "dream": ("dream", "images that a unit, a class or a style asks for"),
-    "attack": ("attack", "images moved just so far that the model errs"),
-    "robustness": ("robustness", "how the model fares on what is moved or corrupted"),
-    "filters": ("filters", "the first layer's weights as images"),
-    "board": ("board", "TensorBoard with the right options for these runs"),
-}
-"""Name to module and one-line summary."""
-
-_TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Run a command, or say what there is.
+    """Run a command, or print the list of commands.
 
     Args:
-        arguments: the command's name, and what stands after it.
+        arguments: the command's name, and what follows it.
 
     Returns:
-        Exit status: 0; 2 where something is asked for that cannot be; 1 where it fails; 130 at Ctrl-C.
+        Exit status: 0; 2 if the request cannot be carried out; 1 if it fails; 130 at Ctrl-C.
     """
     name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print(_overview())
-        return 0 if arguments else REFUSED
-    if name == "--version":
-        print(f"lightning-viz {__version__}")
-        return 0
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        return _fail(f"there is no command {name!r}: {hint}", REFUSED)
     try:
-        with _here(), in_sentences():
-            _run(name, arguments[1:])
+        if name in ("-h", "--help"):
+            print_line(_overview())
+            return 0 if arguments else REFUSED
+        if name == "--version":
+            print_line(f"lightning-viz {__version__}")
+            return 0
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+            return _fail(f"there is no command {name!r}: {hint}", REFUSED)
+        with _working_folder(), in_sentences():
+            return _run(name, arguments[1:])
+    except OutputClosedError as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
     except (Exception, KeyboardInterrupt) as error:
-        if is_unread(error):
-            raise
         if os.environ.get(_TRACEBACK):
             raise
-        said = said_of(error, resumes=name == "analyze")
-        if said is None:
-            print(unforeseen(error), file=sys.stderr)
+        sentence = sentence_of(error, resumes=name == "analyze")
+        if sentence is None:
+            print(bug_report(error), file=sys.stderr)
             return FAILED
-        return _fail(*said)
-    return 0
+        return _fail(*sentence)
 
 
-def command_parser(name: str, description: str, example: str) -> ArgumentParser:
-    """The parser of a command, without its arguments.
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if name in _OWN_PARSER:
+        from lightning_viz.cli.source_options import parse
 
-    Args:
-        name: as it is typed: ``"analyze"``, ``"attack pgd"``.
-        description: two sentences.
-        example: a line.
-    """
-    return ArgumentParser(
-        prog=f"lightning-viz {name}",
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=_Formatter,
-        exit_on_error=False,
-    )
+        module: Any = importlib.import_module(f"lightning_viz.cli.{name}")
+        module.run(parse(module.parser(), arguments))
+        return 0
+    from lightning_viz.cli.commands import run_command
 
-
-def working(title: str) -> AbstractContextManager[ProgressBar]:
-    """Shows how far long work is, on stderr: bars on a terminal, else one line per part.
-
-    Args:
-        title: of the work.
-
-    Returns:
-        A context, which gives what is to be told of each part that begins.
-    """
-    return shown(title)
-
-
-class _Formatter(DefaultHelpFormatter):
-    """Help without what a person does not need: the usage of every option, types, defaults that are nothing."""
-
-    def _format_usage(self, usage: str | None, actions: Iterable[Action], groups: Any, prefix: str | None) -> str:
-        positional = [action for action in actions if not action.option_strings]
-        return super()._format_usage(usage, positional, [], prefix).replace(self._prog, f"{self._prog} [options]", 1)
-
-    def _get_help_string(self, action: Action) -> str:
-        words = action.help or ""
-        told = action.default not in (None, False, "", SUPPRESS, [], "%(default)s") and action.option_strings
-        must = action.required and action.option_strings
-        return words + (" (default: %(default)s)" if told else " (required)" if must else "")
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines = [line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines()]
-        return "\n".join(indent + line for line in lines)
-
-
-def _run(name: str, arguments: Sequence[str]) -> None:
-    from lightning_viz.cli.source_options import folded
-
-    module: Any = importlib.import_module(f"lightning_viz.cli.{COMMANDS[name][0]}")
-    module.run(module.parser().parse_args(folded(arguments)))
+    return 0 if run_command(name, arguments) else REFUSED
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12}{summary}" for name, summary in COMMANDS.items())
     return (
         "usage: lightning-viz COMMAND ...\n\n"
-        "Understand what a trained network learned, from its checkpoints.\n\n"
+        "Understand what a trained network has learned, from its checkpoints.\n\n"
         f"commands:\n{rows}\n\n"
         "options:\n  --help      also of each command: lightning-viz analyze --help\n  --version\n\n"
         "example:\n  lightning-viz analyze lightning_logs/version_0 --model net.Net\n\n"
@@ -227,31 +163,31 @@ def _overview() -> str:
 
 
 def _fail(sentence: str, status: int) -> int:
-    if first_process():
+    if is_first_process():
         print(f"lightning-viz: {sentence}", file=sys.stderr)
     return status
 
 
 @contextmanager
-def _here() -> Iterator[None]:
-    """The classes of the folder in which one stands can be named, as in ``python -m``."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+def _working_folder() -> Iterator[None]:
+    """Classes of the working folder can be named, as in ``python -m``."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)
 
 
 @contextmanager
 def in_sentences() -> Iterator[None]:
-    """A warning is a sentence for the user, not a line of code; each, and each error, is told once."""
-    told: set[str] = set()
+    """Print a warning as a sentence for the user, not as a line of code, and each only once."""
+    printed: set[str] = set()
 
     def show(message: Warning | str, *about: Any, **more: Any) -> None:
-        if str(message) in told:
+        if str(message) in printed:
             return
-        told.add(str(message))
+        printed.add(str(message))
         print(f"lightning-viz: {str(message).removeprefix('lightning_viz: ')}", file=sys.stderr)
 
     def end(thread: threading.ExceptHookArgs) -> None:

@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: bars on a terminal, else one line per part."""
+"""Progress and output on the terminal: bars on stderr, or a line per part; and lines that nobody may read any more."""
 
 from __future__ import annotations
 
@@ -7,39 +7,64 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from lightning_viz.errors import LightningVizError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 ProgressBar = Callable[[str, int, int], None]
-"""Told what begins, how many parts are done, and of how many."""
+"""Called with what begins, how many parts are done, and of how many."""
+
+
+class OutputClosedError(LightningVizError):
+    """Nobody reads what the command prints any more, as in ``| head``."""
+
+
+def print_line(text: str) -> None:
+    """Print a line for the user.
+
+    Args:
+        text: one line or more.
+
+    Raises:
+        OutputClosedError: standard output is closed.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
 
 _DELAY = 1.0  # seconds after which a bar of a single function appears
 
 
-def first_process() -> bool:
-    """Whether this is the process of a run that speaks to the user."""
+def is_first_process() -> bool:
+    """Whether this is the process of a run that prints to the terminal."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager
-def shown(title: str) -> Iterator[ProgressBar]:
+def working(title: str) -> Iterator[ProgressBar]:
     """Shows the work and, on a terminal, the bars of the functions that do it.
 
     Args:
         title: of the work.
 
     Yields:
-        To be told what begins.
+        What is called with each part that begins.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from lightning_viz.hooks.batching import BARS
 
     console = Console(stderr=True)
-    if not (first_process() and console.is_terminal):
+    if not (is_first_process() and console.is_terminal):
         before = BARS.set(_none)
         try:
-            yield _line(title) if first_process() else _nothing
+            yield _line(title) if is_first_process() else _nothing
         finally:
             BARS.reset(before)
         return
@@ -56,14 +81,14 @@ def shown(title: str) -> Iterator[ProgressBar]:
 
 
 def _line(title: str) -> ProgressBar:
-    def told(part: str, done: int, count: int) -> None:
+    def show(part: str, done: int, count: int) -> None:
         print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr, flush=True)
 
-    return told
+    return show
 
 
 def _nothing(part: str, done: int, count: int) -> None:
-    """Another process tells it."""
+    """Another process shows it."""
 
 
 def _none(name: str, items: Iterable[Any] | None, total: int | None) -> Any:
@@ -93,11 +118,11 @@ class _Bar:
         self.close()
 
     def update(self, count: int = 1) -> None:
-        """So much more is done."""
+        """Advance by some items."""
         late = time.monotonic() - self._started > _DELAY
         self._bars.update(self._task, advance=count, visible=late)
 
     def close(self) -> None:
-        """It goes."""
+        """Remove the bar."""
         if self._task in self._bars.task_ids:
             self._bars.remove_task(self._task)

@@ -1,17 +1,21 @@
-"""What all commands are told: which model, which of its checkpoints, which data."""
+"""Options of all commands: which model, which of its checkpoints, which data, and how it is run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from argparse import SUPPRESS, Action
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import PositiveInt
 
+from lightning_viz.cli.function_options import default_words
 from lightning_viz.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -71,13 +75,70 @@ def _said(path: str, value: str) -> Mapping[str, Any]:
     return {"init_args": said}
 
 
+def command_parser(name: str, description: str, example: str) -> ArgumentParser:
+    """The parser of a command, without its arguments.
+
+    Args:
+        name: as it is typed: ``"analyze"``, ``"attack pgd"``.
+        description: two sentences.
+        example: a line.
+    """
+    return ArgumentParser(
+        prog=f"lightning-viz {name}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=_Formatter,
+        exit_on_error=False,
+    )
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Help without what a person does not need: the usage of every option, types, defaults that are nothing."""
+
+    def _format_usage(self, usage: str | None, actions: Iterable[Action], groups: Any, prefix: str | None) -> str:
+        positional = [action for action in actions if not action.option_strings]
+        return super()._format_usage(usage, positional, [], prefix).replace(self._prog, f"{self._prog} [options]", 1)
+
+    def _get_help_string(self, action: Action) -> str:
+        words, default = action.help or "", action.default
+        if not action.option_strings:
+            return words
+        if action.required:
+            return f"{words} (required)"
+        if default in (None, "", SUPPRESS, [], ()) or (default is False and action.nargs == 0):
+            return words
+        value = default_words(default)
+        stated = re.search(rf"(?<![\w.]){re.escape(value)}(?![\w/.]\w)", words)
+        if stated and (f"({value}" in words or "default" in words):
+            return words
+        return f"{words} (default: {value})".replace("%%", "%").replace("%", "%%")
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines()]
+        return "\n".join(indent + line for line in lines)
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """The options that were typed.
+
+    Args:
+        parser: of a command.
+        arguments: as they were typed.
+
+    Raises:
+        InvalidArgumentError: an option without a value.
+        ArgumentError: an option that does not exist, or a value of another type.
+    """
+    return parser.parse_args(folded(arguments))
+
+
 def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
-    """Add the arguments that say what model and which data.
+    """Add the options that name the model and the data.
 
     Args:
         parser: of a command, or of one of its methods.
-        out: folder of what the command finds, unless another is given.
-        samples: how many of the data the command looks at, unless told otherwise.
+        out: default of the output folder.
+        samples: default of how many samples are used.
     """
     _add_model(parser.add_argument_group("the model"))
     _add_data(parser.add_argument_group("the data"), samples)
@@ -88,60 +149,82 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "checkpoints",
         nargs="*",
-        help="files, or folders of a run; that of a LightningCLI run says the arguments of model and data",
+        help="checkpoint files, or folders of a run; a LightningCLI run's folder gives the arguments of model and data",
     )
     group.add_argument(
         "--model",
         type=dict | None,
         metavar="CLASS",
         help="class path, package.module.Class, or JSON with class_path and init_args; its arguments: --model.NAME "
-        "VALUE. Those that are not given are taken from config.yaml or the checkpoint",
+        "VALUE (default: those in config.yaml or the checkpoint)",
     )
-    group.add_argument("--config", type=str | None, metavar="FILE", help="the config.yaml of another folder")
-    group.add_argument("--torchvision", type=str | None, metavar="NAME", help="a model of torchvision, say resnet50")
     group.add_argument(
-        "--weights", type=str, default="DEFAULT", metavar="NAME", help="those of --torchvision; none: random ones"
+        "--config",
+        type=str | None,
+        metavar="FILE",
+        help="a config.yaml of LightningCLI (default: the one in the run's folder)",
     )
-    group.add_argument("--name", type=str, default="", help="what the model is called; its class's name if omitted")
+    group.add_argument("--torchvision", type=str | None, metavar="NAME", help="a model of torchvision, e.g. resnet50")
+    group.add_argument(
+        "--weights",
+        type=str,
+        default="DEFAULT",
+        metavar="NAME",
+        help="weights of the --torchvision model; none for random ones",
+    )
+    group.add_argument("--name", type=str, default="", help="name of the model in reports (default: its class's name)")
     group.add_argument(
         "--trust",
         action="store_true",
-        help="load checkpoints that hold more than weights, and import and call whatever config.yaml names: runs the "
-        "code they name",
+        help="load checkpoints that hold more than weights, and import and call whatever config.yaml names; this "
+        "runs the code that they name",
     )
 
 
 def _add_data(group: Any, samples: int) -> None:
-    group.add_argument("--data", type=dict | None, metavar="CLASS", help="data module or data set, named as --model is")
+    group.add_argument("--data", type=dict | None, metavar="CLASS", help="data module or data set, given like --model")
     group.add_argument(
-        "--images", type=str | None, metavar="FOLDER", help="images instead; the folders in it are their classes"
+        "--images",
+        type=str | None,
+        metavar="FOLDER",
+        help="use images of a folder instead; its subfolders are the classes",
     )
     group.add_argument(
-        "--size", type=PositiveInt, default=224, metavar="N", help="to which --images are scaled and cropped, in pixels"
+        "--size",
+        type=PositiveInt,
+        default=224,
+        metavar="N",
+        help="side in pixels to which --images are scaled and cropped",
     )
-    group.add_argument("--gray", action="store_true", help="the model takes --images of one channel")
+    group.add_argument("--gray", action="store_true", help="convert --images to one channel")
     group.add_argument(
         "--pixel_space.mean",
         type=float,
         nargs="+",
         metavar="X",
-        help="by which the model's inputs are normalized, per channel or one for all; found in the data's Normalize "
-        "if omitted",
+        help="per-channel mean of Normalize, or one for all (default: found in the data's transform)",
     )
-    group.add_argument("--pixel_space.std", type=float, nargs="+", metavar="X", help="likewise")
-    group.add_argument("--samples", type=PositiveInt, default=samples, metavar="N", help="how many are studied")
+    group.add_argument(
+        "--pixel_space.std", type=float, nargs="+", metavar="X", help="per-channel standard deviation of Normalize"
+    )
+    group.add_argument(
+        "--samples", type=PositiveInt, default=samples, metavar="N", help="how many samples of the data are used"
+    )
 
 
 def _add_running(group: Any, out: str) -> None:
-    group.add_argument("--out", type=str, default=out, metavar="DIR", help="folder of all that is found")
-    group.add_argument("--overwrite", action="store_true", help="do again what is done")
-    group.add_argument("--seed", type=int | None, metavar="N", help="of all that is random; the run's, or 0")
+    group.add_argument("--out", type=str, default=out, metavar="DIR", help="output folder")
+    group.add_argument("--overwrite", action="store_true", help="recompute existing results")
+    group.add_argument("--seed", type=int | None, metavar="N", help="of everything random (default: the run's, or 0)")
     group.add_argument("--accelerator", type=str, default="auto", metavar="NAME", help="cpu, gpu, ...")
-    group.add_argument("--devices", type=int | str, default=1, metavar="N", help="how many, or which: 0,2")
+    group.add_argument("--devices", type=int | str, default=1, metavar="N", help="how many devices, or which: 0,2")
     group.add_argument(
-        "--strategy", type=str | None, metavar="NAME", help="of Lightning; on several devices that of the run"
+        "--strategy",
+        type=str | None,
+        metavar="NAME",
+        help="Trainer strategy (default: the run's, with several devices)",
     )
-    group.add_argument("--precision", type=str | None, metavar="NAME", help="of Lightning; that of the run")
+    group.add_argument("--precision", type=str | None, metavar="NAME", help="Trainer precision (default: the run's)")
 
 
 def run_config_of(options: Namespace) -> RunConfig:

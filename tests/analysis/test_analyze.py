@@ -15,10 +15,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_viz.analysis.analyze import analyze
+from lightning_viz.analysis.results import Output
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.analysis.technique import Technique
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.errors import AnalysisError
+from lightning_viz.errors import AnalysisError, UnsuitableModelError
+from tests.analysis.fakes import fakes
 from tests.callbacks.conftest import ConvNet, fit, images, loader
 
 analyzing = importlib.import_module("lightning_viz.analysis.analyze")
@@ -26,20 +27,29 @@ analyzing = importlib.import_module("lightning_viz.analysis.analyze")
 FEW = {"views": ["filters", "activations", "grad_cam"], "trainer": {"accelerator": "cpu"}}
 
 
-def study(subject):
-    yield "mean", float(subject.images.mean())
+def mean(study):
+    yield Output("mean", numbers={"value": study.images.mean()})
 
 
-CHEAP = (
-    Technique("mean", "the samples' mean", study, lambda subject: ""),
-    Technique("unsuited", "nothing", lambda subject: 1 / 0, lambda subject: "it is not for this model"),
-    Technique("broken", "nothing", lambda subject: iter([1 / 0]), lambda subject: ""),
-)
+def unsuited(study):
+    raise UnsuitableModelError("it is not for this model")
+
+
+def broken(study):
+    yield Output("before", numbers={"value": 1})
+    1 / 0
+
+
+def interrupted(study):
+    raise KeyboardInterrupt
+
+
+CHEAP = fakes(mean=mean, unsuited=unsuited, broken=broken)
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    monkeypatch.setattr(analyzing, "TECHNIQUES", CHEAP)
+    monkeypatch.setattr(analyzing, "techniques", lambda: CHEAP)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +78,7 @@ def undisturbed(run, tmp_path_factory):
     """The folder of an analysis that nobody disturbs, drawn in another process."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyzing, "TECHNIQUES", CHEAP)
+        patch.setattr(analyzing, "techniques", lambda: CHEAP)
         analyzed(run, out)
     return out
 
@@ -100,8 +110,8 @@ def test_every_checkpoint_is_looked_at_and_the_last_by_the_techniques(whole, run
 def test_a_second_run_does_nothing_again(whole, run, tmp_path, monkeypatch):
     analyzed(run, tmp_path)
     assert content(tmp_path) == whole
-    monkeypatch.setattr(analyzing, "validate", lambda *args, **options: pytest.fail("it validates again"))
-    monkeypatch.setattr(analyzing, "studied", lambda *args: pytest.fail("it studies again"))
+    monkeypatch.setattr(ConvNet, "forward", lambda *inputs: pytest.fail("the model runs again"))
+    monkeypatch.setattr(analyzing, "techniques", lambda: fakes(**dict.fromkeys(CHEAP, interrupted)))
     analyzed(run, tmp_path)
     assert content(tmp_path) == whole
 
@@ -140,11 +150,8 @@ def test_another_checkpoint_under_the_same_name_is_looked_at(run, tmp_path):
 
 
 def test_ctrl_c_leaves_a_report_of_what_is_finished(whole, run, tmp_path, monkeypatch):
-    def interrupted(technique, subject):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(analyzing, "studied", interrupted)
+        patch.setattr(analyzing, "techniques", lambda: fakes(mean=interrupted, unsuited=unsuited, broken=broken))
         analyzed(run, tmp_path)
     report = (tmp_path / "report.html").read_text()
     assert "mean" in report and report != whole["report.html"].decode()  # it says what is still to be done
@@ -208,7 +215,7 @@ def test_a_full_disk_leaves_nothing_half_written(whole, run, tmp_path, monkeypat
 def test_names_that_do_not_exist_are_refused_before_anything_is_done(run, tmp_path):
     with pytest.raises(AnalysisError, match="no technique 'means': mean, unsuited, broken"):
         analyzed(run, tmp_path, techniques=["means"])
-    with pytest.raises(AnalysisError, match="no kind of view 'gradcam': filters, "):
+    with pytest.raises(AnalysisError, match="no kind of view 'gradcam': choose from filters, "):
         analyzed(run, tmp_path, views=["gradcam"])
     assert not content(tmp_path)
 

@@ -32,8 +32,7 @@ from lightning_viz.analysis.config_values import Origin, permitted_class
 from lightning_viz.analysis.data import data_of
 from lightning_viz.analysis.models import network
 from lightning_viz.analysis.view_selection import recorded_views
-from lightning_viz.cli.main import command_parser
-from lightning_viz.cli.source_options import add_source, folded, run_config_of
+from lightning_viz.cli.source_options import add_source, command_parser, folded, run_config_of
 from lightning_viz.errors import AnalysisError
 
 from . import nets

@@ -14,13 +14,13 @@ from unittest.mock import patch
 import torch
 
 from lightning_viz.analysis import results as findings
-from lightning_viz.analysis.technique import Technique
 from lightning_viz.callbacks import session
 from lightning_viz.callbacks.distributed import first_process
 from tests.callbacks.conftest import ConvNet, images, loader
 from tests.callbacks.watched_run import write_into
 
 from .conftest import DrawsHere
+from .fakes import fakes
 
 analyzing = importlib.import_module("lightning_viz.analysis.analyze")
 
@@ -41,27 +41,26 @@ class Works(ConvNet):
         self(batch[0])
 
 
-def study(subject):
-    yield "mean", float(subject.images.mean())
+def mean(study):
+    yield findings.Output("mean", numbers={"value": study.images.mean()})
 
 
 def run(checkpoints, out, processes, scenario="nothing fails"):
     """Analyze, and tell what each process puts into the findings and that it has ended."""
     # Both go by one name, which is in the report.
     model = type("Model", (Fails if scenario == "a step fails" else Works,), {})
-    put = findings.Findings.put
+    put = findings.Results.put
 
     def watched(self, name, *args):
         print(f"rank {0 if first_process() else 1} puts {name}", flush=True)
         put(self, name, *args)
 
-    techniques = (Technique("mean", "the samples' mean", study, lambda subject: ""),)
     options = {"strategy": "ddp"} if processes > 1 else {}
     data = loader(*images(41), batch_size=6)  # no batch of one sample: torch convolves that with other last digits
     with ExitStack() as patches:
         patches.enter_context(patch.object(session, "DrawingProcess", DrawsHere))
-        patches.enter_context(patch.object(findings.Findings, "put", watched))
-        patches.enter_context(patch.object(analyzing, "TECHNIQUES", techniques))
+        patches.enter_context(patch.object(findings.Results, "put", watched))
+        patches.enter_context(patch.object(analyzing, "techniques", lambda: fakes(mean=mean)))
         analyzing.analyze(
             checkpoints,
             model=model,

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import re
-import statistics
+import resource
 import subprocess
 import sys
 import time
@@ -24,8 +24,9 @@ from lightning_viz.__main__ import main
 from lightning_viz.analysis.checkpoint_run import validate
 from lightning_viz.cli import progress as bars
 from lightning_viz.cli.board import board_command
-from lightning_viz.cli.main import COMMANDS, in_sentences, working
-from lightning_viz.errors import AnalysisError
+from lightning_viz.cli.main import COMMANDS, in_sentences
+from lightning_viz.cli.progress import working
+from lightning_viz.errors import AnalysisError, LayerNotFoundError
 from lightning_viz.hooks.batching import BARS, progress_bar
 from tests.analysis import nets
 
@@ -46,15 +47,19 @@ def analyze(*arguments):
     return main(["analyze", *map(str, arguments), *QUICK])
 
 
-def test_help_answers_within_a_second_and_without_torch():
-    def seconds():
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "lightning_viz", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - started
+HELP = ["--help", *(f"{name} --help" for name in COMMANDS)]
 
-    assert statistics.median(seconds() for _ in range(3)) < 1
-    for words in ("--help", "analyze --help", "board --help"):
-        said = f"""
+
+@pytest.mark.parametrize("words", HELP)
+def test_help_answers_within_half_a_second_and_without_torch(words):
+    def seconds():  # of a processor: others may use the machine, too
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "lightning_viz", *words.split()], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+    code = f"""
 import sys
 from lightning_viz.__main__ import main
 try:
@@ -63,8 +68,8 @@ except SystemExit:
     pass
 print([name for name in ("torch", "pytorch_lightning", "matplotlib") if name in sys.modules])
 """
-        found = subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True)
-        assert found.stdout.endswith("[]\n")
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n")
 
 
 def test_help_names_every_command_and_fits_eighty_columns(capsys, monkeypatch):
@@ -73,12 +78,15 @@ def test_help_names_every_command_and_fits_eighty_columns(capsys, monkeypatch):
     overview = capsys.readouterr().out
     for name in COMMANDS:
         assert f"\n  {name} " in overview
-    for name in ("analyze", "board"):
-        with pytest.raises(SystemExit, match="0"):
-            main([name, "--help"])
+    for name in COMMANDS:
+        if name in ("analyze", "board", "filters"):
+            with pytest.raises(SystemExit, match="0"):
+                main([name, "--help"])
+        else:
+            assert main([name, "--help"]) == 0
         page = capsys.readouterr().out
         assert "example:\n  lightning-viz" in page
-        assert max(map(len, page.splitlines())) <= 80
+        assert max(map(len, page.partition("example:")[0].splitlines())) <= 80
         assert "null" not in page
 
 
@@ -140,10 +148,10 @@ REFUSED = {
     "no such model": (["--torchvision", "resnet51", "--data", SQUARES], "did you mean resnet50"),
     "no such option": (["good.ckpt", "--bogus"], r"unrecognized arguments: --bogus; see --help"),
     "wrong number": (["good.ckpt", "--samples", "0"], r"--samples: 0 does not conform .*; see --help"),
-    "no such device": (["good.ckpt", *SOURCES, "--accelerator", "abacus"], r"Lightning cannot run it so: .*abacus"),
-    "no devices": (["good.ckpt", *SOURCES, "--devices", "x"], r"Lightning cannot run it so: .*devices"),
+    "no such device": (["good.ckpt", *SOURCES, "--accelerator", "abacus"], r"Lightning refuses these .*abacus"),
+    "no devices": (["good.ckpt", *SOURCES, "--devices", "x"], r"Lightning refuses these .*devices"),
     "video": (["--torchvision", "r3d_18", "--weights", "none", "--images", "."], r"r3d_18 takes no single images"),
-    "no such strategy": (["good.ckpt", *SOURCES, "--strategy", "hope"], r"Lightning cannot run it so: .*hope"),
+    "no such strategy": (["good.ckpt", *SOURCES, "--strategy", "hope"], r"Lightning refuses these .*hope"),
     "no value": (["good.ckpt", "--model.width"], r"--model\.width needs a value"),
 }
 
@@ -186,7 +194,7 @@ def test_an_interrupted_method_does_not_claim_to_go_on(checkpoint, capsys, monke
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_viz.cli.function_options.model_under_study_of", interrupted)
+    monkeypatch.setattr("lightning_viz.cli.source_options.model_under_study_of", interrupted)
     assert main(["filters", str(checkpoint), *SOURCES, "--out", str(tmp_path / "out")]) == 130
     assert "begins anew" in capsys.readouterr().err
 
@@ -216,7 +224,7 @@ def fails_with(monkeypatch, checkpoint, tmp_path):
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full: what is finished is kept"),
         (PermissionError(errno.EACCES, "Permission denied", "/out"), 1, "/out: Permission denied"),
-        (MemoryError("12 GiB"), 1, "memory does not suffice (12 GiB): try fewer --samples"),
+        (MemoryError("12 GiB"), 1, "out of memory (12 GiB): try fewer --samples"),
         (KeyboardInterrupt(), 130, "interrupted: what is finished is kept"),
         (AnalysisError("so it is"), 2, "so it is"),
     ],
@@ -230,18 +238,38 @@ def test_what_nobody_foresaw_shows_where_it_happened(fails_with, capsys, monkeyp
     assert fails_with(KeyError("strange")) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert "it is a bug of ours; please report" in said
+    assert "it is a bug in lightning_viz; please report" in said
     monkeypatch.setenv("LIGHTNING_VIZ_TRACEBACK", "1")
     with pytest.raises(AnalysisError):
         fails_with(AnalysisError("so it is"))
 
 
 def test_without_jsonargparse_the_remedy_is_said(monkeypatch, capsys):
-    for name in [one for one in sys.modules if one.startswith("lightning_viz.cli")]:
+    for name in [name for name in sys.modules if name.startswith("lightning_viz.cli")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    assert main(["--help"]) == 1
+    assert main(["attack", "pgd", "--help"]) == 1
     assert capsys.readouterr().err == "lightning-viz: jsonargparse is missing: pip install 'lightning-viz[cli]'\n"
+
+
+def test_the_exit_status_goes_by_the_type_of_an_error_and_not_by_its_place(fails_with, capsys):
+    from lightning_viz.hooks.layers import select_layers
+
+    try:
+        select_layers(torch.nn.ReLU(), "conv9")
+    except LayerNotFoundError as error:
+        assert fails_with(error) == 2
+    try:
+        torch.nn.Linear(2, 2)(torch.zeros(3))
+    except RuntimeError as error:
+        assert fails_with(error) == 1
+    assert fails_with(ValueError("raised on purpose, but not by us")) == 1
+
+
+def test_an_error_from_a_worker_of_the_data_is_one_sentence(fails_with, capsys):
+    words = "Caught AnalysisError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\n"
+    assert fails_with(AnalysisError(f"{words}lightning_viz.errors.AnalysisError: cannot read a.png")) == 2
+    assert capsys.readouterr().err == "lightning-viz: cannot read a.png\n"
 
 
 def test_board_has_something_to_show(tmp_path, capsys):
@@ -253,7 +281,7 @@ def test_board_has_something_to_show(tmp_path, capsys):
 
 def test_the_bars_of_functions_are_among_the_commands_own(monkeypatch):
     page = io.StringIO()
-    monkeypatch.setattr(bars, "Console", lambda **given: Console(file=page, force_terminal=True, width=80))
+    monkeypatch.setattr("rich.console.Console", lambda **given: Console(file=page, force_terminal=True, width=80))
     monkeypatch.setattr(bars, "_DELAY", -1)
     with working("attack pgd") as progress:
         progress("Net", 1, 3)

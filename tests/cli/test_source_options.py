@@ -9,8 +9,13 @@ from PIL import Image
 
 from lightning_viz.analysis.class_spec import ClassSpec, instantiate
 from lightning_viz.analysis.models import pretrained
-from lightning_viz.cli.main import command_parser
-from lightning_viz.cli.source_options import add_source, folded, model_under_study_of, run_config_of
+from lightning_viz.cli.source_options import (
+    add_source,
+    command_parser,
+    folded,
+    model_under_study_of,
+    run_config_of,
+)
 from lightning_viz.errors import AnalysisError
 from lightning_viz.pixels import PixelSpace
 from tests.analysis import nets

@@ -1,1 +1,1 @@
-"""What goes deeper into a model than the live views: a file for each section of the report."""
+"""Techniques, a file for each kind: a function computes and draws, for `analyze` and for its command."""

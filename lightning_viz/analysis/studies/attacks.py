@@ -1,179 +1,213 @@
-"""How little changes a model's mind: adversarial twins, and the record of a way to them."""
+"""Attacks: samples, their adversarial counterparts, and the record of every step."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_viz.adversarial.deepfool import deepfool
-from lightning_viz.adversarial.gradient_attacks import fgsm, gradient_ascent, pgd
-from lightning_viz.adversarial.norms import L2
-from lightning_viz.adversarial.result import Attack, AttackResult
+from lightning_viz.adversarial.norms import resolve_norm
+from lightning_viz.adversarial.result import AttackResult, AttackTrace
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.studies.samples import Taken, batch_size, number, taken
-from lightning_viz.analysis.technique import Found
-from lightning_viz.errors import AttackWarning
-from lightning_viz.render.attacks import record_table, twins
+from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.studies.samples import (
+    batch_size_for,
+    bounded_images,
+    class_index,
+    sample_rows,
+    to_display,
+    true_classes,
+)
+from lightning_viz.catalogue import method as described
+from lightning_viz.render.attacks import pixel_gallery, record_table, twins
 from lightning_viz.render.page import Page
 from lightning_viz.render.text import percent
-from lightning_viz.render.tiles import describe_channels, to_rgb
+from lightning_viz.render.tiles import describe_channels
 
 SAMPLES = 8
 GRAY_LEVELS = (8, 16, 32, 64)
-"""Epsilon of FGSM and PGD, of 255: the first, usual for photographs, or the least at which PGD turns half of them."""
+"""Epsilons of FGSM and PGD in an analysis, of 255: the first, usual for photographs, or the least that fools half."""
 
 _STEPS = 20
-_ASCENT = 100  # steps at most of the ascent that is recorded
+_ASCENT_STEPS = 100  # at most, of the ascent that is recorded
 
 
-def attacks(subject: ModelUnderStudy) -> Iterator[Found]:
-    """The same samples under each attack, and a record of the ascent (tags ``attacks/<name>``, ``attacks/record``).
-
-    They lead away from what the model says of a sample, right or wrong. Epsilon is doubled from 8 gray levels until
-    PGD turns half of the samples.
-
-    Args:
-        subject: with a classifier of images within the range of pixels.
-    """
-    few = taken(subject, SAMPLES, within=True)
-    levels, turned = _turning(subject, few)
-    epsilon = _epsilon(subject, levels)
-    found = {
-        "fgsm": run(subject, few, partial(fgsm, epsilon=epsilon)),
-        "pgd": turned,
-        "deepfool": run(subject, few, partial(deepfool, progress=False)),
-    }
-    titles = {"fgsm": f"FGSM, ε {levels}/255", "pgd": f"PGD, ε {levels}/255", "deepfool": "DeepFool, L2"}
-    for name, attacked in found.items():
-        yield twin_page(subject, attacked, f"attacks/{name}", titles[name])
-    ascent = partial(gradient_ascent, normalize=L2, lr=_stride(found["deepfool"]), steps=_ASCENT, progress=False)
-    found["ascent"] = run(subject, few, ascent)
-    yield record_page(
-        subject,
-        found["ascent"],
-        "attacks/record",
-        "gradient ascent in equal steps",
-        ["label: what the network says at first"],
-    )
-    bounds = {"fgsm": epsilon, "pgd": epsilon}
-    yield "attacks", {name: {**told(one), "epsilon": bounds.get(name)} for name, one in found.items()}
-
-
-def run(subject: ModelUnderStudy, few: Taken, attack: Attack) -> AttackResult:
-    """An attack that leads away from what the model says.
+def attack(
+    study: ModelUnderStudy,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    labels: Literal["predicted", "true"] = "predicted",
+    target: int | str | None = None,
+) -> Output:
+    """An attack on the samples: adversarial counterparts, and class, confidence and norms after every step.
 
     Args:
-        subject: with the model.
-        few: the samples.
-        attack: with its options.
+        study: a classifier of images within the range of pixels.
+        method: of the family ``"attack"`` in `lightning_viz.catalogue`.
+        options: of its function in `lightning_viz.adversarial`, by keyword.
+        labels: the class to lead away from: the predicted or the true one.
+        target: the class to lead to, 3 or class:ox; any other class if omitted.
+
+    Raises:
+        UnsuitableModelError: the model is not a classifier, the images are not pixels, or true labels are not known.
+        InvalidArgumentError: options that the attack refuses.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AttackWarning)  # the picture says it
-        size = batch_size(few.images)
-        return attack(subject.model, few.images, few.said, pixel_space=subject.pixel_space, batch_size=size)
+    return _output(study, method, _attacked(study, method, options, labels=labels, target=target), options or {})
 
 
-def told(attacked: AttackResult) -> dict[str, float | None]:
-    """An attack's numbers: the share of samples that it turned, and of those the median of what that took.
+def attacks(study: ModelUnderStudy) -> Iterator[Output]:
+    """The same samples under several attacks, and the record of a gradient ascent, as an analysis shows them.
+
+    Attacks lead away from the predicted class. Epsilon is doubled from 8 gray levels until PGD fools half of the
+    samples.
 
     Args:
-        attacked: the samples.
+        study: a classifier of images within the range of pixels.
     """
-    turned, last = attacked.fooled & ~attacked.initially_misclassified, attacked.record
-    lengths = {"relative": last.relative, "l2": last.l2, "linf": last.linf}
-    medians = {
-        name: number(each[-1][turned].median()) if bool(turned.any()) else None for name, each in lengths.items()
-    }
-    return {"success": number(attacked.success), **medians}
-
-
-def _turning(subject: ModelUnderStudy, few: Taken) -> tuple[int, AttackResult]:
-    """PGD at the least epsilon, in gray levels, that turns half of the samples; else at the largest."""
+    few = study.first(SAMPLES)
+    low, high = study.pixel_space.bounds
     for levels in GRAY_LEVELS:
-        epsilon = _epsilon(subject, levels)
-        attack = partial(pgd, epsilon=epsilon, steps=_STEPS, seed=subject.seed, progress=False)
-        attacked = run(subject, few, attack)
-        if attacked.success >= 0.5:
+        within = {"epsilon": levels / 255 * (high - low)}
+        pgd = _attacked(few, "pgd", {**within, "steps": _STEPS})
+        if pgd.success >= 0.5:
             break
-    return levels, attacked
+    results = {
+        "fgsm": (_attacked(few, "fgsm", within), within),
+        "pgd": (pgd, within),
+        "deepfool": (_attacked(few, "deepfool"), {}),
+    }
+    lengths = results["deepfool"][0].record.l2[-1]
+    moved = lengths[lengths > 0]  # a fifth of DeepFool's way: the ascent takes some steps for it, not hundreds
+    stride = {"normalize": "l2", "lr": float(moved.median()) / 5 if len(moved) else 0.1}
+    ascent = _attacked(few, "gradient_ascent", {**stride, "steps": _ASCENT_STEPS})
+    pictures = [_counterparts(few, name, result, options) for name, (result, options) in results.items()]
+    pictures.append(_record(few, "attacks/record", ascent, "gradient ascent in equal steps"))
+    numbers = {
+        name: {"success": result.success, **_medians(result), "epsilon": options.get("epsilon")}
+        for name, (result, options) in {**results, "ascent": (ascent, {})}.items()
+    }
+    yield Output("attacks", pictures, numbers)
 
 
-def twin_page(subject: ModelUnderStudy, attacked: AttackResult, tag: str, title: str) -> Page:
-    """Samples, their twins, and the differences.
+def _attacked(
+    study: ModelUnderStudy,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    labels: Literal["predicted", "true"] = "predicted",
+    target: int | str | None = None,
+) -> AttackResult:
+    function, images = described(method).load(), bounded_images(study)
+    taken = inspect.signature(function).parameters
+    given = {"seed": study.seed, "progress": study.progress, "target": None}
+    if target is not None:
+        given["target"] = class_index(study, target)
+    arguments = {name: value for name, value in given.items() if name in taken}
+    arguments |= dict(options or {})
+    arguments["batch_size"] = batch_size_for(images, arguments.get("batch_size"))
+    truths = true_classes(study) if labels == "true" else None
+    result: AttackResult = function(study.model, images, truths, pixel_space=study.pixel_space, **arguments)
+    return result
 
-    Args:
-        subject: whose first samples were attacked.
-        attacked: what was made of them.
-        tag: of the picture.
-        title: the attack's name and how far it went.
-    """
-    (low, high), record = attacked.pixel_space.bounds, attacked.record
-    truths = None if subject.labels is None else subject.labels[: len(attacked.labels)]
-    channels = describe_channels(attacked.original.shape[1])
+
+def _output(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> Output:
+    def pictures() -> Iterator[Page]:
+        yield _counterparts(study, method, result, options)
+        if len(result.record.classes) > 2:
+            yield _record(study, f"attacks/{method}/record", result, described(method).title)
+
+    numbers = {
+        "success": result.success,
+        "accuracy": result.accuracy,
+        "median": _medians(result),
+        "class_names": study.samples.class_names,
+    }
+    arrays = {
+        "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
+        "images": {"original": result.original, "attacked": result.pixels},
+    }
+    return Output("attacks", pictures(), numbers, {"samples": sample_rows(study, _columns(result))}, arrays)
+
+
+def _medians(result: AttackResult) -> dict[str, Tensor | None]:
+    """Norms of the perturbations that succeed, in the median; None if none does."""
+    fooled, record = result.fooled & ~result.initially_misclassified, result.record
+    lengths = {"relative": record.relative, "l2": record.l2, "linf": record.linf}
+    return {name: norms[-1][fooled].median() if bool(fooled.any()) else None for name, norms in lengths.items()}
+
+
+def _columns(result: AttackResult) -> dict[str, Tensor]:
+    """What was measured of each sample."""
+    record = result.record
+    target = {} if result.target is None else {"target": result.target}
+    return {
+        "label": result.labels,
+        **target,
+        "before": record.classes[0],
+        "confidence_before": record.confidences[0],
+        "after": record.classes[-1],
+        "confidence_after": record.confidences[-1],
+        "loss": record.losses[-1],
+        "l2": record.l2[-1],
+        "linf": record.linf[-1],
+        "relative": record.relative[-1],
+        "initially_misclassified": result.initially_misclassified,
+        "fooled": result.fooled,
+        "first_success_step": result.first_success_step,
+        "queries": result.queries,
+        "backwards": result.backwards,
+    }
+
+
+def _counterparts(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> Page:
+    """Samples, their adversarial counterparts, and the differences; of few pixels these are circled instead."""
+    (low, high), record, tag = result.pixel_space.bounds, result.record, f"attacks/{method}"
+    original, attacked = (to_display(pixels, result.pixel_space) for pixels in (result.original, result.pixels))
+    before, after = (study.verdicts(record.classes[step], record.confidences[step]) for step in (0, -1))
+    if described(method).unit == "pixels":
+        details = [f"{result.success:.0%} of those that were classified correctly"]
+        return pixel_gallery(
+            tag, original, attacked[None], rows=["few pixels"], before=before, after=[after], details=details
+        )
+    channels = describe_channels(result.original.shape[1])
     return twins(
         tag,
-        shown(attacked.original, attacked),
-        shown(attacked.pixels, attacked),
-        (attacked.perturbations / (high - low)).float().cpu().numpy(),
-        before=subject.verdicts(truths, record.classes[0], record.confidences[0]),
-        after=subject.verdicts(truths, record.classes[-1], record.confidences[-1]),
-        norms=[f"{percent(one, 1)} %" for one in record.relative[-1].tolist()],
-        attack=title,
+        original,
+        attacked,
+        (result.perturbations / (high - low)).float().cpu().numpy(),
+        before=before,
+        after=after,
+        norms=[f"{percent(share, 1)} %" for share in record.relative[-1].tolist()],
+        attack=_title(method, options, high - low),
         norm="its L2 norm, of the image's",
-        step=subject.step,
+        step=study.step,
         notes=[f"images: {channels}"] if channels else [],
     )
 
 
-def record_page(
-    subject: ModelUnderStudy, attacked: AttackResult, tag: str, title: str, details: Sequence[str] = ()
-) -> Page:
-    """What the model says after each step.
+def _title(method: str, options: Mapping[str, Any], scale: float) -> str:
+    """The attack's name, its epsilon in gray levels of 255 if it has one, or else its norm."""
+    entry, epsilon, norm = described(method), options.get("epsilon"), options.get("norm")
+    name = resolve_norm(norm or entry.unit).name
+    return f"{entry.title}, {name}" if epsilon is None else f"{entry.title}, ε {255 * epsilon / scale:.3g}/255"
 
-    Args:
-        subject: whose first samples were attacked.
-        attacked: what was made of them.
-        tag: of the picture.
-        title: the attack's name.
-        details: further facts for the caption.
-    """
-    steps, names = attacked.record, subject.samples.class_names
-    classes = steps.classes.cpu().numpy()
+
+def _record(study: ModelUnderStudy, tag: str, result: AttackResult, title: str) -> Page:
+    """The prediction after each step."""
+    record, names = result.record, study.samples.class_names
+    classes = record.classes.cpu().numpy()
     return record_table(
         tag,
-        shown(attacked.original, attacked),
+        to_display(result.original, result.pixel_space),
         classes,
-        steps.confidences.cpu().numpy(),
-        attacked.labels.cpu().numpy(),
+        record.confidences.cpu().numpy(),
+        result.labels.cpu().numpy(),
         names=names if len(names) > classes.max() else None,
-        relative=steps.relative.cpu().numpy(),
+        relative=record.relative.cpu().numpy(),
         attack=title,
-        details=details,
+        details=["label: the class to lead away from"],
     )
-
-
-def shown(pixels: Tensor, attacked: AttackResult) -> Any:
-    """Pixels as a page takes them, ``[N, H, W, 3]``.
-
-    Args:
-        pixels: of samples or of their twins, ``[N, C, H, W]``.
-        attacked: in whose space they are.
-    """
-    low, high = attacked.pixel_space.bounds
-    return to_rgb(((pixels - low) / (high - low)).float().cpu().numpy())
-
-
-def _epsilon(subject: ModelUnderStudy, levels: int) -> float:
-    low, high = subject.pixel_space.bounds
-    return levels / 255 * (high - low)
-
-
-def _stride(attacked: AttackResult) -> float:
-    """A fifth of the way that DeepFool found, in the median: the ascent takes some steps for it, not hundreds."""
-    lengths = attacked.record.l2[-1]
-    moved = lengths[lengths > 0]
-    return float(moved.median()) / 5 if len(moved) else 0.1

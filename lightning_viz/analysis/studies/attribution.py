@@ -1,210 +1,340 @@
-"""Every attribution method on the same samples, with numbers that say which to believe."""
+"""Attribution: what in the input matters, by one method or by all of them, with numbers that tell which to trust."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_viz import attribution
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.studies.samples import Taken, affordable, batch_size, number, taken
-from lightning_viz.analysis.technique import Found
-from lightning_viz.attribution.evaluation import Attribute, deletion, insertion, model_randomization
-from lightning_viz.errors import (
-    AnalysisError,
-    AttributionWarning,
-    InterceptionError,
-    LayerNotFoundError,
-    LayerNotReachedError,
+from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.studies.samples import (
+    affordable,
+    batch_size_for,
+    images_of,
+    predictions,
+    sample_rows,
+    true_classes,
 )
+from lightning_viz.attribution.evaluation import Attribute, deletion, insertion, model_randomization
+from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
+from lightning_viz.catalogue import method as described
+from lightning_viz.catalogue import methods
+from lightning_viz.descriptors import Method
+from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import select_layers
-from lightning_viz.render.attribution_sheets import MethodMaps, method_sheet
+from lightning_viz.hooks.observe import resolve_target
+from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_words import class_list, parse_target
+from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.render.attribution_sheets import MOST_SAMPLES, MethodMaps, method_sheet, occlusion_maps
+from lightning_viz.render.heatmaps import class_columns, heat_overlays, saliency_maps
+from lightning_viz.render.page import Page
 
 SHOWN = 6
 CHANCE = "a random order"
 """What a method must beat."""
 
+_INPUT = "input"
 _STEPS = 16  # of a curve
 _PASSES = 1200  # of a sample, under all methods and checks of them
 
 
-@dataclass(frozen=True)
-class Method:
-    """An attribution method, as the sheet shows it.
-
-    Attributes:
-        attribute: called with model, inputs and target.
-        display: one of `lightning_viz.render.heatmaps.DISPLAYS`.
-        layered: seen from the last layer with maps, and not towards the pixels.
-        many: takes many passes, in batches.
-    """
-
-    attribute: Attribute
-    display: str
-    layered: bool = False
-    many: bool = False
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "gradient": Method(attribution.gradient, "sum"),
-        "SmoothGrad": Method(attribution.smooth_grad, "sum", many=True),
-        "input × gradient": Method(attribution.input_times_gradient, "signed"),
-        "integrated gradients": Method(attribution.integrated_gradients, "signed", many=True),
-        "deconvolution": Method(attribution.deconvolution, "image"),
-        "guided backpropagation": Method(attribution.guided_backprop, "image"),
-        "occlusion": Method(attribution.occlusion, "signed", many=True),
-        "guided Grad-CAM": Method(attribution.guided_grad_cam, "image", layered=True),
-        "Grad-CAM": Method(attribution.grad_cam, "heat", layered=True),
-        "Grad-CAM++": Method(attribution.grad_cam_plus_plus, "heat", layered=True),
-        "HiResCAM": Method(attribution.hires_cam, "heat", layered=True),
-        "LayerCAM": Method(attribution.layer_cam, "heat", layered=True),
-        "Score-CAM": Method(attribution.score_cam, "heat", layered=True, many=True),
-        "EigenCAM": Method(attribution.eigen_cam, "heat", layered=True),
-    }
-)
-"""All of them, by name."""
-
-
-def every_attribution(subject: ModelUnderStudy) -> Iterator[Found]:
-    """Every attribution method side by side, and whether to believe it (tags ``attributions/sheet``, ``/layer``).
-
-    Explained is the class that the model says. Of each method is measured how much its maps resemble those of the same
-    model with random weights, and what the class's probability does as places are deleted or inserted in its order.
+def attribute(
+    study: ModelUnderStudy,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    target: str | Sequence[str] = "predicted",
+) -> Output:
+    """An attribution method on the samples: a map for each, as pictures and as it is.
 
     Args:
-        subject: with a classifier of images.
+        study: the model and its samples.
+        method: of the family ``"attribution"`` in `lightning_viz.catalogue`.
+        options: of its function in `lightning_viz.attribution`, by keyword.
+        target: what to explain: predicted; label, each sample's true class; 3 or class:ox, or several of them; top:3;
+            something inside, conv2[7] or max(conv2).
+
+    Raises:
+        UnsuitableModelError: the model does not take one image, or true classes are not known.
+        InvalidArgumentError: no such target, or options that the method refuses.
     """
-    few = taken(subject, affordable(subject, _PASSES, most=16, least=4))
-    chosen, left_out = _suited(subject, few)
-    measured = {CHANCE: _by_chance(subject, few)}
-    pages: dict[bool, list[MethodMaps]] = {}
-    for name, method in chosen.items():
+    entry, images, options = described(method), images_of(study), dict(options or {})
+    function, chosen = entry.load(), _target(study, target)
+    given = {
+        "seed": study.seed,
+        "progress": study.progress,
+        "batch_size": batch_size_for(images, options.get("batch_size")),
+    }
+    given = {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
+    result = function(study.model, images, chosen, **{**options, **given})
+    maps = {layer: each.detach().float().cpu() for layer, each in _by_layer(result).items()}
+    fixed = resolve_target(study.model, images, chosen)
+    indices = fixed.index if isinstance(fixed, ClassTarget) and isinstance(fixed.index, Tensor) else None
+    classes = None if indices is None else indices.cpu().view(-1, indices.shape[-1]).expand(-1, len(images))
+    columns = _columns(study, maps, classes)
+    occluded = result if isinstance(result, OcclusionMaps) else None
+
+    def pictures() -> Iterator[Page]:
+        about = {"step": study.step, "verdicts": _verdicts(study)}
+        for layer, each in maps.items():
+            yield _page(study, entry, layer, each, classes, _describe(study, chosen), about)
+        if occluded is not None and occluded.drop.dim() == 3 and occluded.predicted is not None:
+            yield _occlusion_page(study, occluded, _describe(study, chosen), options, about)
+
+    arrays = dict(maps)
+    if occluded is not None:
+        more = {"drop": occluded.drop, "predicted": occluded.predicted, "activity": occluded.activity}
+        arrays |= {name: each for name, each in more.items() if each is not None}
+    numbers = {
+        "method": method,
+        "explained": _describe(study, chosen),
+        "shapes": {layer: list(each.shape) for layer, each in maps.items()},
+    }
+    return Output("attributions", pictures(), numbers, {"samples": sample_rows(study, columns)}, {"maps": arrays})
+
+
+def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
+    """Every attribution method side by side, and which to trust (tags ``attributions/sheet``, ``attributions/layer``).
+
+    Explained is the predicted class. Of each method is measured how much its maps resemble those of the same model with
+    random weights, and how the probability of the class changes as places are deleted or inserted in the map's order.
+
+    Args:
+        study: a classifier of images.
+    """
+    predictions(study.first(1))
+    few = study.first(affordable(study, _PASSES, most=16, least=4))
+    targets = predictions(few)[0].to(images_of(few).device)
+    left_out = _unaffordable(few)
+    places = torch.zeros(len(targets), 1, *images_of(few).shape[2:])  # all alike: chance makes the order
+    chance: dict[str, float | None] = {"model_randomization": None, **_areas(few, targets, places)}
+    measured, pages = {CHANCE: chance}, dict[bool, list[MethodMaps]]()
+    for name, entry in methods("attribution").items():
+        if name in left_out:
+            continue
         try:
-            maps, measured[name] = _measured(subject, few, method)
+            maps, measured[entry.title] = _measured(few, entry, targets)
         except (ValueError, InterceptionError, LayerNotReachedError) as error:
             left_out[name] = str(error)
             continue
-        pages.setdefault(method.layered, []).append(MethodMaps(name, maps, method.display, _words(measured[name])))
+        row = MethodMaps(entry.title, maps, entry.display, _words(measured[entry.title]))
+        pages.setdefault("maps" in entry.needs, []).append(row)
     if not pages:
         raise AnalysisError(f"no method attributes: {'; '.join(dict.fromkeys(left_out.values()))}")
-    yield "attributions", measured
-    if left_out:
-        yield "attributions left out", left_out
-    chance = measured[CHANCE]
-    for layered, methods in pages.items():
-        absent = [name for name in left_out if METHODS[name].layered == layered]
-        yield method_sheet(
-            "attributions/layer" if layered else "attributions/sheet",
-            subject.rgb(few.images[:SHOWN]),
-            methods,
-            title="Attribution methods, " + ("seen from the last layer with maps" if layered else "towards the pixels"),
-            target="the predicted class's logit",
-            key=["random net: 0 is best", "del.: less is better", "ins.: more is better"],
-            step=subject.step,
-            verdicts=few.verdicts(subject)[:SHOWN],
-            details=[
-                f"numbers: means of {len(few.images)} samples",
-                f"in {CHANCE}: del. {_told(chance['deletion'])}, ins. {_told(chance['insertion'])}",
-            ],
-            reading="random net: rank correlation with the maps of the same network with random weights, 0 is best; "
-            "near 1 the map does not show what was learned. Deletion and insertion: mean probability of the class as "
-            "places are deleted, or inserted, in the map's order; of deletion less is better, of insertion more.",
-            notes=[f"left out: {', '.join(absent)}"] if absent else [],
-        )
+    sheets = [
+        _sheet(few, rows, chance, layered, [described(name) for name in left_out])
+        for layered, rows in sorted(pages.items())
+    ]
+    yield Output("attributions", sheets, measured)
+    yield Output("attributions left out", (), {described(name).title: why for name, why in left_out.items()})
 
 
-def maps_of(found: Any) -> Tensor:
+def maps_of(result: Any) -> Tensor:
     """Whatever a method returns, as maps ``[N, C, h, w]``.
 
     Args:
-        found: a tensor, a layer's map in a dict, or occlusion's result.
+        result: a tensor, maps by layer, of which the first is taken, or those of occlusion.
     """
-    found = getattr(found, "heat", found)
-    maps: Tensor = next(iter(found.values())) if isinstance(found, dict) else found
-    return maps.detach().float().cpu()
+    return next(iter(_by_layer(result).values())).detach().float().cpu()
 
 
-def bound(subject: ModelUnderStudy, images: Tensor, method: Method) -> Attribute:
-    """A method with its options: alike on every machine, and without a bar.
-
-    Args:
-        subject: whose model is run.
-        images: to be explained.
-        method: of the table.
-    """
-    if not method.many:
-        return method.attribute
-    options: dict[str, Any] = {"batch_size": batch_size(images), "progress": False}
-    if method.attribute in (attribution.smooth_grad, attribution.integrated_gradients):
-        copies = affordable(subject, 3 * 4 * len(images), most=50, least=20)
-        noisy = method.attribute is attribution.smooth_grad
-        options |= {"noise_samples": copies, "seed": subject.seed} if noisy else {"steps": copies}
-    if method.attribute is attribution.occlusion:
-        patch = max(1, round(min(images.shape[2:]) / 7))
-        options |= {"patch": patch, "stride": max(1, patch // 2)}
-    return partial(method.attribute, **options)
+def _by_layer(result: Any) -> dict[str, Tensor]:
+    """Whatever a method returns, by layer; toward the input under a name of its own."""
+    if isinstance(result, OcclusionMaps):
+        return {_INPUT: result.heat}
+    return result if isinstance(result, dict) else {_INPUT: result}
 
 
-def _suited(subject: ModelUnderStudy, few: Taken) -> tuple[dict[str, Method], dict[str, str]]:
-    """The methods that the model has the layers for, and why others are left out."""
-    left_out: dict[str, str] = {}
+def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
+    """What is explained, of its words."""
+    names = study.samples.class_names
+    listed = [words] if isinstance(words, str) else list(words)
+    if len(listed) > 1:
+        return class_list(listed, names)
+    target = parse_target(listed[0], model=study.model, class_names=names)
+    return target.bind(true_classes(study) if listed[0].strip() == "label" else None, names)
+
+
+def _describe(study: ModelUnderStudy, target: Target) -> str:
+    if not isinstance(target, ClassTarget):
+        return target.name
+    if target.count is not None or (isinstance(target.index, Tensor) and target.index.dim() == 2):
+        return "several classes"
+    if target.index is None:
+        return "each sample's predicted class"
+    return f"class {study.samples.name(target.index)}" if isinstance(target.index, int) else "each sample's true class"
+
+
+def _verdicts(study: ModelUnderStudy) -> Sequence[Any]:
+    """What stands under the samples; nothing if the model does not classify."""
+    return study.verdicts(*predictions(study)) if study.classifies else []
+
+
+def _columns(study: ModelUnderStudy, maps: Mapping[str, Tensor], classes: Tensor | None) -> dict[str, Tensor]:
+    """What was measured of each sample."""
+    columns: dict[str, Tensor] = {}
+    if study.classifies:
+        columns["predicted"], columns["confidence"] = predictions(study)
+    for place, each in enumerate([] if classes is None else classes):
+        columns["target" if classes is not None and len(classes) == 1 else f"target {place}"] = each
+    for layer, each in maps.items():
+        flat = each.flatten(-3) if each.dim() == 4 else each.transpose(0, 1).flatten(1)
+        reductions = (("least", "amin"), ("most", "amax"), ("sum", "sum"))
+        columns |= {f"{layer}: {what}": getattr(flat, reduction)(1) for what, reduction in reductions}
+    return columns
+
+
+def _page(
+    study: ModelUnderStudy,
+    entry: Method,
+    layer: str,
+    maps: Tensor,
+    classes: Tensor | None,
+    target: str,
+    about: Mapping[str, Any],
+) -> Page:
+    """The maps of one layer."""
+    images, tag, seen = study.rgb(images_of(study)), f"maps/{layer}", "" if layer == _INPUT else layer
+    if maps.dim() == 5:
+        names = [[study.samples.name(int(index)) for index in each] for each in ([] if classes is None else classes)]
+        return class_columns(
+            tag, images, maps.numpy(), names=names, method=entry.title, display=entry.display, layer=seen,
+            unit=entry.unit, **about,
+        )  # fmt: skip
+    if entry.display == "heat":
+        return heat_overlays(tag, images, maps[:, 0].numpy(), layer=layer, target=target, method=entry.title, **about)
+    return saliency_maps(
+        tag, images, maps.numpy(), method=entry.title, target=target, display=entry.display, unit=entry.unit,
+        details=[f"at {seen}"] if seen else [], **about,
+    )  # fmt: skip
+
+
+def _occlusion_page(
+    study: ModelUnderStudy,
+    maps: OcclusionMaps,
+    target: str,
+    options: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> Page:
+    """What covering each patch did."""
+    images = images_of(study)
+    grid = grid_of(images.shape[2:], options.get("patch"), options.get("stride"))
+    outputs, predicted, activity = study.outputs(1), maps.predicted, maps.activity
+    assert outputs is not None and predicted is not None
+    return occlusion_maps(
+        "occlusion",
+        study.rgb(images)[:MOST_SAMPLES],
+        maps.drop[:MOST_SAMPLES].float().cpu().numpy(),
+        predicted[:MOST_SAMPLES].cpu().numpy(),
+        activity=None if activity is None else activity[:MOST_SAMPLES].float().cpu().numpy(),
+        feature="the feature",
+        class_names=study.samples.class_names,
+        classes=outputs.shape[1],
+        target=target,
+        patch=grid.patch,
+        positions=grid.positions,
+        step=study.step,
+        verdicts=about["verdicts"][:MOST_SAMPLES],
+    )
+
+
+def _unaffordable(study: ModelUnderStudy) -> dict[str, str]:
+    """Methods that the model has no layers for, or whose passes would take too long, and why."""
+    layered = {name: entry for name, entry in methods("attribution").items() if "maps" in entry.needs}
     try:
-        layers = select_layers(subject.model, "last_maps")
+        layers = select_layers(study.model, "last_maps")
     except LayerNotFoundError as error:
-        left_out = {name: str(error) for name, method in METHODS.items() if method.layered}
-    else:
-        channels = next((feature_count(layer) for layer in layers.values()), None) or 1
-        if not affordable(subject, 2 * channels * len(few.images), most=1, least=0):
-            left_out["Score-CAM"] = f"its {channels:,} passes of each sample would take too long"
-    return {name: method for name, method in METHODS.items() if name not in left_out}, left_out
+        return {name: str(error) for name in layered}
+    channels = next((feature_count(layer) for layer in layers.values()), None) or 1
+    if affordable(study, 2 * channels * len(study.samples), most=1, least=0):
+        return {}
+    why = f"its {channels:,} passes of each sample would take too long"
+    return {name: why for name, entry in layered.items() if entry.cost == "channels"}
 
 
-def _measured(subject: ModelUnderStudy, few: Taken, method: Method) -> tuple[Any, dict[str, float | None]]:
-    """A method's maps of the samples shown, and its numbers."""
-    model, images, said = subject.model, few.images, few.said
-    attribute = bound(subject, images, method)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
-        found = attribute(model, images, said)
-        same = model_randomization(attribute, model, images, said, layers=(), seed=subject.seed, original=found).score
-        areas = _areas(subject, few, found)
-    return maps_of(found)[:SHOWN].numpy(), {"model_randomization": number(same), **areas}
-
-
-def _by_chance(subject: ModelUnderStudy, few: Taken) -> dict[str, float | None]:
-    places = torch.zeros(len(few.images), 1, *few.images.shape[2:])  # all alike: chance makes the order
-    return {"model_randomization": None, **_areas(subject, few, places)}
-
-
-def _areas(subject: ModelUnderStudy, few: Taken, found: Any) -> dict[str, float | None]:
-    """Means of the areas under the curves of deletion and insertion."""
-    options: dict[str, Any] = {
-        "steps": _STEPS,
-        "seed": subject.seed,
-        "batch_size": batch_size(few.images),
+def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
+    """A method with the options that it takes, within the budget: alike on every machine, and without a bar."""
+    images, function = images_of(study), entry.load()
+    copies = affordable(study, 3 * 4 * len(images), most=50, least=20)
+    patch = max(1, round(min(images.shape[2:]) / 7))
+    options = {
+        "batch_size": batch_size_for(images),
         "progress": False,
+        "seed": study.seed,
+        "noise_samples": copies,
+        "steps": copies,
+        "patch": patch,
+        "stride": max(1, patch // 2),
     }
+    parameters = inspect.signature(function).parameters
+    return partial(function, **{name: value for name, value in options.items() if name in parameters})
+
+
+def _measured(study: ModelUnderStudy, entry: Method, targets: Tensor) -> tuple[Any, dict[str, float | None]]:
+    """A method's maps of the samples shown, and its numbers."""
+    function, images = _bound(study, entry), images_of(study)
+    result = function(study.model, images, targets)
+    similarity = model_randomization(
+        function, study.model, images, targets, layers=(), seed=study.seed, original=result
+    ).score
+    return maps_of(result)[:SHOWN].numpy(), {"model_randomization": similarity, **_areas(study, targets, result)}
+
+
+def _areas(study: ModelUnderStudy, targets: Tensor, result: Any) -> dict[str, float | None]:
+    """Means of the areas under the curves of deletion and insertion."""
+    images = images_of(study)
+    options: dict[str, Any] = {"steps": _STEPS, "seed": study.seed, "batch_size": batch_size_for(images)}
     return {
-        check.__name__: number(check(lambda *_: found, subject.model, few.images, few.said, **options).areas.mean())
+        check.__name__: float(
+            check(lambda *_: result, study.model, images, targets, progress=False, **options).areas.mean()
+        )
         for check in (deletion, insertion)
     }
 
 
+def _sheet(
+    study: ModelUnderStudy,
+    rows: Sequence[MethodMaps],
+    chance: Mapping[str, float | None],
+    layered: bool,
+    left_out: Sequence[Method],
+) -> Page:
+    """The methods seen from a layer, or those toward the pixels, side by side."""
+    absent = [entry.title for entry in left_out if ("maps" in entry.needs) == layered]
+    return method_sheet(
+        "attributions/layer" if layered else "attributions/sheet",
+        study.rgb(images_of(study)[:SHOWN]),
+        rows,
+        title="Attribution methods, " + ("seen from the last layer with maps" if layered else "toward the pixels"),
+        target="the predicted class's logit",
+        key=["random net: 0 is best", "del.: less is better", "ins.: more is better"],
+        step=study.step,
+        verdicts=_verdicts(study)[:SHOWN],
+        details=[
+            f"numbers: means of {len(study.samples)} samples",
+            f"in {CHANCE}: del. {_rounded(chance['deletion'])}, ins. {_rounded(chance['insertion'])}",
+        ],
+        reading="random net: rank correlation with the maps of the same network with random weights, 0 is best; "
+        "near 1 the map does not show what was learned. Deletion and insertion: mean probability of the class as "
+        "places are deleted, or inserted, in the map's order; of deletion less is better, of insertion more.",
+        notes=[f"left out: {', '.join(absent)}"] if absent else [],
+    )
+
+
 def _words(measured: Mapping[str, float | None]) -> list[str]:
     return [
-        f"random net {_told(measured['model_randomization'])}",
-        f"del. {_told(measured['deletion'])}, ins. {_told(measured['insertion'])}",
+        f"random net {_rounded(measured['model_randomization'])}",
+        f"del. {_rounded(measured['deletion'])}, ins. {_rounded(measured['insertion'])}",
     ]
 
 
-def _told(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 2) + 0:.2f}".replace("-", "−")
+def _rounded(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0:.2f}".replace("-", "−")

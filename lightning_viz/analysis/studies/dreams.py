@@ -1,190 +1,495 @@
-"""What a model wants to see, and what its layers still know of what it saw."""
+"""Images by optimization: dreams of units and classes, inversion, DeepDream, style transfer, fooling images."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import yaml
+from torch import nn
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.studies.samples import affordable, number, numbers, taken
-from lightning_viz.analysis.technique import Found
+from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.studies.samples import (
+    affordable,
+    class_index,
+    image_named,
+    images_of,
+    predict,
+    predictions,
+    probabilities,
+    sample_rows,
+    to_display,
+)
+from lightning_viz.callbacks.dreams import named_units
+from lightning_viz.dream.deep_dream import deep_dream
+from lightning_viz.dream.fooling_images import fool
 from lightning_viz.dream.inversion import Inversion, invert
 from lightning_viz.dream.maximize import Dream, maximize
-from lightning_viz.dream.parametrization import fourier
-from lightning_viz.dream.regularization import alpha_norm, edge_energy, total_variation
+from lightning_viz.dream.parametrization import Image, cppn, fourier, pixels
+from lightning_viz.dream.regularization import YOSINSKI, Preset, alpha_norm, edge_energy, total_variation
+from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.dream.transforms import standard
-from lightning_viz.errors import AnalysisError, DreamWarning, LayerNotReachedError
+from lightning_viz.errors import AnalysisError, InvalidArgumentError, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.layers import named_layers, select_layers
-from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import call_model
-from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.targets import logit
-from lightning_viz.render.dreams import dream_table, dream_tiles
-from lightning_viz.render.text import number as written
-from lightning_viz.render.tiles import confidence_text, to_rgb
+from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
+from lightning_viz.render.page import Page, Picture
+from lightning_viz.render.text import number as format_number
+from lightning_viz.render.tiles import confidence_text
 
-CLASSES = 10
-LAYERS = 5
+Settings = Mapping[str, float] | Sequence[str]
+"""Values by name, or ``NAME=VALUE`` each."""
+
+_COUNT = 10  # of channels or classes if no number is given
+_LAYERS = 5  # that an analysis inverts
 _NATURAL = 40.0  # weight of the edge energy at one pixel: it is a sum over pixels, the logit is not
-_SHARES = (1e-3, 3e-3)  # what the originals' own R_alpha and R_V cost an inversion
+_COSTS = (1e-3, 3e-3)  # of the originals' own R_alpha and R_V in an analysis' inversions
+_MOST = 8  # samples on a page
+_IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "cppn": cppn}
 
 
-def dreams(subject: ModelUnderStudy) -> Iterator[Found]:
-    """What each class wants to see: images that raise its logit, the first ten classes (tag ``dreams/classes``).
+def dream_units(
+    study: ModelUnderStudy,
+    options: Mapping[str, Any] | None = None,
+    *,
+    objectives: Sequence[str],
+    image: str | Sequence[str] = "pixels",
+    priors: Settings = (),
+    update_steps: Settings = (),
+    jitter: int = 0,
+) -> Output:
+    """Activation maximization: images optimized to excite units, channels or classes.
 
     Args:
-        subject: with a classifier of images.
+        study: the model and its samples.
+        options: of `lightning_viz.dream.maximize`, by keyword.
+        objectives: conv2[7] (a channel), conv2 (its first ten), 3 or class:ox (a class), logits (the first ten).
+        image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
+        priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm.
+        update_steps: what follows each update: 'small norm', 'decay', 'blur' or 'contribution', or NAME=VALUE of decay,
+            blur_width, blur_every, norm_percentile, contribution_percentile.
+        jitter: pixels of random transformations before each pass; 0 for none.
+
+    Raises:
+        InvalidArgumentError: there is no such unit, prior or parametrization.
     """
-    dream, confidences = dreamt(subject)
-    names = [subject.samples.name(one) for one in range(len(confidences))]
-    yield "dreams", {"classes": names, "logits": numbers(dream.values), "confidences": numbers(confidences)}
-    told = zip(dream.values.tolist(), confidences.tolist(), strict=True)
-    words = [f"{written(round(value, 1))}, {_share(share)}" for value, share in told]
-    yield dream_tiles(
-        "dreams/classes",
-        to_rgb(dream.pixels.float().cpu().numpy()),
-        title="What each class wants to see",
-        names=names,
-        words=words,
-        curves=dream.curve.cpu().numpy(),
-        step=subject.step,
-        details=["under it: its logit and confidence"],
+    shape, targets = _shape(study), _targets(study, objectives)
+    dream = maximize(
+        study.model,
+        targets,
+        image=_image(image, shape),
+        priors=_settings(priors),
+        update_steps=_update_steps(update_steps),
+        transforms=standard(jitter) if jitter else [],
+        **_common(study),
+        **(options or {}),
     )
+    columns = {"value": dream.values.tolist(), "seed": list(dream.seeds)}
+    words = [format_number(round(value, 2)) for value in columns["value"]]
+    details = ["under it: the objective"]
+    if study.classifies:
+        classes, confidences = (part.tolist() for part in predict(study, dream.inputs))
+        columns |= {"class": classes, "confidence": confidences}
+        names = map(study.samples.name, classes)
+        rows = zip(words, names, confidences, strict=True)
+        words = [f"{word}; {name}, {confidence_text(confidence)}" for word, name, confidence in rows]
+        details = ["under it: the objective; the prediction"]
+    title = "Images that maximize units"
+    return _output(study, dream, "dreams", title, list(dream.names), words, details, columns)
 
 
-def _share(confidence: float) -> str:
-    return confidence_text(confidence) if math.isfinite(confidence) else "–"
-
-
-def dreamt(subject: ModelUnderStudy) -> tuple[Dream, Tensor]:
-    """The dreams of the first classes, and how sure the model is of each ``[K]``.
+def dream_classes(
+    study: ModelUnderStudy,
+    options: Mapping[str, Any] | None = None,
+    *,
+    classes: Sequence[int | str] | None = None,
+    image: str | Sequence[str] = ("fourier", "decay=1.5"),
+    bounded: bool = True,
+    priors: Settings | None = None,
+    update_steps: Settings = (),
+    jitter: int | None = None,
+) -> Output:
+    """Activation maximization of classes: images that raise a class's logit, under priors that keep them natural.
 
     Args:
-        subject: with a classifier of images.
+        study: a classifier of images and its samples.
+        options: of `lightning_viz.dream.maximize`, by keyword.
+        classes: 3 or class:ox each; the first ten if omitted.
+        image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
+        bounded: keep pixels within their range, by a sigmoid.
+        priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm; edge_energy with
+            40 / (height x width) if omitted.
+        update_steps: what follows each update: 'small norm', 'decay', 'blur' or 'contribution', or NAME=VALUE of decay,
+            blur_width, blur_every, norm_percentile, contribution_percentile.
+        jitter: pixels of random transformations before each pass, 0 for none; a fourteenth of the side if omitted.
+
+    Raises:
+        UnsuitableModelError: the model is not a classifier of images.
+        InvalidArgumentError: there is no such class, prior or parametrization.
     """
-    images = taken(subject, 8).images
-    outputs = subject.outputs(1)
+    predictions(study)
+    outputs, shape = study.outputs(1), _shape(study)
     assert outputs is not None
-    count = min(CLASSES, outputs.shape[1])
-    shape = tuple(images.shape[1:])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DreamWarning)  # the picture says it
-        dream = maximize(
-            subject.model,
-            [logit(one) for one in range(count)],
-            image=fourier(shape, decay=1.5),
-            pixel_space=subject.pixel_space,
-            bounded=True,
-            priors={edge_energy: _NATURAL / (shape[1] * shape[2])} if min(shape[1:]) > 5 else {},
-            transforms=standard(max(2, min(shape[1:]) // 14)),
-            steps=affordable(subject, 3 * count, most=250, least=80),
-            seed=subject.seed,
-            frames=0,
-            progress=False,
-            forward=_scores,
-        )
-    with evaluation_mode(subject.model), torch.no_grad():
-        shares = _scores(subject.model, dream.inputs).float().softmax(1)
-    return dream, shares[range(count), range(count)].cpu()
-
-
-def _scores(model: nn.Module, images: Any) -> Tensor:
-    """Of classes, as `Subject.outputs` finds them."""
-    scores = first_tensor(call_model(model, images))
-    assert scores is not None
-    return scores
-
-
-def inversions(subject: ModelUnderStudy) -> Iterator[Found]:
-    """What layers still know of some samples: others that they answer in the same way (tag ``inversion``).
-
-    The penalties weigh alike for all layers, so that these compare.
-
-    Args:
-        subject: with a classifier of images.
-    """
-    images = taken(subject, affordable(subject, 3 * 200 * LAYERS, most=6, least=2)).images
-    rows, words, names, errors = [subject.rgb(images)], [[""] * len(images)], ["the image"], {}
-    left_out = {}
-    for layer in spread_layers(subject.model):
-        try:
-            found = inverted(subject, images, layer)
-        except (ValueError, TypeError, LayerNotReachedError) as error:
-            left_out[layer] = str(error)
-            continue
-        each = found.pixel_errors.mean(1).cpu()
-        errors[layer] = {
-            "error": number(each.mean()),
-            "errors": numbers(each),
-            "feature_error": number(found.feature_errors.mean()),
-        }
-        rows.append(to_rgb(found.pixels[:, 0].float().cpu().numpy()))
-        words.append(["–" if one is None else f"{100 * one:.0f} %" for one in numbers(each)])
-        names.append(layer)
-    if not errors:
-        raise AnalysisError(f"no layer can be inverted: {'; '.join(left_out.values()) or 'the model has none'}")
-    yield "inversions", errors
-    yield dream_table(
-        "inversion",
-        np.stack(rows),
-        title="What each layer still knows of an image",
-        rows=names,
-        words=words,
-        details=["images that the layer answers as it does the first row", "under each: distance to it, of its norm"],
-        reading="Each row is one layer: images made from noise, until the layer's output was that for the first row. "
-        "What is lost in them the layer no longer knows.",
-        notes=[f"cannot be inverted: {', '.join(left_out)}"] if left_out else [],
+    count = min(_COUNT, outputs.shape[1])
+    chosen = list(range(count)) if classes is None else [class_index(study, word) for word in classes]
+    height, width = shape[1:]
+    natural: dict[Any, float] = {edge_energy: _NATURAL / (height * width)} if min(height, width) > 5 else {}
+    moved = max(2, min(height, width) // 14) if jitter is None else jitter
+    dream = maximize(
+        study.model,
+        [logit(index) for index in chosen],
+        image=_image(image, shape),
+        bounded=bounded,
+        priors=natural if priors is None else _settings(priors),
+        update_steps=_update_steps(update_steps),
+        transforms=standard(moved) if moved else [],
+        **_common(study),
+        **(options or {}),
+    )
+    copies = len(dream.values) // len(chosen)
+    indices = torch.tensor(chosen).repeat_interleave(copies)
+    confidences = probabilities(study, dream.inputs).gather(1, indices[:, None])[:, 0]
+    names = [study.samples.name(index) for index in indices.tolist()]
+    pairs = zip(dream.values.tolist(), confidences.tolist(), strict=True)
+    words = [f"{format_number(round(value, 1))}, {_percentage(confidence)}" for value, confidence in pairs]
+    columns = {"value": dream.values.tolist(), "seed": list(dream.seeds), "confidence": confidences.tolist()}
+    numbers = {"classes": names, "logits": dream.values, "confidences": confidences}
+    details = ["under it: its logit and confidence"]
+    return _output(
+        study, dream, "dreams/classes", "Images that maximize classes", names, words, details, columns, numbers
     )
 
 
-def inverted(subject: ModelUnderStudy, images: Tensor, layer: str) -> Inversion:
-    """The images that a layer answers as it does some samples.
+def invert_layers(
+    study: ModelUnderStudy,
+    options: Mapping[str, Any] | None = None,
+    *,
+    layer: Sequence[str] | None = None,
+    penalties: tuple[float, float] | None = None,
+) -> Output:
+    """Inversion: images reconstructed from a layer's activations alone, for each layer a row.
 
     Args:
-        subject: whose layer it is.
-        images: the samples ``[N, C, H, W]``.
-        layer: its name.
+        study: the model and its samples.
+        options: of `lightning_viz.dream.invert`, by keyword.
+        layer: one or more; if omitted five from the first to the last, of which those that fail are left out.
+        penalties: weights of R_alpha and R_V; found for each layer if omitted.
+
+    Raises:
+        AnalysisError: no layer can be inverted.
+        LayerNotFoundError: there is no such layer.
     """
-    originals = subject.pixel_space.into(images.float(), subject.pixel_space.centered())
+    images, inversions, left_out = images_of(study), dict[str, Inversion](), dict[str, str]()
+    for name in _spread_layers(study.model) if layer is None else layer:
+        try:
+            inversions[name] = invert(study.model, images, name, weights=penalties, **_common(study), **(options or {}))
+        except (ValueError, TypeError, LayerNotReachedError) as error:
+            if layer is not None:
+                raise
+            left_out[name] = str(error)
+    if not inversions:
+        raise AnalysisError(f"no layer can be inverted: {'; '.join(left_out.values()) or 'the model has none'}")
+    errors = {name: inversion.pixel_errors.mean(1).cpu() for name, inversion in inversions.items()}
+
+    def pictures() -> Iterator[Page | Picture]:
+        shown = images[:_MOST]
+        rows = [to_display(inversion.pixels[: len(shown), 0]) for inversion in inversions.values()]
+        words = [[_percentage(error, "{:.0%}") for error in each[: len(shown)].tolist()] for each in errors.values()]
+        yield dream_table(
+            "inversion",
+            np.stack([study.rgb(shown), *rows]),
+            title="What each layer still represents of an image",
+            rows=["the image", *inversions],
+            words=[[""] * len(shown), *words],
+            details=["images with the layer's activations of the first row", "under each: distance to it, of its norm"],
+            reading="Each row is one layer: images optimized from noise until the layer's output is that of the first "
+            "row. What is lost in them the layer no longer represents.",
+            notes=[f"cannot be inverted: {', '.join(left_out)}"] if left_out else [],
+        )
+        for name, inversion in inversions.items():
+            dream, seeds = inversion.dream, inversion.pixel_errors.shape[1]
+            names = [f"sample {place // seeds}" for place in range(len(dream.names))]
+            yield from _animation(dream, f"Inversion of {name}", names, name)
+
+    numbers = {
+        name: {"error": errors[name].mean(), "errors": errors[name], "feature_error": inversion.feature_errors.mean()}
+        for name, inversion in inversions.items()
+    }
+    columns = {f"pixel_error/{name}": each for name, each in errors.items()}
+    columns |= {f"feature_error/{name}": each.feature_errors.mean(1) for name, each in inversions.items()}
+    layers = [
+        {
+            "layer": name,
+            "diversity": inversion.diversity.mean(),
+            "weight_alpha": inversion.weights[0],
+            "weight_total_variation": inversion.weights[1],
+            "sigma": inversion.sigma,
+        }
+        for name, inversion in inversions.items()
+    ]
+    tables = {"samples": sample_rows(study, columns), "layers": layers}
+    arrays = {"images": {name: inversion.pixels for name, inversion in inversions.items()}}
+    return Output("inversions", pictures(), numbers, tables, arrays)
+
+
+def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = None, *, layer: str) -> Output:
+    """DeepDream: amplifies in the samples what a layer detects in them.
+
+    Args:
+        study: the model and its samples.
+        options: of `lightning_viz.dream.deep_dream`, by keyword.
+        layer: a layer, or a unit: conv2[7], 3 or class:ox.
+
+    Raises:
+        InvalidArgumentError: there is neither.
+    """
+    images = images_of(study)
+    dream = deep_dream(study.model, images, _layer_or_target(study, layer), **_common(study), **(options or {}))
+    title, octaves = f"DeepDream of {dream.name}", [vars(octave) for octave in dream.octaves]
+
+    def pictures() -> Iterator[Page | Picture]:
+        table = np.stack([study.rgb(images[:4]), to_display(dream.pixels[:4])])
+        details = [f"{len(octaves)} octaves"]
+        yield dream_table("deep_dream", table, title=title, rows=["image", "dream"], details=details)
+        yield from _animation(dream, title, [f"sample {place}" for place in range(len(images))])
+
+    numbers = {"of": dream.name, "octaves": octaves}
+    return Output("deep_dream", pictures(), numbers, arrays={"images": {"pixels": dream.pixels}})
+
+
+def transfer_style(
+    study: ModelUnderStudy, options: Mapping[str, Any] | None = None, *, content: str, style: str
+) -> Output:
+    """Style transfer: the content of one image in the style of another.
+
+    Args:
+        study: the model and its samples.
+        options: of `lightning_viz.dream.style_transfer`, by keyword.
+        content: the content: an image file, scaled to the shorter side of the samples, or the number of a sample.
+        style: the style: an image file, scaled to the shorter side of the samples, or the number of a sample.
+
+    Raises:
+        InvalidArgumentError: there is no such image.
+    """
+    images: dict[str, Any] = {"content": image_named(study, content), "style": image_named(study, style)}
+    result = style_transfer(study.model, **images, **_common(study), **(options or {}))
+    losses = {"content": result.content_loss, "style": result.style_loss}
+
+    def pictures() -> Iterator[Page | Picture]:
+        tiles = np.stack([study.rgb(images["content"][None])[0], to_display(result.pixels)[0]])[None]
+        title = "The content of one image in the style of another"
+        yield dream_table("style", tiles, title=title, rows=[""], columns=["content", "in the style"])
+        given = study.rgb(images["style"][None])
+        yield dream_tiles("style/given", given, title="The style", names=["the image that gives the style"])
+        shares = np.stack([(loss / loss.max().clamp_min(1e-12)).cpu().numpy() for loss in losses.values()])
+        yield climb_curves(
+            "style/losses", shares, names=list(losses), title="Both losses", label="share of the largest"
+        )
+        yield from _animation(result, title, ["the image"])
+
+    numbers: dict[str, Any] = {"content_weight": result.content_weight, "style_weight": result.style_weight}
+    numbers |= {f"{name}_loss": loss for name, loss in losses.items()}
+    return Output("style_transfer", pictures(), numbers, arrays={"images": {"pixels": result.pixels}})
+
+
+def fooling_images(
+    study: ModelUnderStudy,
+    options: Mapping[str, Any] | None = None,
+    *,
+    classes: Sequence[int | str] | None = None,
+    encoding: Literal["direct", "cppn"] = "direct",
+) -> Output:
+    """Fooling images: images that mean nothing to people, evolved until the model is confident of a class.
+
+    Args:
+        study: a classifier of images and its samples.
+        options: of `lightning_viz.dream.fool`, by keyword.
+        classes: 3 or class:ox each; all if omitted.
+        encoding: of the images: pixel by pixel, or by a compositional pattern-producing network.
+
+    Raises:
+        UnsuitableModelError: the model is not a classifier of images.
+        InvalidArgumentError: there is no such class.
+    """
+    predictions(study)
+    chosen = None if classes is None else [class_index(study, word) for word in classes]
+    result = fool(study.model, _shape(study), classes=chosen, encoding=encoding, **_common(study), **(options or {}))
+    names = [study.samples.name(index) for index in result.classes]
+    confidences, title = result.curve[-1].tolist(), "Images that fool the model"
+
+    def pictures() -> Iterator[Page | Picture]:
+        yield dream_tiles(
+            "fooling",
+            to_display(result.pixels),
+            title=title,
+            names=names,
+            words=[confidence_text(confidence) for confidence in confidences],
+            curves=result.curve.T.cpu().numpy(),
+            details=[f"evolved in {len(result.curve) - 1} generations", "under it: the model's confidence"],
+        )
+        yield from _animation(result, title, names)
+
+    triples = zip(result.classes, names, confidences, strict=True)
+    rows = [{"class": index, "name": name, "confidence": confidence} for index, name, confidence in triples]
+    numbers = {"curve": result.curve, "evaluations": result.evaluations}
+    arrays = {"images": {"pixels": result.pixels, "inputs": result.inputs}}
+    return Output("fooling_images", pictures(), numbers, {"classes": rows}, arrays)
+
+
+def dreams(study: ModelUnderStudy) -> Iterator[Output]:
+    """Images that maximize the first ten classes, as an analysis shows them.
+
+    Args:
+        study: a classifier of images.
+    """
+    predictions(few := study.first(_MOST))
+    outputs = few.outputs(1)
+    assert outputs is not None
+    steps = affordable(few, 3 * min(_COUNT, outputs.shape[1]), most=250, least=80)
+    yield dream_classes(few, {"steps": steps, "frames": 0})
+
+
+def inversions(study: ModelUnderStudy) -> Iterator[Output]:
+    """Inversions of five layers, whose penalties weigh alike so that they compare, as an analysis shows them.
+
+    Args:
+        study: a classifier of images.
+    """
+    predictions(study.first(_MOST))
+    few = study.first(affordable(study, 3 * 200 * _LAYERS, most=6, least=2))
+    images = images_of(few)
+    predictions(few)
+    originals = few.pixel_space.into(images.float(), few.pixel_space.centered())
     sigma = originals.flatten(1).norm(dim=1).mean().item()
     if not sigma:
-        raise AnalysisError("the samples are all gray: there is nothing to know of them")
+        raise AnalysisError("the samples are uniformly gray: there is nothing to reconstruct")
     least = torch.finfo(originals.dtype).tiny  # of images without edges
     costs = (alpha_norm(originals / sigma).mean(), total_variation(originals / sigma).mean())
-    weights = [share / max(cost.item(), least) for share, cost in zip(_SHARES, costs, strict=True)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DreamWarning)  # an image that stays noise says it
-        return invert(
-            subject.model,
-            images,
-            layer,
-            seeds=1,
-            weights=(weights[0], weights[1]),
-            sigma=sigma,
-            pixel_space=subject.pixel_space,
-            steps=affordable(subject, 3 * len(images) * LAYERS, most=200, least=80),
-            seed=subject.seed,
-            frames=0,
-            progress=False,
-        )
+    alpha, variation = (share / max(cost.item(), least) for share, cost in zip(_COSTS, costs, strict=True))
+    steps = affordable(few, 3 * len(images) * _LAYERS, most=200, least=80)
+    options = {"seeds": 1, "sigma": sigma, "steps": steps, "frames": 0}
+    yield invert_layers(few, options, penalties=(alpha, variation))
 
 
-def spread_layers(model: nn.Module) -> Sequence[str]:
-    """Layers from the first to the last: convolutions and fully connected ones, or blocks where these are few.
+def _output(
+    study: ModelUnderStudy,
+    dream: Dream,
+    tag: str,
+    title: str,
+    names: Sequence[str],
+    words: Sequence[str],
+    details: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    numbers: Mapping[str, Any] | None = None,
+) -> Output:
+    """Dreams, a tile each, with their curves and the animation."""
 
-    Args:
-        model: any module.
-    """
+    def pictures() -> Iterator[Page | Picture]:
+        curves = dream.curve.cpu().numpy()
+        yield dream_tiles(
+            tag, to_display(dream.pixels), title=title, names=names, words=words, curves=curves, step=study.step,
+            details=details,
+        )  # fmt: skip
+        yield from _animation(dream, title, names)
+
+    rows = [dict(zip(("of", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
+    arrays = {"images": {"pixels": dream.pixels, "inputs": dream.inputs}, "curve": {"curve": dream.curve}}
+    return Output("dreams", pictures(), numbers or {}, {"dreams": rows}, arrays)
+
+
+def _animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> Iterator[Page | Picture]:
+    """The frames of an optimization, if they were kept."""
+    if len(result.frames) > 1:
+        frames = np.stack([to_display(frame.float() / 255) for frame in result.frames])
+        yield dream_animation(f"climb/{tag}".rstrip("/"), frames, result.frame_steps, title=title, names=names)
+
+
+def _common(study: ModelUnderStudy) -> dict[str, Any]:
+    return {"pixel_space": study.pixel_space, "seed": study.seed, "progress": study.progress}
+
+
+def _shape(study: ModelUnderStudy) -> tuple[int, ...]:
+    return tuple(images_of(study).shape[1:])
+
+
+def _targets(study: ModelUnderStudy, words: Sequence[str]) -> list[Target]:
+    """Targets of words; a layer, or all logits, stand for their first ten."""
+    outputs = study.outputs(1)
+    classes = 0 if outputs is None or outputs.dim() < 2 else outputs.shape[1]
+    names = study.samples.class_names
+    return [unit.target for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
+
+
+def _layer_or_target(study: ModelUnderStudy, text: str) -> str | Target:
+    try:
+        select_layers(study.model, text)
+        return text
+    except LayerNotFoundError:
+        return _targets(study, [text])[0]
+
+
+def _image(words: str | Sequence[str], shape: Sequence[int]) -> Image:
+    """A parametrization and its options."""
+    name, *options = [words] if isinstance(words, str) else words
+    if name not in _IMAGES:
+        raise InvalidArgumentError(f"image={name!r}: give one of {', '.join(_IMAGES)}")
+    try:
+        return _IMAGES[name](shape, **_settings(options))
+    except TypeError as error:
+        raise InvalidArgumentError(f"image={name!r}: {error}") from error
+
+
+def _update_steps(settings: Settings) -> Any:
+    """Regularization after each update: the name of a preset, or its fields."""
+    if not settings:
+        return ()
+    words = list(settings)
+    if len(words) == 1 and isinstance(settings, Sequence) and "=" not in words[0]:
+        _check_names("preset", words, list(YOSINSKI))
+        return words[0]
+    values = _settings(settings)
+    _check_names("setting", values, [field.name for field in fields(Preset)])
+    whole = ("blur_every", "iterations")
+    arguments: dict[str, Any] = {name: int(value) if name in whole else value for name, value in values.items()}
+    return Preset(**arguments)
+
+
+def _settings(settings: Settings) -> dict[Any, Any]:
+    """Values by name, of ``NAME=VALUE`` each."""
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    values = {}
+    for text in settings:
+        name, _, value = text.partition("=")
+        values[name] = yaml.safe_load(value) if value else None
+        if isinstance(values[name], bool) or not isinstance(values[name], (int, float)):
+            raise InvalidArgumentError(f"{text!r} is not NAME=NUMBER")
+    return values
+
+
+def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidArgumentError(f"there is no {what} {unknown[0]!r}: give one of {', '.join(map(repr, known))}")
+
+
+def _percentage(share: float, form: str = "") -> str:
+    if not np.isfinite(share):
+        return "–"
+    return form.format(share).replace("%", " %") if form else confidence_text(share)
+
+
+def _spread_layers(model: nn.Module) -> Sequence[str]:
+    """Layers from the first to the last: convolutions and fully connected ones, or blocks if these are few."""
     every: list[Any] = [nn.Conv2d, nn.Linear]
-    held = [kind for kind in every if any(isinstance(module, kind) for module in model.modules())]
+    kinds = [kind for kind in every if any(isinstance(module, kind) for module in model.modules())]
     order = list(named_layers(model))
-    found = sorted(select_layers(model, held), key=order.index) if held else []
-    found = found or list(select_layers(model, "blocks"))
-    places = np.linspace(0, len(found) - 1, min(LAYERS, len(found))).round().astype(int)
-    return [found[place] for place in places]
+    layers = sorted(select_layers(model, kinds), key=order.index) if kinds else []
+    layers = layers or list(select_layers(model, "blocks"))
+    places = np.linspace(0, len(layers) - 1, min(_LAYERS, len(layers))).round().astype(int)
+    return [layers[place] for place in places]

@@ -1,4 +1,4 @@
-"""Images with one class's shape and another's texture, from a folder, as the field shares them."""
+"""Shape bias: whether a model decides by shape or by texture, on cue-conflict images from a folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.studies.samples import number, numbers
-from lightning_viz.analysis.technique import Found, not_a_classifier
-from lightning_viz.errors import AnalysisError
+from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.studies.samples import images_of, require_classifier
+from lightning_viz.errors import AnalysisError, UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.page import Page
 from lightning_viz.render.shape_bias import shape_bias_plot
 from lightning_viz.render.text import percent
 from lightning_viz.robustness.shape_bias import shape_bias
@@ -28,7 +29,7 @@ _CLASSES = "classes.json"
 
 @dataclass(frozen=True)
 class Conflicts:
-    """Images whose two cues contradict each other.
+    """Cue-conflict images.
 
     Attributes:
         images: as a model takes them ``[N, C, H, W]``.
@@ -59,31 +60,32 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], p
         AnalysisError: no such images, or of categories that the model does not have.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    named = [(path, found["shape"].rstrip("_ "), found["texture"].rstrip("_ ")) for path in paths
-             if (found := _NAMED.fullmatch(path.stem)) and found["shape"] != found["texture"]]  # fmt: skip
+    named = [(path, match["shape"].rstrip("_ "), match["texture"].rstrip("_ ")) for path in paths
+             if (match := _NAMED.fullmatch(path.stem)) and match["shape"] != match["texture"]]  # fmt: skip
     if not named:
-        raise AnalysisError(f"{folder} holds no cue conflicts: their files are named like 'cat4-elephant2.png'")
-    mapping = _mapping(folder, sorted({one for _, *both in named for one in both}), classes)
+        raise AnalysisError(f"{folder} holds no cue conflicts, which are files with names like 'cat4-elephant2.png'")
+    mapping = _mapping(folder, sorted({cue for _, *cues in named for cue in cues}), classes)
     categories = list(mapping)
     return Conflicts(
         torch.stack([_read(path, shape, pixel_space) for path, *_ in named]),
-        torch.tensor([categories.index(one) for _, one, _ in named]),
-        torch.tensor([categories.index(one) for *_, one in named]),
+        torch.tensor([categories.index(shape_cue) for _, shape_cue, _ in named]),
+        torch.tensor([categories.index(texture_cue) for *_, texture_cue in named]),
         mapping,
     )
 
 
 def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dict[str, list[int]]:
     file = folder / _CLASSES
-    members = json.loads(file.read_text()) if file.is_file() else {one: [one] for one in categories}
+    members = json.loads(file.read_text()) if file.is_file() else {}
     places = {name: place for place, name in enumerate(classes)}
-    unknown = [name for one in categories for name in members.get(one, [one]) if name not in places]
+    mapping = {category: members.get(category, [category]) for category in categories}
+    unknown = [name for names in mapping.values() for name in names if name not in places]
     if unknown:
         raise AnalysisError(
             f"the cue conflicts in {folder} are of {unknown[0]!r}, none of the model's {len(classes)} classes: "
-            f'say in {file} which of them belong together, {{"{categories[0]}": ["name of a class", ...]}}'
+            f'list the classes of each category in {file}, {{"{categories[0]}": ["name of a class", ...]}}'
         )
-    return {one: [places[name] for name in members.get(one, [one])] for one in categories}
+    return {category: [places[name] for name in names] for category, names in mapping.items()}
 
 
 def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
@@ -92,7 +94,7 @@ def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
             gray = shape[0] == 1
             pixels = transforms.pil_to_tensor(image.convert("L" if gray else "RGB")).float() / 255
     except (OSError, UnidentifiedImageError) as error:
-        raise AnalysisError(f"{path} cannot be read as an image: {error}") from error
+        raise AnalysisError(f"cannot read {path} as an image: {error}") from error
     height, width = shape[1:]
     scale = max(height / pixels.shape[1], width / pixels.shape[2])
     size = [max(height, round(pixels.shape[1] * scale)), max(width, round(pixels.shape[2] * scale))]
@@ -100,39 +102,46 @@ def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
     return pixel_space.to_inputs(fitted[None])[0]
 
 
-def biases(subject: ModelUnderStudy) -> Iterator[Found]:
-    """The shape bias on the cue conflicts that were given.
+def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
+    """Shape bias: the share of cue-conflict images, decided by shape or texture, that are decided by shape.
 
     Args:
-        subject: with `conflicts`.
+        study: a classifier of images whose classes have names.
+        conflicts: folder of images with one class's shape and another's texture, with names like cat4-elephant2.png.
+
+    Raises:
+        AnalysisError: the folder holds no such images.
+        UnsuitableModelError: the model is not a classifier of images, or its classes have no names.
     """
-    assert subject.images is not None and subject.conflicts is not None
-    shape, names = subject.images.shape[1:], subject.samples.class_names
-    given = read_conflicts(subject.conflicts, names, shape, subject.pixel_space)
-    found = shape_bias(subject.model, given.images, given.shapes, given.textures, mapping=given.mapping)
-    yield shape_bias_plot(
-        "robustness/shape_bias",
-        found.class_bias[None].numpy(),
-        [found.bias],
-        names=found.names,
-        models=[subject.name],
-        details=[f"{len(given.images)} cue conflicts", f"{percent(found.decided)} % decided for either cue"],
-    )
-    yield (
-        "shape_bias",
-        {
-            "bias": number(found.bias),
-            "decided": found.decided,
-            "conflicts": len(given.images),
-            "classes": dict(zip(found.names, numbers(found.class_bias), strict=True)),
-        },
-    )
+    require_classifier(study)
+    shape, names = images_of(study).shape[1:], study.samples.class_names
+    if not names:
+        raise UnsuitableModelError(f"the classes of {study.name} have no names: give data that name them")
+    images = read_conflicts(Path(conflicts), names, shape, study.pixel_space)
+    bias = shape_bias(study.model, images.images, images.shapes, images.textures, mapping=images.mapping)
+
+    def pictures() -> Iterator[Page]:
+        yield shape_bias_plot(
+            "robustness/shape_bias",
+            bias.class_bias[None].numpy(),
+            [bias.bias],
+            names=bias.names,
+            models=[study.name],
+            details=[f"{len(images.images)} cue conflicts", f"{percent(bias.decided)} % decided for either cue"],
+        )
+
+    classes = dict(zip(bias.names, bias.class_bias.tolist(), strict=True))
+    numbers = {"bias": bias.bias, "decided": bias.decided, "conflicts": len(images.images), "classes": classes}
+    rows = [{"class": name, "shape_bias": value} for name, value in classes.items()]
+    return Output("shape_bias", pictures(), numbers, {"shape_bias": rows})
 
 
-def without_conflicts(subject: ModelUnderStudy) -> str:
-    """Why the shape bias cannot be found; empty where it can."""
-    if reason := not_a_classifier(subject):
-        return reason
-    if not subject.samples.class_names:
-        return "the model's classes have no names"
-    return "" if subject.conflicts is not None else "no cue conflicts were given: conflicts=, a folder of images"
+def biases(study: ModelUnderStudy) -> Iterator[Output]:
+    """The shape bias, if cue conflicts were given.
+
+    Args:
+        study: a classifier of images, with `conflicts`.
+    """
+    if study.conflicts is None:
+        raise UnsuitableModelError("no cue conflicts were given: conflicts=, a folder of images")
+    yield shape_or_texture(study, conflicts=str(study.conflicts))
