@@ -1,4 +1,5 @@
 from .feature_maps import as_maps as as_maps
+from .feature_maps import class_scores as class_scores
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
 from .layers import Layers as Layers
