@@ -1,4 +1,4 @@
-"""A drawing that is still to be made, and what comes of it: what crosses to the drawing process and back."""
+"""A drawing task and its result: what crosses to the drawing process and back."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Projection:
 
 @dataclass(frozen=True)
 class DrawResult:
-    """What a drawing task became.
+    """The result of a drawing task.
 
     Attributes:
         pictures: to be shown; pages are laid out in the drawing process.
         scalars: numbers to be plotted, by tag.
-        memory: what the next task of the same name needs to know of this one.
+        memory: passed on to the next task of the same name.
         projection: for the projector.
     """
 
@@ -54,9 +54,9 @@ class DrawTask:
     Attributes:
         function: importable without torch; returns a `Page`, a `Picture` or a `DrawResult`.
         arguments: by keyword.
-        name: set where a drawing depends on the one before it: the function is then also given ``memory=``, the last
-            one's `DrawResult.memory`, or `memory` here if there was none.
-        memory: what to start from.
+        name: set if a drawing depends on the one before it: the function also gets ``memory=``, the last
+            one's `DrawResult.memory`, or `memory` here if there is none.
+        memory: of the first task of this name.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
@@ -67,10 +67,10 @@ class DrawTask:
     scalars: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, memories: dict[str, Any] | None = None) -> DrawResult:
-        """Make the drawing, here and now.
+        """Draw in this process, and lay pages out.
 
         Args:
-            memories: by name, what earlier tasks left; this one's is added.
+            memories: by name, the memory of earlier tasks; this one's is added.
         """
         if self.name is None:
             result = self.function(**self.arguments)

@@ -1,4 +1,4 @@
-"""Drawing beside training: one background process of low priority, fed and read by two threads that only wait."""
+"""Drawing beside training: one background process of low priority, fed and read by two threads."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from typing import IO
 from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 
 BEHIND_SECONDS = 60.0
-"""Drawing is behind when what waits would take longer than this."""
+"""Drawing is behind when the waiting tasks would take longer than this."""
 BEHIND_BYTES = 256 * 2**20
 """... or takes more memory than this."""
-_FIRST_GUESS = 0.5  # seconds that a view's drawing takes, before one was seen
+_FIRST_GUESS = 0.5  # seconds that a view's first drawing is expected to take
 _DEATHS = 3
+_GIVEN_UP = "the drawing process died too often and is not started again"
 
 
 @dataclass(frozen=True)
-class Result:
+class FinishedDrawing:
     """A finished drawing, or why there is none.
 
     Attributes:
-        owner: the view that asked.
+        owner: name of the view.
         step: of the observation.
-        drawn: None where drawing failed.
+        drawn: None if drawing failed.
         error: what went wrong.
-        name: of the sketch, where the next one depends on this one.
+        name: of the task, if the next one depends on this one.
     """
 
     owner: str
@@ -54,15 +55,15 @@ class _Job:
 
 
 class DrawingProcess:
-    """Takes sketches, hands back results in the same order; started at the first sketch.
+    """Draws tasks in a process of its own, which is started at the first task, and returns results in their order.
 
-    A process that dies (out of memory, killed) is started again, without the sketch that it died of.
+    A process that dies (out of memory, killed) is started again, without the task that it died of.
     """
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.cpu_seconds = 0.0
-        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[FinishedDrawing] = queue.SimpleQueue()
         self._waiting: deque[_Job] = deque()  # not yet answered, the first being drawn
         self._seconds: dict[str, float] = {}
         self._changed = threading.Condition()
@@ -70,30 +71,32 @@ class DrawingProcess:
         self._deaths = 0
         self._log: IO[bytes] | None = None
 
-    def submit(self, owner: str, step: int, sketch: DrawTask) -> None:
-        """Have a sketch drawn; returns at once.
+    def submit(self, owner: str, step: int, task: DrawTask) -> None:
+        """Queue a task; returns at once.
 
         Args:
             owner: name of the view.
             step: of the observation.
-            sketch: its function must be importable; one from the user's script (``__main__``) is drawn here and now.
+            task: its function must be importable; one from the user's script (``__main__``) is drawn here and now.
         """
-        if sketch.function.__module__ == "__main__":
-            self._results.put(_drawn_here(owner, step, sketch))
+        if task.function.__module__ == "__main__":
+            self._results.put(_draw_here(owner, step, task))
             return
         if self._deaths > _DEATHS:
-            self._results.put(Result(owner, step, None, "the drawing process died too often and is not started again"))
+            self._results.put(
+                FinishedDrawing(owner, step, None, "the drawing process died too often and is not started again")
+            )
             return
-        payload = pickle.dumps(sketch, protocol=pickle.HIGHEST_PROTOCOL)
+        payload = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
         if self.process is None:
             self._start()
         with self._changed:
             self._number += 1
-            self._waiting.append(_Job(self._number, owner, step, sketch.name, payload))
+            self._waiting.append(_Job(self._number, owner, step, task.name, payload))
             self._changed.notify_all()
 
     def behind(self) -> bool:
-        """Whether what waits would take too long to draw, or too much memory to keep."""
+        """Whether the waiting tasks would take too long to draw, or too much memory to keep."""
         with self._changed:
             seconds = sum(self._seconds.get(job.owner, _FIRST_GUESS) for job in self._waiting)
             return seconds > BEHIND_SECONDS or sum(len(job.payload) for job in self._waiting) > BEHIND_BYTES
@@ -103,8 +106,8 @@ class DrawingProcess:
         """Sketches not yet drawn."""
         return len(self._waiting)
 
-    def results(self) -> list[Result]:
-        """What was finished since last asked."""
+    def results(self) -> list[FinishedDrawing]:
+        """The drawings finished since the last call."""
         finished = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -112,13 +115,13 @@ class DrawingProcess:
         return finished
 
     def drain(self, seconds: float) -> int:
-        """Wait until all is drawn, or the time is over.
+        """Wait until all tasks are drawn, or the time is over.
 
         Args:
-            seconds: the most to wait.
+            seconds: the longest time to wait.
 
         Returns:
-            How many sketches were not drawn.
+            The number of tasks not drawn.
         """
         deadline = time.monotonic() + seconds
         with self._changed:
@@ -127,7 +130,7 @@ class DrawingProcess:
             return len(self._waiting)
 
     def close(self) -> None:
-        """End the process; what still waits is dropped."""
+        """End the process and drop the waiting tasks."""
         with self._changed:
             self._waiting.clear()
             process, self.process = self.process, None
@@ -152,10 +155,10 @@ class DrawingProcess:
             threading.Thread(target=work, args=(self.process,), name="lightning_viz", daemon=True).start()
 
     def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        """Hand the process one sketch after the other."""
+        """Send the process one task after the other."""
         assert process.stdin is not None
         sent = 0
-        with contextlib.suppress(OSError):  # the reader tells of a death
+        with contextlib.suppress(OSError):  # `_read` reports a death
             while True:
                 with self._changed:
                     job = next((job for job in self._waiting if job.number > sent), None)
@@ -171,7 +174,7 @@ class DrawingProcess:
             process.stdin.close()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
-        """Take its answers, and word of its death."""
+        """Read its answers, and notice its death."""
         assert process.stdout is not None
         while True:
             try:
@@ -189,7 +192,7 @@ class DrawingProcess:
                 before = self._seconds.get(job.owner, seconds)
                 self._seconds[job.owner] = 0.5 * before + 0.5 * seconds
                 drawn, error = (None, answer) if isinstance(answer, str) else (answer, "")
-                self._results.put(Result(job.owner, job.step, drawn, error, job.name))
+                self._results.put(FinishedDrawing(job.owner, job.step, drawn, error, job.name))
                 self._changed.notify_all()
 
     def _died(self, process: subprocess.Popen[bytes]) -> None:
@@ -201,18 +204,18 @@ class DrawingProcess:
             if self._waiting:
                 job = self._waiting.popleft()
                 reason = f"the drawing process died (exit code {code}){self._last_words()}"
-                self._results.put(Result(job.owner, job.step, None, reason))
+                self._results.put(FinishedDrawing(job.owner, job.step, None, reason))
             if self._deaths <= _DEATHS:
                 self._start()
             else:
                 self.process = None
-                self._drop("the drawing process died too often and is not started again")
+                self._drop(_GIVEN_UP)
             self._changed.notify_all()
 
     def _drop(self, reason: str) -> None:
         while self._waiting:
             job = self._waiting.popleft()
-            self._results.put(Result(job.owner, job.step, None, reason))
+            self._results.put(FinishedDrawing(job.owner, job.step, None, reason))
 
     def _last_words(self) -> str:
         if self._log is None:
@@ -222,11 +225,11 @@ class DrawingProcess:
         return f": {lines[-1]}" if lines else ""
 
 
-def _drawn_here(owner: str, step: int, sketch: DrawTask) -> Result:
+def _draw_here(owner: str, step: int, task: DrawTask) -> FinishedDrawing:
     try:
-        return Result(owner, step, sketch.draw({}), name=sketch.name)
+        return FinishedDrawing(owner, step, task.draw({}), name=task.name)
     except Exception as error:
-        return Result(owner, step, None, f"{type(error).__name__}: {error}")
+        return FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The process beside training that draws: sketches come in, pictures go out. Imports no torch and no Lightning.
+"""The process beside training that draws: reads tasks, writes pictures. Imports no torch and no Lightning.
 
 Started by `drawing` as ``python -m lightning_viz.callbacks.drawing_worker``; it ends when its input does.
 """
@@ -15,17 +15,17 @@ from typing import Any, BinaryIO
 
 
 def main() -> None:
-    """Draw what comes until nothing more comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then asks for what is finished
+    """Draw tasks from standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then collects the finished drawings
     if hasattr(os, "nice"):
         os.nice(19)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not mix with the replies
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
     serve(sys.stdin.buffer, replies)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each pickled ``(number, pickled sketch)`` with ``(number, drawn or error, CPU seconds, seconds)``.
+    """Answer each pickled ``(number, pickled task)`` with ``(number, drawn or error, CPU seconds, seconds)``.
 
     Args:
         requests: read until its end.
@@ -34,17 +34,17 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     memories: dict[str, Any] = {}
     while True:
         try:
-            number, sketch = pickle.load(requests)
+            number, payload = pickle.load(requests)
         except EOFError:
             return
         started, worked = time.monotonic(), time.process_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                answer = pickle.loads(sketch).draw(memories)
+                answer = pickle.loads(payload).draw(memories)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
-        del sketch
+        del payload
         took = time.process_time() - worked, time.monotonic() - started
         try:
             pickle.dump((number, answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)

@@ -1,4 +1,4 @@
-"""What the drawing process makes of a layer's vectors: an embedding, its numbers, its pictures. Imports no torch."""
+"""Embedding of a layer's vectors in the drawing process: points, numbers and pages. Imports no torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw_embedding(
         perplexity: of t-SNE.
         engine: of t-SNE.
         seed: of everything random.
-        memory: what the previous step left: its points and the extent of the picture.
+        memory: of the previous step: its points and the extent of its page.
     """
     memory = memory or {}
     projected = (f"random projection to {vectors.shape[1]:,}",) if vectors.shape[1] != dimension else ()
@@ -60,44 +60,44 @@ def draw_embedding(
             (_nothing(tag, layer, step, int((~np.isfinite(vectors).all(1)).sum()), len(vectors)),), memory=memory
         )
     scores = reduce(vectors, seed=seed)
-    found = tsne(scores, previous=memory.get("points"), perplexity=perplexity, seed=seed, engine=engine)  # type: ignore[arg-type]
-    shown = _unit_radius(found.points)
-    view = extent(shown, memory.get("extent"))
+    embedding = tsne(scores, previous=memory.get("points"), perplexity=perplexity, seed=seed, engine=engine)  # type: ignore[arg-type]
+    points = _unit_radius(embedding.points)
+    limits = extent(points, memory.get("extent"))
     numbers: dict[str, Any] = {
         "knn_accuracy": knn_accuracy(scores, labels, seed=seed),
-        "trustworthiness": trustworthiness(scores, found.points),
+        "trustworthiness": trustworthiness(scores, embedding.points),
     }
     caption: dict[str, Any] = {"layer": layer, "step": step, "labels": labels, "dimension": dimension}
     names: dict[str, Any] = {"class_names": class_names}
     pictures = [
         scatter(
             tag,
-            shown,
+            points,
             **caption,
             **names,
             **numbers,
-            extent=view,
-            method="PCA" if found.method == "PCA" else "t-SNE",
+            extent=limits,
+            method="PCA" if embedding.method == "PCA" else "t-SNE",
             details=projected,
-            notes=_notes(found, len(vectors), perplexity),
+            notes=_notes(embedding, len(vectors), perplexity),
         )
     ]
     if full:
-        pictures.append(_compared(tag, found, scores, caption, names, projected, seed))
+        pictures.append(_compared(tag, embedding, scores, caption, names, projected, seed))
         if images is not None:
-            pictures.append(thumbnails(f"{tag}/thumbnails", shown, images, **caption, extent=view))
-            pictures.append(grid(f"{tag}/grid", shown, images, **caption))
+            pictures.append(thumbnails(f"{tag}/thumbnails", points, images, **caption, extent=limits))
+            pictures.append(grid(f"{tag}/grid", points, images, **caption))
     return DrawResult(
         pictures,
         {f"{tag}/{name}": value for name, value in numbers.items() if value is not None},
-        memory={**memory, "points": found.points, "extent": view},
+        memory={**memory, "points": embedding.points, "extent": limits},
         projection=_projection(tag, scores, labels, class_names, images) if projector else None,
     )
 
 
 def _compared(
     tag: str,
-    found: Embedding,
+    embedding: Embedding,
     scores: NDArray[Any],
     caption: Mapping[str, Any],
     names: Mapping[str, Any],
@@ -115,7 +115,7 @@ def _compared(
     if labels is not None:
         majority = sum(np.bincount(labels[clusters == cluster]).max() for cluster in np.unique(clusters))
         grouped += f" ({majority / len(labels):.0%} pure)"
-    panels = [("t-SNE", found.points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, found.points)]
+    panels = [("t-SNE", embedding.points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, embedding.points)]
     by_panel = {grouped: clusters}
     return embedding_panels(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)
 
@@ -127,14 +127,14 @@ def _unit_radius(points: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(centered / radius if radius > 0 else centered)
 
 
-def _notes(found: Embedding, count: int, perplexity: float) -> tuple[str, ...]:
+def _notes(embedding: Embedding, count: int, perplexity: float) -> tuple[str, ...]:
     notes = []
-    if found.method == "constant":
+    if embedding.method == "constant":
         notes.append("all samples are the same in this layer")
-    elif found.method == "PCA":
+    elif embedding.method == "PCA":
         notes.append(f"only {count} samples: PCA instead of t-SNE")
-    elif found.perplexity is not None and found.perplexity < perplexity:
-        notes.append(f"only {count} samples: perplexity {found.perplexity:.3g} instead of {perplexity:g}")
+    elif embedding.perplexity is not None and embedding.perplexity < perplexity:
+        notes.append(f"only {count} samples: perplexity {embedding.perplexity:.3g} instead of {perplexity:g}")
     return tuple(notes)
 
 

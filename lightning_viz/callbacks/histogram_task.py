@@ -1,4 +1,4 @@
-"""What the drawing process makes of a layer's histogram: the picture over the run, its numbers. Imports no torch."""
+"""A layer's histogram over the run in the drawing process: page and numbers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def draw_distribution(
         edges: of the bins.
         layer: name, for the caption.
         step: completed updates.
-        population: of what, in words.
-        numbers: mean, std, dead, never_positive, saturated (None where it has no meaning) and zero.
-        units: how many the layer has, and what they are called.
-        notes: for the caption.
+        population: whose activations they are, in words.
+        numbers: mean, std, dead, never_positive, saturated (None if it has no meaning) and zero.
+        units: number of the layer's units, and their name.
+        notes: warnings for the caption.
         memory: the earlier steps' histograms and numbers, and the axis.
     """
     memory = memory or {"steps": [], "counts": [], "means": [], "deviations": [], "limits": None}

@@ -32,14 +32,14 @@ class Writer(Protocol):
         """Plot a number at a step."""
 
     def projection(self, projection: Projection) -> None:
-        """Hand vectors to a projector, if there is one."""
+        """Show vectors in a projector, if there is one."""
 
     def flush(self) -> None:
-        """See that everything is written."""
+        """Make sure that everything is written."""
 
 
 class TensorBoardWriter:
-    """Writes encoded pictures as they are: `add_image` would take a 700 px page apart and encode it again, 130 ms."""
+    """Writes encoded pictures as they are: `add_image` would decode a 700 px page and encode it again, 130 ms."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -63,7 +63,7 @@ class TensorBoardWriter:
         write_projection(self._folder, projection)
 
     def flush(self) -> None:
-        """See that everything is on the disk."""
+        """Make sure that everything is on the disk."""
         self._writer.flush()
 
 
@@ -119,7 +119,7 @@ class FolderWriter:
 
 
 def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], str]:
-    """The sinks for a run's loggers, known by what they can do, and a line to say where nothing suits.
+    """The writers for a run's loggers, chosen by what the loggers can do, and a line to report if none takes images.
 
     Args:
         loggers: of the trainer, of either package.
@@ -137,8 +137,8 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
             others.append(ImageLoggerWriter(logger))
     if boards or others:
         return boards + others, ""
-    taken = {path.name for path in fallback.glob("version_*")}
-    folder = next(place for number in count() if (place := fallback / f"version_{number}").name not in taken)
+    existing = {path.name for path in fallback.glob("version_*")}
+    folder = next(place for number in count() if (place := fallback / f"version_{number}").name not in existing)
     return [FolderWriter(folder)], f"no logger takes images: pictures go to {folder}"
 
 
@@ -170,15 +170,15 @@ def write_projection(folder: Path, projection: Projection) -> None:
     config = ProjectorConfig()
     if path.exists():
         text_format.Parse(path.read_text(), config)
-    kept = [one for one in config.embeddings if one.tensor_name != projection.tag]
+    others = [entry for entry in config.embeddings if entry.tensor_name != projection.tag]
     del config.embeddings[:]
-    config.embeddings.extend(kept)
-    ours = config.embeddings.add(tensor_name=projection.tag, tensor_path=f"{_OURS}/{name}/vectors.tsv")
+    config.embeddings.extend(others)
+    entry = config.embeddings.add(tensor_name=projection.tag, tensor_path=f"{_OURS}/{name}/vectors.tsv")
     if projection.metadata is not None:
-        ours.metadata_path = f"{_OURS}/{name}/labels.tsv"
+        entry.metadata_path = f"{_OURS}/{name}/labels.tsv"
     if projection.sprite is not None:
-        ours.sprite.image_path = f"{_OURS}/{name}/sprite.png"
-        ours.sprite.single_image_dim.extend([projection.side, projection.side])
+        entry.sprite.image_path = f"{_OURS}/{name}/sprite.png"
+        entry.sprite.single_image_dim.extend([projection.side, projection.side])
     write_whole(path, text_format.MessageToString(config).encode())
 
 

@@ -106,7 +106,7 @@ class _Scale:
 
     def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None) -> None:
         self.finite = maps[np.isfinite(maps)]
-        self.peaks = [float(np.abs(each).max()) for row in maps for each in row if not find_flaw(each)]
+        self.peaks = [float(np.abs(values).max()) for row in maps for values in row if not find_flaw(values)]
         low = float(self.finite.min(initial=0)) if limits is None else limits[0]
         high = float(self.finite.max(initial=0)) if limits is None else limits[1]
         self.signed = low < 0 < high

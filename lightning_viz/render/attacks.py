@@ -36,10 +36,12 @@ from lightning_viz.render.tiles import (
     GUTTER,
     Flaw,
     Verdict,
+    check_count,
     check_rgb,
     count_flaws,
     describe_channels,
     find_flaw,
+    first_of,
     fit,
     verdict_texts,
 )
@@ -92,7 +94,7 @@ def twins(
         )
         raise InvalidArgumentError(f"{what} for these images, got {list(twins.shape)} and {list(differences.shape)}")
     for name, given in (("before", before), ("after", after), ("norms", norms)):
-        _check_count(name, given, len(images))
+        check_count(name, given, len(images))
     if magnify is not None and not 0 < magnify < np.inf:
         raise InvalidArgumentError(
             f"magnify={magnify}: differences are multiplied by it; give a number above 0, or None"
@@ -115,7 +117,7 @@ def twins(
     facts = (
         f"network {_tally(before, after)}",
         _was_wrong(before),
-        _first(count, len(images)),
+        first_of(count, len(images), "samples"),
         f"images: {channels}" if channels else "",
         f"differences above {number(0.5 / factor)} are cut off" if factor * largest > 0.5 + 1e-6 else "",
     )
@@ -157,11 +159,11 @@ def pixel_gallery(
     if twins.ndim != 5 or twins.shape[1:] != images.shape or twins.dtype != np.uint8 or not twins.size:
         what = f"twins are uint8 [{len(rows)} rows, {', '.join(map(str, images.shape))}] for these images"
         raise InvalidArgumentError(f"{what}, got {twins.dtype} {list(twins.shape)}")
-    _check_count("rows", rows, len(twins))
-    _check_count("after", after, len(twins))
-    _check_count("before", before, len(images))
+    check_count("rows", rows, len(twins))
+    check_count("after", after, len(twins))
+    check_count("before", before, len(images))
     for name, verdicts in zip(rows, after, strict=True):
-        _check_count(f"after in the row {name!r}", verdicts, len(images))
+        check_count(f"after in the row {name!r}", verdicts, len(images))
     count = min(len(images), COLUMNS)
     size, wide = _tile_size(images, rows=1 + len(twins), lines=3 + 3 * len(twins))
     bands = [_band("the image", _tiles(images[:count], size), verdict_texts(before[:count], wide))]
@@ -177,7 +179,7 @@ def pixel_gallery(
             _band(f"{name}: network {_tally(before, verdicts)}", tiles, _outcomes(before, verdicts, wide)[:count])
         )
     warnings = (f"{crowded} twins without rings: more than {_MOST_RINGS} pixels changed",) if crowded else ()
-    facts = ("the rings show which pixels changed", _was_wrong(before), _first(count, len(images)))
+    facts = ("the rings show which pixels changed", _was_wrong(before), first_of(count, len(images), "samples"))
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
     title = "Few pixels changed, and what the network then says"
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
@@ -262,15 +264,6 @@ def _was_wrong(before: Sequence[Verdict]) -> str:
     return "wrong: as it was before the attack" if any(verdict.mistaken for verdict in before) else ""
 
 
-def _first(shown: int, count: int) -> str:
-    return f"the first {shown} of {count} samples" if shown < count else ""
-
-
-def _check_count(what: str, given: Sequence[Any], count: int) -> None:
-    if len(given) != count:
-        raise InvalidArgumentError(f"{len(given)} {what} for {count}: give one each")
-
-
 _MOST_ROWS = 12
 _CELL, _WIDEST, _GAP = 52, 110, 4  # pixels: height of rows, width of columns, between them
 _MOVED = 86  # pixels for the last column
@@ -334,7 +327,7 @@ def record_table(
         f"{ended} of {len(labels)} end on another class than their label",
         f"{began} began so" if began else "",
         f"{CROSS.strip()} no longer the label",
-        f"the first {rows} of {len(images)} samples" if rows < len(images) else "",
+        first_of(rows, len(images), "samples"),
         f"{len(kept)} of {len(steps)} steps" if len(kept) < len(steps) else "",
         "moved: the change's length, of the image's" if lengths is not None else "",
     )

@@ -26,7 +26,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, number, wrap
-from lightning_viz.render.tiles import GUTTER, Flaw, check_rgb, count_flaws, find_flaw, fit, verdict_texts
+from lightning_viz.render.tiles import GUTTER, Flaw, check_rgb, count_flaws, find_flaw, first_of, fit, verdict_texts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,7 +120,7 @@ def method_sheet(
         flaws += broken
     facts = (
         f"for {target}",
-        f"the first {len(shown)} of {len(images)} samples" if len(shown) < len(images) else "",
+        first_of(len(shown), len(images), "samples"),
         "each map on its own scale",
     )
     bars = [

@@ -27,7 +27,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, percent, shorten, text_width
-from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, fit
+from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, first_of, fit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,8 +80,8 @@ def corruption_sheet(
         tiles = [Tile(size, image, sample=0) for image in (clean, *row)]
         sheet.append(HStack([_middle(name, label, size[1]), *tiles], gap=GUTTER))
     facts = (
-        f"the first {len(shown)} of {len(kinds)} kinds" if len(shown) < len(kinds) else "",
-        f"the first {columns - 1} of {len(severities)} severities" if columns - 1 < len(severities) else "",
+        first_of(len(shown), len(kinds), "kinds"),
+        first_of(columns - 1, len(severities), "severities"),
     )
     reading = "Each row is one kind of corruption, from the image as it is to the highest severity."
     return compose(tag, title, VStack(sheet, gap=GUTTER), facts, reading=reading, **info)

@@ -27,7 +27,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, shorten, text_width, wrap
-from lightning_viz.render.tiles import COLUMNS, GUTTER, Flaw, check_rgb, count_flaws, fit
+from lightning_viz.render.tiles import COLUMNS, GUTTER, Flaw, check_count, check_rgb, count_flaws, first_of, fit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,8 +66,8 @@ def dream_tiles(
         info: see `PageInfo`.
     """
     check_rgb(images)
-    _check_names("names", names, len(images))
-    _check_names("words", words or names, len(images))
+    check_count("names", names, len(images))
+    check_count("words", words or names, len(images))
     shown = images[:_MOST_TILES]
     if curves is not None and (curves.ndim != 2 or len(curves) != len(images)):
         raise InvalidArgumentError(f"curves are [{len(images)}, steps], got {curves.shape}")
@@ -85,7 +85,7 @@ def dream_tiles(
         blocks.append([Sparkline(climb, size[0], _SPARK) for climb in climbs])
     cells = [VStack(parts, gap=0) for parts in zip(*blocks, strict=True)]
     body = VStack([HStack(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
-    facts = (f"the first {len(shown)} of {len(images)}" if len(shown) < len(images) else "",)
+    facts = (first_of(len(shown), len(images), ""),)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     warnings = count_flaws(flaws, "dreams")
     return compose(tag, title, body, facts, reading=reading or _READING, warnings=warnings, last=last, **info)
@@ -117,9 +117,9 @@ def dream_table(
     if images.ndim != 5:
         raise InvalidArgumentError(f"images are [rows, columns, H, W, 3], got {images.shape}")
     check_rgb(images.reshape(-1, *images.shape[2:]))
-    _check_names("rows", rows, len(images))
-    _check_names("columns", columns or range(images.shape[1]), images.shape[1])
-    _check_names("words", words or rows, len(images))
+    check_count("rows", rows, len(images))
+    check_count("columns", columns or range(images.shape[1]), images.shape[1])
+    check_count("words", words or rows, len(images))
     label = min(_LABEL, max(text_width(name) for name in rows))
     across = INNER_WIDTH - label - GUTTER
     room = BODY_HEIGHT - LINE * bool(columns)
@@ -170,7 +170,7 @@ def climb_curves(
     curves = np.asarray(curves, dtype=np.float64)
     if curves.ndim != 2:
         raise InvalidArgumentError(f"curves are [N, steps], got {curves.shape}")
-    _check_names("names", names, len(curves))
+    check_count("names", names, len(curves))
     shown = np.where(np.isfinite(curves) & ((curves > 0) | (not logarithmic)), curves, np.nan)
     colors = class_colors(len(curves))
     plot = ClimbPlot(width=INNER_WIDTH, height=460, curves=shown, label=label, logarithmic=logarithmic)
@@ -204,7 +204,7 @@ def dream_animation(
         reading: how to read the pictures, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
-    _check_names("steps", steps, len(frames))
+    check_count("steps", steps, len(frames))
     pictures = []
     for place in thin(steps):
         more: PageInfo = {**info, "details": (f"update {steps[place]:,}", *info.get("details", ()))}
@@ -262,8 +262,3 @@ def _find_flaw(image: NDArray[np.uint8], climb: NDArray[np.float64] | None = Non
     if climb is not None and len(climb) and np.isnan(climb[-1]):
         return Flaw.NAN
     return None if (image != image[:1, :1]).any() else Flaw.FLAT
-
-
-def _check_names(what: str, names: Any, count: int) -> None:
-    if len(names) != count:
-        raise InvalidArgumentError(f"{len(names)} {what} for {count}: give one each")

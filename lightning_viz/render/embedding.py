@@ -78,8 +78,8 @@ def scatter(
     """
     usable = np.isfinite(points).all(axis=1)
     classes = class_count(labels, class_names)
-    width, height = frame_size(extent, INNER_WIDTH, _HEIGHT)
-    body = _panel(points, usable, labels, classes, clusters, width, height, extent, class_names, named=True)
+    size = frame_size(extent, INNER_WIDTH, _HEIGHT)
+    body = _panel(points, labels, class_names, clusters, size, extent, named=True)
     x0, x1, y0, y1 = extent
     inside = (points[:, 0] >= x0) & (points[:, 0] <= x1) & (points[:, 1] >= y0) & (points[:, 1] <= y1)
     outside = int((usable & ~inside).sum())
@@ -135,9 +135,7 @@ def embedding_panels(
     tallest = max(map(len, texts))
     titled = []
     for lines, (name, points) in zip(texts, panels, strict=True):
-        usable = np.isfinite(points).all(axis=1)
-        view, chosen = _square(points[usable]), (clusters or {}).get(name)
-        plot = _panel(points, usable, labels, classes, chosen, side, side, view, class_names, named=False)
+        plot = _panel(points, labels, class_names, (clusters or {}).get(name), (side, side))
         titled.append(VStack([Text([*lines, *[""] * (tallest - len(lines))], side, centered=True), plot], gap=2))
     rows: list[Part] = [HStack(titled[start : start + columns], gap=10) for start in range(0, len(titled), columns)]
     entries, colors = key_entries(labels, class_names)
@@ -186,18 +184,16 @@ def _listed(names: list[str]) -> str:
 
 def _panel(
     points: NDArray[Any],
-    usable: NDArray[np.bool_],
     labels: NDArray[Any] | None,
-    classes: int,
-    clusters: NDArray[Any] | None,
-    width: int,
-    height: int,
-    extent: PlotExtent,
     class_names: tuple[str, ...] | None,
+    clusters: NDArray[Any] | None,
+    size: tuple[int, int],
+    extent: PlotExtent | None = None,
     *,
-    named: bool,
+    named: bool = False,
 ) -> ScatterPlot:
     """Points in their classes' colors or, with clusters, in those of their cluster's commonest class."""
+    usable = np.isfinite(points).all(axis=1)
     colored = None if labels is None else np.asarray(labels)
     crosses = None
     if clusters is not None:
@@ -207,14 +203,14 @@ def _panel(
     if named and labels is not None and colored is not None:
         names = _names_at_medians(points[usable], colored[usable], class_names)
     return ScatterPlot(
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
         points=points[usable],
         classes=None if colored is None else colored[usable],
-        class_count=classes,
+        class_count=class_count(labels, class_names),
         crosses=None if crosses is None else crosses[usable],
         names=names,
-        extent=extent,
+        extent=extent or _square(points[usable]),
     )
 
 

@@ -57,7 +57,7 @@ def draw(part: Part) -> Image.Image:
 
 @draw.register
 def _stack(part: VStack) -> Image.Image:
-    images = [draw(each) for each in part.parts]
+    images = [draw(child) for child in part.parts]
     height = sum(image.height for image in images) + part.gap * max(0, len(images) - 1)
     sheet = Image.new("RGB", (max((image.width for image in images), default=1), max(1, height)), WHITE)
     top = 0
@@ -69,7 +69,7 @@ def _stack(part: VStack) -> Image.Image:
 
 @draw.register
 def _row(part: HStack) -> Image.Image:
-    images = [draw(each) for each in part.parts]
+    images = [draw(child) for child in part.parts]
     width = sum(image.width for image in images) + part.gap * max(0, len(images) - 1)
     sheet = Image.new("RGB", (max(1, width), max((image.height for image in images), default=1)), WHITE)
     left = 0

@@ -13,6 +13,7 @@ from lightning_viz.render.colors import class_colors
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import INNER_WIDTH, Cell, ClassKey, EpsilonPlot, Label, Part, Sheet, SpherePlot, VStack
 from lightning_viz.render.text import DARK, number, percent, shorten, text_width
+from lightning_viz.render.tiles import first_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +62,7 @@ def epsilon_curves(
         trained=None if trained is None else trained * unit,
     )
     lost = sum(bool(np.isnan(line).any()) for line in lines.values())
-    facts = (f"the first {len(lines)} of {len(curves)} curves" if len(lines) < len(curves) else "",)
+    facts = (first_of(len(lines), len(curves), "curves"),)
     reading = "How often each network is still right when an attack may move every input by epsilon."
     warnings = (f"NaN in {lost} of {len(lines)} curves",) if lost else ()
     title = "Accuracy when inputs may move by epsilon"
@@ -113,7 +114,7 @@ def defense_bars(
     key = ClassKey(["clean samples", "attacked samples"], colors)
     facts = (
         "accuracy when the input is changed before the network sees it",
-        f"the first {count} of {len(names)} defenses" if count < len(names) else "",
+        first_of(count, len(names), "defenses"),
     )
     reading = (
         "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "

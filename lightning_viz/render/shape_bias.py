@@ -26,7 +26,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, number, shorten
-from lightning_viz.render.tiles import CROSS, check_rgb, confidence_text
+from lightning_viz.render.tiles import CROSS, check_rgb, confidence_text, first_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -105,7 +105,7 @@ def cue_sheet(
     followed = [conflict.follows for conflict in conflicts]
     shape, texture, neither = (followed.count(cue) for cue in ("shape", "texture", "neither"))
     facts = (
-        f"the first {len(shown)} of {len(conflicts)}" if len(shown) < len(conflicts) else "",
+        first_of(len(shown), len(conflicts), ""),
         f"decisions: {shape} shape, {texture} texture, {neither} neither",
         f"shape bias {number(shape / (shape + texture))}" if shape + texture else "no shape bias",
         "small: where shape and texture are from, the one followed framed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -52,6 +52,17 @@ def check_rgb(images: NDArray[Any]) -> None:
         raise InvalidArgumentError(
             f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb"
         )
+
+
+def check_count(what: str, given: Sized, count: int) -> None:
+    """Raise where there is not one of ``what`` for each of ``count`` things."""
+    if len(given) != count:
+        raise InvalidArgumentError(f"{len(given)} {what} for {count}: give one each")
+
+
+def first_of(shown: int, count: int, things: str) -> str:
+    """For the caption: "the first 8 of 10 samples", or nothing if all are shown."""
+    return f"the first {shown} of {count} {things}".rstrip() if shown < count else ""
 
 
 VERDICTS = "true → predicted, confidence"

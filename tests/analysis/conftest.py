@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.drawing import FinishedDrawing
 from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
 
 
@@ -58,7 +58,7 @@ class DrawsHere:
                 drawn = pickle.loads(pickle.dumps(sketch)).draw(self._memories)
             except Exception as fault:
                 error = f"{type(fault).__name__}: {fault}"
-        self._results.append(Result(owner, step, drawn, error, sketch.name))
+        self._results.append(FinishedDrawing(owner, step, drawn, error, sketch.name))
 
     def behind(self):
         return False

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import View
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.drawing import FinishedDrawing
 
 from .drawings import draw
 
@@ -203,9 +203,9 @@ def drawn_at_once(monkeypatch):
             gallery.append(drawing)
             try:
                 drawing.drawn = sketch.draw(self._memories)
-                self._results.append(Result(owner, step, drawing.drawn, name=sketch.name))
+                self._results.append(FinishedDrawing(owner, step, drawing.drawn, name=sketch.name))
             except Exception as error:
-                self._results.append(Result(owner, step, None, f"{type(error).__name__}: {error}"))
+                self._results.append(FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}"))
 
         def behind(self):
             return False

@@ -16,7 +16,7 @@ from lightning_viz import ActivationStatistics, TopSamples
 from lightning_viz.callbacks import population, session, top_samples
 from lightning_viz.callbacks import top_samples as crops
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.hooks import receptive_fields
 
@@ -465,7 +465,7 @@ def sketches(monkeypatch):
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in.append((owner, step))
-            self._results.append(Result(owner, step, DrawResult(), name=sketch.name))
+            self._results.append(FinishedDrawing(owner, step, DrawResult(), name=sketch.name))
 
         def behind(self):
             return False

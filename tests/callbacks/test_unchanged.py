@@ -32,7 +32,7 @@ from lightning_viz import (
 from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks import session, shared_pass
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import Result
+from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
@@ -162,7 +162,7 @@ def sketches(monkeypatch):
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in[-1][owner][step] += 1
-            self._results.append(Result(owner, step, DrawResult(), name=sketch.name))
+            self._results.append(FinishedDrawing(owner, step, DrawResult(), name=sketch.name))
 
         def behind(self):
             return False
