@@ -198,7 +198,7 @@ trainer:
     - class_path: lightning_viz.GradCAM
       init_args: {{layers: [conv1], probe: {{samples: 8}}}}
     - class_path: lightning_viz.Saliency
-      init_args: {{steps: log, target: predicted, pixels: {{mean: [0.5], std: [0.25]}}}}
+      init_args: {{steps: log, target: predicted, pixel_space: {{mean: [0.5], std: [0.25]}}}}
     - class_path: lightning_viz.ActivationMaps
       init_args: {{layers: conv2, channels: [2, 0], steps: [1, 4]}}
     - class_path: lightning_viz.FirstLayerFilters
