@@ -29,6 +29,7 @@ from .callbacks.predictions import Predictions as Predictions
 from .callbacks.probe import Probe as Probe
 from .callbacks.saliency import Saliency as Saliency
 from .callbacks.top_samples import TopSamples as TopSamples
+from .callbacks.view import PopulationView as PopulationView
 from .callbacks.view import View as View
 from .errors import LayerNotFoundError as LayerNotFoundError
 from .errors import LightningVizError as LightningVizError
@@ -37,15 +38,6 @@ from .errors import ViewError as ViewError
 from .errors import ViewWarning as ViewWarning
 from .hooks.observation import Observation as Observation
 from .hooks.observe import observe as observe
-from .hooks.target_algebra import Target as Target
-from .hooks.target_words import parse_target as parse_target
-from .hooks.targets import channel as channel
-from .hooks.targets import classes as classes
-from .hooks.targets import logit as logit
-from .hooks.targets import maximum as maximum
-from .hooks.targets import region as region
-from .hooks.targets import top as top
-from .hooks.targets import unit as unit
 from .pixels import PixelSpace as PixelSpace
 
 __version__: str
