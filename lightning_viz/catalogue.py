@@ -29,7 +29,7 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Titles of a report's sections, in order: from the weights to what breaks them."""
 
-CamMethod = Literal["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "eigen_cam"]
+CamMethod = Literal["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "eigen_cam"]
 """Methods of the view `GradCAM`; a test compares these types with the rows."""
 
 SaliencyMethod = Literal[
@@ -201,6 +201,9 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _cam("grad_cam_plus_plus", "Grad-CAM++",
         "Weights each activation map by its positive gradients, location by location, so that several objects show.",
         source="Chattopadhay et al., 2018", tags=("grad_cam_plus_plus",)),
+    _cam("xgrad_cam", "XGrad-CAM",
+        "Weights each activation map by its gradients, averaged by activation, so that the map sums to the score more "
+        "nearly.", source="Fu et al., 2020", tags=("xgrad_cam",)),
     _cam("hires_cam", "HiResCAM",
         "Multiplies activations by gradients at each location, so that only locations that the score was computed from "
         "are bright.", source="Draelos and Carin, 2020", tags=("hires_cam",)),

@@ -6,6 +6,7 @@ from .cam import grad_cam_plus_plus as grad_cam_plus_plus
 from .cam import hires_cam as hires_cam
 from .cam import layer_cam as layer_cam
 from .cam import score_cam as score_cam
+from .cam import xgrad_cam as xgrad_cam
 from .gradients import gradient as gradient
 from .gradients import input_times_gradient as input_times_gradient
 from .gradients import integrated_gradients as integrated_gradients

@@ -24,7 +24,16 @@ from lightning_viz.hooks.observe import Forward, observe, observe_resolved
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.target_words import TargetLike
 
-__all__ = ["class_activation_map", "eigen_cam", "grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam"]
+__all__ = [
+    "class_activation_map",
+    "eigen_cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "layer_cam",
+    "score_cam",
+    "xgrad_cam",
+]
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 """From activations and gradients ``[N, K, H, W]`` to a class activation map ``[N, 1, H, W]``, non-negative."""
@@ -134,6 +143,23 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     alpha = torch.where(denominator == 0, 0, 1 / denominator.where(denominator != 0, 1))  # [N, K, H, W]
     weights = (alpha * gradients.relu()).sum((2, 3), keepdim=True)
     return (weights * activations).sum(1, keepdim=True).relu()
+
+
+@cam
+def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""XGrad-CAM: weights each activation map by its gradients, averaged by activation (Fu et al., 2020).
+
+    .. math:: L = \operatorname{ReLU}\Big(\sum_k \alpha_k A^k\Big), \qquad
+        \alpha_k = \sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}} \frac{\partial y}{\partial A^k_{ij}}
+
+    A map whose values cancel out, to less than 1e-7 of the largest map's sum, has no such average: its weight is 0.
+    """
+    sums = activations.sum((2, 3), keepdim=True)  # [N, K, 1, 1]
+    cancelled = sums.abs() < 1e-7 * activations.abs().sum((2, 3), keepdim=True).amax(1, keepdim=True)
+    if bool((cancelled & activations.any(3, keepdim=True).any(2, keepdim=True)).any()):
+        warn_attribution("some activation maps sum to zero, which XGrad-CAM divides by: they are left out of the map")
+    alpha = torch.where(cancelled, 0, (gradients * activations).sum((2, 3), keepdim=True) / sums.where(~cancelled, 1))
+    return (alpha * activations).sum(1, keepdim=True).relu()
 
 
 @cam

@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_viz.attribution import eigen_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
+from lightning_viz.attribution import eigen_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam, xgrad_cam
 from lightning_viz.attribution.cam import FORMULAS
+from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.observe import observe
 from tests.attribution.nets import KINDS, inputs, network
 
@@ -30,6 +31,26 @@ def test_hires_cam_is_the_sum_of_gradient_times_activation(kind):
     net, x, layer, maps, slopes = recorded(kind, 1)
     expected = np.einsum("nkij,nkij->nij", maps.numpy(), slopes.numpy()).clip(0)
     assert np.allclose(hires_cam(net, x, 1, layers=layer)[layer][:, 0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SPATIAL)
+def test_xgrad_cam_averages_gradients_by_activation(kind):
+    net, x, layer, maps, slopes = recorded(kind, 1)
+    expected = np.zeros((len(maps), *maps.shape[2:]))
+    for n, k in np.ndindex(*maps.shape[:2]):
+        activation, gradient = maps[n, k].numpy(), slopes[n, k].numpy()
+        expected[n] += (activation / activation.sum() * gradient).sum() * activation
+    assert np.allclose(xgrad_cam(net, x, 1, layers=layer)[layer][:, 0], expected.clip(0), atol=1e-10)
+
+
+def test_xgrad_cam_leaves_out_maps_that_cancel_out_and_says_so():
+    activations = torch.tensor([[[[1.0, -1.0]], [[2.0, 1.0]]]])  # [1, 2, 1, 2]; the first sums to zero
+    gradients = torch.tensor([[[[5.0, 3.0]], [[1.0, 4.0]]]])
+    with pytest.warns(AttributionWarning, match="sum to zero"):
+        found = FORMULAS["xgrad_cam"](activations, gradients)
+    assert torch.equal(found, torch.tensor([[[[4.0, 2.0]]]]))  # weighted by (2 * 1 + 1 * 4) / 3
+    dead = torch.cat([activations[:, 1:], torch.zeros(1, 1, 1, 2)], 1)
+    assert torch.equal(FORMULAS["xgrad_cam"](dead, gradients[:, [1, 0]]), found)  # a dead map is no such case
 
 
 @pytest.mark.parametrize("kind", SPATIAL)

@@ -278,6 +278,7 @@ ROWS = {
     "attribute guided_grad_cam --layers conv1": maps(attribution.guided_grad_cam, "conv1", layers="conv1"),
     "attribute grad_cam --layers conv1 conv2": maps(attribution.grad_cam, "conv2", layers="conv2"),
     "attribute grad_cam_plus_plus": maps(attribution.grad_cam_plus_plus, "conv2"),
+    "attribute xgrad_cam": maps(attribution.xgrad_cam, "conv2"),
     "attribute hires_cam": maps(attribution.hires_cam, "conv2"),
     "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
     "attribute score_cam": maps(attribution.score_cam, "conv2", progress=False),
