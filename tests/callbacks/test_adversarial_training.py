@@ -172,7 +172,7 @@ def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDatas
     ("options", "words"),
     [
         ({"epsilon": 0.0}, "epsilon=0"),
-        ({"norm": "L1"}, "norm='L1' is unknown; pass one of 'linf', 'l2'"),
+        ({"norm": "L1"}, "norm='L1': give one of 'linf', 'l2'"),
         ({"steps": 0}, "steps=0"),
         ({"share": 1.5}, "share=1.5"),
         ({"step_size": -1.0}, "step_size=-1"),
