@@ -11,7 +11,7 @@ from torch import nn
 from lightning_viz import GradCAM, Occlusion, Probe, Saliency, attribution
 from lightning_viz.attribution.evaluation import model_randomization
 from lightning_viz.catalogue import methods
-from lightning_viz.hooks import channel, classes
+from lightning_viz.hooks import channel, classes, logit
 
 from .conftest import ConvNet, fit, images, said
 from .test_unchanged import LOGS, OWNED, PLAIN, RESUMED, pytestmark, sketches, train, undisturbed  # noqa: F401
@@ -101,6 +101,31 @@ def test_class_activation_maps_are_what_the_function_says(method, several, drawn
         if several_maps:
             shares = scores.softmax(1).gather(1, target.T).T
             assert drawn["names"][1][3].split() == [str(int(target[1, 3])), f"{float(shares[1, 3]) * 100:.0f}", "%"]
+
+
+INNER = ["conv2[1]", "max(conv2)", channel("conv2", 1) - 0.5 * logit(2), "class:2", [1, "class:0"]]
+
+
+@pytest.mark.parametrize("target", INNER, ids=str)
+def test_any_target_is_explained_also_against_random_weights(target, drawn_at_once, tmp_path):
+    options = {"target": target, "probe": WATCHED, "sanity_check": True}
+    views = [
+        GradCAM(layers="conv1", **options),
+        Saliency(method="gradient", **options),
+        Occlusion(samples=2, **options),
+    ]
+    model = train_with(views, tmp_path).eval()
+    several = isinstance(target, list)
+    plain = classes(1, 0) if several else 2 if target == "class:2" else target
+    heat = attribution.grad_cam(model, X, plain, layers="conv1")["conv1"].numpy()
+    drawn = last(drawn_at_once, "grad_cam/conv1" + ("/classes" if several else ""))
+    assert np.abs(drawn["maps" if several else "heat"] - (heat if several else heat[:, 0])).max() <= 1e-5 * heat.max()
+    if not several:
+        words = {"conv2[1]": "conv2 channel 1", "max(conv2)": "maximum of conv2", "class:2": "class 2"}
+        assert drawn["target"] == words.get(target, "conv2 channel 1 - 0.5 * logit 2")
+    drop = attribution.occlusion(model, X[:2], plain, progress=False).drop.numpy()
+    if not several:
+        assert np.abs(last(drawn_at_once, "occlusion")["drop"] - drop).max() <= 1e-5
 
 
 def test_occlusion_draws_what_the_function_says(drawn_at_once, tmp_path):
