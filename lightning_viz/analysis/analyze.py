@@ -20,7 +20,7 @@ from lightning_viz.analysis.metrics_callback import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import Model, describe, network
 from lightning_viz.analysis.output import open_results, publish
-from lightning_viz.analysis.results import ModelReport, Result, Results, as_plain
+from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.distributed import first_process
@@ -200,7 +200,7 @@ def look(
     if not first_process():
         return None, finding
     if replay.samples is None:
-        why = "; ".join(finding.faults) or (
+        why = "; ".join(map(str, finding.faults)) or (
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
@@ -250,7 +250,7 @@ def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
     except UnsuitableModelError:
         pass
     except Exception as error:
-        result.faults.append(f"{technique.name}: {type(error).__name__}: {error}")
+        result.faults.append(Fault(technique.name, f"{type(error).__name__}: {error}"))
     return result
 
 

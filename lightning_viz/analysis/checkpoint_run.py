@@ -18,7 +18,7 @@ from torch import nn
 
 from lightning_viz.analysis.data import Data, bring_training_data, loaded
 from lightning_viz.analysis.models import for_trainer, network_of
-from lightning_viz.analysis.results import Result
+from lightning_viz.analysis.results import Fault, Result
 from lightning_viz.callbacks.probe import Probe, Samples, split_batch
 from lightning_viz.callbacks.run import (
     Callback,
@@ -79,7 +79,7 @@ class CheckpointRun:
     def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
         """One line in the result; nothing of a view that does not suit the model, since every view is tried."""
         if not isinstance(error, ViewError):
-            self.result.faults.append(f"{view.kind} at step {step}: {error_text(error)}")
+            self.result.faults.append(Fault(view.kind, error_text(error), step))
 
 
 class Replay(Callback):
@@ -155,7 +155,7 @@ class Replay(Callback):
                 session.finish()
                 self.samples = session.samples(self._probe)
         except Exception as error:
-            self.result.faults.append(f"samples at step {self._step}: {error_text(error)}")
+            self.result.faults.append(Fault("samples", error_text(error), self._step))
         finally:
             session.abort()
 

@@ -111,6 +111,24 @@ class Shown:
     step: int
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Something that a view or a technique could not do.
+
+    Attributes:
+        source: kind of the view, or name of the technique.
+        message: what went wrong.
+        step: completed updates of the model, for a view.
+    """
+
+    source: str
+    message: str
+    step: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source}{'' if self.step is None else f' at step {self.step}'}: {self.message}"
+
+
 @dataclass
 class Result:
     """Pictures and numbers, as they come: a sink for views, too.
@@ -119,7 +137,7 @@ class Result:
         pictures: in order.
         scalars: tag, value and step, to be plotted.
         numbers: what was measured, by name: plain values, for JSON and for the report's tables.
-        faults: what could not be done, in words.
+        faults: what could not be done.
         projections: for TensorBoard's projector.
         state: of the views, plain, from which those of the next checkpoint go on.
     """
@@ -127,7 +145,7 @@ class Result:
     pictures: list[Shown] = field(default_factory=list)
     scalars: list[tuple[str, float, int]] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -215,7 +233,7 @@ def _write(place: Path, finding: Result, key: str) -> None:
         "pictures": pictures,
         "scalars": finding.scalars,
         "numbers": finding.numbers,
-        "faults": finding.faults,
+        "faults": [asdict(fault) for fault in finding.faults],
     }
     write_whole(place / _LIST, json.dumps(listed, indent=1).encode())
 
@@ -230,4 +248,5 @@ def _read(place: Path, listed: dict[str, Any]) -> Result:
         kept = from_plain(torch.load(place / _STATE, weights_only=True))
     scalars = [(tag, value, step) for tag, value, step in listed["scalars"]]
     projections = [Projection(**one) for one in kept["projections"]]
-    return Result(pictures, scalars, listed["numbers"], listed["faults"], projections, kept["state"])
+    faults = [Fault(**fault) for fault in listed["faults"]]
+    return Result(pictures, scalars, listed["numbers"], faults, projections, kept["state"])

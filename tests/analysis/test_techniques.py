@@ -239,7 +239,7 @@ def test_nan_in_the_weights_is_a_fault_that_says_so(name):
     broken = make_net(3, classes=3)
     broken[0].weight.data[0] = math.nan
     found = run_technique(ROWS[name], model_under_study_of(broken, IMAGES, LABELS))
-    assert len(found.faults) == 1 and "NaN or infinity" in found.faults[0]
+    assert len(found.faults) == 1 and "NaN or infinity" in found.faults[0].message
     assert not found.pictures
 
 

@@ -172,15 +172,13 @@ def _names(studies: Sequence[ModelReport]) -> list[str]:
 
 
 def _faults(studies: Sequence[ModelReport]) -> dict[str, list[str]]:
-    """What could not be done, by section; a fault begins with the name of the view or technique."""
-    found: dict[str, list[str]] = {}
+    """What could not be done, by section."""
+    by_section: dict[str, list[str]] = {}
     for study in studies:
-        for finding in study.findings:
-            for fault in finding.faults:
-                name = re.split(r"[ :]", fault, maxsplit=1)[0]
-                words = f"{study.name}: {fault}" if len(studies) > 1 else fault
-                found.setdefault(entry_of(name).section, []).append(words)
-    return found
+        for fault in chain.from_iterable(result.faults for result in study.findings):
+            words = f"{study.name}: {fault}" if len(studies) > 1 else str(fault)
+            by_section.setdefault(entry_of(fault.source).section, []).append(words)
+    return by_section
 
 
 def _model(studies: Sequence[ModelReport]) -> Table:

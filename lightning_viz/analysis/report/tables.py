@@ -37,7 +37,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sparkline:
+class NumberCurve:
     """A number over the steps, with a line for each model that has it at several.
 
     Attributes:
@@ -60,7 +60,7 @@ class Numbers:
         table: of all numbers by step; for several models a column each, at its last step.
     """
 
-    curves: tuple[Sparkline, ...]
+    curves: tuple[NumberCurve, ...]
     table: Table
 
 
@@ -100,7 +100,7 @@ def _last(values: Mapping[int, float]) -> float | None:
     return values[max(values)] if values else None
 
 
-def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]) -> Sparkline:
+def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]) -> NumberCurve:
     finite = [{step: value for step, value in sorted(series.items()) if math.isfinite(value)} for series in models]
     steps = [step for series in finite for step in series]
     values = [value for series in finite for value in series.values()]
@@ -116,7 +116,7 @@ def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]
         ends = [(step_text(step), cell_text(float(series[step]))) for step in (min(series), max(series))]
         lines.append(Line(name, " ".join(f"{x:g},{y:g}" for x, y in points), points[-1], ends[0], ends[1]))
     lowest, highest = (cell_text(float(end(values))) if values else "" for end in (min, max))
-    return Sparkline(tag, (lowest, highest), tuple(lines))
+    return NumberCurve(tag, (lowest, highest), tuple(lines))
 
 
 def _position(value: float, values: Sequence[float], length: int) -> float:

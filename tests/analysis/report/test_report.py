@@ -10,7 +10,7 @@ from markupsafe import escape
 from lightning_viz.analysis.output import publish
 from lightning_viz.analysis.report.report import Frames, report
 from lightning_viz.analysis.report.tables import tables
-from lightning_viz.analysis.results import ModelReport, Result
+from lightning_viz.analysis.results import Fault, ModelReport, Result
 from lightning_viz.catalogue import CATALOGUE, SECTIONS
 from lightning_viz.render.page import Picture
 
@@ -60,7 +60,7 @@ def test_text_from_data_stays_text():
     found.numbers["model"]["layers"][0]["name"] = EVIL
     found.numbers["fares"][EVIL] = 0.5
     found.numbers[EVIL] = {EVIL: {EVIL: 1.0}}
-    found.faults.append(f"filters at step 20: {EVIL}")
+    found.faults.append(Fault("filters", EVIL, 20))
     found.scalar(f"filters/{EVIL}", 1.0, 20)
     evil.views[20], evil.waiting = found, [EVIL]
     for html in (report([evil]), report([evil, study(EVIL)])):
@@ -166,12 +166,12 @@ def test_numbers_over_the_steps_are_a_curve_and_a_table():
 
 def test_faults_and_what_is_left_to_do_are_said():
     net = study()
-    net.views[20].faults.append("hyperplanes at step 20: ValueError: no plane")
+    net.views[20].faults.append(Fault("hyperplanes", "ValueError: no plane", 20))
     net.views[0].numbers["notes"] = ["the data set holds 600 samples"]
     net.waiting = ["corruptions"]
     html = report([net])
     assert "the data set holds 600 samples." in part(html, "model")
-    assert "ValueError: no plane" in part(html, "parameters")
+    assert "hyperplanes at step 20: ValueError: no plane" in part(html, "parameters")
     assert "the same command goes on with: corruptions" in html.split("<section")[0]
 
 

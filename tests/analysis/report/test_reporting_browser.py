@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lightning_viz.analysis.report.report import report
-from lightning_viz.analysis.results import ModelReport
+from lightning_viz.analysis.results import Fault, ModelReport
 
 from .invented import TAGS, finding, picture, study
 
@@ -33,7 +33,7 @@ def reports(tmp_path_factory):
     alone.views[20].picture(picture(f"filters/{long}", 20, title=long), 20)
     alone.views[20].scalar(f"statistics/{long}", 1.0, 20)
     alone.views[20].numbers["fares"][long] = 0.5
-    alone.views[20].faults.append(long)
+    alone.views[20].faults.append(Fault("samples", long))
     pages = {"alone": report([alone]), "compared": report([study("First"), study("Second", steps=(5,))])}
     pages["single"] = report([ModelReport("Net", {3: finding(3, TAGS)})])
     for name, html in pages.items():
