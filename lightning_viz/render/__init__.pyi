@@ -55,6 +55,7 @@ from .parts import Cell as Cell
 from .parts import ClassKey as ClassKey
 from .parts import ClimbPlot as ClimbPlot
 from .parts import ColorBar as ColorBar
+from .parts import CurveTile as CurveTile
 from .parts import EpsilonPlot as EpsilonPlot
 from .parts import HistogramPlot as HistogramPlot
 from .parts import HStack as HStack
@@ -66,7 +67,6 @@ from .parts import PlanePlot as PlanePlot
 from .parts import Plot as Plot
 from .parts import ScatterPlot as ScatterPlot
 from .parts import Sheet as Sheet
-from .parts import Sparkline as Sparkline
 from .parts import SpherePlot as SpherePlot
 from .parts import Text as Text
 from .parts import Tile as Tile

@@ -18,9 +18,9 @@ from lightning_viz.render.parts import (
     ClassKey,
     ClimbPlot,
     Color,
+    CurveTile,
     HStack,
     Part,
-    Sparkline,
     Text,
     Tile,
     TileSize,
@@ -82,7 +82,7 @@ def dream_tiles(
     if any(under):
         blocks.append(_texts(under, size[0], columns, GRAY))
     if climbs is not None:
-        blocks.append([Sparkline(climb, size[0], _SPARK) for climb in climbs])
+        blocks.append([CurveTile(climb, size[0], _SPARK) for climb in climbs])
     cells = [VStack(parts, gap=0) for parts in zip(*blocks, strict=True)]
     body = VStack([HStack(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
     facts = (first_of(len(shown), len(images), ""),)

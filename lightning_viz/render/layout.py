@@ -17,6 +17,7 @@ from lightning_viz.render.parts import (
     ClassKey,
     Color,
     ColorBar,
+    CurveTile,
     HStack,
     Label,
     MapTile,
@@ -24,7 +25,6 @@ from lightning_viz.render.parts import (
     Part,
     Plot,
     Sheet,
-    Sparkline,
     Text,
     Tile,
     TileSize,
@@ -179,7 +179,7 @@ def _circled(tile: Image.Image, part: Tile) -> Image.Image:
 
 
 @draw.register
-def _sparkline(part: Sparkline) -> Image.Image:
+def _curve_tile(part: CurveTile) -> Image.Image:
     width, height, thickness = part.width * _FINER, part.height * _FINER, 2 * _FINER
     image = Image.new("RGB", (width, height), WHITE)
     pen = ImageDraw.Draw(image)

@@ -29,7 +29,7 @@ __all__ = [
     "HStack",
     "ScatterPlot",
     "Sheet",
-    "Sparkline",
+    "CurveTile",
     "SpherePlot",
     "VStack",
     "Text",
@@ -253,7 +253,7 @@ class PaintedTile(Tile):
 
 
 @dataclass(frozen=True, eq=False)
-class Sparkline(Part):
+class CurveTile(Part):
     """A small curve from its least to its most; a gap at values that are not finite.
 
     Args:
