@@ -99,7 +99,7 @@ class Stages:
         self.rows: list[tuple[str, float, float, float]] = []
         self.drawing = 0.0
         self._meter = meter
-        self._time(sampling, "_prepared", "probe fetched")
+        self._time(sampling, "_prepare", "probe fetched")
         self._time(sampling, "load_samples", "probe described")
         self._time(SharedPass, "run", "forward over all samples")
         self._time(Session, "_compute_and_draw", "tasks handed over")

@@ -1,6 +1,11 @@
 """Who imports whom: no circle, imports for type checkers alone counted."""
 
+import re
+from pathlib import Path
+
 import grimp
+
+import lightning_viz
 
 
 def circles(imports):
@@ -36,3 +41,21 @@ def test_no_module_imports_itself_through_others():
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert "lightning_viz.callbacks.session" in imports["lightning_viz.callbacks.view"]
     assert circles(imports) == []
+
+
+def test_the_session_knows_no_view_and_no_checkpoint():
+    graph = grimp.build_graph("lightning_viz", cache_dir=None)
+    imported = graph.find_upstream_modules("lightning_viz.callbacks.session")
+    assert "lightning_viz.callbacks.run" in imported
+    assert not [name for name in imported if name.startswith("lightning_viz.analysis") or name.endswith(".view")]
+
+
+def test_what_is_private_of_lightnings_stands_in_one_file():
+    private = re.compile(
+        r"fit_loop|epoch_loop|_batches_that_stepped|_combined_loader|total_batch_idx|_should_accumulate"
+    )
+    package = Path(lightning_viz.__file__).parent
+    holders = {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if private.search(path.read_text())
+    }
+    assert holders == {"callbacks/run.py"}

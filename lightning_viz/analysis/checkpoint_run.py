@@ -252,7 +252,7 @@ def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
     """A validation step that runs the network's forward, and nothing of the module's own around it."""
 
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        inputs, _ = split_batch(batch, network_of(self))
+        inputs = split_batch(batch, network_of(self)).inputs
         try:
             call_model(network_of(self), inputs)
         except RuntimeError as error:

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from lightning_viz.analysis.metrics import MetricValues, Task, infer_task, metric_for, name_classes
 from lightning_viz.analysis.models import network_of
 from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, from_every_process, numbering
-from lightning_viz.callbacks.probe import Probe, class_names, dense_truth, split_batch
+from lightning_viz.callbacks.probe import Probe, find_class_names, split_batch
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer
 from lightning_viz.errors import InvalidArgumentError
@@ -58,7 +58,7 @@ class ValidationMetrics(Callback):
             loader, _ = first_loader(trainer, Probe())
             dataset = getattr(loader, "dataset", None)
             self._numbering = numbering(trainer, loader)
-            self._names, self._pixel_space = class_names(dataset), PixelSpace.of_transform(dataset) or PixelSpace()
+            self._names, self._pixel_space = find_class_names(dataset), PixelSpace.of_transform(dataset) or PixelSpace()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -123,7 +123,7 @@ class ValidationMetrics(Callback):
         self._handle = None
 
     def _update(self, trainer: Trainer, network: nn.Module, batch: Any) -> None:
-        inputs, labels = split_batch(batch, network)
+        inputs, labels, truth = split_batch(batch, network)
         size = sample_count(inputs)
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
@@ -133,7 +133,7 @@ class ValidationMetrics(Callback):
         self._samples += size
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
             return
-        inferred = infer_task(outputs, labels, dense_truth(batch, network), inputs)
+        inferred = infer_task(outputs, labels, truth, inputs)
         if inferred is None:
             return
         task, target = inferred

@@ -22,7 +22,7 @@ def default_views(
 ) -> list[View]:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
 
-    A view that does not suit (hyperplanes of an image model, Grad-CAM of a perceptron) steps aside with one line of
+    A view that does not suit (hyperplanes of an image model, Grad-CAM of a perceptron) is skipped with one line of
     information. Views that you name yourself raise an error instead.
 
     Args:

@@ -257,7 +257,7 @@ class PopulationPass:
         if loader != 0 or all(view in self.faults for view in self.layers):
             return
         with self._guarded():
-            inputs, labels = split_batch(batch, self.model)
+            inputs, labels, _ = split_batch(batch, self.model)
             size = len(all_tensors(inputs)[0])
             numbers = self.numbering.among(self._samples, size)
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import multiprocessing
-import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
-from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
@@ -110,94 +102,40 @@ class Samples:
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
 
-def shown(inputs: Any) -> Tensor:
-    """What of the inputs pictures show: the image among them, else the first tensor."""
-    image = image_of(inputs)
-    return all_tensors(inputs)[0] if image is None else image
+class BatchParts(NamedTuple):
+    """What a batch holds, by what it is for.
 
-
-def balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:
-    """Positions of samples, picked at random, the classes in turn as far as each of them goes.
-
-    Args:
-        labels: of all samples; None where one is not known.
-        count: how many to pick; more begin with the same.
-        seed: of the choice.
-
-    >>> labels = [0, 0, 0, 1, 1, 2]
-    >>> sorted(labels[index] for index in balanced(labels, 3, seed=0))
-    [0, 1, 2]
+    Attributes:
+        inputs: what the model's ``forward`` takes.
+        labels: classes ``[n]``; None where there are none.
+        truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; None likewise.
     """
-    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
-    rounds: defaultdict[int | None, int] = defaultdict(int)
-    ranked = []
-    for place, index in enumerate(order):
-        label = labels[index]
-        ranked.append((rounds[label], -1 if label is None else label, place, index))
-        rounds[label] += 1
-    return [index for *_, index in sorted(ranked)[:count]]
+
+    inputs: Any
+    labels: Tensor | None
+    truth: Tensor | None
 
 
-def known_labels(dataset: Any) -> list[int | None] | None:
-    """The labels that a data set lists (``targets``, ``labels``, or its second tensor); None where it does not."""
-    if isinstance(dataset, Subset):
-        inner = known_labels(dataset.dataset)
-        return None if inner is None else [inner[index] for index in dataset.indices]
-    listed = next(
-        (found for name in ("targets", "labels") if (found := getattr(dataset, name, None)) is not None), None
-    )
-    tensors = getattr(dataset, "tensors", None)
-    if listed is None and isinstance(tensors, (tuple, list)) and len(tensors) > 1:
-        listed = tensors[1]
-    if listed is None:
-        return None
-    try:
-        values = torch.as_tensor(listed)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return (
-        values.tolist()
-        if values.dim() == 1 and not values.is_floating_point() and len(values) == len(dataset)
-        else None
-    )
-
-
-def class_names(dataset: Any) -> tuple[str, ...]:
-    """The names of the classes where the data set, or one that it wraps, knows them."""
-    while dataset is not None:
-        names = getattr(dataset, "classes", None)
-        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-            return tuple(names)
-        dataset = getattr(dataset, "dataset", None)
-    return ()
-
-
-def split_batch(batch: Any, model: nn.Module) -> tuple[Any, Tensor | None]:
-    """What of a batch the model's ``forward`` takes, and the labels.
+def split_batch(batch: Any, model: nn.Module) -> BatchParts:
+    """The parts of a batch, as the model's ``forward`` tells them apart.
 
     A dict is matched with the names of ``forward``'s parameters; of a sequence the first elements are taken, as many
-    as ``forward`` requires. Labels are the first one-dimensional tensor of whole numbers that is left.
+    as ``forward`` requires. Of what is left, labels are the first tensor of whole numbers, if it is one-dimensional,
+    and the truth is the first that has places.
 
     Args:
         batch: as a loader gives it.
-        model: whose ``forward`` tells what it takes.
+        model: to be run on it.
 
     Raises:
-        TypeError: the batch holds no tensor that could be an input.
+        InvalidTypeError: the batch holds no tensor that could be an input.
     """
     inputs, left = _split(batch, model)
-    return inputs, _labels(left)
-
-
-def dense_truth(batch: Any, model: nn.Module) -> Tensor | None:
-    """What of a batch a dense model is to predict: the first masks or images that its ``forward`` does not take.
-
-    Args:
-        batch: as a loader gives it.
-        model: whose ``forward`` tells what it takes.
-    """
-    _, left = _split(batch, model)
-    return next((one for one in left if isinstance(one, Tensor) and is_dense(one)), None)
+    tensors = [part for part in left if isinstance(part, Tensor)]
+    whole = [part for part in tensors if not part.is_floating_point()]
+    first = next((part for part in whole if part.dim() == 1 or is_dense(part)), None)
+    labels = None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
+    return BatchParts(inputs, labels, next(filter(is_dense, tensors), None))
 
 
 def is_dense(truth: Tensor) -> bool:
@@ -238,32 +176,30 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
     )
 
 
-def indexed_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) -> list[Any]:
-    """Batches of samples of a loader's data set, fetched so that neither data set nor generators notice.
+def _required(model: nn.Module) -> list[str]:
+    """Names of the parameters that ``forward`` cannot do without."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
 
-    In one forked worker, under a fixed seed; where processes cannot be forked, from a deep copy.
 
-    Args:
-        loader: whose data set and ``collate_fn`` to use.
-        seed: of whatever is random in the data set.
-        picks: indices of the samples.
-    """
-    dataset = loader.dataset
-    forks = "fork" in multiprocessing.get_all_start_methods()
-    subset: Dataset[Any] = Subset(dataset if forks else copy.deepcopy(dataset), list(picks))
-    with same_randomness(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
-        torch.manual_seed(seed)
-        fetched = DataLoader(
-            subset,
-            batch_size=_BATCH,
-            collate_fn=loader.collate_fn,
-            num_workers=1 if forks else 0,
-            multiprocessing_context="fork" if forks else None,
-            worker_init_fn=_seeded if forks else None,
-            timeout=300 if forks else 0,
-        )
-        return [map_tensors(batch, torch.clone) for batch in fetched]  # out of the worker's shared memory
+def displayed_input(inputs: Any) -> Tensor:
+    """The input that pictures display: the image among the inputs, else the first tensor."""
+    image = image_of(inputs)
+    return all_tensors(inputs)[0] if image is None else image
+
+
+def find_class_names(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes where the data set, or one that it wraps, knows them."""
+    while dataset is not None:
+        names = getattr(dataset, "classes", None)
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        dataset = getattr(dataset, "dataset", None)
+    return ()
 
 
 def infer_pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, bool]:
@@ -279,33 +215,3 @@ def infer_pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, bool]:
         return found or PixelSpace(), False
     guessed = PixelSpace.guess(image)
     return guessed, guessed != PixelSpace()
-
-
-def _required(model: nn.Module) -> list[str]:
-    """Names of the parameters that ``forward`` cannot do without."""
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
-
-
-def _labels(candidates: list[Any]) -> Tensor | None:
-    whole = [one for one in candidates if isinstance(one, Tensor) and not one.is_floating_point()]
-    first = next((one for one in whole if one.dim() == 1 or is_dense(one)), None)
-    return None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
-
-
-def _seeded(worker: int) -> None:
-    """Every library's generator from torch's seed, in the worker."""
-    import random
-
-    seed = torch.initial_seed() % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-
-
-def is_indexable(dataset: Any) -> bool:
-    """Whether samples can be asked for by number."""
-    return not isinstance(dataset, IterableDataset) and hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")

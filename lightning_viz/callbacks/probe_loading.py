@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import random
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,25 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from lightning_viz.callbacks.probe import (
-    Probe,
-    Samples,
-    balanced,
-    class_names,
-    dense_truth,
-    indexed_batches,
-    infer_pixel_space,
-    is_dense,
-    is_indexable,
-    known_labels,
-    split_batch,
-)
+from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space, is_dense, split_batch
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.errors import NoProbeYetError, warn_safely
-from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.hooks.model_state import preserve_state, same_randomness
 from lightning_viz.hooks.pytree import all_tensors, map_tensors
 
+_FETCHED = 64  # samples in a batch
 _SCANNED = 512  # samples looked at to balance the classes of a data set that does not list its labels
 
 
@@ -119,7 +114,7 @@ def load_samples(
         dense = given is not None and is_dense(given)
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
         labels = None if given is None or dense else given.long()
-        return _described(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
+        return _describe(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     if dataset is not None and is_indexable(dataset):
@@ -128,8 +123,8 @@ def load_samples(
     batches = list(loader) if ours else list(passed)
     if not batches:
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
-    samples = _prepared(trainer, pl_module, batches, probe, moved=not ours)
-    return _described(_taken(samples, _order(samples, count, probe.seed)), dataset, notes)
+    samples = _prepare(trainer, pl_module, batches, probe, moved=not ours)
+    return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes)
 
 
 def _indexed(
@@ -142,24 +137,24 @@ def _indexed(
     notes: tuple[str, ...],
 ) -> Samples:
     known = indices is not None and (len(indices) >= min(count, len(loader.dataset)))
-    listed = None if known else known_labels(loader.dataset)
+    listed = None if known else find_labels(loader.dataset)
     if indices is not None and known:
         picks = list(indices)
     elif indices is not None:  # more than were asked for before
-        more = balanced(listed or [None] * len(loader.dataset), count, probe.seed)
+        more = pick_balanced(listed or [None] * len(loader.dataset), count, probe.seed)
         picks = list(dict.fromkeys([*indices, *more]))[:count]
     elif listed is not None:
-        picks = balanced(listed, count, probe.seed)
+        picks = pick_balanced(listed, count, probe.seed)
     else:
         picks = np.random.default_rng(probe.seed).permutation(len(loader.dataset))[: max(_SCANNED, count)].tolist()
-    samples = _prepared(trainer, pl_module, indexed_batches(loader, probe.seed, picks), probe)
+    samples = _prepare(trainer, pl_module, fetch_batches(loader, probe.seed, picks), probe)
     if indices is None and listed is None:
         order = _order(samples, count, probe.seed)
-        samples = _taken(samples, order)
+        samples = _select(samples, order)
         picks = [picks[place] for place in order]
     if len(loader.dataset) < count:
         notes = (*notes, f"the data set holds {len(loader.dataset)} samples, {count} were asked for")
-    return _described(replace(samples, indices=tuple(picks)), loader.dataset, notes)
+    return _describe(replace(samples, indices=tuple(picks)), loader.dataset, notes)
 
 
 def indexable_source(trainer: Trainer, probe: Probe) -> bool:
@@ -196,7 +191,7 @@ def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
             return loaders, notes
 
 
-def _prepared(
+def _prepare(
     trainer: Trainer, pl_module: LightningModule, batches: list[Any], probe: Probe, *, moved: bool = False
 ) -> Samples:
     """Samples as the model would be given them in validation, on the CPU, in one; empties the list."""
@@ -207,17 +202,17 @@ def _prepared(
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, known = split_batch(batch, pl_module)
+            inputs, known, truth = split_batch(batch, pl_module)
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
-            truths.append(dense_truth(batch, pl_module))
+            truths.append(truth)
     tensors = [torch.cat(same) for same in zip(*map(all_tensors, parts), strict=True)]
     whole = iter(tensors)
     inputs = map_tensors(parts[0], lambda _: next(whole))
-    return Samples(inputs, _joined(labels), probe.samples, truths=_joined(truths))
+    return Samples(inputs, _join(labels), probe.samples, truths=_join(truths))
 
 
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
+def _join(parts: list[Tensor | None]) -> Tensor | None:
     """The labels or truths of all batches on the CPU; None where a batch has none, or they differ in size."""
     known = [one.detach().cpu() for one in parts if one is not None]
     alike = len(known) == len(parts) and len({(one.dtype, one.shape[1:]) for one in known}) == 1
@@ -237,21 +232,107 @@ def _validating(trainer: Trainer) -> Iterator[None]:
 
 def _order(samples: Samples, count: int, seed: int) -> list[int]:
     labels = [None] * len(samples) if samples.labels is None else samples.labels.tolist()
-    return balanced(labels, count, seed)
+    return pick_balanced(labels, count, seed)
 
 
-def _taken(samples: Samples, order: Sequence[int]) -> Samples:
+def _select(samples: Samples, order: Sequence[int]) -> Samples:
     chosen = torch.as_tensor(order)
     labels, truths = (None if one is None else one[chosen] for one in (samples.labels, samples.truths))
     return replace(samples, inputs=map_tensors(samples.inputs, lambda x: x[chosen]), labels=labels, truths=truths)
 
 
-def _described(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Samples:
+def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Samples:
     pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
     if samples.labels is None and truths is None:
         notes = (*notes, "no labels found in the batches")
-    names = class_names(dataset)
+    names = find_class_names(dataset)
     return replace(
         samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, truths=truths, notes=notes
     )
+
+
+def pick_balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:
+    """Positions of samples, picked at random, the classes in turn as far as each of them goes.
+
+    Args:
+        labels: of all samples; None where one is not known.
+        count: how many to pick; more begin with the same.
+        seed: of the choice.
+
+    >>> labels = [0, 0, 0, 1, 1, 2]
+    >>> sorted(labels[index] for index in pick_balanced(labels, 3, seed=0))
+    [0, 1, 2]
+    """
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    rounds: defaultdict[int | None, int] = defaultdict(int)
+    ranked = []
+    for place, index in enumerate(order):
+        label = labels[index]
+        ranked.append((rounds[label], -1 if label is None else label, place, index))
+        rounds[label] += 1
+    return [index for *_, index in sorted(ranked)[:count]]
+
+
+def find_labels(dataset: Any) -> list[int | None] | None:
+    """The labels that a data set lists (``targets``, ``labels``, or its second tensor); None where it does not."""
+    if isinstance(dataset, Subset):
+        inner = find_labels(dataset.dataset)
+        return None if inner is None else [inner[index] for index in dataset.indices]
+    listed = next(
+        (found for name in ("targets", "labels") if (found := getattr(dataset, name, None)) is not None), None
+    )
+    tensors = getattr(dataset, "tensors", None)
+    if listed is None and isinstance(tensors, (tuple, list)) and len(tensors) > 1:
+        listed = tensors[1]
+    if listed is None:
+        return None
+    try:
+        values = torch.as_tensor(listed)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return (
+        values.tolist()
+        if values.dim() == 1 and not values.is_floating_point() and len(values) == len(dataset)
+        else None
+    )
+
+
+def fetch_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) -> list[Any]:
+    """Batches of samples of a loader's data set, fetched so that neither data set nor generators notice.
+
+    In one forked worker, under a fixed seed; where processes cannot be forked, from a deep copy.
+
+    Args:
+        loader: whose data set and ``collate_fn`` to use.
+        seed: of whatever is random in the data set.
+        picks: indices of the samples.
+    """
+    dataset = loader.dataset
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    subset: Dataset[Any] = Subset(dataset if forks else copy.deepcopy(dataset), list(picks))
+    with same_randomness(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+        torch.manual_seed(seed)
+        fetched = DataLoader(
+            subset,
+            batch_size=_FETCHED,
+            collate_fn=loader.collate_fn,
+            num_workers=1 if forks else 0,
+            multiprocessing_context="fork" if forks else None,
+            worker_init_fn=_seeded if forks else None,
+            timeout=300 if forks else 0,
+        )
+        return [map_tensors(batch, torch.clone) for batch in fetched]  # out of the worker's shared memory
+
+
+def _seeded(worker: int) -> None:
+    """Every library's generator from torch's seed, in the worker."""
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def is_indexable(dataset: Any) -> bool:
+    """Whether samples can be asked for by number."""
+    return not isinstance(dataset, IterableDataset) and hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")

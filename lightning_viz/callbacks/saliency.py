@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.probe import shown
+from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
     Requirements,
@@ -186,7 +186,7 @@ class Saliency(View):
             check_relus(seen.relus, rule)
         maps = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
         if self.method == "input_times_gradient":
-            return maps * _as_image(shown(seen.inputs).float(), seen.inputs)
+            return maps * _as_image(displayed_input(seen.inputs).float(), seen.inputs)
         for layer in snapshot.requirements.layers:
             call, heat = snapshot.calls(layer)[-1], None
             gradients = seen.gradients[call]
@@ -204,7 +204,7 @@ def _of_image(gradient: Any, inputs: Any) -> Tensor:
     if isinstance(gradient, Tensor) and not isinstance(inputs, Tensor):  # of the image alone
         return gradient.float()
     tensors = all_tensors(inputs)
-    index = next(index for index, tensor in enumerate(tensors) if tensor is shown(inputs))
+    index = next(index for index, tensor in enumerate(tensors) if tensor is displayed_input(inputs))
     gradients: list[Tensor | None] = [None] * len(tensors) if gradient is None else flatten_like(gradient, inputs)
     own = gradients[index]
     if own is None:  # zeros would be a picture of something that was not computed
@@ -216,5 +216,5 @@ def _as_image(values: Tensor, inputs: Any) -> Tensor:
     """What goes with the thing shown; a strip where that is no image."""
     if image_of(inputs) is not None:
         return values
-    lead = values.dim() - shown(inputs).dim() + 1  # samples, after targets if there are several
+    lead = values.dim() - displayed_input(inputs).dim() + 1  # samples, after targets if there are several
     return values.flatten(lead)[..., None, None, :] if values.dim() > lead else values[..., None, None, None]

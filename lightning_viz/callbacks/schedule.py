@@ -1,4 +1,4 @@
-"""When a view looks."""
+"""When a view looks at the model: by epochs, by updates, or by a list of them."""
 
 from __future__ import annotations
 

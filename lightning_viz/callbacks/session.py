@@ -20,15 +20,7 @@ from lightning_viz.callbacks.overhead import OverheadBudget
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
-from lightning_viz.callbacks.run import (
-    Run,
-    Trainer,
-    ValidationPlace,
-    check_forward,
-    error_text,
-    muted,
-    unobservable,
-)
+from lightning_viz.callbacks.run import Run, Trainer, ValidationPlace, check_forward, error_text, muted, unobservable
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.writers import Writer
@@ -74,7 +66,8 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
     watching = [view for view in views if isinstance(view, PopulationViewLike)]
     if not suited and not watching:
         return None
-    started = _sessions[run.trainer] = Session(run, suited, watching, leader=views[0])
+    started = _sessions[run.trainer] = Session(run, suited, watching)
+    started.leader = views[0]
     return started
 
 
@@ -113,19 +106,14 @@ class Session:
         run: a training, or the validation pass of a checkpoint.
         views: those that suit the model, on the first process; none on the others.
         watching: views that read whole validation passes, all that the run has, whether they suit the model or not.
+
+    Attributes:
         leader: the view whose hooks pass on the run's events.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        views: Sequence[ViewLike],
-        watching: Sequence[PopulationViewLike],
-        *,
-        leader: ViewLike | None = None,
-    ) -> None:
-        self.run, self.leader = run, leader
-        self.views = list(views)
+    def __init__(self, run: Run, views: Sequence[ViewLike], watching: Sequence[PopulationViewLike]) -> None:
+        self.run, self.views = run, list(views)
+        self.leader: ViewLike | None = None
         self.budget = OverheadBudget()
         self.drawing = DrawingProcess()
         self.writers: Sequence[Writer] = run.open_writers() if views else ()

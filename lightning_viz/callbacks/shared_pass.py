@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.activations.random_projection import vectorizer
-from lightning_viz.callbacks.probe import Samples, shown
+from lightning_viz.callbacks.probe import Samples, displayed_input
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
 from lightning_viz.hooks.layers import named_layers
@@ -97,7 +97,7 @@ class SharedPass:
                 self.population_seconds += time.monotonic() - started
         if INPUT in vectors:
             reduced[INPUT] = self._input_vectors(samples, population)
-            seen = replace(seen, dimensions={**seen.dimensions, INPUT: shown(samples.inputs)[:1].numel()})
+            seen = replace(seen, dimensions={**seen.dimensions, INPUT: displayed_input(samples.inputs)[:1].numel()})
         plain = replace(
             seen,
             labels=samples.labels,
@@ -110,7 +110,9 @@ class SharedPass:
     def _input_vectors(self, samples: Samples, population: int) -> Tensor:
         key = id(samples)
         if key not in self._inputs or len(self._inputs[key]) < population:
-            self._inputs[key] = torch.cat([self._flatten(shown(batch)) for batch in samples.batches(0, population)])
+            self._inputs[key] = torch.cat(
+                [self._flatten(displayed_input(batch)) for batch in samples.batches(0, population)]
+            )
         return self._inputs[key][:population]
 
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -296,8 +296,8 @@ def test_batches_of_one_update_and_processes_start_differently(
 
 
 def _of_rank_1(seed: object) -> object:
-    def asked(self: AdversarialTraining, trainer: pl.Trainer) -> int:
-        return seed(self, SimpleNamespace(fit_loop=trainer.fit_loop, global_rank=1))
+    def asked(self: AdversarialTraining, trainer: pl.Trainer, model: pl.LightningModule) -> int:
+        return seed(self, SimpleNamespace(fit_loop=trainer.fit_loop, global_rank=1), model)
 
     return asked
 

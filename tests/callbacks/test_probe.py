@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_viz import LayerEmbeddings, Probe, Saliency
-from lightning_viz.callbacks.probe import balanced, class_names, known_labels, split_batch
+from lightning_viz.callbacks.probe import find_class_names, split_batch
+from lightning_viz.callbacks.probe_loading import find_labels, pick_balanced
 from lightning_viz.hooks.pytree import image_of
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, make_trainer
@@ -20,7 +21,7 @@ from .conftest import ConvNet, Net, Perceptron, fit, images, loader, make_traine
 @pytest.mark.parametrize("count", [1, 4, 7, 10, 30])
 def test_balanced_takes_the_classes_in_turn(count):
     labels = [0] * 20 + [1] * 6 + [2] * 1 + [3] * 3
-    chosen = balanced(labels, count, seed=5)
+    chosen = pick_balanced(labels, count, seed=5)
     assert len(set(chosen)) == len(chosen) == count
     taken = np.bincount([labels[index] for index in chosen], minlength=4)
     available = np.bincount(labels)
@@ -32,18 +33,18 @@ def test_balanced_takes_the_classes_in_turn(count):
 
 def test_the_seed_picks_the_samples():
     labels = [index % 3 for index in range(60)]
-    assert balanced(labels, 9, seed=0) == balanced(labels, 9, seed=0)
-    assert set(balanced(labels, 9, seed=0)) != set(balanced(labels, 9, seed=1))
+    assert pick_balanced(labels, 9, seed=0) == pick_balanced(labels, 9, seed=0)
+    assert set(pick_balanced(labels, 9, seed=0)) != set(pick_balanced(labels, 9, seed=1))
 
 
 def test_the_head_of_a_larger_probe_is_balanced_too():
     labels = [0] * 90 + [1] * 10
-    assert sorted(labels[index] for index in balanced(labels, 60, seed=0)[:8]) == [0] * 4 + [1] * 4
+    assert sorted(labels[index] for index in pick_balanced(labels, 60, seed=0)[:8]) == [0] * 4 + [1] * 4
 
 
 def test_the_first_samples_do_not_depend_on_how_many_follow():
     labels = [index % 4 for index in range(50)]
-    assert balanced(labels, 40, seed=2)[:12] == balanced(labels, 12, seed=2)
+    assert pick_balanced(labels, 40, seed=2)[:12] == pick_balanced(labels, 12, seed=2)
 
 
 def test_labels_are_found_where_data_sets_list_them():
@@ -57,19 +58,19 @@ def test_labels_are_found_where_data_sets_list_them():
         for form in (y, y.tolist(), y.numpy()):
             data = Listing()
             setattr(data, name, form)
-            assert known_labels(data) == [2, 0, 1]
-    assert known_labels(TensorDataset(torch.zeros(3, 2), y)) == [2, 0, 1]
-    assert known_labels(Subset(TensorDataset(torch.zeros(3, 2), y), [2, 0])) == [1, 2]
-    assert known_labels(TensorDataset(torch.zeros(3, 2))) is None
-    assert known_labels(TensorDataset(torch.zeros(3, 2), torch.rand(3))) is None  # a regression
-    assert known_labels(Listing()) is None
+            assert find_labels(data) == [2, 0, 1]
+    assert find_labels(TensorDataset(torch.zeros(3, 2), y)) == [2, 0, 1]
+    assert find_labels(Subset(TensorDataset(torch.zeros(3, 2), y), [2, 0])) == [1, 2]
+    assert find_labels(TensorDataset(torch.zeros(3, 2))) is None
+    assert find_labels(TensorDataset(torch.zeros(3, 2), torch.rand(3))) is None  # a regression
+    assert find_labels(Listing()) is None
 
 
 def test_class_names_are_found_through_wrappers():
     data = TensorDataset(torch.zeros(3, 2))
     data.classes = ["a", "b"]
-    assert class_names(Subset(Subset(data, [0, 1]), [0])) == ("a", "b")
-    assert class_names(TensorDataset(torch.zeros(3, 2))) == ()
+    assert find_class_names(Subset(Subset(data, [0, 1]), [0])) == ("a", "b")
+    assert find_class_names(TensorDataset(torch.zeros(3, 2))) == ()
 
 
 # What of a batch is what.
@@ -107,7 +108,7 @@ X, N, Y = torch.rand(4, 1, 5, 5), torch.rand(4, 3), torch.tensor([1, 0, 2, 1])
     ],
 )
 def test_inputs_and_labels_are_told_apart(model, batch, inputs, labels):
-    found, classes = split_batch(batch, model)
+    found, classes, _ = split_batch(batch, model)
     assert type(found) is type(inputs)
     if isinstance(inputs, dict):
         assert {name: id(x) for name, x in found.items()} == {name: id(x) for name, x in inputs.items()}

@@ -402,12 +402,12 @@ def asked_here(monkeypatch):
         with guard.same_randomness():
             return [default_collate([loader.dataset[index] for index in picks])]
 
-    monkeypatch.setattr(sampling, "indexed_batches", fetch)
+    monkeypatch.setattr(sampling, "fetch_batches", fetch)
 
 
 @planted("a loader gone through", OWNED)
 def gone_through(monkeypatch):
-    monkeypatch.setattr(sampling, "indexed_batches", lambda loader, seed, picks: list(loader))
+    monkeypatch.setattr(sampling, "fetch_batches", lambda loader, seed, picks: list(loader))
 
 
 @planted("a logger that is not muted", LOGS)

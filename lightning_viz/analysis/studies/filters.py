@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.callbacks.probe import shown
+from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
@@ -40,7 +40,7 @@ def layer_filters(
     chosen = first_layer(study.model) if layers is None else layers
     if chosen is None:
         raise UnsuitableModelError(f"{study.name} has no convolution or fully connected layer: name others with layers")
-    shape = tuple(shown(study.samples.inputs).shape[1:])
+    shape = tuple(displayed_input(study.samples.inputs).shape[1:])
     filters: dict[str, Tensor] = {}
     for name, module in select_layers(study.model, chosen).items():
         weight = getattr(module, "weight", None)
