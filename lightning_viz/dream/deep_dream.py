@@ -1,4 +1,4 @@
-"""DeepDream: a photograph shows more and more of what a layer sees in it."""
+"""DeepDream: photographs with more of what a layer responds to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Octave:
 
 @dataclass(frozen=True)
 class DeepDream:
-    """Photographs in which a layer's excitement was raised.
+    """Photographs that a layer responds to more strongly.
 
     Attributes:
         name: of the objective.
@@ -113,7 +113,7 @@ def deep_dream(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> DeepDream:
-    r"""Photographs with more of what a layer sees in them (Mordvintsev et al., 2015).
+    r"""DeepDream: amplifies what a layer responds to in photographs, octave by octave (Mordvintsev et al., 2015).
 
     .. math:: x \leftarrow x + \eta\, \nabla \lVert A \rVert^2 \big/ \overline{|\nabla \lVert A \rVert^2|}
 

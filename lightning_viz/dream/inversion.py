@@ -1,4 +1,4 @@
-"""Images that a layer hardly tells from given ones: what it still knows of them, and what it no longer knows."""
+"""Feature inversion: images reconstructed from a layer's output."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def invert(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> Inversion:
-    r"""What a layer knows of images: others that it answers in the same way (Mahendran and Vedaldi, 2015).
+    r"""Feature inversion: reconstructs images from a layer's output alone (Mahendran and Vedaldi, 2015).
 
     .. math:: \min_x \frac{\lVert \Phi(x) - \Phi_0 \rVert^2}{\lVert \Phi_0 \rVert^2}
         + \lambda_\alpha R_\alpha(x / \sigma) + \lambda_V R_V(x / \sigma)

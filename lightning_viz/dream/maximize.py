@@ -93,7 +93,7 @@ def maximize(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> Dream:
-    r"""Images that maximize objectives: what a unit wants to see (Erhan et al., 2009; Simonyan et al., 2014).
+    r"""Activation maximization: gradient ascent on targets in image space (Erhan et al., 2009; Simonyan et al., 2014).
 
     .. math:: x^* = \arg\max_x f(x) - \sum_h \lambda_h h(x)
 

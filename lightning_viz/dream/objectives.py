@@ -20,7 +20,7 @@ __all__ = ["direction", "diversity", "gram", "layer", "match"]
 
 
 def layer(name: str) -> Target:
-    r"""How much a layer is excited altogether, :math:`\lVert A \rVert^2` (DeepDream).
+    r"""Squared norm of a layer's output, :math:`\lVert A \rVert^2` (DeepDream).
 
     Args:
         name: of the layer; of one that is called several times, of a call: ``"relu:1"``.
@@ -31,7 +31,7 @@ def layer(name: str) -> Target:
 
 
 def direction(layer: str, vector: Tensor) -> Target:
-    r"""A combination of a layer's channels, :math:`\sum_{ij} \langle A_{ij}, v \rangle`.
+    r"""Direction in a layer: a linear combination of its channels, :math:`\sum_{ij} \langle A_{ij}, v \rangle`.
 
     Args:
         layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
@@ -49,7 +49,9 @@ def direction(layer: str, vector: Tensor) -> Target:
 
 
 def match(layer: str, activation: Tensor) -> Target:
-    r"""How near a layer's output is to a given one, :math:`-\lVert \Phi(x) - \Phi_0 \rVert^2 / \lVert \Phi_0 \rVert^2`.
+    r"""Feature matching: minus the relative squared distance of a layer's output to a given one.
+
+    .. math:: -\lVert \Phi(x) - \Phi_0 \rVert^2 / \lVert \Phi_0 \rVert^2
 
     At most 0; -1 is what an output of zero reaches (Mahendran and Vedaldi, 2015).
 
@@ -72,7 +74,7 @@ def match(layer: str, activation: Tensor) -> Target:
 
 
 def gram(layer: str, activation: Tensor) -> Target:
-    r"""How near a layer's style is to that of a given output (Gatys et al., 2016).
+    r"""Style matching: minus the distance between Gram matrices of a layer's outputs (Gatys et al., 2016).
 
     .. math:: -\frac{1}{4 N^2} \Big\lVert \frac{G(x)}{M} - \frac{G_0}{M_0} \Big\rVert^2,
         \qquad G_{ij} = \sum_k F_{ik} F_{jk}
@@ -98,7 +100,7 @@ def gram(layer: str, activation: Tensor) -> Target:
 
 
 def diversity(layer: str) -> Target:
-    r"""How unlike the copies of an objective are in style: minus the mean cosine to the others (Olah et al., 2017).
+    r"""Diversity: minus the mean cosine between the Gram matrices of the copies of a target (Olah et al., 2017).
 
     .. math:: -\frac{1}{n - 1} \sum_{b \neq a} \frac{\langle G_a, G_b \rangle}{\lVert G_a \rVert \lVert G_b \rVert}
 

@@ -1,4 +1,4 @@
-"""The climb: what a batch of images excites, and the way up from there."""
+"""Gradient ascent on a batch of images."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Climb:
             images = self._images()
             changed = images.clone()  # where the objectives' gradient, without the priors', is met
             if changed.requires_grad:
-                changed.register_hook(self._meet)  # type: ignore[no-untyped-call]
+                changed.register_hook(self._record_gradient)  # type: ignore[no-untyped-call]
             values = self._values(changed, number)
             before.append(values.detach())
             loss = (self._penalty(images) - values).sum()
@@ -148,7 +148,7 @@ class Climb:
             )
         return each.expand(len(self._objectives)).repeat_interleave(self._copies)
 
-    def _meet(self, gradient: Tensor) -> Tensor:
+    def _record_gradient(self, gradient: Tensor) -> Tensor:
         """Keep the objectives' gradient towards the images, without its smallest values."""
         if self._small_gradients:
             size = gradient.abs().flatten(1)

@@ -61,7 +61,7 @@ def search_priors(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> PriorSearch:
-    """Presets drawn at random, and what the best of them makes (Yosinski et al., 2015, who chose by eye).
+    """Random search over presets of update steps, ranked by a criterion (Yosinski et al., 2015, who chose by eye).
 
     Every trial starts from the same images.
 

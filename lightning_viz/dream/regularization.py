@@ -35,7 +35,7 @@ _SMALLEST = 5  # pixels of the smaller side that the Gaussian needs
 
 
 def edge_energy(images: Tensor) -> Tensor:
-    r"""What a Gaussian takes away, at every scale: the energy of edges and fine patterns.
+    r"""Edge energy: the squared difference to a Gaussian blur, summed over scales.
 
     .. math:: \sum_s \lVert d^s(x) - g * d^s(x) \rVert^2
 
@@ -62,7 +62,7 @@ def edge_energy(images: Tensor) -> Tensor:
 
 
 def l2(images: Tensor) -> Tensor:
-    r"""The squared norm, :math:`\lVert x \rVert^2` (Simonyan et al., 2014).
+    r"""L2 penalty: the squared norm, :math:`\lVert x \rVert^2` (Simonyan et al., 2014).
 
     Args:
         images: centered, ``[N, C, H, W]``.
@@ -71,7 +71,7 @@ def l2(images: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor, beta: float = 2.0) -> Tensor:
-    r"""How much neighboring pixels differ (Mahendran and Vedaldi, 2015).
+    r"""Total variation: how much neighboring pixels differ (Mahendran and Vedaldi, 2015).
 
     .. math:: \sum_{ij} \big( (x_{i,j+1} - x_{ij})^2 + (x_{i+1,j} - x_{ij})^2 \big)^{\beta / 2}
 
@@ -90,7 +90,7 @@ def total_variation(images: Tensor, beta: float = 2.0) -> Tensor:
 
 
 def alpha_norm(images: Tensor, alpha: float = 6.0) -> Tensor:
-    r"""The norm :math:`\sum |x|^\alpha`, which a large alpha keeps within a range (Mahendran and Vedaldi, 2015).
+    r"""Alpha norm: :math:`\sum |x|^\alpha`, which for a large alpha bounds the values (Mahendran and Vedaldi, 2015).
 
     Args:
         images: centered, ``[N, C, H, W]``.
@@ -133,7 +133,7 @@ the first) to the images that the next update starts from."""
 
 
 def decay(rate: float) -> Step:
-    r"""Towards gray, :math:`x \leftarrow (1 - \theta) x`: no pixel is large that is not needed.
+    r"""Decay toward gray, :math:`x \leftarrow (1 - \theta) x`: no pixel is large that is not needed.
 
     Args:
         rate: theta, from 0 to 1.
@@ -143,7 +143,7 @@ def decay(rate: float) -> Step:
 
 
 def blur(width: float, every: int = 1) -> Step:
-    """A Gaussian blur: nothing stays that only high frequencies carry.
+    """Gaussian blur: removes high frequencies.
 
     Args:
         width: of the Gaussian, in pixels.
@@ -155,7 +155,7 @@ def blur(width: float, every: int = 1) -> Step:
 
 
 def clip_small_norm(percentile: float) -> Step:
-    """Pixels of small norm over the channels become gray.
+    """Clipping by norm: pixels of small norm over the channels become gray.
 
     Args:
         percentile: so many per cent of each image's pixels.
@@ -165,7 +165,9 @@ def clip_small_norm(percentile: float) -> Step:
 
 
 def clip_small_contribution(percentile: float) -> Step:
-    r"""Pixels that contribute little, :math:`|\sum_c x_c \, \partial f / \partial x_c|`, become gray.
+    r"""Clipping by contribution: pixels that contribute little to the objective become gray.
+
+    The contribution is :math:`|\sum_c x_c \, \partial f / \partial x_c|`.
 
     Args:
         percentile: so many per cent of each image's pixels.

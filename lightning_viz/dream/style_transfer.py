@@ -97,7 +97,7 @@ def style_transfer(
     progress: bool = True,
     forward: Forward | None = None,
 ) -> StyleTransfer:
-    r"""The content of one image in the style of another (Gatys et al., 2016).
+    r"""Neural style transfer: the content of one image in the style of another (Gatys et al., 2016).
 
     .. math:: L = \alpha \sum_l \tfrac{1}{2} \lVert F^l - P^l \rVert^2
         + \beta \sum_l \frac{w_l}{4 N_l^2} \Big\lVert \frac{G^l}{M_l} - \frac{G_0^l}{M_0^l} \Big\rVert^2

@@ -1,4 +1,4 @@
-"""Random changes of the image before each pass: what a dream shows must survive them."""
+"""Random transformations of the image before each pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ middle in the size of the image; what is missing is gray."""
 
 
 def jitter(pixels: int) -> Transform:
-    """A random crop that is smaller by so many pixels: put `pad` before it, or the border stays gray.
+    """Jitter: a random crop that is smaller by so many pixels: put `pad` before it, or the border stays gray.
 
     Args:
         pixels: taken off each side's length.
@@ -37,7 +37,7 @@ def jitter(pixels: int) -> Transform:
 
 
 def scale(*factors: float) -> Transform:
-    """Enlarge or shrink by a random one of some factors, bilinearly.
+    """Scale by a random one of some factors, bilinearly.
 
     Args:
         factors: 1 leaves the image as it is.
@@ -53,7 +53,7 @@ def scale(*factors: float) -> Transform:
 
 
 def rotate(*degrees: float) -> Transform:
-    """Turn around the middle by a random one of some angles, bilinearly; what comes from outside is gray.
+    """Rotate about the center by a random one of some angles, bilinearly; what comes from outside is gray.
 
     Args:
         degrees: counter-clockwise.
