@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lightning_viz.cli.main import main as run_command_line
+from lightning_viz.cli.main import run_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

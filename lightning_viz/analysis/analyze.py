@@ -1,4 +1,4 @@
-"""The whole analysis: every checkpoint of a run by every view, the last by every technique, into one report."""
+"""The analysis of a run: every checkpoint by every view, the last by every technique, in one report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lightning_viz.pixels import PixelSpace
 __all__ = ["analyze"]
 
 Progress = Callable[[str, int, int], None]
-"""Told what begins, how many parts are done, and of how many."""
+"""Called with what begins, how many parts are done, and of how many."""
 
 
 def analyze(
@@ -56,28 +56,28 @@ def analyze(
     conflicts: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Understand a trained model: every view and technique that suits it, into TensorBoard and one report.
+    """Analyze a trained model by every view and technique that suits it, in TensorBoard and one report.
 
     Several checkpoints of a run become a time series. What was logged live is redrawn as it was then: a checkpoint
-    holds the views' state. What is finished is kept in ``out`` as it comes, and not done again.
+    holds the views' state. Each result is kept in ``out`` as soon as it is finished, and not computed again.
 
     Args:
         checkpoints: files and folders of one run; none: the model as it is.
         model: an instance, a class, or a class path with init args.
         data: as the model was trained with: a LightningDataModule, a DataLoader or a data set; or one of them named.
-        out: folder for the report, TensorBoard's files and what is finished.
+        out: folder for the report, TensorBoard's files and the results.
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
         pixel_space: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
-        views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
-        techniques: names of those that go deeper; every one that suits the model if omitted.
-        samples: of the data, that techniques study.
-        seed: of all that is random.
-        trusted: load checkpoints that hold more than weights, which runs what they name.
-        overwrite: do again what is done.
+        views: kinds of views to draw, ``"grad_cam"`` say; all that suit the model if omitted.
+        techniques: names of techniques to run on the last checkpoint; all that suit the model if omitted.
+        samples: how many of the data techniques may use.
+        seed: of everything random.
+        trusted: load checkpoints that hold more than weights, which runs the code that they name.
+        overwrite: recompute existing results.
         trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
         conflicts: folder of images with one class's shape and another's texture, for the shape bias.
-        progress: told what begins.
+        progress: called with each part that begins.
 
     Returns:
         The report's path.
@@ -85,23 +85,25 @@ def analyze(
     Raises:
         AnalysisError: see its message.
     """
-    given = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
-    conflicting = None if conflicts is None else Path(conflicts)
+    places = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    folder = None if conflicts is None else Path(conflicts)
     options = dict(trainer or {})
-    case = RunConfig(
-        model, data, given, name, probe, pixel_space, views, techniques, samples, seed, trusted, options, conflicting
+    config = RunConfig(
+        model, data, places, name, probe, pixel_space, views, techniques, samples, seed, trusted, options, folder
     )  # fmt: skip
-    return analyze_run(case, out, overwrite=overwrite, progress=progress)
+    return analyze_run(config, out, overwrite=overwrite, progress=progress)
 
 
-def analyze_run(case: RunConfig, out: Path | str, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
-    """The same of a model that is described already.
+def analyze_run(
+    config: RunConfig, out: Path | str, *, overwrite: bool = False, progress: Progress | None = None
+) -> Path:
+    """Analyze a model and data that a configuration describes.
 
     Args:
-        case: the model.
-        out: folder for the report, TensorBoard's files and what is finished.
-        overwrite: do again what is done.
-        progress: told what begins.
+        config: the model and the data.
+        out: folder for the report, TensorBoard's files and the results.
+        overwrite: recompute existing results.
+        progress: called with each part that begins.
 
     Returns:
         The report's path.
@@ -109,128 +111,137 @@ def analyze_run(case: RunConfig, out: Path | str, *, overwrite: bool = False, pr
     Raises:
         AnalysisError: see its message.
     """
-    folder, study = Path(out), ModelReport(case.title())
-    findings = open_results(folder)
+    folder, report = Path(out), ModelReport(config.title())
+    results = open_results(folder)
     try:
-        fill(study, case, findings, overwrite=overwrite, progress=progress)
+        fill_report(report, config, results, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
-        publish(folder, [study])
+        publish(folder, [report])
         raise
-    return publish(folder, [study])
+    return publish(folder, [report])
 
 
-def fill(
-    study: ModelReport, case: RunConfig, findings: Results, *, overwrite: bool = False, progress: Progress | None = None
+def fill_report(
+    report: ModelReport,
+    config: RunConfig,
+    results: Results,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> None:
-    """Find out everything about one model; what is finished already is taken from the folder.
+    """Compute everything about one model, but for results that are finished already.
 
     Args:
-        study: to which it is added as it comes.
-        case: the model.
-        findings: where those that are finished are, and new ones are put.
-        overwrite: do again what is done.
-        progress: told what begins.
+        report: to which each result is added.
+        config: the model and the data.
+        results: the folder that has finished results, and keeps new ones.
+        overwrite: recompute existing results.
+        progress: called with each part that begins.
     """
     progress = progress if first_process() else None
-    series = case.series()
-    parts = _parts(case, series)
+    series = config.series()
+    parts = _parts(config, series)
     # All processes decide alike: nothing is written before the first pass, and in that all of them take part.
-    found = {} if overwrite else {part: finding for part in parts if (finding := findings.get(part.name, part.key))}
+    finished = {} if overwrite else {part: known for part in parts if (known := results.get(part.name, part.key))}
     earlier: dict[str, Any] = {}
     for step, path in series.items():
-        here = [part for part in parts if part.step == step]
-        missing = [part for part in here if part not in found]
-        study.waiting = [part.name for part in parts if part not in found]
-        subject = None
+        views, *techniques_here = [part for part in parts if part.step == step]
+        missing = [part for part in (views, *techniques_here) if part not in finished]
+        report.waiting = [part.name for part in parts if part not in finished]
+        study = None
         if missing:
             if progress is not None:
-                progress(missing[0].name, len(found), len(parts))
-            subject, looked = look(case, step, path, earlier, with_views=here[0] in missing)
-            if here[0] in missing:
-                found[here[0]] = looked
-                if subject is not None:
-                    findings.put(here[0].name, here[0].key, looked)
-        study.views[step] = found[here[0]]
-        earlier = {**earlier, **found[here[0]].state}
-        for part in here[1:]:
-            if part not in found and part.technique is not None and subject is not None:
+                progress(missing[0].name, len(finished), len(parts))
+            study, result = run_checkpoint(config, step, path, earlier, with_views=views in missing)
+            if views in missing:
+                finished[views] = result
+                if study is not None:
+                    results.put(views.name, views.key, result)
+        report.views[step] = finished[views]
+        earlier = {**earlier, **finished[views].state}
+        for part in techniques_here:
+            if part not in finished and part.technique is not None and study is not None:
                 if progress is not None:
-                    progress(part.name, len(found), len(parts))
-                found[part] = run_technique(part.technique, subject)
-                findings.put(part.name, part.key, found[part])
-            if part in found:
-                study.techniques[part.name] = found[part]
-    study.waiting = []
+                    progress(part.name, len(finished), len(parts))
+                finished[part] = run_technique(part.technique, study)
+                results.put(part.name, part.key, finished[part])
+            if part in finished:
+                report.techniques[part.name] = finished[part]
+    report.waiting = []
 
 
 @same_randomness()
-def look(
-    case: RunConfig, step: int, path: Path | None, earlier: Mapping[str, Any], *, with_views: bool = True
+def run_checkpoint(
+    config: RunConfig, step: int, path: Path | None, earlier: Mapping[str, Any], *, with_views: bool = True
 ) -> tuple[ModelUnderStudy | None, Result]:
-    """One validation pass of a checkpoint, on which all views hang.
+    """Run one validation pass of a checkpoint, which all views share.
 
     Args:
-        case: the model.
+        config: the model and the data.
         step: completed updates.
         path: of the checkpoint.
-        earlier: the state of the views after the checkpoint before.
-        with_views: or without any, for the samples alone.
+        earlier: state of the views after the checkpoint before.
+        with_views: draw the views; else the pass takes samples alone.
 
     Returns:
-        What techniques go on with, None on all processes but the first; and what the views found, of which the others
-        have the state.
+        The model under study, None on all processes but the first; and the result of the views, of which the other
+        processes have only the state.
 
     Raises:
         AnalysisError: see its message.
     """
-    checkpoint = None if path is None else read_checkpoint(path, trusted=case.trusted)
+    checkpoint = None if path is None else read_checkpoint(path, trusted=config.trusted)
     content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
-    _seed(case.seed)
-    net, data = network(case.model, checkpoint), data_of(case.data)
+    _seed(config.seed)
+    net, data = network(config.model, checkpoint), data_of(config.data)
     metrics = ValidationMetrics()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ViewWarning)
-        recorded = content if case.as_logged else {}
-        views = views_for(recorded, earlier, probe=case.probe, pixel_space=case.pixel_space, kinds=case.views)
-        probe = case.probe or (views[0].probe if views else Probe())
-        replay = Replay(views if with_views else [], step, probe=probe, samples=case.samples)
-        own = validate(net, data, [replay, metrics], **case.trainer)
-    finding = replay.result
-    finding.state = {view.name: view.kept() for view in replay.views}
+        recorded = content if config.as_logged else {}
+        views = views_for(recorded, earlier, probe=config.probe, pixel_space=config.pixel_space, kinds=config.views)
+        probe = config.probe or (views[0].probe if views else Probe())
+        replay = Replay(views if with_views else [], step, probe=probe, samples=config.samples)
+        own = validate(net, data, [replay, metrics], **config.trainer)
+    result = replay.result
+    result.state = {view.name: view.kept() for view in replay.views}
     if not first_process():
-        return None, finding
+        return None, result
     if replay.samples is None:
-        why = "; ".join(map(str, finding.faults)) or (
+        why = "; ".join(map(str, result.faults)) or (
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
-    notes = [*_notes(said), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
-    finding.numbers = {
+    notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
+    result.numbers = {
         "model": describe(net, replay.samples),
         "fares": as_plain({**own, **metrics.values}),
     }
     if notes:
-        finding.numbers["notes"] = notes
-    pixel_space = case.pixel_space or replay.samples.pixel_space or PixelSpace()
-    return ModelUnderStudy(case.title(), net, replay.samples, pixel_space, step, case.seed, case.conflicts), finding
+        result.numbers["notes"] = notes
+    pixel_space = config.pixel_space or replay.samples.pixel_space or PixelSpace()
+    return ModelUnderStudy(
+        config.title(), net, replay.samples, pixel_space, step, config.seed, config.conflicts
+    ), result
 
 
-_SHARE = "what the module logs itself is of the first process's share, where it does not log with sync_dist"
+_SHARE = "values that the module logs without sync_dist are of the first process's share of the data alone"
 
 
 def _seed(seed: int) -> None:
-    """Every library's generator, for models and data that are random when they are made."""
+    """Seed every library's generator, for models and data that are random when they are created."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
 
 
-def _notes(said: Sequence[warnings.WarningMessage]) -> list[str]:
-    """What views said, each once; other warnings go on to whom they are for."""
-    for one in said:
-        if not issubclass(one.category, ViewWarning):
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)
-    notes = dict.fromkeys(str(one.message) for one in said if issubclass(one.category, ViewWarning))
+def _notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Warnings of views, each once; all others are passed on."""
+    for warning in caught:
+        if not issubclass(warning.category, ViewWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno, source=warning.source
+            )
+    notes = dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, ViewWarning))
     return [note.removeprefix("lightning_viz: ") for note in notes]
 
 
@@ -256,7 +267,7 @@ def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of an analysis that is done as a whole: the views of a checkpoint, or a technique."""
+    """A part of an analysis that is finished as a whole: the views of a checkpoint, or a technique."""
 
     name: str
     key: str
@@ -264,10 +275,10 @@ class _Part:
     technique: Technique | None = None
 
 
-def _parts(case: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
-    """All of them, in order. The views of a checkpoint go on from those before."""
+def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
+    """All parts, in order. The views of a checkpoint continue those of the checkpoint before."""
     known = techniques()
-    names = list(known) if case.techniques is None else list(case.techniques)
+    names = list(known) if config.techniques is None else list(config.techniques)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise AnalysisError(f"there is no technique {unknown[0]!r}: {', '.join(known)}")
@@ -275,8 +286,8 @@ def _parts(case: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
     before, last = "", max(series)
     for step, path in series.items():
         content = None if path is None else digest_of(path)
-        before = case.key(content, f"views after {before}")
+        before = config.key(content, f"views after {before}")
         parts.append(_Part(f"views-{step:08d}", before, step))
         if step == last:
-            parts += [_Part(name, case.key(content, name), step, known[name]) for name in names]
+            parts += [_Part(name, config.key(content, name), step, known[name]) for name in names]
     return parts

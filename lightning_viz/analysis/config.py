@@ -16,14 +16,14 @@ from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
 
 
-def merged(base: Any, given: Any) -> Any:
+def merge_class_specs(base: Any, given: Any) -> Any:
     """What was said, and what is said over it: a class keeps those of its arguments that are not given anew.
 
     Args:
         base: a plain value, a class path, or a mapping.
         given: the same.
 
-    >>> merged({"class_path": "a.Net", "init_args": {"depth": 2, "width": 8}}, {"depth": 3})
+    >>> merge_class_specs({"class_path": "a.Net", "init_args": {"depth": 2, "width": 8}}, {"depth": 3})
     {'class_path': 'a.Net', 'init_args': {'depth': 3, 'width': 8}}
     """
     if isinstance(base, str) and isinstance(given, Mapping):
@@ -34,7 +34,7 @@ def merged(base: Any, given: Any) -> Any:
         return given
     if "class_path" in base and not given.keys() & {"class_path", "init_args"}:
         given = {"init_args": given}
-    return {**base, **{name: merged(base.get(name), value) for name, value in given.items()}}
+    return {**base, **{name: merge_class_specs(base.get(name), value) for name, value in given.items()}}
 
 
 _FILE = "config.yaml"
@@ -86,7 +86,7 @@ class Configuration:
             raise AnalysisError(self._without_class(what))
         if other is not None and path is not None and _class_name(path) != _class_name(other):
             kept = {}  # the arguments of another class
-        said = merged({**kept, **({"class_path": path} if path else {})}, given)
+        said = merge_class_specs({**kept, **({"class_path": path} if path else {})}, given)
         if said["class_path"].startswith("__main__."):
             raise AnalysisError(
                 f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "

@@ -24,17 +24,17 @@ from lightning_viz.render.page import lay_out
 
 
 def open_results(folder: Path) -> Results:
-    """Where an analysis keeps what it finds: in a new folder, or that of an earlier analysis.
+    """Open the results of an analysis, in a new folder or in that of an earlier analysis.
 
     Args:
-        folder: to be made, where it is not there yet.
+        folder: created if it does not exist.
 
     Raises:
-        AnalysisError: it cannot be made, or holds a ``tensorboard`` that is another's: ours would take its place.
+        AnalysisError: it cannot be written to, or holds a ``tensorboard`` folder that is not of an analysis.
     """
     board, kept = folder / "tensorboard", folder / "findings"
     if board.exists() and not kept.is_dir():
-        raise AnalysisError(f"{board} is not of an analysis, whose own would take its place: give another --out")
+        raise AnalysisError(f"{board} is not of an analysis and would be replaced: give another --out")
     try:
         kept.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,13 +42,13 @@ def open_results(folder: Path) -> Results:
     return Results(kept)
 
 
-def publish(folder: Path, studies: Sequence[ModelReport], *, together: Result | None = None) -> Path:
+def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | None = None) -> Path:
     """Write TensorBoard's files and the report, each whole or not at all; on the first process alone.
 
     Args:
         folder: takes ``tensorboard/`` and ``report.html``.
-        studies: of one model, or of several to be compared.
-        together: what was drawn of several models into one picture.
+        reports: of one model, or of several that are compared.
+        together: pictures of several models in one.
 
     Returns:
         The report's path.
@@ -57,14 +57,17 @@ def publish(folder: Path, studies: Sequence[ModelReport], *, together: Result | 
         return folder / "report.html"
     board, partial = folder / "tensorboard", folder / ".tensorboard.part"
     shutil.rmtree(partial, ignore_errors=True)
-    places = {study.name: partial / slug(study.name) if len(studies) > 1 else partial for study in studies}
-    for study in studies:
-        _write(places[study.name], study.findings)
+    places = {
+        model_report.name: partial / slug(model_report.name) if len(reports) > 1 else partial
+        for model_report in reports
+    }
+    for model_report in reports:
+        _write(places[model_report.name], model_report.findings)
     if together is not None:
         _write(partial / "compared", [together])
     shutil.rmtree(board, ignore_errors=True)
     partial.replace(board)
-    write_whole(folder / "report.html", report(studies, together=together).encode())
+    write_whole(folder / "report.html", report(reports, together=together).encode())
     return folder / "report.html"
 
 
@@ -80,16 +83,16 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name).strip(".") or "model"
 
 
-def _write(folder: Path, findings: Sequence[Result]) -> None:
-    """Event files of findings."""
+def _write(folder: Path, results: Sequence[Result]) -> None:
+    """Write event files of results."""
     with SummaryWriter(str(folder)) as writer:
         writer = TensorBoardWriter(writer)
-        for finding in findings:
-            for shown in finding.pictures:
+        for result in results:
+            for shown in result.pictures:
                 writer.picture(shown.picture, shown.step)
-            for tag, value, step in finding.scalars:
+            for tag, value, step in result.scalars:
                 writer.scalar(tag, value, step)
-            for projection in finding.projections:
+            for projection in result.projections:
                 writer.projection(projection)
 
 

@@ -64,13 +64,13 @@ def as_plain(value: Any) -> Any:
 
 @dataclass
 class ModelReport:
-    """What was found of one model.
+    """The results of one model.
 
     Attributes:
         name: of the model.
-        views: by step, what the views drew, in order; their `numbers` hold ``"model"`` (what it is) and ``"fares"``.
-        techniques: by name, what went deeper, into the last checkpoint.
-        waiting: what is still to be done, where the analysis was interrupted.
+        views: by step, the results of the views; their `numbers` hold ``"model"`` (its description) and ``"fares"``.
+        techniques: by name, the results of techniques on the last checkpoint.
+        waiting: parts that are still to be computed if the analysis was interrupted.
     """
 
     name: str
@@ -85,16 +85,16 @@ class ModelReport:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Of the last checkpoint, all that was measured."""
-        found: dict[str, Any] = {}
-        for finding in self.findings:
-            found.update(finding.numbers)
-        return found
+        """All numbers, those of the last checkpoint."""
+        numbers: dict[str, Any] = {}
+        for result in self.findings:
+            numbers.update(result.numbers)
+        return numbers
 
     def pictures(self) -> Iterator[Shown]:
         """All of them, in order."""
-        for finding in self.findings:
-            yield from finding.pictures
+        for result in self.findings:
+            yield from result.pictures
 
 
 _LIST, _STATE = "finding.json", "state.pt"
@@ -131,13 +131,13 @@ class Fault:
 
 @dataclass
 class Result:
-    """Pictures and numbers, as they come: a sink for views, too.
+    """Pictures and numbers of views or of a technique; views write to it as to a logger.
 
     Attributes:
         pictures: in order.
         scalars: tag, value and step, to be plotted.
-        numbers: what was measured, by name: plain values, for JSON and for the report's tables.
-        faults: what could not be done.
+        numbers: by name, plain values, for JSON and for the report's tables.
+        faults: what failed.
         projections: for TensorBoard's projector.
         state: of the views, plain, from which those of the next checkpoint go on.
     """
@@ -174,24 +174,24 @@ class Result:
         self.projections.append(projection)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is held back."""
 
 
 class Results:
-    """A folder of findings, by name.
+    """A folder of results, by name.
 
     Args:
-        folder: made when the first is put there.
+        folder: created with the first result.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, name: str, key: str) -> Result | None:
-        """A finding that is there already; None where there is none, or it was made from something else.
+        """A finished result; None if there is none, or if it has another key.
 
         Args:
-            name: of the finding.
+            name: of the result.
             key: of all that it depends on.
         """
         place = self._folder / name
@@ -199,41 +199,41 @@ class Results:
             listed = json.loads((place / _LIST).read_text())
             return _read(place, listed) if listed["key"] == key else None
         except _DAMAGED:
-            return None  # there is none, or it was damaged
+            return None  # there is none, or it is damaged
 
-    def put(self, name: str, key: str, finding: Result) -> None:
-        """Keep a finding, in place of an earlier one of that name.
+    def put(self, name: str, key: str, result: Result) -> None:
+        """Write a result in place of an earlier one of that name.
 
         Args:
-            name: of the finding.
+            name: of the result.
             key: of all that it depends on.
-            finding: to be written.
+            result: to be written.
         """
         place, partial = self._folder / name, self._folder / f".{name}.part"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial, finding, key)
+        _write(partial, result, key)
         shutil.rmtree(place, ignore_errors=True)
         partial.replace(place)
 
 
-def _write(place: Path, finding: Result, key: str) -> None:
+def _write(place: Path, result: Result, key: str) -> None:
     pictures = []
-    for number, shown in enumerate(finding.pictures):
+    for number, shown in enumerate(result.pictures):
         about = {name: value for name, value in asdict(shown.picture).items() if name != "image"}
         kind = "gif" if shown.picture.image.startswith(b"GIF") else "png"
         file = f"{number:03d}.{kind}"
         (place / file).write_bytes(shown.picture.image)
         pictures.append({"file": file, "step": shown.step, **about})
     state = io.BytesIO()
-    torch.save(to_plain({"state": finding.state, "projections": [vars(one) for one in finding.projections]}), state)
+    torch.save(to_plain({"state": result.state, "projections": [vars(one) for one in result.projections]}), state)
     (place / _STATE).write_bytes(state.getvalue())
     listed = {
         "key": key,
         "pictures": pictures,
-        "scalars": finding.scalars,
-        "numbers": finding.numbers,
-        "faults": [asdict(fault) for fault in finding.faults],
+        "scalars": result.scalars,
+        "numbers": result.numbers,
+        "faults": [asdict(fault) for fault in result.faults],
     }
     write_whole(place / _LIST, json.dumps(listed, indent=1).encode())
 

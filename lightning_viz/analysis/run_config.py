@@ -1,4 +1,4 @@
-"""A model to be analyzed: what it is, where its checkpoints and its data are."""
+"""The configuration of an analysis: the model, its checkpoints, its data, and the key of its results."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class RunConfig:
         name: of the model in the report; its class's if empty.
         probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
         pixel_space: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
-        views: kinds of those that look (``"grad_cam"``); every one that suits the model if omitted.
-        techniques: names of those that go deeper; every one that suits the model if omitted.
-        samples: of the data, that techniques study.
-        seed: of all that is random.
-        trusted: load checkpoints that hold more than weights, which runs what they name.
+        views: kinds of views to draw, ``"grad_cam"`` say; all that suit the model if omitted.
+        techniques: names of techniques to run on the last checkpoint; all that suit the model if omitted.
+        samples: how many of the data techniques may use.
+        seed: of everything random.
+        trusted: load checkpoints that hold more than weights, which runs the code that they name.
         trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
         conflicts: folder of images with one class's shape and another's texture, for the shape bias.
-        as_logged: draw with the views that the run had, as they were; False: all models with the same.
+        as_logged: draw with the views of the run, as they were; if False with the same views for all models.
     """
 
     model: Model
@@ -66,7 +66,7 @@ class RunConfig:
     as_logged: bool = True
 
     def series(self) -> dict[int, Path | None]:
-        """The checkpoints by step; ``{0: None}`` where there is none.
+        """The checkpoints by step; ``{0: None}`` if there is none.
 
         Raises:
             AnalysisError: a place without a checkpoint, or one that cannot be read.
@@ -76,7 +76,7 @@ class RunConfig:
         return dict(in_order(find_checkpoints(self.checkpoints), trusted=self.trusted))
 
     def title(self) -> str:
-        """What the model is called."""
+        """The model's name in reports."""
         if self.name:
             return self.name
         if isinstance(self.model, ClassSpec):
@@ -84,14 +84,14 @@ class RunConfig:
         return (self.model if isinstance(self.model, type) else type(self.model)).__name__
 
     def key(self, checkpoint: str | None, what: str) -> str:
-        """Of all that a finding depends on, as far as it can be known: equal keys, equal findings.
+        """The key of a result, a digest of all that it depends on, as far as that can be known.
 
-        The model's and the data's code count as the files that hold their classes. Data count as far as they lie in
-        memory, as tensors; what a data module or a data set reads does not.
+        The code of model and data counts as the files that hold their classes. Data count as far as they are tensors in
+        memory; what a data module or a data set reads does not.
 
         Args:
-            checkpoint: digest of its content; None where there is none.
-            what: is found.
+            checkpoint: digest of its content; None if there is none.
+            what: the kind of result.
         """
         probe = self.probe and [self.probe, _of_tensors([self.probe.inputs, self.probe.labels])]
         conflicts = None if self.conflicts is None else listing(self.conflicts)
@@ -108,12 +108,12 @@ class RunConfig:
 
 
 def _identity(thing: Any, *, weights: bool) -> list[Any]:
-    """Of a model or data: its class and the code of it, its arguments or what it holds."""
+    """What identifies a model or data: its class with its code, its arguments or its content."""
     if isinstance(thing, ClassSpec):
-        found = import_object(thing, "model or data")
-        return [thing.class_path, dict(thing.init_args), _code(getattr(found, "__module__", None) or "")]
-    made = thing if isinstance(thing, type) else type(thing)
-    about: list[Any] = [made.__module__, made.__qualname__, _code(made.__module__)]
+        imported = import_object(thing, "model or data")
+        return [thing.class_path, dict(thing.init_args), _code(getattr(imported, "__module__", None) or "")]
+    kind = thing if isinstance(thing, type) else type(thing)
+    about: list[Any] = [kind.__module__, kind.__qualname__, _code(kind.__module__)]
     if hasattr(thing, "identity"):  # images of a folder
         about.append(thing.identity())
     if isinstance(thing, (DataLoader, Subset)):
@@ -122,13 +122,13 @@ def _identity(thing: Any, *, weights: bool) -> list[Any]:
         about += [_plain(thing), _digest(thing.state_dict()) if weights else ""]
     elif isinstance(thing, (TensorDataset, list, tuple)):
         about.append(_of_tensors(thing.tensors if isinstance(thing, TensorDataset) else thing))
-    elif hasattr(thing, "hparams") and thing is not made:  # what a data module kept with ``save_hyperparameters()``
+    elif hasattr(thing, "hparams") and thing is not kind:  # what a data module kept with ``save_hyperparameters()``
         about.append(_plain(dict(thing.hparams)))
     return about
 
 
 def _plain(thing: Any) -> str:
-    """What it says of itself, without where it lies in memory."""
+    """Its ``repr`` without addresses in memory."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
@@ -137,15 +137,15 @@ def _of_tensors(structure: Any) -> str:
 
 
 def _digest(weights: Mapping[str, Any]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, weight in weights.items():
-        found.update(f"{name} {getattr(weight, 'dtype', '')}".encode())
+        digest.update(f"{name} {getattr(weight, 'dtype', '')}".encode())
         if isinstance(weight, Tensor) and not is_lazy(weight):
-            found.update(str(list(weight.shape)).encode())
-            found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(str(list(weight.shape)).encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         else:  # a module's extra state, or a weight that is yet to come
-            found.update(_plain(None if isinstance(weight, Tensor) else weight).encode())
-    return found.hexdigest()
+            digest.update(_plain(None if isinstance(weight, Tensor) else weight).encode())
+    return digest.hexdigest()
 
 
 def _code(module: str) -> str:

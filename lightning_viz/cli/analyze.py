@@ -14,8 +14,8 @@ from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line
 from lightning_viz.cli.source_options import add_source, command_parser, run_config_of, run_configs_of
 
 
-def parser() -> ArgumentParser:
-    """Its arguments."""
+def analyze_parser() -> ArgumentParser:
+    """The parser of the command."""
     parser = command_parser(
         "analyze",
         "Analyze a trained model by every view and technique that suits it, in TensorBoard and one report. "
@@ -57,7 +57,7 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def run(options: Namespace) -> None:
+def run_analyze(options: Namespace) -> None:
     """Analyze a model, or compare several, and print where the report is.
 
     Args:

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_viz.cli.source_options import command_parser
 
 
-def parser() -> ArgumentParser:
-    """Its arguments."""
+def board_parser() -> ArgumentParser:
+    """The parser of the command."""
     parser = command_parser(
         "board",
         "Open TensorBoard on a folder of runs. It shows every step of every picture, not only ten, and follows runs "
@@ -28,7 +28,7 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def run(options: Namespace) -> None:
+def run_board(options: Namespace) -> None:
     """Run TensorBoard until it is ended.
 
     Args:

@@ -102,7 +102,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def main(arguments: Sequence[str]) -> int:
+def run_command_line(arguments: Sequence[str]) -> int:
     """Run a command, or print the list of commands.
 
     Args:
@@ -143,7 +143,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         from lightning_viz.cli.source_options import parse
 
         module: Any = importlib.import_module(f"lightning_viz.cli.{name}")
-        module.run(parse(module.parser(), arguments))
+        options = parse(getattr(module, f"{name}_parser")(), arguments)
+        getattr(module, f"run_{name}")(options)
         return 0
     from lightning_viz.cli.commands import run_command
 

@@ -29,11 +29,11 @@ _NAMED = ("model", "data")
 
 
 def folded(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which what is said of the model, and of the data, is one each.
+    """Arguments with everything about the model in one option, and everything about the data in another.
 
     ``--model CLASS --model.hidden 8`` becomes ``--model {"class_path": CLASS, "init_args": {"hidden": "8"}}``. A
-    class's other arguments may stand in the checkpoint, so no parser may ask for them; the types are seen to when it
-    is made.
+    class's other arguments may be in the checkpoint, so no parser may ask for them; types are checked when it is
+    instantiated.
 
     Args:
         arguments: as they were typed.
@@ -58,14 +58,14 @@ def folded(arguments: Sequence[str]) -> list[str]:
             if not waiting:
                 raise InvalidArgumentError(f"{option} needs a value")
             value = waiting.pop(0)
-        from lightning_viz.analysis.config import merged  # torch: only where a class is named
+        from lightning_viz.analysis.config import merge_class_specs  # torch: only where a class is named
 
-        found[name] = merged(found.get(name, {}), _said(path, value))
+        found[name] = merge_class_specs(found.get(name, {}), _part_of_spec(path, value))
     return rest + [part for name, said in found.items() for part in (f"--{name}", json.dumps(said))]
 
 
-def _said(path: str, value: str) -> Mapping[str, Any]:
-    """What one option says of a class: its path, a mapping of all, or one of its init args."""
+def _part_of_spec(path: str, value: str) -> Mapping[str, Any]:
+    """The part of a class spec that one option gives: its path, all of it as JSON, or one of its init args."""
     if not path:
         whole = yaml.safe_load(value) if value.lstrip().startswith("{") else None
         return whole if isinstance(whole, Mapping) else {"class_path": value}
@@ -228,13 +228,13 @@ def _add_running(group: Any, out: str) -> None:
 
 
 def run_config_of(options: Namespace) -> RunConfig:
-    """What is to be analyzed.
+    """The configuration of an analysis.
 
     Args:
         options: parsed, of a parser with `add_source`.
 
     Raises:
-        AnalysisError: model or data are not said, or cannot be.
+        AnalysisError: model or data are not given, or cannot be loaded.
     """
     from lightning_viz.analysis.run_config import RunConfig
 
@@ -259,27 +259,27 @@ def run_config_of(options: Namespace) -> RunConfig:
     )
 
 
-def model_under_study_of(options: Namespace, case: RunConfig | None = None) -> ModelUnderStudy:
+def model_under_study_of(options: Namespace, config: RunConfig | None = None) -> ModelUnderStudy:
     """The model of the last checkpoint, and samples of its data, on the device that was chosen.
 
     Args:
         options: parsed, of a parser with `add_source`.
-        case: of these options, where it is known.
+        config: of these options, if it is known.
 
     Raises:
         AnalysisError: see its message.
     """
-    from lightning_viz.analysis.analyze import look
+    from lightning_viz.analysis.analyze import run_checkpoint
     from lightning_viz.callbacks.probe import Probe
 
-    case = case or run_config_of(options)
-    head = min(Probe.samples, case.samples)  # no more samples than were asked for
-    case = replace(case, probe=case.probe or Probe(samples=head))
-    step, path = list(case.series().items())[-1]
-    subject, _ = look(case, step, path, {}, with_views=False)
-    if subject is None:
+    config = config or run_config_of(options)
+    head = min(Probe.samples, config.samples)  # no more samples than were asked for
+    config = replace(config, probe=config.probe or Probe(samples=head))
+    step, path = list(config.series().items())[-1]
+    study, _ = run_checkpoint(config, step, path, {}, with_views=False)
+    if study is None:
         raise SystemExit(0)  # not the first process: its share is done
-    return subject
+    return study
 
 
 _WHICH_MODEL = (
