@@ -85,10 +85,6 @@ class AttackedModel:
     ) -> Evaluation:
         """Run the first pass, on the unmodified samples, and validate scores, labels and target.
 
-        Args:
-            objective: as for every pass.
-            reduction: likewise.
-
         Raises:
             InvalidArgumentError: scores that are not ``[N, classes]`` or not finite, classes out of range, or a target
                 that equals the label.
@@ -132,12 +128,7 @@ class AttackedModel:
         return Evaluation(scores, torch.cat(gradients, dim=axis))
 
     def fooled(self, scores: Tensor, samples: Tensor) -> Tensor:
-        """Whether the attack has succeeded, ``[n]``; false for scores that are not finite.
-
-        Args:
-            scores: ``[n, K]``.
-            samples: indices of their samples among the N, ``[n]``.
-        """
+        """Whether scores ``[n, K]`` of some of the N samples mean success, ``[n]``; false if they are not finite."""
         classes = scores.argmax(1)
         success = classes != self.labels[samples] if self.target is None else classes == self.target[samples]
         return success & scores.isfinite().all(1)
@@ -258,11 +249,6 @@ def suppress_attack_warnings() -> Iterator[None]:
 def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> None:
     """Validate the samples and options that every attack takes.
 
-    Args:
-        inputs: as the model takes them.
-        batch_size: samples per forward pass.
-        seed: of everything random.
-
     Raises:
         InvalidTypeError: the inputs are no floating-point tensor.
         InvalidArgumentError: no samples, samples that are not finite, or an option out of range.
@@ -283,15 +269,7 @@ def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> No
 
 
 def require_images(inputs: Tensor, name: str) -> None:
-    """Check that inputs are images, for an attack that works on rows and columns.
-
-    Args:
-        inputs: as the model takes them.
-        name: of the attack.
-
-    Raises:
-        InvalidArgumentError: they are not ``[N, C, H, W]``.
-    """
+    """Check that inputs are images ``[N, C, H, W]``, for an attack that works on rows and columns."""
     if isinstance(inputs, Tensor) and inputs.dim() != 4:
         raise InvalidArgumentError(
             f"the inputs are {list(inputs.shape)}, but {name} needs images [N, C, H, W]; for a model of vectors, pass "
@@ -300,12 +278,7 @@ def require_images(inputs: Tensor, name: str) -> None:
 
 
 def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
-    """Class indices ``[N]``.
-
-    Args:
-        classes: one per sample; a target may also be one for all.
-        count: N.
-        name: of the argument, for the errors.
+    """Class indices ``[count]``, given one per sample; a target may also be one for all.
 
     Raises:
         InvalidTypeError: they are no integers.
@@ -326,11 +299,7 @@ def epsilon_radii(
 ) -> tuple[Tensor, Tensor]:
     """The radius of each row ``[E * N]``, and the epsilons in the form they were given: ``[]``, ``[E]`` or ``[E, N]``.
 
-    Args:
-        epsilon: in pixels.
-        pixels: of the samples, ``[N, ...]``.
-        bounds: of pixels.
-        norm: in which they are radii.
+    Both are in pixels and in the norm.
 
     Raises:
         InvalidArgumentError: no epsilon, a negative one, or one beyond the pixels' range.

@@ -124,15 +124,10 @@ class _Nearest:
 
 
 def _descend(nearest: _Nearest, rows: Tensor, const: Tensor, steps: int, lr: float, check_interval: int) -> Tensor:
-    """One search from the unmodified samples; returns for which samples the weight sufficed, ``[n]``.
+    """One search from the unmodified samples of rows ``[n]`` with weights c ``[n]``, whose images `nearest` collects.
 
-    Args:
-        nearest: collects the images.
-        rows: sample indices, ``[n]``.
-        const: their weights c, ``[n]``.
-        steps: of Adam.
-        lr: of Adam.
-        check_interval: steps after which a sample without success or progress is given up.
+    A sample without success or progress after `check_interval` steps is given up. Returns for which samples the weight
+    sufficed, ``[n]``.
     """
     attacked, (low, high) = nearest.attacked, nearest.attacked.pixel_space.bounds
     middle, half = (low + high) / 2, (high - low) / 2

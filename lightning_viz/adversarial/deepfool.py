@@ -99,12 +99,9 @@ def deepfool(
 
 
 def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
-    """The smallest step ``[n, ...]`` to just beyond the zero of one of several linear functions.
+    """The smallest step ``[n, ...]`` in a norm to just beyond the zero of one of several linear functions.
 
-    Args:
-        leads: values of the functions, ``[T, n]``.
-        gradients: of the functions, ``[T, n, ...]``; the step is 0 if all are zero.
-        norm: in which the step is smallest.
+    They have values `leads` ``[T, n]`` and gradients ``[T, n, ...]``; the step is 0 if all gradients are zero.
     """
     directions = norm.normalize(gradients.flatten(0, 1)).view_as(gradients)
     slopes = (gradients * directions).flatten(2).sum(2)

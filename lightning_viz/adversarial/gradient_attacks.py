@@ -274,12 +274,7 @@ class _Ascent:
     ) -> AttackRecorder:
         """Run all steps of all starts; each is one forward and one backward of the unfinished rows.
 
-        Args:
-            update: one step, from pixels, gradients of the loss and rows to pixels.
-            name: of the attack.
-            steps: per start.
-            starts: initial pixels of rows; None for the unmodified samples, which the first pass serves.
-            progress: show a progress bar after a few seconds.
+        A start is the initial pixels of rows, or None for the unmodified samples, which the first pass serves.
         """
         recorder, gradients = self.recorder, self._evaluate_originals(starts[0] is None)
         every_row = torch.arange(len(recorder.samples), device=recorder.samples.device)

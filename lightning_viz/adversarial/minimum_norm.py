@@ -95,13 +95,7 @@ class _SmallestEpsilon:
         self._steps = [first.record.map(lambda steps: steps[0].clone())]
 
     def update(self, rows: Tensor, result: AttackResult, epsilon: Tensor) -> None:
-        """Add a run of some samples.
-
-        Args:
-            rows: sample indices, ``[n]``.
-            result: of the run.
-            epsilon: of the run, ``[n]``.
-        """
+        """Add a run of some samples, with the epsilon ``[n]`` of each."""
         rows, epsilon = rows.to(self._pixels.device), epsilon.to(self.epsilon)
         better = result.fooled & ~result.initially_misclassified
         self._failed[rows] = torch.where(better, self._failed[rows], epsilon)

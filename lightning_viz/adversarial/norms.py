@@ -116,23 +116,13 @@ def resolve_norm(norm: Norm | str) -> Norm:
 
 
 def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Some rows of a tensor; itself, and no copy, where they are all.
-
-    Args:
-        tensor: ``[R, ...]``.
-        rows: their numbers, rising, or a mask ``[R]``.
-    """
+    """Some rows of a tensor, by rising numbers or a mask; itself, and no copy, where they are all."""
     everything = bool(rows.all()) if rows.dtype is torch.bool else len(rows) == len(tensor)
     return tensor if everything else tensor[rows]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """One number per sample ``[n]``, shaped to broadcast with ``[n, ...]``.
-
-    Args:
-        values: the numbers.
-        like: the samples.
-    """
+    """One number per sample ``[n]``, shaped to broadcast with ``[n, ...]``."""
     return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 

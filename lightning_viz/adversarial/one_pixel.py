@@ -115,10 +115,9 @@ class _Search:
     best: list[_Best] = field(default_factory=list)
 
     def __call__(self, candidates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The minimized objective ``[population]``: the label's log probability, which ranks as the probability does.
+        """The label's log probability, minimized, ``[population]``; it ranks as the probability does.
 
-        Args:
-            candidates: in SciPy's layout, ``[pixels * (2 + C), population]``.
+        Candidates are in SciPy's layout, ``[pixels * (2 + C), population]``.
         """
         scores = self.attacked(self.images(candidates.T)).scores
         samples = torch.full((len(scores),), self.sample, device=scores.device)
@@ -137,8 +136,7 @@ class _Search:
     def images(self, candidates: NDArray[np.float64]) -> Tensor:
         """The sample with the pixels of candidates, ``[n, C, H, W]``; of two at one position the later counts.
 
-        Args:
-            candidates: a row, a column and C values for each pixel, ``[n, pixels * (2 + C)]``.
+        A candidate is a row, a column and C values for each pixel, ``[n, pixels * (2 + C)]``.
         """
         original = self.attacked.pixels[self.sample]
         channels, height, width = original.shape

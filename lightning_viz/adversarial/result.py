@@ -171,24 +171,14 @@ class AttackRecorder:
         )
 
     def record_originals(self, scores: Tensor) -> None:
-        """Record the unmodified samples as step 0.
-
-        Args:
-            scores: of each sample, ``[N, K]``.
-        """
+        """Record the unmodified samples, with scores ``[N, K]``, as step 0."""
         rows = torch.arange(len(self.samples), device=self.samples.device)
         self.record(rows, self.original, scores[self.samples])
         self.count(rows)
         self.finish_step()
 
     def record(self, rows: Tensor, pixels: Tensor, scores: Tensor) -> None:
-        """Set the current pixels of some rows, and measure them.
-
-        Args:
-            rows: indices, ``[n]``.
-            pixels: of these, ``[n, ...]``.
-            scores: of these, ``[n, K]``.
-        """
+        """Set the current pixels ``[n, ...]`` of some rows, and measure them by their scores ``[n, K]``."""
         samples, perturbations = self.samples[rows], pixels - of_rows(self.original, rows)
         (confidences, classes), finite = scores.softmax(1).max(1), scores.isfinite().all(1)
         length = L2.length(perturbations)
@@ -206,13 +196,7 @@ class AttackRecorder:
         self._non_finite[rows] |= ~finite
 
     def count(self, rows: Tensor, *, queries: int = 1, backwards: int = 0) -> None:
-        """Add to the counts of forward and backward passes.
-
-        Args:
-            rows: indices, ``[n]``, or a mask ``[R]``.
-            queries: forward passes of each.
-            backwards: backward passes of each.
-        """
+        """Add to the forward and backward passes of rows, indices ``[n]`` or a mask ``[R]``."""
         self.queries[rows] += queries
         self.backwards[rows] += backwards
 

@@ -294,14 +294,7 @@ def class_activation_maps(
     layers: Layers,
     reshape_transform: ReshapeTransform | None,
 ) -> dict[str, Tensor]:
-    """The class activation maps of all calls of some layers.
-
-    Args:
-        formula: of the method.
-        model: that was observed.
-        observation: with the layers' activations, and their gradients if the method needs them.
-        layers: as they were asked for.
-        reshape_transform: as for `grad_cam`.
+    """The class activation maps of all calls of some layers of a model that was observed, with gradients if needed.
 
     Raises:
         LayerNotReachedError: the forward pass does not call a layer.

@@ -212,14 +212,8 @@ def mean_gradient(
 ) -> Any:
     """A weighted sum of gradients, each taken at another point near the inputs.
 
-    Args:
-        model: any module; left as found.
-        inputs: in the model's form.
-        target: see `TargetLike`; classes that depend on the input are those of the inputs as given.
-        move: the point of each copy; integers stay.
-        weights: of the copies, ``[copies]``.
-        batches: how to go through ``copies * N`` items, the samples of a copy next to each other.
-        forward: how to run the model, if not ``model(inputs)``.
+    Classes that depend on the input are those of the inputs as given. Integers stay. The weights are those of the
+    copies, ``[copies]``; batches go through ``copies * N`` items, the samples of a copy next to each other.
     """
     tensors = all_tensors(inputs)
     count = sample_count(inputs)
@@ -324,10 +318,6 @@ def _times(gradients: Any, inputs: Any, factors: list[Tensor]) -> Any:
 def check_gradient(gradients: Any, inputs: Any) -> None:
     """Check that there is a gradient with respect to the inputs, and warn of samples for which it is exactly zero.
 
-    Args:
-        gradients: in the form of the inputs, for each ``[N, ...]``, or ``[T, N, ...]`` for several targets, or None.
-        inputs: of the model.
-
     Raises:
         NoGradientError: the target does not depend on any input.
     """
@@ -349,11 +339,7 @@ def check_gradient(gradients: Any, inputs: Any) -> None:
 
 
 def check_relus(relus: ReLUs | None, rule: str) -> str:
-    """Check that a backward rule reached the model's ReLUs.
-
-    Args:
-        relus: the activations that the rule met; None if the target depends on nothing.
-        rule: its name.
+    """Check that a backward rule reached the model's ReLUs; there are none if the target depends on nothing.
 
     Returns:
         A sentence on activations to which it does not apply; empty if there are none.
@@ -378,10 +364,7 @@ def check_relus(relus: ReLUs | None, rule: str) -> str:
 
 
 def scores_of(observation: Observation) -> Tensor:
-    """The target's values.
-
-    Args:
-        observation: of a pass with a target.
+    """The target's values in an observation.
 
     Raises:
         InvalidTypeError: the model returned nothing that could be explained.
@@ -394,10 +377,6 @@ def scores_of(observation: Observation) -> Tensor:
 
 
 def warn_attribution(message: str) -> None:
-    """Warn the caller of an attribution method.
-
-    Args:
-        message: what to know about the map; no warning if it is empty.
-    """
+    """Warn the caller of an attribution method of what to know about the map; an empty message is no warning."""
     if message:
         warn_user(message, AttributionWarning)

@@ -73,12 +73,7 @@ class Grid:
 
 
 def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchSize | None = None) -> Grid:
-    """The grid of positions on an image.
-
-    Args:
-        shape: height and width of the image.
-        patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
-        stride: between positions; a quarter of the patch if omitted.
+    """The grid of positions on an image of some height and width.
 
     Raises:
         InvalidArgumentError: patch or stride is not positive, or the stride is larger than the patch.
@@ -215,14 +210,10 @@ Baseline = Union[float, Literal["mean_color", "blurred"], Tensor, Callable[[Tens
 
 
 def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
-    """A baseline for each image, of its shape.
-
-    Args:
-        images: ``[N, C, H, W]``.
-        baseline: see `Baseline`.
+    """A baseline (see `Baseline`) for each of the images ``[N, C, H, W]``, of its shape.
 
     Raises:
-        ValueError: a tensor that does not go with the images.
+        InvalidArgumentError: a tensor that does not go with the images.
     """
     if isinstance(baseline, str):
         if baseline not in _BASELINES:

@@ -29,8 +29,7 @@ _POOLS: dict[Any, type[nn.AvgPool2d | nn.MaxPool2d]] = {
 def rewrite(network: fx.GraphModule) -> None:
     """Convert every layer between the last maps and the classes to its form for maps, in place.
 
-    Args:
-        network: traced, with the shapes of its nodes at the classifier's input size (`ShapeProp`).
+    The network is traced, and its nodes have their shapes at the classifier's input size (`ShapeProp`).
 
     Raises:
         InvalidArgumentError: the windows of a pooling have different sizes.
@@ -141,13 +140,8 @@ def _shape(node: fx.Node | None) -> torch.Size | None:
 def check_equal(network: fx.GraphModule, inputs: Tensor, expected: Tensor) -> None:
     """Check that the rewritten network reproduces the model, which detects layers without a known form for maps.
 
-    Args:
-        network: rewritten.
-        inputs: of the classifier's input size.
-        expected: outputs of the model for them, ``[N, classes]``.
-
     Raises:
-        InvalidArgumentError: it does not.
+        InvalidArgumentError: its outputs for inputs of the classifier's size are not those expected, ``[N, classes]``.
     """
     cause = "a layer between its last maps and its classes has no known form for maps"
     try:
@@ -166,10 +160,6 @@ def check_equal(network: fx.GraphModule, inputs: Tensor, expected: Tensor) -> No
 
 def stride_of(network: fx.GraphModule, shape: torch.Size) -> ImageSize:
     """Pixels between neighboring cells of the class maps, from the number of cells of a much larger image.
-
-    Args:
-        network: rewritten.
-        shape: of images of the classifier's input size.
 
     Raises:
         InvalidArgumentError: it does not take larger images, or the maps do not grow with them.

@@ -71,23 +71,14 @@ class DeepDream:
 
 
 class NormalizedAscent(torch.optim.Optimizer):
-    r"""Steps of one length, :math:`x \leftarrow x - \eta\, g / \overline{|g|}`, the mean taken over each image.
-
-    Args:
-        parameters: images ``[N, C, H, W]``.
-        lr: eta, how far a value moves on average.
-    """
+    r"""Steps of one length, :math:`x \leftarrow x - \eta\, g / \overline{|g|}`, the mean taken over each image."""
 
     def __init__(self, parameters: list[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float]) -> float:  # type: ignore[override]
-        """One step.
-
-        Args:
-            closure: computes the gradients and returns the loss.
-        """
+        """One step; the closure computes the gradients and returns the loss."""
         with torch.enable_grad():
             loss = closure()
         for group in self.param_groups:

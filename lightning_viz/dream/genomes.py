@@ -94,34 +94,17 @@ class Direct:
     eta: float = 15.0
 
     def random(self, count: int, shape: Shape, rng: np.random.Generator) -> Genomes:
-        """Uniform noise.
-
-        Args:
-            count: of images.
-            shape: of an image.
-            rng: the source of chance.
-        """
+        """Uniform noise."""
         return rng.random((count, *shape), dtype=np.float32)
 
     def mutate(self, genomes: Genomes, generation: int, rng: np.random.Generator) -> Genomes:
-        """Children with some pixels changed.
-
-        Args:
-            genomes: the parents.
-            generation: 1 for the first children.
-            rng: the source of chance.
-        """
+        """Children with some pixels changed."""
         rate = self.rate * 0.5 ** (generation // self.halved_every)
         chosen = rng.random(genomes.shape, dtype=np.float32) < rate
         return polynomial_mutation(genomes, rng, chosen=chosen, eta=self.eta)
 
     def draw(self, genomes: Genomes, shape: Shape) -> NDArray[np.float32]:
-        """The genomes themselves.
-
-        Args:
-            genomes: of n images.
-            shape: of an image.
-        """
+        """The genomes themselves."""
         return genomes
 
 
@@ -166,13 +149,7 @@ class EvolvedCPPN:
     largest: float = 10.0
 
     def random(self, count: int, shape: Shape, rng: np.random.Generator) -> Genomes:
-        """Every input linked to every output.
-
-        Args:
-            count: of images.
-            shape: of an image.
-            rng: the source of chance.
-        """
+        """Every input linked to every output."""
         first = _INPUTS + self.places  # of the outputs
         nodes = first + shape[0]
         genomes = np.zeros(count, [("weights", np.float32, (nodes, nodes)), ("functions", np.int8, nodes)])
@@ -181,13 +158,7 @@ class EvolvedCPPN:
         return genomes
 
     def mutate(self, genomes: Genomes, generation: int, rng: np.random.Generator) -> Genomes:
-        """Children with other weights, functions, links and nodes.
-
-        Args:
-            genomes: the parents.
-            generation: does not matter.
-            rng: the source of chance.
-        """
+        """Children with other weights, functions, links and nodes."""
         children: Genomes = genomes.copy()
         weights, functions = children["weights"], children["functions"]  # from, to; 0 is no link
         self._drop(weights, functions, rng)
@@ -200,12 +171,7 @@ class EvolvedCPPN:
         return children
 
     def draw(self, genomes: Genomes, shape: Shape) -> NDArray[np.float32]:
-        """What the networks make of the coordinates.
-
-        Args:
-            genomes: of n images.
-            shape: of an image, of as many channels as the networks have outputs.
-        """
+        """What the networks make of the coordinates; they have as many outputs as the images have channels."""
         channels, height, width = shape
         weights, functions = genomes["weights"], genomes["functions"]
         nodes = functions.shape[1]

@@ -208,12 +208,7 @@ def _check_values(names: Sequence[str], values: Tensor) -> None:
 
 
 def log_spaced(steps: int, count: int) -> list[int]:
-    """Updates after which to keep a frame, before the last one: evenly in log steps, the start among them.
-
-    Args:
-        steps: updates in all.
-        count: frames, the last one among them.
-    """
+    """Updates after which to keep `count` frames, before the last one: evenly in log steps, the start among them."""
     if count < 2 or steps < 1:
         return []
     return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})

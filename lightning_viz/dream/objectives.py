@@ -121,23 +121,14 @@ def diversity(layer: str) -> Target:
 
 
 def as_targets(objectives: TargetLike | Sequence[TargetLike], model: nn.Module) -> list[Target]:
-    """One objective or a list of them as targets.
-
-    Args:
-        objectives: see `TargetLike`; a list is a list of them, ``[3, 7]`` two classes.
-        model: whose layers an error names.
-    """
+    """One objective or a list of them, ``[3, 7]`` two classes, as targets."""
     if objectives is None or isinstance(objectives, (Target, int, str)) or callable(objectives):
         return [as_target(objectives, model=model)]
     return [as_target(objective, model=model) for objective in objectives]
 
 
 def single(tensor: Tensor) -> Tensor:
-    """The same in single precision at least: sums over maps go beyond what half precision holds.
-
-    Args:
-        tensor: of any precision.
-    """
+    """The same in single precision at least: sums over maps go beyond what half precision holds."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -157,26 +148,15 @@ def _of_one_sample(activation: Tensor, like: Tensor, what: str) -> Tensor:
 def passes_for(
     model: nn.Module, targets: Sequence[Target], *, forward: Forward | None = None, seed: int | None = None
 ) -> AbstractContextManager[Passes]:
-    """Passes that go as far as targets read (see `lightning_viz.hooks.passes`).
-
-    Args:
-        model: any module.
-        targets: to be read.
-        forward: how to run the model, if not ``model(inputs)``.
-        seed: of what the model itself may draw.
-    """
+    """Passes that go as far as targets read (see `lightning_viz.hooks.passes`)."""
     layers = list(dict.fromkeys(layer_of_call(name) for target in targets for name in target.layers))
     return passes(model, layers, whole=any(target.outputs for target in targets), forward=forward, seed=seed)
 
 
 def recorded(model: nn.Module, images: Tensor, layers: Sequence[str], *, forward: Forward | None = None) -> Activations:
-    """The outputs of layers for images, no part of a graph; the model need not be able to go on behind them.
+    """The outputs of layers, or of calls of them, for images on any device and in any precision, no part of a graph.
 
-    Args:
-        model: any module.
-        images: as the model takes them, on any device and in any precision.
-        layers: by name, or calls of them.
-        forward: how to run the model, if not ``model(inputs)``.
+    The model need not be able to go on behind them.
     """
     names = list(dict.fromkeys(map(layer_of_call, layers)))
     with passes(model, names, whole=False, forward=forward) as run, torch.no_grad():
@@ -187,11 +167,6 @@ def recorded(model: nn.Module, images: Tensor, layers: Sequence[str], *, forward
 
 def scalars(activations: Activations, targets: Sequence[Target], copies: int) -> Tensor:
     """The targets, each of its own images, ``[len(targets) * copies]``.
-
-    Args:
-        activations: of the pass.
-        targets: in the order of the images.
-        copies: images of each.
 
     Raises:
         InvalidArgumentError: an output, a layer's or the model's, does not hold the images in its first dimension, or

@@ -58,18 +58,7 @@ class Climb:
         self._gradient = torch.zeros(())  # of the objectives, towards the images
 
     def update(self, ascent: torch.optim.Optimizer, number: int) -> Tensor:
-        """One step of an optimizer.
-
-        Args:
-            ascent: of `parameters`.
-            number: updates made before.
-
-        Returns:
-            The objectives before it, ``[N]``.
-
-        Raises:
-            ValueError: the model cannot take the images.
-        """
+        """One step of an optimizer of `parameters` after so many updates; returns the objectives before it, ``[N]``."""
         before: list[Tensor] = []
 
         def closure() -> Tensor:
@@ -93,12 +82,7 @@ class Climb:
         return before[0]
 
     def change(self, step: Step, number: int) -> None:
-        """A step between two updates.
-
-        Args:
-            step: from images to images.
-            number: updates made.
-        """
+        """A step from images to images between two updates, of which so many were made."""
         with torch.no_grad():
             self.parameters[0].copy_(step(self.parameters[0], self._gradient, number))
 

@@ -64,11 +64,7 @@ class Pixels:
     rate: ClassVar[float] = 0.1
 
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Where images start.
-
-        Args:
-            generators: one for each image.
-        """
+        """A given image with noise, or noise around gray."""
         noise = torch.stack([_noise(self.shape, one) for one in generators]) * self.deviation
         if self.start is None:
             return [noise]
@@ -79,11 +75,7 @@ class Pixels:
         return [self.start.detach().cpu() + noise.to(self.start.dtype)]
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The parameters themselves.
-
-        Args:
-            parameters: the images.
-        """
+        """The parameters themselves."""
         return parameters[0]
 
 
@@ -97,20 +89,12 @@ class Fourier:
     rate: ClassVar[float] = 0.1
 
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Where images start.
-
-        Args:
-            generators: one for each image.
-        """
+        """Noise: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``."""
         size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1, 2)
         return [torch.stack([_noise(size, one) for one in generators]) * self.deviation]
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The images of the coefficients, in decorrelated colors where there are three channels.
-
-        Args:
-            parameters: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``.
-        """
+        """The images of the coefficients, in decorrelated colors where there are three channels."""
         channels, height, width = self.shape
         spectrum = torch.view_as_complex(parameters[0]) * self._scale(parameters[0])
         image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
@@ -143,8 +127,7 @@ class CPPN:
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Random networks, which draw patterns from the start.
 
-        Args:
-            generators: one for each image.
+        Of each layer the weights, the last row the bias, ``[N, inputs + 1, outputs]``.
         """
         sizes = [4] + [self.width] * self.layers
         shapes = [(inside + 1, outside) for inside, outside in pairwise(sizes)]
@@ -152,11 +135,7 @@ class CPPN:
         return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0], device="cpu")]  # gray at first
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """What the networks make of the coordinates.
-
-        Args:
-            parameters: of each layer the weights, the last row the bias, ``[N, inputs + 1, outputs]``.
-        """
+        """What the networks make of the coordinates."""
         channels, height, width = self.shape
         rows, columns = (
             torch.linspace(-side, side, side, device=parameters[0].device) / max(height, width) * 1.7
@@ -226,11 +205,8 @@ def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
 def squashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     r"""Centered images within the pixels' bounds, by a sigmoid that leaves small values as they are.
 
-    With pixels in [0, 1], mean m and deviation s the pixel is :math:`\sigma(\sigma^{-1}(m) + x s / (m (1 - m)))`.
-
-    Args:
-        images: ``[N, C, H, W]``, of any size.
-        pixel_space: of centered images (see `PixelSpace.centered`).
+    With pixels in [0, 1], mean m and deviation s the pixel is :math:`\sigma(\sigma^{-1}(m) + x s / (m (1 - m)))`. The
+    space is that of centered images (see `PixelSpace.centered`).
     """
     low, high = pixel_space.bounds
     middle, slope = _sigmoid_of(pixel_space, images)
@@ -238,12 +214,7 @@ def squashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:
 
 
 def unsquashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """The inverse of `squashed`; pixels at the bounds, where it has no gradient left, come a thousandth nearer.
-
-    Args:
-        images: centered, ``[N, C, H, W]``.
-        pixel_space: of centered images.
-    """
+    """The inverse of `squashed`; pixels at the bounds, where it has no gradient left, come a thousandth nearer."""
     low, high = pixel_space.bounds
     middle, slope = _sigmoid_of(pixel_space, images)
     share = (pixel_space.to_pixels(images) - low) / (high - low)
@@ -282,14 +253,7 @@ def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
-    """Channels, rows and columns, checked.
-
-    Args:
-        given: what should be that.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Channels, rows and columns, checked."""
     if len(given) != 3 or any(side < 1 for side in given):
         raise InvalidArgumentError(
             f"the image's shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)"
@@ -302,15 +266,10 @@ _SLACK = 0.02  # of the pixels' range: what rounding and resizing overshoot
 
 
 def centered(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
-    """The centered images ``[N, C, H, W]`` of what a model takes, on the CPU.
-
-    Args:
-        inputs: ``[N, C, H, W]``, or one image ``[C, H, W]``.
-        pixel_space: how they map to pixels.
-        what: they are, for the error.
+    """The centered images ``[N, C, H, W]`` of what a model takes, one image or several, on the CPU.
 
     Raises:
-        ValueError: they are no images, or their pixels lie outside the space's bounds.
+        InvalidArgumentError: they are no images, or their pixels lie outside the space's bounds.
     """
     if inputs.dim() not in (3, 4):
         raise InvalidArgumentError(f"{what} is {list(inputs.shape)}: give [N, C, H, W], or one image [C, H, W]")
@@ -327,34 +286,18 @@ def centered(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
 
 
 def clipped(images: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Images with their pixels within the bounds.
-
-    Args:
-        images: centered, ``[N, C, H, W]``.
-        pixel_space: how the model's inputs map to pixels.
-    """
+    """Centered images with their pixels within the bounds of the space."""
     own = pixel_space.centered()
     return own.to_inputs(own.to_pixels(images))
 
 
 def frame(images: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Pixels in 0 to 255 ``[N, C, H, W]``, on the CPU.
-
-    Args:
-        images: centered.
-        pixel_space: how the model's inputs map to pixels.
-    """
+    """Pixels of centered images in 0 to 255 ``[N, C, H, W]``, on the CPU."""
     return as_bytes(visible(images, pixel_space, bounded=True))
 
 
 def visible(images: Tensor, pixel_space: PixelSpace, bounded: bool) -> Tensor:
-    """What to look at of centered images, ``[N, C, H, W]`` in [0, 1].
-
-    Args:
-        images: centered.
-        pixel_space: how the model's inputs map to pixels.
-        bounded: whether the images keep to the pixels' bounds: they show as they are.
-    """
+    """What to look at of centered images, ``[N, C, H, W]`` in [0, 1]: bounded ones as they are, others `displayed`."""
     if not bounded:
         return displayed(images)
     low, high = pixel_space.bounds

@@ -128,10 +128,6 @@ def random_preset(rng: np.random.Generator, steps: int) -> Preset:
 
     Decay 1e-4 to 0.3 and blur 0.3 to 1.5 pixels, evenly in their logarithm; every 1 to 8 updates; the smallest 10 to
     90 % of the norms or of the contributions.
-
-    Args:
-        rng: the source of chance.
-        steps: updates that go with it.
     """
     strengths = [
         np.exp(rng.uniform(*np.log([1e-4, 0.3]))),
@@ -157,14 +153,7 @@ def natural(
 
     with S the logarithm of the power in rings of frequency (see `radial_spectrum`), its mean over the samples, q the
     objective's 90th percentile over the samples and s its deviation. The first term alone is won by an image that
-    excites nothing, the objective alone by noise; what exceeds q wins nothing more.
-
-    Args:
-        model: any module; it is left as found.
-        objectives: those of the dreams to be judged.
-        references: samples as the model takes them, ``[M, C, H, W]``, two or more.
-        pixel_space: how they map to pixels; they are pixels in [0, 1] if omitted.
-        forward: how to run the model, if not ``model(images)``.
+    excites nothing, the objective alone by noise; what exceeds q wins nothing more. Two references or more.
     """
     if len(references) < 2:
         raise InvalidArgumentError(
@@ -194,9 +183,6 @@ def radial_spectrum(images: Tensor) -> Tensor:
 
     The rings are one cycle over the smaller side wide, from there up to half a cycle for a pixel; what is constant is
     left out, and a share below a millionth counts as one.
-
-    Args:
-        images: ``[N, C, H, W]``, of two pixels or more a side.
     """
     height, width = images.shape[2:]
     rows, columns = (torch.fft.fftfreq(side, device=images.device) for side in (height, width))

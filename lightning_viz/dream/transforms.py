@@ -97,12 +97,7 @@ def standard(pixels: int = 8) -> list[Transform]:
 
 
 def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of images ``[N, C, ., .]`` in a size, gray where it is missing.
-
-    Args:
-        images: centered.
-        size: rows and columns.
-    """
+    """The middle of images ``[N, C, ., .]`` in a size, rows and columns, gray where it is missing."""
     missing = [wanted - side for wanted, side in zip(size, images.shape[2:], strict=True)]
     if not any(missing):
         return images

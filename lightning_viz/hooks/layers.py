@@ -156,12 +156,7 @@ def _not_found(selector: str | type[nn.Module], layers_by_name: Iterable[str]) -
 
 
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
-    """At most three names that are similar to a misspelt one.
-
-    Args:
-        name: the misspelt name.
-        names: of layers or classes.
-    """
+    """At most three names of layers or classes that are similar to a misspelt one."""
     return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
 
 

@@ -64,11 +64,7 @@ def random_states() -> Iterator[Restore]:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's global generators, including those of devices; call it inside `preserve_state`, which restores them.
-
-    Args:
-        seed: of all generators.
-    """
+    """Seed torch's global generators, also those of devices; call it inside `preserve_state`, which restores them."""
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would initialize unused devices
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
@@ -254,13 +250,7 @@ def _log_nothing(*args: Any, **options: Any) -> None:
 
 
 def warn_if_training(model: nn.Module, category: type[Warning], *, name: str = "the model") -> None:
-    """Warn that a model in train mode is run in eval mode.
-
-    Args:
-        model: any module.
-        category: of the warning.
-        name: of the model, in words.
-    """
+    """Warn, with a category, that a model in train mode is run in eval mode; `name` is the model in words."""
     if any(module.training for module in model.modules()):
         which = name if model.training else f"a part of {name}"
         warn_user(

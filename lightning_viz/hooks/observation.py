@@ -86,20 +86,11 @@ class Observation:
 
 
 def is_call(name: str, layer: str) -> bool:
-    """Whether a name is that of a layer's only call, the layer itself, or of one of several, ``"layer:0"``.
-
-    Args:
-        name: of a call.
-        layer: its name.
-    """
+    """Whether a name is that of a layer's only call, the layer itself, or of one of several, ``"layer:0"``."""
     return name == layer or name.rpartition(":")[0] == layer
 
 
 def layer_of_call(name: str) -> str:
-    """The layer of a call: of ``"relu:1"`` it is ``"relu"``, of ``"relu"`` itself.
-
-    Args:
-        name: of a layer or of one of its calls.
-    """
+    """The layer of a call: of ``"relu:1"`` it is ``"relu"``, of ``"relu"`` itself."""
     layer, colon, call = name.rpartition(":")
     return layer if colon and call.isdigit() else name

@@ -146,11 +146,7 @@ def _observed(
 def resolve_target(model: nn.Module, inputs: Any, target: TargetLike, *, forward: Forward | None = None) -> Target:
     """Replace classes that depend on the input (predicted, top) by their indices, so that the target stays fixed.
 
-    Args:
-        model: any module; its state is restored. It runs once, and only if the target depends on the input.
-        inputs: as in `observe`.
-        target: see `TargetLike`.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
+    The model runs once, and only if the target depends on the input; its state is restored.
 
     Raises:
         InvalidArgumentError: not as many targets as samples, or no sample.
@@ -171,15 +167,7 @@ def observe_resolved(
     reduce: Mapping[str, Reduce] | None = None,
     forward: Forward | None = None,
 ) -> tuple[Observation, Target]:
-    """The observation of one forward pass, and the target resolved by it (see `resolve_target`).
-
-    Args:
-        model: any module; its state is restored.
-        inputs: as in `observe`.
-        target: see `TargetLike`.
-        layers: layers whose outputs to record.
-        reduce: as in `observe`.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
+    """The observation of one forward pass (see `observe`), and the target resolved by it (see `resolve_target`).
 
     Raises:
         InvalidArgumentError: not as many targets as samples, or no sample.
@@ -230,12 +218,7 @@ def observe_batches(
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on inputs of any form.
-
-    Args:
-        model: any module.
-        inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
-    """
+    """Call a model on a tensor, a tuple of arguments, or a dict of keyword arguments."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
@@ -260,12 +243,7 @@ def _check_traced(wanted: Iterable[str], record: Recording) -> None:
 
 
 def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
-    """The layers that a target reads, by name.
-
-    Args:
-        model: any module.
-        target: may name a call of a layer, ``"relu:1"``.
-    """
+    """The layers that a target reads, by name; a target may name a call of a layer, ``"relu:1"``."""
     return {
         name: module for layer in target.layers for name, module in select_layers(model, layer_of_call(layer)).items()
     }
@@ -357,10 +335,7 @@ class Passes:
         self._features = {name: feature_count(module) for name, module in layers.items()}
 
     def __call__(self, inputs: Any) -> Activations:
-        """Run one forward.
-
-        Args:
-            inputs: as the model takes them, part of a graph or not; the model gets a copy.
+        """Run one forward on a copy of inputs, which may be part of a graph.
 
         Raises:
             LayerNotReachedError: the forward does not call a requested layer.
@@ -413,14 +388,7 @@ def passes(
 
 @contextmanager
 def image_size_errors(shape: Sequence[int]) -> Iterator[None]:
-    """Errors of a model that cannot take images of a size name the size.
-
-    Args:
-        shape: of an image.
-
-    Raises:
-        InvalidArgumentError: what the model raises, with the size.
-    """
+    """Errors of a model that cannot take images of a size name the size, as an `InvalidArgumentError`."""
     try:
         yield
     except (RuntimeError, ValueError, AssertionError) as error:

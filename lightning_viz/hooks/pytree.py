@@ -20,12 +20,7 @@ def first_tensor(structure: Any) -> Tensor | None:
 
 
 def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of a structure with its first floating-point tensor replaced.
-
-    Args:
-        structure: tensors in tuples, lists, dicts or dataclasses; other values are kept.
-        change: from the tensor to its replacement.
-    """
+    """A copy of a structure with its first floating-point tensor changed; other values are kept."""
     if isinstance(structure, Tensor):
         return change(structure) if structure.is_floating_point() else structure
     for key, part in _parts(structure):
@@ -35,12 +30,7 @@ def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> 
 
 
 def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
-    """A copy of a structure with every tensor replaced.
-
-    Args:
-        structure: tensors in tuples, lists, dicts or dataclasses; other values are kept.
-        change: from a tensor to its replacement.
-    """
+    """A copy of a structure with every tensor changed; other values are kept."""
     if isinstance(structure, Tensor):
         return change(structure)
     for key, part in _parts(structure):
@@ -68,23 +58,12 @@ def sample_size(inputs: Any) -> int:
 
 
 def has_samples(tensor: Tensor, count: int) -> bool:
-    """Whether an input has one entry per sample, unlike one that all samples share, e.g. a temperature.
-
-    Args:
-        tensor: the input.
-        count: number of samples.
-    """
+    """Whether an input has one entry per sample, unlike one that all samples share, e.g. a temperature."""
     return tensor.dim() > 0 and len(tensor) == count
 
 
 def take_samples(tensor: Tensor, samples: Tensor, count: int) -> Tensor:
-    """Select samples of an input; one that all samples share is returned unchanged.
-
-    Args:
-        tensor: the input.
-        samples: indices, ``[n]``, on the CPU; repeated ones are copied.
-        count: number of samples in the input.
-    """
+    """Select samples ``[n]`` of an input with `count` of them; one that all samples share is returned unchanged."""
     return tensor[samples.to(tensor.device)] if has_samples(tensor, count) else tensor
 
 
@@ -94,12 +73,7 @@ def image_of(inputs: Any) -> Tensor | None:
 
 
 def flatten_like(structure: Any, like: Any) -> list[Any]:
-    """The values of a structure at the positions of the tensors of another one of the same form, in order.
-
-    Args:
-        structure: its values are read.
-        like: its tensors mark the positions.
-    """
+    """The values of a structure at the positions of the tensors of another one of the same form, in order."""
     if isinstance(like, Tensor):
         return [structure]
     pairs = zip(_parts(structure), _parts(like), strict=True)
@@ -107,22 +81,13 @@ def flatten_like(structure: Any, like: Any) -> list[Any]:
 
 
 def on_device(model: nn.Module, inputs: Any) -> Any:
-    """Inputs where the model is.
-
-    Args:
-        model: to be run.
-        inputs: in its form.
-    """
+    """Inputs where the model is."""
     device = device_of(model)
     return map_tensors(inputs, lambda x: x.to(device))
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; on the CPU if it holds no tensors.
-
-    Args:
-        model: any module.
-    """
+    """Where a model is; on the CPU if it holds no tensors."""
     return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 

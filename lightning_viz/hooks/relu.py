@@ -158,11 +158,7 @@ class ReLURule(TorchFunctionMode):
 
     @staticmethod
     def others(output: Tensor) -> list[str]:
-        """Activation functions without a rule in the graph of `output`, for example ``["12 GELU"]``.
-
-        Args:
-            output: any result of the forward that has a graph, before or after its backward.
-        """
+        """Activation functions without a rule in the graph of `output`, for example ``["12 GELU"]``."""
         counts = Counter(_OTHERS[name] for node in _graph(output) if (name := node.name()) in _OTHERS)
         return [f"{count} {name}" for name, count in sorted(counts.items())]
 

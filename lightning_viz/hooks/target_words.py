@@ -125,11 +125,7 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
 
 
 def class_list(words: Sequence[int | str], class_names: Sequence[str] = ()) -> Target:
-    """Several classes side by side, of their numbers or words.
-
-    Args:
-        words: ``3`` or ``"class:ox"`` each.
-        class_names: in the order of the classes.
+    """Several classes side by side, of their numbers or words, ``3`` or ``"class:ox"`` each.
 
     Raises:
         InvalidArgumentError: there are none, or one is no class.

@@ -171,12 +171,7 @@ def _pairs(
 
 
 def conflict_labels(labels: Labels, count: int, cue: str) -> Tensor:
-    """Labels ``[count]`` on the CPU, validated.
-
-    Args:
-        labels: one per image.
-        count: number of images.
-        cue: "shape" or "texture", for the errors.
+    """Labels ``[count]`` on the CPU, validated; the cue is "shape" or "texture", for the errors.
 
     Raises:
         InvalidTypeError: they are no integers.

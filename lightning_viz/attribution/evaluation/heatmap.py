@@ -65,9 +65,6 @@ def as_heat(attribution: Any, size: tuple[int, int], *, signed: bool = False) ->
 def image_size(inputs: Any) -> tuple[int, int]:
     """H and W of the first images among the inputs.
 
-    Args:
-        inputs: as the model takes them.
-
     Raises:
         InvalidTypeError: no input is ``[N, C, H, W]``.
     """
@@ -88,13 +85,6 @@ def single_target(
 ) -> tuple[Observation, Target]:
     """An observation, and the target with its class fixed: it stays the same when weights or inputs change.
 
-    Args:
-        model: any module, left as found.
-        inputs: as the model takes them.
-        target: see `TargetLike`.
-        reduce: see `lightning_viz.hooks.observe`.
-        forward: how to run the model, if not ``model(inputs)``.
-
     Raises:
         InvalidArgumentError: there are several targets.
     """
@@ -107,10 +97,6 @@ def single_target(
 
 
 def plain_target(target: Target) -> TargetLike:
-    """Class indices ``[N]`` in place of a target that is a class, since any attribution method takes them.
-
-    Args:
-        target: with its class fixed.
-    """
+    """Class indices ``[N]`` in place of a fixed target that is a class, since any attribution method takes them."""
     is_class = isinstance(target, ClassTarget) and target.mask is None and target.index is not None
     return target.index if is_class else target  # type: ignore[attr-defined]

@@ -123,11 +123,9 @@ def deletion(
 
 
 def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
-    """Locations in descending order of importance ``[N, H * W]``; equal ones in random order.
+    """Locations of maps ``[N, H, W]`` in descending order of importance ``[N, H * W]``.
 
-    Args:
-        heat: ``[N, H, W]``.
-        seed: of the order among equal ones, the same for each sample.
+    Equal ones are in random order, the same for each sample.
 
     Raises:
         InvalidArgumentError: a map is not finite.

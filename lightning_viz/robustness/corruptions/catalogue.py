@@ -23,6 +23,7 @@ from lightning_viz.robustness.corruptions.weather import brightness, fog, frost,
 __all__ = ["CORRUPTIONS", "CORRUPTION_FAMILIES", "Corrupted", "corrupt", "all_corruptions"]
 
 Corruption = Callable[[Photo, int, Generator], Photo]
+"""From pixels, a severity of 1 to 5 and a source of randomness to pixels; numbers in the docstrings are by severity."""
 
 CORRUPTION_FAMILIES: Mapping[str, Mapping[str, Corruption]] = MappingProxyType(
     {
@@ -137,12 +138,7 @@ def all_corruptions(
 
 
 def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: int) -> tuple[str, ...]:
-    """Validated names of kinds.
-
-    Args:
-        kinds: names in `CORRUPTIONS`; all if None.
-        severities: of each.
-        seed: of everything random.
+    """Validated names of kinds; all if None.
 
     Raises:
         InvalidArgumentError: an unknown kind, a severity or seed out of range, or no kind or severity.

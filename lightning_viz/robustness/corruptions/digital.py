@@ -19,10 +19,7 @@ _CORNERS = 8  # pixels at 224: maximum displacement of the points of the affine 
 def contrast(image: Photo, severity: int, rng: Generator) -> Photo:
     r"""Low contrast: :math:`\bar{x} + c\,(x - \bar{x})`, with the mean of each channel.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for c of 0.4, 0.3, 0.2, 0.1, 0.05 (as in the paper).
-        rng: not used.
+    c is 0.4, 0.3, 0.2, 0.1, 0.05 (as in the paper).
     """
     factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = image.mean(axis=(1, 2), keepdims=True)
@@ -35,13 +32,9 @@ def elastic_transform(image: Photo, severity: int, rng: Generator) -> Photo:
 
     The numbers differ from the paper's, whose severities are not monotone: the first two, almost affine, cost far more
     accuracy than the next two, whose displacements vanish in a small image. Here the affine part is the same for all
-    severities, and the displacements grow to the paper's strongest: their slope, height over wave length, from 0.1 to
-    0.5.
-
-    Args:
-        image: pixels; it is mirrored at its borders.
-        severity: 1 to 5, for waves of 2, 3.5, 5, 7.5, 10 pixels at 224 (root of the mean square, of each direction).
-        rng: source of randomness.
+    severities, and the displacements grow to the paper's strongest: waves of 2, 3.5, 5, 7.5, 10 pixels at 224 (root of
+    the mean square, of each direction), whose slope, height over wave length, is 0.1 to 0.5. The image is mirrored at
+    its borders.
     """
     height, width = image.shape[1:]
     rise = (2, 3.5, 5, 7.5, 10)[severity - 1] * length_scale(image)
@@ -61,10 +54,7 @@ def elastic_transform(image: Photo, severity: int, rng: Generator) -> Photo:
 def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
     """Pixelation: shows a smaller image, with every pixel as a block of one color.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for 0.6, 0.5, 0.4, 0.3, 0.25 of the sides (as in the paper), rounded to pixels.
-        rng: not used.
+    Its sides are 0.6, 0.5, 0.4, 0.3, 0.25 of the image's (as in the paper), rounded to pixels.
     """
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     height, width = image.shape[1:]
@@ -78,24 +68,17 @@ def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
-    """JPEG compression: three channels as color, otherwise each channel as gray.
+    """JPEG compression with qualities of 25, 18, 15, 10, 7 (as in the paper); see `compress_jpeg`.
 
     Its blocks have 8 pixels in an image of any size, so that small images suffer more.
-
-    Args:
-        image: pixels; quantized to 256 steps.
-        severity: 1 to 5, for qualities of 25, 18, 15, 10, 7 (as in the paper).
-        rng: not used.
     """
     return compress_jpeg(image, (25, 18, 15, 10, 7)[severity - 1])
 
 
 def compress_jpeg(image: Photo, quality: int) -> Photo:
-    """Encode an image as JPEG and decode it: three channels as color, otherwise each channel as gray.
+    """Encode an image, quantized to 256 steps, as JPEG of quality 1 to 95 and decode it.
 
-    Args:
-        image: pixels; quantized to 256 steps.
-        quality: 1 to 95.
+    Three channels are encoded as color, otherwise each channel as gray.
     """
     levels = np.rint(255 * image).astype(np.uint8)
     parts = [levels.transpose(1, 2, 0)] if len(levels) == 3 else list(levels)

@@ -15,10 +15,7 @@ Photo: TypeAlias = NDArray[np.float64]
 def gaussian_noise(image: Photo, severity: int, rng: Generator) -> Photo:
     r"""Gaussian noise, as in low light: :math:`x + \sigma n`, :math:`n \sim N(0, 1)`.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for deviations of 0.08, 0.12, 0.18, 0.26, 0.38 (as in the paper).
-        rng: source of randomness.
+    The deviations are 0.08, 0.12, 0.18, 0.26, 0.38 (as in the paper).
     """
     deviation = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
     return image + deviation * rng.standard_normal(image.shape)
@@ -27,10 +24,7 @@ def gaussian_noise(image: Photo, severity: int, rng: Generator) -> Photo:
 def shot_noise(image: Photo, severity: int, rng: Generator) -> Photo:
     r"""Shot noise of counted photons: :math:`\mathrm{Poisson}(\lambda x) / \lambda`, of variance :math:`x / \lambda`.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for 60, 25, 12, 5, 3 photons in a white pixel (as in the paper).
-        rng: source of randomness.
+    A white pixel has 60, 25, 12, 5, 3 photons (as in the paper).
     """
     photons = (60, 25, 12, 5, 3)[severity - 1]
     return rng.poisson(photons * image) / photons
@@ -39,10 +33,7 @@ def shot_noise(image: Photo, severity: int, rng: Generator) -> Photo:
 def impulse_noise(image: Photo, severity: int, rng: Generator) -> Photo:
     """Impulse noise: sets a fraction of the values to 0 or 1 in equal parts, independently in each channel.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for 3, 6, 9, 17, 27 % of the values (as in the paper).
-        rng: source of randomness.
+    The fraction is 3, 6, 9, 17, 27 % (as in the paper).
     """
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
     uniform = rng.random(image.shape)

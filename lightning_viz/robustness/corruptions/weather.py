@@ -22,13 +22,8 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
     """Snow: streaks of flakes over a paler image.
 
     The flakes are the brightest parts of enlarged noise; they fall from one side and, rotated by 180 degrees, from the
-    other.
-
-    Args:
-        image: pixels.
-        severity: 1 to 5, for the paper's numbers; the enlargement, at least 2 (the paper's minimum), and the streaks
-            are lengths at 224.
-        rng: source of randomness.
+    other. The numbers are the paper's; the enlargement, at least 2 (the paper's minimum), and the streaks are lengths
+    at 224.
     """
     mean, deviation, size, floor, radius, fade, visibility = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
@@ -49,16 +44,11 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
 
 
 def frost(image: Photo, severity: int, rng: Generator) -> Photo:
-    r"""Frost: :math:`a x + b f`, with f the frost.
+    """Frost: :math:`a x + b f`, with f the frost.
 
     The paper takes f from photographs. Here it is generated: needles from the borders inwards, with branches at 60
     degrees that branch again, on a film of fractal noise that is thickest at the needles. It is bluish in color images
-    and white in others.
-
-    Args:
-        image: pixels.
-        severity: 1 to 5, for a of 1, 0.8, 0.7, 0.65, 0.6 and b of 0.4, 0.6, 0.7, 0.7, 0.75 (as in the paper).
-        rng: source of randomness.
+    and white in others. a is 1, 0.8, 0.7, 0.65, 0.6, b is 0.4, 0.6, 0.7, 0.7, 0.75 (as in the paper).
     """
     visibility, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[1:]
@@ -73,11 +63,7 @@ def frost(image: Photo, severity: int, rng: Generator) -> Photo:
 def fog(image: Photo, severity: int, rng: Generator) -> Photo:
     r"""Fog: :math:`(x + c f) \max x / (\max x + c)`, with f a fractal cloud from 0 to 1.
 
-    Args:
-        image: pixels.
-        severity: 1 to 5, for c of 1.5, 2, 2.5, 2.5, 3 and a decay of the clouds of 2, 2, 1.7, 1.5, 1.4 (as in the
-            paper; see `cloud`).
-        rng: source of randomness.
+    c is 1.5, 2, 2.5, 2.5, 3, the decay of the clouds 2, 2, 1.7, 1.5, 1.4 (as in the paper; see `cloud`).
     """
     thickness, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity - 1]
     height, width = image.shape[1:]
@@ -90,10 +76,7 @@ def fog(image: Photo, severity: int, rng: Generator) -> Photo:
 def brightness(image: Photo, severity: int, rng: Generator) -> Photo:
     r"""Brightness: raises the value :math:`V = \max_c x_c` of each pixel to :math:`\min(V + b, 1)`, at the same hue.
 
-    Args:
-        image: pixels; a single channel is its own value.
-        severity: 1 to 5, for b of 0.1, 0.2, 0.3, 0.4, 0.5 (as in the paper).
-        rng: not used.
+    b is 0.1, 0.2, 0.3, 0.4, 0.5 (as in the paper); a single channel is its own value.
     """
     added = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = image.max(axis=0)
@@ -106,13 +89,7 @@ def brightness(image: Photo, severity: int, rng: Generator) -> Photo:
 def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.float64]:
     r"""Fractal cloud ``[H, W]`` from 0 to 1: noise on ever finer grids, :math:`\sum_k d^{-2k} n_k`, each half as wide.
 
-    The paper uses the diamond-square algorithm, whose steps shrink by the same factor.
-
-    Args:
-        height: rows.
-        width: columns.
-        decay: d; lower values are rougher.
-        rng: source of randomness.
+    The paper uses the diamond-square algorithm, whose steps shrink by the same factor. Lower decays d are rougher.
     """
     side = max(height, width)
     total = np.zeros((side, side))
