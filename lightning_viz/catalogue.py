@@ -43,7 +43,7 @@ SaliencyMethod = Literal[
 ]
 """Methods of the view `Saliency`."""
 
-AttackMethod = Literal["deepfool", "pgd", "fgsm", "gradient_ascent"]
+AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
 """Methods of the view `Adversarial`."""
 
 
@@ -55,7 +55,7 @@ def methods(family: Family | None = None, *, view: str | None = None) -> dict[st
         view: kind of the view that draws them; whether or not any does if omitted.
 
     >>> list(methods(view="adversarial"))
-    ['pgd', 'fgsm', 'deepfool', 'gradient_ascent']
+    ['pgd', 'apgd', 'fgsm', 'deepfool', 'gradient_ascent']
     """
     return {
         entry.name: entry
@@ -301,6 +301,9 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _attack("pgd", "PGD", "Maximizes the loss by projected gradient steps within epsilon of the sample.",
         source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost="steps"),
+    _attack("apgd", "APGD",
+        "Maximizes the loss within epsilon by gradient steps with momentum, halving the step size where progress ends.",
+        source="Croce and Hein, 2020", module="adversarial.apgd", view="adversarial", unit="linf", cost="steps"),
     _attack("fgsm", "FGSM", "Moves every pixel by epsilon in the direction of the gradient's sign, once.",
         source="Goodfellow et al., 2015", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost=2),

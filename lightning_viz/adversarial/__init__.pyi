@@ -1,3 +1,4 @@
+from .apgd import apgd as apgd
 from .carlini_wagner import carlini_wagner as carlini_wagner
 from .deepfool import deepfool as deepfool
 from .gradient_attacks import fgsm as fgsm

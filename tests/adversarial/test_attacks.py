@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial import (
     L2,
+    apgd,
     carlini_wagner,
     deepfool,
     fgsm,
@@ -27,6 +28,7 @@ ATTACKS = {
     "fgsm": partial(fgsm, epsilon=0.3),
     "pgd": partial(pgd, epsilon=0.3, progress=False),
     "pgd_l2": partial(pgd, epsilon=2.0, norm=L2, progress=False),
+    "apgd": partial(apgd, epsilon=0.3, steps=20, progress=False),
     "deepfool": partial(deepfool, progress=False),
     "carlini_wagner": partial(carlini_wagner, binary_search_steps=5, steps=100, initial_const=1.0, progress=False),
     "minimum_epsilon": partial(minimum_epsilon, attack=partial(pgd, progress=False), progress=False),

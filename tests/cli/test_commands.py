@@ -15,6 +15,7 @@ from lightning_viz import attribution
 from lightning_viz.adversarial import (
     L2,
     LINF,
+    apgd,
     carlini_wagner,
     deepfool,
     fgsm,
@@ -247,6 +248,7 @@ ROWS = {
     "attack pgd --epsilon 0.3 --norm l2 --steps 3 --loss margin --stop_on_success false": attacked(
         pgd, {"epsilon": 0.3, "norm": L2, "steps": 3, "loss": margin, "stop_on_success": False, **LOUD}
     ),
+    "attack apgd --epsilon 0.3 --steps 5": attacked(apgd, {"epsilon": 0.3, "steps": 5, **LOUD}),
     "attack fgsm --epsilon 0.1 --target class:cat": attacked(fgsm, {"epsilon": 0.1, "target": 2}),
     "attack deepfool --norm linf --steps 4": attacked(deepfool, {"norm": LINF, "steps": 4, **LOUD}),
     "attack carlini_wagner --binary_search_steps 2 --steps 5": attacked(
