@@ -161,10 +161,9 @@ class Session:
     def on_validation_start(self) -> None:
         """A validation pass starts; the few batches of Lightning's sanity check are none."""
         self._pass = None
-        trainer, model = self.run.trainer, self.run.model
-        if trainer.sanity_checking:
+        if self.run.trainer.sanity_checking:
             return
-        self._pass = PopulationPass(trainer, model)
+        self._pass = PopulationPass(self.run.trainer, self.run.model)
         with self._harmless("watching validation failed"):
             started = time.monotonic()
             place = self.run.validation_place()
@@ -201,9 +200,7 @@ class Session:
         watched.close()
         with self._harmless("watching validation failed"):
             populations, faults = watched.results()
-            if not self.run.trainer.is_global_zero:
-                return
-            self._populations = populations
+            self._populations = populations  # none on other processes than the first
             for name in watched.layers:
                 for words in faults[name]:
                     self._fault(self._watching[name][0], watched.step, words)

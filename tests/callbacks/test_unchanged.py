@@ -214,7 +214,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(session.Session, "__init__", start)
     monkeypatch.setattr(session.Session, "_fault", count)
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
-    for view in (View, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
+    for view in (View, FirstLayerFilters, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
         monkeypatch.setattr(view, "compute", raise_in_look)
     return faults
 
