@@ -197,7 +197,7 @@ def all_raise(monkeypatch):
         return init(self, *args, **options)
 
     def raise_in_forward(model, inputs):
-        observing.run(model, inputs)
+        observing.call_model(model, inputs)
         rampage(model)
         raise RuntimeError("planted in the pass")
 
