@@ -36,7 +36,7 @@ from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
-from lightning_viz.hooks import observe as observing
+from lightning_viz.hooks.observe import call_model
 
 from .cells import CELLS, lazy
 from .trace import Recorder, Trace, differences
@@ -197,7 +197,7 @@ def all_raise(monkeypatch):
         return init(self, *args, **options)
 
     def raise_in_forward(model, inputs):
-        observing.call_model(model, inputs)
+        call_model(model, inputs)
         rampage(model)
         raise RuntimeError("planted in the pass")
 
