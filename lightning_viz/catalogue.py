@@ -271,11 +271,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         source="Erhan et al., 2009", study="dreams.dream_units",
         example="--objectives conv2[7] 3", module="dream.maximize", view="dreams"),
     _technique("inversions", "Inversion", summary="what each layer still knows of an image",
-        section="dreams", module="analysis.studies.dreams"),
+        section="dreams", module="analysis.studies.inversion"),
     _dream("invert", "Inversion",
         "Reconstructs images from a layer's activations alone: what is blurred or lost, the layer no longer "
         "represents.",
-        source="Mahendran and Vedaldi, 2015", tags=("inversion", "inversions"), study="dreams.invert_layers",
+        source="Mahendran and Vedaldi, 2015", tags=("inversion", "inversions"), study="inversion.invert_layers",
         samples=4, example="--layer conv1 conv2", module="dream.inversion"),
     _dream("deep_dream", "DeepDream", "Amplifies in a photograph what a layer detects in it.",
         source="Mordvintsev et al., 2015", tags=("deep_dream",), study="dreams.deep_dream_of",

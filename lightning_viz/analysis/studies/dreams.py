@@ -1,4 +1,4 @@
-"""Images by optimization: dreams of units and classes, inversion, DeepDream, style transfer, fooling images."""
+"""Images by optimization: dreams of units and classes, DeepDream, style transfer, fooling images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from torch import nn
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
@@ -21,20 +20,18 @@ from lightning_viz.analysis.studies.samples import (
     predict,
     predictions,
     probabilities,
-    sample_rows,
     to_display,
 )
 from lightning_viz.callbacks.dreams import named_units
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
-from lightning_viz.dream.inversion import Inversion, invert
 from lightning_viz.dream.maximize import Dream, maximize
 from lightning_viz.dream.parametrization import Image, cppn, fourier, pixels
-from lightning_viz.dream.regularization import YOSINSKI, Preset, alpha_norm, edge_energy, total_variation
+from lightning_viz.dream.regularization import YOSINSKI, Preset, edge_energy
 from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.dream.transforms import standard
-from lightning_viz.errors import AnalysisError, InvalidArgumentError, LayerNotFoundError, LayerNotReachedError
-from lightning_viz.hooks.layers import named_layers, select_layers
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
+from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.targets import logit
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
@@ -46,9 +43,7 @@ Settings = Mapping[str, float] | Sequence[str]
 """Values by name, or ``NAME=VALUE`` each."""
 
 _COUNT = 10  # of channels or classes if no number is given
-_LAYERS = 5  # that an analysis inverts
 _NATURAL = 40.0  # weight of the edge energy at one pixel: it is a sum over pixels, the logit is not
-_COSTS = (1e-3, 3e-3)  # of the originals' own R_alpha and R_V in an analysis' inversions
 _MOST = 8  # samples on a page
 _IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "cppn": cppn}
 
@@ -86,7 +81,7 @@ def dream_units(
         priors=_settings(priors),
         update_steps=_update_steps(update_steps),
         transforms=standard(jitter) if jitter else [],
-        **_common(study),
+        **common_arguments(study),
         **(options or {}),
     )
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds)}
@@ -148,7 +143,7 @@ def dream_classes(
         priors=natural if priors is None else _settings(priors),
         update_steps=_update_steps(update_steps),
         transforms=standard(moved) if moved else [],
-        **_common(study),
+        **common_arguments(study),
         **(options or {}),
     )
     copies = len(dream.values) // len(chosen)
@@ -156,85 +151,13 @@ def dream_classes(
     confidences = probabilities(study, dream.inputs).gather(1, indices[:, None])[:, 0]
     names = [study.samples.name(index) for index in indices.tolist()]
     pairs = zip(dream.values.tolist(), confidences.tolist(), strict=True)
-    words = [f"{format_number(round(value, 1))}, {_percentage(confidence)}" for value, confidence in pairs]
+    words = [f"{format_number(round(value, 1))}, {percentage(confidence)}" for value, confidence in pairs]
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds), "confidence": confidences.tolist()}
     numbers = {"classes": names, "logits": dream.values, "confidences": confidences}
     details = ["under it: its logit and confidence"]
     return _output(
         study, dream, "dreams/classes", "Images that maximize classes", names, words, details, columns, numbers
     )
-
-
-def invert_layers(
-    study: ModelUnderStudy,
-    options: Mapping[str, Any] | None = None,
-    *,
-    layer: Sequence[str] | None = None,
-    penalties: tuple[float, float] | None = None,
-) -> Output:
-    """Inversion: images reconstructed from a layer's activations alone, for each layer a row.
-
-    Args:
-        study: the model and its samples.
-        options: of `lightning_viz.dream.invert`, by keyword.
-        layer: one or more; if omitted five from the first to the last, of which those that fail are left out.
-        penalties: weights of R_alpha and R_V; found for each layer if omitted.
-
-    Raises:
-        AnalysisError: no layer can be inverted.
-        LayerNotFoundError: there is no such layer.
-    """
-    images, inversions, left_out = images_of(study), dict[str, Inversion](), dict[str, str]()
-    for name in _spread_layers(study.model) if layer is None else layer:
-        try:
-            inversions[name] = invert(study.model, images, name, weights=penalties, **_common(study), **(options or {}))
-        except (ValueError, TypeError, LayerNotReachedError) as error:
-            if layer is not None:
-                raise
-            left_out[name] = str(error)
-    if not inversions:
-        raise AnalysisError(f"no layer can be inverted: {'; '.join(left_out.values()) or 'the model has none'}")
-    errors = {name: inversion.pixel_errors.mean(1).cpu() for name, inversion in inversions.items()}
-
-    def pictures() -> Iterator[Page | Picture]:
-        shown = images[:_MOST]
-        rows = [to_display(inversion.pixels[: len(shown), 0]) for inversion in inversions.values()]
-        words = [[_percentage(error, "{:.0%}") for error in each[: len(shown)].tolist()] for each in errors.values()]
-        yield dream_table(
-            "inversion",
-            np.stack([study.rgb(shown), *rows]),
-            title="What each layer still represents of an image",
-            rows=["the image", *inversions],
-            words=[[""] * len(shown), *words],
-            details=["images with the layer's activations of the first row", "under each: distance to it, of its norm"],
-            reading="Each row is one layer: images optimized from noise until the layer's output is that of the first "
-            "row. What is lost in them the layer no longer represents.",
-            notes=[f"cannot be inverted: {', '.join(left_out)}"] if left_out else [],
-        )
-        for name, inversion in inversions.items():
-            dream, seeds = inversion.dream, inversion.pixel_errors.shape[1]
-            names = [f"sample {place // seeds}" for place in range(len(dream.names))]
-            yield from _animation(dream, f"Inversion of {name}", names, name)
-
-    numbers = {
-        name: {"error": errors[name].mean(), "errors": errors[name], "feature_error": inversion.feature_errors.mean()}
-        for name, inversion in inversions.items()
-    }
-    columns = {f"pixel_error/{name}": each for name, each in errors.items()}
-    columns |= {f"feature_error/{name}": each.feature_errors.mean(1) for name, each in inversions.items()}
-    layers = [
-        {
-            "layer": name,
-            "diversity": inversion.diversity.mean(),
-            "weight_alpha": inversion.weights[0],
-            "weight_total_variation": inversion.weights[1],
-            "sigma": inversion.sigma,
-        }
-        for name, inversion in inversions.items()
-    ]
-    tables = {"samples": sample_rows(study, columns), "layers": layers}
-    arrays = {"images": {name: inversion.pixels for name, inversion in inversions.items()}}
-    return Output("inversions", pictures(), numbers, tables, arrays)
 
 
 def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = None, *, layer: str) -> Output:
@@ -249,14 +172,16 @@ def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = No
         InvalidArgumentError: there is neither.
     """
     images = images_of(study)
-    dream = deep_dream(study.model, images, _layer_or_target(study, layer), **_common(study), **(options or {}))
+    dream = deep_dream(
+        study.model, images, _layer_or_target(study, layer), **common_arguments(study), **(options or {})
+    )
     title, octaves = f"DeepDream of {dream.name}", [vars(octave) for octave in dream.octaves]
 
     def pictures() -> Iterator[Page | Picture]:
         table = np.stack([study.rgb(images[:4]), to_display(dream.pixels[:4])])
         details = [f"{len(octaves)} octaves"]
         yield dream_table("deep_dream", table, title=title, rows=["image", "dream"], details=details)
-        yield from _animation(dream, title, [f"sample {place}" for place in range(len(images))])
+        yield from animation(dream, title, [f"sample {place}" for place in range(len(images))])
 
     numbers = {"of": dream.name, "octaves": octaves}
     return Output("deep_dream", pictures(), numbers, arrays={"images": {"pixels": dream.pixels}})
@@ -277,7 +202,7 @@ def transfer_style(
         InvalidArgumentError: there is no such image.
     """
     images: dict[str, Any] = {"content": image_named(study, content), "style": image_named(study, style)}
-    result = style_transfer(study.model, **images, **_common(study), **(options or {}))
+    result = style_transfer(study.model, **images, **common_arguments(study), **(options or {}))
     losses = {"content": result.content_loss, "style": result.style_loss}
 
     def pictures() -> Iterator[Page | Picture]:
@@ -290,7 +215,7 @@ def transfer_style(
         yield climb_curves(
             "style/losses", shares, names=list(losses), title="Both losses", label="share of the largest"
         )
-        yield from _animation(result, title, ["the image"])
+        yield from animation(result, title, ["the image"])
 
     numbers: dict[str, Any] = {"content_weight": result.content_weight, "style_weight": result.style_weight}
     numbers |= {f"{name}_loss": loss for name, loss in losses.items()}
@@ -318,7 +243,9 @@ def fooling_images(
     """
     predictions(study)
     chosen = None if classes is None else [class_index(study, word) for word in classes]
-    result = fool(study.model, _shape(study), classes=chosen, encoding=encoding, **_common(study), **(options or {}))
+    result = fool(
+        study.model, _shape(study), classes=chosen, encoding=encoding, **common_arguments(study), **(options or {})
+    )
     names = [study.samples.name(index) for index in result.classes]
     confidences, title = result.curve[-1].tolist(), "Images that fool the model"
 
@@ -332,7 +259,7 @@ def fooling_images(
             curves=result.curve.T.cpu().numpy(),
             details=[f"evolved in {len(result.curve) - 1} generations", "under it: the model's confidence"],
         )
-        yield from _animation(result, title, names)
+        yield from animation(result, title, names)
 
     triples = zip(result.classes, names, confidences, strict=True)
     rows = [{"class": index, "name": name, "confidence": confidence} for index, name, confidence in triples]
@@ -354,28 +281,6 @@ def dreams(study: ModelUnderStudy) -> Iterator[Output]:
     yield dream_classes(few, {"steps": steps, "frames": 0})
 
 
-def inversions(study: ModelUnderStudy) -> Iterator[Output]:
-    """Inversions of five layers, whose penalties weigh alike so that they compare, as an analysis shows them.
-
-    Args:
-        study: a classifier of images.
-    """
-    predictions(study.first(_MOST))
-    few = study.first(affordable(study, 3 * 200 * _LAYERS, most=6, least=2))
-    images = images_of(few)
-    predictions(few)
-    originals = few.pixel_space.into(images.float(), few.pixel_space.centered())
-    sigma = originals.flatten(1).norm(dim=1).mean().item()
-    if not sigma:
-        raise AnalysisError("the samples are uniformly gray: there is nothing to reconstruct")
-    least = torch.finfo(originals.dtype).tiny  # of images without edges
-    costs = (alpha_norm(originals / sigma).mean(), total_variation(originals / sigma).mean())
-    alpha, variation = (share / max(cost.item(), least) for share, cost in zip(_COSTS, costs, strict=True))
-    steps = affordable(few, 3 * len(images) * _LAYERS, most=200, least=80)
-    options = {"seeds": 1, "sigma": sigma, "steps": steps, "frames": 0}
-    yield invert_layers(few, options, penalties=(alpha, variation))
-
-
 def _output(
     study: ModelUnderStudy,
     dream: Dream,
@@ -395,21 +300,33 @@ def _output(
             tag, to_display(dream.pixels), title=title, names=names, words=words, curves=curves, step=study.step,
             details=details,
         )  # fmt: skip
-        yield from _animation(dream, title, names)
+        yield from animation(dream, title, names)
 
     rows = [dict(zip(("of", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
     arrays = {"images": {"pixels": dream.pixels, "inputs": dream.inputs}, "curve": {"curve": dream.curve}}
     return Output("dreams", pictures(), numbers or {}, {"dreams": rows}, arrays)
 
 
-def _animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> Iterator[Page | Picture]:
-    """The frames of an optimization, if they were kept."""
+def animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> Iterator[Page | Picture]:
+    """The frames of an optimization, if they were kept.
+
+    Args:
+        result: of a function of `lightning_viz.dream`.
+        title: of the picture.
+        names: of the images.
+        tag: end of the picture's tag.
+    """
     if len(result.frames) > 1:
         frames = np.stack([to_display(frame.float() / 255) for frame in result.frames])
         yield dream_animation(f"climb/{tag}".rstrip("/"), frames, result.frame_steps, title=title, names=names)
 
 
-def _common(study: ModelUnderStudy) -> dict[str, Any]:
+def common_arguments(study: ModelUnderStudy) -> dict[str, Any]:
+    """What every function of `lightning_viz.dream` takes from a study.
+
+    Args:
+        study: the model and its samples.
+    """
     return {"pixel_space": study.pixel_space, "seed": study.seed, "progress": study.progress}
 
 
@@ -478,18 +395,13 @@ def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], known: Seq
         raise InvalidArgumentError(f"there is no {what} {unknown[0]!r}: give one of {', '.join(map(repr, known))}")
 
 
-def _percentage(share: float, form: str = "") -> str:
+def percentage(share: float, form: str = "") -> str:
+    """A share in words; a dash if it is not finite.
+
+    Args:
+        share: from 0 to 1.
+        form: of a format string; that of confidences if empty.
+    """
     if not np.isfinite(share):
         return "–"
     return form.format(share).replace("%", " %") if form else confidence_text(share)
-
-
-def _spread_layers(model: nn.Module) -> Sequence[str]:
-    """Layers from the first to the last: convolutions and fully connected ones, or blocks if these are few."""
-    every: list[Any] = [nn.Conv2d, nn.Linear]
-    kinds = [kind for kind in every if any(isinstance(module, kind) for module in model.modules())]
-    order = list(named_layers(model))
-    layers = sorted(select_layers(model, kinds), key=order.index) if kinds else []
-    layers = layers or list(select_layers(model, "blocks"))
-    places = np.linspace(0, len(layers) - 1, min(_LAYERS, len(layers))).round().astype(int)
-    return [layers[place] for place in places]
