@@ -29,6 +29,7 @@ from .callbacks.predictions import Predictions as Predictions
 from .callbacks.probe import Probe as Probe
 from .callbacks.saliency import Saliency as Saliency
 from .callbacks.top_samples import TopSamples as TopSamples
+from .callbacks.update_ratio import UpdateRatio as UpdateRatio
 from .callbacks.view import PopulationView as PopulationView
 from .callbacks.view import View as View
 from .errors import LayerNotFoundError as LayerNotFoundError

@@ -157,6 +157,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     Method("filters", "Filters", "Shows the weights of convolutions and fully connected layers as images.",
         family="filters", section="parameters", module="analysis.studies.filters", symbol="layer_filters",
         study="filters.layer_filters", example="--layers conv1", view="filters", cost=0),
+    ViewEntry("update_ratio", "Size of single updates",
+        "Each row is a layer, each column a step: the power of ten of one update's norm relative to the weights' norm. "
+        "About -3 is usual; far above it training may diverge, far below it a layer hardly learns.",
+        section="parameters", module="callbacks.update_ratio", symbol="UpdateRatio", tags=("update_ratio",),
+        offline=()),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",

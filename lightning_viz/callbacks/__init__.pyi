@@ -18,5 +18,6 @@ from .saliency import Saliency as Saliency
 from .snapshot import Requirements as Requirements
 from .snapshot import Snapshot as Snapshot
 from .top_samples import TopSamples as TopSamples
+from .update_ratio import UpdateRatio as UpdateRatio
 from .view import PopulationView as PopulationView
 from .view import View as View

@@ -93,3 +93,4 @@ from .top_samples import MOST_CHANNELS as MOST_CHANNELS
 from .top_samples import MOST_CROPS as MOST_CROPS
 from .top_samples import Crop as Crop
 from .top_samples import excitations as excitations
+from .update_ratios import update_ratios as update_ratios
