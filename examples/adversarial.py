@@ -24,9 +24,14 @@ from lightning_viz import Adversarial, AdversarialTraining, Probe
 from lightning_viz.adversarial import L2, LINF, AttackResult, deepfool, fgsm, gradient_ascent, one_pixel, pgd
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.render.attacks import pixel_gallery, record_table, twins
-from lightning_viz.render.corruptions import corruption_sheet, corruption_table
 from lightning_viz.render.page import Page, lay_out
-from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.robustness import (
+    corruption_sheet,
+    corruption_table,
+    defense_bars,
+    epsilon_curves,
+    sphere_plot,
+)
 from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import Verdict, to_rgb
 from lightning_viz.robustness import (

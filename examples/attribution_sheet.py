@@ -16,7 +16,7 @@ from lightning_viz import attribution
 from lightning_viz.analysis.studies.attribution import maps_of
 from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
 from lightning_viz.catalogue import methods
-from lightning_viz.render.attribution_sheets import MethodMaps, method_row
+from lightning_viz.render.attribution_maps import MethodMaps, method_row
 from lightning_viz.render.layout import draw
 from lightning_viz.render.parts import HStack, Text, Tile, VStack
 from lightning_viz.render.text import GRAY

@@ -16,8 +16,7 @@ from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.robustness import recorded_corruption_error
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
-from lightning_viz.render.corruptions import corruption_table
-from lightning_viz.render.robustness_curves import epsilon_curves
+from lightning_viz.render.robustness import corruption_table, epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
 
 __all__ = ["compare"]

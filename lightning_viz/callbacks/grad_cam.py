@@ -33,7 +33,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
 from lightning_viz.hooks.target_words import TargetLike
-from lightning_viz.render.heatmaps import class_columns, heat_overlays
+from lightning_viz.render.attribution_maps import class_columns, heat_overlays
 
 __all__ = ["GradCAM"]
 

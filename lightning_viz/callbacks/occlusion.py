@@ -22,8 +22,7 @@ from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import image_of, map_tensors, on_device
 from lightning_viz.hooks.target_words import TargetLike
 from lightning_viz.hooks.targets import channel
-from lightning_viz.render.attribution_sheets import MOST_SAMPLES, occlusion_maps
-from lightning_viz.render.heatmaps import class_columns
+from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps
 
 __all__ = ["Occlusion"]
 

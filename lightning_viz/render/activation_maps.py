@@ -1,14 +1,12 @@
 """What samples excite in a layer: a sample a row, its activation maps beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import (
     BODY_HEIGHT,
@@ -17,16 +15,23 @@ from lightning_viz.render.parts import (
     HStack,
     MapTile,
     Part,
-    Text,
     Tile,
     TileSize,
     VStack,
 )
-from lightning_viz.render.text import GRAY, LINE, number, text_width
-from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, count_flaws, find_flaw, fit, verdict_texts
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.text import LINE, number, text_width
+from lightning_viz.render.tiles import (
+    COLUMNS,
+    GUTTER,
+    check_rgb,
+    check_shape,
+    count_flaws,
+    find_flaw,
+    fit,
+    heads,
+    some_of,
+    verdict_texts,
+)
 
 __all__ = ["activation_maps"]
 
@@ -60,29 +65,19 @@ def activation_maps(
         info: see `PageInfo`.
     """
     check_rgb(images)
-    if maps.ndim != 4 or maps.shape[:2] != (len(images), len(channels)):
-        raise InvalidArgumentError(
-            f"maps are [{len(images)} samples, {len(channels)} channels, h, w], got {maps.shape}"
-        )
+    check_shape("maps", maps, len(images), len(channels), "h", "w")
     verdicts, aspect = info.get("verdicts", ()), images.shape[1] / images.shape[2]
     count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
     shown = maps[:count, : COLUMNS - 1]
     scale = _Scale(shown, limits)
-    rows: list[Part] = [_heading(channels[: shown.shape[1]], size[0])]
+    rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
         tiles: list[Part] = [Tile(size, images[index], sample=index)]
         for channel, values in zip(channels, row, strict=False):
             flaw = find_flaw(values)
+            ends, smooth = None if flaw else scale.ends_of(values), max(values.shape) > _COARSE
             tile = MapTile(
-                size,
-                flaw=flaw.value if flaw else "",
-                sample=index,
-                layer=layer,
-                channel=channel,
-                values=values,
-                display=scale.name,
-                limits=None if flaw else scale.ends_of(values),
-                smooth=max(values.shape) > _COARSE,
+                size, None, flaw, index, layer, channel, values=values, display=scale.name, limits=ends, smooth=smooth
             )
             tiles.append(tile)
         rows.append(HStack(tiles, gap=GUTTER))
@@ -91,7 +86,7 @@ def activation_maps(
     body = VStack([VStack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
     facts = (
         f"the first {len(shown)} samples" if len(shown) < len(images) else "",
-        f"{shown.shape[1]} of {len(channels)} channels" if shown.shape[1] < len(channels) else "",
+        some_of(shown.shape[1], len(channels), "channels"),
         scale.words(limits_note),
     )
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
@@ -135,20 +130,17 @@ class _Scale:
         if self.limits is None:
             how = "divided by its largest absolute value" if self.signed else "divided by its maximum"
             return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
-        beyond = (
-            float(((self.finite < self.ends[0]) | (self.finite > self.ends[1])).mean()) if self.finite.size else 0.0
-        )
+        beyond = ((self.finite < self.ends[0]) | (self.finite > self.ends[1])).sum() / max(1, self.finite.size)
         words = f"one scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
         share = f"{beyond:.0%}".replace("%", " %") if beyond >= 0.01 else "under 1 %"
-        inside = [part for part in (note, f"{share} beyond" if beyond else "") if part]
+        inside = list(filter(None, (note, f"{share} beyond" if beyond else "")))
         return f"{words} ({', '.join(inside)})" if inside else words
 
 
-def _heading(channels: Sequence[int], width: int) -> HStack:
+def _over_columns(channels: Sequence[int], width: int) -> HStack:
     """Over each column "input" or the channel's number, with "ch" before it where there is room."""
     short = any(text_width(f"ch {channel}") > width for channel in channels)
-    names = ["input", *(str(channel) if short else f"ch {channel}" for channel in channels)]
-    return HStack([Text([name], width, color=GRAY, centered=True) for name in names], gap=GUTTER)
+    return HStack(heads(["input", *(f"{'' if short else 'ch '}{channel}" for channel in channels)], width), gap=GUTTER)
 
 
 def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, TileSize]:

@@ -1,12 +1,11 @@
 """Attacks on a page: samples above their adversarial twins and what changed, or above few pixels changed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import thin
@@ -29,7 +28,7 @@ from lightning_viz.render.parts import (
     TileSize,
     VStack,
 )
-from lightning_viz.render.text import DARK, GRAY, LINE, RED, number, percent, shorten, wrap, wrap_items
+from lightning_viz.render.text import DARK, GRAY, LINE, RED, level, number, percent, shorten, wrap, wrap_items
 from lightning_viz.render.tiles import (
     COLUMNS,
     CROSS,
@@ -38,16 +37,16 @@ from lightning_viz.render.tiles import (
     Verdict,
     check_count,
     check_rgb,
+    check_shape,
     count_flaws,
     describe_channels,
     find_flaw,
     first_of,
     fit,
+    in_columns,
+    some_of,
     verdict_texts,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["pixel_gallery", "record_table", "twins"]
 
@@ -87,18 +86,12 @@ def twins(
     """
     check_rgb(images)
     check_rgb(twins)
-    expected = (len(images), differences.shape[1] if differences.ndim == 4 else 0, *images.shape[1:3])
-    if twins.shape != images.shape or differences.shape != expected or not differences.size:
-        what = (
-            f"twins are {list(images.shape)} and differences [{len(images)}, C, {images.shape[1]}, {images.shape[2]}]"
-        )
-        raise InvalidArgumentError(f"{what} for these images, got {list(twins.shape)} and {list(differences.shape)}")
+    check_shape("twins", twins, *images.shape)
+    check_shape("differences", differences, len(images), "C", *images.shape[1:3], filled=True)
     for name, given in (("before", before), ("after", after), ("norms", norms)):
         check_count(name, given, len(images))
     if magnify is not None and not 0 < magnify < np.inf:
-        raise InvalidArgumentError(
-            f"magnify={magnify}: differences are multiplied by it; give a number above 0, or None"
-        )
+        raise InvalidArgumentError(f"magnify={magnify}: give a number above 0 that multiplies differences, or None")
     count = min(len(images), COLUMNS)
     shown = np.asarray(differences[:count], dtype=np.float64)
     largest = float(np.abs(shown[np.isfinite(shown)]).max(initial=0))
@@ -106,12 +99,16 @@ def twins(
     size, wide = _tile_size(images, rows=3, lines=9)
     flaws = [find_flaw(values, single=False) for values in shown]
     changes = [_difference(index, values, factor, size) for index, values in enumerate(shown)]
+    changed = {1: "a pixel's change", 3: "each color's change"}.get(
+        shown.shape[1], "the largest change of a pixel's channels"
+    )
+    end = number(0.5 / factor)
     written = [Text([shorten(norm, wide)], wide, color=GRAY) for norm in norms[:count]]
     bands = [
         _band("the image", _tiles(images[:count], size), verdict_texts(before[:count], wide)),
         _band("its adversarial twin", _tiles(twins[:count], size), _outcomes(before, after, wide)[:count]),
         _band(f"the difference × {number(factor)}, and {norm}", changes, written),
-        _scale(factor, shown.shape[1]),
+        ColorBar("gray" if shown.shape[1] == 3 else "diverging", f"−{end}", end, "0", f"{changed}, of 0 to 1"),
     ]
     channels = describe_channels(shown.shape[1])
     facts = (
@@ -119,19 +116,16 @@ def twins(
         _was_wrong(before),
         first_of(count, len(images), "samples"),
         f"images: {channels}" if channels else "",
-        f"differences above {number(0.5 / factor)} are cut off" if factor * largest > 0.5 + 1e-6 else "",
+        f"differences above {end} are cut off" if factor * largest > 0.5 + 1e-6 else "",
     )
     # A sample that was wrong already is mostly left as it is: no news.
-    flaws = [
-        None if flaw is Flaw.ZERO and verdict.mistaken else flaw for flaw, verdict in zip(flaws, before, strict=False)
-    ]
+    news = [None if flaw is Flaw.ZERO and old.mistaken else flaw for flaw, old in zip(flaws, before, strict=False)]
     reading = (
         "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
-    warnings = count_flaws(flaws, "samples", _UNCHANGED)
-    body = VStack(bands, gap=GUTTER)
-    return compose(tag, f"Adversarial twins: {attack}", body, facts, reading=reading, warnings=warnings, **info)
+    warnings, title = count_flaws(news, "samples", _UNCHANGED), f"Adversarial twins: {attack}"
+    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
 
 
 def pixel_gallery(
@@ -156,18 +150,15 @@ def pixel_gallery(
         info: see `PageInfo`.
     """
     check_rgb(images)
-    if twins.ndim != 5 or twins.shape[1:] != images.shape or twins.dtype != np.uint8 or not twins.size:
-        what = f"twins are uint8 [{len(rows)} rows, {', '.join(map(str, images.shape))}] for these images"
-        raise InvalidArgumentError(f"{what}, got {twins.dtype} {list(twins.shape)}")
-    check_count("rows", rows, len(twins))
+    check_shape("twins", twins, len(rows), *images.shape, filled=True)
+    check_rgb(twins[0])
     check_count("after", after, len(twins))
     check_count("before", before, len(images))
     for name, verdicts in zip(rows, after, strict=True):
         check_count(f"after in the row {name!r}", verdicts, len(images))
-    count = min(len(images), COLUMNS)
+    count, crowded = min(len(images), COLUMNS), 0
     size, wide = _tile_size(images, rows=1 + len(twins), lines=3 + 3 * len(twins))
     bands = [_band("the image", _tiles(images[:count], size), verdict_texts(before[:count], wide))]
-    crowded = 0
     for name, row, verdicts in zip(rows, twins, after, strict=True):
         changed = (row != images).any(axis=-1)[:count]
         crowded += int((changed.sum(axis=(1, 2)) > _MOST_RINGS).sum())
@@ -175,9 +166,8 @@ def pixel_gallery(
             Tile(size, image, sample=index, rings=places if 0 < places.sum() <= _MOST_RINGS else None)
             for index, (image, places) in enumerate(zip(row, changed, strict=False))
         ]
-        bands.append(
-            _band(f"{name}: network {_tally(before, verdicts)}", tiles, _outcomes(before, verdicts, wide)[:count])
-        )
+        outcomes = _outcomes(before, verdicts, wide)[:count]
+        bands.append(_band(f"{name}: network {_tally(before, verdicts)}", tiles, outcomes))
     warnings = (f"{crowded} twins without rings: more than {_MOST_RINGS} pixels changed",) if crowded else ()
     facts = ("the rings show which pixels changed", _was_wrong(before), first_of(count, len(images), "samples"))
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
@@ -191,19 +181,12 @@ def _difference(sample: int, values: NDArray[np.float64], factor: float, size: T
     Of several channels the one that changed most is shown: in their mean opposite changes would cancel.
     """
     flaw = find_flaw(values, single=False)
-    words = _UNCHANGED.get(flaw, flaw.value) if flaw else ""
+    words = _UNCHANGED.get(flaw, flaw) if flaw else None
     if len(values) == 3:
         return MapTile(size, flaw=words, sample=sample, values=factor * values, display="image")
     strongest = np.abs(values).argmax(axis=0, keepdims=True)
     signed = 2 * factor * np.take_along_axis(values, strongest, axis=0)[0]
     return MapTile(size, flaw=words, sample=sample, values=signed, display="signed")
-
-
-def _scale(factor: float, channels: int) -> ColorBar:
-    end = number(0.5 / factor)
-    name = "gray" if channels == 3 else "diverging"
-    what = {1: "a pixel's change", 3: "each color's change"}.get(channels, "the largest change of a pixel's channels")
-    return ColorBar(name, f"−{end}", end, middle="0", label=f"{what}, of 0 to 1")
 
 
 def _outcomes(before: Sequence[Verdict], after: Sequence[Verdict], width: int) -> list[Text]:
@@ -213,10 +196,9 @@ def _outcomes(before: Sequence[Verdict], after: Sequence[Verdict], width: int) -
         [*wrap(_OUTCOMES[outcome], width), *Verdict(None, last.prediction, last.confidence).lines(width)]
         for outcome, last in zip(outcomes, after, strict=True)
     ]
-    most = max(map(len, texts))
     return [
-        Text([*lines, *[""] * (most - len(lines))], width, color=RED if outcome in ("fooled", "wrong") else DARK)
-        for lines, outcome in zip(texts, outcomes, strict=True)
+        Text(lines, width, color=RED if outcome in ("fooled", "wrong") else DARK)
+        for lines, outcome in zip(level(texts), outcomes, strict=True)
     ]
 
 
@@ -256,8 +238,7 @@ def _tile_size(images: NDArray[Any], *, rows: int, lines: int) -> tuple[TileSize
 def _band(heading: str, tiles: Sequence[Tile], texts: Sequence[Text]) -> Part:
     """A row of tiles under what they are, and a text under each, which may be wider."""
     head = Text(wrap_items([heading], INNER_WIDTH), INNER_WIDTH, color=GRAY)
-    cells = [VStack([tile, text], gap=1) for tile, text in zip(tiles, texts, strict=True)]
-    return VStack([head, HStack(cells, gap=GUTTER)], gap=1)
+    return VStack([head, HStack(in_columns(tiles, texts, gap=1), gap=GUTTER)], gap=1)
 
 
 def _was_wrong(before: Sequence[Verdict]) -> str:
@@ -302,40 +283,42 @@ def record_table(
     classes, confidences, labels = np.asarray(classes), np.asarray(confidences), np.asarray(labels)
     lengths = None if relative is None else np.asarray(relative)
     steps = list(range(len(classes))) if step_numbers is None else list(step_numbers)
-    _check((len(steps), len(images)), labels, classes, confidences, *([] if lengths is None else [lengths]))
+    tables = {"classes": classes, "confidences": confidences} | ({} if lengths is None else {"relative": lengths})
+    for name, table in tables.items():
+        check_shape(name, table, len(steps), len(images), filled=True, remedy="of several epsilons give one")
+    check_shape("labels", labels, len(images))
     if (np.diff(steps) <= 0).any():
         raise InvalidArgumentError(f"step_numbers={steps}: give them ascending")
     rows, kept = min(len(images), _MOST_ROWS), thin(steps, COLUMNS)
     count = max(int(classes.max(initial=0)), int(labels.max()), len(names or ()) - 1) + 1
     class_names = [name_of(label, tuple(names) if names else None) for label in range(count)]
     colors = class_colors(count)
-    table = _Table(images, len(kept), lengths is not None)
-    parts: list[Part] = [At(0, table.top(row), Tile(table.thumb, images[row], sample=row)) for row in range(rows)]
-    parts += table.heads([f"{steps[place]:,}" for place in kept])
+    grid = _Table(images, len(kept), lengths is not None)
+    parts: list[Part] = [At(0, grid.top(row), Tile(grid.thumb, images[row], sample=row)) for row in range(rows)]
+    parts += grid.heads([f"{steps[place]:,}" for place in kept])
     for row, label in enumerate(labels[:rows]):
-        parts.append(table.cell(row, 0, [class_names[label]], colors[label]))
+        parts.append(grid.cell(row, 0, [class_names[label]], colors[label]))
         for column, place in enumerate(kept, start=1):
-            predicted, confidence = classes[place, row], confidences[place, row]
-            figure = (CROSS if predicted != label else "") + percent(confidence)
-            lines = [class_names[predicted], figure]
-            parts.append(table.cell(row, column, lines, colors[predicted], float(confidence)))
+            predicted, confidence = classes[place, row], float(confidences[place, row])
+            lines = [class_names[predicted], (CROSS if predicted != label else "") + percent(confidence)]
+            parts.append(grid.cell(row, column, lines, colors[predicted], confidence))
         if lengths is not None:
             length = 100 * float(lengths[-1, row])
-            parts.append(table.length(row, f"{number(length)} %" if np.isfinite(length) else "–"))
+            parts.append(grid.length(row, f"{number(length)} %" if np.isfinite(length) else "–"))
     began, ended = ((predictions != labels).sum() for predictions in (classes[0], classes[-1]))
     facts = (
         f"{ended} of {len(labels)} end on another class than their label",
         f"{began} began so" if began else "",
         f"{CROSS.strip()} no longer the label",
         first_of(rows, len(images), "samples"),
-        f"{len(kept)} of {len(steps)} steps" if len(kept) < len(steps) else "",
+        some_of(len(kept), len(steps), "steps"),
         "moved: the change's length, of the image's" if lengths is not None else "",
     )
     reading = (
         "Each row is one sample, each column a step of the attack: the class that the network then sees, in that "
         "class's color, and its confidence. Where the color changes, the network changed its mind."
     )
-    body = Sheet(INNER_WIDTH, table.top(rows), parts)
+    body = Sheet(INNER_WIDTH, grid.top(rows), parts)
     return compose(tag, f"The class after each step: {attack}", body, facts, reading=reading, **info)
 
 
@@ -370,8 +353,7 @@ class _Table:
         return Label(self._end, self.top(row) + _CELL / 2, text, DARK, "lm")
 
     def _left(self, column: int) -> int:
-        apart = 2 * GUTTER if column else 0
-        return self.thumb[0] + GUTTER + (self._width + _GAP) * column + apart
+        return self.thumb[0] + GUTTER + (self._width + _GAP) * column + (2 * GUTTER if column else 0)
 
     @staticmethod
     def top(row: int) -> int:
@@ -383,11 +365,3 @@ def _ink(color: Colors) -> Color:
     """White or dark, whichever is read better on a color."""
     luminance = float((color / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722]))
     return (255, 255, 255) if luminance < 0.2 else DARK  # where the contrasts of both are alike
-
-
-def _check(shape: tuple[int, int], labels: NDArray[Any], *tables: NDArray[Any]) -> None:
-    steps, samples = shape
-    if any(table.shape != shape for table in tables) or labels.shape != (samples,) or not steps * samples:
-        what = f"classes, confidences and relative are [{steps} steps, {samples} samples], labels [{samples}]"
-        got = ", ".join(str(list(table.shape)) for table in (*tables, labels))
-        raise InvalidArgumentError(f"{what}; got {got}: give one epsilon's, and one or more of each")

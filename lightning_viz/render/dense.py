@@ -1,14 +1,12 @@
 """Dense predictions beside the truth: classes of pixels, images, and where in a larger image a class was found."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, apply, class_colors
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import (
@@ -26,10 +24,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, RED, number
-from lightning_viz.render.tiles import GUTTER, check_rgb, count_flaws, find_flaw, fit
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.tiles import GUTTER, check_rgb, check_shape, count_flaws, find_flaw, fit, heads, some_of
 
 __all__ = ["MOST_PREDICTIONS", "UNCOUNTED", "class_predictions", "found_on_canvas", "image_predictions"]
 
@@ -68,36 +63,29 @@ def class_predictions(
         info: see `PageInfo`.
     """
     check_rgb(images)
-    if truth.shape != prediction.shape or len(truth) != len(images) or truth.ndim != 3:
-        raise InvalidArgumentError(
-            f"truth and prediction are [{len(images)}, h, w], got {truth.shape} and {prediction.shape}"
-        )
+    check_shape("truth", truth, len(images), "h", "w")
+    check_shape("prediction", prediction, *truth.shape)
     colors = class_colors(len(names))
     wrong = (truth != prediction) & (truth != UNCOUNTED)
     size, count = _tile_size(images)
-    rows: list[Part] = [_heading(("input", "truth", "prediction", "mistakes"), size[0])]
+    rows: list[Part] = [HStack(heads(("input", "truth", "prediction", "mistakes"), size[0]), gap=GUTTER)]
     for index in range(count):
-        layers = [
-            _classes(truth[index], colors, background),
-            _classes(prediction[index], colors, background),
-            _mistakes(wrong[index]),
-        ]
-        tiles = [Tile(size, images[index], sample=index)]
-        tiles += [PaintedTile(size, images[index], sample=index, paint=layer) for layer in layers]
+        classes = [_classes(labels[index], colors, background) for labels in (truth, prediction)]
+        mistakes = np.concatenate(
+            [np.broadcast_to(RED, (*wrong[index].shape, 3)), 0.9 * wrong[index][..., None]], axis=2
+        )
+        tiles = [PaintedTile(size, images[index], sample=index, paint=paint) for paint in (*classes, mistakes)]
         counted = (truth[index] != UNCOUNTED).sum()
         share = f"{_percent(wrong[index].sum() / counted)} wrong" if counted else "none counts"
-        words = HStack([Text([text], size[0], color=GRAY) for text in ("", "", "", share)], gap=GUTTER)
-        rows.append(VStack([HStack(tiles, gap=GUTTER), words], gap=1))
+        rows.append(_row([Tile(size, images[index], sample=index), *tiles], ("", "", "", share)))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
-    key = ClassKey(
-        [f"{names[place]} {overlaps[place]:.2f}" for place in present],
-        np.array([_key_color(place, colors, background) for place in present], dtype=np.uint8).reshape(-1, 3),
-    )
+    colors[np.arange(len(colors)) == background] = 205  # in the key
+    key = ClassKey([f"{names[place]} {overlaps[place]:.2f}" for place in present], colors[present])
     mean = float(np.mean([overlaps[place] for place in present])) if present else float("nan")
     facts = (
         f"mean IoU {mean:.3f}",
         f"{_percent(accuracy)} of the pixels right",
-        f"over {samples} samples" + (f", {count} of them shown" if count < samples else ""),
+        _over(samples, count),
         "below: each class's IoU",
     )
     reading = (
@@ -137,19 +125,16 @@ def image_predictions(
         check_rgb(shown)
     size, count = _tile_size(images)
     flaws = [None if np.isfinite(values).all() else find_flaw(values) for values in difference[:count]]
-    rows: list[Part] = [_heading(("input", truth_name, "prediction", "difference"), size[0])]
+    rows: list[Part] = [HStack(heads(("input", truth_name, "prediction", "difference"), size[0]), gap=GUTTER)]
     for index, flaw in enumerate(flaws):
         tiles = [Tile(size, shown[index], sample=index) for shown in (images, truth, prediction)]
-        words = flaw.value if flaw else ""
         heat = None if flaw else apply("magma", difference[index], 0, limit)
-        tiles.append(Tile(size, heat, words, sample=index, weights=difference[index]))
-        ratio = f"PSNR {noise_ratios[index]:.1f} dB"
-        texts = HStack([Text([text], size[0], color=GRAY) for text in ("", "", ratio, "")], gap=GUTTER)
-        rows.append(VStack([HStack(tiles, gap=GUTTER), texts], gap=1))
+        tiles.append(Tile(size, heat, flaw, sample=index, weights=difference[index]))
+        rows.append(_row(tiles, ("", "", f"PSNR {noise_ratios[index]:.1f} dB", "")))
     finite = [ratio for ratio in noise_ratios if np.isfinite(ratio)]
     facts = (
         f"mean PSNR {np.mean(finite):.1f} dB" if finite else "",
-        f"over {len(noise_ratios)} samples" + (f", {count} of them shown" if count < len(noise_ratios) else ""),
+        _over(len(noise_ratios), count),
         f"difference on a fixed scale, 0 to {number(limit)} of the pixels' range",
     )
     reading = (
@@ -187,7 +172,7 @@ def found_on_canvas(
     check_rgb(images)
     count = min(len(images), 2)
     side = fit(2, count, images.shape[1] / images.shape[2], under=LINE, room=BODY_HEIGHT - LINE)
-    rows: list[Part] = [_heading(("the likeliest window", "all windows, at their middles"), side[0])]
+    rows: list[Part] = [HStack(heads(("the likeliest window", "all windows, at their middles"), side[0]), gap=GUTTER)]
     for index in range(count):
         spread = _at_centers(probabilities[index], images.shape[1:3], size, stride)
         highest = float(probabilities[index].max())
@@ -199,7 +184,7 @@ def found_on_canvas(
         rows.append(VStack([HStack(tiles, gap=GUTTER), line], gap=1))
     facts = (
         f"windows of {size[0]} × {size[1]} pixels, {stride[0]} apart, in one pass",
-        f"{count} of {len(images)} canvases" if count < len(images) else "",
+        some_of(count, len(images), "canvases"),
     )
     reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
     body = VStack([VStack(rows, gap=4), ColorBar("heat", "0", "1", label="probability")], gap=8)
@@ -222,8 +207,14 @@ def _percent(share: float) -> str:
     return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):.1f} %"
 
 
-def _heading(words: Sequence[str], width: int) -> HStack:
-    return HStack([Text([word], width, color=GRAY, centered=True) for word in words], gap=GUTTER)
+def _row(tiles: Sequence[Tile], words: Sequence[str]) -> VStack:
+    """Tiles of a sample, and what stands under each."""
+    texts = [Text([text], tile.size[0], color=GRAY) for text, tile in zip(words, tiles, strict=True)]
+    return VStack([HStack(tiles, gap=GUTTER), HStack(texts, gap=GUTTER)], gap=1)
+
+
+def _over(samples: int, shown: int) -> str:
+    return f"over {samples} samples" + (f", {shown} of them shown" if shown < samples else "")
 
 
 def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> NDArray[np.float64]:
@@ -231,14 +222,6 @@ def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> ND
     known = np.clip(labels, 0, len(colors) - 1).astype(int)
     shown = (labels != UNCOUNTED) & (labels != background)
     return np.concatenate([colors[known], _OPACITY * shown[..., None]], axis=2)
-
-
-def _mistakes(wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.concatenate([np.broadcast_to(RED, (*wrong.shape, 3)), 0.9 * wrong[..., None]], axis=2)
-
-
-def _key_color(place: int, colors: Colors, background: int | None) -> Any:
-    return (205, 205, 205) if place == background else colors[place]
 
 
 def _at_centers(

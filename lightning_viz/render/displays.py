@@ -1,9 +1,7 @@
 """Displays: how a map becomes a tile, with heat over the sample, sequential, diverging, or as an image of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +23,19 @@ class Display:
         reduced: from a map ``[C, h, w]`` to what is shown of it, ``[h, w]`` or ``[C, h, w]``.
         reach: from that to the number by which it is divided.
         tile: from the image ``[H, W, 3]``, the divided map and a size (width, height) to the tile.
-        bar: what the colors mean; of which maps goes after it.
+        bar: what the colors mean.
         divided: what it is divided by, for the caption.
     """
 
     reduced: Callable[[NDArray[Any]], NDArray[Any]]
     reach: Callable[[NDArray[Any]], float]
     tile: Callable[[Colors, NDArray[Any], TileSize], Image.Image]
-    bar: Callable[[str], ColorBar]
+    bar: ColorBar
     divided: str
+
+    def bar_of(self, maps: str) -> ColorBar:
+        """The bar, and after it which maps' colors it explains."""
+        return replace(self.bar, label=maps + self.bar.label)
 
 
 def enlarge(image: Colors, size: TileSize, *, average: bool = False) -> Image.Image:
@@ -56,6 +58,10 @@ def stretch(values: NDArray[Any], size: TileSize, *, smooth: bool = True) -> NDA
     smaller = size[0] < values.shape[1] or size[1] < values.shape[0]
     method = Image.Resampling.BILINEAR if smooth or smaller else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(values).resize(size, method))
+
+
+def _largest(values: NDArray[Any]) -> float:
+    return float(np.abs(values).max())
 
 
 def top_percentile(values: NDArray[Any]) -> float:
@@ -96,42 +102,16 @@ def as_image(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image
     return enlarge(to_rgb(values[None] + 0.5)[0], size)
 
 
+_99TH = "99th percentile"
+_SIZE = ColorBar("magma", "0", _99TH)
+_SIGNS = ColorBar("diverging", "against", "for", middle="0")
+_HALVES = ColorBar("gray", "−½ max", "½ max", middle="0", label=", for red, green and blue")
 DISPLAYS = {
-    "heat": Display(
-        lambda g: np.maximum(g.sum(0), 0),
-        lambda heat: float(heat.max()),
-        overlay,
-        lambda of: ColorBar("heat", "0", "maximum", label=of),
-        "maximum",
-    ),
-    "sum": Display(
-        lambda g: np.abs(g).sum(0),
-        top_percentile,
-        sequential,
-        lambda of: ColorBar("magma", "0", "99th percentile", label=of),
-        "99th percentile",
-    ),
-    "max": Display(
-        lambda g: np.abs(g).max(0),
-        top_percentile,
-        sequential,
-        lambda of: ColorBar("magma", "0", "99th percentile", label=of),
-        "99th percentile",
-    ),
-    "signed": Display(
-        lambda g: g.sum(0),
-        top_percentile,
-        diverging,
-        lambda of: ColorBar("diverging", "against", "for", middle="0", label=of),
-        "99th percentile",
-    ),
-    "image": Display(
-        lambda g: g,
-        lambda g: float(np.abs(g).max()),
-        as_image,
-        lambda of: ColorBar("gray", "−½ max", "½ max", middle="0", label=f"{of}, for red, green and blue"),
-        "largest value",
-    ),
+    "heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, ColorBar("heat", "0", "maximum"), "maximum"),
+    "sum": Display(lambda g: np.abs(g).sum(0), top_percentile, sequential, _SIZE, _99TH),
+    "max": Display(lambda g: np.abs(g).max(0), top_percentile, sequential, _SIZE, _99TH),
+    "signed": Display(lambda g: g.sum(0), top_percentile, diverging, _SIGNS, _99TH),
+    "image": Display(lambda g: g, _largest, as_image, _HALVES, "largest value"),
 }
 """By name: heat over the image; the size, summed or largest over the channels; the signed sum; an image of its own."""
 
@@ -158,7 +138,5 @@ def map_tile(
         layer: name of the layer that the map is of, if any.
     """
     flaw = find_flaw(values)
-    if flaw:
-        return MapTile(size, image, flaw.value, sample, layer, values=values, display=display)
-    value = DISPLAYS[display].reach(values) if reach is None else reach
-    return MapTile(size, image, "", sample, layer, value=value, values=values, display=display)
+    value = None if flaw else DISPLAYS[display].reach(values) if reach is None else reach
+    return MapTile(size, image, flaw, sample, layer, value=value, values=values, display=display)

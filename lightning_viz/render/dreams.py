@@ -1,14 +1,12 @@
 """Dreams: images made by optimization, each with what it was made for, how far it came, and its climb."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import animate, thin
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.page import Page, PageInfo, Picture, compose, lay_out
@@ -27,10 +25,20 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, GRAY, LINE, shorten, text_width, wrap
-from lightning_viz.render.tiles import COLUMNS, GUTTER, Flaw, check_count, check_rgb, count_flaws, first_of, fit
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.tiles import (
+    COLUMNS,
+    GUTTER,
+    Flaw,
+    check_count,
+    check_rgb,
+    check_shape,
+    count_flaws,
+    first_of,
+    fit,
+    heads,
+    in_columns,
+    in_rows,
+)
 
 __all__ = ["climb_curves", "dream_animation", "dream_table", "dream_tiles"]
 
@@ -69,22 +77,21 @@ def dream_tiles(
     check_count("names", names, len(images))
     check_count("words", words or names, len(images))
     shown = images[:_MOST_TILES]
-    if curves is not None and (curves.ndim != 2 or len(curves) != len(images)):
-        raise InvalidArgumentError(f"curves are [{len(images)}, steps], got {curves.shape}")
+    if curves is not None:
+        check_shape("curves", curves, len(images), "steps")
     climbs = None if curves is None else np.asarray(curves, dtype=np.float64)[: len(shown)]
     under = list(words[: len(shown)]) or [""] * len(shown)
     size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0)
     flaws = [_find_flaw(image, None if climbs is None else climbs[index]) for index, image in enumerate(shown)]
     blocks: list[Sequence[Part]] = [
-        [_tile(size, image, flaw, index) for index, (image, flaw) in enumerate(zip(shown, flaws, strict=True))],
+        _tiles(size, shown, flaws),
         _texts(names[: len(shown)], size[0], columns, DARK),
     ]
     if any(under):
         blocks.append(_texts(under, size[0], columns, GRAY))
     if climbs is not None:
         blocks.append([CurveTile(climb, size[0], _SPARK) for climb in climbs])
-    cells = [VStack(parts, gap=0) for parts in zip(*blocks, strict=True)]
-    body = VStack([HStack(cells[at : at + columns], gap=GUTTER) for at in range(0, len(cells), columns)], gap=_APART)
+    body = VStack(in_rows(in_columns(*blocks, gap=0), columns, GUTTER), gap=_APART)
     facts = (first_of(len(shown), len(images), ""),)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     warnings = count_flaws(flaws, "dreams")
@@ -114,32 +121,22 @@ def dream_table(
         reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
-    if images.ndim != 5:
-        raise InvalidArgumentError(f"images are [rows, columns, H, W, 3], got {images.shape}")
+    check_shape("images", images, "rows", "columns", "H", "W", 3)
     check_rgb(images.reshape(-1, *images.shape[2:]))
     check_count("rows", rows, len(images))
     check_count("columns", columns or range(images.shape[1]), images.shape[1])
     check_count("words", words or rows, len(images))
     label = min(_LABEL, max(text_width(name) for name in rows))
-    across = INNER_WIDTH - label - GUTTER
-    room = BODY_HEIGHT - LINE * bool(columns)
-    under = LINE * bool(words)
-    aspect = images.shape[2] / images.shape[3]
-    size = fit(images.shape[1], len(images), aspect, under=under, room=room, across=across)
-    sheet: list[Part] = []
-    if columns:
-        heads = [Text([shorten(name, size[0])], size[0], color=GRAY, centered=True) for name in columns]
-        sheet.append(HStack([Text([""], label), *heads], gap=GUTTER))
+    across, room, under = INNER_WIDTH - label - GUTTER, BODY_HEIGHT - LINE * bool(columns), LINE * bool(words)
+    size = fit(images.shape[1], len(images), images.shape[2] / images.shape[3], under=under, room=room, across=across)
+    sheet = [HStack([Text([""], label), *heads(columns, size[0])], gap=GUTTER)] if columns else []
     flaws = [[_find_flaw(image) for image in row] for row in images]
     for place, (row, name) in enumerate(zip(images, rows, strict=True)):
-        tiles: list[Part] = [
-            _tile(size, image, flaw, index) for index, (image, flaw) in enumerate(zip(row, flaws[place], strict=True))
-        ]
+        tiles: Sequence[Part] = _tiles(size, row, flaws[place])
         if words:
             texts = [Text([shorten(word, size[0])], size[0], color=GRAY) for word in words[place]]
-            tiles = [VStack([tile, text], gap=0) for tile, text in zip(tiles, texts, strict=True)]
-        lines = max(1, size[1] // LINE)
-        sheet.append(HStack([_text(name, label, lines, DARK), *tiles], gap=GUTTER))
+            tiles = in_columns(tiles, texts, gap=0)
+        sheet.append(HStack([_text(name, label, max(1, size[1] // LINE), DARK), *tiles], gap=GUTTER))
     warnings = count_flaws([flaw for row in flaws for flaw in row], "dreams")
     return compose(tag, title, VStack(sheet, gap=GUTTER), reading=reading or _READING, warnings=warnings, **info)
 
@@ -168,8 +165,7 @@ def climb_curves(
         info: see `PageInfo`.
     """
     curves = np.asarray(curves, dtype=np.float64)
-    if curves.ndim != 2:
-        raise InvalidArgumentError(f"curves are [N, steps], got {curves.shape}")
+    check_shape("curves", curves, "N", "steps")
     check_count("names", names, len(curves))
     shown = np.where(np.isfinite(curves) & ((curves > 0) | (not logarithmic)), curves, np.nan)
     colors = class_colors(len(curves))
@@ -205,13 +201,13 @@ def dream_animation(
         info: see `PageInfo`.
     """
     check_count("steps", steps, len(frames))
-    pictures = []
+    pictures, description = [], ""
     for place in thin(steps):
         more: PageInfo = {**info, "details": (f"update {steps[place]:,}", *info.get("details", ()))}
-        page = dream_tiles(tag, frames[place], title=title, names=names, reading=reading, **more)
-        pictures.append((steps[place], lay_out(page)))
-    description = pictures[-1][1].description if pictures else ""
-    return animate(tag, [(step, picture.image) for step, picture in pictures], description=description)
+        picture = lay_out(dream_tiles(tag, frames[place], title=title, names=names, reading=reading, **more))
+        pictures.append((steps[place], picture.image))
+        description = picture.description
+    return animate(tag, pictures, description=description)
 
 
 _READING = "Each image was made from scratch to excite what is written under it: what the network looks for there."
@@ -253,8 +249,8 @@ def _text(text: str, width: int, lines: int, color: Color) -> Text:
     return Text([*wrapped, *[""] * (lines - len(wrapped))], width, color=color)
 
 
-def _tile(size: TileSize, image: NDArray[np.uint8], flaw: Flaw | None, place: int) -> Tile:
-    return Tile(size, image, flaw.value if flaw else "", sample=place)
+def _tiles(size: TileSize, images: NDArray[np.uint8], flaws: Sequence[Flaw | None]) -> list[Tile]:
+    return [Tile(size, image, flaw, index) for index, (image, flaw) in enumerate(zip(images, flaws, strict=True))]
 
 
 def _find_flaw(image: NDArray[np.uint8], climb: NDArray[np.float64] | None = None) -> Flaw | None:

@@ -1,16 +1,15 @@
 """A layer's samples in the plane as points: scatter, comparison of methods, sprite for the projector."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import MOST_NAMES, class_count, colors_of, key_entries, name_of
@@ -19,8 +18,6 @@ from lightning_viz.render.parts import (
     INNER_WIDTH,
     At,
     ClassKey,
-    HStack,
-    Part,
     PlotExtent,
     ScatterPlot,
     Sheet,
@@ -28,11 +25,8 @@ from lightning_viz.render.parts import (
     Tile,
     VStack,
 )
-from lightning_viz.render.text import LINE, shorten, wrap
-from lightning_viz.render.tiles import check_rgb, frame_size
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.text import LINE, level, shorten, wrap
+from lightning_viz.render.tiles import check_rgb, check_shape, frame_size, in_columns, in_rows
 
 __all__ = ["embedding_panels", "grid", "scatter", "sprite", "thumbnails"]
 
@@ -43,6 +37,7 @@ _THUMBNAIL = 28  # pixels, frame included
 _FRAME = 3
 _COVERED = 0.5  # neighbors may overlap by the rest
 _MOST_CELLS = 20  # a side: 400 samples of 34 px
+_FRAMES = ("frame: true class", " A frame's color is the true class.")
 
 
 def scatter(
@@ -131,13 +126,9 @@ def embedding_panels(
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     side = min((INNER_WIDTH - 10 * (columns - 1)) // columns, _HEIGHT - LINE)
     classes = class_count(labels, class_names)
-    texts = [wrap(name, side) for name, _ in panels]
-    tallest = max(map(len, texts))
-    titled = []
-    for lines, (name, points) in zip(texts, panels, strict=True):
-        plot = _panel(points, labels, class_names, (clusters or {}).get(name), (side, side))
-        titled.append(VStack([Text([*lines, *[""] * (tallest - len(lines))], side, centered=True), plot], gap=2))
-    rows: list[Part] = [HStack(titled[start : start + columns], gap=10) for start in range(0, len(titled), columns)]
+    titles = [Text(lines, side, centered=True) for lines in level([wrap(name, side) for name, _ in panels])]
+    plots = [_panel(points, labels, class_names, (clusters or {}).get(name), (side, side)) for name, points in panels]
+    rows = in_rows(in_columns(titles, plots, gap=2), columns, 10)
     entries, colors = key_entries(labels, class_names)
     body = VStack([*rows, *([ClassKey(entries, colors)] if entries else [])], gap=8)
     count = len(panels[0][1])
@@ -150,7 +141,9 @@ def embedding_panels(
         if classes
         else ""
     )
-    title = f"{layer}: its samples by {_listed([name for name, _ in panels])}"
+    plain = [name.partition(" (")[0] for name, _ in panels]
+    listed = plain[0] if len(plain) == 1 else f"{', '.join(plain[:-1])} and {plain[-1]}"
+    title = f"{layer}: its samples by {listed}"
     return compose(tag, title, body, facts, reading=reading, **info)
 
 
@@ -174,12 +167,6 @@ def sprite(images: NDArray[np.uint8]) -> tuple[bytes, int]:
         row, column = divmod(index, columns)
         sheet.paste(tile, (column * side + (side - tile.width) // 2, row * side + (side - tile.height) // 2))
     return png(sheet), side
-
-
-def _listed(names: list[str]) -> str:
-    """The methods, without what stands in brackets behind them."""
-    plain = [name.partition(" (")[0] for name in names]
-    return plain[0] if len(plain) == 1 else f"{', '.join(plain[:-1])} and {plain[-1]}"
 
 
 def _panel(
@@ -231,8 +218,8 @@ def _square(points: NDArray[Any]) -> PlotExtent:
         return (0.0, 1.0, 0.0, 1.0)
     low, high = points.min(axis=0), points.max(axis=0)
     middle, half = (low + high) / 2, float((high - low).max()) * 0.53 or 1.0
-    x, y = float(middle[0]), float(middle[1])
-    return (x - half, x + half, y - half, y + half)
+    (x0, y0), (x1, y1) = (middle - half).tolist(), (middle + half).tolist()
+    return (x0, x1, y0, y1)
 
 
 def _commonest(labels: NDArray[Any], clusters: NDArray[Any]) -> NDArray[Any]:
@@ -252,10 +239,8 @@ def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple
     count = f"{several} cluster{'s' if several != 1 else ''}"
     if labels is None or not len(labels):
         return (count,)
-    return (
-        count,
-        f"crosses: samples of other classes, {_percent(float((_commonest(labels, clusters) != labels).mean()))}",
-    )
+    others = float((_commonest(labels, clusters) != labels).mean())
+    return (count, f"crosses: samples of other classes, {_percent(others)}")
 
 
 def _percent(share: float) -> str:
@@ -294,7 +279,8 @@ def thumbnails(
         dimension: of the layer.
         info: see `PageInfo`.
     """
-    _check(points, images)
+    check_rgb(images)
+    check_shape("points", points, len(images), 2)
     width, height = frame_size(extent, INNER_WIDTH, _HEIGHT)
     tiles = _framed(images, labels, _THUMBNAIL)
     across = (points[:, 0] - extent[0]) / (extent[1] - extent[0]) * (width - _THUMBNAIL)
@@ -309,14 +295,10 @@ def thumbnails(
         places.append((left, top))
         corner = round(left + (_THUMBNAIL - tile.width) / 2), round(top + (_THUMBNAIL - tile.height) / 2)
         parts.append(At(*corner, tile))
-    facts = (
-        f"{len(places):,} of {len(points):,} samples, the rest would cover these",
-        f"{dimension:,} dimensions",
-        _frames(labels),
-    )
-    reading = "Each sample stands at its place in the embedding; those that would cover another are left out." + (
-        " A frame's color is the true class." if labels is not None else ""
-    )
+    frame, color = _FRAMES if labels is not None else ("", "")
+    shown = f"{len(places):,} of {len(points):,} samples, the rest would cover these"
+    facts = (shown, f"{dimension:,} dimensions", frame)
+    reading = f"Each sample stands at its place in the embedding; those that would cover another are left out.{color}"
     body = Sheet(width, height, parts, (246, 246, 246))
     return compose(tag, f"Samples at their places in {layer}'s t-SNE", body, facts, reading=reading, **info)
 
@@ -342,7 +324,8 @@ def grid(
         dimension: of the layer.
         info: see `PageInfo`.
     """
-    _check(points, images)
+    check_rgb(images)
+    check_shape("points", points, len(images), 2)
     usable = np.flatnonzero(np.isfinite(points).all(axis=1))[: _MOST_CELLS**2]
     side = max(1, int(np.ceil(len(usable) ** 0.5)))
     size = min(INNER_WIDTH // side, 120)
@@ -352,15 +335,9 @@ def grid(
         left, top = column * size + (size - tile.width) // 2, (side - 1 - row) * size + (size - tile.height) // 2
         parts.append(At(int(left), int(top), tile))
     count = f"{len(usable):,}" if len(usable) == len(points) else f"{len(usable):,} of {len(points):,}"
-    facts = (
-        f"{count} samples",
-        f"{dimension:,} dimensions",
-        _frames(labels),
-        "gaps removed",
-    )
-    reading = "The embedding spread over a grid: neighbors in the grid are samples that the layer sees alike." + (
-        " A frame's color is the true class." if labels is not None else ""
-    )
+    frame, color = _FRAMES if labels is not None else ("", "")
+    facts = (f"{count} samples", f"{dimension:,} dimensions", frame, "gaps removed")
+    reading = f"The embedding spread over a grid: neighbors in the grid are samples that the layer sees alike.{color}"
     warnings = ("NaN in some points",) if not np.isfinite(points).all() else ()
     body, title = Sheet(side * size, side * size, parts), f"{layer}'s t-SNE, spread over a grid"
     return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
@@ -383,10 +360,6 @@ def assign(points: NDArray[Any], side: int) -> NDArray[np.int64]:
     return np.asarray(cells[linear_sum_assignment(cost)[1]], dtype=np.int64)
 
 
-def _frames(labels: NDArray[Any] | None) -> str:
-    return "" if labels is None else "frame: true class"
-
-
 def _framed(images: NDArray[np.uint8], labels: NDArray[Any] | None, side: int) -> list[Sheet]:
     """Images fitted into ``side`` pixels, framed in their class's color where there are labels."""
     edge = _FRAME if labels is not None else 0
@@ -398,9 +371,3 @@ def _framed(images: NDArray[np.uint8], labels: NDArray[Any] | None, side: int) -
         Sheet(size[0] + 2 * edge, size[1] + 2 * edge, [At(edge, edge, Tile(size, image, sample=index))], tuple(color))
         for index, (image, color) in enumerate(zip(images, colors.tolist(), strict=True))
     ]
-
-
-def _check(points: NDArray[Any], images: NDArray[np.uint8]) -> None:
-    check_rgb(images)
-    if points.shape != (len(images), 2):
-        raise InvalidArgumentError(f"points are [{len(images)}, 2], one for each image, got {points.shape}")

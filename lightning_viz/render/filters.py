@@ -1,22 +1,17 @@
 """Weights as images: filters as RGB or per input channel, and the table of a deeper convolution."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import table
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, At, ColorBar, Label, Sheet, Tile, TileSize, VStack
 from lightning_viz.render.text import LINE, number
-from lightning_viz.render.tiles import COLUMNS, GUTTER, count_flaws, find_flaw
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.tiles import COLUMNS, GUTTER, check_shape, count_flaws, find_flaw
 
 __all__ = ["filter_table", "filter_to_pixels", "filters"]
 
@@ -119,7 +114,7 @@ def filters(
         as_rgb: show three input channels as one RGB image.
         info: see `PageInfo`.
     """
-    _check(weights)
+    check_shape("weights", weights, "filters", "channels", "h", "w", filled=True, remedy="reshape them to kernels")
     count, channels, height, width = weights.shape
     rgb = as_rgb and channels == 3
     grid = _layout(min(count, _MOST_FILTERS), 1 if rgb else min(channels, _MOST_CHANNELS), height, width)
@@ -156,7 +151,7 @@ def filter_table(
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
         info: see `PageInfo`.
     """
-    _check(weights)
+    check_shape("weights", weights, "filters", "channels", "h", "w", filled=True, remedy="reshape them to kernels")
     shown = weights[:_MOST_ROWS, :_MOST_CHANNELS]
     rows, columns, height, width = shown.shape
     left, top = 58, 2 * LINE
@@ -165,19 +160,10 @@ def filter_table(
     limits = _limits(weights, rows, limit, per_filter=False)
     cells = Sheet(*grid.size(), [*_cells(grid, shown, limits, False, layer), *_axes(grid)])
     facts = (_scale(limits, False, False), _clipped(shown, limits))
-    title = (
-        f"Weights of {layer}: {_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
-    )
+    of = f"{_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
     body = VStack([cells, _bar(number(float(limits.max())), False)], gap=10)
-    return compose(tag, title, body, facts, reading=reading, warnings=_flaws(shown), **info)
-
-
-def _check(weights: NDArray[Any]) -> None:
-    if weights.ndim != 4 or 0 in weights.shape:
-        raise InvalidArgumentError(
-            f"weights are [filters, channels, height, width], got {weights.shape}; reshape them to kernels"
-        )
+    return compose(tag, f"Weights of {layer}: {of}", body, facts, reading=reading, warnings=_flaws(shown), **info)
 
 
 def _limits(weights: NDArray[Any], shown: int, limit: float | None, per_filter: bool) -> NDArray[np.float64]:
@@ -196,16 +182,8 @@ def _cells(grid: _Layout, weights: NDArray[Any], limits: NDArray[np.float64], rg
         for channel in range(grid.channels):
             image = pixels.transpose(1, 2, 0) if rgb else table("diverging")[pixels[channel]]
             kernel = weights[index] if rgb else weights[index, channel]
-            tile = Tile(
-                size,
-                image,
-                flaw.value if flaw else "",
-                layer=layer,
-                channel=index,
-                value=float(limits[index].max()),
-                weights=kernel,
-                average=True,
-            )
+            limit = float(limits[index].max())
+            tile = Tile(size, image, flaw, None, layer, index, value=limit, weights=kernel, average=True)
             cells.append(At(*grid.corner(index, channel), tile))
     return cells
 
@@ -216,7 +194,7 @@ def _flaws(weights: NDArray[Any]) -> tuple[str, ...]:
 
 def _axes(grid: _Layout) -> list[Label]:
     """Numbers of filters at the left and of input channels on top, as many as there is room for."""
-    labels = [Label(0 if row else grid.left, row * LINE, text) for row, text in enumerate(_AXES)]
+    labels = [Label(grid.left, 0, "input channel →"), Label(0, LINE, "filter")]
     every = max(1, -(-26 // (grid.width + _CELL_GAP)))
     for channel in range(0, grid.channels, every):
         left, _ = grid.corner(0, channel)
@@ -226,9 +204,6 @@ def _axes(grid: _Layout) -> list[Label]:
         _, top = grid.corner(row)
         labels.append(Label(grid.left - 8, (2 * top + grid.height) // 2, str(row), anchor="rm"))
     return labels
-
-
-_AXES = ("input channel →", "filter")
 
 
 def _bar(ends: str, per_filter: bool) -> ColorBar:

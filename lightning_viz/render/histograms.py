@@ -1,21 +1,17 @@
 """How a layer's activations are distributed, now and earlier in the run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import INNER_WIDTH, HistogramPlot
 from lightning_viz.render.text import number
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["BINS", "Distribution", "distributions", "rebin"]
 

@@ -1,20 +1,16 @@
 """How the units of a network on the plane cut it up: lines of the first layer, zero sets of deeper ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from lightning_viz.render.colors import class_count, key_entries
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import INNER_WIDTH, ClassKey, Part, PlanePlot, PlotExtent, VStack
 from lightning_viz.render.tiles import frame_size
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["clip_lines", "hyperplanes", "zero_sets"]
 
@@ -87,7 +83,6 @@ def hyperplanes(
     ends = clip_lines(weights, biases, extent)
     seen = np.isfinite(ends).all(axis=(1, 2))
     strength = _FAINTEST + (1 - _FAINTEST) * np.clip(np.nan_to_num(importance[seen]), 0, 1)
-
     facts = (
         f"{len(weights)} units" + "".join(f", {count} {kind}" for kind, count in counts.items() if count),
         "" if accuracy is None else f"{accuracy:.0%} of these samples right".replace("%", " %"),

@@ -1,7 +1,5 @@
 """Lays parts out as a picture: every kind of part has one drawing."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 
 import numpy as np
@@ -57,25 +55,13 @@ def draw(part: Part) -> Image.Image:
 
 @draw.register
 def _stack(part: VStack) -> Image.Image:
-    images = [draw(child) for child in part.parts]
-    height = sum(image.height for image in images) + part.gap * max(0, len(images) - 1)
-    sheet = Image.new("RGB", (max((image.width for image in images), default=1), max(1, height)), WHITE)
-    top = 0
+    images, along = [draw(child) for child in part.parts], 0 if isinstance(part, HStack) else 1
+    size = [max((image.size[side] for image in images), default=1) for side in (0, 1)]
+    size[along] = max(1, sum(image.size[along] for image in images) + part.gap * max(0, len(images) - 1))
+    sheet, corner = Image.new("RGB", (size[0], size[1]), WHITE), [0, 0]
     for image in images:
-        sheet.paste(image, (0, top))
-        top += image.height + part.gap
-    return sheet
-
-
-@draw.register
-def _row(part: HStack) -> Image.Image:
-    images = [draw(child) for child in part.parts]
-    width = sum(image.width for image in images) + part.gap * max(0, len(images) - 1)
-    sheet = Image.new("RGB", (max(1, width), max((image.height for image in images), default=1)), WHITE)
-    left = 0
-    for image in images:
-        sheet.paste(image, (left, 0))
-        left += image.width + part.gap
+        sheet.paste(image, (corner[0], corner[1]))
+        corner[along] += image.size[along] + part.gap
     return sheet
 
 
@@ -111,10 +97,9 @@ def _text(part: Text) -> Image.Image:
 @draw.register
 def _tile(part: Tile) -> Image.Image:
     if part.flaw or part.image is None:
-        return _hatched(part.size, part.flaw)
+        return _hatched(part.size, part.flaw or "")
     if part.cover:
-        image = Image.fromarray(np.ascontiguousarray(part.image))
-        tile = ImageOps.fit(image, part.size, Image.Resampling.LANCZOS)
+        tile = ImageOps.fit(Image.fromarray(np.ascontiguousarray(part.image)), part.size, Image.Resampling.LANCZOS)
     else:
         tile = enlarge(part.image, part.size, average=part.average)
     if part.rings is not None:

@@ -1,23 +1,19 @@
 """The page: a caption over parts, and the picture that it is laid out as, 700 px wide on white."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
 from PIL import Image
+from typing_extensions import Unpack
 
 from lightning_viz.render.layout import draw
 from lightning_viz.render.parts import INNER_WIDTH, Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
 from lightning_viz.render.tiles import VERDICTS, Verdict
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-__all__ = ["Caption", "Page", "PageInfo", "Picture", "compose", "lay_out"]
+__all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
 _MARGIN = 12
 WIDTH = INNER_WIDTH + 2 * _MARGIN  # TensorBoard's card shows it at half
@@ -41,59 +37,33 @@ class PageInfo(TypedDict, total=False):
     notes: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Caption:
-    """What the header says.
-
-    Args:
-        title: what is shown, of which layer, for which class.
-        details: step, scale and counts, joined with " · " on the second line.
-        reading: one sentence on how to read the picture; in the description only.
-        notes: warnings such as "NaN in 3 of 16 maps"; in the picture and in the description.
-    """
-
-    title: str
-    details: tuple[str, ...] = ()
-    reading: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        """The caption as Markdown."""
-        head = [f"**{self.title}**", SEPARATOR.join(filter(None, self.details)), *(f"⚠ {note}" for note in self.notes)]
-        return "\n\n".join(part for part in ("  \n".join(filter(None, head)), self.reading) if part)
-
-
 @dataclass(frozen=True, eq=False)
 class Page:
     """A caption over parts: plain data that pictures and reports are made of.
 
     Args:
         tag: where the picture stands in TensorBoard.
-        caption: title, details, notes.
+        title: what is shown, of which layer, for which class.
         body: the parts.
+        details: step, scale and counts, joined with " · " on the second line.
+        reading: one sentence on how to read the picture; in the description only.
+        notes: warnings such as "NaN in 3 of 16 maps"; in the picture and in the description.
         step: number of completed updates of the model, or None.
     """
 
     tag: str
-    caption: Caption
+    title: str
     body: Part
+    details: tuple[str, ...] = ()
+    reading: str = ""
+    notes: tuple[str, ...] = ()
     step: int | None = None
-
-    @property
-    def title(self) -> str:
-        """What is shown."""
-        return self.caption.title
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Warnings."""
-        return self.caption.notes
 
     @property
     def description(self) -> str:
         """The caption as Markdown."""
-        return self.caption.description
+        head = [f"**{self.title}**", SEPARATOR.join(filter(None, self.details)), *(f"⚠ {note}" for note in self.notes)]
+        return "\n\n".join(filter(None, ("  \n".join(filter(None, head)), self.reading)))
 
     def parts(self, kind: type[_Kind]) -> Iterator[_Kind]:
         """All parts of a kind, in reading order.
@@ -149,8 +119,7 @@ def compose(
     step = info.get("step")
     details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
     key = (VERDICTS,) if info.get("verdicts") else ()
-    caption = Caption(title, (*details, *key), reading, (*warnings, *info.get("notes", ())))
-    return Page(tag, caption, body, step)
+    return Page(tag, title, body, (*details, *key), reading, (*warnings, *info.get("notes", ())), step)
 
 
 def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
@@ -167,7 +136,7 @@ def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
         height = max(1, round(sheet.height * INNER_WIDTH / sheet.width))
         sheet = sheet.resize((INNER_WIDTH, height), Image.Resampling.LANCZOS)
     if header:
-        body, head = sheet, draw(_header(page.caption))
+        body, head = sheet, draw(_header(page))
         top = _MARGIN + head.height + _MARGIN // 2
         sheet = Image.new("RGB", (WIDTH, top + body.height + _MARGIN), "white")
         sheet.paste(head, (_MARGIN, _MARGIN))
@@ -175,16 +144,12 @@ def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
     return Picture(page.tag, png(sheet), sheet.width, sheet.height, page.description)
 
 
-def _header(caption: Caption) -> Part:
+def _header(page: Page) -> Part:
     """The caption: title dark, details gray, notes red with a warning sign; lines longer than the page wrap."""
-    parts = [
-        Text(wrap(caption.title, INNER_WIDTH, TITLE_SIZE), INNER_WIDTH, size=TITLE_SIZE),
-        Text(wrap_items(caption.details, INNER_WIDTH), INNER_WIDTH, color=GRAY),
-    ]
-    notes = wrap_items([f"⚠ {note}" for note in caption.notes], INNER_WIDTH)
-    if notes:
-        parts.append(Text(notes, INNER_WIDTH, color=RED))
-    return VStack(parts, gap=2)
+    title = Text(wrap(page.title, INNER_WIDTH, TITLE_SIZE), INNER_WIDTH, size=TITLE_SIZE)
+    details = Text(wrap_items(page.details, INNER_WIDTH), INNER_WIDTH, color=GRAY)
+    notes = Text(wrap_items([f"⚠ {note}" for note in page.notes], INNER_WIDTH), INNER_WIDTH, color=RED)
+    return VStack([title, details, *([notes] if notes.lines else [])], gap=2)
 
 
 def png(image: Image.Image) -> bytes:

@@ -196,7 +196,7 @@ class Tile(Part):
     Args:
         size: width and height in pixels; images are enlarged by nearest neighbor, never blurred.
         image: ``[H, W, 3]``, 0 to 255; None if there is a flaw, or nothing under a map.
-        flaw: why there is nothing to see, in words.
+        flaw: why there is nothing to see, in words; None if there is something.
         sample: index of the sample on the page.
         layer: that the tile is of, if any.
         channel: of the layer.
@@ -211,7 +211,7 @@ class Tile(Part):
 
     size: TileSize
     image: NDArray[np.uint8] | None = None
-    flaw: str = ""
+    flaw: str | None = None
     sample: int | None = None
     layer: str = ""
     channel: int | None = None

@@ -1,9 +1,6 @@
 """Plots: how `layout` draws parts with axes, by matplotlib's object interface, whatever the user's settings are."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
@@ -36,40 +33,24 @@ _SIZE = TEXT_SIZE * _POINT
 _WORDS: dict[str, Any] = {"fontsize": _SIZE, "color": "0.35"}
 
 
-class _Canvas:
-    """A figure of some pixels and what it becomes."""
+def draw_plot(plot: Plot) -> Image.Image:
+    """A plot as an image, under matplotlib's default style.
 
-    def __init__(self, width: int, height: int) -> None:
-        self.figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
-        self.agg = FigureCanvasAgg(self.figure)
-
-    def axes(self, left: int, bottom: int, width: int, height: int) -> Axes:
-        """Axes at a place given in pixels."""
-        whole_width, whole_height = (float(side) for side in self.agg.get_width_height())
-        place = (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
-        return self.figure.add_axes(place)
-
-    def image(self) -> Image.Image:
-        """The figure drawn."""
-        self.agg.draw()
-        return Image.fromarray(np.asarray(self.agg.buffer_rgba())[..., :3].copy())
-
-
-@contextmanager
-def _canvas(width: int, height: int) -> Iterator[_Canvas]:
-    """A blank figure of ``width`` by ``height`` pixels, under matplotlib's default style."""
+    Args:
+        plot: of any kind.
+    """
     with matplotlib.style.context("default"):
-        yield _Canvas(width, height)
+        figure = Figure(figsize=(plot.width / _DPI, plot.height / _DPI), dpi=_DPI, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
+        _DRAWINGS[type(plot)](figure, plot)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def _bare(axes: Axes, extent: PlotExtent) -> None:
-    """Equal units, a fixed extent, no ticks, a pale frame."""
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("0.75")
+def _axes(figure: Figure, left: int, bottom: int, width: int, height: int) -> Axes:
+    """Axes at a place given in pixels."""
+    whole_width, whole_height = (float(side) for side in figure.canvas.get_width_height())
+    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
 
 def _ticks(axes: Axes, extent: PlotExtent) -> None:
@@ -109,39 +90,25 @@ def _dots(
     )
 
 
-def draw_plot(plot: Plot) -> Image.Image:
-    """A plot as an image, under matplotlib's default style.
-
-    Args:
-        plot: of any kind.
-    """
-    with _canvas(plot.width, plot.height) as canvas:
-        _DRAWINGS[type(plot)](canvas, plot)
-        return canvas.image()
-
-
-def _scatter(canvas: _Canvas, plot: ScatterPlot) -> None:
-    axes = canvas.axes(1, 1, plot.width - 2, plot.height - 2)
+def _scatter(figure: Figure, plot: ScatterPlot) -> None:
+    axes = _axes(figure, 1, 1, plot.width - 2, plot.height - 2)
     kept = np.ones(len(plot.points), dtype=bool) if plot.crosses is None else ~plot.crosses
     classes = [None if plot.classes is None else plot.classes[chosen] for chosen in (kept, ~kept)]
     _dots(axes, plot.points[kept], classes[0], classes=plot.class_count)
     if plot.crosses is not None:
         _dots(axes, plot.points[~kept], classes[1], classes=plot.class_count, size=7, alpha=0.8, marker="x")
     halo = [withStroke(linewidth=4 * _POINT, foreground="white", alpha=0.9)]
-    style: dict[str, Any] = {
-        "fontsize": _SIZE,
-        "ha": "center",
-        "va": "center",
-        "color": np.array(DARK) / 255,
-        "path_effects": halo,
-    }
+    style: dict[str, Any] = {"fontsize": _SIZE, "ha": "center", "va": "center", "color": np.array(DARK) / 255}
     for name, x, y in plot.names:
-        axes.text(x, y, name, zorder=5, clip_on=True, **style)
-    _bare(axes, plot.extent)
+        axes.text(x, y, name, zorder=5, clip_on=True, path_effects=halo, **style)
+    # Equal units, no ticks, a pale frame.
+    axes.set(xlim=plot.extent[:2], ylim=plot.extent[2:], xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color("0.75")
 
 
-def _plane(canvas: _Canvas, plot: PlanePlot) -> None:
-    axes, extent = canvas.axes(*plot.frame), plot.extent
+def _plane(figure: Figure, plot: PlanePlot) -> None:
+    axes, extent = _axes(figure, *plot.frame), plot.extent
     if plot.regions is not None:
         # The grid's outermost nodes lie on the extent's edges, the pixels' middles therefore too.
         x_half = (extent[1] - extent[0]) / (2 * max(1, plot.regions.shape[1] - 1))
@@ -157,14 +124,13 @@ def _plane(canvas: _Canvas, plot: PlanePlot) -> None:
     for unit in () if plot.contours is None else plot.contours:
         x, y = np.linspace(*extent[:2], unit.shape[1]), np.linspace(*extent[2:], unit.shape[0])
         axes.contour(x, y, unit, levels=[0], colors=[(0.1, 0.1, 0.1, 0.6)], linewidths=width, zorder=4)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
+    axes.set(xlim=extent[:2], ylim=extent[2:])
     _ticks(axes, extent)
 
 
-def _histograms(canvas: _Canvas, plot: HistogramPlot) -> None:
+def _histograms(figure: Figure, plot: HistogramPlot) -> None:
     left, right, bottom, overlap = 130, 24, 64, 1.7  # pixels around the axes; how many rows high the highest curve is
-    axes = canvas.axes(left, bottom, plot.width - left - right, plot.height - bottom - 8)
+    axes = _axes(figure, left, bottom, plot.width - left - right, plot.height - bottom - 8)
     count, bins = plot.shares.shape
     colors = table("viridis")[np.linspace(220, 40, count).astype(int)] / 255
     middles = np.linspace(*plot.limits, 2 * bins + 1)[1::2]
@@ -192,9 +158,9 @@ def _logarithmic(shares: NDArray[Any], peak: float) -> NDArray[np.float64]:
     return np.asarray(np.log(np.maximum(shares, least) / least) / np.log(1 / 1e-4)) if peak > 0 else shares * 0.0
 
 
-def _climb(canvas: _Canvas, plot: ClimbPlot) -> None:
+def _climb(figure: Figure, plot: ClimbPlot) -> None:
     left, right, bottom = 100, 20, 64  # pixels around the axes
-    axes = canvas.axes(left, bottom, plot.width - left - right, plot.height - bottom - 12)
+    axes = _axes(figure, left, bottom, plot.width - left - right, plot.height - bottom - 12)
     for place, (values, color) in enumerate(zip(plot.curves, class_colors(len(plot.curves)), strict=True)):
         dashes = ("-", "--", ":")[place // 20 % 3]  # where colors come again
         axes.plot(values, color=color / 255, linewidth=2.5 * _POINT, linestyle=dashes)
@@ -216,10 +182,10 @@ _MARKER = 8 * _POINT
 _NAME_WIDTH = 240  # pixels for names at the ends of curves
 
 
-def _epsilon(canvas: _Canvas, plot: EpsilonPlot) -> None:
+def _epsilon(figure: Figure, plot: EpsilonPlot) -> None:
     beside = min(_NAME_WIDTH, max(map(text_width, plot.curves))) + 44
     height = plot.height - _BOTTOM - _TOP
-    axes = canvas.axes(_LEFT, _BOTTOM, plot.width - _LEFT - beside, height)
+    axes = _axes(figure, _LEFT, _BOTTOM, plot.width - _LEFT - beside, height)
     colors = class_colors(len(plot.curves)) / 255
     for (x, y), color, marker in zip(plot.curves.values(), colors, _MARKERS, strict=False):
         (drawn,) = axes.plot(x, y, color=color, marker=marker, markersize=_MARKER, linewidth=2.5 * _POINT)
@@ -233,8 +199,8 @@ def _epsilon(canvas: _Canvas, plot: EpsilonPlot) -> None:
     _names_at_ends(axes, plot.curves, colors, height)
 
 
-def _sphere(canvas: _Canvas, plot: SpherePlot) -> None:
-    axes = canvas.axes(_LEFT, 40, plot.width - _LEFT - 20, plot.height - 40 - 12)
+def _sphere(figure: Figure, plot: SpherePlot) -> None:
+    axes = _axes(figure, _LEFT, 40, plot.width - _LEFT - 20, plot.height - 40 - 12)
     count = len(plot.shares)
     (line,) = axes.plot(np.arange(1, count + 1), 100 * plot.shares, "o", color="#0072B2", markersize=_MARKER)
     line.set(clip_on=False, zorder=3, alpha=0.7, markeredgewidth=0)
@@ -247,9 +213,9 @@ def _sphere(canvas: _Canvas, plot: SpherePlot) -> None:
         _level(axes, 100 * plot.mean, f"mean {percent(plot.mean, decimals=1)} %", "#D55E00", "-", right=False)
 
 
-def _bias(canvas: _Canvas, plot: BiasPlot) -> None:
+def _bias(figure: Figure, plot: BiasPlot) -> None:
     left, right, top = 140, 30, 8  # pixels around the axes
-    axes = canvas.axes(left, plot.bottom, plot.width - left - right, plot.height - plot.bottom - top)
+    axes = _axes(figure, left, plot.bottom, plot.width - left - right, plot.height - plot.bottom - top)
     rows = np.arange(plot.values.shape[1])[::-1]
     count = len(plot.models)
     spread = np.linspace(0.26, -0.26, count) if count > 1 else np.zeros(1)  # models lie one below the other in a row
@@ -269,7 +235,7 @@ def _bias(canvas: _Canvas, plot: BiasPlot) -> None:
     axes.set_xlabel("shape / (shape + texture)", **_WORDS)
     _hide(axes, "top", "right", "left")
     key = {"frameon": False, "borderpad": 0, "borderaxespad": 0, "handletextpad": 0.2, "fontsize": _SIZE}
-    canvas.figure.legend(loc="lower left", ncols=2, **key)
+    figure.legend(loc="lower left", ncols=2, **key)
 
 
 def _hide(axes: Axes, *sides: str) -> None:
@@ -333,7 +299,7 @@ def space_out(values: Sequence[float], apart: float, highest: float) -> list[flo
     return places
 
 
-_DRAWINGS: dict[type[Plot], Callable[[_Canvas, Any], None]] = {
+_DRAWINGS: dict[type[Plot], Callable[[Figure, Any], None]] = {
     ScatterPlot: _scatter,
     PlanePlot: _plane,
     HistogramPlot: _histograms,

@@ -1,13 +1,12 @@
 """Shape or texture: images with two cues, what a network says to each, and which cue it follows in each class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors
@@ -26,10 +25,16 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import GRAY, LINE, number, shorten
-from lightning_viz.render.tiles import CROSS, check_rgb, confidence_text, first_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.tiles import (
+    CROSS,
+    check_count,
+    check_rgb,
+    check_shape,
+    confidence_text,
+    first_of,
+    in_columns,
+    in_rows,
+)
 
 __all__ = ["Conflict", "cue_sheet", "shape_bias_plot"]
 
@@ -97,11 +102,8 @@ def cue_sheet(
     lines = 1 + max(len(conflict.answers) for conflict in shown)
     aspect = max(conflict.image.shape[0] / conflict.image.shape[1] for conflict in shown)
     width, columns = _layout(len(shown), aspect, lines)
-    blocks = [
-        VStack([_made_of(conflict, width, index), _verdict(conflict.follows, width), _answers(conflict, width)], gap=2)
-        for index, conflict in enumerate(shown)
-    ]
-    rows = [HStack(blocks[at : at + columns], gap=_APART) for at in range(0, len(blocks), columns)]
+    made_of = [_made_of(conflict, width, index) for index, conflict in enumerate(shown)]
+    blocks = in_columns(made_of, [_answer(conflict, width) for conflict in shown], gap=2)
     followed = [conflict.follows for conflict in conflicts]
     shape, texture, neither = (followed.count(cue) for cue in ("shape", "texture", "neither"))
     facts = (
@@ -110,7 +112,9 @@ def cue_sheet(
         f"shape bias {number(shape / (shape + texture))}" if shape + texture else "no shape bias",
         "small: where shape and texture are from, the one followed framed",
     )
-    return compose(tag, title, VStack(rows, gap=_APART), facts, reading=reading or _READING, **info)
+    return compose(
+        tag, title, VStack(in_rows(blocks, columns, _APART), gap=_APART), facts, reading=reading or _READING, **info
+    )
 
 
 def shape_bias_plot(
@@ -138,9 +142,8 @@ def shape_bias_plot(
         info: see `PageInfo`.
     """
     class_bias = np.asarray(class_bias, dtype=np.float64)
-    if class_bias.shape != (len(models), len(names)) or len(bias) != len(models):
-        what = f"class_bias is {class_bias.shape}, bias {len(bias)}"
-        raise InvalidArgumentError(f"{what} for {len(models)} models and {len(names)} classes: give one each")
+    check_shape("class_bias", class_bias, len(models), len(names))
+    check_count("bias", bias, len(models))
     values = np.concatenate([class_bias, np.asarray(bias, dtype=np.float64)[:, None]], axis=1)
     bottom = _BOTTOM + _KEY * -(-len(models) // _KEYS)
     height = _TOP + _ROW * values.shape[1] + bottom
@@ -190,13 +193,10 @@ def _made_of(conflict: Conflict, width: int, sample: int) -> HStack:
     return HStack([Tile((side, height), conflict.image, sample=sample), VStack(sources, gap=_CLOSE)], gap=_CLOSE)
 
 
-def _verdict(followed: str, width: int) -> Sheet:
-    """A band that says what the decision follows."""
-    words = CROSS + followed if followed == "neither" else f"→ {followed}"
-    band = Cell(0, 0, width, LINE, _COLORS[followed])
-    return Sheet(width, LINE, [band, Label(width // 2, LINE // 2, words, WHITE, "mm")])
-
-
-def _answers(conflict: Conflict, width: int) -> Text:
+def _answer(conflict: Conflict, width: int) -> VStack:
+    """A band that says what the decision follows, and the most probable classes."""
+    words = CROSS + conflict.follows if conflict.follows == "neither" else f"→ {conflict.follows}"
+    band = Cell(0, 0, width, LINE, _COLORS[conflict.follows])
     lines = [shorten(name, width, suffix=f"  {confidence_text(sure)}") for name, sure in conflict.answers]
-    return Text(lines, width)
+    sheet = Sheet(width, LINE, [band, Label(width // 2, LINE // 2, words, WHITE, "mm")])
+    return VStack([sheet, Text(lines, width)], gap=2)

@@ -63,6 +63,12 @@ def wrap_items(items: Sequence[str], width: int, size: int = TEXT_SIZE) -> list[
     return lines
 
 
+def level(texts: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Blocks of lines filled up to the height of the highest."""
+    most = max(map(len, texts), default=0)
+    return [[*lines, *[""] * (most - len(lines))] for lines in texts]
+
+
 def shorten(text: str, width: int, size: int = TEXT_SIZE, *, suffix: str = "") -> str:
     """The text, cut with an ellipsis where it is wider than ``width`` pixels; ``suffix`` is never cut."""
     text = " ".join(text.split())

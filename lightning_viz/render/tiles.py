@@ -1,7 +1,5 @@
 """Tiles: pixels for display, verdicts under samples, sizes that fill the page, and flaws that leave nothing to see."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from enum import Enum
@@ -13,8 +11,8 @@ from numpy.typing import NDArray
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors
-from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, PlotExtent, Text, TileSize
-from lightning_viz.render.text import DARK, RED, shorten, text_width
+from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, HStack, Part, PlotExtent, Text, TileSize, VStack
+from lightning_viz.render.text import DARK, GRAY, RED, level, shorten, text_width
 
 __all__ = ["Flaw", "Verdict", "count_flaws", "describe_channels", "find_flaw", "fit", "to_rgb", "verdict_texts"]
 
@@ -58,6 +56,29 @@ def check_count(what: str, given: Sized, count: int) -> None:
     """Raise where there is not one of ``what`` for each of ``count`` things."""
     if len(given) != count:
         raise InvalidArgumentError(f"{len(given)} {what} for {count}: give one each")
+
+
+def check_shape(name: str, values: NDArray[Any], *shape: int | str, filled: bool = False, remedy: str = "") -> None:
+    """Raise where an array has another shape.
+
+    Args:
+        name: of the argument.
+        values: of any type.
+        shape: lengths of the axes; a letter or a word, which the message shows, stands for any.
+        filled: raise where there are no values, too.
+        remedy: what to do, if it is more than to give that shape.
+    """
+    known = [(side, length) for side, length in zip(shape, values.shape, strict=False) if isinstance(side, int)]
+    if values.ndim != len(shape) or any(side != length for side, length in known) or (filled and not values.size):
+        wanted = f"give [{', '.join(map(str, shape))}]{', none of them 0' if filled else ''}"
+        raise InvalidArgumentError(
+            f"the shape of {name} is {list(values.shape)}: {'; '.join(filter(None, (wanted, remedy)))}"
+        )
+
+
+def some_of(shown: int, count: int, things: str) -> str:
+    """For the caption: "8 of 10 samples", or nothing if all are shown."""
+    return f"{shown} of {count} {things}" if shown < count else ""
 
 
 def first_of(shown: int, count: int, things: str) -> str:
@@ -112,12 +133,26 @@ def confidence_text(confidence: float) -> str:
 
 def verdict_texts(verdicts: Sequence[Verdict], width: int) -> list[Text]:
     """The verdicts as blocks of one height, ``width`` pixels wide."""
-    texts = [verdict.lines(width) for verdict in verdicts]
-    most = max((len(lines) for lines in texts), default=0)
+    texts = level([verdict.lines(width) for verdict in verdicts])
     return [
-        Text([*lines, *[""] * (most - len(lines))], width, color=RED if verdict.mistaken else DARK)
+        Text(lines, width, color=RED if verdict.mistaken else DARK)
         for verdict, lines in zip(verdicts, texts, strict=True)
     ]
+
+
+def in_rows(parts: Sequence[Part], columns: int, gap: int) -> list[HStack]:
+    """Parts side by side, so many in a row."""
+    return [HStack(parts[start : start + columns], gap=gap) for start in range(0, len(parts), columns)]
+
+
+def in_columns(*rows: Sequence[Part], gap: int) -> list[VStack]:
+    """The parts of several rows, such as tiles and texts, those of each column one below the other."""
+    return [VStack(parts, gap=gap) for parts in zip(*rows, strict=True)]
+
+
+def heads(words: Sequence[str], width: int) -> list[Text]:
+    """What stands over columns, gray and centered; cut where it is wider."""
+    return [Text([shorten(word, width)], width, color=GRAY, centered=True) for word in words]
 
 
 def fit(
@@ -158,8 +193,8 @@ def frame_size(extent: PlotExtent, width: int, height: int) -> tuple[int, int]:
     return wide, round(wide * aspect)
 
 
-class Flaw(Enum):
-    """Why there is nothing to see in a map or an image; the value is the reason in words."""
+class Flaw(str, Enum):
+    """Why there is nothing to see in a map or an image: the reason in words."""
 
     NOT_REACHED = "not reached"
     NAN = "NaN"

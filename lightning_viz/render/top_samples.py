@@ -1,16 +1,13 @@
 """What excites a channel: its strongest samples, each cropped to what the maximum sees, and why."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import NEUTRAL, Colors
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import (
@@ -27,10 +24,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, LINE, number, shorten
-from lightning_viz.render.tiles import find_flaw, to_rgb
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.tiles import check_count, find_flaw, in_rows, some_of, to_rgb
 
 __all__ = ["MOST_CHANNELS", "MOST_CROPS", "Crop", "excitations"]
 
@@ -94,30 +88,32 @@ def excitations(
         method: by which the maps were found.
         info: see `PageInfo`.
     """
-    if len(crops) != len(channels):
-        raise InvalidArgumentError(f"{len(crops)} rows of crops for {len(channels)} channels")
+    check_count("rows of crops", crops, len(channels))
     shown = [list(some[:MOST_CROPS]) for some in crops[:MOST_CHANNELS]]
+    every = [crop for some in shown for crop in some]
     frame = (
-        max((crop.image.shape[0] for some in shown for crop in some), default=1),
-        max((crop.image.shape[1] for some in shown for crop in some), default=1),
+        max((crop.image.shape[0] for crop in every), default=1),
+        max((crop.image.shape[1] for crop in every), default=1),
     )
     most = max(map(len, shown), default=0)
     columns = 1 if len(shown) < 3 else 2
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns
     size = _tile_size(frame, width, -(-len(shown) // columns))
     blocks = [_block(layer, channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
-    rows: list[Part] = [HStack(blocks[start : start + columns], gap=_APART) for start in range(0, len(blocks), columns)]
-    signed = any(crop.evidence is not None for some in shown for crop in some)
-    colored = any(crop.evidence is not None and len(crop.evidence) == 3 for some in shown for crop in some)
+    rows: list[Part] = [*in_rows(blocks, columns, _APART)]
+    maps = [crop.evidence for crop in every if crop.evidence is not None]
+    colored = any(len(evidence) == 3 for evidence in maps)
     label = "of each map, in each of its three colors" if colored else "of each map"
     bar = ColorBar("gray", "−max", "max", middle="0", label=label)
     dead = sum(not some for some in shown)
+    cut = any(crop.image.shape[:2] != frame for crop in every)
+    nth = f"{most}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
     facts = (
-        f"{len(shown)} of {len(channels)} channels" if len(shown) < len(channels) else "",
+        some_of(len(shown), len(channels), "channels"),
         f"the {most} strongest of {population}",
-        f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if _cut(shown, frame) else ""),
+        f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if cut else ""),
         f"beside them what drives the channel ({method})",
-        "above: " + ("commonest class, " if any(map(_named, shown)) else "") + f"largest and {_nth(most)} value",
+        "above: " + ("commonest class, " if any(crop.name for crop in every) else "") + f"largest and {nth} value",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
@@ -126,7 +122,7 @@ def excitations(
         f"({method}): brighter than gray for what raises it, darker for what lowers it."
     )
     warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
-    body = VStack([*rows, bar] if signed else rows, gap=_ROWS)
+    body = VStack([*rows, bar] if maps else rows, gap=_ROWS)
     title = f"What excites the channels of {layer} most"
     return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
 
@@ -156,18 +152,18 @@ def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], 
 
 def _square(tiles: list[Tile]) -> Sheet:
     width, height = tiles[0].size
-    rows = -(-len(tiles) // _SIDE)
-    places = []
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, _SIDE)
-        places.append(At(_CLOSE + column * (width + _CLOSE), _CLOSE + row * (height + _CLOSE), tile))
-    return Sheet(_SIDE * (width + _CLOSE) + _CLOSE, rows * (height + _CLOSE) + _CLOSE, places, _GROUND)
+    pitch, rows = (width + _CLOSE, height + _CLOSE), -(-len(tiles) // _SIDE)
+    places = [
+        At(_CLOSE + place % _SIDE * pitch[0], _CLOSE + place // _SIDE * pitch[1], tile)
+        for place, tile in enumerate(tiles)
+    ]
+    return Sheet(_SIDE * pitch[0] + _CLOSE, rows * pitch[1] + _CLOSE, places, _GROUND)
 
 
 def _evidence(crop: Crop, frame: tuple[int, int], size: TileSize, layer: str, channel: int) -> Tile:
     flaw = None if crop.evidence is None else find_flaw(crop.evidence, single=False)
     if crop.evidence is None or flaw:
-        return Tile(size, flaw=flaw.value if flaw else "no gradient", layer=layer, channel=channel)
+        return Tile(size, flaw=flaw or "no gradient", layer=layer, channel=channel)
     return Tile(size, _framed(crop, signed_image(crop.evidence), frame), layer=layer, channel=channel)
 
 
@@ -187,16 +183,3 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
     common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
     return shorten(f"ch {channel} · {common}{values}", width)
-
-
-def _nth(place: int) -> str:
-    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
-
-
-def _cut(crops: Sequence[Sequence[Crop]], frame: tuple[int, int]) -> bool:
-    """Whether a frame is not filled."""
-    return any(crop.image.shape[:2] != frame for some in crops for crop in some)
-
-
-def _named(crops: list[Crop]) -> bool:
-    return any(crop.name for crop in crops)

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from lightning_viz.render.activation_maps import activation_maps
+from lightning_viz.render.attribution_maps import heat_overlays, saliency_maps
 from lightning_viz.render.displays import overlay
-from lightning_viz.render.heatmaps import heat_overlays, saliency_maps
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.tiles import Verdict
 

@@ -176,7 +176,7 @@ VERDICTS = [RIGHT] * 10
             lambda: twins(
                 "t", IMAGES, IMAGES, PIXELS[:, 0], before=VERDICTS, after=VERDICTS, norms=[""] * 10, attack=""
             ),
-            "differences [10, C, 14, 14] for these images, got [10, 14, 14, 3] and [10, 14, 14]",
+            "the shape of differences is [10, 14, 14]: give [10, C, 14, 14]",
         ),
         (
             lambda: twins("t", IMAGES, PIXELS, PIXELS, before=VERDICTS, after=VERDICTS, norms=[""] * 10, attack=""),
@@ -184,10 +184,10 @@ VERDICTS = [RIGHT] * 10
         ),
         (
             lambda: pixel_gallery("t", IMAGES, IMAGES, rows=["1 pixel"], before=VERDICTS, after=[VERDICTS]),
-            "twins are uint8 [1 rows, 10, 14, 14, 3]",
+            "the shape of twins is [10, 14, 14, 3]: give [1, 10, 14, 14, 3]",
         ),
-        (lambda: gallery([], rows=["1 pixel", "3 pixels"]), "2 rows for 1"),
-        (lambda: pixel_gallery("t", IMAGES[:0], IMAGES[None, :0], rows=["1"], before=[], after=[[]]), "[1 rows, 0, 14"),
+        (lambda: gallery([], rows=["1 pixel", "3 pixels"]), "twins is [1, 2, 14, 14, 3]: give [2, 2, 14, 14, 3]"),
+        (lambda: pixel_gallery("t", IMAGES[:0], IMAGES[None, :0], rows=["1"], before=[], after=[[]]), "none of them 0"),
         (lambda: gallery([], verdicts=[[RIGHT]]), "1 after in the row '1 pixel' for 2"),
     ],
 )

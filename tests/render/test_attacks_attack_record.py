@@ -98,13 +98,16 @@ def test_classes_without_names_are_numbered():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: table(np.zeros((2, 3, 4), dtype=int)), "give one epsilon's"),
-        (lambda: table(np.zeros((2, 3), dtype=int), confidences=np.zeros((3, 3))), "[2 steps, 3 samples]"),
-        (lambda: table(np.zeros((2, 3), dtype=int), labels=[1]), "labels [3]; got [2, 3], [2, 3], [1]"),
-        (lambda: table(np.zeros((2, 3), dtype=int), relative=np.zeros(3)), "got [2, 3], [2, 3], [3]"),
+        (lambda: table(np.zeros((2, 3, 4), dtype=int)), "of several epsilons give one"),
+        (
+            lambda: table(np.zeros((2, 3), dtype=int), confidences=np.zeros((3, 3))),
+            "the shape of confidences is [3, 3]: give [2, 3]",
+        ),
+        (lambda: table(np.zeros((2, 3), dtype=int), labels=[1]), "the shape of labels is [1]: give [3]"),
+        (lambda: table(np.zeros((2, 3), dtype=int), relative=np.zeros(3)), "the shape of relative is [3]: give [2, 3]"),
         (lambda: table(np.zeros((2, 3), dtype=int), step_numbers=[3, 3]), "give them ascending"),
-        (lambda: table(np.zeros((2, 3), dtype=int), step_numbers=[3]), "[1 steps, 3 samples]"),
-        (lambda: table(np.zeros((0, 3), dtype=int)), "one or more of each"),
+        (lambda: table(np.zeros((2, 3), dtype=int), step_numbers=[3]), "the shape of classes is [2, 3]: give [1, 3]"),
+        (lambda: table(np.zeros((0, 3), dtype=int)), "give [0, 3], none of them 0"),
     ],
 )
 def test_what_does_not_fit_together_is_an_error(draw, message):

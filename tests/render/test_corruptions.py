@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_viz.render.colors import apply
-from lightning_viz.render.corruptions import corruption_sheet, corruption_table
+from lightning_viz.render.robustness import corruption_sheet, corruption_table
 
 from .pixels import decoded, fits
 
@@ -83,7 +83,7 @@ def test_what_does_not_fit_together_is_said():
         corruption_sheet("t", CLEAN, CORRUPTED[:3], kinds=KINDS, severities=(1, 2, 3, 4, 5))
     with pytest.raises(ValueError, match=r"use tiles\.to_rgb"):
         corruption_sheet("t", CLEAN, CORRUPTED / 255, kinds=KINDS, severities=(1, 2, 3, 4, 5))
-    with pytest.raises(ValueError, match="15 kinds, 5 severities"):
+    with pytest.raises(ValueError, match=r"give \[15, 5\]; kinds by severities"):
         table(errors=ERRORS[:, :3])
     with pytest.raises(ValueError, match=r"\[15\]"):
         table(ratios={"net": np.ones(3)})

@@ -111,11 +111,11 @@ def test_an_animation_burns_in_the_update():
     ("draw", "message"),
     [
         (lambda: tiles(4, words=["a"]), "1 words for 4"),
-        (lambda: tiles(4, curves=np.zeros((3, 9))), "curves are [4, steps], got (3, 9)"),
+        (lambda: tiles(4, curves=np.zeros((3, 9))), "curves is [3, 9]: give [4, steps]"),
         (lambda: dream_tiles("t", IMAGES / 255, title="T", names=NAMES), "images are uint8"),
-        (lambda: dream_table("t", IMAGES, title="T", rows=["a"]), "images are [rows, columns, H, W, 3]"),
+        (lambda: dream_table("t", IMAGES, title="T", rows=["a"]), "give [rows, columns, H, W, 3]"),
         (lambda: dream_table("t", IMAGES[None], title="T", rows=["a", "b"]), "2 rows for 1"),
-        (lambda: climb_curves("t", np.zeros(3), names=["a"], title="T"), "curves are [N, steps], got (3,)"),
+        (lambda: climb_curves("t", np.zeros(3), names=["a"], title="T"), "curves is [3]: give [N, steps]"),
         (lambda: dream_animation("t", IMAGES[None], [0, 1], title="T", names=NAMES), "2 steps for 1"),
     ],
 )

@@ -9,7 +9,7 @@ MODULES = (
     "animation",
     "dreams",
     "attacks",
-    "robustness_curves",
+    "robustness",
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.plots import space_out
-from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.robustness import defense_bars, epsilon_curves, sphere_plot
 
 from .pixels import body, decoded, fits
 
@@ -147,12 +147,15 @@ def test_the_spheres_axis_starts_at_zero_and_holds_every_dot():
     [
         (lambda: epsilon_curves("t", {}, norm="L2"), "at least one"),
         (lambda: epsilon_curves("t", {"net": (EPSILONS, FALLING[None])}, norm="L2"), "the curve 'net' is"),
-        (lambda: epsilon_curves("t", {"net": (EPSILONS, FALLING[:2])}, norm="L2"), "give E epsilons and E accuracies"),
+        (
+            lambda: epsilon_curves("t", {"net": (EPSILONS, FALLING[:2])}, norm="L2"),
+            "accuracies of the curve 'net' is [2]: give [4]",
+        ),
         (lambda: epsilon_curves("t", {"net": (-EPSILONS, FALLING)}, norm="L2"), "numbers of 0 or more"),
-        (lambda: bars([0.5], [0.5, 0.1]), "[1 defenses], got [1] and [2]"),
+        (lambda: bars([0.5], [0.5, 0.1]), "attacked is [2]: give [1]"),
         (lambda: bars(np.ones(2), np.ones((2, 3))), "of several epsilons give one"),
         (lambda: sphere_plot("t", np.zeros((2, 3)), samples=10), "changed is [2, 3]"),
-        (lambda: sphere_plot("t", [0, 0], samples=10, radii=[1]), "radii are [1] for 2 samples"),
+        (lambda: sphere_plot("t", [0, 0], samples=10, radii=[1]), "radii is [1]: give [2]"),
     ],
 )
 def test_what_does_not_fit_together_is_an_error(draw, message):

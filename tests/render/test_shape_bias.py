@@ -107,7 +107,7 @@ def test_a_network_without_any_decision_is_drawn_too():
 def test_what_does_not_fit_together_is_named():
     with pytest.raises(ValueError, match="give one or more"):
         cue_sheet("t", [])
-    with pytest.raises(ValueError, match=r"class_bias is \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"class_bias is \[1, 2\]"):
         shape_bias_plot("t", np.zeros((1, 2)), [0.5], names=["cat"], models=["a"])
     floating = Conflict(np.zeros((4, 4, 3)), *[np.zeros((4, 4, 3), np.uint8)] * 2, "cat", "dog", ANSWERS["shape"])
     with pytest.raises(ValueError, match="images are uint8"):

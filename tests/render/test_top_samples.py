@@ -92,5 +92,5 @@ def test_a_signed_map_is_gray_where_it_is_zero_and_lighter_where_it_raises():
 
 
 def test_rows_and_channels_must_match():
-    with pytest.raises(ValueError, match="2 rows of crops for 3 channels"):
+    with pytest.raises(ValueError, match="2 rows of crops for 3: give one each"):
         draw([[], []], channels=[1, 2, 3])

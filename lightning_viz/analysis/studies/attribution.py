@@ -33,8 +33,15 @@ from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.target_algebra import Target
 from lightning_viz.hooks.target_words import class_list, parse_target
 from lightning_viz.hooks.targets import ClassTarget
-from lightning_viz.render.attribution_sheets import MOST_SAMPLES, MethodMaps, method_sheet, occlusion_maps
-from lightning_viz.render.heatmaps import class_columns, heat_overlays, saliency_maps
+from lightning_viz.render.attribution_maps import (
+    MOST_SAMPLES,
+    MethodMaps,
+    class_columns,
+    heat_overlays,
+    method_sheet,
+    occlusion_maps,
+    saliency_maps,
+)
 from lightning_viz.render.page import Page
 
 SHOWN = 6

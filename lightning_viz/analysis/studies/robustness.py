@@ -26,9 +26,14 @@ from lightning_viz.analysis.studies.samples import (
     true_classes,
 )
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.corruptions import corruption_sheet, corruption_table
 from lightning_viz.render.page import Page
-from lightning_viz.render.robustness_curves import defense_bars, epsilon_curves, sphere_plot
+from lightning_viz.render.robustness import (
+    corruption_sheet,
+    corruption_table,
+    defense_bars,
+    epsilon_curves,
+    sphere_plot,
+)
 from lightning_viz.render.text import number as format_number
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
 from lightning_viz.robustness.corruptions.catalogue import SEVERITIES, all_corruptions

@@ -1,0 +1,440 @@
+"""What in the input mattered, as maps of samples: beside them, class by class, method by method, under a patch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Unpack
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import class_colors, name_of
+from lightning_viz.render.displays import DISPLAYS, Display, map_tile
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import (
+    BODY_HEIGHT,
+    INNER_WIDTH,
+    ClassKey,
+    ColorBar,
+    HStack,
+    MapTile,
+    Part,
+    Text,
+    Tile,
+    TileSize,
+    VStack,
+)
+from lightning_viz.render.text import DARK, GRAY, LINE, number, text_width, wrap
+from lightning_viz.render.tiles import (
+    GUTTER,
+    Flaw,
+    Verdict,
+    check_rgb,
+    check_shape,
+    count_flaws,
+    find_flaw,
+    first_of,
+    fit,
+    in_columns,
+    in_rows,
+    some_of,
+    verdict_texts,
+)
+
+__all__ = [
+    "MOST_SAMPLES",
+    "MethodMaps",
+    "class_columns",
+    "heat_overlays",
+    "method_row",
+    "method_sheet",
+    "occlusion_maps",
+    "saliency_maps",
+]
+
+_MOST_PAIRS = 16
+_PAIRS = 4  # side by side
+_CLOSE, _APART = 2, 12  # pixels within and between pairs
+_ROWS, _CLASSES = 4, 6  # of samples and classes side by side
+MOST_SAMPLES = 6
+_LABEL = 216  # pixels for names and numbers
+
+
+def heat_overlays(
+    tag: str,
+    images: NDArray[np.uint8],
+    heat: NDArray[Any],
+    *,
+    layer: str,
+    target: str,
+    method: str = "Grad-CAM",
+    unit: str = "logits",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of heat maps: each sample untouched and, beside it, grayed under its heat, divided by the map's maximum.
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``; the first 16 are shown.
+        heat: non-negative maps ``[N, h, w]``, enlarged bilinearly (``align_corners=False``).
+        layer: name, for the caption.
+        target: what is explained, such as "the label's logit".
+        method: name, for the caption.
+        unit: of the heat.
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    check_shape("heat", heat, len(images), "h", "w")
+    title = f"{method} for {target}, seen from {layer}"
+    reading = f"Left the input, right where in it {method} finds evidence for {target}: the brighter, the more."
+    return _paired(
+        tag, title, images, heat[:, None], "heat", "", reading, unit=unit, layer=layer, things="maps", info=info
+    )
+
+
+def saliency_maps(
+    tag: str,
+    images: NDArray[np.uint8],
+    gradient: NDArray[Any],
+    *,
+    method: str,
+    target: str,
+    display: str = "sum",
+    unit: str = "",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of saliency maps: each sample and, beside it, how its pixels move the target.
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``; the first 16 are shown.
+        gradient: signed ``[N, C, H, W]``.
+        method: name, for the caption.
+        target: what is explained, such as "the label's logit".
+        display: "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
+            "image" of its own (see `DISPLAYS`).
+        unit: of the map.
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    check_shape("gradient", gradient, len(images), "C", "H", "W")
+    if gradient.shape[1] == 0:
+        raise InvalidArgumentError(f"gradient is {list(gradient.shape)}: give one channel or more")
+    over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if gradient.shape[1] > 1 else ""
+    size = f"its absolute value{over}"
+    of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}.get(display, size)
+    reading = _READINGS.get(display, _READINGS["sum"]).format(target=target)
+    return _paired(tag, f"{method} for {target}", images, gradient, display, of, reading, unit=unit, info=info)
+
+
+_READINGS = {
+    "sum": "Left the input, right how strongly a small change of each pixel moves {target}: the brighter, the more.",
+    "signed": "Left the input, right what each pixel adds to {target}: red speaks for it, blue against.",
+    "image": "Left the input, right the pattern in it that moves {target}: bright where more of a color raises it.",
+}
+
+
+def class_columns(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    *,
+    names: Sequence[Sequence[str]],
+    method: str,
+    display: str,
+    layer: str = "",
+    unit: str = "logits",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of several classes: each sample and, beside it, its map for each class, on one scale.
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``; the first 4 are shown.
+        maps: of T classes ``[T, N, C, h, w]``; the first 6 are shown.
+        names: what to write under each map, T times N.
+        method: name, for the caption.
+        display: one of `DISPLAYS`.
+        layer: name, for the caption; none for maps towards the input.
+        unit: of the maps.
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    check_shape("maps", maps, "T", len(images), "C", "h", "w")
+    how, verdicts = DISPLAYS[display], info.get("verdicts", ())
+    shown = maps[:_CLASSES, :_ROWS].astype(np.float64)
+    columns, rows = len(shown) + 1, shown.shape[1]
+    size = fit(columns, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
+    flaws, reaches, lines = [], [], []
+    for index in range(rows):
+        reduced = [how.reduced(values) for values in shown[:, index]]
+        broken = [find_flaw(values) for values in reduced]
+        reach = max((how.reach(values) for values, flaw in zip(reduced, broken, strict=True) if not flaw), default=0.0)
+        flaws += broken
+        reaches += [reach] * (reach > 0)
+        tiles = [Tile(size, images[index], sample=index)] + [
+            map_tile(size, images[index], values, display, reach=reach, sample=index, layer=layer) for values in reduced
+        ]
+        texts = verdict_texts([verdicts[index]] if verdicts else [Verdict()], size[0])
+        texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
+        lines.append(HStack(in_columns(tiles, texts, gap=1), gap=GUTTER))
+    facts = (
+        some_of(rows, len(images), "samples"),
+        some_of(len(shown), len(maps), "classes"),
+        "only what speaks for a class" if display == "heat" else "",
+        _divided("row", how, reaches, unit),
+    )
+    title = f"{method} class by class" + (f", seen from {layer}" if layer else "")
+    reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
+    body = VStack([VStack(lines, gap=4), how.bar_of("of each row")], gap=8)
+    return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "maps"), **info)
+
+
+def _paired(
+    tag: str,
+    title: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    display: str,
+    of: str,
+    reading: str,
+    *,
+    unit: str,
+    layer: str = "",
+    things: str = "samples",
+    info: PageInfo,
+) -> Page:
+    """Samples and their maps side by side, each map on its own scale; under heat its maximum."""
+    how, heat, verdicts = DISPLAYS[display], display == "heat", info.get("verdicts", ())
+    shown = [how.reduced(values) for values in maps[:_MOST_PAIRS].astype(np.float64)]
+    flaws = [find_flaw(values) for values in shown]
+    reaches = [0.0 if flaw else how.reach(values) for values, flaw in zip(shown, flaws, strict=True)]
+    figures = [f"{reach:.2g}" if reach else "" for reach in reaches] if heat else []
+    size, columns = _pair_size(images, len(shown), verdicts, figures)
+    pairs: list[Part] = []
+    for index, (values, reach) in enumerate(zip(shown, reaches, strict=True)):
+        second = map_tile(size, images[index], values, display, reach=reach, sample=index, layer=layer)
+        pairs.append(HStack([Tile(size, images[index], sample=index), second], gap=_CLOSE))
+    pairs = _with_texts(pairs, size, verdicts, figures)
+    bar = how.bar_of("of each map: the number under it" if heat else "of each map")
+    body = VStack([VStack(in_rows(pairs, columns, _APART), gap=_APART if not verdicts else 4), bar], gap=8)
+    divided = _divided("map", how, list(filter(None, reaches)), unit)
+    facts = (some_of(len(shown), len(images), "samples"), of, *info.get("details", ()), divided)
+    zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
+    warnings = count_flaws(flaws, things, {Flaw.ZERO: zero})
+    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **rest)
+
+
+def _pair_size(
+    images: NDArray[Any], count: int, verdicts: Sequence[Verdict], figures: Sequence[str] = ()
+) -> tuple[TileSize, int]:
+    """The tiles' size and the number of pairs in a row, of which the tiles come out largest."""
+    aspect = images.shape[1] / images.shape[2]
+    figure = max(map(text_width, figures), default=0)
+    sizes = {}
+    for columns in range(1, min(_PAIRS, max(count, 1)) + 1):
+        rows = max(1, -(-count // columns))
+        for lines in (1, 2):  # two where a verdict does not fit on one
+            under = lines * LINE if verdicts or figures else 0
+            size = fit(2 * columns, rows, aspect, under=under, gap=_APART, room=BODY_HEIGHT - LINE)
+            room = 2 * size[0] - figure  # as `_with_texts` leaves
+            if all(len(verdict.lines(room)) <= lines for verdict in verdicts[:count]):
+                break
+        sizes[columns] = size
+    largest = max(width for width, _ in sizes.values())
+    columns = max(count for count in sizes if sizes[count][0] >= 0.9 * largest)  # rather a full page than a last pixel
+    return sizes[columns], columns
+
+
+def _with_texts(pairs: list[Part], size: TileSize, verdicts: Sequence[Verdict], figures: Sequence[str]) -> list[Part]:
+    """Pairs, and under them the verdict and, at the right end, a number."""
+    if not verdicts and not figures:
+        return pairs
+    room = max(map(text_width, figures), default=0)
+    texts: list[Part] = [*verdict_texts(list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs), 2 * size[0] - room)]
+    if figures:
+        numbers = [Text([figure or " "], room, color=GRAY) for figure in figures]
+        texts = [HStack([text, figure], gap=_CLOSE) for text, figure in zip(texts, numbers, strict=True)]
+    return [*in_columns(pairs, texts, gap=2)]
+
+
+def _divided(thing: str, display: Display, reaches: list[float], unit: str) -> str:
+    if not reaches:
+        return ""
+    low, high = number(min(reaches)), number(max(reaches))
+    ends = low if low == high else f"{low} to {high}"
+    return f"each {thing} divided by its {display.divided} ({f'{ends} {unit}'.rstrip()})"
+
+
+@dataclass(frozen=True)
+class MethodMaps:
+    """What a method makes of samples.
+
+    Args:
+        name: of the method.
+        maps: ``[N, C, h, w]``.
+        display: one of `DISPLAYS`.
+        words: lines under its name: what was measured of it.
+    """
+
+    name: str
+    maps: NDArray[Any]
+    display: str
+    words: Sequence[str] = ()
+
+
+def method_row(
+    images: NDArray[np.uint8], method: MethodMaps, size: TileSize, *, label: int, gap: int
+) -> tuple[HStack, list[Flaw | None]]:
+    """A method's maps, each on its own scale, its name and words to the left; and what is wrong with each map.
+
+    Args:
+        images: the samples ``[N, H, W, 3]``.
+        method: its maps, one for each of them.
+        size: of a tile, width and height in pixels.
+        label: pixels for name and words.
+        gap: pixels between neighbors.
+    """
+    reduced = [DISPLAYS[method.display].reduced(values.astype(np.float64)) for values in method.maps]
+    tiles = [
+        map_tile(size, image, values, method.display, sample=index)
+        for index, (image, values) in enumerate(zip(images, reduced, strict=True))
+    ]
+    names = Text(wrap(method.name, label), label, color=DARK)
+    words = [Text(method.words, label, color=GRAY)] if method.words else []
+    return HStack([VStack([names, *words], gap=2), *tiles], gap=gap), [find_flaw(values) for values in reduced]
+
+
+def method_sheet(
+    tag: str,
+    images: NDArray[np.uint8],
+    methods: Sequence[MethodMaps],
+    *,
+    title: str,
+    target: str,
+    key: Sequence[str] = (),
+    reading: str = "",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of attribution methods on the same samples: the samples on top, then a row for each method.
+
+    Args:
+        tag: of the page.
+        images: the samples ``[N, H, W, 3]``; the first 6 are shown.
+        methods: with a map for each sample.
+        title: what they are.
+        target: what is explained, such as "the predicted class's logit".
+        key: to the words under their names, in lines beside the samples.
+        reading: what the words mean, for the description.
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    if not methods or any(method.maps.ndim != 4 or len(method.maps) != len(images) for method in methods):
+        shapes = {method.name: list(method.maps.shape) for method in methods}
+        raise InvalidArgumentError(f"give one method or more, with maps [{len(images)}, C, h, w] each, got {shapes}")
+    shown, verdicts = images[:MOST_SAMPLES], info.get("verdicts", ())
+    across = INNER_WIDTH - _LABEL - GUTTER
+    size = fit(len(shown), len(methods) + 1, shown.shape[1] / shown.shape[2], room=760, across=across)
+    tops: list[Part] = [Tile(size, image, sample=index) for index, image in enumerate(shown)]
+    if verdicts:
+        tops = [*in_columns(tops, verdict_texts(verdicts[: len(shown)], size[0]), gap=1)]
+    head = VStack([Text(["the image"], _LABEL), Text(key, _LABEL, color=GRAY)], gap=2)
+    rows = [HStack([head, *tops], gap=GUTTER)]
+    flaws: list[Flaw | None] = []
+    for method in methods:
+        row, broken = method_row(shown, replace(method, maps=method.maps[: len(shown)]), size, label=_LABEL, gap=GUTTER)
+        rows.append(row)
+        flaws += broken
+    facts = (f"for {target}", first_of(len(shown), len(images), "samples"), "each map on its own scale")
+    displays = dict.fromkeys(method.display for method in methods)
+    bars = [replace(DISPLAYS[display].bar, label=_LABELS[display]) for display in displays]
+    reads = f"Each row is one method's answer to what in the image moved {target}. {reading}".rstrip()
+    body = VStack([*rows, *bars], gap=GUTTER)
+    return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(flaws, "maps"), **info)
+
+
+_LABELS = {
+    "heat": "over the grayed image",
+    "sum": "of its size",
+    "max": "of its size",
+    "signed": "the class",
+    "image": "",
+}
+
+
+def occlusion_maps(
+    tag: str,
+    images: NDArray[np.uint8],
+    drop: NDArray[Any],
+    predicted: NDArray[Any],
+    *,
+    activity: NDArray[Any] | None,
+    feature: str,
+    class_names: Sequence[str],
+    classes: int,
+    target: str,
+    patch: tuple[int, int],
+    positions: tuple[int, int],
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of occlusion maps, a sample a row: input, drop of the target, predicted class, a feature's activity.
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``; the first 6 are shown.
+        drop: of the target where the patch lies ``[N, h, w]``, in logits.
+        predicted: the most probable class with the patch there ``[N, h, w]``.
+        activity: of a feature with the patch there ``[N, h, w]``, or None.
+        feature: its name.
+        class_names: by class index; empty for the indices.
+        classes: how many the network tells apart, so that each keeps its color.
+        target: what is explained, such as "the label's logit".
+        patch: its height and width in pixels.
+        positions: how many, downwards and across.
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    verdicts = info.get("verdicts", ())
+    shown = drop[:MOST_SAMPLES].astype(np.float64)
+    columns = 3 if activity is None else 4
+    size = fit(columns, len(shown), images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
+    seen = [int(label) for label in np.unique(predicted[:MOST_SAMPLES])]
+    palette = class_colors(classes)
+    names = ["input", "drop", "prediction", "activity"][:columns]
+    rows: list[Part] = [HStack([Text([name], size[0], centered=True) for name in names], gap=GUTTER)]
+    drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(shown)]
+    for index, tile in enumerate(drops):
+        prediction = Tile(size, palette[predicted[index]], sample=index)
+        tiles = [Tile(size, images[index], sample=index), tile, prediction]
+        if activity is not None:
+            tiles.append(_activity(activity[index].astype(np.float64), size, index))
+        rows.append(HStack(tiles, gap=GUTTER))
+        if verdicts:
+            rows += verdict_texts([verdicts[index]], 660)
+    bar = ColorBar("diverging", "rises", "drops", middle="0", label="the target, with the patch there")
+    key = ClassKey([name_of(label, tuple(class_names)) for label in seen], palette[seen])
+    reaches = [tile.value for tile in drops if tile.value is not None]
+    ends = f"{number(min(reaches))} to {number(max(reaches))}" if reaches else ""
+    facts = (
+        f"the first {len(shown)} samples" if len(shown) < len(images) else "",
+        f"a patch of {patch[0]} × {patch[1]} px at {positions[0]} × {positions[1]} positions",
+        f"each drop divided by its 99th percentile ({ends} logits)" if reaches else "",
+        f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
+    )
+    reading = (
+        f"Each row is one sample; each place of a map tells what happens when the patch covers it: how much {target} "
+        "drops (red: what lay there spoke for it), what the network then takes the sample for, and how active a "
+        "feature map remains."
+    )
+    warnings = count_flaws([find_flaw(values) for values in shown], "maps")
+    body = VStack([VStack(rows, gap=4), bar, key], gap=6)
+    return compose(tag, f"Occlusion for {target}", body, facts, reading=reading, warnings=warnings, **info)
+
+
+def _activity(values: NDArray[Any], size: TileSize, sample: int) -> MapTile:
+    """An activity from its least to its most, which need not be positive."""
+    flaw = find_flaw(values) or (None if np.ptp(values) else Flaw.CONSTANT)
+    shown = values if flaw else (values - values.min()) / float(np.ptp(values))
+    return MapTile(size, flaw=flaw, sample=sample, values=shown, display="sum")
