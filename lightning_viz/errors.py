@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 __all__ = [
     "AnalysisError",
@@ -28,6 +29,8 @@ __all__ = [
     "ViewError",
     "ViewWarning",
 ]
+
+Choice = TypeVar("Choice")
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _log = logging.getLogger("lightning_viz")
@@ -127,6 +130,24 @@ def warn_user(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def by_name(choices: Mapping[str, Choice], value: Choice | str, argument: str) -> Choice:
+    """The value of an argument that is given itself or by its name.
+
+    Args:
+        choices: by name.
+        value: one of the names, or anything else.
+        argument: that it was given for.
+
+    Raises:
+        InvalidArgumentError: a name that is none of the choices.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in choices:
+        raise InvalidArgumentError(f"{argument}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}")
+    return choices[value]
 
 
 def format_indices(numbers: Sequence[int], most: int = 8) -> str:

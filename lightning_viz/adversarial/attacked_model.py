@@ -182,9 +182,7 @@ class AttackedModel:
                 "into two with forward=lambda model, inputs: model(inputs).reshape(-1, 1) * torch.tensor([-0.5, 0.5])"
             )
         if not bool(torch.isfinite(scores).all()):
-            raise InvalidArgumentError(
-                "the model returns NaN or infinity for the unmodified samples; check the weights and the inputs"
-            )
+            raise InvalidArgumentError("NaN or infinity for the unmodified samples; check the weights and the inputs")
         if self._predicts_labels:
             self.labels[positions] = scores.argmax(1)
         _check_range(self.labels[positions], positions, scores.shape[1], "labels")

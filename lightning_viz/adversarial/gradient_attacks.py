@@ -39,9 +39,7 @@ __all__ = ["fgsm", "gradient_ascent", "pgd"]
 _Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # from pixels, gradients and rows to pixels
 _Start = Callable[[Tensor], Tensor]  # from rows to pixels
 
-_ASCENT_REMEDY = (
-    "the gradient of their loss is almost zero; try normalize='l2' for steps of a fixed length, or loss='margin'"
-)
+_ASCENT_REMEDY = "their gradient is almost zero; try normalize='l2' for steps of a fixed length, or loss='margin'"
 _FGSM_REMEDY = "their loss is flat; try loss='margin', or pgd with a random start"
 _PGD_REMEDY = "their loss is flat; try loss='margin', more restarts, or an attack without gradients"
 
@@ -99,9 +97,7 @@ def gradient_ascent(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
         if start is not None and start.shape != inputs.shape:
-            raise InvalidArgumentError(
-                f"start is {list(start.shape)}, but the inputs are {list(inputs.shape)}; pass tensors of one shape"
-            )
+            raise InvalidArgumentError(f"start is {list(start.shape)}, not {list(inputs.shape)} as the inputs")
 
         def begin(rows: Tensor) -> Tensor:
             pixels = attacked.to_pixels(start)[rows]  # type: ignore[arg-type]  # called only if there is one
@@ -220,9 +216,7 @@ def pgd(
     """
     _check_steps(steps)
     if restarts < 1 or (restarts > 1 and not random_start):
-        raise InvalidArgumentError(
-            f"restarts={restarts} with random_start={random_start}: pass 1, or more with random_start=True"
-        )
+        raise InvalidArgumentError(f"restarts={restarts} must be 1, or more with random_start=True")
     if step_size is not None and not step_size > 0:
         raise InvalidArgumentError(f"step_size={step_size} must be positive, in pixels")
     norm = resolve_norm(norm)

@@ -155,9 +155,7 @@ def _highest(high: float | Tensor, inputs: Tensor, binary_search_steps: int) -> 
         raise InvalidArgumentError(f"binary_search_steps={binary_search_steps} must be at least 1")
     highest = torch.as_tensor(high, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device)
     if highest.dim() > 1 or (highest.dim() == 1 and len(highest) != len(inputs)):
-        raise InvalidArgumentError(
-            f"high is {list(highest.shape)} for {len(inputs)} samples; pass a number, or [{len(inputs)}]"
-        )
+        raise InvalidArgumentError(f"high is {list(highest.shape)} for {len(inputs)} samples; pass one, or one each")
     if not bool(((highest > 0) & highest.isfinite()).all()):
         raise InvalidArgumentError(f"high={high} must be positive and finite, in pixels and the attack's norm")
     return highest.expand(len(inputs))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import by_name
 
 __all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
 
@@ -100,19 +100,8 @@ NORMS: Mapping[str, Norm] = MappingProxyType({"linf": LINF, "l2": L2})
 
 
 def resolve_norm(norm: Norm | str) -> Norm:
-    """A norm, given as an object or by its name.
-
-    Args:
-        norm: ``"linf"``, ``"l2"``, or an object.
-
-    Raises:
-        InvalidArgumentError: no norm has that name.
-    """
-    if not isinstance(norm, str):
-        return norm
-    if norm not in NORMS:
-        raise InvalidArgumentError(f"norm={norm!r} is unknown; pass one of {', '.join(map(repr, NORMS))}")
-    return NORMS[norm]
+    """A norm, given as an object or by its name."""
+    return by_name(NORMS, norm, "norm")
 
 
 def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -165,18 +154,5 @@ LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy, "
 
 
 def resolve_loss(loss: Loss | str) -> Loss:
-    """A loss, given as a function or by its name.
-
-    Args:
-        loss: ``"cross_entropy"``, ``"margin"``, or a function.
-
-    Raises:
-        InvalidArgumentError: no loss has that name.
-    """
-    if not isinstance(loss, str):
-        return loss
-    if loss not in LOSSES:
-        raise InvalidArgumentError(
-            f"loss={loss!r} is unknown; pass one of {', '.join(map(repr, LOSSES))}, or a function"
-        )
-    return LOSSES[loss]
+    """A loss, given as a function or by its name."""
+    return by_name(LOSSES, loss, "loss")

@@ -166,9 +166,7 @@ class AttackRecorder:
         self._current = AttackTrace(self.samples.clone(), *(zeros.clone() for _ in fields(AttackTrace)[1:]))
         self._steps: list[AttackTrace] = []
         self.queries, self.backwards = self.samples.new_zeros((2, copies * count))
-        self.fooled, self.flat, self._non_finite = torch.zeros(
-            (3, copies * count), dtype=torch.bool, device=zeros.device
-        )
+        self.fooled, self.flat, self._non_finite = zeros.new_zeros((3, copies * count), dtype=torch.bool)
 
     def record_originals(self, scores: Tensor) -> None:
         """Record the unmodified samples, with scores ``[N, K]``, as step 0."""

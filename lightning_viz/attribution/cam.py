@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.gradients import scores_of, warn_attribution
 from lightning_viz.catalogue import CamMethod, method
-from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
+from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
 from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.feature_maps import as_maps, feature_count, resize
 from lightning_viz.hooks.layers import Layers, select_layers
@@ -282,9 +282,8 @@ def class_activation_map(
     Raises:
         InvalidArgumentError: there is no such method.
     """
-    if method not in FORMULAS:
-        raise InvalidArgumentError(f"method is {method!r}: choose one of {', '.join(FORMULAS)}")
-    return _apply(FORMULAS[method], activations, gradients, lambda output: as_maps(output, features=features))
+    formula = by_name(FORMULAS, method, "method")
+    return _apply(formula, activations, gradients, lambda output: as_maps(output, features=features))
 
 
 def class_activation_maps(
@@ -307,9 +306,7 @@ def class_activation_maps(
         if gradients is None:
             raise InvalidArgumentError(f"the target does not depend on layer {call!r}")
         if observation.gradients and not gradients.any():
-            warn_attribution(
-                f"the gradient is exactly zero at layer {call!r}: choose one from which information still flows"
-            )
+            warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
         to_maps = lambda output, module=module: _to_maps(output, module, reshape_transform)  # noqa: E731
         maps[call] = _located(_apply(formula, activations, gradients, to_maps), activations, call)
     return maps

@@ -304,9 +304,7 @@ def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
         return [start.to(x).expand_as(x) for start, x in zip(given, tensors, strict=True)]
     except RuntimeError as error:
         shapes = [list(start.shape) for start in given], [list(x.shape) for x in tensors]
-        raise InvalidArgumentError(
-            f"baseline has shapes {shapes[0]}, the inputs {shapes[1]}: they must broadcast"
-        ) from error
+        raise InvalidArgumentError(f"baselines are {shapes[0]}, the inputs {shapes[1]}: they must broadcast") from error
 
 
 def _times(gradients: Any, inputs: Any, factors: list[Tensor]) -> Any:
@@ -370,9 +368,7 @@ def scores_of(observation: Observation) -> Tensor:
         InvalidTypeError: the model returned nothing that could be explained.
     """
     if observation.scores is None:
-        raise InvalidTypeError(
-            "the model returned no scores [N, classes]: give a function of its output as target, or forward="
-        )
+        raise InvalidTypeError("the model returned no scores [N, classes]: give a function as target, or forward=")
     return observation.scores
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.attribution.gradients import scores_of
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.feature_maps import class_scores, feature_count
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
@@ -84,9 +84,7 @@ def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchS
     size = _pair(max(1, round(min(shape) / 7)) if patch is None else patch, "patch")
     step = _pair((max(1, size[0] // 4), max(1, size[1] // 4)) if stride is None else stride, "stride")
     if step[0] > size[0] or step[1] > size[1]:
-        raise InvalidArgumentError(
-            f"the stride {step} is larger than the patch {size}: what lies between would never be covered"
-        )
+        raise InvalidArgumentError(f"the stride {step} is larger than the patch {size}, which leaves gaps")
     return Grid(size, step, (shape[0], shape[1]))
 
 
@@ -215,11 +213,7 @@ def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
     Raises:
         InvalidArgumentError: a tensor that does not go with the images.
     """
-    if isinstance(baseline, str):
-        if baseline not in _BASELINES:
-            known = ", ".join(map(repr, _BASELINES))
-            raise InvalidArgumentError(f"baseline={baseline!r}: give a number, a tensor or one of {known}")
-        baseline = _BASELINES[baseline]
+    baseline = by_name(_BASELINES, baseline, "baseline")
     value = baseline(images) if callable(baseline) else baseline
     value = value if isinstance(value, Tensor) else torch.as_tensor(value, device=images.device)
     try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
 from lightning_viz.dream.maximize import log_spaced
 from lightning_viz.dream.parametrization import as_bytes, image_shape
-from lightning_viz.errors import DreamWarning, InvalidArgumentError
+from lightning_viz.errors import DreamWarning, InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
@@ -106,7 +106,11 @@ def fool(
         ValueError: no such encoding or class, images that the model cannot take, or an option that makes no sense.
         TypeError: the model returns no scores ``[N, classes]``: give `forward`.
     """
-    kind, pixel_space, rng = _encoding(encoding), pixel_space or PixelSpace(), np.random.default_rng(seed)
+    kind, pixel_space, rng = (
+        by_name(ENCODINGS, encoding, "encoding"),
+        pixel_space or PixelSpace(),
+        np.random.default_rng(seed),
+    )
     _check(shape, population, generations, batch_size)
     warn_if_training(model, DreamWarning)
 
@@ -119,9 +123,7 @@ def fool(
         asked = _asked(classes, certain.shape[1])
         elites, found = children[certain[:, asked].argmax(0)], certain[:, asked].max(0)
         if not np.isfinite(found).all():
-            raise InvalidArgumentError(
-                "the model returns NaN or infinity for random images: there is nothing to compare"
-            )
+            raise InvalidArgumentError("the model returns NaN or infinity for random images: nothing to compare")
         curve, pictures, kept = [found], [], log_spaced(generations, frames)
         for number in progress_bar("fool", items=range(generations), shown=progress):
             if number in kept:
@@ -174,14 +176,6 @@ def _inputs(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
     return pixel_space.to_inputs(low + (high - low) * pixels)
 
 
-def _encoding(encoding: str | Encoding) -> Encoding:
-    if not isinstance(encoding, str):
-        return encoding
-    if encoding not in ENCODINGS:
-        raise InvalidArgumentError(f"no encoding is called {encoding!r}: there are {', '.join(map(repr, ENCODINGS))}")
-    return ENCODINGS[encoding]
-
-
 def _asked(classes: Sequence[int] | None, count: int) -> list[int]:
     asked = list(range(count)) if classes is None else list(classes)
     if not asked or any(not 0 <= one < count for one in asked):
@@ -193,6 +187,4 @@ def _check(shape: Sequence[int], population: int, generations: int, batch_size: 
     image_shape(shape)
     if population < 1 or generations < 0 or (batch_size is not None and batch_size < 1):
         what = f"population={population}, generations={generations}, batch_size={batch_size}"
-        raise InvalidArgumentError(
-            f"{what}: give 1 child or more, 0 generations or more, and 1 image or more at a time"
-        )
+        raise InvalidArgumentError(f"{what}: give 1 child or more, 0 generations or more, 1 image or more at a time")

@@ -224,9 +224,8 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType({"direct": Direct(), "cppn"
 
 def _coordinates(height: int, width: int) -> NDArray[np.float64]:
     """Of each pixel x, y, distance and 1, ``[4, H * W]``."""
-    y, x = np.meshgrid(
-        *(np.linspace(-side, side, side) / max(height, width) for side in (height, width)), indexing="ij"
-    )
+    rows, columns = (np.linspace(-side, side, side) / max(height, width) for side in (height, width))
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     return np.stack([x, y, np.hypot(x, y), np.ones_like(x)]).reshape(_INPUTS, -1)
 
 

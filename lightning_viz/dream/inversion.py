@@ -107,9 +107,7 @@ def invert(
     """
     image = image[None] if image.dim() == 3 else image
     if image.dim() != 4 or not len(image) or seeds < 1:
-        raise InvalidArgumentError(
-            f"image is {list(image.shape)}, seeds={seeds}: give images [N, C, H, W], and 1 seed or more"
-        )
+        raise InvalidArgumentError(f"image is {list(image.shape)}, seeds={seeds}: give [N, C, H, W] and 1 seed or more")
     pixel_space = pixel_space or PixelSpace()
     originals = pixel_space.into(single(image.detach()), pixel_space.centered())
     scale = originals.flatten(1).norm(dim=1).mean().item() if sigma is None else sigma
@@ -160,9 +158,7 @@ def _known(model: nn.Module, image: Tensor, layer: str, forward: Forward | None)
     known = recorded(model, image, [layer], forward=forward)[layer]
     silent = [place for place, one in enumerate(known) if not one.any()]
     if silent:
-        raise InvalidArgumentError(
-            f"layer {layer!r} puts out nothing but 0 for images {silent}: there is nothing to invert"
-        )
+        raise InvalidArgumentError(f"layer {layer!r} puts out nothing but 0 for images {silent}: nothing to invert")
     return known
 
 

@@ -25,9 +25,7 @@ def layer(name: str) -> Target:
     Args:
         name: of the layer; of one that is called several times, of a call: ``"relu:1"``.
     """
-    return FunctionTarget(
-        f"{name} squared norm", lambda activations: activations[name].flatten(1).square().sum(1), (name,)
-    )
+    return FunctionTarget(f"{name} squared norm", lambda outputs: outputs[name].flatten(1).square().sum(1), (name,))
 
 
 def direction(layer: str, vector: Tensor) -> Target:
@@ -111,9 +109,7 @@ def diversity(layer: str) -> Target:
     def unlikeness(activations: Activations) -> Tensor:
         grams = torch.nn.functional.normalize(_grams(activations.maps(layer)).flatten(1), dim=1)
         if len(grams) < 2:
-            raise InvalidArgumentError(
-                f"diversity({layer!r}) compares the copies of an objective: give copies=2 or more"
-            )
+            raise InvalidArgumentError(f"diversity({layer!r}) compares the copies of a target: give copies=2 or more")
         cosines = grams @ grams.T
         return (cosines.diagonal() - cosines.sum(1)) / (len(grams) - 1)
 

@@ -255,9 +255,7 @@ def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
 def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
     """Channels, rows and columns, checked."""
     if len(given) != 3 or any(side < 1 for side in given):
-        raise InvalidArgumentError(
-            f"the image's shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)"
-        )
+        raise InvalidArgumentError(f"the shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)")
     channels, height, width = given
     return channels, height, width
 

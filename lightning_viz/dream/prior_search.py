@@ -89,9 +89,7 @@ def search_priors(
         raise InvalidArgumentError(f"trials={trials}: give 1 or more")
     if criterion is None:
         if references is None:
-            raise InvalidArgumentError(
-                "what makes a dream good? Give references, real samples to compare with, or a criterion"
-            )
+            raise InvalidArgumentError("what makes a dream good? Give real samples as references, or a criterion")
         criterion = natural(model, targets, references, pixel_space=pixel_space, forward=forward)
     rng = np.random.default_rng(seed)
     presets = [random_preset(rng, steps) for _ in range(trials)]
@@ -114,7 +112,7 @@ def search_priors(
         score = criterion(dream).nan_to_num(nan=-torch.inf)
         if score.shape != dream.values.shape:
             raise InvalidArgumentError(
-                f"the criterion gave {list(score.shape)} for {len(dream.values)} images: give one for each"
+                f"criterion gave {list(score.shape)} for {len(dream.values)} images: give one each"
             )
         if not scores or score.mean() > max(one.mean() for one in scores):
             best = dream
@@ -156,9 +154,7 @@ def natural(
     excites nothing, the objective alone by noise; what exceeds q wins nothing more. Two references or more.
     """
     if len(references) < 2:
-        raise InvalidArgumentError(
-            f"{len(references)} references: give two or more, their spread is the criterion's scale"
-        )
+        raise InvalidArgumentError(f"{len(references)} references: give two or more, whose spread is the scale")
     pixel_space = pixel_space or PixelSpace()
     usual = radial_spectrum(pixel_space.into(references, pixel_space.centered())).mean(0)
     found = []
@@ -188,9 +184,7 @@ def radial_spectrum(images: Tensor) -> Tensor:
     rows, columns = (torch.fft.fftfreq(side, device=images.device) for side in (height, width))
     smaller = min(height, width)
     if smaller < 2:
-        raise InvalidArgumentError(
-            f"a spectrum needs images of two pixels or more a side: these are {height} x {width}"
-        )
+        raise InvalidArgumentError(f"a spectrum needs two pixels or more a side: the images are {height} x {width}")
     ring = (torch.hypot(rows[:, None], columns) * smaller).round().long().flatten()
     count = smaller // 2
     power = torch.fft.fft2(images.float()).abs().square().sum(1).flatten(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -49,9 +49,7 @@ def edge_energy(images: Tensor) -> Tensor:
         ValueError: no side may have 5 pixels or fewer.
     """
     if min(images.shape[2:]) <= _SMALLEST:
-        raise InvalidArgumentError(
-            f"edge energy needs images of more than {_SMALLEST} pixels a side: these are {_size(images)}"
-        )
+        raise InvalidArgumentError(f"edge energy needs more than {_SMALLEST} pixels a side: these are {_size(images)}")
     gray = images.flatten(0, 1)[:, None]
     energy = images.new_zeros(len(images))
     while min(gray.shape[2:]) > _SMALLEST:
@@ -105,22 +103,6 @@ PRIORS: Mapping[str, Prior] = MappingProxyType(
     {"edge_energy": edge_energy, "total_variation": total_variation, "l2": l2, "alpha_norm": alpha_norm}
 )
 """By the name that functions and commands take."""
-
-
-def resolve_prior(prior: Prior | str) -> Prior:
-    """A penalty, given as a function or by its name.
-
-    Args:
-        prior: one of `PRIORS`, or a function.
-
-    Raises:
-        InvalidArgumentError: no penalty has that name.
-    """
-    if not isinstance(prior, str):
-        return prior
-    if prior not in PRIORS:
-        raise InvalidArgumentError(f"prior {prior!r}: give one of {', '.join(map(repr, PRIORS))}, or a function")
-    return PRIORS[prior]
 
 
 def _size(images: Tensor) -> str:
@@ -218,22 +200,6 @@ YOSINSKI: Mapping[str, Preset] = MappingProxyType(
 """The four combinations that Yosinski et al. found best, by what each of them lives on."""
 
 PresetName = Literal["small norm", "decay", "blur", "contribution"]
-
-
-def resolve_update_steps(steps: Sequence[Step] | Preset | str) -> Sequence[Step] | Preset:
-    """Steps after each update, given as a list, a preset, or the name of a preset.
-
-    Args:
-        steps: one of `YOSINSKI`, a `Preset`, or a list of steps.
-
-    Raises:
-        InvalidArgumentError: no preset has that name.
-    """
-    if not isinstance(steps, str):
-        return steps
-    if steps not in YOSINSKI:
-        raise InvalidArgumentError(f"update_steps={steps!r}: give one of {', '.join(map(repr, YOSINSKI))}, or steps")
-    return YOSINSKI[steps]
 
 
 def _kept(images: Tensor, size: Tensor, percentile: float) -> Tensor:

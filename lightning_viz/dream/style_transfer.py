@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_viz.dream.maximize import Optimizer, maximize
 from lightning_viz.dream.objectives import gram, match, recorded
 from lightning_viz.dream.parametrization import centered, pixels, visible
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_algebra import FunctionTarget, Target
@@ -205,9 +205,7 @@ def _activations(
     seen = recorded(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
     silent = [name for name in layers if not seen[name].any()]
     if silent:
-        raise InvalidArgumentError(
-            f"layers {silent} put out nothing but 0 for {what}: there is nothing to keep; take others"
-        )
+        raise InvalidArgumentError(f"layers {silent} put out nothing but 0 for {what}: nothing to keep; take others")
     return seen
 
 
@@ -224,5 +222,4 @@ def _check(content_layers: Sequence[str], style_layers: Sequence[str], start: st
             raise InvalidArgumentError(f"{name} is {layers!r}: give the names of one layer or more, ['conv4']")
     if start not in ("content", "noise"):
         raise InvalidArgumentError(f"start is {start!r}: give 'content' or 'noise'")
-    if optimizer not in _OPTIMIZERS:
-        raise InvalidArgumentError(f"optimizer is {optimizer!r}: give one of {', '.join(map(repr, _OPTIMIZERS))}")
+    by_name(_OPTIMIZERS, optimizer, "optimizer")

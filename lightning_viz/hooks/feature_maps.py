@@ -101,9 +101,7 @@ def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         shape = list(scores.shape)
         if scores.dim() != 4 or list(mask.shape) not in (shape[2:], [shape[0], *shape[2:]]):
-            raise InvalidArgumentError(
-                f"the region's mask is {list(mask.shape)}, the model's output {shape}: give [H, W] of it"
-            )
+            raise InvalidArgumentError(f"the mask is {list(mask.shape)}, the output {shape}: give [H, W] of it")
         mask = mask.clone() if mask.is_inference() else mask  # to be kept for a backward
         scores = scores * mask.to(scores).unsqueeze(-3)
     return scores.unsqueeze(1) if scores.dim() == 1 else scores.flatten(2).sum(2) if scores.dim() > 2 else scores

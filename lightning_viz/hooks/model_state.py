@@ -253,6 +253,4 @@ def warn_if_training(model: nn.Module, category: type[Warning], *, name: str = "
     """Warn, with a category, that a model in train mode is run in eval mode; `name` is the model in words."""
     if any(module.training for module in model.modules()):
         which = name if model.training else f"a part of {name}"
-        warn_user(
-            f"{which} is in train mode: it is run in eval mode, with the statistics it would be used with", category
-        )
+        warn_user(f"{which} is in train mode: it is run in eval mode, with the statistics it is used with", category)

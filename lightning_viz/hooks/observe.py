@@ -97,9 +97,7 @@ def _observed(
 ) -> tuple[Observation, Target]:
     """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
     recorded = select_layers(model, layers)
-    differentiated = (
-        recorded if gradients is True else select_layers(model, gradients) if gradients is not False else {}
-    )
+    differentiated = recorded if gradients is True else select_layers(model, gradients or ())
     target_layers = layers_read(model, target)
     reductions = {
         name: (module, function)

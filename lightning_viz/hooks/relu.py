@@ -118,9 +118,7 @@ class ReLURule(TorchFunctionMode):
 
     def __init__(self, rule: Rule) -> None:
         if rule not in get_args(Rule):
-            raise InvalidArgumentError(
-                f"unknown ReLU rule {rule!r}; choose one of {', '.join(map(repr, get_args(Rule)))}"
-            )
+            raise InvalidArgumentError(f"unknown ReLU rule {rule!r}; use one of {', '.join(map(repr, get_args(Rule)))}")
         super().__init__()
         self.rule: Rule = rule
         self.met = 0

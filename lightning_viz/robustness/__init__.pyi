@@ -6,8 +6,6 @@ from .corruptions.catalogue import CORRUPTIONS as CORRUPTIONS
 from .corruptions.catalogue import Corrupted as Corrupted
 from .corruptions.catalogue import all_corruptions as all_corruptions
 from .corruptions.catalogue import corrupt as corrupt
-from .cue_conflict import CueConflict as CueConflict
-from .cue_conflict import cue_conflict as cue_conflict
 from .defenses import DEFENSES as DEFENSES
 from .defenses import Defended as Defended
 from .defenses import EpsilonCurve as EpsilonCurve
@@ -20,5 +18,7 @@ from .defenses import noise as noise
 from .defenses import re_encoding as re_encoding
 from .random_directions import RandomDirections as RandomDirections
 from .random_directions import random_directions as random_directions
+from .shape_bias import CueConflict as CueConflict
 from .shape_bias import ShapeBias as ShapeBias
+from .shape_bias import cue_conflict as cue_conflict
 from .shape_bias import shape_bias as shape_bias

@@ -188,9 +188,7 @@ def compare_corruption_error(
             first += len(images)
             bar.update(len(images))
     if not first:
-        raise InvalidArgumentError(
-            "the data hold no images; pass data that were not iterated before, and a loader without drop_last"
-        )
+        raise InvalidArgumentError("the data hold no images; pass fresh data, and a loader without drop_last")
     return _relative_to_reference(mistakes, reference, kind_names, tuple(severities), first)
 
 
@@ -242,9 +240,7 @@ def _batches(data: LabeledData, size: int) -> Iterator[tuple[Tensor, Tensor, int
     """Images and labels, at most `size` at a time, and the highest label of their batch of the data."""
     for batch in [data] if _is_single_batch(data) else data:
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise InvalidTypeError(
-                f"a batch of the data is a {type(batch).__name__}; pass pairs of images and labels, (images, labels)"
-            )
+            raise InvalidTypeError(f"a batch is a {type(batch).__name__}; pass pairs of images and labels")
         images, labels = batch[0], torch.as_tensor(batch[1]).cpu()
         if not len(images):
             continue
@@ -268,9 +264,7 @@ def _check_scores(scores: Tensor, count: int, highest: int, name: str) -> None:
         )
     classes = scores.shape[1]
     if highest >= classes:
-        raise InvalidArgumentError(
-            f"label {highest} is out of range: {name} has {classes} classes; pass labels of 0 to {classes - 1}"
-        )
+        raise InvalidArgumentError(f"label {highest} is out of range: {name} has classes 0 to {classes - 1}")
 
 
 def _check(
@@ -286,9 +280,7 @@ def _check(
         raise InvalidArgumentError("models is empty; pass one or more, {'plain': model}")
     if not isinstance(reference, CorruptionError):
         if reference not in models:
-            raise InvalidArgumentError(
-                f"no model is called {reference!r}; reference must be one of {', '.join(map(repr, models))}"
-            )
+            raise InvalidArgumentError(f"no model is called {reference!r}; pass one of {', '.join(map(repr, models))}")
     elif (reference.kinds, reference.severities) != (kinds, tuple(severities)):
         raise InvalidArgumentError(
             f"the reference was measured for {list(reference.kinds)} at {list(reference.severities)}; pass the same "

@@ -204,9 +204,7 @@ def epsilon_curve(
     """
     ascending = sorted(set(map(float, epsilons)))
     if not ascending or ascending[0] < 0 or ascending[-1] == 0:
-        raise InvalidArgumentError(
-            f"epsilons={list(epsilons)}: pass one or more above 0, and 0 for the accuracy without an attack"
-        )
+        raise InvalidArgumentError(f"epsilons={list(epsilons)}: pass one or more above 0, and 0 for the clean accuracy")
     if len(labels) != len(inputs):
         raise InvalidArgumentError(f"{len(labels)} labels for {len(inputs)} samples; pass one each")
     warn_if_training(model, AttackWarning)

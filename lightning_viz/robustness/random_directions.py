@@ -93,9 +93,7 @@ def random_directions(
             bins = (rows * classes + scores.argmax(1))[finite]
             counts += torch.bincount(bins, minlength=len(counts))
         if not all_finite:
-            warn_user(
-                "the model returns NaN or infinity for some points on the spheres; these are not counted", AttackWarning
-            )
+            warn_user("the model returns NaN or infinity for some points on the spheres; not counted", AttackWarning)
         return RandomDirections(counts.view(-1, classes), attacked.labels, radii)
 
 
@@ -105,7 +103,5 @@ def _radii(radius: float | Tensor, centers: Tensor) -> Tensor:
     if radii.dim() > 1 or (radii.dim() == 1 and len(radii) != count):
         raise InvalidArgumentError(f"radius is {list(radii.shape)} for {count} samples; pass a number, or [{count}]")
     if not bool(((radii >= 0) & radii.isfinite()).all()):
-        raise InvalidArgumentError(
-            f"radius={radius} must be finite and at least 0, in pixels; leave out samples on which the attack failed"
-        )
+        raise InvalidArgumentError(f"radius={radius} must be finite and at least 0; leave out samples never fooled")
     return radii.expand(count)

@@ -150,7 +150,7 @@ def test_the_model_and_chance_are_left_as_found():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"encoding": "pixel"}, "'pixel': there are 'direct', 'cppn'"),
+        ({"encoding": "pixel"}, "encoding='pixel' is unknown; pass one of 'direct', 'cppn'"),
         ({"classes": [4]}, "the model has 4, give some of 0 to 3"),
         ({"classes": []}, r"classes=\[\]"),
         ({"population": 0}, "population=0"),

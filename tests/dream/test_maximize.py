@@ -348,12 +348,15 @@ def test_a_forward_of_ones_own_opens_a_dict():
         ({"objectives": []}, "objectives is empty: give one or more"),
         ({"steps": -1}, "steps=-1, copies=1: give 0 or more steps"),
         ({"copies": 0}, "copies=0: give 0 or more steps, and 1 copy or more"),
-        ({"update_steps": "smal norm"}, "update_steps='smal norm': give one of 'small norm', 'decay', 'blur'"),
+        (
+            {"update_steps": "smal norm"},
+            "update_steps='smal norm' is unknown; pass one of 'small norm', 'decay', 'blur'",
+        ),
         ({"update_steps": "decay", "image": fourier(SMALL)}, "not those of Fourier; use image=pixels(...)"),
         ({"update_steps": [blur(1)], "bounded": True}, "not those of bounded images"),
-        ({"image": (9, 12)}, "the image's shape is (9, 12): give channels, rows and columns"),
+        ({"image": (9, 12)}, "the shape is (9, 12): give channels, rows and columns"),
         ({"pixel_space": PixelSpace((0.1, 0.2), (0.3, 0.4))}, "the pixel space has 2 channels, the images have 3"),
-        ({"priors": {edge_energy: 1.0}, "image": (3, 5, 9)}, "edge energy needs images of more than 5 pixels a side"),
+        ({"priors": {edge_energy: 1.0}, "image": (3, 5, 9)}, "edge energy needs more than 5 pixels a side"),
     ],
     ids=lambda value: str(value).split(" at 0x")[0],
 )

@@ -141,7 +141,7 @@ def test_a_region_sums_a_class_over_its_places(mask, index, picked):
 def test_a_mask_that_does_not_fit_is_an_error_that_gives_both_shapes(outputs, shape):
     with pytest.raises(ValueError) as seen:
         scored(outputs, region(torch.ones(shape), 0))
-    assert f"mask is {list(shape)}, the model's output {list(outputs.shape)}: give [H, W] of it" in str(seen.value)
+    assert f"mask is {list(shape)}, the output {list(outputs.shape)}: give [H, W] of it" in str(seen.value)
 
 
 # --- Inside a model.

@@ -189,7 +189,7 @@ def test_what_cannot_be_measured_is_said():
     for given, words in (
         ((IMAGES, LABELS[:-1]), "one class each"),
         ((IMAGES, LABELS.float()), "integers"),
-        ((IMAGES, LABELS + 1), "label 2 is out of range: .* has 2 classes; pass labels of 0 to 1"),
+        ((IMAGES, LABELS + 1), "label 2 is out of range: .* has classes 0 to 1"),
         ((IMAGES, LABELS - 1), "label -1 is negative"),
         ((IMAGES + 1, LABELS), "give pixel_space="),
         ((IMAGES[:0], LABELS[:0]), "no images"),

@@ -79,7 +79,7 @@ def test_twice_as_far_as_the_boundary_random_directions_do_not_find_it(digits: D
     ("radius", "options", "words"),
     [
         (-1.0, {}, "radius=-1.0"),
-        (float("inf"), {}, "on which the attack failed"),
+        (float("inf"), {}, "never fooled"),
         (torch.ones(3), {}, r"radius is \[3\] for 2 samples"),
         (1.0, {"samples": 0}, "samples=0"),
         (1.0, {"batch_size": 0}, "batch_size=0"),

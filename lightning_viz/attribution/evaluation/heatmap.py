@@ -44,17 +44,13 @@ def as_heat(attribution: Any, size: tuple[int, int], *, signed: bool = False) ->
     maps: Any = attribution.heat if one_sided else attribution
     if isinstance(maps, Mapping):
         if len(maps) != 1:
-            raise InvalidArgumentError(
-                f"the attribution has maps of {len(maps)} layers, {list(maps)}: choose one by layers="
-            )
+            raise InvalidArgumentError(f"the attribution has maps of layers {list(maps)}: choose one by layers=")
         maps = next(iter(maps.values()))
     if not isinstance(maps, Tensor) or maps.dim() < 3:
         shape = f" {list(maps.shape)}" if isinstance(maps, Tensor) else ""
         raise InvalidTypeError(f"the attribution is a {type(maps).__name__}{shape}: give maps [N, C, H, W]")
     if maps.dim() > 4:
-        raise InvalidArgumentError(
-            f"the attribution is {list(maps.shape)}, for several targets: check one after the other"
-        )
+        raise InvalidArgumentError(f"the attribution is {list(maps.shape)}, for several targets: check one at a time")
     maps = maps.detach() if maps.dim() == 4 else maps.detach().unsqueeze(1)  # [N, C, h, w]
     heat: Tensor = (maps if signed else maps.relu() if one_sided else maps.abs()).sum(1, keepdim=True)
     if heat.shape[2:] != size:
@@ -90,9 +86,7 @@ def single_target(
     """
     observation, fixed = observe_resolved(model, inputs, target, reduce=reduce, forward=forward)
     if observation.scores is not None and observation.scores.dim() > 1:
-        raise InvalidArgumentError(
-            f"{len(observation.scores)} targets at once: checks take one per sample, so call once for each"
-        )
+        raise InvalidArgumentError(f"{len(observation.scores)} targets at once: checks take one per sample; split them")
     return observation, fixed
 
 

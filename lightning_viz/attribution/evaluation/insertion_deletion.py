@@ -131,10 +131,9 @@ def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
         InvalidArgumentError: a map is not finite.
     """
     flat = heat.flatten(1)
-    if not bool(flat.isfinite().all()):
-        raise InvalidArgumentError(
-            f"the maps of samples {(~flat.isfinite()).any(1).nonzero().flatten().tolist()} are not finite"
-        )
+    broken = (~flat.isfinite()).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise InvalidArgumentError(f"the maps of samples {broken} are not finite")
     shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
     return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
 
@@ -144,9 +143,7 @@ def _ranks(
 ) -> tuple[Tensor, Target]:
     """The rank of each location ``[N, H, W]``, and the target with its class fixed."""
     if not isinstance(inputs, Tensor):
-        raise InvalidTypeError(
-            f"the inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward="
-        )
+        raise InvalidTypeError(f"inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward=")
     size = image_size(inputs)
     _, fixed = single_target(model, inputs, target, forward=forward)
     order = importance_order(as_heat(attribute(model, inputs, plain_target(fixed)), size), seed=seed)

@@ -76,9 +76,7 @@ def pointing_game(
         raise InvalidArgumentError("give the objects as boxes or as masks, one of them")
     objects = (_filled(boxes, size) if boxes is not None else torch.as_tensor(masks)).cpu().bool()
     if objects.shape != heat.shape:
-        raise InvalidArgumentError(
-            f"the objects are {list(objects.shape)}, the maps {list(heat.shape)}: their sizes must agree"
-        )
+        raise InvalidArgumentError(f"objects {list(objects.shape)} and maps {list(heat.shape)} must agree in size")
     reach = MARGIN * min(size) if tolerance is None else tolerance
     first = importance_order(heat, seed=seed)[:, 0]
     places = torch.stack([first // size[1], first % size[1]], 1)

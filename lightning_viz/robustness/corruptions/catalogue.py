@@ -150,9 +150,7 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(map(repr, CORRUPTIONS))}"
             raise InvalidArgumentError(f"no corruption is called {kind!r}; {hint}")
     if not kind_names or not severities or any(severity not in SEVERITIES for severity in severities):
-        raise InvalidArgumentError(
-            f"kinds={list(kind_names)}, severities={list(severities)}: pass one kind or more, and some of 1 to 5"
-        )
+        raise InvalidArgumentError(f"kinds={kind_names}, severities={severities}: pass one or more, and some of 1 to 5")
     if seed < 0:
         raise InvalidArgumentError(f"seed={seed} must be 0 or more")
     return kind_names

@@ -113,7 +113,7 @@ def test_what_cannot_be_done_is_said_before_work_is_done():
         ({"kinds": ["gausian_noise"]}, "did you mean 'gaussian_noise'"),
         ({"kinds": ["jpeg"]}, "did you mean 'jpeg_compression'"),
         ({"kinds": ["qqqq"]}, "there are 'gaussian_noise', "),
-        ({"kinds": []}, "one kind or more"),
+        ({"kinds": []}, "pass one or more"),
         ({"severities": [0]}, "some of 1 to 5"),
         ({"severities": [2.5]}, "some of 1 to 5"),
         ({"severities": []}, "some of 1 to 5"),
