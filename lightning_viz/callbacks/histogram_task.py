@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.render.animation import thin
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.histograms import Distribution, distributions, rebin
 from lightning_viz.render.page import compose
-from lightning_viz.render.parts import INNER_WIDTH, Tile
+from lightning_viz.render.parts import Tile
 
 _KEPT = 32  # steps of which the histograms are kept
 _BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened

@@ -33,6 +33,7 @@ from .embedding import thumbnails as thumbnails
 from .filters import filter_table as filter_table
 from .filters import filter_to_pixels as filter_to_pixels
 from .filters import filters as filters
+from .grid import fit as fit
 from .histograms import BINS as BINS
 from .histograms import Distribution as Distribution
 from .histograms import distributions as distributions
@@ -85,7 +86,6 @@ from .tiles import Verdict as Verdict
 from .tiles import count_flaws as count_flaws
 from .tiles import describe_channels as describe_channels
 from .tiles import find_flaw as find_flaw
-from .tiles import fit as fit
 from .tiles import to_rgb as to_rgb
 from .tiles import verdict_texts as verdict_texts
 from .top_samples import MOST_CHANNELS as MOST_CHANNELS

@@ -7,31 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    ColorBar,
-    HStack,
-    MapTile,
-    Part,
-    Tile,
-    TileSize,
-    VStack,
-)
-from lightning_viz.render.text import LINE, number, text_width
-from lightning_viz.render.tiles import (
-    COLUMNS,
-    GUTTER,
-    check_rgb,
-    check_shape,
-    count_flaws,
-    find_flaw,
-    fit,
-    heads,
-    some_of,
-    verdict_texts,
-)
+from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads
+from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
+from lightning_viz.render.parts import ColorBar, HStack, MapTile, Part, Tile, TileSize, VStack
+from lightning_viz.render.text import LINE, number, some_of, text_width
+from lightning_viz.render.tiles import count_flaws, find_flaw, verdict_texts
 
 __all__ = ["activation_maps"]
 

@@ -10,43 +10,24 @@ from typing_extensions import Unpack
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import Colors, class_colors, name_of
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    At,
-    Cell,
-    Color,
-    ColorBar,
-    HStack,
-    Label,
-    MapTile,
-    Part,
-    Sheet,
-    Text,
-    Tile,
-    TileSize,
-    VStack,
-)
-from lightning_viz.render.text import DARK, GRAY, LINE, RED, level, number, percent, shorten, wrap, wrap_items
-from lightning_viz.render.tiles import (
-    COLUMNS,
-    CROSS,
-    GUTTER,
-    Flaw,
-    Verdict,
-    check_count,
-    check_rgb,
-    check_shape,
-    count_flaws,
-    describe_channels,
-    find_flaw,
+from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns
+from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
+from lightning_viz.render.parts import At, Cell, ColorBar, HStack, Label, MapTile, Part, Sheet, Text, Tile, VStack
+from lightning_viz.render.text import (
+    DARK,
+    GRAY,
+    LINE,
+    RED,
+    WHITE,
     first_of,
-    fit,
-    in_columns,
+    level,
+    number,
+    percent,
+    shorten,
     some_of,
-    verdict_texts,
+    wrap,
 )
+from lightning_viz.render.tiles import CROSS, Flaw, Verdict, count_flaws, describe_channels, find_flaw, verdict_texts
 
 __all__ = ["pixel_gallery", "record_table", "twins"]
 
@@ -175,7 +156,7 @@ def pixel_gallery(
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
 
 
-def _difference(sample: int, values: NDArray[np.float64], factor: float, size: TileSize) -> MapTile:
+def _difference(sample: int, values: NDArray[np.float64], factor: float, size: tuple[int, int]) -> MapTile:
     """Of red, green and blue around middle gray; of anything else blue where it fell and red where it rose.
 
     Of several channels the one that changed most is shown: in their mean opposite changes would cancel.
@@ -224,11 +205,11 @@ def _tally(before: Sequence[Verdict], after: Sequence[Verdict]) -> str:
     return f"fooled on {right.count('fooled')} of the {len(right)} samples it had right" if right else "had none right"
 
 
-def _tiles(images: NDArray[np.uint8], size: TileSize) -> list[Tile]:
+def _tiles(images: NDArray[np.uint8], size: tuple[int, int]) -> list[Tile]:
     return [Tile(size, image, sample=index) for index, image in enumerate(images)]
 
 
-def _tile_size(images: NDArray[Any], *, rows: int, lines: int) -> tuple[TileSize, int]:
+def _tile_size(images: NDArray[Any], *, rows: int, lines: int) -> tuple[tuple[int, int], int]:
     """Of tiles in so many rows, which leave room for lines of text between them; and the width of that text."""
     room = BODY_HEIGHT - LINE * lines - 2 * GUTTER * (rows + 1)
     size = fit(max(1, min(len(images), COLUMNS)), rows, images.shape[1] / images.shape[2], room=room)
@@ -237,7 +218,7 @@ def _tile_size(images: NDArray[Any], *, rows: int, lines: int) -> tuple[TileSize
 
 def _band(heading: str, tiles: Sequence[Tile], texts: Sequence[Text]) -> Part:
     """A row of tiles under what they are, and a text under each, which may be wider."""
-    head = Text(wrap_items([heading], INNER_WIDTH), INNER_WIDTH, color=GRAY)
+    head = Text(wrap(heading, INNER_WIDTH), INNER_WIDTH, color=GRAY)
     return VStack([head, HStack(in_columns(tiles, texts, gap=1), gap=GUTTER)], gap=1)
 
 
@@ -327,7 +308,7 @@ class _Table:
 
     def __init__(self, images: NDArray[np.uint8], steps: int, lengths: bool) -> None:
         aspect = images.shape[1] / images.shape[2]
-        self.thumb: TileSize = (min(2 * _CELL, max(_CELL // 2, round(_CELL / aspect))), _CELL)
+        self.thumb: tuple[int, int] = (min(2 * _CELL, max(_CELL // 2, round(_CELL / aspect))), _CELL)
         room = INNER_WIDTH - self.thumb[0] - 3 * GUTTER - (_MOVED + GUTTER) * lengths
         self._width: int = min(_WIDEST, room // (steps + 1) - _GAP)
         self._lengths = lengths
@@ -346,7 +327,9 @@ class _Table:
     def cell(self, row: int, column: int, lines: list[str], color: Colors, value: float | None = None) -> Cell:
         """Lines of text on a class's color."""
         place = (self._left(column), self.top(row), self._width, _CELL)
-        return Cell(*place, tuple(color.tolist()), lines, _ink(color), value, row, column)
+        luminance = float((color / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722]))
+        ink = WHITE if luminance < 0.2 else DARK  # there the contrasts of both are alike
+        return Cell(*place, tuple(color.tolist()), lines, ink, value, row, column)
 
     def length(self, row: int, text: str) -> Label:
         """How far a sample moved."""
@@ -359,9 +342,3 @@ class _Table:
     def top(row: int) -> int:
         """Where a row begins, in pixels."""
         return _HEADS + (_CELL + _GAP) * row
-
-
-def _ink(color: Colors) -> Color:
-    """White or dark, whichever is read better on a color."""
-    luminance = float((color / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722]))
-    return (255, 255, 255) if luminance < 0.2 else DARK  # where the contrasts of both are alike

@@ -11,36 +11,11 @@ from typing_extensions import Unpack
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import class_colors, name_of
 from lightning_viz.render.displays import DISPLAYS, Display, map_tile
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    ClassKey,
-    ColorBar,
-    HStack,
-    MapTile,
-    Part,
-    Text,
-    Tile,
-    TileSize,
-    VStack,
-)
-from lightning_viz.render.text import DARK, GRAY, LINE, number, text_width, wrap
-from lightning_viz.render.tiles import (
-    GUTTER,
-    Flaw,
-    Verdict,
-    check_rgb,
-    check_shape,
-    count_flaws,
-    find_flaw,
-    first_of,
-    fit,
-    in_columns,
-    in_rows,
-    some_of,
-    verdict_texts,
-)
+from lightning_viz.render.grid import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
+from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
+from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
+from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, wrap
+from lightning_viz.render.tiles import Flaw, Verdict, count_flaws, find_flaw, verdict_texts
 
 __all__ = [
     "MOST_SAMPLES",
@@ -349,19 +324,13 @@ def method_sheet(
         flaws += broken
     facts = (f"for {target}", first_of(len(shown), len(images), "samples"), "each map on its own scale")
     displays = dict.fromkeys(method.display for method in methods)
-    bars = [replace(DISPLAYS[display].bar, label=_LABELS[display]) for display in displays]
+    bars = [replace(DISPLAYS[display].bar, label=_LABELS.get(display, "")) for display in displays]
     reads = f"Each row is one method's answer to what in the image moved {target}. {reading}".rstrip()
     body = VStack([*rows, *bars], gap=GUTTER)
     return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(flaws, "maps"), **info)
 
 
-_LABELS = {
-    "heat": "over the grayed image",
-    "sum": "of its size",
-    "max": "of its size",
-    "signed": "the class",
-    "image": "",
-}
+_LABELS = {"heat": "over the grayed image", "sum": "of its size", "max": "of its size", "signed": "the class"}
 
 
 def occlusion_maps(

@@ -8,23 +8,11 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import Colors, apply, class_colors
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    ClassKey,
-    ColorBar,
-    HStack,
-    MapTile,
-    PaintedTile,
-    Part,
-    Text,
-    Tile,
-    TileSize,
-    VStack,
-)
-from lightning_viz.render.text import GRAY, LINE, RED, number
-from lightning_viz.render.tiles import GUTTER, check_rgb, check_shape, count_flaws, find_flaw, fit, heads, some_of
+from lightning_viz.render.grid import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, heads
+from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
+from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, PaintedTile, Part, Text, Tile, VStack
+from lightning_viz.render.text import GRAY, LINE, RED, number, some_of
+from lightning_viz.render.tiles import count_flaws, find_flaw
 
 __all__ = ["MOST_PREDICTIONS", "UNCOUNTED", "class_predictions", "found_on_canvas", "image_predictions"]
 
@@ -191,7 +179,7 @@ def found_on_canvas(
     return compose(tag, "Where a classifier finds its class on a larger canvas", body, facts, reading=reading, **info)
 
 
-def _tile_size(images: NDArray[Any]) -> tuple[TileSize, int]:
+def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
     """Width and height of four tiles a row, and how many rows; fewer where the images are high."""
     aspect = images.shape[1] / images.shape[2]
     for count in range(min(MOST_PREDICTIONS, len(images)), 0, -1):

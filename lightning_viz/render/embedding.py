@@ -13,20 +13,10 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import MOST_NAMES, class_count, colors_of, key_entries, name_of
-from lightning_viz.render.page import Page, PageInfo, compose, png
-from lightning_viz.render.parts import (
-    INNER_WIDTH,
-    At,
-    ClassKey,
-    PlotExtent,
-    ScatterPlot,
-    Sheet,
-    Text,
-    Tile,
-    VStack,
-)
+from lightning_viz.render.grid import INNER_WIDTH, frame_size, in_columns, in_rows
+from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose, png
+from lightning_viz.render.parts import At, ClassKey, PlotExtent, ScatterPlot, Sheet, Text, Tile, VStack
 from lightning_viz.render.text import LINE, level, shorten, wrap
-from lightning_viz.render.tiles import check_rgb, check_shape, frame_size, in_columns, in_rows
 
 __all__ = ["embedding_panels", "grid", "scatter", "sprite", "thumbnails"]
 
@@ -71,8 +61,7 @@ def scatter(
         clusters: a cluster's index for each sample ``[N]``, colored by its commonest class; or None.
         info: see `PageInfo`.
     """
-    usable = np.isfinite(points).all(axis=1)
-    classes = class_count(labels, class_names)
+    usable, classes = np.isfinite(points).all(axis=1), class_count(labels, class_names)
     size = frame_size(extent, INNER_WIDTH, _HEIGHT)
     body = _panel(points, labels, class_names, clusters, size, extent, named=True)
     x0, x1, y0, y1 = extent
@@ -90,7 +79,12 @@ def scatter(
         *([f"NaN in {len(points) - int(usable.sum()):,} of {len(points):,} points"] if not usable.all() else []),
         *([f"{outside:,} of {len(points):,} points out of view"] if outside else []),
     )
-    reading = _reading(method, labels is not None, clusters is not None)
+    near = "near each other if the layer sees them alike" if method == "t-SNE" else "seen along its two main directions"
+    far = " Distances between groups, and their sizes, mean little." if method == "t-SNE" else ""
+    color = "; colors are the true classes, which a good layer keeps apart" if labels is not None else ""
+    if clusters is not None:
+        color = "; colors are each cluster's commonest class, crosses are samples of another class"
+    reading = f"Each point is one sample, {near}{color}.{far}"
     clustered = f"clusters ({method})" if method != "k-means" else "k-means clusters"
     title = f"{method if clusters is None else clustered} of {layer}"
     if labels is not None:
@@ -245,15 +239,6 @@ def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple
 
 def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
-
-
-def _reading(method: str, colored: bool, clustered: bool) -> str:
-    near = "near each other if the layer sees them alike" if method == "t-SNE" else "seen along its two main directions"
-    color = "; colors are the true classes, which a good layer keeps apart" if colored else ""
-    if clustered:
-        color = "; colors are each cluster's commonest class, crosses are samples of another class"
-    far = " Distances between groups, and their sizes, mean little." if method == "t-SNE" else ""
-    return f"Each point is one sample, {near}{color}.{far}"
 
 
 def thumbnails(

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import table
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, At, ColorBar, Label, Sheet, Tile, TileSize, VStack
+from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH
+from lightning_viz.render.page import Page, PageInfo, check_shape, compose
+from lightning_viz.render.parts import At, ColorBar, Label, Sheet, Tile, TileSize, VStack
 from lightning_viz.render.text import LINE, number
-from lightning_viz.render.tiles import COLUMNS, GUTTER, check_shape, count_flaws, find_flaw
+from lightning_viz.render.tiles import count_flaws, find_flaw
 
 __all__ = ["filter_table", "filter_to_pixels", "filters"]
 
@@ -129,6 +130,7 @@ def filters(
         _scale(limits, per_filter, rgb),
         _clipped(shown, limits),
     ]
+    warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
     reading = (
         "Each tile is one filter's weights as a color image: mid gray is zero."
         if rgb
@@ -136,7 +138,7 @@ def filters(
         "the input channels of one filter stand side by side."
     )
     title = f"Filters of {layer}{' as RGB' if rgb else ''}, {width} × {height}"
-    return compose(tag, title, body, facts, reading=reading, warnings=_flaws(shown), **info)
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
 
 
 def filter_table(
@@ -161,9 +163,10 @@ def filter_table(
     cells = Sheet(*grid.size(), [*_cells(grid, shown, limits, False, layer), *_axes(grid)])
     facts = (_scale(limits, False, False), _clipped(shown, limits))
     of = f"{_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
+    warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
     body = VStack([cells, _bar(number(float(limits.max())), False)], gap=10)
-    return compose(tag, f"Weights of {layer}: {of}", body, facts, reading=reading, warnings=_flaws(shown), **info)
+    return compose(tag, f"Weights of {layer}: {of}", body, facts, reading=reading, warnings=warnings, **info)
 
 
 def _limits(weights: NDArray[Any], shown: int, limit: float | None, per_filter: bool) -> NDArray[np.float64]:
@@ -186,10 +189,6 @@ def _cells(grid: _Layout, weights: NDArray[Any], limits: NDArray[np.float64], rg
             tile = Tile(size, image, flaw, None, layer, index, value=limit, weights=kernel, average=True)
             cells.append(At(*grid.corner(index, channel), tile))
     return cells
-
-
-def _flaws(weights: NDArray[Any]) -> tuple[str, ...]:
-    return count_flaws([find_flaw(kernel, single=False) for kernel in weights], "filters")
 
 
 def _axes(grid: _Layout) -> list[Label]:

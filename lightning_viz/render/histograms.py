@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, HistogramPlot
+from lightning_viz.render.parts import HistogramPlot
 from lightning_viz.render.text import number
 
 __all__ = ["BINS", "Distribution", "distributions", "rebin"]
@@ -73,8 +74,8 @@ def distributions(
     """
     if not curves:
         raise InvalidArgumentError("no curves: give one at least")
-    shown = [curves[place] for place in _some(len(curves))]
-    latest = curves[-1]
+    places = np.linspace(0, len(curves) - 1, min(len(curves), _MOST))  # the first, the latest, some evenly between
+    shown, latest = [curves[place] for place in sorted({round(place) for place in places})], curves[-1]
     plot = HistogramPlot(
         width=INNER_WIDTH,
         height=500,
@@ -98,8 +99,3 @@ def distributions(
     title = f"How the activations of {layer} are distributed"
     latest_info: PageInfo = {**info, "step": latest.step}
     return compose(tag, title, plot, facts, reading=reading, **latest_info)
-
-
-def _some(count: int) -> list[int]:
-    """Places of the curves to draw: the first, the latest, and some evenly between."""
-    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, _MOST))})

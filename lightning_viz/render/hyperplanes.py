@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import class_count, key_entries
+from lightning_viz.render.grid import INNER_WIDTH, frame_size
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, ClassKey, Part, PlanePlot, PlotExtent, VStack
-from lightning_viz.render.tiles import frame_size
+from lightning_viz.render.parts import ClassKey, Part, PlanePlot, PlotExtent, VStack
 
 __all__ = ["clip_lines", "hyperplanes", "zero_sets"]
 

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageOps
 from lightning_viz.errors import InvalidTypeError
 from lightning_viz.render.colors import apply, hatch, table
 from lightning_viz.render.displays import DISPLAYS, enlarge, stretch
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.parts import (
-    WHITE,
     At,
     Cell,
     ClassKey,
@@ -28,7 +28,7 @@ from lightning_viz.render.parts import (
     TileSize,
     VStack,
 )
-from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, draw_lines, font, shorten, text_width, wrap
+from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, WHITE, font, shorten, text_width, wrap
 
 __all__ = ["draw"]
 
@@ -91,7 +91,13 @@ def _cell(pen: ImageDraw.ImageDraw, cell: Cell) -> None:
 
 @draw.register
 def _text(part: Text) -> Image.Image:
-    return draw_lines(part.lines, part.width, size=part.size, color=part.color, centered=part.centered)
+    pitch = LINE if part.size == TEXT_SIZE else part.size + 6
+    image = Image.new("RGB", (part.width, max(1, pitch * len(part.lines))), WHITE)
+    pen = ImageDraw.Draw(image)
+    for index, line in enumerate(part.lines):
+        left = (part.width - text_width(line, part.size)) // 2 if part.centered else 0
+        pen.text((max(0, left), index * pitch), line, fill=part.color, font=font(part.size))
+    return image
 
 
 @draw.register
@@ -143,7 +149,7 @@ def _hatched(size: TileSize, words: str) -> Image.Image:
     while lines and len(lines) * LINE > size[1]:
         lines.pop()
     if lines and size[0] > 2 * TEXT_SIZE:
-        plate = draw_lines(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True)
+        plate = draw(Text(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True))
         tile.paste(plate, ((size[0] - plate.width) // 2, (size[1] - plate.height) // 2))
     return tile
 
@@ -198,11 +204,11 @@ def _class_key(part: ClassKey) -> Image.Image:
     left = top = 0
     for entry in entries:
         wide = _DOT + 6 + text_width(entry) + 18
-        if left and left + wide - 18 > part.width:
+        if left and left + wide - 18 > INNER_WIDTH:
             left, top = 0, top + LINE + 2
         places.append((left, top))
         left += wide
-    image = Image.new("RGB", (part.width, top + LINE), WHITE)
+    image = Image.new("RGB", (INNER_WIDTH, top + LINE), WHITE)
     pen = ImageDraw.Draw(image)
     for (x, y), entry, color in zip(places, entries, part.colors, strict=True):
         pen.ellipse((x, y + 4, x + _DOT, y + 4 + _DOT), fill=tuple(int(value) for value in color))

@@ -1,15 +1,19 @@
 """The page: a caption over parts, and the picture that it is laid out as, 700 px wide on white."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Unpack
 
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.layout import draw
-from lightning_viz.render.parts import INNER_WIDTH, Part, Text, VStack
+from lightning_viz.render.parts import Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
 from lightning_viz.render.tiles import VERDICTS, Verdict
 
@@ -35,6 +39,38 @@ class PageInfo(TypedDict, total=False):
     details: Sequence[str]
     verdicts: Sequence[Verdict]
     notes: Sequence[str]
+
+
+def check_rgb(images: NDArray[Any]) -> None:
+    """Raise where ``images`` are not ``[N, H, W, 3]`` of 0 to 255."""
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise InvalidArgumentError(
+            f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb"
+        )
+
+
+def check_count(what: str, given: Sized, count: int) -> None:
+    """Raise where there is not one of ``what`` for each of ``count`` things."""
+    if len(given) != count:
+        raise InvalidArgumentError(f"{len(given)} {what} for {count}: give one each")
+
+
+def check_shape(name: str, values: NDArray[Any], *shape: int | str, filled: bool = False, remedy: str = "") -> None:
+    """Raise where an array has another shape.
+
+    Args:
+        name: of the argument.
+        values: of any type.
+        shape: lengths of the axes; a letter or a word, which the message shows, stands for any.
+        filled: raise where there are no values, too.
+        remedy: what to do, if it is more than to give that shape.
+    """
+    known = [(side, length) for side, length in zip(shape, values.shape, strict=False) if isinstance(side, int)]
+    if values.ndim != len(shape) or any(side != length for side, length in known) or (filled and not values.size):
+        wanted = f"give [{', '.join(map(str, shape))}]{', none of them 0' if filled else ''}"
+        raise InvalidArgumentError(
+            f"the shape of {name} is {list(values.shape)}: {'; '.join(filter(None, (wanted, remedy)))}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_viz.render.text import DARK, GRAY, TEXT_SIZE
+from lightning_viz.render.text import DARK, GRAY, TEXT_SIZE, WHITE
 
 __all__ = [
     "At",
@@ -18,7 +18,9 @@ __all__ = [
     "ClassKey",
     "ClimbPlot",
     "ColorBar",
+    "CurveTile",
     "EpsilonPlot",
+    "HStack",
     "HistogramPlot",
     "Label",
     "MapTile",
@@ -26,23 +28,17 @@ __all__ = [
     "Part",
     "PlanePlot",
     "Plot",
-    "HStack",
     "ScatterPlot",
     "Sheet",
-    "CurveTile",
     "SpherePlot",
-    "VStack",
     "Text",
     "Tile",
+    "VStack",
 ]
 
 Color: TypeAlias = tuple[int, ...]  # red, green and blue, 0 to 255
 TileSize: TypeAlias = tuple[int, int]  # width and height in pixels
 PlotExtent: TypeAlias = tuple[float, float, float, float]  # x0, x1, y0, y1
-
-WHITE = (255, 255, 255)
-INNER_WIDTH = 676  # pixels between a page's margins
-BODY_HEIGHT = 780  # with the header about 900
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,17 +284,15 @@ class ColorBar(Part):
 
 @dataclass(frozen=True, eq=False)
 class ClassKey(Part):
-    """Colored dots with class names, wrapped to the width.
+    """Colored dots with class names, wrapped to the page's width.
 
     Args:
         names: of the classes.
         colors: ``[n, 3]``.
-        width: in pixels.
     """
 
     names: Sequence[str]
     colors: NDArray[np.uint8]
-    width: int = INNER_WIDTH
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

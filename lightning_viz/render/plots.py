@@ -76,18 +76,10 @@ def _dots(
     marker: str = "o",
 ) -> None:
     """Points ``[N, 2]`` in class colors, ``size`` pixels across."""
-    colors = colors_of(labels, len(points), classes) / 255
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=(size * _POINT) ** 2,
-        c=colors,
-        alpha=alpha,
-        marker=marker,
-        linewidths=2 * _POINT if marker == "x" else 0.5 if edge != "none" else 0,
-        edgecolors=None if marker == "x" else edge,
-        zorder=3,
-    )
+    colors, area = colors_of(labels, len(points), classes) / 255, (size * _POINT) ** 2
+    width = 2 * _POINT if marker == "x" else 0.5 if edge != "none" else 0
+    edges: dict[str, Any] = {"linewidths": width, "edgecolors": None if marker == "x" else edge}
+    axes.scatter(points[:, 0], points[:, 1], area, colors, marker=marker, alpha=alpha, zorder=3, **edges)
 
 
 def _scatter(figure: Figure, plot: ScatterPlot) -> None:
@@ -134,11 +126,11 @@ def _histograms(figure: Figure, plot: HistogramPlot) -> None:
     count, bins = plot.shares.shape
     colors = table("viridis")[np.linspace(220, 40, count).astype(int)] / 255
     middles = np.linspace(*plot.limits, 2 * bins + 1)[1::2]
-    peak = float(plot.shares.max())
+    least = 1e-4 * float(plot.shares.max()) or 1.0  # heights are logarithms, from 1/10,000 of the peak to the peak
     axes.axvline(0, color="0.7", linewidth=1.5 * _POINT, zorder=-1)
     for row, (shares, mean, color) in enumerate(zip(plot.shares, plot.means, colors, strict=True)):
         base = count - 1 - row
-        top = base + overlap * _logarithmic(shares, peak)
+        top = base + overlap * np.log(np.maximum(shares, least) / least) / np.log(1e4)
         axes.fill_between(middles, base, top, step="mid", color=color, alpha=0.8, zorder=row, linewidth=0)
         axes.step(middles, top, where="mid", color="white", linewidth=2 * _POINT, zorder=row)
         axes.plot([mean] * 2, [base, base + 0.3], color="black", linewidth=4 * _POINT, zorder=count)
@@ -150,12 +142,6 @@ def _histograms(figure: Figure, plot: HistogramPlot) -> None:
     axes.set_xlabel("activation", **_WORDS)
     axes.tick_params(colors="0.35", length=4)
     _hide(axes, "top", "right", "left")
-
-
-def _logarithmic(shares: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    """Heights from 0 to 1: the logarithm of the share, from 1/10,000 of the peak to the peak."""
-    least = peak * 1e-4
-    return np.asarray(np.log(np.maximum(shares, least) / least) / np.log(1 / 1e-4)) if peak > 0 else shares * 0.0
 
 
 def _climb(figure: Figure, plot: ClimbPlot) -> None:

@@ -10,11 +10,9 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import apply, class_colors
-from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads
+from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    WHITE,
     Cell,
     ClassKey,
     ColorBar,
@@ -28,8 +26,7 @@ from lightning_viz.render.parts import (
     Tile,
     VStack,
 )
-from lightning_viz.render.text import DARK, GRAY, LINE, number, percent, shorten, text_width
-from lightning_viz.render.tiles import COLUMNS, GUTTER, check_rgb, check_shape, first_of, fit, heads
+from lightning_viz.render.text import DARK, GRAY, LINE, WHITE, first_of, number, percent, shorten, text_width
 
 __all__ = ["FEW", "corruption_sheet", "corruption_table", "defense_bars", "epsilon_curves", "sphere_plot"]
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 __all__ = ["number", "percent", "step_text"]
 
@@ -15,6 +15,7 @@ TEXT_SIZE = 18  # the smallest anywhere: TensorBoard's card shows it at 9 px
 DARK = (26, 26, 26)
 GRAY = (100, 100, 100)
 RED = (190, 20, 30)
+WHITE = (255, 255, 255)
 SEPARATOR = " · "
 LINE = 24  # height of one line of TEXT_SIZE
 
@@ -112,19 +113,11 @@ def step_text(step: int) -> str:
     return f"step {step:,}"
 
 
-def draw_lines(
-    lines: Sequence[str],
-    width: int,
-    *,
-    size: int = TEXT_SIZE,
-    color: tuple[int, ...] = DARK,
-    centered: bool = False,
-) -> Image.Image:
-    """Lines of text on white, ``width`` pixels wide."""
-    pitch = LINE if size == TEXT_SIZE else size + 6
-    image = Image.new("RGB", (width, max(1, pitch * len(lines))), "white")
-    draw = ImageDraw.Draw(image)
-    for index, line in enumerate(lines):
-        left = (width - text_width(line, size)) // 2 if centered else 0
-        draw.text((max(0, left), index * pitch), line, fill=color, font=font(size))
-    return image
+def some_of(shown: int, count: int, things: str) -> str:
+    """For the caption: "8 of 10 samples", or nothing if all are shown."""
+    return f"{shown} of {count} {things}" if shown < count else ""
+
+
+def first_of(shown: int, count: int, things: str) -> str:
+    """For the caption: "the first 8 of 10 samples", or nothing if all are shown."""
+    return f"the first {shown} of {count} {things}".rstrip() if shown < count else ""

@@ -1,6 +1,6 @@
 """Tiles: pixels for display, verdicts under samples, sizes that fill the page, and flaws that leave nothing to see."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors
-from lightning_viz.render.parts import BODY_HEIGHT, INNER_WIDTH, HStack, Part, PlotExtent, Text, TileSize, VStack
-from lightning_viz.render.text import DARK, GRAY, RED, level, shorten, text_width
+from lightning_viz.render.parts import Text
+from lightning_viz.render.text import DARK, RED, level, shorten, text_width
 
-__all__ = ["Flaw", "Verdict", "count_flaws", "describe_channels", "find_flaw", "fit", "to_rgb", "verdict_texts"]
+__all__ = ["Flaw", "Verdict", "count_flaws", "describe_channels", "find_flaw", "to_rgb", "verdict_texts"]
 
-GUTTER = 6
-COLUMNS = 8
 CROSS = "✗ "
 
 
@@ -42,48 +40,6 @@ def to_rgb(pixels: NDArray[Any]) -> Colors:
 def describe_channels(channels: int) -> str:
     """What :func:`to_rgb` did to images of so many channels, for the caption: "mean of 6 channels", or nothing."""
     return "" if channels in (1, 3) else f"mean of {channels} channels"
-
-
-def check_rgb(images: NDArray[Any]) -> None:
-    """Raise where ``images`` are not ``[N, H, W, 3]`` of 0 to 255."""
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise InvalidArgumentError(
-            f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb"
-        )
-
-
-def check_count(what: str, given: Sized, count: int) -> None:
-    """Raise where there is not one of ``what`` for each of ``count`` things."""
-    if len(given) != count:
-        raise InvalidArgumentError(f"{len(given)} {what} for {count}: give one each")
-
-
-def check_shape(name: str, values: NDArray[Any], *shape: int | str, filled: bool = False, remedy: str = "") -> None:
-    """Raise where an array has another shape.
-
-    Args:
-        name: of the argument.
-        values: of any type.
-        shape: lengths of the axes; a letter or a word, which the message shows, stands for any.
-        filled: raise where there are no values, too.
-        remedy: what to do, if it is more than to give that shape.
-    """
-    known = [(side, length) for side, length in zip(shape, values.shape, strict=False) if isinstance(side, int)]
-    if values.ndim != len(shape) or any(side != length for side, length in known) or (filled and not values.size):
-        wanted = f"give [{', '.join(map(str, shape))}]{', none of them 0' if filled else ''}"
-        raise InvalidArgumentError(
-            f"the shape of {name} is {list(values.shape)}: {'; '.join(filter(None, (wanted, remedy)))}"
-        )
-
-
-def some_of(shown: int, count: int, things: str) -> str:
-    """For the caption: "8 of 10 samples", or nothing if all are shown."""
-    return f"{shown} of {count} {things}" if shown < count else ""
-
-
-def first_of(shown: int, count: int, things: str) -> str:
-    """For the caption: "the first 8 of 10 samples", or nothing if all are shown."""
-    return f"the first {shown} of {count} {things}".rstrip() if shown < count else ""
 
 
 VERDICTS = "true → predicted, confidence"
@@ -138,59 +94,6 @@ def verdict_texts(verdicts: Sequence[Verdict], width: int) -> list[Text]:
         Text(lines, width, color=RED if verdict.mistaken else DARK)
         for verdict, lines in zip(verdicts, texts, strict=True)
     ]
-
-
-def in_rows(parts: Sequence[Part], columns: int, gap: int) -> list[HStack]:
-    """Parts side by side, so many in a row."""
-    return [HStack(parts[start : start + columns], gap=gap) for start in range(0, len(parts), columns)]
-
-
-def in_columns(*rows: Sequence[Part], gap: int) -> list[VStack]:
-    """The parts of several rows, such as tiles and texts, those of each column one below the other."""
-    return [VStack(parts, gap=gap) for parts in zip(*rows, strict=True)]
-
-
-def heads(words: Sequence[str], width: int) -> list[Text]:
-    """What stands over columns, gray and centered; cut where it is wider."""
-    return [Text([shorten(word, width)], width, color=GRAY, centered=True) for word in words]
-
-
-def fit(
-    columns: int,
-    rows: int,
-    aspect: float,
-    *,
-    under: int = 0,
-    gap: int = GUTTER,
-    room: int = BODY_HEIGHT,
-    across: int = INNER_WIDTH,
-) -> TileSize:
-    """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or the room's height.
-
-    Args:
-        columns: side by side.
-        rows: one below the other.
-        aspect: height over width; kept, unless beyond 1:4.
-        under: pixels of text below each row.
-        gap: pixels between neighbors.
-        room: pixels of height for all rows.
-        across: pixels of width for all columns; the page's.
-    """
-    aspect = min(max(aspect, 0.25), 4.0)
-    width = (across - gap * (columns - 1)) // columns
-    height = room // rows - under - gap
-    width = max(8, min(width, int(height / aspect)))
-    return width, max(8, round(width * aspect))
-
-
-def frame_size(extent: PlotExtent, width: int, height: int) -> tuple[int, int]:
-    """The largest width and height of an axes with equal units that show ``extent`` within the room given."""
-    x0, x1, y0, y1 = extent
-    if not (np.isfinite(extent).all() and x1 > x0 and y1 > y0):
-        raise InvalidArgumentError(f"extent is (x0, x1, y0, y1) with x0 < x1 and y0 < y1, got {extent}")
-    aspect = min(max((y1 - y0) / (x1 - x0), 0.2), 5.0)
-    wide = min(width, round(height / aspect))
-    return wide, round(wide * aspect)
 
 
 class Flaw(str, Enum):

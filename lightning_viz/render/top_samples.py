@@ -9,22 +9,11 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import NEUTRAL, Colors
-from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import (
-    BODY_HEIGHT,
-    INNER_WIDTH,
-    At,
-    ColorBar,
-    HStack,
-    Part,
-    Sheet,
-    Text,
-    Tile,
-    TileSize,
-    VStack,
-)
-from lightning_viz.render.text import DARK, LINE, number, shorten
-from lightning_viz.render.tiles import check_count, find_flaw, in_rows, some_of, to_rgb
+from lightning_viz.render.grid import BODY_HEIGHT, INNER_WIDTH, in_rows
+from lightning_viz.render.page import Page, PageInfo, check_count, compose
+from lightning_viz.render.parts import At, ColorBar, HStack, Part, Sheet, Text, Tile, TileSize, VStack
+from lightning_viz.render.text import DARK, LINE, number, shorten, some_of
+from lightning_viz.render.tiles import find_flaw, to_rgb
 
 __all__ = ["MOST_CHANNELS", "MOST_CROPS", "Crop", "excitations"]
 

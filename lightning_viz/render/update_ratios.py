@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import apply
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, compose
-from lightning_viz.render.parts import INNER_WIDTH, Cell, ColorBar, Label, Part, Sheet, VStack
+from lightning_viz.render.parts import Cell, ColorBar, Label, Part, Sheet, VStack
 from lightning_viz.render.text import DARK, LINE, shorten
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from lightning_viz.render.grid import INNER_WIDTH
 from lightning_viz.render.page import Picture, compose, lay_out
-from lightning_viz.render.parts import INNER_WIDTH, HStack, Label, Text, Tile, VStack
+from lightning_viz.render.parts import HStack, Label, Text, Tile, VStack
 from lightning_viz.render.text import number, shorten, text_width, wrap, wrap_items
 
 from .pixels import body, decoded

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_viz.render.parts import BODY_HEIGHT
+from lightning_viz.render.grid import BODY_HEIGHT
 from lightning_viz.render.top_samples import Crop, excitations, signed_image
 
 from .pixels import decoded, fits
