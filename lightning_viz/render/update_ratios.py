@@ -1,30 +1,24 @@
 """Relative sizes of updates, layer by layer and step by step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import apply
 from lightning_viz.render.grid import INNER_WIDTH
-from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.page import Page, PageInfo, check_shape, compose
 from lightning_viz.render.parts import Cell, ColorBar, Label, Part, Sheet, VStack
-from lightning_viz.render.text import DARK, LINE, shorten
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from lightning_viz.render.text import DARK, LINE, WHITE, first_of, shorten
 
 __all__ = ["update_ratios"]
 
 _LABEL, _ROW = 220, 30  # pixels: for the layers' names, height of a row
 _MOST_LAYERS, _MOST_STEPS = 24, 7
 _HEALTHY, _REACH = -3.0, 3.0  # log10 of the usual ratio, and how far from it colors go
-_LIGHT = (255, 255, 255)
 
 
 def update_ratios(
@@ -44,10 +38,7 @@ def update_ratios(
         info: see `PageInfo`.
     """
     values = np.asarray(ratios, dtype=np.float64)
-    if values.shape != (len(steps), len(layers)) or not values.size:
-        raise InvalidArgumentError(
-            f"ratios are {list(values.shape)}: give [{len(steps)} steps, {len(layers)} layers], one of each or more"
-        )
+    check_shape("ratios", values, len(steps), len(layers), filled=True, remedy="steps by layers")
     names, columns = list(layers[:_MOST_LAYERS]), thin(list(steps), most=_MOST_STEPS)
     with np.errstate(divide="ignore"):
         logarithms = np.log10(values[columns][:, : len(names)]).T  # [L, S]; -inf if nothing moved
@@ -63,8 +54,8 @@ def update_ratios(
         parts.append(Label(0, top + _ROW / 2, shorten(name, _LABEL - 12), DARK, "lm"))
         for column, value in enumerate(logarithms[row].tolist()):
             known = not np.isnan(value)
-            color = tuple(colors[row, column].tolist()) if known else _LIGHT
-            ink = _LIGHT if known and sum(color) < 3 * 120 else DARK
+            color = tuple(colors[row, column].tolist()) if known else WHITE
+            ink = WHITE if known and sum(color) < 3 * 120 else DARK
             text = "–" if not known else f"{value:.1f}" if np.isfinite(value) else "0"
             place = (_LABEL + width * column, top, width - 2, _ROW - 2)
             parts.append(Cell(*place, color, [text], ink, value if known else None, row, column))
@@ -73,7 +64,7 @@ def update_ratios(
     latest = values[-1][np.isfinite(values[-1]) & (values[-1] > 0)]
     facts = (
         f"latest from 1e{np.log10(latest.min()):.1f} to 1e{np.log10(latest.max()):.1f}" if latest.size else "",
-        f"the first {len(names)} of {len(layers)} layers" if len(names) < len(layers) else "",
+        first_of(len(names), len(layers), "layers"),
     )
     reading = (
         "Each number is the power of ten of the norm of one update divided by the norm of the weights that it changed. "
