@@ -192,8 +192,7 @@ class AttackedModel:
             if same:
                 name = "predicted class" if self._predicts_labels else "label"
                 raise InvalidArgumentError(
-                    f"the target is the {name} of samples {format_indices(same)}; choose another target or leave these "
-                    "samples out"
+                    f"the target is the {name} of samples {format_indices(same)}; choose another or leave them out"
                 )
 
 
@@ -211,15 +210,7 @@ def attacked_model(
 ) -> Iterator[AttackedModel]:
     """Run a model under attack in eval mode, with no gradient of any weight, and restore its state on leaving.
 
-    Args:
-        model: classifier of two or more classes.
-        inputs: samples as the model takes them, ``[N, ...]``.
-        labels: true classes ``[N]``; the model's predictions if omitted.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        batch_size: samples per forward pass; all if omitted.
-        seed: of what the model itself may draw.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
+    The arguments are those of the attacks; the seed is that of what the model itself may draw.
 
     Raises:
         InvalidArgumentError: no samples, pixels out of bounds, classes out of range, not one class per sample, or a

@@ -107,10 +107,7 @@ def gradient_ascent(
             pixels = pixels + lr * (direction.normalize(gradients) if direction else gradients)
             return pixels.clamp(*attacked.pixel_space.bounds) if bounded else pixels
 
-        ascent, starts = (
-            _Ascent(attacked, resolve_loss(loss), stop_on_success, 1),
-            [begin if start is not None else None],
-        )
+        ascent, starts = _Ascent(attacked, resolve_loss(loss), stop_on_success, 1), [None if start is None else begin]
         recorder = ascent.run(update, "gradient_ascent", steps, starts=starts, progress=progress)
         return recorder.result(name="gradient_ascent", remedy=_ASCENT_REMEDY)
 

@@ -131,14 +131,12 @@ def _run(attack: Attack, model: nn.Module, inputs: Tensor, labels: Labels | None
     result = attack(model, inputs, labels, epsilon=epsilon[None])
     if not isinstance(result, AttackResult):
         raise InvalidTypeError(
-            f"the attack returns {type(result).__name__}; pass one that takes epsilon= and returns an AttackResult, "
-            "such as pgd"
+            f"the attack returns {type(result).__name__}; pass one that takes epsilon= and returns an AttackResult"
         )
     count = len(inputs)
     if result.queries.numel() != count:
         raise InvalidArgumentError(
-            f"the attack returns {list(result.queries.shape)} results for epsilons [1, {count}]; it must return one "
-            "each"
+            f"the attack returns {list(result.queries.shape)} for epsilons [1, {count}]; it must return one each"
         )
     return replace(
         result,

@@ -238,11 +238,7 @@ class AttackRecorder:
         unchanged = self._current.linf <= _UNCHANGED * (high - low)
         failed = movable & ~self.fooled
         warnings = (
-            (
-                self._non_finite,
-                f"{name}: the model returns NaN or infinity for perturbed",
-                "they do not count as fooled",
-            ),
+            (self._non_finite, f"{name}: NaN or infinity for perturbed", "they do not count as fooled"),
             (unchanged & failed & ~self._non_finite, f"{name} left unchanged", remedy),
             (self.flat & failed & ~unchanged, f"{name} reached a flat loss at", remedy),
         )

@@ -350,8 +350,7 @@ def check_relus(relus: ReLUs | None, rule: str) -> str:
     others = ", ".join(relus.others)
     if relus.escaped:
         raise InterceptionError(
-            f"the {rule} rule did not reach {', '.join(relus.escaped)}: give the model as it was before it was "
-            "traced, scripted or wrapped"
+            f"the {rule} rule did not reach {', '.join(relus.escaped)}: give the model before tracing or wrapping"
         )
     if not relus.met:
         instead = f" (its activations are {others})" if others else ""

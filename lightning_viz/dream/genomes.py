@@ -64,12 +64,8 @@ def polynomial_mutation(
     .. math:: x' = x + (b - a)\,\delta, \qquad p(\delta) = \tfrac{1}{2} (\eta + 1) (1 - |\delta|)^{\eta}, \quad
         |\delta| \leq 1
 
-    Args:
-        values: any shape, within the bounds; the result stays there.
-        rng: the source of chance.
-        chosen: which of the values change, as `values`.
-        eta: the larger, the smaller the changes; 15 (Nguyen et al., 2015).
-        bounds: a and b.
+    Only the chosen values change; they stay within the bounds a and b. The larger eta, the smaller the changes: 15
+    (Nguyen et al., 2015).
     """
     low, high = bounds
     chance = rng.random(np.count_nonzero(chosen), dtype=np.float32)

@@ -174,8 +174,7 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
     for target, value in zip(targets, values, strict=True):
         if list(value.shape) != [copies]:
             raise InvalidArgumentError(
-                f"the objective {target.name!r} is {list(value.shape)} for {copies} images: give one scalar for each, "
-                f"[{copies}]"
+                f"the objective {target.name!r} is {list(value.shape)} for {copies} images: give one scalar for each"
             )
     return torch.cat(values)
 

@@ -34,15 +34,8 @@ class Batches:
 
     If no size is given, neighboring powers of two are tried while working, and the fastest is kept: it depends on model
     and machine (on two cores 32 for AlexNet, 8 for ResNet-18), and is stored for the model. If memory does not suffice,
-    the batch is halved and repeated; it is an error only if a single item does not fit.
-
-    Args:
-        model: its state is preserved once for all batches.
-        count: number of items.
-        size: items per batch; searched for if None.
-        values: input values per item, which bound the size.
-        progress: show a progress bar after a few seconds.
-        name: of the work, for the bar.
+    the batch is halved and repeated; it is an error only if a single item does not fit. The model's state is preserved
+    once for all batches; `values` per item bound the size.
 
     Raises:
         InvalidArgumentError: a size below 1.

@@ -254,11 +254,7 @@ def _activations(layers: Mapping[str, nn.Module], record: Recording, outputs: An
 
 
 def _backwards(
-    scores: Tensor | None,
-    sources: list[Tensor],
-    leaves: list[Tensor],
-    rules: Sequence[Rule],
-    relus: ReLURule | None,
+    scores: Tensor | None, sources: list[Tensor], leaves: list[Tensor], rules: Sequence[Rule], relus: ReLURule | None
 ) -> tuple[_Gradients, dict[str, _Gradients]]:
     """One backward per target and rule through one graph, which the last of them frees."""
     passes: list[tuple[Rule, list[Tensor]]] = [(rule, leaves) for rule in rules if leaves]

@@ -55,14 +55,11 @@ def recording(
     reduce: Mapping[str, tuple[nn.Module, Reduce]] | None = None,
     until: int | None = None,
 ) -> Iterator[Recording]:
-    """Record the outputs of layers inside the context.
+    """Record the outputs of layers inside the context; later in-place operations do not change them.
 
-    Args:
-        layers: by name; later in-place operations do not change their recorded outputs.
-        gradients: names of layers whose outputs stay part of the graph (or start it), so that gradients with respect to
-            them can be computed.
-        reduce: by name, layers with a function whose result is recorded instead of the output.
-        until: number of recorded calls after which `StopForward` ends the pass; it runs to the end if None.
+    Outputs of layers in `gradients` stay part of the graph (or start it), so that gradients with respect to them can be
+    computed; of those in `reduce` a function's result is recorded instead. After `until` recorded calls `StopForward`
+    ends the pass.
     """
     record = Recording()
     record.until = until

@@ -141,11 +141,7 @@ class FunctionTarget(Target):
     """
 
     def __init__(
-        self,
-        name: str,
-        function: Callable[[Activations], Tensor],
-        layers: Sequence[str] = (),
-        outputs: bool = False,
+        self, name: str, function: Callable[[Activations], Tensor], layers: Sequence[str] = (), outputs: bool = False
     ) -> None:
         super().__init__(name, layers=layers, outputs=outputs)
         self.function = function

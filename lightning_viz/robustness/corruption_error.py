@@ -246,8 +246,7 @@ def _batches(data: LabeledData, size: int) -> Iterator[tuple[Tensor, Tensor, int
             continue
         if labels.shape != images.shape[:1] or labels.is_floating_point():
             raise InvalidArgumentError(
-                f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images; pass one class each, "
-                f"integers [{len(images)}]"
+                f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images: one class each, integers"
             )
         if labels.min() < 0:
             raise InvalidArgumentError(f"label {int(labels.min())} is negative; pass class indices of 0 or more")

@@ -299,8 +299,7 @@ def _pairs(
     for shape, texture in pairs:
         if not (0 <= shape < len(shape_classes) and 0 <= texture < len(texture_classes)):
             raise InvalidArgumentError(
-                f"pairs has {(shape, texture)}, but there are {len(shape_classes)} shapes and {len(texture_classes)} "
-                "textures"
+                f"pairs has {(shape, texture)}, of {len(shape_classes)} shapes and {len(texture_classes)} textures"
             )
         if shape_classes[shape] == texture_classes[texture]:
             raise InvalidArgumentError(

@@ -183,7 +183,7 @@ def test_the_model_and_chance_are_left_as_found_and_train_mode_is_said_once():
         ({"texture_labels": [0, -2, 1]}, "texture_labels hold -2"),
         ({"shape_labels": [1, 1, 1], "texture_labels": [1, 1, 1]}, "no shape and texture are of different"),
         ({"pairs": []}, "no shape and texture"),
-        ({"pairs": [(0, 1), (0, 3)]}, r"pairs has \(0, 3\), but there are 3 shapes and 3 textures"),
+        ({"pairs": [(0, 1), (0, 3)]}, r"pairs has \(0, 3\), of 3 shapes and 3 textures"),
         ({"pairs": [(0, 1), (2, 2)]}, r"pair \(2, 2\) has shape and texture of class 2, so there is no conflict"),
         ({"texture_strength": 0.0}, "texture_strength=0.0"),
         ({"start": "gray"}, "'content' or 'noise'"),

@@ -61,13 +61,7 @@ class Corrupted(NamedTuple):
 
 
 def corrupt(
-    inputs: Tensor,
-    kind: str,
-    severity: int,
-    *,
-    pixel_space: PixelSpace | None = None,
-    seed: int = 0,
-    first: int = 0,
+    inputs: Tensor, kind: str, severity: int, *, pixel_space: PixelSpace | None = None, seed: int = 0, first: int = 0
 ) -> Tensor:
     """Common corruption: applies one kind of corruption to images (Hendrycks and Dietterich, 2019).
 
