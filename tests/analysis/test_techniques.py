@@ -24,7 +24,8 @@ from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import corrupt, epsilon_curve
 
-TAGS = {
+ROWS = techniques()
+SEVERAL = {  # of techniques that draw more than one page, or others than their own tag
     "attributions": ["attributions/sheet", "attributions/layer"],
     "dreams": ["dreams/classes"],
     "inversions": ["inversion"],
@@ -32,7 +33,7 @@ TAGS = {
     "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
 }
-ROWS = techniques()
+TAGS = {name: SEVERAL.get(name, list(row.tags[:1])) for name, row in ROWS.items() if name != "biases"}
 SPACE = PixelSpace((0.3,), (0.4,))
 
 
@@ -82,7 +83,7 @@ def found(subject):
 
 
 def test_the_table_is_in_the_order_of_the_report():
-    assert list(ROWS) == [*TAGS, "biases"]
+    assert [name for name in ROWS if name in SEVERAL] == list(SEVERAL) and list(ROWS)[-1] == "biases"
     assert all(technique.summary for technique in ROWS.values())
 
 
