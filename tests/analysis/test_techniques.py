@@ -19,7 +19,7 @@ from lightning_viz.analysis.studies.dreams import dream_classes
 from lightning_viz.analysis.studies.samples import affordable, bounded_images, classes_of, predictions
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.catalogue import techniques
+from lightning_viz.catalogue import entry_of, techniques
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import corrupt, epsilon_curve
@@ -33,7 +33,7 @@ SEVERAL = {  # of techniques that draw more than one page, or others than their 
     "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
 }
-TAGS = {name: SEVERAL.get(name, list(row.tags[:1])) for name, row in ROWS.items() if name != "biases"}
+TAGS = {name: SEVERAL.get(name, list(entry_of(name).tags[:1])) for name in ROWS if name != "biases"}
 SPACE = PixelSpace((0.3,), (0.4,))
 
 
