@@ -3,6 +3,7 @@ called with the same options."""
 
 import csv
 import json
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from lightning_viz import attribution
 from lightning_viz.adversarial import (
@@ -207,6 +209,30 @@ def defended(subject):
 SHADES = {"ant1-bee1": 60, "bee2-cat1": 200, "cat1-ant2": 120}
 
 
+def landscape(subject):
+    """The losses at the corners and in the middle, by moving the weights of a copy."""
+    directions = []
+    for seed in (0, 1):
+        generator, steps = torch.Generator().manual_seed(seed), {}
+        for name, weight in subject.model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).float()
+            steps[name] = torch.zeros_like(weight)
+            if weight.dim() > 1:
+                for filter, (drawn, own) in enumerate(zip(noise, weight.detach(), strict=True)):
+                    steps[name][filter] = drawn / drawn.norm() * own.norm()
+        directions.append(steps)
+    losses = torch.zeros(3, 3, dtype=torch.float64)
+    for row, column in np.ndindex(3, 3):
+        model = deepcopy(subject.model)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight += (column - 1) / 2 * directions[0][name] + (row - 1) / 2 * directions[1][name]
+            losses[row, column] = F.cross_entropy(model(subject.images).double(), subject.labels)
+    around = torch.cat([losses.flatten()[:4], losses.flatten()[5:]])
+    found = {"numbers.loss": losses[1, 1], "numbers.rise": around.mean() - losses[1, 1]}
+    return {**found, "landscape.loss": losses.flatten(), "grid.losses": losses}
+
+
 def biased(subject):
     shades = torch.tensor([SHADES[name] / 255 for name in sorted(SHADES)])
     images = SPACE.to_inputs(shades[:, None, None, None].expand(-1, 1, 16, 16).contiguous())
@@ -290,6 +316,7 @@ ROWS = {
     "robustness epsilons --epsilons 0 0.1 1 --norm l2 --steps 2": curved,
     "robustness random_directions --directions 20 --steps 7": around,
     "robustness shape_bias --conflicts CONFLICTS": biased,
+    "robustness loss_landscape --points 3 --radius 0.5": landscape,
     "robustness defenses --ways none|3 bits| --epsilon 1/5 --steps 2": defended,
     "embed tsne --layers fc --perplexity 1 --engine sklearn": placed(tsne, "fc", perplexity=1, engine="sklearn"),
     "embed pca --layers conv1 --dimensions 3": placed(pca, "conv1", dimensions=3),
