@@ -23,11 +23,11 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/glyphs.py --out $(RUNS)
 	$(BIN)/python examples/dream.py --out $(RUNS)/dream --only classes units inversions
 	@echo
-	@echo "The runs are in $(RUNS)/. Look at them with:"
+	@echo "The runs are in $(RUNS)/. Open them in TensorBoard with:"
 	@echo
 	@echo "    $(BIN)/lightning-viz board $(RUNS)"
 	@echo
-	@echo "And go deeper into the network that learned the digits, into one report, with:"
+	@echo "Analyze the network that was trained on the digits, in one report, with:"
 	@echo
 	@echo "    $(BIN)/lightning-viz analyze $(RUNS)/digits --model examples.digits.LeNet --data examples.digits.Digits"
 	@echo

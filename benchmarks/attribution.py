@@ -5,7 +5,7 @@ over the rounds of an arm's time over its unit's in the same round.
 
     python benchmarks/attribution.py [--rounds 7] [--whole]
 
-`--whole` adds the lecture's occlusion of a photograph, 32 / 2 on 224 x 224 with AlexNet: 9,409 positions.
+`--whole` adds the occlusion of a photograph, 32 / 2 on 224 x 224 with AlexNet: 9,409 positions.
 """
 
 import argparse
@@ -160,7 +160,7 @@ def occlusions(rounds: int) -> None:
 
 
 def whole() -> None:
-    """All 9,409 positions of the lecture's occlusion, beside what as many single forwards would take."""
+    """Occlusion 32 / 2 of a photograph, all 9,409 positions, against the time of as many single forwards."""
     model = network("alexnet")
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None] / 255
     x = nn.functional.interpolate(photo[:, :, 13:413, 120:520], (224, 224), mode="bilinear", antialias=True)

@@ -48,11 +48,11 @@ HEADS = {"guided": "guided", "deconvolution": "deconv.", "grad_cam": "Grad-CAM"}
 PACKAGES = ("captum", "grad-cam", "zennit", "torch", "torchvision")
 CAPTION = """\
 *right*: within 1e-5 of the true map's maximum (lightning_viz {worst:.0e} at the most); 1e-4 for pytorch-grad-cam's \
-Grad-CAM, which comes in float32. Bold is wrong and not said: **plain** is the ordinary gradient, **wrong** comes with \
-its error, and for Grad-CAM stand how many of the model's convolutions are right and the worst error. The number after \
-*error* tells what was raised. pytorch-grad-cam has no deconvolution, zennit no Grad-CAM. One image, CPU, double \
-precision, random weights (`vgg19` with a narrower classifier); each tool was given a copy of the model as it is. On a \
-CPU `DataParallel` calls the model itself; several GPUs were not tried. {versions}. Printed by \
+Grad-CAM, which comes in float32. Bold is wrong without an error: **plain** is the ordinary gradient, **wrong** comes \
+with its error, and for Grad-CAM the number of convolutions that are right and the worst error are given. The number \
+after *error* refers to the list below. pytorch-grad-cam has no deconvolution, zennit no Grad-CAM. One image, CPU, \
+double precision, random weights (`vgg19` with a narrower classifier); each tool was given a copy of the model as it \
+is. On a CPU `DataParallel` calls the model itself; several GPUs were not tried. {versions}. Printed by \
 `benchmarks/correctness.py`."""
 MARKS = "<!-- correctness -->", "<!-- /correctness -->"
 

@@ -1,7 +1,7 @@
-"""How little it takes to change a network's mind, and to what it is blind: pictures, as PNG and in TensorBoard.
+"""Adversarial attacks and robustness of two networks on digits: pictures, as PNG and in TensorBoard.
 
-Trains two networks on scikit-learn's digits, one plainly and one against adversarial examples, watched while they
-learn; then attacks both.
+Trains two networks on scikit-learn's digits, one plainly and one with adversarial training, with the view `Adversarial`
+in both runs; then attacks both.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def shown(attacked: AttackResult) -> dict[str, object]:
 
 
 def ascended(subject: Subject) -> tuple[AttackResult, AttackResult]:
-    """The lecture's ascent as it is given, and gone on with in steps of length 0.1 until every sample has turned."""
+    """Plain gradient ascent, and its continuation in steps of length 0.1 until every sample is fooled."""
     images, labels = subject.some(100)
     first = gradient_ascent(subject.plain, images, labels)
     on = gradient_ascent(subject.plain, images, labels, start=first.inputs, normalize=L2, steps=500)
@@ -140,11 +140,9 @@ def ascended(subject: Subject) -> tuple[AttackResult, AttackResult]:
 
 
 def record(subject: Subject) -> Iterator[Page]:
-    """The lecture's experiment, step by step."""
+    """Gradient ascent, step by step."""
     first, on = ascended(subject)
-    print(
-        f"  15 steps as given turn {first.success:.0%}; {len(on.record.classes) - 2} steps more turn {on.success:.0%},"
-    )
+    print(f"  15 plain steps fool {first.success:.0%}; {len(on.record.classes) - 2} more steps fool {on.success:.0%},")
     print(f"  by {on.record.relative[-1].median():.1%} of the image's norm in the median")
     yield twins("attacks/ascent", **shown(first), attack="15 steps of gradient ascent")
     yield twins("attacks/ascent_normalized", **shown(on), attack="ascent in steps of length 0.1")
@@ -153,12 +151,12 @@ def record(subject: Subject) -> Iterator[Page]:
         to_rgb(on.original.numpy()),
         *(part.numpy() for part in (on.record.classes[1:], on.record.confidences[1:], on.labels)),
         relative=on.record.relative[1:].numpy(),
-        attack="gradient ascent, step 0 after the lecture's 15, then of length 0.1",
+        attack="gradient ascent, step 0 after 15 plain steps, then of length 0.1",
     )
 
 
 def directions(subject: Subject) -> Iterator[Page]:
-    """Going twice as far at random instead."""
+    """Random directions, twice as long as the attack's perturbation."""
     _, on = ascended(subject)
     radii = 2 * on.record.l2[-1]
     around = random_directions(subject.plain, on.pixel_space.to_inputs(on.original), radii)
@@ -197,7 +195,7 @@ def curves(subject: Subject) -> Iterator[Page]:
 
 
 def helped(subject: Subject) -> Iterator[Page]:
-    """What changing the input helps, where the attack does not know of it."""
+    """Accuracy if the input is filtered first, and the attack does not know of it."""
     attacked = pgd(subject.plain, subject.images, subject.labels, epsilon=EPSILON, steps=20)
     found = defenses(subject.plain, attacked)
     clean, twin = found.clean.numpy(), found.attacked.numpy()
@@ -209,7 +207,7 @@ def pixels(subject: Subject) -> Iterator[Page]:
     images, labels = subject.some(30)
     found = {count: one_pixel(subject.plain, images, labels, pixels=count) for count in (1, 3, 5)}
     shares = {f"{count} pixel" + "s" * (count > 1): attacked.success for count, attacked in found.items()}
-    print("  turned by " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    print("  fooled by " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
     turned = found[5].fooled.float() + found[3].fooled.float() + found[1].fooled.float()
     best = turned.argsort(descending=True, stable=True)[:8]  # those that most of them turn
     pages = [shown(attacked) for attacked in found.values()]
@@ -225,7 +223,7 @@ def pixels(subject: Subject) -> Iterator[Page]:
 
 
 def corrupted(subject: Subject) -> Iterator[Page]:
-    """What noise, blur, weather and encoding cost, and whether hardening helps."""
+    """Errors under noise, blur, weather and digital corruptions, of both networks."""
     nets = {"plain": subject.plain, "hardened": subject.hardened}
     errors = compare_corruption_error(nets, (subject.images, subject.labels), reference="plain")
     plain, ratios = errors["plain"], {name: error.ce.tolist() for name, error in errors.items()}

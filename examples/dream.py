@@ -1,4 +1,4 @@
-"""What a network wants to see and what its layers still know: a sheet per technique, as PNG and in TensorBoard.
+"""Images made by optimization (activation maximization, inversion, ...): sheets, as PNG and in TensorBoard.
 
 Trains a small network on scikit-learn's digits; with ``--torchvision vgg16`` it takes a network of torchvision with its
 pretrained weights instead (downloaded on first use), and scikit-learn's photographs.
@@ -221,7 +221,7 @@ def priors(subject: Subject) -> Iterator[Page]:
 
 
 def inversions(subject: Subject) -> Iterator[Page]:
-    """What each layer still knows of some samples."""
+    """Inversion of each layer, for some samples."""
     firsts = [int((subject.labels == one).nonzero()[0]) for one in subject.labels.unique()[:8]]
     originals = subject.images[firsts]
     rows, words = [to_rgb(subject.pixel_space.to_pixels(originals).numpy())], [[""] * len(firsts)]
@@ -232,15 +232,15 @@ def inversions(subject: Subject) -> Iterator[Page]:
     yield dream_table(
         "inversion",
         np.stack(rows),
-        title="What each layer still knows of an image",
+        title="Inversion of each layer",
         rows=["the image", *subject.layers],
         words=words,
-        details=["images that the layer answers as it does the first row", "under each: distance to it, of its norm"],
+        details=["images with the layer's activations for the first row", "under each: distance to it, of its norm"],
     )
 
 
 def fooling(subject: Subject) -> Iterator[Page]:
-    """Images that the network is sure of."""
+    """Fooling images: evolved for high confidence."""
     rows, least, shown = [], 1.0, subject.classes[:8]
     for encoding in ("direct", "cppn"):
         found = fool(subject.model, subject.shape, encoding=encoding, classes=shown, pixel_space=subject.pixel_space)
@@ -249,7 +249,7 @@ def fooling(subject: Subject) -> Iterator[Page]:
     yield dream_table(
         "fooling",
         np.stack(rows),
-        title="Images that the network is sure of, and nobody else",
+        title="Fooling images",
         rows=["pixels", "patterns"],
         columns=[subject.names[one] for one in shown],
         details=["evolved in 200 generations", f"confidence in the class above: 1 − {1 - least:.0e} or more"],
@@ -257,7 +257,7 @@ def fooling(subject: Subject) -> Iterator[Page]:
 
 
 def deep_dreams(subject: Subject) -> Iterator[Page]:
-    """Photographs with more of what a layer sees in them."""
+    """Photographs in which DeepDream amplifies what a layer detects."""
     known = subject.photographic or of_photographs()
     layer, inputs = known.layers[-1], known.pixel_space.to_inputs(photographs(subject.height))
     dream = deep_dream(known.model, inputs, layer, pixel_space=known.pixel_space)
