@@ -1,5 +1,6 @@
 """What a user meets first: names that are there, once, with their true types, and that cost nothing until used."""
 
+import ast
 import collections
 import importlib
 import json
@@ -109,6 +110,21 @@ def test_packages_and_the_version_are_at_hand_without_torch():
         "assert Dream is lv.dream.Dream and callable(lv.dream.maximize)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_public_name_has_one_home():
+    homes = collections.defaultdict(list)
+    for path in sorted(Path(lightning_viz.__file__).parent.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+            if isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                if not name.startswith("_"):
+                    homes[name].append(path.stem if path.stem != "__init__" else path.parent.name)
+    twice = {name: places for name, places in homes.items() if len(places) > 1}
+    assert not twice
 
 
 def test_every_module_can_be_imported():

@@ -14,7 +14,7 @@ import warnings
 from typing import Any, BinaryIO
 
 
-def main() -> None:
+def _main() -> None:
     """Draw tasks from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then collects the finished drawings
     if hasattr(os, "nice"):
@@ -54,4 +54,4 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()
