@@ -42,7 +42,7 @@ from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets
 from .layout import draw as draw
-from .loss_landscape import loss_landscape as loss_landscape
+from .loss_landscape import landscape_table as landscape_table
 from .page import Page as Page
 from .page import PageInfo as PageInfo
 from .page import Picture as Picture

@@ -17,13 +17,13 @@ from lightning_viz.render.text import DARK, LINE, number
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["loss_landscape"]
+__all__ = ["landscape_table"]
 
 _LABEL, _ROW = 70, 46  # pixels: for the second direction's shares, height of a row
 _WHITE = (255, 255, 255)
 
 
-def loss_landscape(tag: str, losses: NDArray[Any], *, radius: float, **info: Unpack[PageInfo]) -> Page:
+def landscape_table(tag: str, losses: NDArray[Any], *, radius: float, **info: Unpack[PageInfo]) -> Page:
     """Page of a loss landscape: the loss at each point of a plane through the trained weights, which are in the middle.
 
     Args:

@@ -22,7 +22,7 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import first_tensor
-from lightning_viz.render.loss_landscape import loss_landscape as landscape_page
+from lightning_viz.render.loss_landscape import landscape_table
 from lightning_viz.render.page import Page
 
 _POINTS = 9  # a side, in an analysis
@@ -79,7 +79,7 @@ def loss_landscape(
     step = 2 * radius / (points - 1)
 
     def pictures() -> Iterator[Page]:
-        yield landscape_page(
+        yield landscape_table(
             "robustness/loss_landscape",
             losses.numpy(),
             radius=radius,
