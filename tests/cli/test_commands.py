@@ -412,7 +412,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
         ("attack pgd --steps 0", "steps"),
         ("dream maximize --objectives|conv2[99]", "conv2\\[99\\].*6 channels"),
         ("dream maximize --objectives conv9", "conv9.*conv"),
-        ("dream classes --priors smooth=1", "prior 'smooth'.*edge_energy"),
+        ("dream classes --priors smooth=1", "prior='smooth'.*edge_energy"),
         ("dream classes --priors l2", "'l2' is not NAME=NUMBER"),
         ("dream classes --update_steps fog", "preset 'fog'.*small norm"),
         ("dream invert --layer conv9", "conv9"),
