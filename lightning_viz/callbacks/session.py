@@ -112,7 +112,7 @@ class Session:
     """
 
     def __init__(self, run: Run, views: Sequence[ViewLike], watching: Sequence[PopulationViewLike]) -> None:
-        self.run, self.views = run, list(views)
+        self.run, self.views, self._exchanges = run, list(views), bool(watching)  # which is so on all processes
         self.leader: ViewLike | None = None
         self.budget = OverheadBudget()
         self.drawing = DrawingProcess()
@@ -161,7 +161,7 @@ class Session:
     def on_validation_start(self) -> None:
         """A validation pass starts; the few batches of Lightning's sanity check are none."""
         self._pass = None
-        if self.run.trainer.sanity_checking:
+        if self.run.trainer.sanity_checking or not self._exchanges:
             return
         self._pass = PopulationPass(self.run.trainer, self.run.model)
         with self._harmless("watching validation failed"):

@@ -186,6 +186,7 @@ def test_corruption_errors_are_counted_right(subject, found):
 
 IMAGES, LABELS = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 CLASSIFIER = make_net(3, classes=3)
+LABELED = [name for name, row in ROWS.items() if "labels" in row.needs]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ CLASSIFIER = make_net(3, classes=3)
         (TAGS, model_under_study_of(nn.Conv2d(3, 4, 3), IMAGES), "not a classifier of images"),
         (TAGS, model_under_study_of(nn.Linear(5, 3), torch.rand(6, 5), LABELS), "not a classifier of images"),
         (TAGS, model_under_study_of(make_net(3, classes=1), IMAGES, LABELS), "not a classifier of images"),
-        (["corruptions"], model_under_study_of(CLASSIFIER, IMAGES), "not known"),
+        (LABELED, model_under_study_of(CLASSIFIER, IMAGES), "not known"),
         (["attacks", "epsilons", "corruptions"], model_under_study_of(CLASSIFIER, 9 * IMAGES, LABELS), "pixels from"),
     ],
     ids=["dense", "vectors", "one class", "without labels", "beyond the pixels"],
