@@ -129,7 +129,7 @@ class _Search:
         offset = surface[self.recorder.samples[self.rows]]
         if not len(self.rows):
             return
-        pixels = self._project(self.recorder.original[self.rows] + self._spread(self._radii) * offset)
+        pixels = self._project(self.recorder.original[self.rows] + per_sample(self._radii[self.rows], offset) * offset)
         self._strides = 2 * self._radii[self.rows]
         self._increases = torch.zeros_like(self.rows)
         self._halved = torch.ones_like(self.rows, dtype=torch.bool)
@@ -142,7 +142,7 @@ class _Search:
 
     def step(self, *, first: bool, last: bool) -> None:
         """One update of all unfinished rows: one forward and, but for the last, one backward."""
-        uphill = self._spread(self._strides, indexed=True) * self._norm.normalize(self._gradients)
+        uphill = per_sample(self._strides, self._pixels) * self._norm.normalize(self._gradients)
         moved = self._project(self._pixels + uphill)
         share = 1.0 if first else _MOMENTUM
         pixels = self._project(
@@ -219,9 +219,6 @@ class _Search:
         samples = of_rows(self.recorder.original, self.rows)
         inside = samples + self._norm.project(pixels - samples, self._radii[self.rows])
         return inside.clamp(*self._attacked.pixel_space.bounds)
-
-    def _spread(self, values: Tensor, *, indexed: bool = False) -> Tensor:
-        return per_sample(values if indexed else values[self.rows], self._attacked.pixels)
 
 
 def _checkpoints(steps: int) -> list[int]:
