@@ -64,7 +64,7 @@ class Method(Descriptor):
         family: of methods that are used alike; each has a command.
         source: paper, by authors and year.
         view: kind of the live view that draws it; empty if none does.
-        display: how its maps are drawn, of `lightning_viz.render.displays.DISPLAYS`.
+        display: how its maps are drawn, of `lightning_viz.render.tiles.DISPLAYS`.
         unit: of its values; for an attack the norm in which its perturbations are usually measured, as it is chosen.
         cost: passes of each sample, or in words what their number grows with.
         rule: backward rule at ReLUs, of `lightning_viz.hooks.relu_rule`.

@@ -16,7 +16,7 @@ from lightning_viz.callbacks.view import PopulationView, View
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
 from lightning_viz.descriptors import Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.displays import DISPLAYS
+from lightning_viz.render.tiles import DISPLAYS
 
 NOT_METHODS = {"blurred", "class_activation_map", "cross_entropy", "margin", "mean_color"}
 every_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")

@@ -15,7 +15,7 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.render.activation_maps import activation_maps
+from lightning_viz.render.activations import activation_maps
 
 __all__ = ["ActivationMaps"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from lightning_viz.callbacks.draw_task import DrawResult, Projection
 from lightning_viz.embedding import Embedding, extent, kmeans, knn_accuracy, pca, reduce, trustworthiness, tsne
 from lightning_viz.render.embedding import embedding_panels, grid, scatter, sprite, thumbnails
-from lightning_viz.render.grid import INNER_WIDTH
+from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, compose
 from lightning_viz.render.parts import Tile
 

@@ -16,7 +16,7 @@ from lightning_viz.errors import ViewError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
-from lightning_viz.render.filters import filter_table, filters
+from lightning_viz.render.weights import filter_table, filters
 
 __all__ = ["FirstLayerFilters"]
 

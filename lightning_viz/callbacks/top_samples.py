@@ -28,8 +28,8 @@ from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_
 from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.activations import MOST_CHANNELS, MOST_CROPS, Crop, excitations
 from lightning_viz.render.tiles import to_rgb
-from lightning_viz.render.top_samples import MOST_CHANNELS, MOST_CROPS, Crop, excitations
 
 __all__ = ["TopSamples"]
 

@@ -18,7 +18,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 from lightning_viz.render.animation import thin
-from lightning_viz.render.update_ratios import update_ratios
+from lightning_viz.render.weights import update_ratios
 
 __all__ = ["UpdateRatio"]
 

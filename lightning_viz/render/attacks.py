@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import Colors, class_colors, name_of
-from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns
+from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns
 from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
 from lightning_viz.render.parts import At, Cell, ColorBar, HStack, Label, MapTile, Part, Sheet, Text, Tile, VStack
 from lightning_viz.render.text import (

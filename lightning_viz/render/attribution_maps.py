@@ -10,12 +10,11 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import class_colors, name_of
-from lightning_viz.render.displays import DISPLAYS, Display, map_tile
-from lightning_viz.render.grid import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
+from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, wrap
-from lightning_viz.render.tiles import Flaw, Verdict, count_flaws, find_flaw, verdict_texts
+from lightning_viz.render.tiles import DISPLAYS, Display, Flaw, Verdict, count_flaws, find_flaw, map_tile, verdict_texts
 
 __all__ = [
     "MOST_SAMPLES",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import Colors, apply, class_colors
-from lightning_viz.render.grid import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, heads
+from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, heads
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, PaintedTile, Part, Text, Tile, VStack
 from lightning_viz.render.text import GRAY, LINE, RED, number, some_of

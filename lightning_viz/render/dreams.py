@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from lightning_viz.render.animation import animate, thin
 from lightning_viz.render.colors import class_colors
-from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_columns, in_rows
+from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, Picture, check_count, check_rgb, check_shape, compose, lay_out
 from lightning_viz.render.parts import ClassKey, ClimbPlot, Color, CurveTile, HStack, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.text import DARK, GRAY, LINE, first_of, shorten, text_width, wrap

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import MOST_NAMES, class_count, colors_of, key_entries, name_of
-from lightning_viz.render.grid import INNER_WIDTH, frame_size, in_columns, in_rows
+from lightning_viz.render.layout import INNER_WIDTH, frame_size, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose, png
 from lightning_viz.render.parts import At, ClassKey, PlotExtent, ScatterPlot, Sheet, Text, Tile, VStack
 from lightning_viz.render.text import LINE, level, shorten, wrap

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.render.colors import class_count, key_entries
-from lightning_viz.render.grid import INNER_WIDTH, frame_size
+from lightning_viz.render.layout import INNER_WIDTH, frame_size
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import ClassKey, Part, PlanePlot, PlotExtent, VStack
 

@@ -11,8 +11,7 @@ from PIL import Image
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.grid import INNER_WIDTH
-from lightning_viz.render.layout import draw
+from lightning_viz.render.layout import INNER_WIDTH, draw
 from lightning_viz.render.parts import Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
 from lightning_viz.render.tiles import VERDICTS, Verdict

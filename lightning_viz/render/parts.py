@@ -226,7 +226,7 @@ class MapTile(Tile):
 
     Args:
         values: the map, ``[h, w]`` or ``[C, h, w]``; divided by ``value``, if that is given.
-        display: one of `displays.DISPLAYS`; or the name of a color map, which then needs ``limits``.
+        display: one of `tiles.DISPLAYS`; or the name of a color map, which then needs ``limits``.
         limits: the values at a color map's ends.
         smooth: enlarge a color map bilinearly rather than by nearest neighbor.
     """

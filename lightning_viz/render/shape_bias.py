@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors
-from lightning_viz.render.grid import BODY_HEIGHT, INNER_WIDTH, in_columns, in_rows
+from lightning_viz.render.layout import BODY_HEIGHT, INNER_WIDTH, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
 from lightning_viz.render.parts import BiasPlot, Cell, HStack, Label, Sheet, Text, Tile, VStack
 from lightning_viz.render.text import GRAY, LINE, WHITE, first_of, number, shorten

@@ -10,7 +10,7 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.hooks import Observation
 from lightning_viz.render.parts import Cell
-from lightning_viz.render.update_ratios import update_ratios
+from lightning_viz.render.weights import update_ratios
 
 from .conftest import ConvNet, fit, images, loader
 

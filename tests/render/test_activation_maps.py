@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.activation_maps import activation_maps
+from lightning_viz.render.activations import activation_maps
 from lightning_viz.render.attribution_maps import heat_overlays, saliency_maps
-from lightning_viz.render.displays import overlay
 from lightning_viz.render.page import lay_out
-from lightning_viz.render.tiles import Verdict
+from lightning_viz.render.tiles import Verdict, overlay
 
 from .pixels import body, decoded, fits
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_viz.render.attribution_maps import MethodMaps, method_row, method_sheet
-from lightning_viz.render.grid import BODY_HEIGHT
-from lightning_viz.render.layout import draw
+from lightning_viz.render.layout import BODY_HEIGHT, draw
 from lightning_viz.render.tiles import to_rgb
 
 from .pixels import decoded, fits

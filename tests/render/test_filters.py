@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lightning_viz.render.colors import table
-from lightning_viz.render.filters import filter_table, filter_to_pixels, filters
 from lightning_viz.render.parts import At, Tile
+from lightning_viz.render.weights import filter_table, filter_to_pixels, filters
 
 from .pixels import body, fits
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_viz.callbacks.histogram_task import axis, draw_distribution
-from lightning_viz.render.histograms import BINS, rebin
+from lightning_viz.render.activations import BINS, rebin
 
 from .pixels import body, fits
 

@@ -2,10 +2,10 @@ import subprocess
 import sys
 
 MODULES = (
-    "activation_maps",
+    "activations",
     "embedding",
     "hyperplanes",
-    "filters",
+    "weights",
     "animation",
     "dreams",
     "attacks",

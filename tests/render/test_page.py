@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lightning_viz.render.grid import INNER_WIDTH
+from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Picture, compose, lay_out
 from lightning_viz.render.parts import HStack, Label, Text, Tile, VStack
 from lightning_viz.render.text import number, shorten, text_width, wrap, wrap_items

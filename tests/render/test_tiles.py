@@ -1,10 +1,18 @@
 import numpy as np
 import pytest
 
-from lightning_viz.render.displays import enlarge, stretch
-from lightning_viz.render.grid import fit
+from lightning_viz.render.layout import fit
 from lightning_viz.render.text import text_width
-from lightning_viz.render.tiles import Flaw, Verdict, count_flaws, describe_channels, find_flaw, to_rgb
+from lightning_viz.render.tiles import (
+    Flaw,
+    Verdict,
+    count_flaws,
+    describe_channels,
+    enlarge,
+    find_flaw,
+    stretch,
+    to_rgb,
+)
 
 
 def test_channels_become_what_they_mean():

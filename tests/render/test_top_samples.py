@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lightning_viz.render.grid import BODY_HEIGHT
-from lightning_viz.render.top_samples import Crop, excitations, signed_image
+from lightning_viz.render.activations import Crop, excitations, signed_image
+from lightning_viz.render.layout import BODY_HEIGHT
 
 from .pixels import decoded, fits
 

@@ -14,9 +14,9 @@ from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
-from lightning_viz.render.filters import filter_table
-from lightning_viz.render.filters import filters as filter_page
 from lightning_viz.render.page import Page
+from lightning_viz.render.weights import filter_table
+from lightning_viz.render.weights import filters as filter_page
 
 
 def layer_filters(

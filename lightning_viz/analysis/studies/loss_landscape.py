@@ -22,8 +22,8 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import first_tensor
-from lightning_viz.render.loss_landscape import landscape_table
 from lightning_viz.render.page import Page
+from lightning_viz.render.weights import landscape_table
 
 _POINTS = 9  # a side, in an analysis
 

@@ -1,5 +1,6 @@
-"""Weights as images: filters as RGB or per input channel, and the table of a deeper convolution."""
+"""Weights: filters as images, the table of a deeper convolution, sizes of updates, and the loss around the weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from lightning_viz.render.colors import table
-from lightning_viz.render.grid import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.animation import thin
+from lightning_viz.render.colors import apply, table
+from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_shape, compose
-from lightning_viz.render.parts import At, ColorBar, Label, Sheet, Tile, TileSize, VStack
-from lightning_viz.render.text import LINE, number
+from lightning_viz.render.parts import At, Cell, ColorBar, Label, Part, Sheet, Tile, TileSize, VStack
+from lightning_viz.render.text import DARK, LINE, WHITE, first_of, number, shorten
 from lightning_viz.render.tiles import count_flaws, find_flaw
 
-__all__ = ["filter_table", "filter_to_pixels", "filters"]
+__all__ = ["filter_table", "filter_to_pixels", "filters", "landscape_table", "update_ratios"]
 
 _MOST_FILTERS = 64
 _MOST_CHANNELS = 15
@@ -229,3 +232,108 @@ def _how_many(shown: int, count: int, things: str) -> str:
 
 def _first(shown: int, count: int, thing: str) -> str:
     return f"all {count} {thing}s" if shown == count else f"the first {shown} of {count:,} {thing}s"
+
+
+_NAMES, _NAMES_ROW = 220, 30  # pixels: for the layers' names, height of a row
+_MOST_LAYERS, _MOST_STEPS = 24, 7
+_HEALTHY, _REACH = -3.0, 3.0  # log10 of the usual ratio, and how far from it colors go
+
+
+def update_ratios(
+    tag: str,
+    layers: Sequence[str],
+    steps: Sequence[int],
+    ratios: NDArray[Any] | Sequence[Sequence[float]],
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of update ratios: log10 of the relative size of single updates, a row for each layer and a column a step.
+
+    Args:
+        tag: of the page.
+        layers: L names, from the input on; the first 24 are shown.
+        steps: S numbers of completed updates, rising; at most 7 are shown, evenly in log steps, the last among them.
+        ratios: norm of the update by that of the weights, ``[S, L]``; NaN if it is not known.
+        info: see `PageInfo`.
+    """
+    values = np.asarray(ratios, dtype=np.float64)
+    check_shape("ratios", values, len(steps), len(layers), filled=True, remedy="steps by layers")
+    names, columns = list(layers[:_MOST_LAYERS]), thin(list(steps), most=_MOST_STEPS)
+    with np.errstate(divide="ignore"):
+        logarithms = np.log10(values[columns][:, : len(names)]).T  # [L, S]; -inf if nothing moved
+    colors = apply("diverging", np.nan_to_num(logarithms, nan=_HEALTHY) - _HEALTHY, -_REACH, _REACH)
+    width = (INNER_WIDTH - _NAMES) // len(columns)
+    parts: list[Part] = [
+        Label(_NAMES + width * (place + 0.5), LINE / 2, f"{steps[column]:,}", anchor="mm")
+        for place, column in enumerate(columns)
+    ]
+    parts.append(Label(0, LINE / 2, "after step", anchor="lm"))
+    for row, name in enumerate(names):
+        top = LINE + row * _NAMES_ROW
+        parts.append(Label(0, top + _NAMES_ROW / 2, shorten(name, _NAMES - 12), DARK, "lm"))
+        for column, value in enumerate(logarithms[row].tolist()):
+            known = not np.isnan(value)
+            color = tuple(colors[row, column].tolist()) if known else WHITE
+            ink = WHITE if known and sum(color) < 3 * 120 else DARK
+            text = "–" if not known else f"{value:.1f}" if np.isfinite(value) else "0"
+            place = (_NAMES + width * column, top, width - 2, _NAMES_ROW - 2)
+            parts.append(Cell(*place, color, [text], ink, value if known else None, row, column))
+    table = Sheet(INNER_WIDTH, LINE + len(names) * _NAMES_ROW, parts)
+    bar = ColorBar("diverging", "1e-6", "1", "1e-3", label="update / weights")
+    latest = values[-1][np.isfinite(values[-1]) & (values[-1] > 0)]
+    facts = (
+        f"latest from 1e{np.log10(latest.min()):.1f} to 1e{np.log10(latest.max()):.1f}" if latest.size else "",
+        first_of(len(names), len(layers), "layers"),
+    )
+    reading = (
+        "Each number is the power of ten of the norm of one update divided by the norm of the weights that it changed. "
+        "About -3 is usual in a healthy run; far above it training may diverge, far below it a layer hardly learns."
+    )
+    return compose(tag, "Size of single updates, log10", VStack([table, bar], gap=8), facts, reading=reading, **info)
+
+
+_LABEL, _ROW = 70, 46  # pixels: for the second direction's shares, height of a row
+
+
+def landscape_table(tag: str, losses: NDArray[Any], *, radius: float, **info: Unpack[PageInfo]) -> Page:
+    """Page of a loss landscape: the loss at each point of a plane through the trained weights, which are in the middle.
+
+    Args:
+        tag: of the page.
+        losses: ``[P, P]``, rows along the second direction; P is odd.
+        radius: largest share of the directions.
+        info: see `PageInfo`.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) % 2 == 0:
+        raise InvalidArgumentError(f"losses are {list(values.shape)}: give [P, P] with an odd P")
+    count, middle = len(values), len(values) // 2
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    colors = apply("magma", np.nan_to_num(values, nan=high, posinf=high), low, max(high, low + 1e-12))
+    shares, width = np.linspace(-radius, radius, count), (INNER_WIDTH - _LABEL) // count
+    parts: list[Part] = []
+    for place, share in enumerate(shares.tolist()):
+        parts.append(Label(_LABEL + width * (place + 0.5), LINE / 2, f"{share:.3g}", anchor="mm"))
+        parts.append(Label(_LABEL - 10, LINE + _ROW * (place + 0.5), f"{share:.3g}", anchor="rm"))
+    for (row, column), value in np.ndenumerate(values):
+        left, top, inset = _LABEL + width * column, LINE + _ROW * row, 0
+        if row == column == middle:
+            parts.append(Cell(left, top, width - 2, _ROW - 2, WHITE))
+            inset = 4
+        color = tuple(colors[row, column].tolist())
+        ink = DARK if sum(color) > 3 * 140 else WHITE
+        text = f"{value:.2f}" if value < 100 else "> 99" if np.isfinite(value) else "NaN"
+        size = width - 2 - 2 * inset, _ROW - 2 - 2 * inset
+        parts.append(Cell(left + inset, top + inset, *size, color, [text], ink, float(value), row, column))
+    table = Sheet(INNER_WIDTH, LINE + _ROW * count, parts)
+    bar = ColorBar("magma", number(low), number(high), label="cross-entropy")
+    lost = values.size - finite.size
+    reading = (
+        "The trained weights are in the middle, framed. Around them the loss where weights move in two random "
+        "directions, as far as their own norm at 1. A wide flat valley is usual of nets that generalize; a lower loss "
+        "elsewhere means that training has not ended."
+    )
+    facts = (f"at the trained weights {number(float(values[middle, middle]))}",)
+    warnings = (f"no finite loss at {lost} of {values.size} points",) if lost else ()
+    body = VStack([table, bar], gap=8)
+    return compose(tag, "Loss around the trained weights", body, facts, reading=reading, warnings=warnings, **info)

@@ -1,0 +1,401 @@
+"""Activations: maps of what samples excite in a layer, what excites its channels most, and their distributions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Unpack
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.render.colors import NEUTRAL, Colors
+from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_rows
+from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
+from lightning_viz.render.parts import (
+    At,
+    ColorBar,
+    HistogramPlot,
+    HStack,
+    MapTile,
+    Part,
+    Sheet,
+    Text,
+    Tile,
+    TileSize,
+    VStack,
+)
+from lightning_viz.render.text import DARK, LINE, number, shorten, some_of, text_width
+from lightning_viz.render.tiles import count_flaws, find_flaw, to_rgb, verdict_texts
+
+__all__ = [
+    "BINS",
+    "MOST_CHANNELS",
+    "MOST_CROPS",
+    "Crop",
+    "Distribution",
+    "activation_maps",
+    "distributions",
+    "excitations",
+    "rebin",
+]
+
+_MOST_SAMPLES = 8
+_FEWEST_SAMPLES = 4
+_SMALLEST_TILE = 72  # pixels wide
+_COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
+
+
+def activation_maps(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    *,
+    layer: str,
+    channels: Sequence[int],
+    limits: tuple[float, float] | None,
+    limits_note: str = "",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of activation maps: samples as rows, the input first, then channels as columns.
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``; the first 8 are shown.
+        maps: ``[N, K, h, w]``, column k being ``channels[k]``; the first 7 are shown.
+        layer: name, for the caption.
+        channels: the channels' numbers, K of them.
+        limits: the activations at the color scale's ends, fixed across steps; None: each map has its own scale.
+        limits_note: where the limits come from, such as "1st to 99th percentile at step 0".
+        info: see `PageInfo`.
+    """
+    check_rgb(images)
+    check_shape("maps", maps, len(images), len(channels), "h", "w")
+    verdicts, aspect = info.get("verdicts", ()), images.shape[1] / images.shape[2]
+    count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
+    shown = maps[:count, : COLUMNS - 1]
+    scale = _Scale(shown, limits)
+    rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
+    for index, row in enumerate(shown):
+        tiles: list[Part] = [Tile(size, images[index], sample=index)]
+        for channel, values in zip(channels, row, strict=False):
+            flaw = find_flaw(values)
+            ends, smooth = None if flaw else scale.ends_of(values), max(values.shape) > _COARSE
+            tile = MapTile(
+                size, None, flaw, index, layer, channel, values=values, display=scale.name, limits=ends, smooth=smooth
+            )
+            tiles.append(tile)
+        rows.append(HStack(tiles, gap=GUTTER))
+        if verdicts:
+            rows += verdict_texts([verdicts[index]], INNER_WIDTH)
+    body = VStack([VStack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
+    facts = (
+        f"the first {len(shown)} samples" if len(shown) < len(images) else "",
+        some_of(shown.shape[1], len(channels), "channels"),
+        scale.words(limits_note),
+    )
+    reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
+        "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
+    )
+    warnings = count_flaws([find_flaw(values) for row in shown for values in row], "maps")
+    return compose(tag, f"Activation maps of {layer}", body, facts, reading=reading, warnings=warnings, **info)
+
+
+class _Scale:
+    """How activations become colors: fixed or per map, sequential or, for both signs, diverging."""
+
+    def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None) -> None:
+        self.finite = maps[np.isfinite(maps)]
+        self.peaks = [float(np.abs(values).max()) for row in maps for values in row if not find_flaw(values)]
+        low = float(self.finite.min(initial=0)) if limits is None else limits[0]
+        high = float(self.finite.max(initial=0)) if limits is None else limits[1]
+        self.signed = low < 0 < high
+        self.name = "diverging" if self.signed else "magma"
+        self.limits = limits
+        reach = max(abs(low), abs(high))
+        self.ends = (-reach, reach) if self.signed else (low, high)
+
+    def ends_of(self, values: NDArray[Any]) -> tuple[float, float]:
+        """The activations at the ends of a map's colors."""
+        if self.limits is not None:
+            return self.ends
+        reach = float(np.abs(values).max())
+        return (-reach, reach) if self.signed else (min(0.0, float(values.min())), max(0.0, float(values.max())))
+
+    def bar(self) -> ColorBar:
+        middle = "0" if self.signed else ""
+        if self.limits is not None:
+            return ColorBar(self.name, number(self.ends[0]), number(self.ends[1]), middle=middle, label="activation")
+        if self.signed:
+            return ColorBar(self.name, "−max", "max", middle=middle, label="of each map")
+        negative = self.ends[0] < 0
+        return ColorBar(self.name, "min" if negative else "0", "0" if negative else "max", label="of each map")
+
+    def words(self, note: str) -> str:
+        if self.limits is None:
+            how = "divided by its largest absolute value" if self.signed else "divided by its maximum"
+            return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
+        beyond = ((self.finite < self.ends[0]) | (self.finite > self.ends[1])).sum() / max(1, self.finite.size)
+        words = f"one scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
+        share = f"{beyond:.0%}".replace("%", " %") if beyond >= 0.01 else "under 1 %"
+        inside = list(filter(None, (note, f"{share} beyond" if beyond else "")))
+        return f"{words} ({', '.join(inside)})" if inside else words
+
+
+def _over_columns(channels: Sequence[int], width: int) -> HStack:
+    """Over each column "input" or the channel's number, with "ch" before it where there is room."""
+    short = any(text_width(f"ch {channel}") > width for channel in channels)
+    return HStack(heads(["input", *(f"{'' if short else 'ch '}{channel}" for channel in channels)], width), gap=GUTTER)
+
+
+def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, TileSize]:
+    """How many samples to show, and the tiles' width and height: fewer samples before tiles too small to see."""
+    most = max(1, min(samples, _MOST_SAMPLES))
+    for count in range(most, 0, -1):
+        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 3 * LINE)
+        if size[0] >= _SMALLEST_TILE or count <= _FEWEST_SAMPLES:
+            break
+    return count, size
+
+
+MOST_CHANNELS = 8
+MOST_CROPS = 9
+_SIDE = 3  # samples in a row, and rows
+_CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
+_ROWS = 10  # pixels between rows of channels
+_LONGEST = 4.0  # side of a tile over its other side
+_GROUND = (160, 186, 216)  # between tiles: neither their grays nor the page's white
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A sample's part that a channel's maximum sees.
+
+    Args:
+        image: ``[h, w, 3]``.
+        evidence: the map of that maximum, signed ``[C, h, w]``; None where there is none.
+        value: of the maximum.
+        name: of the sample's class, or "".
+        top: whether it ends at the image's upper edge, beyond which there would be more of it.
+        left: likewise at the left edge.
+    """
+
+    image: Colors
+    evidence: NDArray[np.floating] | None
+    value: float
+    name: str = ""
+    top: bool = False
+    left: bool = False
+
+
+def signed_image(values: NDArray[np.floating]) -> Colors:
+    """A signed map ``[C, h, w]`` as an image ``[h, w, 3]``: its values over its largest, plus a half."""
+    image: Colors = to_rgb((values / max(float(np.abs(values).max(initial=0)), 1e-30) + 0.5)[None])[0]
+    return image
+
+
+def excitations(
+    tag: str,
+    crops: Sequence[Sequence[Crop]],
+    *,
+    layer: str,
+    channels: Sequence[int],
+    population: str,
+    field: str,
+    method: str = "deconvolution",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of strongest samples: those of each channel in a square, beside it the maps of their maxima.
+
+    Args:
+        tag: of the page.
+        crops: by channel, strongest first; up to 9 of up to 8 channels are shown. None of a channel that is never
+            active.
+        layer: name, for the caption.
+        channels: the channels' numbers.
+        population: among what the samples are the strongest, such as "600 validation samples".
+        field: how large the crops are, such as "12 x 12 of 32 x 32 pixels".
+        method: by which the maps were found.
+        info: see `PageInfo`.
+    """
+    check_count("rows of crops", crops, len(channels))
+    shown = [list(some[:MOST_CROPS]) for some in crops[:MOST_CHANNELS]]
+    every = [crop for some in shown for crop in some]
+    frame = (
+        max((crop.image.shape[0] for crop in every), default=1),
+        max((crop.image.shape[1] for crop in every), default=1),
+    )
+    most = max(map(len, shown), default=0)
+    columns = 1 if len(shown) < 3 else 2
+    width = (INNER_WIDTH - _APART * (columns - 1)) // columns
+    size = _tile_size(frame, width, -(-len(shown) // columns))
+    blocks = [_block(layer, channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
+    rows: list[Part] = [*in_rows(blocks, columns, _APART)]
+    maps = [crop.evidence for crop in every if crop.evidence is not None]
+    colored = any(len(evidence) == 3 for evidence in maps)
+    label = "of each map, in each of its three colors" if colored else "of each map"
+    bar = ColorBar("gray", "−max", "max", middle="0", label=label)
+    dead = sum(not some for some in shown)
+    cut = any(crop.image.shape[:2] != frame for crop in every)
+    nth = f"{most}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
+    facts = (
+        some_of(len(shown), len(channels), "channels"),
+        f"the {most} strongest of {population}",
+        f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if cut else ""),
+        f"beside them what drives the channel ({method})",
+        "above: " + ("commonest class, " if any(crop.name for crop in every) else "") + f"largest and {nth} value",
+    )
+    reading = (
+        f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
+        "strongest first, each cut to the part of the image that the channel's maximum depends on (its receptive "
+        "field; light gray lies outside the image). On its right is what in each crop drives that one activation "
+        f"({method}): brighter than gray for what raises it, darker for what lowers it."
+    )
+    warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
+    body = VStack([*rows, bar] if maps else rows, gap=_ROWS)
+    title = f"What excites the channels of {layer} most"
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+
+
+def _tile_size(frame: tuple[int, int], width: int, rows: int) -> TileSize:
+    """Width and height of tiles so that blocks are `width` wide, and rows of them fit the page."""
+    aspect = min(max(frame[0] / frame[1], 1 / _LONGEST), _LONGEST)
+    wide = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
+    room = (BODY_HEIGHT - LINE) // max(1, rows) - _ROWS - LINE - 2 * _CLOSE
+    high = min(wide * aspect, room // _SIDE - _CLOSE)
+    return max(8, round(high / aspect)), max(8, round(high))
+
+
+def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], size: TileSize, width: int) -> Part:
+    """One channel: a line of text, the crops, their maps."""
+    title = Text([_title(channel, crops, width)], width, color=DARK)
+    if not crops:
+        square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
+        both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never active", layer=layer, channel=channel)
+        return VStack([title, both], gap=_CLOSE)
+    images = [
+        Tile(size, _framed(crop, crop.image, frame), layer=layer, channel=channel, value=crop.value) for crop in crops
+    ]
+    maps = [_evidence(crop, frame, size, layer, channel) for crop in crops]
+    return VStack([title, HStack([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
+
+
+def _square(tiles: list[Tile]) -> Sheet:
+    width, height = tiles[0].size
+    pitch, rows = (width + _CLOSE, height + _CLOSE), -(-len(tiles) // _SIDE)
+    places = [
+        At(_CLOSE + place % _SIDE * pitch[0], _CLOSE + place // _SIDE * pitch[1], tile)
+        for place, tile in enumerate(tiles)
+    ]
+    return Sheet(_SIDE * pitch[0] + _CLOSE, rows * pitch[1] + _CLOSE, places, _GROUND)
+
+
+def _evidence(crop: Crop, frame: tuple[int, int], size: TileSize, layer: str, channel: int) -> Tile:
+    flaw = None if crop.evidence is None else find_flaw(crop.evidence, single=False)
+    if crop.evidence is None or flaw:
+        return Tile(size, flaw=flaw or "no gradient", layer=layer, channel=channel)
+    return Tile(size, _framed(crop, signed_image(crop.evidence), frame), layer=layer, channel=channel)
+
+
+def _framed(crop: Crop, image: Colors, frame: tuple[int, int]) -> Colors:
+    """A crop in a frame of the largest crop's size: one that the image's edge cut lies where its center would be."""
+    height, width = image.shape[:2]
+    framed = np.full((*frame, 3), NEUTRAL, dtype=np.uint8)
+    top, left = frame[0] - height if crop.top else 0, frame[1] - width if crop.left else 0
+    framed[top : top + height, left : left + width] = image
+    return framed
+
+
+def _title(channel: int, crops: list[Crop], width: int) -> str:
+    if not crops:
+        return f"channel {channel}"
+    values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
+    names = Counter(crop.name for crop in crops if crop.name).most_common(1)
+    common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
+    return shorten(f"ch {channel} · {common}{values}", width)
+
+
+_MOST = 8  # distributions
+BINS = 60
+"""On the picture's axis."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution at a step.
+
+    Args:
+        step: number of completed updates.
+        shares: of the activations in each bin of the axis ``[BINS]``.
+        mean: of all activations.
+        deviation: of all activations.
+    """
+
+    step: int
+    shares: NDArray[np.floating]
+    mean: float
+    deviation: float
+
+
+def rebin(counts: NDArray[Any], edges: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float64]:
+    """Shares ``[BINS]`` of a histogram on an axis of equal bins; what a bin holds is spread evenly over it.
+
+    Args:
+        counts: of bins between the edges, and of one before and one behind them.
+        edges: increasing.
+        limits: of the axis; what lies beyond does not count.
+    """
+    running = np.concatenate([[0.0], np.cumsum(counts[1:-1])]) + counts[0]
+    below = np.interp(np.linspace(*limits, BINS + 1), edges, running)
+    return np.asarray(np.diff(below) / max(1.0, float(counts.sum())))
+
+
+def distributions(
+    tag: str,
+    curves: Sequence[Distribution],
+    *,
+    layer: str,
+    limits: tuple[float, float],
+    population: str,
+    facts: Sequence[str] = (),
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of histograms over each other, the latest in front; heights logarithmic.
+
+    Args:
+        tag: of the page.
+        curves: the latest last; of more than 8 the first, the latest and some between are shown.
+        layer: name, for the caption.
+        limits: of the axis of activations.
+        population: of what, such as "600 validation samples".
+        facts: further numbers of the latest step, in words.
+        info: see `PageInfo`.
+    """
+    if not curves:
+        raise InvalidArgumentError("no curves: give one at least")
+    places = np.linspace(0, len(curves) - 1, min(len(curves), _MOST))  # the first, the latest, some evenly between
+    shown, latest = [curves[place] for place in sorted({round(place) for place in places})], curves[-1]
+    plot = HistogramPlot(
+        width=INNER_WIDTH,
+        height=500,
+        steps=[curve.step for curve in shown],
+        shares=np.stack([curve.shares for curve in shown]),
+        means=[curve.mean for curve in shown],
+        limits=limits,
+    )
+    facts = (
+        population,
+        f"mean {number(latest.mean)}, deviation {number(latest.deviation)}",
+        *facts,
+        "heights are logarithmic",
+        "black: the mean",
+    )
+    reading = (
+        f"Each hill is the histogram of all activations of {layer} at one step, the latest in front and lowest; black "
+        "strokes mark the means. Heights are logarithmic, down to 1/10,000 of the highest, so that rare values are "
+        "seen beside common ones."
+    )
+    title = f"How the activations of {layer} are distributed"
+    latest_info: PageInfo = {**info, "step": latest.step}
+    return compose(tag, title, plot, facts, reading=reading, **latest_info)
