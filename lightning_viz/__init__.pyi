@@ -39,12 +39,12 @@ from .errors import ViewError as ViewError
 from .errors import ViewWarning as ViewWarning
 from .hooks.observation import Observation as Observation
 from .hooks.observe import observe as observe
-from .hooks.target_algebra import Target as Target
-from .hooks.target_words import parse_target as parse_target
+from .hooks.target_types import Target as Target
 from .hooks.targets import channel as channel
 from .hooks.targets import classes as classes
 from .hooks.targets import logit as logit
 from .hooks.targets import maximum as maximum
+from .hooks.targets import parse_target as parse_target
 from .hooks.targets import region as region
 from .hooks.targets import top as top
 from .hooks.targets import unit as unit

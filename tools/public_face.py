@@ -12,9 +12,8 @@ TOP_LEVEL = {  # besides the views and their probe: what a first script needs
     "errors": ["LayerNotFoundError", "LightningVizError", "LightningVizWarning", "ViewError", "ViewWarning"],
     "hooks.observation": ["Observation"],
     "hooks.observe": ["observe"],
-    "hooks.target_algebra": ["Target"],
-    "hooks.target_words": ["parse_target"],
-    "hooks.targets": ["channel", "classes", "logit", "maximum", "region", "top", "unit"],
+    "hooks.target_types": ["Target"],
+    "hooks.targets": ["channel", "classes", "logit", "maximum", "parse_target", "region", "top", "unit"],
     "pixels": ["PixelSpace"],
 }
 FOR_CUSTOM_VIEWS = ("draw_task", "snapshot")

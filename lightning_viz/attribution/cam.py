@@ -22,7 +22,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe, observe_resolved
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = [
     "class_activation_map",

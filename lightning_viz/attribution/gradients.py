@@ -29,7 +29,7 @@ from lightning_viz.hooks.pytree import (
     sample_size,
     take_samples,
 )
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["gradient", "input_times_gradient", "integrated_gradients", "smooth_grad"]
 

@@ -14,7 +14,7 @@ from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["deconvolution", "guided_backprop", "guided_grad_cam"]
 

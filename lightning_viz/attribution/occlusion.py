@@ -17,7 +17,7 @@ from lightning_viz.hooks.feature_maps import class_scores, feature_count
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_words import TargetLike, as_target
+from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]

@@ -25,9 +25,8 @@ from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, call_model
 from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, on_device, take_samples
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import parse_target
-from lightning_viz.hooks.targets import ClassTarget, LayerTarget, channel, logit
+from lightning_viz.hooks.target_types import ClassTarget, LayerTarget, Target
+from lightning_viz.hooks.targets import channel, logit, parse_target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dreams import dream_tiles
 from lightning_viz.render.text import number

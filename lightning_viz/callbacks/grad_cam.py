@@ -32,7 +32,7 @@ from lightning_viz.errors import (
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import class_columns, heat_overlays
 
 __all__ = ["GradCAM"]

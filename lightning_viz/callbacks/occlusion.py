@@ -20,8 +20,7 @@ from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import image_of, map_tensors, on_device
-from lightning_viz.hooks.target_words import TargetLike
-from lightning_viz.hooks.targets import channel
+from lightning_viz.hooks.targets import TargetLike, channel
 from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps
 
 __all__ = ["Occlusion"]

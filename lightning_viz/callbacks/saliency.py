@@ -30,7 +30,7 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import class_columns, saliency_maps
 
 __all__ = ["Saliency"]

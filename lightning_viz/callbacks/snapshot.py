@@ -21,9 +21,8 @@ from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.pytree import all_tensors, image_of
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import as_target, class_list, parse_target
-from lightning_viz.hooks.targets import ClassTarget, logit
+from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.targets import as_target, class_list, logit, parse_target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, to_rgb
 

@@ -19,7 +19,7 @@ from lightning_viz.dream.transforms import pad
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["DeepDream", "deep_dream"]

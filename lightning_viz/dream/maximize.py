@@ -19,8 +19,8 @@ from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidType
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.target_types import Target
+from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["Dream", "maximize"]

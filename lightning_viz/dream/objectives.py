@@ -13,8 +13,8 @@ from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_algebra import FunctionTarget, Target
-from lightning_viz.hooks.target_words import TargetLike, as_target
+from lightning_viz.hooks.target_types import FunctionTarget, Target
+from lightning_viz.hooks.targets import TargetLike, as_target
 
 __all__ = ["direction", "diversity", "gram", "layer", "match"]
 

@@ -16,8 +16,8 @@ from lightning_viz.dream.regularization import Preset
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.target_types import Target
+from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["PriorSearch", "search_priors"]

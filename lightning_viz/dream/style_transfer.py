@@ -17,7 +17,7 @@ from lightning_viz.dream.parametrization import centered, pixels, visible
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_algebra import FunctionTarget, Target
+from lightning_viz.hooks.target_types import FunctionTarget, Target
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["StyleTransfer", "VGG19_CONTENT", "VGG19_STYLE", "style_transfer"]

@@ -18,9 +18,8 @@ from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
 from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, sample_count
 from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import TargetLike, as_target
-from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.targets import TargetLike, as_target
 
 __all__ = ["Passes", "observe", "observe_batches", "passes"]
 

@@ -1,162 +1,43 @@
-"""Targets in a model: classes of its output, regions, and units, channels and maxima of layers."""
+"""Targets by function calls, words and numbers: one grammar for functions, views and commands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Union
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks.feature_maps import class_scores
-from lightning_viz.hooks.layers import nearest_names
-from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_algebra import Scores, Target
+from lightning_viz.hooks.layers import named_layers, nearest_names
+from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, Indices, LayerTarget, Target
 
-__all__ = ["channel", "classes", "logit", "maximum", "region", "top", "unit"]
+__all__ = [
+    "TargetLike",
+    "as_target",
+    "channel",
+    "classes",
+    "logit",
+    "maximum",
+    "parse_target",
+    "region",
+    "top",
+    "unit",
+]
 
-Indices = Union[int, Sequence[int], Sequence[Sequence[int]], Tensor]
-"""Numbers of classes or channels: one for all samples, one each ``[N]``, or several ``[T, N]`` or ``[T, 1]``."""
+TargetLike = Union[Target, Indices, str, Callable[[Any], Tensor], None]
+"""Whatever names a target. None is each sample's predicted class; otherwise:
 
+- a `Target`, of the model's output or of something inside, or a sum of them: ``channel("conv2", 7) - 0.1 * logit(3)``;
+- its words: ``"conv2[7]"``, ``"top:3"`` (see `parse_target`);
+- a class index for all samples, or one for each ``[N]`` (their labels, say), or several, an index tensor ``[T, N]``;
+- a function from the model's output to ``[N]``. It may be called on some of the samples, or on copies of them, so it
+  must treat every sample alike.
 
-class ClassTarget(Target):
-    """The score of a class: of the model's output, summed over its places or over those of a mask.
-
-    Attributes:
-        index: the class, one for each sample, or several; None for the strongest.
-        count: so many of the strongest, as several targets.
-        mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if None.
-        word: what stands for the class until labels or class names are known, ``"label"`` or ``"class:ox"``.
-    """
-
-    def __init__(
-        self,
-        index: Indices | None = None,
-        *,
-        count: int | None = None,
-        mask: Tensor | None = None,
-        word: str | None = None,
-    ) -> None:
-        name = word or ("predicted class" if index is None else f"logit {_listed(index)}")
-        name = f"top {count} classes" if count is not None else name
-        super().__init__(name if mask is None else f"{name} in a region", outputs=True)
-        self.index, self.count, self.mask, self.word = index, count, mask, word
-
-    @property
-    def open(self) -> bool:
-        return self.index is None
-
-    def scores(self, activations: Activations) -> Scores:
-        if self.word is not None:
-            raise InvalidArgumentError(
-                f"target {self.word!r} needs the samples' labels or the classes' names, which are not known here: give "
-                "numbers of classes, one for all or one per sample"
-            )
-        scores = class_scores(activations.outputs, self.mask)
-        index = self.index
-        if self.count is not None:
-            if self.count > scores.shape[1]:
-                raise InvalidArgumentError(f"top({self.count}): the model has {scores.shape[1]} outputs")
-            index = scores.detach().topk(self.count, 1).indices.T
-        elif index is None:
-            index = scores.detach().argmax(1)
-        if scores.shape[1] == 1:
-            index = torch.zeros_like(torch.as_tensor(index))  # a regression, or a binary classifier's single logit
-        values, chosen = _picked(scores, index, "target class", "outputs")
-        return Scores(values, chosen, ClassTarget(chosen, mask=self.mask) if self.open else self)
-
-    def select(self, samples: Tensor) -> Target:
-        mask = self.mask
-        if mask is not None and mask.dim() == 3:
-            mask = mask[samples.to(mask.device)]
-        index = None if self.index is None else _some(self.index, samples)
-        return ClassTarget(index, count=self.count, mask=mask, word=self.word)
-
-    def check_count(self, count: int) -> None:
-        if self.mask is not None and self.mask.dim() == 3 and len(self.mask) != count:
-            raise InvalidArgumentError(
-                f"{len(self.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
-            )
-        if self.index is not None:
-            _check_indices(torch.as_tensor(self.index).shape, count)
-
-    def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
-        kind, _, label = (self.word or "").partition(":")
-        if kind == "class":
-            return ClassTarget(_class_index(label, class_names), mask=self.mask)
-        if kind == "label" and labels is not None and labels.dim() == 1:
-            return ClassTarget(labels, mask=self.mask)
-        if kind == "region" and labels is not None and labels.dim() == 3:
-            if label:
-                index = _class_index(label, class_names)
-                return region(labels == index, index)
-            largest = torch.stack([torch.bincount(mask[mask > 0].long(), minlength=1).argmax() for mask in labels])
-            return region(labels == largest[:, None, None], largest)
-        return self
-
-
-class LayerTarget(Target):
-    """A unit, a channel or the maximum of a layer's output.
-
-    Attributes:
-        layer: its name, or that of a call.
-        index: of the unit or channel; None for the maximum of the whole layer.
-        kind: ``"unit"``, ``"channel"`` or ``"maximum"``.
-    """
-
-    def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
-        number = "" if index is None else _listed(index)
-        place = None if index is None else torch.as_tensor(index, device="cpu")
-        if kind == "unit" and place is not None and place.shape == (3,):
-            name = f"{layer} unit {int(place[0])} at ({int(place[1])}, {int(place[2])})"
-        elif kind == "maximum":
-            name = f"maximum of {layer}{f' channel {number}' if number else ''}"
-        else:
-            name = f"{layer} {kind} {number}"
-        super().__init__(name, layers=(layer,))
-        self.layer, self.index, self.kind = layer, index, kind
-        self._samples = samples  # for which of the samples that `index` is for; all in order if None
-
-    def scores(self, activations: Activations) -> Scores:
-        output = activations[self.layer]
-        of = f"in layer {self.layer!r}"
-        if self.index is None:
-            if self.kind != "maximum":
-                raise InvalidArgumentError(f"no {self.kind} given {of}")
-            return Scores(output.flatten(1).max(1).values if output.dim() > 1 else output, None, self)
-        if self.kind == "unit":
-            return Scores(self._units(output, activations.planes(self.layer), self.index, of), None, self)
-        index = self.index if self._samples is None else _some(self.index, self._samples)
-        places = activations.maps(self.layer).flatten(2)  # [N, K, P]
-        scores = places.sum(2) if self.kind == "channel" else places.max(2).values
-        return Scores(_picked(scores, index, "channel", f"channels {of}")[0], None, self)
-
-    def _units(self, output: Tensor, maps: Tensor | None, index: Indices, of: str) -> Tensor:
-        """Single values of a layer's output, ``[N]`` or ``[T, N]``."""
-        if maps is None:
-            index = index if self._samples is None else _some(index, self._samples)
-            return _picked(output.flatten(1) if output.dim() > 1 else output[:, None], index, "unit", f"units {of}")[0]
-        place, shape = _saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
-        if place.dim() == 0:  # a channel alone: in the middle of its map
-            place = torch.stack([place, *place.new_tensor([shape[1] // 2, shape[2] // 2])])
-        if self._samples is not None and place.dim() == 2:
-            place = place[self._samples.to(place.device)]
-        if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
-            raise InvalidArgumentError(f"unit {self.index} {of}, whose output is {shape}: give (channel, row, column)")
-        if bool((place < 0).any()) or bool((place >= torch.tensor(shape, device=place.device)).any()):
-            raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
-        k, y, x = place.expand(len(maps), 3).T
-        return maps[torch.arange(len(maps), device=maps.device), k, y, x]
-
-    def select(self, samples: Tensor) -> Target:
-        # whether [3] is a place in a map, or a unit for each of three, its layer tells
-        return LayerTarget(self.layer, self.index, self.kind, samples=samples)
-
-    def check_count(self, count: int) -> None:
-        if self.index is not None:
-            shape = torch.as_tensor(self.index).shape
-            _check_indices(shape[:-1] if self.kind == "unit" and shape[-1:] == (3,) else shape, count)  # (k, y, x)
+Of several targets every result has a leading dimension T, all from one shared forward. Classes are explained by their
+scores as the model returns them, logits as a rule.
+"""
 
 
 def logit(index: Indices) -> Target:
@@ -243,63 +124,136 @@ def maximum(layer: str, index: Indices | None = None) -> Target:
     return LayerTarget(layer, index, "maximum")
 
 
-def _saved(tensor: Tensor) -> Tensor:
-    """Fit to be kept for a backward, also where it was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
+GRAMMAR = (
+    "'predicted'",
+    "'label'",
+    "'3' or 'class:ox' (a class)",
+    "'top:3' (the most probable)",
+    "'conv2[7]' (a channel)",
+    "'conv2[7,3,4]' (a unit: channel, row, column)",
+    "'relu:1[7]' (of the second call)",
+    "'max(conv2)' or 'max(conv2[7])' (the maximum)",
+    "'region', 'region:3' or 'region:ox' (of a segmentation, where the class truly is)",
+)
+"""Every form of a target in words."""
+
+_WORDS = ("predicted", "label", "region")
+_NUMBER = re.compile(r"[0-9]+")
+_INDEXED = re.compile(r"(?P<layer>[^\s\[\]()]+)\s*\[(?P<places>[^\[\]()]*)\]")
+_MAXIMUM = re.compile(r"max\(\s*(?P<inner>[^\s()]+(\s*\[[^()]*)?)\s*\)")
+_LATER = {"box": "detections", "token": "tokens"}
 
 
-def _some(index: Indices, samples: Tensor) -> Indices:
-    """The indices of some samples."""
-    if isinstance(index, int):
-        return index
-    tensor = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
-    if tensor.dim() == 0 or (tensor.dim() == 2 and tensor.shape[1] == 1):
-        return tensor
-    return tensor[..., samples.to(tensor.device)]
+def as_target(target: TargetLike, *, name: str | None = None, model: nn.Module | None = None) -> Target:
+    """The target that words, numbers or a function name.
+
+    Args:
+        target: see `TargetLike`.
+        name: of a function's target, in words; the function's own if omitted.
+        model: whose layers an error names.
+
+    Raises:
+        InvalidArgumentError: words that name none.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        return parse_target(target, model=model)
+    if callable(target):
+        words = name or str(getattr(target, "__name__", type(target).__name__))
+        return FunctionTarget(words, lambda activations: target(activations.outputs), outputs=True)
+    return ClassTarget(target)
 
 
-def _picked(scores: Tensor, asked: Indices, what: str, of: str) -> tuple[Tensor, Tensor]:
-    """From scores ``[N, K]`` those asked for, ``[N]`` or ``[T, N]``, and their indices."""
-    index = _saved(torch.as_tensor(asked, device=scores.device).long())
-    samples, count = scores.shape
-    if index.dim() == 0 or (index.dim() == 2 and index.shape[1] == 1):
-        index = index.expand(*index.shape[:-1], samples)
-    if index.dim() > 2 or index.shape[-1] != samples:
-        raise InvalidArgumentError(_miscounted(index.shape[-1], samples, what))
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < count):
-        raise InvalidArgumentError(f"{what} {index.tolist()} is out of range: the model has {count} {of}")
-    rows = index if index.dim() == 2 else index[None]
-    values = scores.gather(1, rows.T).T
-    return values if index.dim() == 2 else values[0], index
+def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequence[str] = ()) -> Target:
+    """The target of words.
+
+    ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit),
+    ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, and of a segmentation ``region``,
+    ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is.
+
+    What needs labels or class names, ``label``, ``class:ox`` and ``region``, is left open; see `Target.bind`.
+
+    Args:
+        text: the words.
+        model: whose layers an error names.
+        class_names: that an error names.
+
+    Raises:
+        InvalidArgumentError: they name no target; the message lists the grammar and the nearest names.
+
+    >>> parse_target("relu:1[7]")
+    relu:1 channel 7
+    >>> parse_target("max(conv2)") - 0.1 * parse_target("3")
+    maximum of conv2 - 0.1 * logit 3
+    """
+    words = text.strip()
+    kind, _, value = words.partition(":")
+    if words in _WORDS:
+        return ClassTarget(word=None if words == "predicted" else words)
+    if _NUMBER.fullmatch(words):
+        return ClassTarget(int(words))
+    if kind in ("class", "region") and value.strip() == value != "":
+        return ClassTarget(word=words)
+    if kind == "top" and _NUMBER.fullmatch(value) and int(value) > 0:
+        return top(int(value))
+    if match := _MAXIMUM.fullmatch(words):
+        inner = match["inner"].strip()
+        if "[" not in inner and "]" not in inner:
+            return maximum(inner)
+        if (indexed := _INDEXED.fullmatch(inner)) and len(places := _places(indexed)) == 1:
+            return maximum(indexed["layer"], places[0])
+    if match := _INDEXED.fullmatch(words):
+        layer = match["layer"]
+        if layer in _LATER:
+            raise InvalidArgumentError(
+                f"target {text!r}: {_LATER[layer]} cannot be targets yet; of a layer of that name give "
+                f"channel({layer!r}, {match['places'] or 0})"
+            )
+        places = _places(match)
+        if len(places) == 1:
+            return channel(layer, places[0])
+        if len(places) == 3:
+            return unit(layer, places)
+    raise InvalidArgumentError(
+        f"no target is written {text!r}{_hint(words, model, class_names)}; targets are {', '.join(GRAMMAR)}"
+    )
 
 
-def _check_indices(shape: Sequence[int], count: int) -> None:
-    if len(shape) and shape[-1] != count and not (len(shape) == 2 and shape[1] == 1):
-        raise InvalidArgumentError(_miscounted(shape[-1], count, "target"))
+def class_list(words: Sequence[int | str], class_names: Sequence[str] = ()) -> Target:
+    """Several classes side by side, of their numbers or words, ``3`` or ``"class:ox"`` each.
+
+    Raises:
+        InvalidArgumentError: there are none, or one is no class.
+    """
+    indices = []
+    for word in words:
+        target = parse_target(str(word), class_names=class_names).bind(None, class_names)
+        if not isinstance(target, ClassTarget) or not isinstance(target.index, int):
+            raise InvalidArgumentError(
+                f"{word!r} in {list(words)} is no class: several targets are 3 or 'class:ox' each"
+            )
+        indices.append(target.index)
+    return classes(*indices)
 
 
-def _miscounted(given: int, samples: int, what: str) -> str:
-    return f"{given} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
+def _places(match: re.Match[str]) -> list[int]:
+    """The numbers between brackets; none if one is none."""
+    parts = [part.strip() for part in match["places"].split(",")]
+    return [int(part) for part in parts] if all(map(_NUMBER.fullmatch, parts)) else []
 
 
-def _listed(index: Indices) -> str:
-    """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
-    tensor = torch.as_tensor(index, device="cpu")
-    if tensor.dim() == 2 and tensor.shape[1] == 1:
-        return ", ".join(map(str, tensor[:, 0].tolist()))
-    return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"
-
-
-def _class_index(name: str, class_names: Sequence[str]) -> int:
-    """A class's number, of its name."""
-    if name in class_names:
-        return list(class_names).index(name)
-    if name.isdecimal():
-        return int(name)
-    nearest = nearest_names(name, class_names)
-    known = f"did you mean {', '.join(map(repr, nearest))}?" if nearest else f"known are {_some_names(class_names)}"
-    raise InvalidArgumentError(f"no class is called {name!r}: {known}")
-
-
-def _some_names(names: Sequence[str]) -> str:
-    return (", ".join(map(repr, names[:8])) or "none; give its number") + ", ..." * (len(names) > 8)
+def _hint(words: str, model: nn.Module | None, class_names: Sequence[str]) -> str:
+    """What was meant, perhaps."""
+    spaced = re.fullmatch(r"(\S+) ([0-9]+)", words)
+    if spaced:
+        name, number = spaced.groups()
+        joined = {"top": f"top:{number}", "region": f"region:{number}", "logit": number, "class": number}
+        return f"; did you mean {joined.get(name, f'{name}[{number}]')!r}?"
+    layers = [] if model is None else [name for name in named_layers(model) if name]
+    meant = [word for word in _WORDS if word == words.lower()]
+    meant += [f"class:{name}" for name in nearest_names(words, class_names)]
+    stem = re.split(r"[\[(]", words.removeprefix("max("))[0].strip()
+    meant += [f"{layer}[0]" for layer in ([stem] if stem in layers else nearest_names(stem, layers))]
+    meant += [f"top:{words[3:].strip(' :=')}"] * bool(re.fullmatch(r"top[ :=]*[1-9][0-9]*", words))
+    return f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""

@@ -26,7 +26,7 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot, resolved
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.hooks.target_types import ClassTarget
 from tests.dense_nets import CLASSES, Denoiser, Dense, UNet, Unpooling, loader, noisy_shapes, shapes
 
 from .conftest import fit, said

@@ -7,7 +7,7 @@ from torch import nn
 import lightning_viz as lv
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks import as_target, channel, classes, logit, maximum, observe, parse_target, region, top, unit
-from lightning_viz.hooks.target_words import class_list
+from lightning_viz.hooks.targets import class_list
 
 NAMES = ["bee", "ox", "great white shark", "7"]
 

@@ -30,9 +30,8 @@ from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFound
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import class_list, parse_target
-from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.targets import class_list, parse_target
 from lightning_viz.render.attribution_maps import (
     MOST_SAMPLES,
     MethodMaps,

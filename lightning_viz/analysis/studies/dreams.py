@@ -32,7 +32,7 @@ from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.dream.transforms import standard
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
 from lightning_viz.hooks.layers import select_layers
-from lightning_viz.hooks.target_algebra import Target
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import logit
 from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
 from lightning_viz.render.page import Page, Picture

@@ -13,9 +13,8 @@ from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe_resolved
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.recording import Reduce
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import TargetLike
-from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["Attribute", "as_heat"]
 

@@ -15,9 +15,8 @@ from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
-from lightning_viz.hooks.target_algebra import Target
-from lightning_viz.hooks.target_words import TargetLike
-from lightning_viz.hooks.targets import ClassTarget
+from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["PerturbationCurves", "deletion", "insertion"]
 

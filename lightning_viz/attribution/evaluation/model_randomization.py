@@ -18,7 +18,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.random_weights import randomized_weights
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["ModelRandomization", "model_randomization", "rank_correlation"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size
 from lightning_viz.attribution.evaluation.insertion_deletion import importance_order
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks.target_words import TargetLike
+from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["PointingGame", "pointing_game"]
 

@@ -1,0 +1,417 @@
+"""Target: the scalar of each sample that attribution explains and `maximize` climbs; its kinds, and their algebra."""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, Union
+
+import torch
+from torch import Tensor
+
+from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.layers import nearest_names
+from lightning_viz.hooks.recording import Activations
+
+__all__ = ["FunctionTarget", "Target"]
+
+Indices = Union[int, Sequence[int], Sequence[Sequence[int]], Tensor]
+"""Numbers of classes or channels: one for all samples, one each ``[N]``, or several ``[T, N]`` or ``[T, 1]``."""
+
+
+class Scores(NamedTuple):
+    """The scalars of a target in one pass.
+
+    Attributes:
+        values: ``[N]``, or ``[T, N]`` of several targets.
+        classes: the class indices that they belong to, of the same shape; None where they are no classes.
+        target: the same target with the classes named that depend on the input.
+    """
+
+    values: Tensor
+    classes: Tensor | None
+    target: Target
+
+
+class Target(ABC):
+    """A scalar for each sample, computed from what one pass recorded; targets add, subtract and scale.
+
+    Make one by `logit`, `classes`, `top`, `region`, `unit`, `channel` or `maximum`, of words by `parse_target`, or of a
+    function of one's own by `FunctionTarget`.
+
+    Attributes:
+        name: in words, ``"conv2 channel 7"``.
+        layers: whose outputs it reads; of a layer that is called several times, the call: ``"relu:1"``.
+        outputs: whether it reads what the model returns.
+
+    >>> from lightning_viz.hooks import channel, logit
+    >>> channel("conv2", 7) - 0.1 * logit(3) + 1
+    conv2 channel 7 - 0.1 * logit 3 + 1
+    """
+
+    __array_ufunc__ = None  # a NumPy number on the left leaves the arithmetic to the target
+
+    def __init__(self, name: str, *, layers: Sequence[str] = (), outputs: bool = False) -> None:
+        self.name, self.layers, self.outputs = name, tuple(layers), outputs
+
+    @property
+    def open(self) -> bool:
+        """Whether the classes depend on the input, as the predicted one does."""
+        return False
+
+    @abstractmethod
+    def scores(self, activations: Activations) -> Scores:
+        """The scalars in one pass.
+
+        Args:
+            activations: what the pass recorded, the target's layers among it.
+
+        Raises:
+            InvalidArgumentError: an index that does not exist, not one per sample, or a layer that was not recorded.
+            InvalidTypeError: the model's output holds no floating-point tensor with a sample dimension.
+        """
+
+    def select(self, samples: Tensor) -> Target:
+        """The target of some of the samples, or of copies of them.
+
+        Args:
+            samples: which of them, ``[n]``, on the CPU.
+        """
+        return self
+
+    def check_count(self, count: int) -> None:
+        """See that a target that names something for each sample does so for all.
+
+        Args:
+            count: how many samples there are.
+
+        Raises:
+            InvalidArgumentError: it names more or fewer.
+        """
+        return
+
+    def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
+        """The target with labels and class names in place of the words ``label``, ``class:ox`` and ``region``.
+
+        Args:
+            labels: of the samples, ``[N]``, or of each pixel, ``[N, H, W]``; words that need them stay if omitted.
+            class_names: in the order of the classes.
+
+        Raises:
+            InvalidArgumentError: no class has that name.
+        """
+        return self
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __add__(self, other: Target | float) -> Target:
+        return _combined("{} + {}", torch.add, self, other)
+
+    def __radd__(self, other: float) -> Target:
+        if isinstance(other, int) and other == 0:  # what `sum` begins with
+            return self
+        return _combined("{} + {}", torch.add, other, self)
+
+    def __sub__(self, other: Target | float) -> Target:
+        return _combined("{} - {}", torch.sub, self, other)
+
+    def __rsub__(self, other: float) -> Target:
+        return _combined("{} - {}", torch.sub, other, self)
+
+    def __mul__(self, factor: float) -> Target:
+        return NotImplemented if isinstance(factor, Target) else _combined("{} * {}", torch.mul, factor, self)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Target:
+        return _Combination(f"-{_grouped(self)}", torch.neg, (self,))
+
+
+class FunctionTarget(Target):
+    """A target of one's own: a function of the recorded outputs.
+
+    ``FunctionTarget("mean of conv1", lambda activations: activations["conv1"].mean((1, 2, 3)), ("conv1",))``.
+
+    Args:
+        name: in words.
+        function: from `Activations` to a scalar for each sample, ``[N]``; it must treat the samples alike. What it
+            returns beyond the first dimension is summed.
+        layers: whose outputs it reads; of a layer that is called several times, the call: ``"relu:1"``.
+        outputs: whether it reads what the model returns: a pass then goes to the end.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[[Activations], Tensor], layers: Sequence[str] = (), outputs: bool = False
+    ) -> None:
+        super().__init__(name, layers=layers, outputs=outputs)
+        self.function = function
+
+    def scores(self, activations: Activations) -> Scores:
+        """The function's values; see `Target.scores`."""
+        values = self.function(activations)
+        if values.dim() == 0:
+            raise InvalidArgumentError(
+                f"the target function {self.name!r} returned a single number: give one scalar per sample, [N], by "
+                ".mean((1, 2, 3)), say"
+            )
+        return Scores(values if values.dim() == 1 else values.flatten(1).sum(1), None, self)
+
+
+class ClassTarget(Target):
+    """The score of a class: of the model's output, summed over its places or over those of a mask.
+
+    Attributes:
+        index: the class, one for each sample, or several; None for the strongest.
+        count: so many of the strongest, as several targets.
+        mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if None.
+        word: what stands for the class until labels or class names are known, ``"label"`` or ``"class:ox"``.
+    """
+
+    def __init__(
+        self,
+        index: Indices | None = None,
+        *,
+        count: int | None = None,
+        mask: Tensor | None = None,
+        word: str | None = None,
+    ) -> None:
+        name = word or ("predicted class" if index is None else f"logit {_listed(index)}")
+        name = f"top {count} classes" if count is not None else name
+        super().__init__(name if mask is None else f"{name} in a region", outputs=True)
+        self.index, self.count, self.mask, self.word = index, count, mask, word
+
+    @property
+    def open(self) -> bool:
+        return self.index is None
+
+    def scores(self, activations: Activations) -> Scores:
+        if self.word is not None:
+            raise InvalidArgumentError(
+                f"target {self.word!r} needs the samples' labels or the classes' names, which are not known here: give "
+                "numbers of classes, one for all or one per sample"
+            )
+        scores = class_scores(activations.outputs, self.mask)
+        index = self.index
+        if self.count is not None:
+            if self.count > scores.shape[1]:
+                raise InvalidArgumentError(f"top({self.count}): the model has {scores.shape[1]} outputs")
+            index = scores.detach().topk(self.count, 1).indices.T
+        elif index is None:
+            index = scores.detach().argmax(1)
+        if scores.shape[1] == 1:
+            index = torch.zeros_like(torch.as_tensor(index))  # a regression, or a binary classifier's single logit
+        values, chosen = _picked(scores, index, "target class", "outputs")
+        return Scores(values, chosen, ClassTarget(chosen, mask=self.mask) if self.open else self)
+
+    def select(self, samples: Tensor) -> Target:
+        mask = self.mask
+        if mask is not None and mask.dim() == 3:
+            mask = mask[samples.to(mask.device)]
+        index = None if self.index is None else _of_samples(self.index, samples)
+        return ClassTarget(index, count=self.count, mask=mask, word=self.word)
+
+    def check_count(self, count: int) -> None:
+        if self.mask is not None and self.mask.dim() == 3 and len(self.mask) != count:
+            raise InvalidArgumentError(
+                f"{len(self.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
+            )
+        if self.index is not None:
+            _check_indices(torch.as_tensor(self.index).shape, count)
+
+    def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
+        kind, _, label = (self.word or "").partition(":")
+        if kind == "class":
+            return ClassTarget(_class_index(label, class_names), mask=self.mask)
+        if kind == "label" and labels is not None and labels.dim() == 1:
+            return ClassTarget(labels, mask=self.mask)
+        if kind == "region" and labels is not None and labels.dim() == 3:
+            if label:
+                index = _class_index(label, class_names)
+                return ClassTarget(index, mask=labels == index)
+            largest = torch.stack([torch.bincount(mask[mask > 0].long(), minlength=1).argmax() for mask in labels])
+            return ClassTarget(largest, mask=labels == largest[:, None, None])
+        return self
+
+
+class LayerTarget(Target):
+    """A unit, a channel or the maximum of a layer's output.
+
+    Attributes:
+        layer: its name, or that of a call.
+        index: of the unit or channel; None for the maximum of the whole layer.
+        kind: ``"unit"``, ``"channel"`` or ``"maximum"``.
+    """
+
+    def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
+        number = "" if index is None else _listed(index)
+        place = None if index is None else torch.as_tensor(index, device="cpu")
+        if kind == "unit" and place is not None and place.shape == (3,):
+            name = f"{layer} unit {int(place[0])} at ({int(place[1])}, {int(place[2])})"
+        elif kind == "maximum":
+            name = f"maximum of {layer}{f' channel {number}' if number else ''}"
+        else:
+            name = f"{layer} {kind} {number}"
+        super().__init__(name, layers=(layer,))
+        self.layer, self.index, self.kind = layer, index, kind
+        self._samples = samples  # for which of the samples that `index` is for; all in order if None
+
+    def scores(self, activations: Activations) -> Scores:
+        output, of = activations[self.layer], f"in layer {self.layer!r}"
+        if self.index is None:
+            if self.kind != "maximum":
+                raise InvalidArgumentError(f"no {self.kind} given {of}")
+            return Scores(output.flatten(1).max(1).values if output.dim() > 1 else output, None, self)
+        what = "unit" if self.kind == "unit" else "channel"
+        if what == "channel":
+            places = activations.maps(self.layer).flatten(2)  # [N, K, P]
+            scores = places.sum(2) if self.kind == "channel" else places.max(2).values
+        elif (maps := activations.planes(self.layer)) is not None:
+            return Scores(self._units(maps, self.index), None, self)
+        else:
+            scores = output.flatten(1) if output.dim() > 1 else output[:, None]
+        index = self.index if self._samples is None else _of_samples(self.index, self._samples)
+        return Scores(_picked(scores, index, what, f"{what}s {of}")[0], None, self)
+
+    def _units(self, maps: Tensor, index: Indices) -> Tensor:
+        """Single values ``[N]`` of maps ``[N, K, H, W]``."""
+        place, shape = _saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
+        of = f"in layer {self.layer!r}"
+        if place.dim() == 0:  # a channel alone: in the middle of its map
+            place = torch.stack([place, *place.new_tensor([shape[1] // 2, shape[2] // 2])])
+        if self._samples is not None and place.dim() == 2:
+            place = place[self._samples.to(place.device)]
+        if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
+            raise InvalidArgumentError(f"unit {index} {of}, whose output is {shape}: give (channel, row, column)")
+        if ((place < 0) | (place >= place.new_tensor(shape))).any():
+            raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
+        k, y, x = place.expand(len(maps), 3).T
+        return maps[torch.arange(len(maps), device=maps.device), k, y, x]
+
+    def select(self, samples: Tensor) -> Target:
+        # whether [3] is a place in a map, or a unit for each of three, its layer tells
+        return LayerTarget(self.layer, self.index, self.kind, samples=samples)
+
+    def check_count(self, count: int) -> None:
+        if self.index is not None:
+            shape = torch.as_tensor(self.index).shape
+            _check_indices(shape[:-1] if self.kind == "unit" and shape[-1:] == (3,) else shape, count)  # (k, y, x)
+
+
+class _Combination(Target):
+    """A sum, difference or multiple of targets."""
+
+    def __init__(self, name: str, function: Callable[..., Tensor], parts: Iterable[Target]) -> None:
+        self._function, self._parts = function, tuple(parts)
+        layers = dict.fromkeys(layer for part in self._parts for layer in part.layers)
+        super().__init__(name, layers=tuple(layers), outputs=any(part.outputs for part in self._parts))
+
+    @property
+    def open(self) -> bool:
+        return any(part.open for part in self._parts)
+
+    def scores(self, activations: Activations) -> Scores:
+        scores = [part.scores(activations) for part in self._parts]
+        values = self._function(*(score.values for score in scores))
+        return Scores(values, None, self._of(score.target for score in scores) if self.open else self)
+
+    def select(self, samples: Tensor) -> Target:
+        return self._of(part.select(samples) for part in self._parts)
+
+    def check_count(self, count: int) -> None:
+        for part in self._parts:
+            part.check_count(count)
+
+    def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
+        return self._of(part.bind(labels, class_names) for part in self._parts)
+
+    def _of(self, parts: Iterable[Target]) -> Target:
+        return _Combination(self.name, self._function, parts)
+
+
+def _combined(form: str, function: Callable[..., Tensor], first: Target | float, second: Target | float) -> Target:
+    """Two targets, or a target and a number, as one; what is neither is left to Python."""
+    if any(isinstance(part, bool) or not isinstance(part, (Target, numbers.Real)) for part in (first, second)):
+        return NotImplemented  # type: ignore[no-any-return]
+    name = form.format(_named(first), _named(second) if function is torch.add else _grouped(second))
+    if not isinstance(first, Target):
+        function = partial(function, first)
+    elif not isinstance(second, Target):
+        function = partial(function, other=second)
+    return _Combination(name, function, [part for part in (first, second) if isinstance(part, Target)])
+
+
+def _named(part: Target | float) -> str:
+    return part.name if isinstance(part, Target) else f"{part:g}"
+
+
+def _grouped(part: Target | float) -> str:
+    name = _named(part)
+    return f"({name})" if " + " in name or " - " in name else name
+
+
+def _saved(tensor: Tensor) -> Tensor:
+    """Fit to be kept for a backward, also where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _shared(shape: Sequence[int]) -> bool:
+    """Whether indices of a shape are the same for all samples: a number, or several ``[T, 1]``."""
+    return len(shape) == 0 or (len(shape) == 2 and shape[1] == 1)
+
+
+def _of_samples(index: Indices, samples: Tensor) -> Indices:
+    """The indices of some samples."""
+    if isinstance(index, int):
+        return index
+    tensor = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
+    return tensor if _shared(tensor.shape) else tensor[..., samples.to(tensor.device)]
+
+
+def _picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor, Tensor]:
+    """From scores ``[N, K]`` those chosen, ``[N]`` or ``[T, N]``, and their indices."""
+    index = _saved(torch.as_tensor(chosen, device=scores.device).long())
+    samples, count = scores.shape
+    if _shared(index.shape):
+        index = index.expand(*index.shape[:-1], samples)
+    if index.dim() > 2 or index.shape[-1] != samples:
+        raise InvalidArgumentError(_miscounted(index.shape[-1], samples, what))
+    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < count):
+        raise InvalidArgumentError(f"{what} {index.tolist()} is out of range: the model has {count} {of}")
+    rows = index if index.dim() == 2 else index[None]
+    return scores.gather(1, rows.T).T.view(index.shape), index
+
+
+def _check_indices(shape: Sequence[int], count: int) -> None:
+    if not _shared(shape) and shape[-1] != count:
+        raise InvalidArgumentError(_miscounted(shape[-1], count, "target"))
+
+
+def _miscounted(given: int, samples: int, what: str) -> str:
+    return f"{given} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
+
+
+def _listed(index: Indices) -> str:
+    """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
+    tensor = torch.as_tensor(index, device="cpu")
+    if tensor.dim() == 2 and tensor.shape[1] == 1:
+        return ", ".join(map(str, tensor[:, 0].tolist()))
+    return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"
+
+
+def _class_index(name: str, class_names: Sequence[str]) -> int:
+    """A class's number, of its name."""
+    if name in class_names:
+        return list(class_names).index(name)
+    if name.isdecimal():
+        return int(name)
+    nearest = nearest_names(name, class_names)
+    known = f"did you mean {', '.join(map(repr, nearest))}?" if nearest else f"known are {_some_names(class_names)}"
+    raise InvalidArgumentError(f"no class is called {name!r}: {known}")
+
+
+def _some_names(names: Sequence[str]) -> str:
+    return (", ".join(map(repr, names[:8])) or "none; give its number") + ", ..." * (len(names) > 8)
