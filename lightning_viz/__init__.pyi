@@ -4,8 +4,8 @@ from . import analysis as analysis
 from . import attribution as attribution
 from . import callbacks as callbacks
 from . import catalogue as catalogue
+from . import catalogue_types as catalogue_types
 from . import dense as dense
-from . import descriptors as descriptors
 from . import dream as dream
 from . import embedding as embedding
 from . import errors as errors

@@ -10,7 +10,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Literal
 
-from lightning_viz.descriptors import Descriptor, Family, Method, Technique, ViewEntry
+from lightning_viz.catalogue_types import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
 
 SECTIONS: Mapping[str, str] = MappingProxyType(

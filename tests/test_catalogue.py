@@ -14,7 +14,7 @@ import lightning_viz
 from lightning_viz import adversarial, attribution, catalogue
 from lightning_viz.callbacks.view import PopulationView, View
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
-from lightning_viz.descriptors import Method, Technique, ViewEntry
+from lightning_viz.catalogue_types import Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.tiles import DISPLAYS
 

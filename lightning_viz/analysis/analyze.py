@@ -26,7 +26,7 @@ from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.catalogue import techniques
-from lightning_viz.descriptors import Technique
+from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace

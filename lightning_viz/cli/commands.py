@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_viz.catalogue import methods
+from lightning_viz.catalogue_types import Family, Method
 from lightning_viz.cli.function_options import Option, options_of
 from lightning_viz.cli.progress import print_line, working
-from lightning_viz.descriptors import Family, Method
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
 
 if TYPE_CHECKING:

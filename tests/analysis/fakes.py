@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.descriptors import Technique
+from lightning_viz.catalogue_types import Technique
 
 
 @dataclass(frozen=True, kw_only=True)

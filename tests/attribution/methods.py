@@ -11,7 +11,7 @@ import lightning_viz.attribution as attribution
 from lightning_viz.attribution import OcclusionMaps
 from lightning_viz.attribution.cam import FORMULAS
 from lightning_viz.catalogue import methods
-from lightning_viz.descriptors import Method
+from lightning_viz.catalogue_types import Method
 from tests.attribution.nets import KINDS
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -26,7 +26,7 @@ from lightning_viz.analysis.report.tables import (
 from lightning_viz.analysis.results import ModelReport, Result, Shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
-from lightning_viz.descriptors import Descriptor
+from lightning_viz.catalogue_types import Descriptor
 from lightning_viz.render.text import step_text
 
 _OURS = ("model", "fares", "notes")  # numbers that have places of their own

@@ -25,7 +25,7 @@ from lightning_viz.attribution.evaluation import Attribute, deletion, insertion,
 from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
 from lightning_viz.catalogue import method as described
 from lightning_viz.catalogue import methods
-from lightning_viz.descriptors import Method
+from lightning_viz.catalogue_types import Method
 from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import select_layers

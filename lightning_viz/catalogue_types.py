@@ -1,4 +1,4 @@
-"""What is said of a method, a technique and a view; their rows are in `lightning_viz.catalogue`."""
+"""Types of the rows of `lightning_viz.catalogue`, which holds the captions: a method, a technique, a view."""
 
 from __future__ import annotations
 
