@@ -64,16 +64,12 @@ def last_maps(model: nn.Module) -> list[str]:
             norms = [
                 index
                 for index, (name, module) in enumerate(layers)
-                if name.rpartition(".")[0] == block and _is_normalization(module)
+                if name.rpartition(".")[0] == block and type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
             ]
             before = [index for index in norms if index < attention] or norms[:1]
             if before:
                 return [names[before[-1]]]
     return convolution
-
-
-def _is_normalization(module: nn.Module) -> bool:
-    return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
 def top_level_blocks(model: nn.Module) -> list[str]:
@@ -89,8 +85,10 @@ def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
     """Names of the modules with weights directly under a prefix; containers are replaced by their items."""
     names = []
     for name, module in layers.items():
+        if not name.startswith(prefix) or name.count(".") > prefix.count("."):
+            continue
         scripted = isinstance(module, torch.jit.ScriptModule)  # does not support hooks
-        if name.startswith(prefix) and name.count(".") == prefix.count(".") and _has_weights(module) and not scripted:
+        if next(module.parameters(), None) is not None and not scripted:
             names += _parts(layers, name + ".") if isinstance(module, (nn.ModuleList, nn.ModuleDict)) else [name]
     return names
 
@@ -174,7 +172,3 @@ def _distinct(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[
             visited.add(id(module))
             names.append(name)
     return names
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from lightning_viz.errors import warn_user
 
 __all__ = ["evaluation_mode", "same_randomness", "preserve_state"]
 
-Restore = Callable[[], None]
+Restore = Callable[[], object]
 
 _RESTORES: ContextVar[Mapping[int, Sequence[Restore]]] = ContextVar("restores", default=MappingProxyType({}))
 """By the id of a model, the functions that restore its state between the passes of one `evaluation_mode`."""
@@ -42,9 +43,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
         *(_parameter_state(parameter) for parameter in model.parameters()),
         *(restore for module in model.modules() for restore in _module_state(module)),
     ]
-    with ExitStack() as stack:  # runs all of them, even if one raises
-        for restore in restores:
-            stack.callback(restore)
+    with _restored(restores):
         for parameter in model.parameters():
             parameter.grad = None  # so that a backward inside does not accumulate into it in place
         for module in model.modules():
@@ -54,13 +53,13 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 def random_states() -> Iterator[Restore]:
     """For each global random generator, a function that restores its present state."""
-    yield _restore(random.setstate, random.getstate())
-    yield _restore(np.random.set_state, np.random.get_state())  # noqa: NPY002
-    yield _restore(torch.set_rng_state, torch.get_rng_state())
+    yield partial(random.setstate, random.getstate())
+    yield partial(np.random.set_state, np.random.get_state())  # noqa: NPY002
+    yield partial(torch.set_rng_state, torch.get_rng_state())
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        yield _restore(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        yield partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
     if torch.backends.mps.is_available():
-        yield _restore(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        yield partial(torch.mps.set_rng_state, torch.mps.get_rng_state())
 
 
 def seed_torch(seed: int) -> None:
@@ -75,9 +74,7 @@ def seed_torch(seed: int) -> None:
 @contextmanager
 def same_randomness() -> Iterator[None]:
     """Restore all global random generators on leaving."""
-    with ExitStack() as stack:
-        for restore in random_states():
-            stack.callback(restore)
+    with _restored(random_states()):
         yield
 
 
@@ -92,9 +89,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model: any module.
     """
     if id(model) in _RESTORES.get():
-        with same_randomness(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
-            for restore in _RESTORES.get()[id(model)]:
-                stack.callback(restore)
+        restores = _RESTORES.get()[id(model)]
+        with same_randomness(), torch.inference_mode(False), torch.enable_grad(), _restored(restores):
             yield
         return
     with preserve_state(model), evaluating(model):
@@ -119,19 +115,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.device_ids = []  # run in this thread: rules and hooks do not reach the replicas' threads
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and the import takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    compiles = "torch._dynamo" in sys.modules  # otherwise nothing is compiled, and the import takes seconds
+    stance = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), stance:
         yield
 
 
-def _restore(function: Callable[[Any], Any], state: Any) -> Restore:
-    def restore() -> None:
-        function(state)
-
-    return restore
+@contextmanager
+def _restored(restores: Iterable[Restore]) -> Iterator[None]:
+    """Run all restores on leaving, the last one first, even if one raises."""
+    with ExitStack() as stack:
+        for restore in restores:
+            stack.callback(restore)
+        yield
 
 
 def _parameter_state(parameter: nn.Parameter) -> Restore:
@@ -147,7 +143,7 @@ def _parameter_state(parameter: nn.Parameter) -> Restore:
 
 def _module_state(module: nn.Module) -> Iterator[Restore]:
     """Restores for the contents of mutable attributes, and last for the attributes themselves."""
-    yield _restore(lambda mode: setattr(module, "training", mode), module.training)
+    yield partial(setattr, module, "training", module.training)
     if isinstance(module, torch.jit.ScriptModule):  # its attributes are not visible to Python
         yield from (_tensor_state(buffer) for buffer in module.buffers(recurse=False))
         return
@@ -159,14 +155,14 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
         elif isinstance(value, Tensor):
             yield _tensor_state(value)
         elif type(value) is torch.Generator:  # isinstance takes 15 microseconds with torch's metaclass
-            yield _restore(value.set_state, value.get_state())
+            yield partial(value.set_state, value.get_state())
         elif isinstance(value, random.Random):
-            yield _restore(value.setstate, value.getstate())
+            yield partial(value.setstate, value.getstate())
         elif isinstance(value, np.random.RandomState):
-            yield _restore(value.set_state, value.get_state())
+            yield partial(value.set_state, value.get_state())
         elif isinstance(value, np.random.Generator):
             bits = value.bit_generator
-            yield _restore(lambda state, bits=bits: setattr(bits, "state", state), bits.state)  # type: ignore[misc]
+            yield partial(setattr, bits, "state", bits.state)
     yield from (_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None)
     if getattr(module, "max_norm", None) is not None:  # an embedding that renormalizes rows in place
         yield from (_tensor_state(weight) for weight in module._parameters.values() if weight is not None)

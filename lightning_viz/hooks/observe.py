@@ -69,30 +69,20 @@ def observe(
         ObservationError: a layer runs under `torch.no_grad` or in a block under reentrant activation checkpointing, so
             that its gradient cannot be computed.
     """
-    return _observed(
-        model,
-        inputs,
-        as_target(target, model=model),
-        layers=layers,
-        gradients=gradients,
-        input_gradient=input_gradient,
-        rules=rules,
-        reduce=reduce,
-        forward=forward,
-    )[0]
+    resolvable = as_target(target, model=model)
+    return _observed(model, inputs, resolvable, layers, gradients, input_gradient, rules, reduce, forward)[0]
 
 
 def _observed(
     model: nn.Module,
     inputs: Any,
     target: Target,
-    *,
-    layers: Layers = (),
-    gradients: bool | Layers = False,
-    input_gradient: bool = False,
-    rules: Sequence[Rule] = (),
-    reduce: Mapping[str, Reduce] | None = None,
-    forward: Forward | None = None,
+    layers: Layers,
+    gradients: bool | Layers,
+    input_gradient: bool,
+    rules: Sequence[Rule],
+    reduce: Mapping[str, Reduce] | None,
+    forward: Forward | None,
 ) -> tuple[Observation, Target]:
     """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
     recorded = select_layers(model, layers)
@@ -105,8 +95,8 @@ def _observed(
     }
     differentiates = bool(differentiated) or input_gradient or bool(rules)
     with evaluation_mode(model), torch.set_grad_enabled(differentiates):
-        leaf_inputs = map_tensors(inputs, lambda x: _leaf(x, input_gradient or bool(rules)))
-        model_inputs = map_tensors(leaf_inputs, lambda x: x.clone())  # the model may write to them
+        leaf_inputs = map_tensors(inputs, lambda x: _copied(x, input_gradient or bool(rules)))
+        model_inputs = map_tensors(leaf_inputs, torch.clone)  # the model may write to them
         tapped = {**differentiated, **target_layers} if differentiates else {}
         with recording({**recorded, **differentiated, **target_layers}, gradients=tapped, reduce=reductions) as record:
             with relu_rule(rules[0]) if rules else nullcontext() as relus:
@@ -124,9 +114,9 @@ def _observed(
             )
     observation = Observation(
         inputs=map_tensors(leaf_inputs, Tensor.detach),
-        outputs=_detached(output),
+        outputs=map_tensors(output, _copied),
         targets=targets,
-        scores=_detached(scores),
+        scores=map_tensors(scores, _copied),
         activations={name: call.detach() for name, call in call_names(record.calls).items()},
         gradients=call_names({name: [gradients_by_id[id(x)] for x in record.calls[name]] for name in differentiated}),
         input_gradient=map_tensors(leaf_inputs, lambda x: gradients_by_id.get(id(x))) if input_gradient else None,
@@ -171,7 +161,9 @@ def observe_resolved(
     """
     target = as_target(target, model=model)
     _check_samples(inputs, target)
-    return _observed(model, inputs, target, layers=layers, reduce=reduce, forward=forward)
+    return _observed(
+        model, inputs, target, layers, gradients=False, input_gradient=False, rules=(), reduce=reduce, forward=forward
+    )
 
 
 def observe_batches(
@@ -205,10 +197,8 @@ def observe_batches(
             with recording({}, reduce=layers) as record:
                 (forward or call_model)(model, map_tensors(batch, torch.clone))
             for name, result in call_names(record.reduced).items():
-                if name not in results:
-                    results[name] = result.new_full(
-                        (count, *result.shape[1:]), torch.nan
-                    )  # NaN where a layer is not called
+                if name not in results:  # NaN where a layer is not called
+                    results[name] = result.new_full((count, *result.shape[1:]), torch.nan)
                 results[name][done : done + len(result)] = result
             done += len(all_tensors(batch)[0])
     return results
@@ -221,13 +211,9 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
 
 
-def _leaf(tensor: Tensor, differentiable: bool) -> Tensor:
+def _copied(tensor: Tensor, differentiable: bool = False) -> Tensor:
     leaf = tensor.detach().clone()
     return leaf.requires_grad_() if differentiable and leaf.is_floating_point() else leaf
-
-
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
 
 
 def _check_traced(wanted: Iterable[str], record: Recording) -> None:
@@ -284,12 +270,11 @@ def _gradients(scores: Tensor | None, sources: list[Tensor], *, keep: bool) -> _
                 "torch.utils.checkpoint.checkpoint with use_reentrant=False"
             ) from error
         raise
-    gradients = [None if parts[0] is None else _stacked(list(parts), scores) for parts in zip(*by_row, strict=True)]
+    several = scores.dim() == 2
+    gradients = [
+        parts[0] if parts[0] is None or not several else torch.stack(parts) for parts in zip(*by_row, strict=True)
+    ]
     return {id(tensor): gradient for tensor, gradient in zip(sources, gradients, strict=True)}
-
-
-def _stacked(parts: list[Tensor], scores: Tensor) -> Tensor:
-    return torch.stack(parts) if scores.dim() == 2 else parts[0]
 
 
 def _relus(relus: ReLURule | None, scores: Tensor | None, model: nn.Module) -> ReLUs | None:

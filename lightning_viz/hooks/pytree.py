@@ -88,7 +88,7 @@ def on_device(model: nn.Module, inputs: Any) -> Any:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model is; on the CPU if it holds no tensors."""
-    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _parts(structure: Any) -> list[tuple[Any, Any]]:
