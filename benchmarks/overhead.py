@@ -36,7 +36,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import Dreams, default_views
-from lightning_viz.callbacks import overhead as budget
+from lightning_viz.callbacks import schedule as budget
 from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.session import Session

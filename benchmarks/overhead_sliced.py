@@ -25,7 +25,7 @@ from pathlib import Path
 import overhead
 
 from lightning_viz.callbacks import drawing as artist
-from lightning_viz.callbacks import overhead as budget
+from lightning_viz.callbacks import schedule as budget
 from lightning_viz.callbacks import session
 from lightning_viz.callbacks.run import TrainerRun
 

@@ -18,7 +18,6 @@ from .callbacks.activation_maps import ActivationMaps as ActivationMaps
 from .callbacks.activation_statistics import ActivationStatistics as ActivationStatistics
 from .callbacks.adversarial import Adversarial as Adversarial
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
-from .callbacks.default_views import default_views as default_views
 from .callbacks.dreams import Dreams as Dreams
 from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .callbacks.grad_cam import GradCAM as GradCAM
@@ -32,6 +31,7 @@ from .callbacks.top_samples import TopSamples as TopSamples
 from .callbacks.update_ratio import UpdateRatio as UpdateRatio
 from .callbacks.view import PopulationView as PopulationView
 from .callbacks.view import View as View
+from .callbacks.view import default_views as default_views
 from .errors import LayerNotFoundError as LayerNotFoundError
 from .errors import LightningVizError as LightningVizError
 from .errors import LightningVizWarning as LightningVizWarning

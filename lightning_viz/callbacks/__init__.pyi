@@ -2,7 +2,6 @@ from .activation_maps import ActivationMaps as ActivationMaps
 from .activation_statistics import ActivationStatistics as ActivationStatistics
 from .adversarial import Adversarial as Adversarial
 from .adversarial_training import AdversarialTraining as AdversarialTraining
-from .default_views import default_views as default_views
 from .draw_task import DrawResult as DrawResult
 from .draw_task import DrawTask as DrawTask
 from .draw_task import Projection as Projection
@@ -21,3 +20,4 @@ from .top_samples import TopSamples as TopSamples
 from .update_ratio import UpdateRatio as UpdateRatio
 from .view import PopulationView as PopulationView
 from .view import View as View
+from .view import default_views as default_views

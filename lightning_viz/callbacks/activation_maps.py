@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from lightning_viz.activations.top_k import Channels, choose_channels
-from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View

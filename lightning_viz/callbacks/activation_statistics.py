@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.activations.statistics import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
+from lightning_viz.callbacks.continuity import draw_distribution
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.histogram_task import draw_distribution
 from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.result import AttackResult
-from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View

@@ -1,4 +1,8 @@
-"""Drawing beside training: one background process of low priority, fed and read by two threads."""
+"""Drawing beside training: one background process of low priority, fed and read by two threads.
+
+The process runs this module, ``python -m lightning_viz.callbacks.drawing``: it reads tasks, writes pictures, and ends
+when its input does. Nothing here imports torch or Lightning.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 
@@ -145,7 +151,7 @@ class DrawingProcess:
     def _start(self) -> None:
         self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_viz.callbacks.drawing_worker"],
+            [sys.executable, "-m", "lightning_viz.callbacks.drawing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -237,3 +243,46 @@ def _environment() -> dict[str, str]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     path = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, **threads, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
+
+
+def _main() -> None:
+    """Draw tasks from standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then collects the finished drawings
+    if hasattr(os, "nice"):
+        os.nice(19)
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
+    serve(sys.stdin.buffer, replies)
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer each pickled ``(number, pickled task)`` with ``(number, drawn or error, CPU seconds, seconds)``.
+
+    Args:
+        requests: read until its end.
+        replies: written to, in the order of the requests.
+    """
+    memories: dict[str, Any] = {}
+    while True:
+        try:
+            number, payload = pickle.load(requests)
+        except EOFError:
+            return
+        started, worked = time.monotonic(), time.process_time()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                answer = pickle.loads(payload).draw(memories)
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        del payload
+        took = time.process_time() - worked, time.monotonic() - started
+        try:
+            pickle.dump((number, answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)
+            replies.flush()
+        except BrokenPipeError:
+            return
+
+
+if __name__ == "__main__":
+    _main()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_viz.callbacks.color_limits import fixed_limits
+from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lightning_viz.callbacks.continuity import draw_embedding, shrink
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.embedding_task import draw_embedding, shrink
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError

@@ -16,11 +16,11 @@ from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.overhead import OverheadBudget
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
 from lightning_viz.callbacks.run import Run, Trainer, ValidationPlace, check_forward, error_text, muted, unobservable
+from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.writers import Writer

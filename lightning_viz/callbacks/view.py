@@ -1,4 +1,4 @@
-"""The base of all views: when they look, at what, what they draw, and their state."""
+"""The base of all views: when they look, at what, what they draw, and their state; and all views that suit a model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
 from lightning_viz.callbacks.session import Session, session, start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
+from lightning_viz.catalogue import views
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
 
-__all__ = ["PopulationView", "View"]
+__all__ = ["PopulationView", "View", "default_views"]
 
 _WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "max_overhead", "animation")
 """Arguments that do not change what a view draws at a step."""
@@ -267,3 +268,48 @@ class PopulationView(View):
             output: of the call.
         """
         raise NotImplementedError
+
+
+def default_views(
+    *,
+    every_n_epochs: int | None = None,
+    every_n_train_steps: int | None = None,
+    steps: Steps = None,
+    probe: Probe | None = None,
+    pixel_space: PixelSpace | None = None,
+    max_overhead: float = 0.05,
+) -> list[View]:
+    """All views that suit the model: ``Trainer(callbacks=default_views())``.
+
+    A view that does not suit (hyperplanes of an image model, Grad-CAM of a perceptron) is skipped with one line of
+    information. Views that you name yourself raise an error instead.
+
+    Args:
+        every_n_epochs: look at the end of every n-th epoch; 1 if no other occasion is given.
+        every_n_train_steps: look whenever the number of completed updates is a multiple.
+        steps: look at these numbers of completed updates; ``"log"``: four a decade. Hyperplanes do so if nothing else
+            is asked for.
+        probe: the samples to watch; 16, and for embeddings 1,000, of the validation data if omitted.
+        pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
+        max_overhead: share of the training time for which training may be held, after 60 s in all.
+
+    Returns:
+        The views, to be put among a Trainer's callbacks.
+    """
+    probe = probe or Probe()
+    asked = any(occasion is not None for occasion in (every_n_epochs, every_n_train_steps, steps))
+    chosen: list[View] = []
+    for kind, entry in views().items():
+        if not entry.default:
+            continue
+        view: View = entry.load()(
+            every_n_epochs=every_n_epochs,
+            every_n_train_steps=every_n_train_steps,
+            steps="log" if kind == "hyperplanes" and not asked else steps,
+            probe=probe,
+            pixel_space=pixel_space,
+            max_overhead=max_overhead,
+        )
+        view.optional = True
+        chosen.append(view)
+    return chosen

@@ -177,7 +177,7 @@ def test_what_waits_counts_as_behind_by_time_and_by_size(artist, monkeypatch):
 
 def test_the_drawing_process_imports_no_torch_and_no_lightning():
     code = (
-        "import sys; import lightning_viz.callbacks.drawing_worker, lightning_viz.callbacks.embedding_task\n"
+        "import sys; import lightning_viz.callbacks.drawing, lightning_viz.callbacks.continuity\n"
         "import lightning_viz.render.weights, lightning_viz.render.attribution_maps, lightning_viz.render.hyperplanes\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'lightning') if name in sys.modules])"
     )

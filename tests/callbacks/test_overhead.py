@@ -8,9 +8,9 @@ import pytest
 
 from lightning_viz import Saliency, ViewWarning
 from lightning_viz.callbacks import DrawTask
-from lightning_viz.callbacks import overhead as budget
-from lightning_viz.callbacks.overhead import OverheadBudget
+from lightning_viz.callbacks import schedule as budget
 from lightning_viz.callbacks.run import TrainerRun
+from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.session import session
 
 from . import drawings

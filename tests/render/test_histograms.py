@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_viz.callbacks.histogram_task import axis, draw_distribution
+from lightning_viz.callbacks.continuity import axis, draw_distribution
 from lightning_viz.render.activations import BINS, rebin
 
 from .pixels import body, fits

@@ -1,8 +1,9 @@
-"""Embedding of a layer's vectors in the drawing process: points, numbers and pages. Imports no torch."""
+"""Continuity from step to step: scales that hold, histograms over the run, aligned embeddings. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,151 @@ from PIL import Image
 
 from lightning_viz.callbacks.draw_task import DrawResult, Projection
 from lightning_viz.embedding import Embedding, extent, kmeans, knn_accuracy, pca, reduce, trustworthiness, tsne
+from lightning_viz.render.activations import Distribution, distributions, rebin
+from lightning_viz.render.animation import thin
 from lightning_viz.render.embedding import embedding_panels, grid, scatter, sprite, thumbnails
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, compose
 from lightning_viz.render.parts import Tile
 
+Limits = tuple[float, float]
+
+_CLIPPED = 0.02  # of the values may lie outside before a scale is widened
+_KEPT = 32  # steps of which the histograms are kept
+_BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened
 _CLUSTERS = 10  # of k-means, where the classes are not known
+
+
+def fixed_limits(values: NDArray[np.floating], previous: Limits | None) -> Limits:
+    """The scale for values: the previous one while it holds, doubled until it holds again.
+
+    The first is from the 1st to the 99th percentile, and keeps zero at its end or in its middle. It is doubled, which
+    is rare and shows in the caption, when more than one value in fifty lies outside.
+
+    Args:
+        values: to be shown; what is not finite does not count.
+        previous: the scale of the step before.
+
+    >>> fixed_limits(np.linspace(0, 100, 101), None)
+    (0.0, 99.0)
+    >>> fixed_limits(np.linspace(0, 150, 101), (0.0, 99.0))
+    (0.0, 198.0)
+    """
+    finite = values[np.isfinite(values)]
+    if previous is None:
+        low, high = np.percentile(finite, [1, 99]).tolist() if finite.size else (0.0, 0.0)
+        if low < 0:
+            high = max(-low, high)
+            low = -high
+        else:
+            low = 0.0
+        previous = (low, high)
+    low, high = previous
+    if finite.size and finite.min() < 0 <= low:
+        low = -high
+    if not high > low:  # nothing but zeros so far
+        high = float(np.abs(finite).max(initial=0.0))
+        low = -high if finite.min(initial=0.0) < 0 else 0.0
+    while finite.size and high > low and np.mean((finite < low) | (finite > high)) > _CLIPPED:
+        low, high = 2 * low, 2 * high
+    return float(low), float(high)
+
+
+def draw_distribution(
+    tag: str,
+    counts: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    *,
+    layer: str,
+    step: int,
+    population: str,
+    numbers: Mapping[str, float | None],
+    units: tuple[int, str],
+    notes: Sequence[str] = (),
+    memory: Mapping[str, Any] | None = None,
+) -> DrawResult:
+    """Draw a histogram in front of those of earlier steps.
+
+    Args:
+        tag: of the picture; the numbers' begin with it.
+        counts: of activations, between edges, and before and behind them.
+        edges: of the bins.
+        layer: name, for the caption.
+        step: completed updates.
+        population: whose activations they are, in words.
+        numbers: mean, std, dead, never_positive, saturated (None if it has no meaning) and zero.
+        units: number of the layer's units, and their name.
+        notes: warnings for the caption.
+        memory: the earlier steps' histograms and numbers, and the axis.
+    """
+    memory = memory or {"steps": [], "counts": [], "means": [], "deviations": [], "limits": None}
+    scalars = {
+        f"{tag}/{name}": float(value)
+        for name, value in numbers.items()
+        if name in ("mean", "std", "dead", "saturated") and value is not None and math.isfinite(value)
+    }
+    if not counts.sum():
+        nothing = Tile((INNER_WIDTH, 200), flaw="no finite activations", layer=layer)
+        title = f"How the activations of {layer} are distributed"
+        page = compose(tag, title, nothing, (population,), step=step, notes=notes)
+        return DrawResult((page,), scalars, memory=memory)
+    past = [place for place, earlier in enumerate(memory["steps"]) if earlier < step]
+    steps = [*(memory["steps"][place] for place in past), step]
+    kept = thin(steps, most=_KEPT)
+    history = {
+        "steps": steps,
+        "counts": [*(np.asarray(memory["counts"][place]) for place in past), np.asarray(counts, dtype=np.float32)],
+        "means": [*(memory["means"][place] for place in past), float(numbers["mean"] or 0.0)],
+        "deviations": [*(memory["deviations"][place] for place in past), float(numbers["std"] or 0.0)],
+    }
+    history = {name: [values[place] for place in kept] for name, values in history.items()}
+    limits = axis(counts, edges, memory["limits"])
+    curves = [
+        Distribution(at, rebin(earlier, edges, limits), mean, deviation)
+        for at, earlier, mean, deviation in zip(*history.values(), strict=True)
+    ]
+    picture = distributions(
+        tag, curves, layer=layer, limits=limits, population=population, facts=_facts(numbers, units), notes=notes
+    )
+    return DrawResult((picture,), scalars, memory={**history, "limits": limits})
+
+
+def axis(
+    counts: NDArray[np.float64], edges: NDArray[np.float64], previous: tuple[float, float] | None
+) -> tuple[float, float]:
+    """From where to where the activations are drawn: as before while they fit, widened on the side where they do not.
+
+    Args:
+        counts: as in `draw_distribution`.
+        edges: likewise.
+        previous: the axis of the step before.
+    """
+    ends = np.concatenate([edges[:1], edges, edges[-1:]])  # of the bins, the open ones as narrow as can be
+    running = np.cumsum(counts) / counts.sum()
+    low = min(0.0, float(ends[int(np.searchsorted(running, _BEYOND))]))
+    high = max(0.0, float(ends[int(np.searchsorted(running, 1 - _BEYOND)) + 1]))
+    if previous is None:
+        span = max(high - low, 1e-6)
+        return (low - 0.1 * span if low < 0 else -0.05 * span), high + 0.25 * span
+    span = previous[1] - previous[0]
+    low = previous[0] if low >= previous[0] else min(2 * previous[0], low - 0.1 * span)
+    high = previous[1] if high <= previous[1] else max(2 * previous[1], high + 0.1 * span)
+    return low, high
+
+
+def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple[str, ...]:
+    dead, silent = numbers["dead"] or 0.0, numbers["never_positive"] or 0.0
+    saturated = numbers["saturated"]
+    return (
+        f"{round(dead * units[0])} of {units[0]:,} {units[1]} dead",
+        f"{round(silent * units[0])} never above 0" if silent > dead else "",
+        f"{_percent(numbers['zero'] or 0.0)} of activations zero" if numbers["zero"] else "",
+        f"{_percent(saturated)} saturated" if saturated is not None else "",
+    )
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def draw_embedding(
