@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+from torch.utils.tensorboard import SummaryWriter
 
-from lightning_viz.analysis.checkpoint_run import Replay, validate
+from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.checkpoints import digest_of, read_checkpoint
 from lightning_viz.analysis.data import Data, data_of
-from lightning_viz.analysis.metrics_callback import ValidationMetrics
+from lightning_viz.analysis.metrics import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import Model, describe, network
-from lightning_viz.analysis.output import open_results, publish
+from lightning_viz.analysis.report.report import report as write_report
 from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.analysis.view_selection import views_for
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.writers import TensorBoardWriter, write_whole
 from lightning_viz.catalogue import techniques
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
@@ -291,3 +294,76 @@ def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
         if step == last:
             parts += [_Part(name, config.key(content, name), step, known[name]) for name in names]
     return parts
+
+
+def open_results(folder: Path) -> Results:
+    """Open the results of an analysis, in a new folder or in that of an earlier analysis.
+
+    Args:
+        folder: created if it does not exist.
+
+    Raises:
+        AnalysisError: it cannot be written to, or holds a ``tensorboard`` folder that is not of an analysis.
+    """
+    board, kept = folder / "tensorboard", folder / "findings"
+    if board.exists() and not kept.is_dir():
+        raise AnalysisError(f"{board} is not of an analysis and would be replaced: give another --out")
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnalysisError(f"{folder} cannot be written to ({error.strerror}): give another --out") from error
+    return Results(kept)
+
+
+def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | None = None) -> Path:
+    """Write TensorBoard's files and the report, each whole or not at all; on the first process alone.
+
+    Args:
+        folder: takes ``tensorboard/`` and ``report.html``.
+        reports: of one model, or of several that are compared.
+        together: pictures of several models in one.
+
+    Returns:
+        The report's path.
+    """
+    if not first_process():
+        return folder / "report.html"
+    board, partial = folder / "tensorboard", folder / ".tensorboard.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    places = {
+        model_report.name: partial / slug(model_report.name) if len(reports) > 1 else partial
+        for model_report in reports
+    }
+    for model_report in reports:
+        _write_events(places[model_report.name], model_report.findings)
+    if together is not None:
+        _write_events(partial / "compared", [together])
+    shutil.rmtree(board, ignore_errors=True)
+    partial.replace(board)
+    write_whole(folder / "report.html", write_report(reports, together=together).encode())
+    return folder / "report.html"
+
+
+def slug(name: str) -> str:
+    """A name as a folder's.
+
+    Args:
+        name: of anything.
+
+    >>> slug("../plain: 1"), slug("..")
+    ('_plain__1', 'model')
+    """
+    return re.sub(r"[^\w.-]", "_", name).strip(".") or "model"
+
+
+def _write_events(folder: Path, results: Sequence[Result]) -> None:
+    """Write event files of results."""
+    with SummaryWriter(str(folder)) as writer:
+        writer = TensorBoardWriter(writer)
+        for result in results:
+            for shown in result.pictures:
+                writer.picture(shown.picture, shown.step)
+            for tag, value, step in result.scalars:
+                writer.scalar(tag, value, step)
+            for projection in result.projections:
+                writer.projection(projection)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_viz.analysis.analyze import Progress, fill_report
-from lightning_viz.analysis.output import open_results, publish, slug
+from lightning_viz.analysis.analyze import Progress, fill_report, open_results, publish, slug
 from lightning_viz.analysis.results import ModelReport, Output, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.robustness import recorded_corruption_error

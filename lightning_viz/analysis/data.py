@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from lightning_viz.analysis.class_spec import ClassSpec, instantiate
+from lightning_viz.analysis.config import ClassSpec, instantiate
 from lightning_viz.callbacks.run import Trainer, give_training_data, package_of
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, inform
 from lightning_viz.pixels import PixelSpace

@@ -16,7 +16,7 @@ from torchvision import models
 from torchvision.transforms import _presets
 
 from lightning_viz.analysis.checkpoints import Checkpoint
-from lightning_viz.analysis.class_spec import ClassSpec, accepted_arguments, instantiate
+from lightning_viz.analysis.config import ClassSpec, accepted_arguments, instantiate
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.run import package_of
 from lightning_viz.errors import AnalysisError

@@ -1,7 +1,8 @@
-"""Outputs of techniques, results of a model, and the folder that keeps results: each is whole or not there."""
+"""Outputs of techniques, results of a model, and the folders that keep them: each is whole or not there."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
-from lightning_viz.callbacks.writers import write_whole
+from lightning_viz.callbacks.writers import FolderWriter, write_whole
+from lightning_viz.errors import AnalysisError
 from lightning_viz.render.page import Page, Picture, lay_out
 
 Rows = Sequence[Mapping[str, Any]]
@@ -250,3 +252,64 @@ def _read(place: Path, listed: dict[str, Any]) -> Result:
     projections = [Projection(**one) for one in kept["projections"]]
     faults = [Fault(**fault) for fault in listed["faults"]]
     return Result(pictures, scalars, listed["numbers"], faults, projections, kept["state"])
+
+
+_NUMBERS, _PICTURES = "numbers.json", "pictures"
+
+
+def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -> None:
+    """Write a technique's output in place of that of an earlier run, the numbers last: they say that all is there.
+
+    Args:
+        output: of a technique.
+        folder: takes ``pictures/``, ``numbers.json``, and a file for each table and group of arrays.
+        step: completed updates of the model, for the pictures' names.
+        about: what the numbers begin with.
+
+    Raises:
+        AnalysisError: the folder holds pictures that are not ours.
+    """
+    place, partial, numbers = folder / _PICTURES, folder / f".{_PICTURES}.part", folder / _NUMBERS
+    if place.exists() and not numbers.exists():
+        raise AnalysisError(f"{place} is there already, and no {_NUMBERS} beside it: give another --out")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    writer = FolderWriter(partial)
+    for picture in output.pictures:
+        writer.picture(lay_out(picture), step)
+    shutil.rmtree(place, ignore_errors=True)
+    partial.replace(place)
+    for name, rows in output.tables.items():
+        write_whole(folder / f"{name}.csv", _csv([as_plain(row) for row in rows]))
+    for name, arrays in output.arrays.items():
+        write_whole(folder / f"{name}.npz", _npz(arrays))
+    content = as_plain({**about, "numbers": output.numbers, **output.tables})
+    write_whole(numbers, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def is_kept(folder: Path, key: str) -> bool:
+    """Whether a folder holds what a run with the same key found.
+
+    Args:
+        folder: of what was found.
+        key: of all that it depends on.
+    """
+    try:
+        return bool(json.loads((folder / _NUMBERS).read_text("utf-8"))["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _npz(arrays: Mapping[str, Tensor]) -> bytes:
+    content = io.BytesIO()
+    plain: dict[str, Any] = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
+    np.savez_compressed(content, **plain)
+    return content.getvalue()

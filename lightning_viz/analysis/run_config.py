@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_viz
 from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
-from lightning_viz.analysis.class_spec import ClassSpec, import_object
+from lightning_viz.analysis.config import ClassSpec, import_object
 from lightning_viz.analysis.data import Data, listing
 from lightning_viz.analysis.models import Model
 from lightning_viz.callbacks.probe import Probe

@@ -152,7 +152,7 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
     Raises:
         AnalysisError: the model does not suit it, or an option cannot be used.
     """
-    from lightning_viz.analysis.output import is_kept, keep
+    from lightning_viz.analysis.results import is_kept, keep
     from lightning_viz.cli.source_options import model_under_study_of, run_config_of
 
     folder, config = Path(options.out), run_config_of(options)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_viz.analysis.checkpoints import Checkpoint, find_checkpoints, in_order, read_checkpoint
-from lightning_viz.analysis.class_spec import ClassSpec
+from lightning_viz.analysis.config import ClassSpec
 from lightning_viz.analysis.models import network
 from lightning_viz.errors import AnalysisError
 

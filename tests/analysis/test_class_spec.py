@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import Dataset, TensorDataset
 
-from lightning_viz.analysis.class_spec import ClassSpec, instantiate
+from lightning_viz.analysis.config import ClassSpec, instantiate
 from tests.callbacks.conftest import images
 
 

@@ -25,13 +25,12 @@ from torch.nn import functional as F
 
 from lightning_viz.__main__ import main
 from lightning_viz.analysis import analyze, config_values
+from lightning_viz.analysis.checkpoint_run import recorded_views
 from lightning_viz.analysis.checkpoints import Checkpoint
-from lightning_viz.analysis.class_spec import ClassSpec
-from lightning_viz.analysis.config import Configuration
+from lightning_viz.analysis.config import ClassSpec, Configuration
 from lightning_viz.analysis.config_values import Origin, permitted_class
 from lightning_viz.analysis.data import data_of
 from lightning_viz.analysis.models import network
-from lightning_viz.analysis.view_selection import recorded_views
 from lightning_viz.cli.source_options import add_source, command_parser, folded, run_config_of
 from lightning_viz.errors import AnalysisError
 
@@ -160,7 +159,7 @@ def gadgets(mark="MARK"):
         "pytorch_lightning.cli.LightningCLI": {"model_class": "evil.Net"},
         "pytorch_lightning.loggers.CSVLogger": {"save_dir": mark},
         "lightning_viz.__main__.main": {"arguments": ["--version"]},
-        "lightning_viz.analysis.class_spec.made": {},
+        "lightning_viz.analysis.config.made": {},
     }
 
 

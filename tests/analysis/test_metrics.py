@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.checkpoint_run import validate
-from lightning_viz.analysis.metrics import Task, metric_for
-from lightning_viz.analysis.metrics_callback import ValidationMetrics
+from lightning_viz.analysis.metrics import Task, ValidationMetrics, metric_for
 from lightning_viz.pixels import PixelSpace
 from tests.callbacks.conftest import ConvNet, Net, images, loader
 
@@ -286,6 +285,6 @@ def test_the_first_of_several_loaders_counts():
 
 
 def test_an_error_is_a_note(monkeypatch):
-    monkeypatch.setattr("lightning_viz.analysis.metrics_callback.split_batch", lambda *args: 1 / 0)
+    monkeypatch.setattr("lightning_viz.analysis.metrics.split_batch", lambda *args: 1 / 0)
     note = "the metrics of the validation pass failed: ZeroDivisionError: division by zero"
     assert measure(loader(*images(20)), ConvNet()) == {"note": note}

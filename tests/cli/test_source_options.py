@@ -7,7 +7,7 @@ import torch
 import yaml
 from PIL import Image
 
-from lightning_viz.analysis.class_spec import ClassSpec, instantiate
+from lightning_viz.analysis.config import ClassSpec, instantiate
 from lightning_viz.analysis.models import pretrained
 from lightning_viz.cli.source_options import (
     add_source,

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import escape
 
-from lightning_viz.analysis.output import publish
+from lightning_viz.analysis.analyze import publish
 from lightning_viz.analysis.report.report import Frames, report
 from lightning_viz.analysis.report.tables import tables
 from lightning_viz.analysis.results import Fault, ModelReport, Result
