@@ -1,20 +1,35 @@
-"""The model under study, with samples of its data."""
+"""The model under study, with samples of its data: what techniques require of them, and how many they can afford."""
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.functional import pil_to_tensor, resize
 
+from lightning_viz.analysis.data import read_image
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.hooks.pytree import first_tensor, image_of, on_device
-from lightning_viz.pixels import PixelSpace
+from lightning_viz.errors import AnalysisError, InvalidArgumentError, UnsuitableModelError, ViewError
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.observe import call_model
+from lightning_viz.hooks.pytree import device_of, first_tensor, image_of, on_device
+from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.tiles import Verdict, to_rgb
 
 __all__ = ["ModelUnderStudy"]
+
+_AFFORDED = 1e13  # floating-point operations of one technique: a minute or two of two cores
+_LEAST = 5e6  # of a pass: below that the time goes to calling operations
+_BATCH = 64
+_BATCH_VALUES = 2**21  # of a batch's input: 13 images of 3 x 224 x 224
+_SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
 
 @dataclass(frozen=True)
@@ -58,14 +73,17 @@ class ModelUnderStudy:
         Args:
             count: of samples.
         """
+        batches = self.samples.batches(0, min(count, len(self.samples)))
         with torch.no_grad():
-            parts = [
-                first_tensor(self.model(on_device(self.model, batch)))
-                for batch in self.samples.batches(0, min(count, len(self.samples)))
-            ]
-        return (
-            None if any(part is None for part in parts) else torch.cat([one.cpu() for one in parts if one is not None])
-        )
+            parts = [first_tensor(self.model(on_device(self.model, batch))) for batch in batches]
+        tensors = [part.cpu() for part in parts if part is not None]
+        return torch.cat(tensors) if len(tensors) == len(parts) else None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K among the outputs ``[n, K, ...]``; 0 if they have none."""
+        outputs = self.outputs(1)
+        return 0 if outputs is None or outputs.dim() < 2 else outputs.shape[1]
 
     @property
     def classifies(self) -> bool:
@@ -82,15 +100,10 @@ class ModelUnderStudy:
             count: of samples, at most.
         """
         samples = self.samples
-        fewer = replace(
-            samples,
-            inputs=samples.part(0, count),
-            labels=None if samples.labels is None else samples.labels[:count],
-            head=min(samples.head, count),
-            indices=None if samples.indices is None else samples.indices[:count],
-            truths=None if samples.truths is None else samples.truths[:count],
-        )
-        return replace(self, samples=fewer)
+        known = {name: getattr(samples, name) for name in ("labels", "indices", "truths")}
+        fewer: dict[str, Any] = {name: value[:count] for name, value in known.items() if value is not None}
+        fewer |= {"inputs": samples.part(0, count), "head": min(samples.head, count)}
+        return replace(self, samples=replace(samples, **fewer))
 
     def rgb(self, inputs: Tensor) -> Any:
         """Inputs ``[N, C, H, W]`` as they are shown, uint8 ``[N, H, W, 3]``."""
@@ -107,3 +120,187 @@ class ModelUnderStudy:
         truths = [None] * len(classes) if labels is None else [name(label) for label in labels.tolist()]
         predictions = zip(truths, classes.tolist(), confidences.tolist(), strict=True)
         return [Verdict(truth, name(prediction), confidence) for truth, prediction, confidence in predictions]
+
+    def require_images(self) -> Tensor:
+        """The samples' images ``[N, C, H, W]`` on the model's device.
+
+        Raises:
+            UnsuitableModelError: the model takes no image, or other inputs as well.
+        """
+        if self.images is None:
+            raise UnsuitableModelError(f"{self.name} does not take one image [N, C, H, W] alone, as this requires")
+        return self.images.to(device_of(self.model))
+
+    def require_classifier(self) -> None:
+        """Require a model that classifies images.
+
+        Raises:
+            UnsuitableModelError: it does not.
+        """
+        if not self.classifies:
+            raise UnsuitableModelError(f"{self.name} is not a classifier of images, as this requires")
+
+    def predictions(self) -> tuple[Tensor, Tensor]:
+        """The predicted class of each sample and the confidence in it, ``[N]`` each, on the CPU.
+
+        Raises:
+            UnsuitableModelError: the model is not a classifier of images.
+            AnalysisError: the model returns NaN or infinity.
+        """
+        self.require_classifier()
+        outputs = self.outputs(len(self.samples))
+        assert outputs is not None
+        lost = int((~outputs.isfinite().all(1)).sum())
+        if lost:
+            raise AnalysisError(
+                f"the model returns NaN or infinity for {lost} of {len(outputs)} samples: look for NaN in its weights, "
+                "or give an earlier checkpoint"
+            )
+        confidences, classes = outputs.float().softmax(1).max(1)
+        return classes, confidences
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """The probability of each class, ``[n, K]``, on the CPU.
+
+        Args:
+            inputs: as it takes them.
+        """
+        with evaluation_mode(self.model), torch.no_grad():
+            scores = first_tensor(call_model(self.model, inputs))
+        assert scores is not None
+        return scores.float().softmax(1).cpu()
+
+    def predict(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The predicted class of each input and the confidence in it, ``[n]`` each, on the CPU.
+
+        Args:
+            inputs: as it takes them.
+        """
+        confidences, classes = self.probabilities(inputs).max(1)
+        return classes, confidences
+
+    def bounded_images(self) -> Tensor:
+        """A classifier's images, clamped to the range of pixels, from which augmentation may have moved them a little.
+
+        Raises:
+            UnsuitableModelError: the model is not a classifier of images, or the images lie outside that range.
+            AnalysisError: the model returns NaN or infinity.
+        """
+        self.predictions()
+        try:
+            return clamp_inputs(self.require_images(), self.pixel_space, _SLACK)
+        except ViewError as error:
+            raise UnsuitableModelError(
+                f"{self.name}: {error} (on the command line --pixel_space.mean and --pixel_space.std)"
+            ) from error
+
+    def true_classes(self) -> Tensor:
+        """The samples' classes ``[N]``, as the data have them, on the model's device.
+
+        Raises:
+            UnsuitableModelError: they are not known.
+        """
+        if self.labels is None:
+            raise UnsuitableModelError("the samples' true classes are not known: give data with labels")
+        return self.labels.to(device_of(self.model))
+
+    def true_or_predicted_classes(self) -> Tensor:
+        """The samples' true classes ``[N]``, or the predicted ones if these are not known, on the model's device."""
+        return self.true_classes() if self.labels is not None else self.predictions()[0].to(device_of(self.model))
+
+    def class_index(self, text: int | str) -> int:
+        """The number of a class.
+
+        Args:
+            text: its number, ``3``, or its name, ``class:ox``.
+
+        Raises:
+            InvalidArgumentError: there is no such class.
+        """
+        word = str(text)
+        if word.isdecimal():
+            return int(word)
+        names = list(self.samples.class_names)
+        name = word.removeprefix("class:")
+        if name in names:
+            return names.index(name)
+        known = ", ".join(map(repr, names[:8])) or "none"
+        raise InvalidArgumentError(
+            f"{word!r} is no class: give '3' or 'class:ox', of {known}{', ...' * (len(names) > 8)}"
+        )
+
+    def image(self, text: str) -> Tensor:
+        """An image as the model takes it ``[C, H, W]``.
+
+        Args:
+            text: an image file, scaled to the shorter side of the samples, or the number of a sample.
+
+        Raises:
+            InvalidArgumentError: there is no such sample, or the file is not an image.
+        """
+        images = self.require_images()
+        if text.isdecimal():
+            if int(text) >= len(images):
+                raise InvalidArgumentError(f"there is no sample {text}: {len(images)} samples are numbered from 0")
+            return images[int(text)]
+        channels, *sides = images.shape[1:]
+        image = pil_to_tensor(read_image(Path(text)).convert("L" if channels == 1 else "RGB"))
+        scaled = resize(image, min(sides), antialias=True)[None].float() / 255
+        return self.pixel_space.to_inputs(scaled.to(images))[0]
+
+    def sample_rows(self, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A table with a row for each sample: its number in the data set, its true class, and what was measured.
+
+        Args:
+            columns: by name, a value for each sample ``[N]``.
+        """
+        count = len(next(iter(columns.values())))
+        first = {
+            "sample": list(self.samples.indices or range(count))[:count],
+            "truth": [None] * count if self.labels is None else self.labels[:count].tolist(),
+        }
+        values = {**first, **{name: column.tolist() for name, column in columns.items()}}
+        return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+    def affordable(self, passes: float, *, most: int, least: int) -> int:
+        """How many samples, updates or copies a technique can afford: it depends on the model and not on the machine.
+
+        Args:
+            passes: forwards of one sample that each of them takes; a backward counts as two.
+            most: for small models.
+            least: for large ones.
+        """
+        image = self.require_images()[:1]
+        with warnings.catch_warnings(), evaluation_mode(self.model), torch.no_grad():
+            warnings.simplefilter("ignore", UserWarning)  # of compiled modules: hooks fire twice, which is harmless
+            with FlopCounterMode(display=False) as counter:
+                call_model(self.model, image)
+        return max(least, min(most, int(_AFFORDED / (passes * max(_LEAST, counter.get_total_flops())))))
+
+    def batch_size(self, given: int | None = None) -> int:
+        """The size of batches, such that results do not depend on how fast a machine is.
+
+        Args:
+            given: the size that is asked for.
+        """
+        return given or max(1, min(_BATCH, _BATCH_VALUES // self.require_images()[0].numel()))
+
+    def settings(self, function: Callable[..., Any]) -> dict[str, Any]:
+        """The study's own pixel space, seed and progress, as far as a function has such arguments.
+
+        Args:
+            function: to be called.
+        """
+        taken = inspect.signature(function).parameters
+        return {name: getattr(self, name) for name in ("pixel_space", "seed", "progress") if name in taken}
+
+
+def to_display(pixels: Tensor, pixel_space: PixelSpace | None = None) -> Any:
+    """Pixels ``[N, C, H, W]`` as pages take them, uint8 ``[N, H, W, 3]``.
+
+    Args:
+        pixels: from 0 to 1, or within the bounds of a space.
+        pixel_space: that has the bounds.
+    """
+    low, high = (0.0, 1.0) if pixel_space is None else pixel_space.bounds
+    return to_rgb(((pixels.detach() - low) / (high - low)).float().cpu().numpy())

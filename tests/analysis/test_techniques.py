@@ -14,9 +14,7 @@ from lightning_viz import attribution
 from lightning_viz.adversarial import deepfool, fgsm, pgd
 from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.studies import samples as study_samples
 from lightning_viz.analysis.studies.dreams import dream_classes
-from lightning_viz.analysis.studies.samples import affordable, bounded_images, classes_of, predictions
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.catalogue import entry_of, techniques
@@ -52,7 +50,7 @@ def model_under_study_of(model, inputs, labels=None, pixel_space=None, **options
 @pytest.fixture(scope="module", autouse=True)
 def as_for_a_large_model():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_samples, "_AFFORDED", 1e3)
+        patch.setattr("lightning_viz.analysis.model_under_study._AFFORDED", 1e3)
         yield
 
 
@@ -142,7 +140,7 @@ def test_deeper_layers_know_less(subject, found):
 
 def test_attacks_tell_how_far_they_went(subject, found):
     few = subject.first(8)
-    images, predicted = bounded_images(few), predictions(few)[0]
+    images, predicted = few.bounded_images(), few.predictions()[0]
     numbers = found["attacks"].numbers["attacks"]
     shortest = deepfool(subject.model, images, predicted, pixel_space=SPACE, progress=False)
     assert numbers["deepfool"]["success"] == 1 == shortest.success
@@ -165,7 +163,7 @@ def test_accuracy_falls_with_epsilon_until_little_is_left(subject, found):
         return pgd(*given, epsilon=epsilon, steps=10, pixel_space=SPACE, progress=False)
 
     direct = epsilon_curve(
-        subject.model, bounded_images(many), classes_of(many), epsilons, attack=attack, progress=False
+        subject.model, many.bounded_images(), many.true_or_predicted_classes(), epsilons, attack=attack, progress=False
     )
     assert accuracy == pytest.approx(direct.accuracy.tolist())
     assert epsilons[0] == 0
@@ -215,7 +213,7 @@ def test_what_does_not_suit_says_why(names, subject, words):
 
 def test_samples_a_little_beyond_the_pixels_are_clamped():
     subject = model_under_study_of(CLASSIFIER, 1.03 * IMAGES - 0.015, LABELS)
-    images = bounded_images(subject)
+    images = subject.bounded_images()
     assert images.min() == 0 and images.max() == 1
     assert not run_technique(ROWS["attacks"], subject).faults
 
@@ -256,8 +254,8 @@ def test_methods_that_the_model_has_no_layers_for_are_named():
 
 
 def test_dearer_models_get_fewer_samples(monkeypatch):
-    monkeypatch.setattr(study_samples, "_AFFORDED", 1e9)
+    monkeypatch.setattr("lightning_viz.analysis.model_under_study._AFFORDED", 1e9)
     wide = nn.Sequential(nn.Conv2d(3, 512, 9), nn.ReLU(), nn.Flatten(), nn.Linear(512 * 64, 3))
-    counts = [affordable(model_under_study_of(net, IMAGES), 4, most=200, least=2) for net in (CLASSIFIER, wide)]
+    counts = [model_under_study_of(net, IMAGES).affordable(4, most=200, least=2) for net in (CLASSIFIER, wide)]
     flops = 2 * 512 * 3 * 9 * 9 * 8 * 8 + 2 * 512 * 64 * 3
     assert counts == [50, int(1e9 / (4 * flops))]

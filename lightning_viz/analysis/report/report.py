@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -86,7 +86,6 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
         HTML.
     """
     frames = Frames(studies)
-    names = [study.name for study in studies]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,7 +95,7 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
     )
     environment.filters["slug"] = _slug
     return environment.get_template("report.html.jinja").render(
-        names=names,
+        names=_names(studies),
         labels=frames.labels,
         techniques=any(study.techniques for study in studies),
         model=_model(studies),
@@ -114,57 +113,54 @@ def _sections(studies: Sequence[ModelReport], frames: Frames, together: Result) 
     rows: dict[Descriptor, list[Row]] = {}
     for row in [*frames.joint(together), *frames.rows()]:
         rows.setdefault(entry_of(row.tag), []).append(row)
-    measured = {name: entry_of(name) for study in studies for name in study.numbers if name not in _OURS}
-    scalars = [_scalars(study) for study in studies]
+    measured = dict.fromkeys(name for study in studies for name in study.numbers if name not in _OURS)
+    names, faults = _names(studies), _faults(studies)
+    scalars = [
+        _by_step((tag, step, value) for result in study.findings for tag, value, step in result.scalars)
+        for study in studies
+    ]
     plotted = [entry_of(tag) for by_tag in scalars for tag in by_tag]
     entries = sorted(
-        dict.fromkeys([*rows, *measured.values(), *plotted]),
+        dict.fromkeys([*rows, *map(entry_of, measured), *plotted]),
         key=lambda entry: CATALOGUE.index(entry) if entry in CATALOGUE else len(CATALOGUE),
     )
-    faults = _faults(studies)
-    sections = []
-    for key, title in SECTIONS.items():
-        here = [entry for entry in entries if entry.section == key]
-        groups = [_group(entry, tuple(rows.get(entry, ())), measured, studies) for entry in here]
-        checks = [
+
+    def numbers(title: str, here: Sequence[Descriptor], *, checks: bool) -> Numbers | None:
+        """Plotted numbers of entries: their sanity checks, or all others."""
+        chosen = [
             {
                 tag.removesuffix(SCORE_TAG): values
                 for tag, values in by_tag.items()
-                if tag.endswith(SCORE_TAG) and entry_of(tag) in here
+                if tag.endswith(SCORE_TAG) == checks and entry_of(tag) in here
             }
             for by_tag in scalars
         ]
-        if groups or faults.get(key):
-            check = numbers_over_steps("Rank correlation with an untrained network's maps", checks, _names(studies))
-            sections.append(Section(key, title, tuple(groups), check, tuple(faults.get(key, ()))))
+        return numbers_over_steps(title, chosen, names)
+
+    def group(entry: Descriptor) -> Group:
+        own = (
+            tables(name, [study.numbers.get(name) for study in studies], names)
+            for name in measured
+            if entry_of(name) == entry
+        )
+        plots = numbers(entry.title, [entry], checks=False)
+        return Group(entry, tuple(rows.get(entry, ())), plots, tuple(chain.from_iterable(own)))
+
+    sections = []
+    for key, title in SECTIONS.items():
+        here = [entry for entry in entries if entry.section == key]
+        if here or faults.get(key):
+            check = numbers("Rank correlation with an untrained network's maps", here, checks=True)
+            sections.append(Section(key, title, tuple(map(group, here)), check, tuple(faults.get(key, ()))))
     return sections
 
 
-def _group(
-    entry: Descriptor, rows: tuple[Row, ...], measured: dict[str, Descriptor], studies: Sequence[ModelReport]
-) -> Group:
-    scalars = [
-        {
-            tag: values
-            for tag, values in _scalars(study).items()
-            if entry_of(tag) == entry and not tag.endswith(SCORE_TAG)
-        }
-        for study in studies
-    ]
-    own = [name for name, described in measured.items() if described == entry]
-    by_name = [tables(name, [study.numbers.get(name) for study in studies], _names(studies)) for name in own]
-    return Group(
-        entry, rows, numbers_over_steps(entry.title, scalars, _names(studies)), tuple(chain.from_iterable(by_name))
-    )
-
-
-def _scalars(study: ModelReport) -> dict[str, dict[int, float]]:
-    """Plotted numbers by tag and step."""
-    by_tag: dict[str, dict[int, float]] = {}
-    for result in study.findings:
-        for tag, value, step in result.scalars:
-            by_tag.setdefault(tag, {})[step] = value
-    return by_tag
+def _by_step(values: Iterable[tuple[str, int, float]]) -> dict[str, dict[int, float]]:
+    """Names, steps and values as a mapping from name and step."""
+    by_name: dict[str, dict[int, float]] = {}
+    for name, step, value in values:
+        by_name.setdefault(name, {})[step] = value
+    return by_name
 
 
 def _names(studies: Sequence[ModelReport]) -> list[str]:
@@ -205,21 +201,20 @@ def _layers(study: ModelReport) -> Table:
 
 def _fares(studies: Sequence[ModelReport]) -> tuple[Numbers | None, list[Table]]:
     """The models' metrics: numbers over the steps, and nested values, such as those by class, of the last step."""
-    metrics: list[dict[str, dict[int, float]]] = []
-    for study in studies:
-        by_name: dict[str, dict[int, float]] = {}
-        for step, result in study.views.items():
-            for name, value in numbers_in(result.numbers.get("fares")).items():
-                by_name.setdefault(name, {})[step] = value
-        metrics.append(by_name)
-    last = [study.numbers.get("fares", {}) for study in studies]
-    nested = [
-        {_FIGURES.get(key, key): value for key, value in values.items() if isinstance(value, (dict, list, str))}
-        for values in last
+    metrics = [
+        _by_step(
+            (name, step, value)
+            for step, result in study.views.items()
+            for name, value in numbers_in(result.numbers.get("fares")).items()
+        )
+        for study in studies
     ]
-    return numbers_over_steps("How it fares", metrics, _names(studies)), tables("", nested, _names(studies)) if any(
-        nested
-    ) else []
+    nested = [
+        {_FIGURES.get(key, key): value for key, value in last.items() if isinstance(value, (dict, list, str))}
+        for last in (study.numbers.get("fares", {}) for study in studies)
+    ]
+    names = _names(studies)
+    return numbers_over_steps("How it fares", metrics, names), tables("", nested, names) if any(nested) else []
 
 
 def _notes(study: ModelReport) -> list[str]:
@@ -327,16 +322,15 @@ class Frames:
     def _frames(self, index: int, by_step: dict[int, Shown]) -> tuple[Frame, ...]:
         if not by_step:
             return ()
-        steps, positions = self.steps[index], range(len(self.labels))
+        steps, count = self.steps[index], len(self.labels)
         at: dict[int, list[int]] = {}
-        for position in positions:
+        for position in range(count):
             now = steps[min(position, len(steps) - 1)]
-            earlier = [step for step in by_step if step <= now]
-            at.setdefault(max(earlier) if earlier else min(by_step), []).append(position)
+            at.setdefault(max((step for step in by_step if step <= now), default=min(by_step)), []).append(position)
         alone = len(by_step) == 1 and len(steps) > 1
         return tuple(
             self._frame(
-                by_step[step], tuple(at[step]), only=step_text(step) if alone else "", last=positions[-1] in at[step]
+                by_step[step], tuple(at[step]), only=step_text(step) if alone else "", last=count - 1 in at[step]
             )
             for step in sorted(at)
         )

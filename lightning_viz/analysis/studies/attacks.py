@@ -11,16 +11,8 @@ from torch import Tensor
 
 from lightning_viz.adversarial.norms import resolve_norm
 from lightning_viz.adversarial.result import AttackResult, AttackTrace
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import (
-    batch_size_for,
-    bounded_images,
-    class_index,
-    sample_rows,
-    to_display,
-    true_classes,
-)
 from lightning_viz.catalogue import method as described
 from lightning_viz.render.attacks import pixel_gallery, record_table, twins
 from lightning_viz.render.page import Page
@@ -56,7 +48,24 @@ def attack(
         UnsuitableModelError: the model is not a classifier, the images are not pixels, or true labels are not known.
         InvalidArgumentError: options that the attack refuses.
     """
-    return _output(study, method, _attacked(study, method, options, labels=labels, target=target), options or {})
+    result, options = _attacked(study, method, options, labels=labels, target=target), options or {}
+
+    def pictures() -> Iterator[Page]:
+        yield _counterparts(study, method, result, options)
+        if len(result.record.classes) > 2:
+            yield _record(study, f"attacks/{method}/record", result, described(method).title)
+
+    numbers = {
+        "success": result.success,
+        "accuracy": result.accuracy,
+        "median": _medians(result),
+        "class_names": study.samples.class_names,
+    }
+    arrays = {
+        "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
+        "images": {"original": result.original, "attacked": result.pixels},
+    }
+    return Output("attacks", pictures(), numbers, {"samples": study.sample_rows(_columns(result))}, arrays)
 
 
 def attacks(study: ModelUnderStudy) -> Iterator[Output]:
@@ -101,65 +110,37 @@ def _attacked(
     labels: Literal["predicted", "true"] = "predicted",
     target: int | str | None = None,
 ) -> AttackResult:
-    function, images = described(method).load(), bounded_images(study)
-    taken = inspect.signature(function).parameters
-    given = {"seed": study.seed, "progress": study.progress, "target": None}
+    function, images = described(method).load(), study.bounded_images()
+    arguments = {**study.settings(function), **(options or {})}
+    arguments["batch_size"] = study.batch_size(arguments.get("batch_size"))
     if target is not None:
-        given["target"] = class_index(study, target)
-    arguments = {name: value for name, value in given.items() if name in taken}
-    arguments |= dict(options or {})
-    arguments["batch_size"] = batch_size_for(images, arguments.get("batch_size"))
-    truths = true_classes(study) if labels == "true" else None
-    result: AttackResult = function(study.model, images, truths, pixel_space=study.pixel_space, **arguments)
+        index = study.class_index(target)
+        arguments |= {"target": index} if "target" in inspect.signature(function).parameters else {}
+    truths = study.true_classes() if labels == "true" else None
+    result: AttackResult = function(study.model, images, truths, **arguments)
     return result
-
-
-def _output(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> Output:
-    def pictures() -> Iterator[Page]:
-        yield _counterparts(study, method, result, options)
-        if len(result.record.classes) > 2:
-            yield _record(study, f"attacks/{method}/record", result, described(method).title)
-
-    numbers = {
-        "success": result.success,
-        "accuracy": result.accuracy,
-        "median": _medians(result),
-        "class_names": study.samples.class_names,
-    }
-    arrays = {
-        "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
-        "images": {"original": result.original, "attacked": result.pixels},
-    }
-    return Output("attacks", pictures(), numbers, {"samples": sample_rows(study, _columns(result))}, arrays)
 
 
 def _medians(result: AttackResult) -> dict[str, Tensor | None]:
     """Norms of the perturbations that succeed, in the median; None if none does."""
     fooled, record = result.fooled & ~result.initially_misclassified, result.record
-    lengths = {"relative": record.relative, "l2": record.l2, "linf": record.linf}
-    return {name: norms[-1][fooled].median() if bool(fooled.any()) else None for name, norms in lengths.items()}
+    norms = {name: getattr(record, name)[-1][fooled] for name in ("relative", "l2", "linf")}
+    return {name: lengths.median() if len(lengths) else None for name, lengths in norms.items()}
 
 
 def _columns(result: AttackResult) -> dict[str, Tensor]:
     """What was measured of each sample."""
-    record = result.record
-    target = {} if result.target is None else {"target": result.target}
+    record, whole = result.record, ("initially_misclassified", "fooled", "first_success_step", "queries", "backwards")
     return {
         "label": result.labels,
-        **target,
+        **({} if result.target is None else {"target": result.target}),
         "before": record.classes[0],
         "confidence_before": record.confidences[0],
         "after": record.classes[-1],
         "confidence_after": record.confidences[-1],
         "loss": record.losses[-1],
-        "l2": record.l2[-1],
-        "linf": record.linf[-1],
-        "relative": record.relative[-1],
-        "initially_misclassified": result.initially_misclassified,
-        "fooled": result.fooled,
-        "first_success_step": result.first_success_step,
-        "queries": result.queries,
-        "backwards": result.backwards,
+        **{norm: getattr(record, norm)[-1] for norm in ("l2", "linf", "relative")},
+        **{name: getattr(result, name) for name in whole},
     }
 
 

@@ -13,14 +13,6 @@ from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import (
-    affordable,
-    batch_size_for,
-    images_of,
-    predictions,
-    sample_rows,
-    true_classes,
-)
 from lightning_viz.attribution.evaluation import Attribute, deletion, insertion, model_randomization
 from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
 from lightning_viz.catalogue import method as described
@@ -72,14 +64,11 @@ def attribute(
         UnsuitableModelError: the model does not take one image, or true classes are not known.
         InvalidArgumentError: no such target, or options that the method refuses.
     """
-    entry, images, options = described(method), images_of(study), dict(options or {})
+    entry, images, options = described(method), study.require_images(), dict(options or {})
     function, chosen = entry.load(), _target(study, target)
-    given = {
-        "seed": study.seed,
-        "progress": study.progress,
-        "batch_size": batch_size_for(images, options.get("batch_size")),
-    }
-    given = {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
+    given = study.settings(function)
+    if "batch_size" in inspect.signature(function).parameters:
+        given["batch_size"] = study.batch_size(options.get("batch_size"))
     result = function(study.model, images, chosen, **{**options, **given})
     maps = {layer: each.detach().float().cpu() for layer, each in _by_layer(result).items()}
     fixed = resolve_target(study.model, images, chosen)
@@ -104,7 +93,7 @@ def attribute(
         "explained": _describe(study, chosen),
         "shapes": {layer: list(each.shape) for layer, each in maps.items()},
     }
-    return Output("attributions", pictures(), numbers, {"samples": sample_rows(study, columns)}, {"maps": arrays})
+    return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays})
 
 
 def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
@@ -116,11 +105,11 @@ def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
     Args:
         study: a classifier of images.
     """
-    predictions(study.first(1))
-    few = study.first(affordable(study, _PASSES, most=16, least=4))
-    targets = predictions(few)[0].to(images_of(few).device)
+    study.first(1).predictions()
+    few = study.first(study.affordable(_PASSES, most=16, least=4))
+    targets = few.predictions()[0].to(few.require_images().device)
     left_out = _unaffordable(few)
-    places = torch.zeros(len(targets), 1, *images_of(few).shape[2:])  # all alike: chance makes the order
+    places = torch.zeros(len(targets), 1, *few.require_images().shape[2:])  # all alike: chance makes the order
     chance: dict[str, float | None] = {"model_randomization": None, **_areas(few, targets, places)}
     measured, pages = {CHANCE: chance}, dict[bool, list[MethodMaps]]()
     for name, entry in methods("attribution").items():
@@ -166,7 +155,7 @@ def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
     if len(listed) > 1:
         return class_list(listed, names)
     target = parse_target(listed[0], model=study.model, class_names=names)
-    return target.bind(true_classes(study) if listed[0].strip() == "label" else None, names)
+    return target.bind(study.true_classes() if listed[0].strip() == "label" else None, names)
 
 
 def _describe(study: ModelUnderStudy, target: Target) -> str:
@@ -181,14 +170,14 @@ def _describe(study: ModelUnderStudy, target: Target) -> str:
 
 def _verdicts(study: ModelUnderStudy) -> Sequence[Any]:
     """What stands under the samples; nothing if the model does not classify."""
-    return study.verdicts(*predictions(study)) if study.classifies else []
+    return study.verdicts(*study.predictions()) if study.classifies else []
 
 
 def _columns(study: ModelUnderStudy, maps: Mapping[str, Tensor], classes: Tensor | None) -> dict[str, Tensor]:
     """What was measured of each sample."""
     columns: dict[str, Tensor] = {}
     if study.classifies:
-        columns["predicted"], columns["confidence"] = predictions(study)
+        columns["predicted"], columns["confidence"] = study.predictions()
     for place, each in enumerate([] if classes is None else classes):
         columns["target" if classes is not None and len(classes) == 1 else f"target {place}"] = each
     for layer, each in maps.items():
@@ -208,7 +197,7 @@ def _page(
     about: Mapping[str, Any],
 ) -> Page:
     """The maps of one layer."""
-    images, tag, seen = study.rgb(images_of(study)), f"maps/{layer}", "" if layer == _INPUT else layer
+    images, tag, seen = study.rgb(study.require_images()), f"maps/{layer}", "" if layer == _INPUT else layer
     if maps.dim() == 5:
         names = [[study.samples.name(int(index)) for index in each] for each in ([] if classes is None else classes)]
         return class_columns(
@@ -231,10 +220,10 @@ def _occlusion_page(
     about: Mapping[str, Any],
 ) -> Page:
     """What covering each patch did."""
-    images = images_of(study)
+    images = study.require_images()
     grid = grid_of(images.shape[2:], options.get("patch"), options.get("stride"))
-    outputs, predicted, activity = study.outputs(1), maps.predicted, maps.activity
-    assert outputs is not None and predicted is not None
+    predicted, activity = maps.predicted, maps.activity
+    assert predicted is not None
     return occlusion_maps(
         "occlusion",
         study.rgb(images)[:MOST_SAMPLES],
@@ -243,7 +232,7 @@ def _occlusion_page(
         activity=None if activity is None else activity[:MOST_SAMPLES].float().cpu().numpy(),
         feature="the feature",
         class_names=study.samples.class_names,
-        classes=outputs.shape[1],
+        classes=study.classes,
         target=target,
         patch=grid.patch,
         positions=grid.positions,
@@ -260,7 +249,7 @@ def _unaffordable(study: ModelUnderStudy) -> dict[str, str]:
     except LayerNotFoundError as error:
         return {name: str(error) for name in layered}
     channels = next((feature_count(layer) for layer in layers.values()), None) or 1
-    if affordable(study, 2 * channels * len(study.samples), most=1, least=0):
+    if study.affordable(2 * channels * len(study.samples), most=1, least=0):
         return {}
     why = f"its {channels:,} passes of each sample would take too long"
     return {name: why for name, entry in layered.items() if entry.cost == "channels"}
@@ -268,11 +257,11 @@ def _unaffordable(study: ModelUnderStudy) -> dict[str, str]:
 
 def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
     """A method with the options that it takes, within the budget: alike on every machine, and without a bar."""
-    images, function = images_of(study), entry.load()
-    copies = affordable(study, 3 * 4 * len(images), most=50, least=20)
+    images, function = study.require_images(), entry.load()
+    copies = study.affordable(3 * 4 * len(images), most=50, least=20)
     patch = max(1, round(min(images.shape[2:]) / 7))
     options = {
-        "batch_size": batch_size_for(images),
+        "batch_size": study.batch_size(),
         "progress": False,
         "seed": study.seed,
         "noise_samples": copies,
@@ -286,7 +275,7 @@ def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
 
 def _measured(study: ModelUnderStudy, entry: Method, targets: Tensor) -> tuple[Any, dict[str, float | None]]:
     """A method's maps of the samples shown, and its numbers."""
-    function, images = _bound(study, entry), images_of(study)
+    function, images = _bound(study, entry), study.require_images()
     result = function(study.model, images, targets)
     similarity = model_randomization(
         function, study.model, images, targets, layers=(), seed=study.seed, original=result
@@ -296,8 +285,8 @@ def _measured(study: ModelUnderStudy, entry: Method, targets: Tensor) -> tuple[A
 
 def _areas(study: ModelUnderStudy, targets: Tensor, result: Any) -> dict[str, float | None]:
     """Means of the areas under the curves of deletion and insertion."""
-    images = images_of(study)
-    options: dict[str, Any] = {"steps": _STEPS, "seed": study.seed, "batch_size": batch_size_for(images)}
+    images = study.require_images()
+    options: dict[str, Any] = {"steps": _STEPS, "seed": study.seed, "batch_size": study.batch_size()}
     return {
         check.__name__: float(
             check(lambda *_: result, study.model, images, targets, progress=False, **options).areas.mean()
@@ -317,7 +306,7 @@ def _sheet(
     absent = [entry.title for entry in left_out if ("maps" in entry.needs) == layered]
     return method_sheet(
         "attributions/layer" if layered else "attributions/sheet",
-        study.rgb(images_of(study)[:SHOWN]),
+        study.rgb(study.require_images()[:SHOWN]),
         rows,
         title="Attribution methods, " + ("seen from the last layer with maps" if layered else "toward the pixels"),
         target="the predicted class's logit",

@@ -10,18 +10,8 @@ import numpy as np
 import torch
 import yaml
 
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import (
-    affordable,
-    class_index,
-    image_named,
-    images_of,
-    predict,
-    predictions,
-    probabilities,
-    to_display,
-)
 from lightning_viz.callbacks.dreams import named_units
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
@@ -73,22 +63,12 @@ def dream_units(
     Raises:
         InvalidArgumentError: there is no such unit, prior or parametrization.
     """
-    shape, targets = _shape(study), _targets(study, objectives)
-    dream = maximize(
-        study.model,
-        targets,
-        image=_image(image, shape),
-        priors=_settings(priors),
-        update_steps=_update_steps(update_steps),
-        transforms=standard(jitter) if jitter else [],
-        **common_arguments(study),
-        **(options or {}),
-    )
+    dream = _maximize(study, _targets(study, objectives), image, priors, update_steps, jitter, options)
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds)}
     words = [format_number(round(value, 2)) for value in columns["value"]]
     details = ["under it: the objective"]
     if study.classifies:
-        classes, confidences = (part.tolist() for part in predict(study, dream.inputs))
+        classes, confidences = (part.tolist() for part in study.predict(dream.inputs))
         columns |= {"class": classes, "confidence": confidences}
         names = map(study.samples.name, classes)
         rows = zip(words, names, confidences, strict=True)
@@ -127,28 +107,17 @@ def dream_classes(
         UnsuitableModelError: the model is not a classifier of images.
         InvalidArgumentError: there is no such class, prior or parametrization.
     """
-    predictions(study)
-    outputs, shape = study.outputs(1), _shape(study)
-    assert outputs is not None
-    count = min(_COUNT, outputs.shape[1])
-    chosen = list(range(count)) if classes is None else [class_index(study, word) for word in classes]
-    height, width = shape[1:]
+    study.predictions()
+    count = min(_COUNT, study.classes)
+    chosen = list(range(count)) if classes is None else [study.class_index(word) for word in classes]
+    height, width = study.require_images().shape[2:]
     natural: dict[Any, float] = {edge_energy: _NATURAL / (height * width)} if min(height, width) > 5 else {}
     moved = max(2, min(height, width) // 14) if jitter is None else jitter
-    dream = maximize(
-        study.model,
-        [logit(index) for index in chosen],
-        image=_image(image, shape),
-        bounded=bounded,
-        priors=natural if priors is None else _settings(priors),
-        update_steps=_update_steps(update_steps),
-        transforms=standard(moved) if moved else [],
-        **common_arguments(study),
-        **(options or {}),
-    )
+    targets, options = [logit(index) for index in chosen], {"bounded": bounded, **(options or {})}
+    dream = _maximize(study, targets, image, natural if priors is None else priors, update_steps, moved, options)
     copies = len(dream.values) // len(chosen)
     indices = torch.tensor(chosen).repeat_interleave(copies)
-    confidences = probabilities(study, dream.inputs).gather(1, indices[:, None])[:, 0]
+    confidences = study.probabilities(dream.inputs).gather(1, indices[:, None])[:, 0]
     names = [study.samples.name(index) for index in indices.tolist()]
     pairs = zip(dream.values.tolist(), confidences.tolist(), strict=True)
     words = [f"{format_number(round(value, 1))}, {percentage(confidence)}" for value, confidence in pairs]
@@ -171,9 +140,9 @@ def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = No
     Raises:
         InvalidArgumentError: there is neither.
     """
-    images = images_of(study)
+    images = study.require_images()
     dream = deep_dream(
-        study.model, images, _layer_or_target(study, layer), **common_arguments(study), **(options or {})
+        study.model, images, _layer_or_target(study, layer), **study.settings(deep_dream), **(options or {})
     )
     title, octaves = f"DeepDream of {dream.name}", [vars(octave) for octave in dream.octaves]
 
@@ -201,8 +170,8 @@ def transfer_style(
     Raises:
         InvalidArgumentError: there is no such image.
     """
-    images: dict[str, Any] = {"content": image_named(study, content), "style": image_named(study, style)}
-    result = style_transfer(study.model, **images, **common_arguments(study), **(options or {}))
+    images: dict[str, Any] = {"content": study.image(content), "style": study.image(style)}
+    result = style_transfer(study.model, **images, **study.settings(style_transfer), **(options or {}))
     losses = {"content": result.content_loss, "style": result.style_loss}
 
     def pictures() -> Iterator[Page | Picture]:
@@ -241,11 +210,10 @@ def fooling_images(
         UnsuitableModelError: the model is not a classifier of images.
         InvalidArgumentError: there is no such class.
     """
-    predictions(study)
-    chosen = None if classes is None else [class_index(study, word) for word in classes]
-    result = fool(
-        study.model, _shape(study), classes=chosen, encoding=encoding, **common_arguments(study), **(options or {})
-    )
+    study.predictions()
+    chosen = None if classes is None else [study.class_index(word) for word in classes]
+    settings, shape = {**study.settings(fool), **(options or {})}, study.require_images().shape[1:]
+    result = fool(study.model, shape, classes=chosen, encoding=encoding, **settings)
     names = [study.samples.name(index) for index in result.classes]
     confidences, title = result.curve[-1].tolist(), "Images that fool the model"
 
@@ -274,10 +242,9 @@ def dreams(study: ModelUnderStudy) -> Iterator[Output]:
     Args:
         study: a classifier of images.
     """
-    predictions(few := study.first(_MOST))
-    outputs = few.outputs(1)
-    assert outputs is not None
-    steps = affordable(few, 3 * min(_COUNT, outputs.shape[1]), most=250, least=80)
+    few = study.first(_MOST)
+    few.predictions()
+    steps = few.affordable(3 * min(_COUNT, few.classes), most=250, least=80)
     yield dream_classes(few, {"steps": steps, "frames": 0})
 
 
@@ -321,24 +288,30 @@ def animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> I
         yield dream_animation(f"climb/{tag}".rstrip("/"), frames, result.frame_steps, title=title, names=names)
 
 
-def common_arguments(study: ModelUnderStudy) -> dict[str, Any]:
-    """What every function of `lightning_viz.dream` takes from a study.
-
-    Args:
-        study: the model and its samples.
-    """
-    return {"pixel_space": study.pixel_space, "seed": study.seed, "progress": study.progress}
-
-
-def _shape(study: ModelUnderStudy) -> tuple[int, ...]:
-    return tuple(images_of(study).shape[1:])
+def _maximize(
+    study: ModelUnderStudy,
+    targets: Sequence[Target],
+    image: str | Sequence[str],
+    priors: Settings,
+    update_steps: Settings,
+    jitter: int,
+    options: Mapping[str, Any] | None,
+) -> Dream:
+    return maximize(
+        study.model,
+        targets,
+        image=_image(image, study.require_images().shape[1:]),
+        priors=_settings(priors),
+        update_steps=_update_steps(update_steps),
+        transforms=standard(jitter) if jitter else [],
+        **study.settings(maximize),
+        **(options or {}),
+    )
 
 
 def _targets(study: ModelUnderStudy, words: Sequence[str]) -> list[Target]:
     """Targets of words; a layer, or all logits, stand for their first ten."""
-    outputs = study.outputs(1)
-    classes = 0 if outputs is None or outputs.dim() < 2 else outputs.shape[1]
-    names = study.samples.class_names
+    classes, names = study.classes, study.samples.class_names
     return [unit.target for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import sample_rows
 from lightning_viz.catalogue import method as described
 from lightning_viz.embedding import Embedding, extent, knn_accuracy, trustworthiness
 from lightning_viz.errors import UnsuitableModelError
@@ -68,7 +67,7 @@ def embed(
         }
     }
     tables = {
-        f"points.{name}": sample_rows(study, dict(zip("xyz", embedding.points.T, strict=False)))
+        f"points.{name}": study.sample_rows(dict(zip("xyz", embedding.points.T, strict=False)))
         for name, embedding in embeddings.items()
     }
     return Output("embeddings", pictures(), numbers, tables)

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.dreams import animation, common_arguments, percentage
-from lightning_viz.analysis.studies.samples import affordable, images_of, predictions, sample_rows, to_display
+from lightning_viz.analysis.studies.dreams import animation, percentage
 from lightning_viz.dream.inversion import Inversion, invert
 from lightning_viz.dream.regularization import alpha_norm, total_variation
 from lightning_viz.errors import AnalysisError, LayerNotReachedError
@@ -44,11 +43,11 @@ def invert_layers(
         AnalysisError: no layer can be inverted.
         LayerNotFoundError: there is no such layer.
     """
-    images, inversions, left_out = images_of(study), dict[str, Inversion](), dict[str, str]()
+    images, inversions, left_out = study.require_images(), dict[str, Inversion](), dict[str, str]()
     for name in _spread_layers(study.model) if layer is None else layer:
         try:
             inversions[name] = invert(
-                study.model, images, name, weights=penalties, **common_arguments(study), **(options or {})
+                study.model, images, name, weights=penalties, **study.settings(invert), **(options or {})
             )
         except (ValueError, TypeError, LayerNotReachedError) as error:
             if layer is not None:
@@ -94,7 +93,7 @@ def invert_layers(
         }
         for name, inversion in inversions.items()
     ]
-    tables = {"samples": sample_rows(study, columns), "layers": layers}
+    tables = {"samples": study.sample_rows(columns), "layers": layers}
     arrays = {"images": {name: inversion.pixels for name, inversion in inversions.items()}}
     return Output("inversions", pictures(), numbers, tables, arrays)
 
@@ -105,10 +104,10 @@ def inversions(study: ModelUnderStudy) -> Iterator[Output]:
     Args:
         study: a classifier of images.
     """
-    predictions(study.first(_MOST))
-    few = study.first(affordable(study, 3 * 200 * _LAYERS, most=6, least=2))
-    images = images_of(few)
-    predictions(few)
+    study.first(_MOST).predictions()
+    few = study.first(study.affordable(3 * 200 * _LAYERS, most=6, least=2))
+    images = few.require_images()
+    few.predictions()
     originals = few.pixel_space.into(images.float(), few.pixel_space.centered())
     sigma = originals.flatten(1).norm(dim=1).mean().item()
     if not sigma:
@@ -116,7 +115,7 @@ def inversions(study: ModelUnderStudy) -> Iterator[Output]:
     least = torch.finfo(originals.dtype).tiny  # of images without edges
     costs = (alpha_norm(originals / sigma).mean(), total_variation(originals / sigma).mean())
     alpha, variation = (share / max(cost.item(), least) for share, cost in zip(_COSTS, costs, strict=True))
-    steps = affordable(few, 3 * len(images) * _LAYERS, most=200, least=80)
+    steps = few.affordable(3 * len(images) * _LAYERS, most=200, least=80)
     options = {"seeds": 1, "sigma": sigma, "steps": steps, "frames": 0}
     yield invert_layers(few, options, penalties=(alpha, variation))
 

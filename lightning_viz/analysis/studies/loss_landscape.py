@@ -11,13 +11,6 @@ from torch.nn import functional as F
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import (
-    affordable,
-    batch_size_for,
-    images_of,
-    predictions,
-    true_classes,
-)
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
@@ -53,14 +46,14 @@ def loss_landscape(
         raise InvalidArgumentError(
             f"points={points}, radius={radius}: give an odd number of 3 or more, and a positive radius"
         )
-    predictions(study)  # raises where the model is no classifier or returns NaN
-    images = images_of(study)
-    labels = true_classes(study).to(images.device)
+    study.predictions()  # raises where the model is no classifier or returns NaN
+    images = study.require_images()
+    labels = study.true_classes().to(images.device)
     shares = torch.linspace(-radius, radius, points, dtype=torch.float64).tolist()
     weights: dict[str, Tensor] = dict(study.model.named_parameters())
     first, second = (_direction(weights, torch.Generator().manual_seed(2 * study.seed + place)) for place in (0, 1))
     losses = torch.empty(points, points, dtype=torch.float64)
-    batches = torch.split(torch.arange(len(images)), batch_size_for(images, batch_size))
+    batches = torch.split(torch.arange(len(images)), study.batch_size(batch_size))
     bar = progress_bar("loss landscape", shown=study.progress, total=points**2)
     with evaluation_mode(study.model), torch.no_grad():
         for row, beta in enumerate(shares):
@@ -103,8 +96,8 @@ def landscape(study: ModelUnderStudy) -> Iterator[Output]:
     Args:
         study: a classifier of images, and samples of which the classes are known.
     """
-    predictions(study)
-    count = affordable(study, _POINTS**2, most=64, least=8)
+    study.predictions()
+    count = study.affordable(_POINTS**2, most=64, least=8)
     yield loss_landscape(study.first(count), points=_POINTS)
 
 

@@ -17,14 +17,6 @@ from lightning_viz.adversarial.norms import LossName, NormName, resolve_norm
 from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import (
-    affordable,
-    batch_size_for,
-    bounded_images,
-    classes_of,
-    sample_rows,
-    true_classes,
-)
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import (
@@ -74,7 +66,7 @@ def accuracy_curve(
     Raises:
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
-    images, labels = bounded_images(study), classes_of(study)
+    images, labels = study.bounded_images(), study.true_or_predicted_classes()
     attack = _pgd(study, images, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
     curve = epsilon_curve(study.model, images, labels, epsilons, attack=attack, progress=study.progress)
     low_enough = (curve.accuracy < stop_below).nonzero().flatten().tolist()
@@ -96,7 +88,7 @@ def accuracy_curve(
     pairs = zip(shown.tolist(), accuracy.tolist(), strict=True)
     tables = {
         "curve": [{"epsilon": epsilon, "accuracy": share} for epsilon, share in pairs],
-        "samples": sample_rows(study, {"fooled_at": curve.fooled_at}),
+        "samples": study.sample_rows({"fooled_at": curve.fooled_at}),
     }
     return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables)
 
@@ -121,8 +113,8 @@ def changed_by_chance(
     Raises:
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
-    images = bounded_images(study)
-    space, size = study.pixel_space, batch_size_for(images, batch_size)
+    images = study.bounded_images()
+    space, size = study.pixel_space, study.batch_size(batch_size)
     if radius is None:
         attacked = deepfool(
             study.model, images, steps=steps, pixel_space=space, batch_size=size, progress=study.progress
@@ -149,7 +141,7 @@ def changed_by_chance(
             )
 
     numbers = {"changed": changed[moved].mean(), "radius": lengths[moved].median(), "points": directions}
-    rows = sample_rows(study, {"label": result.labels, "radius": lengths, "changed": changed})
+    rows = study.sample_rows({"label": result.labels, "radius": lengths, "changed": changed})
     return Output(
         "random_directions", pictures(), numbers, {"samples": rows}, {"directions": {"counts": result.counts}}
     )
@@ -187,11 +179,11 @@ def defended_accuracy(
     unknown = [name for name in ways if name not in DEFENSES]
     if unknown:
         raise InvalidArgumentError(f"there is no defense {unknown[0]!r}: {', '.join(map(repr, DEFENSES))}")
-    images, labels = bounded_images(study), classes_of(study)
+    images, labels = study.bounded_images(), study.true_or_predicted_classes()
     attack = _pgd(study, images, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
     attacked = attack(study.model, images, labels, epsilon=epsilon)
     chosen = {name: DEFENSES[name] for name in ways}
-    result = defenses(study.model, attacked, ways=chosen, batch_size=batch_size_for(images, batch_size))
+    result = defenses(study.model, attacked, ways=chosen, batch_size=study.batch_size(batch_size))
     low, high = study.pixel_space.bounds
 
     def pictures() -> Iterator[Page]:
@@ -236,10 +228,10 @@ def corruption_errors(
         UnsuitableModelError: the model is not a classifier, the images are not pixels, or there are no labels.
     """
     known = None if reference is None else _reference(Path(reference))
-    images, labels = bounded_images(study), true_classes(study)
+    images, labels = study.bounded_images(), study.true_classes()
     errors = compare_corruption_error(
         {study.name: study.model}, (images, labels), reference=known or study.name, kinds=kinds, severities=severities,
-        pixel_space=study.pixel_space, seed=study.seed, batch_size=batch_size_for(images, batch_size),
+        pixel_space=study.pixel_space, seed=study.seed, batch_size=study.batch_size(batch_size),
         progress=study.progress,
     )[study.name]  # fmt: skip
     numbers: dict[str, Any] = {
@@ -313,12 +305,12 @@ def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
     rising = [0.0]
     while (following := max(_FIRST, 2 * rising[-1])) <= _LAST:
         rising.append(following)
-    bounded_images(study)
-    many = study.first(affordable(study, 400, most=128, least=8))
+    study.bounded_images()
+    many = study.first(study.affordable(400, most=128, least=8))
     curve = accuracy_curve(many, epsilons=[share * (high - low) for share in rising], stop_below=_ENOUGH)
     yield curve
-    few = study.first(affordable(study, 500, most=16, least=4))
-    yield changed_by_chance(few, directions=affordable(few, len(few.samples), most=1000, least=100))
+    few = study.first(study.affordable(500, most=16, least=4))
+    yield changed_by_chance(few, directions=few.affordable(len(few.samples), most=1000, least=100))
     accuracy, tried = curve.numbers["accuracy"], curve.numbers["epsilons"]
     halved = (accuracy <= accuracy[0] / 2).nonzero().flatten().tolist()
     yield defended_accuracy(many, epsilon=float(tried[max(1, halved[0]) if halved else -1]))
@@ -330,13 +322,13 @@ def corruptions(study: ModelUnderStudy) -> Iterator[Output]:
     Args:
         study: a classifier of images within the range of pixels, and labels.
     """
-    height, width = bounded_images(study).shape[2:]
+    height, width = study.bounded_images().shape[2:]
     # Not by what the model costs: models compare only on the same samples.
     yield corruption_errors(study.first(max(32, min(128, _PIXELS // (height * width)))))
 
 
 def _pgd(study: ModelUnderStudy, images: Tensor, batch_size: int | None, **options: Any) -> Attack:
-    size = batch_size_for(images, batch_size)
+    size = study.batch_size(batch_size)
     return partial(
         pgd, **options, pixel_space=study.pixel_space, seed=study.seed, batch_size=size, progress=study.progress
     )

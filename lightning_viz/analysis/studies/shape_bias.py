@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as transforms
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
-from lightning_viz.analysis.studies.samples import images_of, require_classifier
 from lightning_viz.errors import AnalysisError, UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.page import Page
@@ -113,8 +112,8 @@ def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
         AnalysisError: the folder holds no such images.
         UnsuitableModelError: the model is not a classifier of images, or its classes have no names.
     """
-    require_classifier(study)
-    shape, names = images_of(study).shape[1:], study.samples.class_names
+    study.require_classifier()
+    shape, names = study.require_images().shape[1:], study.samples.class_names
     if not names:
         raise UnsuitableModelError(f"the classes of {study.name} have no names: give data that name them")
     images = read_conflicts(Path(conflicts), names, shape, study.pixel_space)
