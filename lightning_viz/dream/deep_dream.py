@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_viz.dream.maximize import maximize
 from lightning_viz.dream.objectives import layer as squared_norm
-from lightning_viz.dream.parametrization import centered, clipped, frame, pixels, visible
+from lightning_viz.dream.parametrization import as_bytes, centered, clipped, pixels, visible
 from lightning_viz.dream.transforms import jitter as cropped
 from lightning_viz.dream.transforms import pad
 from lightning_viz.errors import InvalidArgumentError
@@ -146,17 +146,18 @@ def deep_dream(
         forward=forward,
     )
     kept = np.linspace(0, octaves * steps, frames).round().astype(int).tolist()
-    detail, done, pictures = torch.zeros_like(photographs), [], {0: frame(photographs, pixel_space)}
+    detail, done = torch.zeros_like(photographs), []
+    film = {0: as_bytes(visible(photographs, pixel_space, bounded=True))}
     for number, size in enumerate(sizes):
         base = resize(photographs, size, antialias=True)
         start = clipped(base + resize(detail, size, antialias=True), pixel_space)
         margin = min(jitter, min(size) // 4)
 
-        def filmed(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
+        def clip(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
             canvas = clipped(canvas, pixel_space)
             if (step := number * steps + update) in kept:
-                found = _inner(canvas, margin).to(base) - base
-                pictures[step] = frame(photographs + resize(found, sizes[-1], antialias=True), pixel_space)
+                added = resize(_inner(canvas, margin).to(base) - base, sizes[-1], antialias=True)
+                film[step] = as_bytes(visible(photographs + added, pixel_space, bounded=True))
             return canvas
 
         canvas = F.pad(start, [margin] * 4, mode="reflect")  # its borders, which nets see otherwise, are cut off
@@ -165,21 +166,21 @@ def deep_dream(
             steps=steps,
             optimizer=partial(NormalizedAscent, lr=lr),
             transforms=[pad(margin, "reflect"), cropped(2 * margin)],
-            update_steps=[filmed],
+            update_steps=[clip],
             seed=seed + number,
         )
-        found = _inner(dream.images, margin).to(base)
-        before, after = (climb(image=pixels(one.shape[1:], start=one), steps=0) for one in (start, found))
+        end = _inner(dream.images, margin).to(base)
+        before, after = (climb(image=pixels(images.shape[1:], start=images), steps=0) for images in (start, end))
         done.append(Octave(size, before.values, after.values, dream.curve))
-        detail = found - base
+        detail = end - base
     return DeepDream(
         name=after.names[0],
         images=after.images,
         inputs=after.inputs,
         pixel_space=pixel_space,
         octaves=tuple(done),
-        frames=torch.stack(list(pictures.values())),
-        frame_steps=tuple(pictures),
+        frames=torch.stack(list(film.values())),
+        frame_steps=tuple(film),
     )
 
 

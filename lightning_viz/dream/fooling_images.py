@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
-from lightning_viz.dream.maximize import log_spaced
+from lightning_viz.dream.maximize import filmed
 from lightning_viz.dream.parametrization import as_bytes, image_shape
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, by_name
-from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
@@ -60,7 +60,7 @@ class FoolingImages:
     def reached(self) -> tuple[int | None, ...]:
         """For each class the first generation above 99.99 %, 0 for the random one; None where none was."""
         above = self.curve > _SURE
-        return tuple(int(one.int().argmax()) if one.any() else None for one in above.T)
+        return tuple(int(column.int().argmax()) if column.any() else None for column in above.T)
 
 
 def fool(
@@ -106,51 +106,47 @@ def fool(
         ValueError: no such encoding or class, images that the model cannot take, or an option that makes no sense.
         TypeError: the model returns no scores ``[N, classes]``: give `forward`.
     """
-    kind, pixel_space, rng = (
-        by_name(ENCODINGS, encoding, "encoding"),
-        pixel_space or PixelSpace(),
-        np.random.default_rng(seed),
-    )
+    kind, rng = by_name(ENCODINGS, encoding, "encoding"), np.random.default_rng(seed)
+    pixel_space = pixel_space or PixelSpace()
     _check(shape, population, generations, batch_size)
     warn_if_training(model, DreamWarning)
 
-    def shown(genomes: Genomes) -> Tensor:
+    def draw(genomes: Genomes) -> Tensor:
         return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)
 
     with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
+        certainty = partial(_certainty, run, draw, pixel_space, batch_size or population)
         children = kind.random(population, shape, rng)
-        certain = _certainty(run, shown, pixel_space, batch_size or population, children)
-        asked = _asked(classes, certain.shape[1])
-        elites, found = children[certain[:, asked].argmax(0)], certain[:, asked].max(0)
-        if not np.isfinite(found).all():
+        scores = certainty(children)
+        indices = _class_indices(classes, scores.shape[1])
+        elites, best = children[scores[:, indices].argmax(0)], scores[:, indices].max(0)
+        if not np.isfinite(best).all():
             raise InvalidArgumentError("the model returns NaN or infinity for random images: nothing to compare")
-        curve, pictures, kept = [found], [], log_spaced(generations, frames)
-        for number in progress_bar("fool", items=range(generations), shown=progress):
-            if number in kept:
-                pictures.append(as_bytes(shown(elites)))
+        curve = [best]
+        film: dict[int, Tensor] = {}
+        for number in filmed(lambda: as_bytes(draw(elites)), film, "fool", generations, frames, progress):
             children = kind.mutate(elites[rng.integers(len(elites), size=population)], number + 1, rng)
-            certain = _certainty(run, shown, pixel_space, batch_size or population, children)[:, asked]
-            better = certain.max(0) > found
-            elites[better] = children[certain.argmax(0)[better]]
-            found = np.where(better, certain.max(0), found)
-            curve.append(found)
-        pixels = shown(elites)
-        pictures.append(as_bytes(pixels))
+            scores = certainty(children)[:, indices]
+            better = scores.max(0) > best
+            elites[better] = children[scores.argmax(0)[better]]
+            best = np.where(better, scores.max(0), best)
+            curve.append(best)
+        pixels = draw(elites)
         return FoolingImages(
-            classes=tuple(asked),
+            classes=tuple(indices),
             pixels=pixels,
             inputs=_inputs(pixels, pixel_space),
             pixel_space=pixel_space,
             curve=torch.from_numpy(np.exp(np.stack(curve))),
             evaluations=population * (generations + 1),
-            frames=torch.stack(pictures),
-            frame_steps=(*kept, generations),
+            frames=torch.stack(list(film.values())),
+            frame_steps=tuple(film),
             genomes=elites,
         )
 
 
 def _certainty(
-    run: Passes, shown: Callable[[Genomes], Tensor], pixel_space: PixelSpace, batch_size: int, genomes: Genomes
+    run: Passes, draw: Callable[[Genomes], Tensor], pixel_space: PixelSpace, batch_size: int, genomes: Genomes
 ) -> NDArray[np.float64]:
     """How sure the model is of every class, log softmax ``[n, classes]``; NaN counts as not at all.
 
@@ -158,7 +154,7 @@ def _certainty(
     """
     parts = []
     for start in range(0, len(genomes), batch_size):
-        images = shown(genomes[start : start + batch_size])
+        images = draw(genomes[start : start + batch_size])
         with image_size_errors(images.shape[1:]):
             outputs = run(_inputs(images, pixel_space)).outputs
         scores = class_scores(outputs)
@@ -176,11 +172,11 @@ def _inputs(pixels: Tensor, pixel_space: PixelSpace) -> Tensor:
     return pixel_space.to_inputs(low + (high - low) * pixels)
 
 
-def _asked(classes: Sequence[int] | None, count: int) -> list[int]:
-    asked = list(range(count)) if classes is None else list(classes)
-    if not asked or any(not 0 <= one < count for one in asked):
-        raise InvalidArgumentError(f"classes={asked}: the model has {count}, give some of 0 to {count - 1}")
-    return asked
+def _class_indices(classes: Sequence[int] | None, count: int) -> list[int]:
+    indices = list(range(count)) if classes is None else list(classes)
+    if not indices or any(not 0 <= index < count for index in indices):
+        raise InvalidArgumentError(f"classes={indices}: the model has {count}, give some of 0 to {count - 1}")
+    return indices
 
 
 def _check(shape: Sequence[int], population: int, generations: int, batch_size: int | None) -> None:

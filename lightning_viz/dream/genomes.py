@@ -22,33 +22,13 @@ class Encoding(Protocol):
     """A way to write down images that evolve. A new one is a class with these."""
 
     def random(self, count: int, shape: Shape, rng: np.random.Generator) -> Genomes:
-        """Where evolution starts.
-
-        Args:
-            count: of images.
-            shape: of an image.
-            rng: the source of chance.
-        """
-        ...
+        """The genomes of so many images of a shape, from which evolution starts, by a source of randomness."""
 
     def mutate(self, genomes: Genomes, generation: int, rng: np.random.Generator) -> Genomes:
-        """A child of each.
-
-        Args:
-            genomes: the parents; they stay as they are.
-            generation: 1 for the first children.
-            rng: the source of chance.
-        """
-        ...
+        """A child of each genome, which stays as it is; the first children are generation 1."""
 
     def draw(self, genomes: Genomes, shape: Shape) -> NDArray[np.float32]:
-        """The images ``[n, C, H, W]``, in [0, 1].
-
-        Args:
-            genomes: of n images.
-            shape: of an image.
-        """
-        ...
+        """The images ``[n, C, H, W]``, in [0, 1], of n genomes in a shape."""
 
 
 def polynomial_mutation(
@@ -207,8 +187,8 @@ class EvolvedCPPN:
 
     def _hidden(self, functions: NDArray[Any]) -> NDArray[np.bool_]:
         row = np.arange(functions.shape[1])
-        found: NDArray[np.bool_] = (functions != _NONE) & (row >= _INPUTS) & (row < _INPUTS + self.places)
-        return found
+        hidden: NDArray[np.bool_] = (functions != _NONE) & (row >= _INPUTS) & (row < _INPUTS + self.places)
+        return hidden
 
     def _weights(self, rng: np.random.Generator, size: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.uniform(-self.largest, self.largest, size)

@@ -121,13 +121,13 @@ def invert(
 
     def descend(pairs: Sequence[tuple[float, float]], copies: int, kept: int) -> Dream:
         """Reconstructions with the first pair of weights, with the second, ..."""
-        each = zip(*(pair for pair in pairs for _ in known), strict=True)
+        weights_of_priors = zip(*(pair for pair in pairs for _ in known), strict=True)
         return maximize(
             model,
-            [match(layer, one) for _ in pairs for one in known],
+            [match(layer, activation) for _ in pairs for activation in known],
             image=pixels(image.shape[1:], deviation=deviation),
             pixel_space=pixel_space,
-            priors=dict(zip(penalties, each, strict=True)),
+            priors=dict(zip(penalties, weights_of_priors, strict=True)),
             steps=steps,
             lr=lr,
             copies=copies,
@@ -156,7 +156,7 @@ def invert(
 def _known(model: nn.Module, image: Tensor, layer: str, forward: Forward | None) -> Tensor:
     """What a layer puts out for images, ``[N, ...]``."""
     known = recorded(model, image, [layer], forward=forward)[layer]
-    silent = [place for place, one in enumerate(known) if not one.any()]
+    silent = [place for place, activation in enumerate(known) if not activation.any()]
     if silent:
         raise InvalidArgumentError(f"layer {layer!r} puts out nothing but 0 for images {silent}: nothing to invert")
     return known
@@ -171,15 +171,15 @@ def _grid(penalties: Sequence[Prior], originals: Tensor) -> list[tuple[float, fl
 
 def _pixel_errors(dream: Dream, originals: Tensor) -> Tensor:
     """Relative distances of reconstructions to N originals, ``[N, S]``."""
-    found = dream.images.view(len(originals), -1, originals[0].numel())
-    wanted = originals.to(found).flatten(1)[:, None]
-    errors: Tensor = (found - wanted).norm(dim=2) / wanted.norm(dim=2)
+    images = dream.images.view(len(originals), -1, originals[0].numel())
+    wanted = originals.to(images).flatten(1)[:, None]
+    errors: Tensor = (images - wanted).norm(dim=2) / wanted.norm(dim=2)
     return errors
 
 
 def _diversity(dream: Dream, originals: Tensor) -> Tensor:
     """Mean distance between two reconstructions of an original, relative to its norm, ``[N]``."""
-    found = dream.images.view(len(originals), -1, originals[0].numel())
-    distances = torch.stack([torch.pdist(of_one).mean() for of_one in found])
-    diversity: Tensor = distances / originals.to(found).flatten(1).norm(dim=1)
+    images = dream.images.view(len(originals), -1, originals[0].numel())
+    distances = torch.stack([torch.pdist(reconstructions).mean() for reconstructions in images])
+    diversity: Tensor = distances / originals.to(images).flatten(1).norm(dim=1)
     return diversity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_viz.dream.objectives import as_targets, passes_for, scalars
 from lightning_viz.dream.parametrization import Image, Pixels, as_bytes, pixels, squashed, unsquashed, visible
-from lightning_viz.dream.regularization import PRIORS, YOSINSKI, Preset, PresetName, Prior, PriorName, Step
+from lightning_viz.dream.regularization import PRIORS, YOSINSKI, Preset, PresetName, Prior, PriorName, Step, largest
 from lightning_viz.dream.transforms import Transform, fitted
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidTypeError, by_name, warn_user
 from lightning_viz.hooks.batching import progress_bar
@@ -144,9 +144,19 @@ def maximize(
             seed=seed,
         )
         ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
-        curve, pictures, kept = _climbed(climb, ascent, changes, count, frames, progress)
-        images, values = climb.found()
-        _check_values(climb.names, values)
+        curve: list[Tensor] = []
+        film: dict[int, Tensor] = {}
+        for number in filmed(climb.picture, film, "dream", count, frames, progress):
+            curve.append(climb.update(ascent, number))
+            for change in changes:
+                climb.change(change, number + 1)
+        images, values = climb.result()
+        if lost := _chosen(climb.names, ~values.isfinite()):
+            warn_user(
+                f"the dream of {lost} ended in NaN or infinity: give a smaller lr or, if it begins so, look for NaN in "
+                "the model's weights",
+                DreamWarning,
+            )
         return Dream(
             names=climb.names,
             images=images,
@@ -155,24 +165,26 @@ def maximize(
             bounded=bounded,
             curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
             values=values,
-            frames=torch.stack(pictures),
-            frame_steps=kept,
+            frames=torch.stack(list(film.values())),
+            frame_steps=tuple(film),
             seeds=climb.seeds,
         )
 
 
-def _climbed(
-    climb: Climb, ascent: torch.optim.Optimizer, changes: Sequence[Step], steps: int, frames: int, progress: bool
-) -> tuple[list[Tensor], list[Tensor], tuple[int, ...]]:
-    """All updates: the objectives before each, the frames, and how many updates were made by each frame."""
-    curve, pictures, kept = [], [], log_spaced(steps, frames)
-    for number in progress_bar("dream", items=range(steps), shown=progress):
+def filmed(
+    picture: Callable[[], Tensor], film: dict[int, Tensor], name: str, steps: int, frames: int, progress: bool
+) -> Iterator[int]:
+    """Count the updates made so far, under a progress bar of a name.
+
+    Pictures join the film, by the number of updates made by then: at the start and on the way, so many evenly in log
+    steps, and one at the end.
+    """
+    kept = log_spaced(steps, frames)
+    for number in progress_bar(name, items=range(steps), shown=progress):
         if number in kept:
-            pictures.append(climb.picture())
-        curve.append(climb.update(ascent, number))
-        for change in changes:
-            climb.change(change, number + 1)
-    return curve, [*pictures, climb.picture()], (*kept, steps)
+            film[number] = picture()
+        yield number
+    film[steps] = picture()
 
 
 def _check(
@@ -187,14 +199,9 @@ def _check(
         raise InvalidArgumentError(f"steps between updates change pixels, not those of {what}; use image=pixels(...)")
 
 
-def _check_values(names: Sequence[str], values: Tensor) -> None:
-    lost = dict.fromkeys(name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite)
-    if lost:
-        warn_user(
-            f"the dream of {', '.join(lost)} ended in NaN or infinity: give a smaller lr or, if it begins so, look for "
-            "NaN in the model's weights",
-            DreamWarning,
-        )
+def _chosen(names: Sequence[str], mask: Tensor) -> str:
+    """The names at which a mask is true, in words."""
+    return ", ".join(dict.fromkeys(name for name, true in zip(names, mask.tolist(), strict=True) if true))
 
 
 def log_spaced(steps: int, count: int) -> list[int]:
@@ -204,42 +211,39 @@ def log_spaced(steps: int, count: int) -> list[int]:
     return sorted({0, *np.geomspace(steps, 1, count - 1).round().astype(int).tolist()} - {steps})
 
 
+@dataclass
 class Climb:
     """Images on their way up; see `lightning_viz.dream.maximize` for the arguments.
 
     Attributes:
         parameters: of the images, what an optimizer changes.
-        pixel_space: how the model's inputs map to pixels.
         seeds: of each image's start.
         names: of each image's objective.
     """
 
-    def __init__(
-        self,
-        run: Passes,
-        objectives: Sequence[Target],
-        image: Image,
-        *,
-        pixel_space: PixelSpace,
-        bounded: bool,
-        priors: Mapping[Prior, float | Sequence[float]],
-        transforms: Sequence[Transform],
-        small_gradients: float,
-        copies: int,
-        seed: int,
-    ) -> None:
-        self._run, self._objectives, self._image, self._copies = run, objectives, image, copies
-        self.pixel_space, self._centered, self._bounded = pixel_space, pixel_space.centered(), bounded
-        pixel_space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
-        self._transforms, self._small_gradients, self._seed = transforms, small_gradients, seed
-        self.seeds = tuple(seed + copy for _ in objectives for copy in range(copies))
-        self.names = tuple(one.name for one in objectives for _ in range(copies))
-        if bounded and isinstance(image, Pixels) and image.start is not None:
+    run: Passes
+    objectives: Sequence[Target]
+    image: Image
+    pixel_space: PixelSpace
+    bounded: bool
+    priors: Mapping[Prior, float | Sequence[float]]
+    transforms: Sequence[Transform]
+    small_gradients: float
+    copies: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        image, self._centered = self.image, self.pixel_space.centered()
+        self.pixel_space.to_inputs(torch.zeros(1, *image.shape))  # an error where the space has other channels
+        self.seeds = tuple(self.seed + copy for _ in self.objectives for copy in range(self.copies))
+        self.names = tuple(objective.name for objective in self.objectives for _ in range(self.copies))
+        if self.bounded and isinstance(image, Pixels) and image.start is not None:
             image = replace(image, start=unsquashed(image.start.view(-1, *image.shape), self._centered))
-        start = image.parameters([torch.Generator().manual_seed(one) for one in self.seeds])
-        like = run.like.to(torch.promote_types(run.like.dtype, torch.float32))  # small steps vanish in half precision
-        self.parameters = [one.to(like).requires_grad_() for one in start]
-        self._priors = {prior: self._weights(prior, weight, like) for prior, weight in priors.items()}
+        start = image.parameters([torch.Generator().manual_seed(seed) for seed in self.seeds])
+        weight = self.run.like
+        like = weight.to(torch.promote_types(weight.dtype, torch.float32))  # small steps vanish in half precision
+        self.parameters = [parameter.to(like).requires_grad_() for parameter in start]
+        self._weights = {prior: self._prior_weights(prior, like) for prior in self.priors}
         self._gradient = torch.zeros(())  # of the objectives, towards the images
 
     def update(self, ascent: torch.optim.Optimizer, number: int) -> Tensor:
@@ -254,9 +258,10 @@ class Climb:
             values = self._values(changed, number)
             before.append(values.detach())
             loss = (self._penalty(images) - values).sum()
-            reached = self.parameters if loss.requires_grad else ()
-            found = torch.autograd.grad(loss, reached, allow_unused=True) if reached else [None] * len(self.parameters)
-            for parameter, gradient in zip(self.parameters, found, strict=True):
+            gradients: Sequence[Tensor | None] = [None] * len(self.parameters)
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 gradient_or_zero = torch.zeros_like(parameter) if gradient is None else gradient
                 parameter.grad = gradient_or_zero.contiguous()  # L-BFGS views it flat
             return loss.detach()
@@ -271,7 +276,7 @@ class Climb:
         with torch.no_grad():
             self.parameters[0].copy_(step(self.parameters[0], self._gradient, number))
 
-    def found(self) -> tuple[Tensor, Tensor]:
+    def result(self) -> tuple[Tensor, Tensor]:
         """The images as they are, centered ``[N, C, H, W]``, and their objectives ``[N]`` without transformations."""
         with torch.no_grad():
             images = self._images().clone()
@@ -280,58 +285,57 @@ class Climb:
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
         with torch.no_grad():
-            return as_bytes(visible(self._images(), self.pixel_space, self._bounded))
+            return as_bytes(visible(self._images(), self.pixel_space, self.bounded))
 
     def to_inputs(self, images: Tensor) -> Tensor:
         """What the model takes for centered images ``[N, C, H, W]``."""
-        return self._centered.into(images, self.pixel_space).to(self._run.like.dtype)
+        return self._centered.into(images, self.pixel_space).to(self.run.like.dtype)
 
     def _images(self) -> Tensor:
-        images = self._image.draw(self.parameters)
-        return squashed(images, self._centered) if self._bounded else images
+        images = self.image.draw(self.parameters)
+        return squashed(images, self._centered) if self.bounded else images
 
     def _values(self, images: Tensor, number: int | None) -> Tensor:
         """The objectives of images, under the transformations of an update or under none."""
         size = images.shape[2:]
         if number is not None:
-            generator = torch.Generator().manual_seed((self._seed + 1) * 1_000_003 + number)
-            for transform in self._transforms:
+            generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + number)
+            for transform in self.transforms:
                 images = transform(images, generator)
-        given = self.to_inputs(fitted(images, size))
-        with nullcontext() if number else image_size_errors(self._image.shape):
-            seen = self._run(given)
-        return scalars(seen, self._objectives, self._copies).to(images)
+        inputs = self.to_inputs(fitted(images, size))
+        with nullcontext() if number else image_size_errors(self.image.shape):
+            activations = self.run(inputs)
+        return scalars(activations, self.objectives, self.copies).to(images)
 
     def _penalty(self, images: Tensor) -> Tensor:
         """Of each image, ``[N]``."""
-        terms = [weight * prior(images) for prior, weight in self._priors.items()]
+        terms = [weight * prior(images) for prior, weight in self._weights.items()]
         return torch.stack(terms).sum(0) if terms else images.new_zeros(len(images))
 
-    def _weights(self, prior: Prior, weight: float | Sequence[float], like: Tensor) -> Tensor:
+    def _prior_weights(self, prior: Prior, like: Tensor) -> Tensor:
         """Of a prior for each image, ``[N]``."""
-        each = torch.as_tensor(weight, dtype=like.dtype, device=like.device)
-        if each.dim() and len(each) != len(self._objectives):
+        weights, count = torch.as_tensor(self.priors[prior], dtype=like.dtype, device=like.device), len(self.objectives)
+        if weights.dim() and len(weights) != count:
             name = getattr(prior, "__name__", prior)
             raise InvalidArgumentError(
-                f"{len(each)} weights of {name} for {len(self._objectives)} objectives: give one, or one each"
+                f"{len(weights)} weights of {name} for {count} objectives: give one, or one each"
             )
-        return each.expand(len(self._objectives)).repeat_interleave(self._copies)
+        return weights.expand(count).repeat_interleave(self.copies)
 
     def _record_gradient(self, gradient: Tensor) -> Tensor:
         """Keep the objectives' gradient towards the images, without its smallest values."""
-        if self._small_gradients:
-            size = gradient.abs().flatten(1)
-            limit = torch.quantile(size, self._small_gradients / 100, dim=1)
-            gradient = gradient * (gradient.abs() >= limit[:, None, None, None])
+        if self.small_gradients:
+            gradient = largest(gradient, gradient.abs(), self.small_gradients)
         self._gradient = gradient
         return gradient
 
     def _check_gradient(self) -> None:
-        moved = self._gradient.flatten(1).any(1) if self._gradient.dim() else torch.zeros(len(self.seeds))
-        still = list(dict.fromkeys(name for name, moves in zip(self.names, moved.tolist(), strict=True) if not moves))
-        if still:
+        moved = (
+            self._gradient.flatten(1).any(1) if self._gradient.dim() else torch.zeros(len(self.seeds), dtype=torch.bool)
+        )
+        if still := _chosen(self.names, ~moved):
             warn_user(
-                f"the gradient of {', '.join(still)} is zero where the dream starts: nothing leads up from there. What "
+                f"the gradient of {still} is zero where the dream starts: nothing leads up from there. What "
                 "lies behind a ReLU may be off: take the layer before the ReLU, or start from another image",
                 DreamWarning,
             )

@@ -60,12 +60,16 @@ def match(layer: str, activation: Tensor) -> Target:
     Raises:
         InvalidArgumentError: it is nothing but 0, which all outputs are infinitely far from.
     """
+    what = f"the activation to match in layer {layer!r}"
     if not activation.any():
-        raise InvalidArgumentError(f"the activation to match in layer {layer!r} is nothing but 0: give another")
+        raise InvalidArgumentError(f"{what} is nothing but 0: give another")
 
     def nearness(activations: Activations) -> Tensor:
         output = activations[layer]
-        wanted = _of_one_sample(activation, output, f"the activation to match in layer {layer!r}")
+        wanted = activation if activation.dim() == output.dim() else activation[None]
+        if wanted.shape != output[:1].shape:
+            raise InvalidArgumentError(f"{what} is {list(activation.shape)}: give {list(output.shape[1:])}")
+        wanted = wanted.to(output)
         return -(output - wanted).flatten(1).square().sum(1) / wanted.square().sum()
 
     return FunctionTarget(f"{layer} match", nearness, (layer,))
@@ -134,13 +138,6 @@ def _grams(maps: Tensor) -> Tensor:
     return rows @ rows.transpose(1, 2) / rows.shape[2]
 
 
-def _of_one_sample(activation: Tensor, like: Tensor, what: str) -> Tensor:
-    sample = activation if activation.dim() == like.dim() else activation[None]
-    if sample.shape != like[:1].shape:
-        raise InvalidArgumentError(f"{what} is {list(activation.shape)}: give {list(like.shape[1:])}")
-    return sample.to(like)
-
-
 def passes_for(
     model: nn.Module, targets: Sequence[Target], *, forward: Forward | None = None, seed: int | None = None
 ) -> AbstractContextManager[Passes]:
@@ -169,30 +166,26 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
             a target is not one scalar for each image.
         InvalidTypeError: the targets read the model's output, which is a dict.
     """
-    parts = _parts(activations, targets, copies)
-    values = [target.scores(part).values for target, part in zip(targets, parts, strict=True)]
-    for target, value in zip(targets, values, strict=True):
-        if list(value.shape) != [copies]:
-            raise InvalidArgumentError(
-                f"the objective {target.name!r} is {list(value.shape)} for {copies} images: give one scalar for each"
-            )
-    return torch.cat(values)
-
-
-def _parts(activations: Activations, targets: Sequence[Target], copies: int) -> list[Activations]:
-    """The recorded outputs of each target's images, in single precision at least."""
-    count = len(targets) * copies
-    for name, output in activations.calls.items():
-        _check_count(output, count, f"layer {name!r}")
+    count, calls = len(targets) * copies, activations.calls
     outputs = _outputs(activations) if any(target.outputs for target in targets) else None
-    if outputs is not None:
-        _check_count(outputs, count, "the model")
-    parts = {name: torch.split(single(output), copies) for name, output in activations.calls.items()}
+    sources = {f"layer {name!r}": call for name, call in calls.items()} | (
+        {} if outputs is None else {"the model": outputs}
+    )
+    for what, output in sources.items():
+        if output.shape[:1] != (count,):
+            raise InvalidArgumentError(f"{what} puts out {list(output.shape)} for {count} images: not one for each")
+    parts = {name: torch.split(single(call), copies) for name, call in calls.items()}
     answers = [None] * len(targets) if outputs is None else torch.split(single(outputs), copies)
-    return [
-        Activations({name: part[place] for name, part in parts.items()}, answers[place], activations.features)
-        for place in range(len(targets))
-    ]
+    scores = []
+    for place, (target, answer) in enumerate(zip(targets, answers, strict=True)):
+        own = Activations({name: part[place] for name, part in parts.items()}, answer, activations.features)
+        values = target.scores(own).values
+        if list(values.shape) != [copies]:
+            raise InvalidArgumentError(
+                f"the objective {target.name!r} is {list(values.shape)} for {copies} images: give one scalar for each"
+            )
+        scores.append(values)
+    return torch.cat(scores)
 
 
 def _outputs(activations: Activations) -> Tensor | None:
@@ -204,8 +197,3 @@ def _outputs(activations: Activations) -> Tensor | None:
             "forward=lambda model, images: model(images)[key]"
         )
     return first_tensor(activations.outputs)
-
-
-def _check_count(output: Tensor, count: int, what: str) -> None:
-    if output.shape[:1] != (count,):
-        raise InvalidArgumentError(f"{what} puts out {list(output.shape)} for {count} images: not one for each")

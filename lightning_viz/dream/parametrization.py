@@ -38,20 +38,10 @@ class Image(Protocol):
     def rate(self) -> float: ...  # noqa: D102
 
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
-        """Where images start, ``[N, ...]`` each, on the CPU.
-
-        Args:
-            generators: of random numbers, one for each image.
-        """
-        ...
+        """Where images start, ``[N, ...]`` each, on the CPU; with a generator of random numbers for each image."""
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
-        """The centered images ``[N, C, H, W]``.
-
-        Args:
-            parameters: what is optimized.
-        """
-        ...
+        """The centered images ``[N, C, H, W]`` of the parameters, which are optimized."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class Pixels:
 
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """A given image with noise, or noise around gray."""
-        noise = torch.stack([_noise(self.shape, one) for one in generators]) * self.deviation
+        noise = _noise(self.shape, generators) * self.deviation
         if self.start is None:
             return [noise]
         if self.start.dim() == 4 and len(self.start) not in (1, len(generators)):
@@ -91,7 +81,7 @@ class Fourier:
     def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """Noise: real and imaginary parts of scaled coefficients, ``[N, C, H, W // 2 + 1, 2]``."""
         size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1, 2)
-        return [torch.stack([_noise(size, one) for one in generators]) * self.deviation]
+        return [_noise(size, generators) * self.deviation]
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The images of the coefficients, in decorrelated colors where there are three channels."""
@@ -131,7 +121,7 @@ class CPPN:
         """
         sizes = [4] + [self.width] * self.layers
         shapes = [(inside + 1, outside) for inside, outside in pairwise(sizes)]
-        hidden = [torch.stack([_noise(shape, one) for one in generators]) / math.sqrt(shape[0]) for shape in shapes]
+        hidden = [_noise(shape, generators) / math.sqrt(shape[0]) for shape in shapes]
         return [*hidden, torch.zeros(len(generators), self.width + 1, self.shape[0], device="cpu")]  # gray at first
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
@@ -247,16 +237,16 @@ def as_bytes(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().to(torch.uint8).cpu()
 
 
-def _noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Normal, on the CPU like its generator: a seed means the same on every device."""
-    return torch.randn(size, generator=generator, device="cpu")
+def _noise(size: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Normal, ``[N, *size]``, on the CPU like its generators: a seed means the same on every device."""
+    return torch.stack([torch.randn(size, generator=generator, device="cpu") for generator in generators])
 
 
-def image_shape(given: Sequence[int]) -> tuple[int, int, int]:
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Channels, rows and columns, checked."""
-    if len(given) != 3 or any(side < 1 for side in given):
-        raise InvalidArgumentError(f"the shape is {tuple(given)}: give channels, rows and columns, (3, 224, 224)")
-    channels, height, width = given
+    if len(shape) != 3 or any(side < 1 for side in shape):
+        raise InvalidArgumentError(f"the shape is {tuple(shape)}: give channels, rows and columns, (3, 224, 224)")
+    channels, height, width = shape
     return channels, height, width
 
 
@@ -287,11 +277,6 @@ def clipped(images: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Centered images with their pixels within the bounds of the space."""
     own = pixel_space.centered()
     return own.to_inputs(own.to_pixels(images))
-
-
-def frame(images: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Pixels of centered images in 0 to 255 ``[N, C, H, W]``, on the CPU."""
-    return as_bytes(visible(images, pixel_space, bounded=True))
 
 
 def visible(images: Tensor, pixel_space: PixelSpace, bounded: bool) -> Tensor:

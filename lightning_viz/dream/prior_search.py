@@ -114,7 +114,7 @@ def search_priors(
             raise InvalidArgumentError(
                 f"criterion gave {list(score.shape)} for {len(dream.values)} images: give one each"
             )
-        if not scores or score.mean() > max(one.mean() for one in scores):
+        if not scores or score.mean() > max(earlier.mean() for earlier in scores):
             best = dream
         scores.append(score)
     order = torch.stack(scores).mean(1).argsort(descending=True, stable=True)
@@ -133,7 +133,7 @@ def random_preset(rng: np.random.Generator, steps: int) -> Preset:
         rng.uniform(10, 90),
         rng.uniform(10, 90),
     ]
-    rate, width, norm, contribution = (float(one) if rng.random() < 0.5 else 0.0 for one in strengths)
+    rate, width, norm, contribution = (float(strength) if rng.random() < 0.5 else 0.0 for strength in strengths)
     return Preset(rate, width, int(rng.integers(1, 9)), norm, contribution, iterations=steps)
 
 
@@ -157,12 +157,12 @@ def natural(
         raise InvalidArgumentError(f"{len(references)} references: give two or more, whose spread is the scale")
     pixel_space = pixel_space or PixelSpace()
     usual = radial_spectrum(pixel_space.into(references, pixel_space.centered())).mean(0)
-    found = []
+    scores = []
     with passes_for(model, objectives, forward=forward) as run, torch.no_grad():
         for batch in torch.split(references, _BATCH):
-            seen = run(batch.to(run.like))
-            found.append(torch.stack([scalars(seen, [one], len(batch)) for one in objectives]))
-    values = torch.cat(found, 1)  # [objectives, M]
+            activations = run(batch.to(run.like))
+            scores.append(torch.stack([scalars(activations, [objective], len(batch)) for objective in objectives]))
+    values = torch.cat(scores, 1)  # [objectives, M]
     level, deviation = values.quantile(0.9, dim=1), values.std(1).clamp_min(torch.finfo(values.dtype).tiny)
 
     def criterion(dream: Dream) -> Tensor:

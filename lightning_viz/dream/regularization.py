@@ -49,7 +49,8 @@ def edge_energy(images: Tensor) -> Tensor:
         ValueError: no side may have 5 pixels or fewer.
     """
     if min(images.shape[2:]) <= _SMALLEST:
-        raise InvalidArgumentError(f"edge energy needs more than {_SMALLEST} pixels a side: these are {_size(images)}")
+        size = " x ".join(map(str, images.shape[2:]))
+        raise InvalidArgumentError(f"edge energy needs more than {_SMALLEST} pixels a side: these are {size}")
     gray = images.flatten(0, 1)[:, None]
     energy = images.new_zeros(len(images))
     while min(gray.shape[2:]) > _SMALLEST:
@@ -105,10 +106,6 @@ PRIORS: Mapping[str, Prior] = MappingProxyType(
 """By the name that functions and commands take."""
 
 
-def _size(images: Tensor) -> str:
-    return " x ".join(map(str, images.shape[2:]))
-
-
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """From centered images ``[N, C, H, W]``, the objective's gradient towards them and the number of updates made (1 after
 the first) to the images that the next update starts from."""
@@ -143,7 +140,7 @@ def clip_small_norm(percentile: float) -> Step:
         percentile: so many per cent of each image's pixels.
     """
     _check("percentile", percentile, 100)
-    return lambda images, gradient, number: _kept(images, images.norm(dim=1, keepdim=True), percentile)
+    return lambda images, gradient, number: largest(images, images.norm(dim=1, keepdim=True), percentile)
 
 
 def clip_small_contribution(percentile: float) -> Step:
@@ -155,7 +152,7 @@ def clip_small_contribution(percentile: float) -> Step:
         percentile: so many per cent of each image's pixels.
     """
     _check("percentile", percentile, 100)
-    return lambda images, gradient, number: _kept(images, (images * gradient).sum(1, keepdim=True).abs(), percentile)
+    return lambda images, gradient, number: largest(images, (images * gradient).sum(1, keepdim=True).abs(), percentile)
 
 
 @dataclass(frozen=True)
@@ -202,8 +199,8 @@ YOSINSKI: Mapping[str, Preset] = MappingProxyType(
 PresetName = Literal["small norm", "decay", "blur", "contribution"]
 
 
-def _kept(images: Tensor, size: Tensor, percentile: float) -> Tensor:
-    """Images whose pixels below a percentile of `size` ``[N, 1, H, W]`` are zero."""
+def largest(images: Tensor, size: Tensor, percentile: float) -> Tensor:
+    """Images whose values are zero where `size`, ``[N, C, H, W]`` or ``[N, 1, H, W]``, is below its percentile."""
     limit = torch.quantile(size.flatten(1), percentile / 100, dim=1)
     return images * (size >= limit[:, None, None, None])
 

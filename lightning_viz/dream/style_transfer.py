@@ -130,9 +130,8 @@ def style_transfer(
     """
     _check(content_layers, style_layers, start, optimizer)
     pixel_space = pixel_space or PixelSpace()
-    photograph, painting = _one(content, pixel_space, "the content"), _one(style, pixel_space, "the style")
-    shown = _activations(model, photograph, content_layers, pixel_space, forward, "the content")
-    painted = _activations(model, painting, style_layers, pixel_space, forward, "the style")
+    photograph, shown = _recorded(model, content, content_layers, pixel_space, forward, "the content")
+    _, painted = _recorded(model, style, style_layers, pixel_space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
         style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
@@ -157,7 +156,7 @@ def style_transfer(
         progress=progress,
         forward=forward,
     )
-    content_loss, style_loss = (torch.cat(each)[[*steps_begin, -1]].cpu() for each in losses)
+    content_loss, style_loss = (torch.cat(loss)[[*steps_begin, -1]].cpu() for loss in losses)
     return StyleTransfer(
         images=dream.images,
         inputs=dream.inputs,
@@ -198,22 +197,18 @@ def _blank(target: Target, activations: Activations) -> float:
     return -target.scores(replace(activations, calls=zeros)).values.item()
 
 
-def _activations(
-    model: nn.Module, images: Tensor, layers: Sequence[str], pixel_space: PixelSpace, forward: Forward | None, what: str
-) -> Activations:
-    """What an image excites, nowhere nothing at all."""
-    seen = recorded(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
-    silent = [name for name in layers if not seen[name].any()]
-    if silent:
-        raise InvalidArgumentError(f"layers {silent} put out nothing but 0 for {what}: nothing to keep; take others")
-    return seen
-
-
-def _one(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
+def _recorded(
+    model: nn.Module, inputs: Tensor, layers: Sequence[str], pixel_space: PixelSpace, forward: Forward | None, what: str
+) -> tuple[Tensor, Activations]:
+    """A single image, centered, and what it excites in layers, nowhere nothing at all."""
     images = centered(inputs, pixel_space, what)
     if len(images) != 1:
         raise InvalidArgumentError(f"{what} is {len(images)} images: give one")
-    return images
+    activations = recorded(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
+    silent = [name for name in layers if not activations[name].any()]
+    if silent:
+        raise InvalidArgumentError(f"layers {silent} put out nothing but 0 for {what}: nothing to keep; take others")
+    return images, activations
 
 
 def _check(content_layers: Sequence[str], style_layers: Sequence[str], start: str, optimizer: str) -> None:

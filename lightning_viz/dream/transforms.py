@@ -42,10 +42,10 @@ def scale(*factors: float) -> Transform:
     Args:
         factors: 1 leaves the image as it is.
     """
-    _given("scale", factors)
+    choose = _choice("scale", factors)
 
     def scaled(images: Tensor, generator: torch.Generator) -> Tensor:
-        factor = _one_of(factors, generator)
+        factor = choose(generator)
         size = [max(1, round(side * factor)) for side in images.shape[2:]]
         return resize(images, size, antialias=factor < 1)
 
@@ -58,10 +58,10 @@ def rotate(*degrees: float) -> Transform:
     Args:
         degrees: counter-clockwise.
     """
-    _given("rotate", degrees)
+    choose = _choice("rotate", degrees)
 
     def turned(images: Tensor, generator: torch.Generator) -> Tensor:
-        angle = math.radians(_one_of(degrees, generator))
+        angle = math.radians(choose(generator))
         height, width = images.shape[2:]
         cos, sin = math.cos(angle), math.sin(angle)
         turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
@@ -105,10 +105,8 @@ def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
     return F.pad(images, [*columns, *rows])
 
 
-def _one_of(values: Sequence[float], generator: torch.Generator) -> float:
-    return values[int(torch.randint(len(values), (), generator=generator, device="cpu"))]
-
-
-def _given(name: str, values: Sequence[float]) -> None:
+def _choice(name: str, values: Sequence[float]) -> Callable[[torch.Generator], float]:
+    """Draws one of some values."""
     if not values:
         raise InvalidArgumentError(f"{name}(): give one value or more")
+    return lambda generator: values[int(torch.randint(len(values), (), generator=generator, device="cpu"))]
