@@ -6,6 +6,7 @@ and its row in `lightning_viz.catalogue`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_viz._docstrings import documented_like
 from lightning_viz.attribution.gradients import scores_of, warn_attribution
 from lightning_viz.catalogue import CamMethod, method
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
@@ -55,23 +57,16 @@ def _decorator(general: Callable[Concatenate[Formula, _P], _R]) -> Callable[[For
     """
 
     def decorate(formula: Formula) -> Callable[_P, _R]:
+        @functools.wraps(formula)
         def public(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             return general(formula, *args, **kwargs)
 
         signature = inspect.signature(general)
         first, *others = signature.parameters.values()
-        arguments = inspect.cleandoc(general.__doc__ or "").partition("\n\n")[2]
-        own = {
-            "__name__": formula.__name__,
-            "__qualname__": formula.__qualname__,
-            "__doc__": f"{inspect.cleandoc(formula.__doc__ or '')}\n\n{arguments}",
-            "__signature__": signature.replace(parameters=others),
-            "__annotations__": {name: hint for name, hint in general.__annotations__.items() if name != first.name},
-        }
-        for name, value in own.items():
-            setattr(public, name, value)
+        vars(public)["__signature__"] = signature.replace(parameters=others)
+        public.__annotations__ = {name: hint for name, hint in general.__annotations__.items() if name != first.name}
         FORMULAS[formula.__name__] = formula
-        return public
+        return documented_like(general)(public)
 
     return decorate
 
@@ -197,7 +192,8 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (projection * projection.sum((2, 3), keepdim=True).sign()).relu()
 
 
-def score_cam(
+@documented_like(grad_cam)
+def score_cam(  # noqa: D417 (see grad_cam)
     model: nn.Module,
     inputs: Any,
     target: TargetLike = None,
@@ -218,14 +214,9 @@ def score_cam(
     No gradients: one forward pass for each channel of each layer.
 
     Args:
-        model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
-        target: what to explain, see `TargetLike`; the predicted class if omitted.
-        layers: as for `grad_cam`.
-        reshape_transform: as for `grad_cam`.
         batch_size: masked images per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
-        forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         For each call of each layer the map ``[N, 1, H', W']``, non-negative, in units of the activation. Several

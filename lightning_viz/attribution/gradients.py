@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_viz._docstrings import documented_like
 from lightning_viz.errors import (
     AttributionWarning,
     InterceptionError,
@@ -60,6 +61,7 @@ def gradient(model: nn.Module, inputs: Any, target: TargetLike = None, *, forwar
     return gradients
 
 
+@documented_like(gradient)
 def input_times_gradient(
     model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None
 ) -> Any:
@@ -69,22 +71,14 @@ def input_times_gradient(
 
     For a network of ReLUs and max-poolings without biases the contributions sum to the target itself.
 
-    Args:
-        model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `TargetLike`; the predicted class if omitted.
-        forward: how to run the model, if not ``model(inputs)``.
-
     Returns:
         In the form and shape of `inputs`, in logits.
-
-    Raises:
-        NoGradientError: the target does not depend on the input, or the model detaches it.
     """
     return _times(gradient(model, inputs, target, forward=forward), inputs, all_tensors(inputs))
 
 
-def smooth_grad(
+@documented_like(gradient)
+def smooth_grad(  # noqa: D417 (see gradient)
     model: nn.Module,
     inputs: Any,
     target: TargetLike = None,
@@ -102,8 +96,6 @@ def smooth_grad(
         \qquad \varepsilon_i \sim \mathcal{N}(0, \sigma^2), \quad \sigma = \text{fraction} \cdot (\max x - \min x)
 
     Args:
-        model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
         target: what to explain, see `TargetLike`; the class predicted for the clean input if omitted.
         noise_samples: n, noisy copies of each sample (50: the paper's).
         fraction: standard deviation of the noise, relative to each sample's own range (0.15: the paper finds 0.1 to 0.2
@@ -111,7 +103,6 @@ def smooth_grad(
         seed: of the noise: the same numbers whatever the batch size and the device.
         batch_size: copies per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
-        forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         The mean *signed* gradient, in the form and shape of `inputs`; None for integers and for what all samples
@@ -139,7 +130,8 @@ def smooth_grad(
     )
 
 
-def integrated_gradients(
+@documented_like(smooth_grad)
+def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
     model: nn.Module,
     inputs: Any,
     target: TargetLike = None,
@@ -158,15 +150,11 @@ def integrated_gradients(
     quadrature is exact: compare them, and take more steps if they differ.
 
     Args:
-        model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
         target: what to explain, see `TargetLike`; the class predicted for the input if omitted.
         baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
             (0: the paper's black; the mean image if inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
         batch_size: steps per pass; what is fastest and fits if None.
-        progress: show a bar when it takes long.
-        forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         In the form and shape of `inputs`, in logits; None for integers and for what all samples share.
@@ -223,13 +211,8 @@ def mean_gradient(
     def add(items: Tensor) -> None:
         copies, samples = items // count, items % count
         moved = iter([_moved(index, x, copies, samples, count, move, batches) for index, x in enumerate(tensors)])
-        gradients = observe(
-            model,
-            map_tensors(inputs, lambda _: next(moved)),
-            fixed.select(samples),
-            input_gradient=True,
-            forward=forward,
-        ).input_gradient
+        at, of = map_tensors(inputs, lambda _: next(moved)), fixed.select(samples)
+        gradients = observe(model, at, of, input_gradient=True, forward=forward).input_gradient
         shares = {}  # all of them first: what runs out of memory is done again, and must not have added a part
         for index, part in enumerate(flatten_like(gradients, inputs)):
             if part is not None and has_samples(tensors[index], count):

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.cam import FORMULAS, ReshapeTransform, class_activation_maps
-from lightning_viz.attribution.gradients import check_gradient, check_relus, warn_attribution
+from lightning_viz._docstrings import documented_like
+from lightning_viz.attribution.cam import FORMULAS, ReshapeTransform, class_activation_maps, grad_cam
+from lightning_viz.attribution.gradients import check_gradient, check_relus, gradient, warn_attribution
 from lightning_viz.errors import InvalidArgumentError, NoGradientError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import Layers
@@ -19,17 +20,12 @@ from lightning_viz.hooks.targets import TargetLike
 __all__ = ["deconvolution", "guided_backprop", "guided_grad_cam"]
 
 
+@documented_like(gradient)
 def guided_backprop(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
     r"""Guided backpropagation: keeps only positive gradients at active ReLUs (Springenberg et al., 2015).
 
     A ReLU with input s turns the gradient g above it into :math:`1[s > 0]\, 1[g > 0]\, g`, in whatever form it is
     called (see `lightning_viz.hooks.relu_rule`).
-
-    Args:
-        model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `TargetLike`; the predicted class if omitted.
-        forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         In the form and shape of `inputs`; None for an input on which the target does not depend.
@@ -41,28 +37,17 @@ def guided_backprop(model: nn.Module, inputs: Any, target: TargetLike = None, *,
     return _ruled(model, inputs, target, "guided", forward)
 
 
+@documented_like(guided_backprop)
 def deconvolution(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
     r"""Deconvolution: keeps only positive gradients at every ReLU, active or not (Zeiler and Fergus, 2014).
 
     A ReLU turns the gradient g above it into :math:`1[g > 0]\, g`; max-pooling's switches are autograd's own.
-
-    Args:
-        model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
-        target: what to explain, see `TargetLike`; the predicted class if omitted.
-        forward: how to run the model, if not ``model(inputs)``.
-
-    Returns:
-        In the form and shape of `inputs`; None for an input on which the target does not depend.
-
-    Raises:
-        InterceptionError: the model has no ReLU, or runs some where no rule reaches them (TorchScript).
-        NoGradientError: the target does not depend on the input, or the model detaches it.
     """
     return _ruled(model, inputs, target, "deconvolution", forward)
 
 
-def guided_grad_cam(
+@documented_like(grad_cam)
+def guided_grad_cam(  # noqa: D417 (see grad_cam)
     model: nn.Module,
     inputs: Any,
     target: TargetLike = None,
@@ -76,12 +61,7 @@ def guided_grad_cam(
     Both come from one forward pass.
 
     Args:
-        model: any module; left as found.
         inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
-        target: what to explain, see `TargetLike`; the predicted class if omitted.
-        layers: as for `grad_cam`.
-        reshape_transform: as for `grad_cam`.
-        forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
         For each call of each layer guided backpropagation towards the image, times the layer's Grad-CAM at the

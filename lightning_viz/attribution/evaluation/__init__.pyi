@@ -1,10 +1,10 @@
 from .heatmap import Attribute as Attribute
+from .heatmap import PointingGame as PointingGame
 from .heatmap import as_heat as as_heat
+from .heatmap import pointing_game as pointing_game
 from .insertion_deletion import PerturbationCurves as PerturbationCurves
 from .insertion_deletion import deletion as deletion
 from .insertion_deletion import insertion as insertion
 from .model_randomization import ModelRandomization as ModelRandomization
 from .model_randomization import model_randomization as model_randomization
 from .model_randomization import rank_correlation as rank_correlation
-from .pointing_game import PointingGame as PointingGame
-from .pointing_game import pointing_game as pointing_game

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, plain_target, single_target
+from lightning_viz._docstrings import documented_like
+from lightning_viz.attribution.evaluation.heatmap import (
+    Attribute,
+    as_heat,
+    image_size,
+    importance_order,
+    plain_target,
+    single_target,
+)
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.attribution.occlusion import Baseline, baseline_image, blurred
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
@@ -82,7 +90,8 @@ def insertion(
     return _curves(model, start, inputs, ranks, fixed, steps, probabilities, batch_size, progress, forward)
 
 
-def deletion(
+@documented_like(insertion)
+def deletion(  # noqa: D417 (see insertion)
     attribute: Attribute,
     model: nn.Module,
     inputs: Tensor,
@@ -99,42 +108,11 @@ def deletion(
     """Deletion: the score as locations are replaced, most important ones first (Petsiuk et al., 2018).
 
     Args:
-        attribute: the method, ``attribute(model, inputs, target)``.
-        model: any module; left as found.
-        inputs: images as the model takes them, ``[N, C, H, W]``.
-        target: one per sample; the predicted class if omitted.
-        steps: S, points of the curve after the first (224: the paper's); no more than there are locations.
         baseline: replaces hidden locations: zero as in the paper, the data's mean if inputs are normalized.
-        probabilities: class scores as probabilities, by softmax (by sigmoid for a single output), as in the paper;
-            otherwise, and for targets that are no classes, as the model returns them.
-        seed: of the order among locations of equal value; a constant map gives a random order.
-        batch_size: images per pass; what is fastest and fits if None.
-        progress: show a bar when it takes long.
-        forward: how to run the model, if not ``model(inputs)``.
-
-    Raises:
-        InvalidTypeError: the inputs are not one tensor of images, or `attribute` returns no maps.
-        InvalidArgumentError: several targets, maps of several layers or that are not finite, or less than one step.
     """
     ranks, fixed = _ranks(attribute, model, inputs, target, seed, forward)
     end = baseline_image(inputs, baseline)
     return _curves(model, inputs, end, ranks, fixed, steps, probabilities, batch_size, progress, forward)
-
-
-def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:
-    """Locations of maps ``[N, H, W]`` in descending order of importance ``[N, H * W]``.
-
-    Equal ones are in random order, the same for each sample.
-
-    Raises:
-        InvalidArgumentError: a map is not finite.
-    """
-    flat = heat.flatten(1)
-    broken = (~flat.isfinite()).any(1).nonzero().flatten().tolist()
-    if broken:
-        raise InvalidArgumentError(f"the maps of samples {broken} are not finite")
-    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-    return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
 
 
 def _ranks(
