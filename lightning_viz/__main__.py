@@ -10,14 +10,7 @@ from lightning_viz.cli.main import run_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: its name, and what follows it; those of the process if omitted.
-
-    Returns:
-        Exit status.
-    """
+    """Run a command, by its name and what follows it (the arguments of the process), and return the exit status."""
     try:
         status = run_command_line(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

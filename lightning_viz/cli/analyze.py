@@ -1,9 +1,12 @@
-"""``lightning-viz analyze``: every view and technique that suits a model, in one report."""
+"""``lightning-viz analyze``: every view and technique in one report; ``board``: the same in TensorBoard."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lightning_viz.catalogue import techniques
 from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line, working
-from lightning_viz.cli.source_options import add_source, command_parser, run_config_of, run_configs_of
+from lightning_viz.cli.source_options import (
+    FLAG,
+    Row,
+    add_options,
+    add_source,
+    command_parser,
+    run_config_of,
+    run_configs_of,
+)
+from lightning_viz.errors import AnalysisError
 
 
 def analyze_parser() -> ArgumentParser:
@@ -26,43 +38,26 @@ def analyze_parser() -> ArgumentParser:
         "  lightning-viz analyze --compare runs/plain runs/hardened",
     )
     add_source(parser, out="analysis")
-    group = parser.add_argument_group("what is computed")
-    group.add_argument(
-        "--compare",
-        action="store_true",
-        help="compare models side by side: each checkpoint, folder and --torchvision NAME,NAME is one; "
-        "name them by --name NAME,NAME",
-    )
-    group.add_argument(
-        "--views",
-        nargs="*",
-        type=str,
-        metavar="KIND",
-        help="views to draw, e.g. grad_cam (default: all applicable; give no names for none)",
-    )
-    group.add_argument(
-        "--techniques",
-        nargs="*",
-        type=str,
-        metavar="NAME",
-        help=f"techniques to run on the last checkpoint, of {', '.join(techniques())} (default: all applicable; "
-        "give no names for none)",
-    )
-    group.add_argument(
-        "--conflicts",
-        type=str | None,
-        metavar="FOLDER",
-        help="cue-conflict images for the shape bias, named like cat4-elephant2.png",
-    )
+    add_options(parser.add_argument_group("what is computed"), _COMPUTED)
     return parser
 
 
-def run_analyze(options: Namespace) -> None:
-    """Analyze a model, or compare several, and print where the report is.
+# fmt: off
+_COMPUTED: tuple[Row, ...] = (
+    ("--compare", FLAG, False, "", "compare models side by side: each checkpoint, folder and --torchvision NAME,NAME "
+     "is one; name them by --name NAME,NAME"),
+    ("--views", (str, "*"), None, "KIND",
+     "views to draw, e.g. grad_cam (default: all applicable; give no names for none)"),
+    ("--techniques", (str, "*"), None, "NAME", "techniques to run on the last checkpoint, of "
+     f"{', '.join(techniques())} (default: all applicable; give no names for none)"),
+    ("--conflicts", str | None, None, "FOLDER",
+     "cue-conflict images for the shape bias, named like cat4-elephant2.png"),
+)
+# fmt: on
 
-    Args:
-        options: parsed.
-    """
+
+def run_analyze(options: Namespace) -> None:
+    """Analyze a model, or compare several, and print where the report is."""
     if options.conflicts is not None and not Path(options.conflicts).is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.conflicts)
     with working("analyze") as progress:
@@ -82,3 +77,45 @@ def _report(options: Namespace, progress: ProgressBar) -> Path:
     if options.compare:
         return compare(configs, out=options.out, overwrite=options.overwrite, progress=progress)
     return analyze_run(configs[0], options.out, overwrite=options.overwrite, progress=progress)
+
+
+def board_parser() -> ArgumentParser:
+    """The parser of the command."""
+    parser = command_parser(
+        "board",
+        "Open TensorBoard on a folder of runs. It shows every step of every picture, not only ten, and follows runs "
+        "that are still being written.",
+        "lightning-viz board analysis",
+    )
+    parser.add_argument("folder", type=str, help="folder of runs, or of an analysis")
+    parser.add_argument("--port", type=int, default=6006, metavar="N", help="port of the local server")
+    parser.add_argument(
+        "--host", type=str, default="localhost", metavar="NAME", help="0.0.0.0: from other machines too"
+    )
+    return parser
+
+
+def run_board(options: Namespace) -> None:
+    """Run TensorBoard until it is ended."""
+    command = board_command(Path(options.folder), options.host, options.port)
+    with suppress(KeyboardInterrupt):
+        if status := subprocess.call(command):
+            raise SystemExit(status)
+
+
+def board_command(folder: Path, host: str, port: int) -> list[str]:
+    """The command that starts TensorBoard on a folder of runs, where it listens at a host and port.
+
+    Raises:
+        AnalysisError: there is nothing to be shown.
+    """
+    if not folder.is_dir():
+        raise AnalysisError(f"there is no folder {folder}: give that of a run, or of an analysis")
+    if not any(folder.rglob("events.out.tfevents.*")):
+        raise AnalysisError(
+            f"the folder {folder} holds nothing for TensorBoard (events.out.tfevents.*): give that of a run, or of an "
+            "analysis"
+        )
+    options = [f"--logdir={folder}", f"--host={host}", f"--port={port}"]
+    ours = ["--samples_per_plugin=images=1000", "--reload_multifile=true"]
+    return [sys.executable, "-m", "tensorboard.main", *options, *ours]

@@ -53,20 +53,12 @@ _NOT_ASKED = ("out", "overwrite", "trust", "config")  # of what the result does 
 
 
 def command_methods(command: str) -> dict[str, Method]:
-    """The methods of a command, by name.
-
-    Args:
-        command: its name.
-    """
+    """The methods of a command, by name."""
     return {name: entry for name, entry in methods(FAMILIES[command][0]).items() if entry.study}
 
 
 def run_command(command: str, arguments: Sequence[str]) -> bool:
     """Run a method of a command, or show what there is.
-
-    Args:
-        command: its name.
-        arguments: what was typed after it.
 
     Returns:
         Whether a method was named, or help was asked for.
@@ -82,23 +74,19 @@ def run_command(command: str, arguments: Sequence[str]) -> bool:
     from lightning_viz.cli.source_options import parse  # which takes a while to import
 
     if command in entries:  # its only method
-        run_method(command, entries[command], parse(method_parser(command, entries[command]), arguments))
-        return True
-    if name not in entries:
+        whole, entry, given = command, entries[command], arguments
+    elif name in entries:
+        whole, entry, given = f"{command} {name}", entries[name], arguments[1:]
+    else:
         near = difflib.get_close_matches(name, entries, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(entries)}"
         raise InvalidArgumentError(f"{command} has no method {name!r}: {hint} (the method comes first)")
-    whole = f"{command} {name}"
-    run_method(whole, entries[name], parse(method_parser(whole, entries[name]), arguments[1:]))
+    run_method(whole, entry, parse(method_parser(whole, entry), given))
     return True
 
 
 def overview(command: str) -> str:
-    """The help of a command: its methods.
-
-    Args:
-        command: its name.
-    """
+    """The help of a command: its methods."""
     entries = command_methods(command)
     width = max(map(len, entries)) + 4
     rows = [
@@ -106,34 +94,24 @@ def overview(command: str) -> str:
         for name, entry in entries.items()
     ]
     first = next(iter(entries))
-    return "\n".join(
-        [
-            f"usage: lightning-viz {command} METHOD [options] [checkpoints ...]",
-            "",
-            textwrap.fill(FAMILIES[command][1], 79),
-            "",
-            "methods:",
-            *rows,
-            "",
-            f"lightning-viz {command} METHOD --help lists the options of a method.",
-            "",
-            "example:",
-            f"  {_example(f'{command} {first}', entries[first])}",
-        ]
+    paragraphs = (
+        f"usage: lightning-viz {command} METHOD [options] [checkpoints ...]",
+        textwrap.fill(FAMILIES[command][1], 79),
+        "\n".join(["methods:", *rows]),
+        f"lightning-viz {command} METHOD --help lists the options of a method.",
+        f"example:\n  {_example(f'{command} {first}', entries[first])}",
     )
+    return "\n\n".join(paragraphs)
 
 
 def method_parser(whole: str, entry: Method) -> ArgumentParser:
-    """The parser of a method.
-
-    Args:
-        whole: its name, with the command's before it.
-        entry: what the catalogue says of it.
-    """
+    """The parser of a method, by its name with the command's before it, and its row of the catalogue."""
     from lightning_viz.cli.source_options import add_source, command_parser
 
     parser = command_parser(whole, f"{entry.summary}.", _example(whole, entry))
-    options: Sequence[Option] = FILTER_OPTIONS if whole == "filters" else [*_own_options(entry), *_passed_on(entry)]
+    options: Sequence[Option] = (
+        FILTER_OPTIONS if whole == "filters" else [*options_of(_function(entry)), *_passed_on(entry)]
+    )
     group = parser.add_argument_group(f"options of {entry.name}")
     for option in options:
         option.add_to(group)
@@ -142,12 +120,7 @@ def method_parser(whole: str, entry: Method) -> ArgumentParser:
 
 
 def run_method(whole: str, entry: Method, options: Namespace) -> None:
-    """Run a method, unless its result is there already, and write its output.
-
-    Args:
-        whole: its name, with the command's before it.
-        entry: what the catalogue says of it.
-        options: parsed.
+    """Run a method, as for `method_parser`, unless its result is there already, and write its output.
 
     Raises:
         AnalysisError: the model does not suit it, or an option cannot be used.
@@ -162,7 +135,8 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
         print_line(f"{folder} holds this result already: --overwrite computes it again")
         return
     study = replace(model_under_study_of(options, config).first(options.samples), progress=True)
-    function, arguments = _function(entry), {option.name: option.value(options) for option in _own_options(entry)}
+    function = _function(entry)
+    arguments = {option.name: option.value(options) for option in options_of(function)}
     parameters = inspect.signature(function).parameters
     if "method" in parameters:
         arguments["method"] = entry.name
@@ -180,10 +154,6 @@ def _function(entry: Method) -> Any:
     """The function that computes and draws it."""
     module, _, name = entry.study.rpartition(".")
     return getattr(importlib.import_module(f"lightning_viz.analysis.studies.{module}"), name)
-
-
-def _own_options(entry: Method) -> list[Option]:
-    return options_of(_function(entry))
 
 
 def _passed_on(entry: Method) -> list[Option]:

@@ -43,11 +43,7 @@ class Option:
     length: int = 0
 
     def add_to(self, group: Any) -> None:
-        """Put the option on a parser.
-
-        Args:
-            group: of a parser's arguments.
-        """
+        """Add the option to a group of a parser's arguments."""
         required = self.default is inspect.Parameter.empty
         kinds = self.kinds if self.default is not None else (*self.kinds, NoneType)
         kind: Any = _real if self.kinds == (float,) else Union[kinds]
@@ -59,11 +55,7 @@ class Option:
         group.add_argument(f"--{self.name}", type=kind, help=self.help.replace("%", "%%"), **more)
 
     def value(self, options: Namespace) -> Any:
-        """The argument that was typed.
-
-        Args:
-            options: parsed.
-        """
+        """The argument that was typed, of all options."""
         typed = options[self.name]
         if not self.several or not isinstance(typed, (list, tuple)):
             return typed
@@ -76,12 +68,7 @@ _METAVARS = {frozenset({int}): "N", frozenset({float}): "X", frozenset({str}): "
 
 
 def options_of(function: Callable[..., Any], *, but: Iterable[str] = ()) -> list[Option]:
-    """The options of a function: its keyword-only arguments that can be typed.
-
-    Args:
-        function: with annotations and a docstring.
-        but: names of arguments that are no options, beside `SUPPLIED`.
-    """
+    """The options of a function: its keyword-only arguments that can be typed, but some, and but `SUPPLIED`."""
     import docstring_parser
 
     parsed = docstring_parser.parse(inspect.getdoc(function) or "", style=docstring_parser.DocstringStyle.GOOGLE)
@@ -140,9 +127,6 @@ def _typed_default(option: Option) -> Any:
 
 def default_words(value: Any) -> str:
     """A default in words: fractions of 255 as such, several values one after the other.
-
-    Args:
-        value: plain.
 
     >>> default_words(8 / 255), default_words([0.0, 1 / 255, 0.1]), default_words(["small norm"]), default_words(False)
     ('8/255', '0 1/255 0.1', "'small norm'", 'false')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import importlib
 import os
 import re
 import sys
@@ -35,7 +34,7 @@ COMMANDS: dict[str, str] = {
 }
 """By name, a one-line summary."""
 
-_OWN_PARSER = ("analyze", "board")  # a module each; the others are methods of the catalogue
+_OWN_PARSER = ("analyze", "board")  # the others are methods of the catalogue
 _EXTRA = ("jsonargparse", "docstring_parser", "rich")  # packages of the extra "cli"
 _TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
 
@@ -43,9 +42,7 @@ _TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
 def sentence_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int] | None:
     """The sentence for an error, and the exit status, by its type; None for an error that is a bug.
 
-    Args:
-        error: as it was caught.
-        resumes: whether the command continues from where it was interrupted.
+    A command that `resumes` continues from where it was interrupted.
     """
     if isinstance(error, KeyboardInterrupt):
         kept = "what is finished is kept, and the same command goes on from there"
@@ -55,7 +52,8 @@ def sentence_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     if isinstance(error, _out_of_memory()):
-        return f"out of memory ({_first_line(error)}): try fewer --samples, or --accelerator cpu", FAILED
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"out of memory ({cause}): try fewer --samples, or --accelerator cpu", FAILED
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRA:
         return f"{error.name} is missing: pip install 'lightning-viz[cli]'", FAILED
     if isinstance(error, ArgumentError):
@@ -66,11 +64,7 @@ def sentence_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int
 
 
 def bug_report(error: BaseException) -> str:
-    """What is printed for an error that is a bug: all that is needed to find it.
-
-    Args:
-        error: as it was caught.
-    """
+    """What is printed for an error that is a bug: all that is needed to find it."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{''.join(traceback.format_exception(error))}lightning-viz: {type(error).__name__} in {place.filename}, line "
@@ -98,15 +92,8 @@ def _last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run a command, or print the list of commands.
-
-    Args:
-        arguments: the command's name, and what follows it.
+    """Run a command, given its name and what follows it, or print the list of commands.
 
     Returns:
         Exit status: 0; 2 if the request cannot be carried out; 1 if it fails; 130 at Ctrl-C.
@@ -140,11 +127,11 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     if name in _OWN_PARSER:
+        from lightning_viz.cli import analyze
         from lightning_viz.cli.source_options import parse
 
-        module: Any = importlib.import_module(f"lightning_viz.cli.{name}")
-        options = parse(getattr(module, f"{name}_parser")(), arguments)
-        getattr(module, f"run_{name}")(options)
+        parser = getattr(analyze, f"{name}_parser")()
+        getattr(analyze, f"run_{name}")(parse(parser, arguments))
         return 0
     from lightning_viz.cli.commands import run_command
 

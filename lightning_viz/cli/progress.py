@@ -6,7 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightning_viz.errors import LightningVizError
@@ -23,10 +24,7 @@ class OutputClosedError(LightningVizError):
 
 
 def print_line(text: str) -> None:
-    """Print a line for the user.
-
-    Args:
-        text: one line or more.
+    """Print one line or more for the user.
 
     Raises:
         OutputClosedError: standard output is closed.
@@ -47,10 +45,7 @@ def is_first_process() -> bool:
 
 @contextmanager
 def working(title: str) -> Iterator[ProgressBar]:
-    """Shows the work and, on a terminal, the bars of the functions that do it.
-
-    Args:
-        title: of the work.
+    """Show the work and, on a terminal, the bars of the functions that do it.
 
     Yields:
         What is called with each part that begins.
@@ -60,35 +55,24 @@ def working(title: str) -> Iterator[ProgressBar]:
 
     from lightning_viz.hooks.batching import BARS
 
+    def line(part: str, done: int, count: int) -> None:
+        if is_first_process():  # another process shows it
+            print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr, flush=True)
+
+    def move(part: str, done: int, count: int) -> None:
+        bars.update(whole, description=f"{title}: {part}", completed=done, total=count)
+
     console = Console(stderr=True)
-    if not (is_first_process() and console.is_terminal):
-        before = BARS.set(_none)
-        try:
-            yield _line(title) if is_first_process() else _nothing
-        finally:
-            BARS.reset(before)
-        return
+    drawn = is_first_process() and console.is_terminal
     columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bars:
-        before = BARS.set(lambda name, items, total: _Bar(bars, name, items, total))
-        whole = bars.add_task(title, total=None)
-        try:
-            yield lambda part, done, count: bars.update(
-                whole, description=f"{title}: {part}", completed=done, total=count
-            )
-        finally:
-            BARS.reset(before)
-
-
-def _line(title: str) -> ProgressBar:
-    def show(part: str, done: int, count: int) -> None:
-        print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr, flush=True)
-
-    return show
-
-
-def _nothing(part: str, done: int, count: int) -> None:
-    """Another process shows it."""
+    bars = Progress(*columns, console=console, transient=True)
+    whole = bars.add_task(title, total=None)
+    before = BARS.set(partial(_Bar, bars) if drawn else _none)
+    try:
+        with bars if drawn else nullcontext():
+            yield move if drawn else line
+    finally:
+        BARS.reset(before)
 
 
 def _none(name: str, items: Iterable[Any] | None, total: int | None) -> Any:

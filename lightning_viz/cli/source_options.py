@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import PositiveInt
 
 from lightning_viz.cli.function_options import default_words
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import AnalysisError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from lightning_viz.analysis.config import Configuration
@@ -35,11 +35,8 @@ def folded(arguments: Sequence[str]) -> list[str]:
     class's other arguments may be in the checkpoint, so no parser may ask for them; types are checked when it is
     instantiated.
 
-    Args:
-        arguments: as they were typed.
-
     Raises:
-        ValueError: an option without a value.
+        InvalidArgumentError: an option without a value.
 
     >>> folded(["--model", "net.Net", "a.ckpt", "--model.depth=2"])
     ['a.ckpt', '--model', '{"class_path": "net.Net", "init_args": {"depth": "2"}}']
@@ -76,13 +73,7 @@ def _part_of_spec(path: str, value: str) -> Mapping[str, Any]:
 
 
 def command_parser(name: str, description: str, example: str) -> ArgumentParser:
-    """The parser of a command, without its arguments.
-
-    Args:
-        name: as it is typed: ``"analyze"``, ``"attack pgd"``.
-        description: two sentences.
-        example: a line.
-    """
+    """The parser of a command, without its arguments, by its name as it is typed (``"attack pgd"``)."""
     return ArgumentParser(
         prog=f"lightning-viz {name}",
         description=description,
@@ -119,11 +110,7 @@ class _Formatter(DefaultHelpFormatter):
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """The options that were typed.
-
-    Args:
-        parser: of a command.
-        arguments: as they were typed.
+    """The options of a command that were typed.
 
     Raises:
         InvalidArgumentError: an option without a value.
@@ -133,105 +120,70 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
-    """Add the options that name the model and the data.
-
-    Args:
-        parser: of a command, or of one of its methods.
-        out: default of the output folder.
-        samples: default of how many samples are used.
-    """
-    _add_model(parser.add_argument_group("the model"))
-    _add_data(parser.add_argument_group("the data"), samples)
-    _add_running(parser.add_argument_group("how it is run"), out)
-
-
-def _add_model(group: Any) -> None:
-    group.add_argument(
+    """Add the options that name the model and the data, with defaults of the output folder and number of samples."""
+    groups = {title: parser.add_argument_group(title) for title in _OPTIONS}
+    groups["the model"].add_argument(
         "checkpoints",
         nargs="*",
         help="checkpoint files, or folders of a run; a LightningCLI run's folder gives the arguments of model and data",
     )
-    group.add_argument(
-        "--model",
-        type=dict | None,
-        metavar="CLASS",
-        help="class path, package.module.Class, or JSON with class_path and init_args; its arguments: --model.NAME "
-        "VALUE (default: those in config.yaml or the checkpoint)",
-    )
-    group.add_argument(
-        "--config",
-        type=str | None,
-        metavar="FILE",
-        help="a config.yaml of LightningCLI (default: the one in the run's folder)",
-    )
-    group.add_argument("--torchvision", type=str | None, metavar="NAME", help="a model of torchvision, e.g. resnet50")
-    group.add_argument(
-        "--weights",
-        type=str,
-        default="DEFAULT",
-        metavar="NAME",
-        help="weights of the --torchvision model; none for random ones",
-    )
-    group.add_argument("--name", type=str, default="", help="name of the model in reports (default: its class's name)")
-    group.add_argument(
-        "--trust",
-        action="store_true",
-        help="load checkpoints that hold more than weights, and import and call whatever config.yaml names; this "
-        "runs the code that they name",
-    )
+    for title, rows in _OPTIONS.items():
+        add_options(groups[title], rows)
+    parser.set_defaults(out=out, samples=samples)
 
 
-def _add_data(group: Any, samples: int) -> None:
-    group.add_argument("--data", type=dict | None, metavar="CLASS", help="data module or data set, given like --model")
-    group.add_argument(
-        "--images",
-        type=str | None,
-        metavar="FOLDER",
-        help="use images of a folder instead; its subfolders are the classes",
-    )
-    group.add_argument(
-        "--size",
-        type=PositiveInt,
-        default=224,
-        metavar="N",
-        help="side in pixels to which --images are scaled and cropped",
-    )
-    group.add_argument("--gray", action="store_true", help="convert --images to one channel")
-    group.add_argument(
-        "--pixel_space.mean",
-        type=float,
-        nargs="+",
-        metavar="X",
-        help="per-channel mean of Normalize, or one for all (default: found in the data's transform)",
-    )
-    group.add_argument(
-        "--pixel_space.std", type=float, nargs="+", metavar="X", help="per-channel standard deviation of Normalize"
-    )
-    group.add_argument(
-        "--samples", type=PositiveInt, default=samples, metavar="N", help="how many samples of the data are used"
-    )
+Row = tuple[str, Any, Any, str, str]
+"""An option: name, type (with its number of values if there are several; `FLAG` if none), default, metavar, help."""
+FLAG = None
 
 
-def _add_running(group: Any, out: str) -> None:
-    group.add_argument("--out", type=str, default=out, metavar="DIR", help="output folder")
-    group.add_argument("--overwrite", action="store_true", help="recompute existing results")
-    group.add_argument("--seed", type=int | None, metavar="N", help="of everything random (default: the run's, or 0)")
-    group.add_argument("--accelerator", type=str, default="auto", metavar="NAME", help="cpu, gpu, ...")
-    group.add_argument("--devices", type=int | str, default=1, metavar="N", help="how many devices, or which: 0,2")
-    group.add_argument(
-        "--strategy",
-        type=str | None,
-        metavar="NAME",
-        help="Trainer strategy (default: the run's, with several devices)",
-    )
-    group.add_argument("--precision", type=str | None, metavar="NAME", help="Trainer precision (default: the run's)")
+def add_options(group: Any, rows: Iterable[Row]) -> None:
+    """Add options to a group of a parser's arguments."""
+    for name, kind, default, metavar, words in rows:
+        if kind is FLAG:
+            group.add_argument(name, action="store_true", help=words)
+            continue
+        several = {"type": kind[0], "nargs": kind[1]} if isinstance(kind, tuple) else {"type": kind}
+        group.add_argument(name, **several, default=default, metavar=metavar, help=words)
+
+
+# fmt: off
+_OPTIONS: Mapping[str, Sequence[Row]] = {  # by group
+    "the model": (
+        ("--model", dict | None, None, "CLASS", "class path, package.module.Class, or JSON with class_path and "
+         "init_args; its arguments: --model.NAME VALUE (default: those in config.yaml or the checkpoint)"),
+        ("--config", str | None, None, "FILE", "a config.yaml of LightningCLI (default: the one in the run's folder)"),
+        ("--torchvision", str | None, None, "NAME", "a model of torchvision, e.g. resnet50"),
+        ("--weights", str, "DEFAULT", "NAME", "weights of the --torchvision model; none for random ones"),
+        ("--name", str, "", "NAME", "name of the model in reports (default: its class's name)"),
+        ("--trust", FLAG, False, "", "load checkpoints that hold more than weights, and import and call whatever "
+         "config.yaml names; this runs the code that they name"),
+    ),
+    "the data": (
+        ("--data", dict | None, None, "CLASS", "data module or data set, given like --model"),
+        ("--images", str | None, None, "FOLDER", "use images of a folder instead; its subfolders are the classes"),
+        ("--size", PositiveInt, 224, "N", "side in pixels to which --images are scaled and cropped"),
+        ("--gray", FLAG, False, "", "convert --images to one channel"),
+        ("--pixel_space.mean", (float, "+"), None, "X",
+         "per-channel mean of Normalize, or one for all (default: found in the data's transform)"),
+        ("--pixel_space.std", (float, "+"), None, "X", "per-channel standard deviation of Normalize"),
+        ("--samples", PositiveInt, 256, "N", "how many samples of the data are used"),
+    ),
+    "how it is run": (
+        ("--out", str, "", "DIR", "output folder"),
+        ("--overwrite", FLAG, False, "", "recompute existing results"),
+        ("--seed", int | None, None, "N", "of everything random (default: the run's, or 0)"),
+        ("--accelerator", str, "auto", "NAME", "cpu, gpu, ..."),
+        ("--devices", int | str, 1, "N", "how many devices, or which: 0,2"),
+        ("--strategy", str | None, None, "NAME", "Trainer strategy (default: the run's, with several devices)"),
+        ("--precision", str | None, None, "NAME", "Trainer precision (default: the run's)"),
+    ),
+}
+# fmt: on
 
 
 def run_config_of(options: Namespace) -> RunConfig:
-    """The configuration of an analysis.
-
-    Args:
-        options: parsed, of a parser with `add_source`.
+    """The configuration of an analysis, from the options of a parser with `add_source`.
 
     Raises:
         AnalysisError: model or data are not given, or cannot be loaded.
@@ -262,9 +214,7 @@ def run_config_of(options: Namespace) -> RunConfig:
 def model_under_study_of(options: Namespace, config: RunConfig | None = None) -> ModelUnderStudy:
     """The model of the last checkpoint, and samples of its data, on the device that was chosen.
 
-    Args:
-        options: parsed, of a parser with `add_source`.
-        config: of these options, if it is known.
+    The configuration is that of the options (see `run_config_of`), if it is not given.
 
     Raises:
         AnalysisError: see its message.
@@ -294,8 +244,6 @@ _WHICH_DATA = (
 
 def _swallowed(options: Namespace) -> str:
     """What is wrong where a checkpoint was taken for one of an option's several values."""
-    from pathlib import Path
-
     for name, value in options.items():
         place = value[-1] if isinstance(value, list) and value and name != "checkpoints" else None
         if isinstance(place, str) and not options.checkpoints and Path(place).exists():
@@ -304,18 +252,13 @@ def _swallowed(options: Namespace) -> str:
 
 
 def _required(found: Any, remedy: str) -> Any:
-    from lightning_viz.errors import AnalysisError
-
     if found is None:
         raise AnalysisError(remedy)
     return found
 
 
 def _configuration(options: Namespace) -> Configuration:
-    from pathlib import Path
-
     from lightning_viz.analysis.config import find_configuration, read_configuration
-    from lightning_viz.errors import AnalysisError
 
     lost = next((place for place in options.checkpoints if not Path(place).exists()), None)
     if lost is not None:
@@ -333,7 +276,6 @@ def _named(options: Namespace, configuration: Configuration, what: str, given: A
 
 def _pretrained(options: Namespace) -> Pretrained | None:
     from lightning_viz.analysis.models import pretrained
-    from lightning_viz.errors import AnalysisError
 
     if options.torchvision is None:
         return None
@@ -359,7 +301,6 @@ def _data(
 ) -> Any:
     """The data; None where the model of a LightningCLI run brings them itself."""
     from lightning_viz.analysis.data import Images, fitting
-    from lightning_viz.errors import AnalysisError
     from lightning_viz.pixels import PixelSpace
 
     if options.images is None:
@@ -374,27 +315,19 @@ def _data(
 
 def _trainer(options: Namespace, configuration: Configuration) -> dict[str, Any]:
     """The Trainer's options. What a run needed to train on many devices, one does not need to look at it on one."""
-    found: dict[str, Any] = {"accelerator": options.accelerator, "devices": options.devices}
     precision = options.precision or configuration.trainer("precision")
     strategy = options.strategy or (configuration.trainer("strategy") if options.devices != 1 else None)
-    if precision is not None:
-        found["precision"] = precision
-    if isinstance(strategy, str):
-        found["strategy"] = strategy
-    return found
+    found = {"precision": precision, "strategy": strategy if isinstance(strategy, str) else None}
+    chosen = {name: value for name, value in found.items() if value is not None}
+    return {"accelerator": options.accelerator, "devices": options.devices, **chosen}
 
 
 def run_configs_of(options: Namespace) -> list[RunConfig]:
-    """One for each checkpoint or run's folder, and one for each model of torchvision.
-
-    Args:
-        options: parsed; ``torchvision`` and ``name`` may hold several, separated by commas.
+    """One for each checkpoint or run's folder, and one for each model of torchvision; names are separated by commas.
 
     Raises:
         AnalysisError: not as many names as models; else as `run_config_of`.
     """
-    from lightning_viz.errors import AnalysisError
-
     zoo = [name for name in (options.torchvision or "").split(",") if name]
     names = [name for name in options.name.split(",") if name] or [*apart(options.checkpoints), *zoo]
     count = len(options.checkpoints) + len(zoo)
@@ -402,17 +335,17 @@ def run_configs_of(options: Namespace) -> list[RunConfig]:
         raise AnalysisError(f"--name has {len(names)} names, {', '.join(names)}, for {count} models: give one each")
     chosen: list[tuple[list[str], str | None]] = [([place], None) for place in options.checkpoints]
     chosen += [([], model) for model in zoo]
-    return [
-        run_config_of(_changed(options, checkpoints=places, torchvision=model, name=name))
-        for (places, model), name in zip(chosen, names, strict=True)
-    ]
+    configs = []
+    for (places, model), name in zip(chosen, names, strict=True):
+        changed = options.clone()
+        changed.checkpoints, changed.torchvision, changed.name = places, model, name
+        changed.model = options.model if model is None else None
+        configs.append(run_config_of(changed))
+    return configs
 
 
 def apart(places: list[str]) -> list[str]:
-    """Names of places: what of their paths is not the same for all.
-
-    Args:
-        places: files or folders.
+    """Names of files or folders: what of their paths is not the same for all.
 
     >>> apart(["runs/plain/version_0", "runs/hard/version_0"])
     ['plain', 'hard']
@@ -425,11 +358,3 @@ def apart(places: list[str]) -> list[str]:
             for one in parts:
                 del one[end]
     return ["/".join(one) for one in parts]
-
-
-def _changed(options: Namespace, *, checkpoints: list[str], torchvision: str | None, name: str) -> Namespace:
-    changed = options.clone()
-    changed.checkpoints, changed.torchvision, changed.name = checkpoints, torchvision, name
-    if torchvision is not None:
-        changed.model = None
-    return changed

@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_images
 from lightning_viz.__main__ import main
 from lightning_viz.analysis.checkpoint_run import validate
 from lightning_viz.cli import progress as bars
-from lightning_viz.cli.board import board_command
+from lightning_viz.cli.analyze import board_command
 from lightning_viz.cli.main import COMMANDS, in_sentences
 from lightning_viz.cli.progress import working
 from lightning_viz.errors import AnalysisError, LayerNotFoundError
