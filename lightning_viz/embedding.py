@@ -160,13 +160,12 @@ def tsne(
 def _sklearn(data: Floats, start: Floats, perplexity: float, seed: int, warm: bool) -> tuple[Floats, float]:
     from sklearn.manifold import TSNE
 
+    rate = max(len(data) / 40, 5.0) if warm else "auto"  # a tenth: as trustworthy, with a third less movement
     model = TSNE(
         n_components=start.shape[1],
         perplexity=perplexity,
         early_exaggeration=1.0 if warm else 12.0,
-        learning_rate=max(len(data) / 40, 5.0)
-        if warm
-        else "auto",  # a tenth: as trustworthy, with a third less movement
+        learning_rate=rate,
         max_iter=251 if warm else 1000,  # at 250 scikit-learn does not report the divergence
         init=start,
         random_state=seed,
@@ -180,10 +179,9 @@ def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: b
 
     affinities = PerplexityBasedNN(data, perplexity=perplexity, method="exact", n_jobs=1, random_state=seed)
     points: Any = TSNEEmbedding(start, affinities, negative_gradient_method="bh", n_jobs=1, random_state=seed)
-    if warm:
-        points = points.optimize(n_iter=20, exaggeration=1.5, momentum=0.8).optimize(n_iter=50, momentum=0.8)
-    else:
-        points = points.optimize(n_iter=250, exaggeration=12, momentum=0.8).optimize(n_iter=500, momentum=0.8)
+    early, exaggeration, late = (20, 1.5, 50) if warm else (250, 12, 500)
+    points = points.optimize(n_iter=early, exaggeration=exaggeration, momentum=0.8)
+    points = points.optimize(n_iter=late, momentum=0.8)
     return np.array(points, dtype=np.float32), float(points.kl_divergence)
 
 

@@ -120,12 +120,7 @@ class ViewWarning(LightningVizWarning):
 
 
 def warn_user(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the user's code that called this package, however deep the warning arises.
-
-    Args:
-        message: what is to be known.
-        category: of the warning.
-    """
+    """Warn at the line of the user's code that called this package, however deep the warning arises."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
@@ -133,12 +128,7 @@ def warn_user(message: str, category: type[Warning]) -> None:
 
 
 def by_name(choices: Mapping[str, Choice], value: Choice | str, argument: str) -> Choice:
-    """The value of an argument that is given itself or by its name.
-
-    Args:
-        choices: by name.
-        value: one of the names, or anything else.
-        argument: that it was given for.
+    """The value of an argument that is given itself, or by its name among the choices.
 
     Raises:
         InvalidArgumentError: a name that is none of the choices.
@@ -151,11 +141,7 @@ def by_name(choices: Mapping[str, Choice], value: Choice | str, argument: str) -
 
 
 def format_indices(numbers: Sequence[int], most: int = 8) -> str:
-    """A list of numbers for a message, shortened if it is long.
-
-    Args:
-        numbers: all of them.
-        most: how many to print.
+    """A list of numbers for a message, of which the first ones are printed, `most` of them at most.
 
     >>> format_indices([0, 3]), format_indices(range(20), 3)
     ('[0, 3]', '[0, 1, 2, ...] (20 of them)')
@@ -165,11 +151,7 @@ def format_indices(numbers: Sequence[int], most: int = 8) -> str:
 
 
 def warn_safely(message: str) -> None:
-    """Warn during training: where warnings are turned into errors, log instead, because a view never ends a run.
-
-    Args:
-        message: what is to be known.
-    """
+    """Warn during training: where warnings are turned into errors, log instead, because a view never ends a run."""
     try:
         warnings.warn(f"lightning_viz: {message}", ViewWarning, stacklevel=2)
     except ViewWarning:
@@ -177,11 +159,7 @@ def warn_safely(message: str) -> None:
 
 
 def inform(message: str) -> None:
-    """Print one line of information, to the log and, as Lightning does, to the terminal.
-
-    Args:
-        message: what is to be known.
-    """
+    """Print one line of information, to the log and, as Lightning does, to the terminal."""
     _log.info("%s", message)
     print(f"lightning_viz: {message}", file=sys.stderr)
 

@@ -112,22 +112,16 @@ def _transforms(transform: Any, visited: set[int]) -> Iterator[Any]:
         return
     visited.add(id(transform))
     yield transform
+    inner: list[Any] = []
     for name in ("transforms", "transform", "dataset", "datasets"):
         attribute = getattr(transform, name, None)
-        for inner_transform in attribute if isinstance(attribute, (list, tuple)) else [attribute]:
-            yield from _transforms(inner_transform, visited)
-    if isinstance(transform, torch.nn.Sequential):
-        for inner_transform in transform:
-            yield from _transforms(inner_transform, visited)
+        inner += attribute if isinstance(attribute, (list, tuple)) else [attribute]
+    for inner_transform in [*inner, *(transform if isinstance(transform, torch.nn.Sequential) else ())]:
+        yield from _transforms(inner_transform, visited)
 
 
 def clamp_inputs(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tensor:
-    """Inputs whose pixels are clamped to the bounds, at least in single precision.
-
-    Args:
-        inputs: as the model takes them, ``[N, ...]``.
-        pixel_space: maps inputs to pixels.
-        slack: share of the pixels' range by which they may lie outside.
+    """Inputs ``[N, ...]`` whose pixels are clamped as by `clamp_pixels`, at least in single precision.
 
     Raises:
         ViewError: they lie further outside.
@@ -140,16 +134,10 @@ def clamp_inputs(inputs: Tensor, pixel_space: PixelSpace, slack: float) -> Tenso
 def clamp_pixels(
     pixels: Tensor, pixel_space: PixelSpace, slack: float, *, error: type[InvalidArgumentError] = InvalidArgumentError
 ) -> Tensor:
-    """Pixels clamped to the bounds of their space.
-
-    Args:
-        pixels: ``[N, ...]``.
-        pixel_space: its bounds apply.
-        slack: share of the pixels' range by which they may lie outside.
-        error: raised if they lie further outside.
+    """Pixels ``[N, ...]`` clamped to the bounds of their space, of which they may lie outside by a share of the range.
 
     Raises:
-        InvalidArgumentError: they lie further outside.
+        InvalidArgumentError: they lie further outside; `error` names a subclass.
     """
     low, high = pixel_space.bounds
     least, most = (value.item() for value in pixels.aminmax())

@@ -232,28 +232,25 @@ def _places(dimension: int) -> Tensor:
 
 
 _DIGITS = 28  # minimum precision of each number in bits; a float32 has 24
-_WIDTH = 8  # exponents per bin; a bin holds the sum of 2^28 numbers without overflow
+_WIDTH = 8  # exponents that share a unit
 _LOWEST = -1088  # below every float64's exponent
-_BINS = 2112 // _WIDTH + 1
 
 
 @dataclass(frozen=True)
 class ExactSum:
-    r"""Exact sum: one integer per range of exponents, so that the order of summation does not matter.
-
-    .. math:: \sum_n x_n = \sum_b 2^{8 b + c} \sum_{n \in b} \operatorname{round}(x_n / 2^{8 b + c})
+    """Exact sum: an integer of any size, so that the order of summation does not matter.
 
     Each number is rounded on its own to 28 bits or more; float32 numbers are not rounded.
 
     Attributes:
-        bins: the inner sums.
+        units: the sum in units of 2^-1116.
 
     >>> numbers = [1e16, 1.0, -1e16]
     >>> sum(numbers), float(ExactSum.of(numbers)), float(ExactSum.of(numbers[:1]) + ExactSum.of(numbers[1:]))
     (0.0, 1.0, 1.0)
     """
 
-    bins: NDArray[np.int64]
+    units: int
 
     @classmethod
     def of(cls, numbers: ArrayLike) -> ExactSum:
@@ -264,22 +261,14 @@ class ExactSum:
         """
         fractions, exponents = np.frexp(np.asarray(numbers, dtype=np.float64).ravel())
         places, within = np.divmod(exponents - _LOWEST, _WIDTH)
-        bins = np.zeros(_BINS, dtype=np.int64)
-        np.add.at(bins, places, np.rint(np.ldexp(fractions, within + _DIGITS)).astype(np.int64))
-        return cls(bins)
+        rounded = np.rint(np.ldexp(fractions, within + _DIGITS)).astype(np.int64)
+        parts = zip(rounded.tolist(), (_WIDTH * places).tolist(), strict=True)
+        return cls(sum(part << shift for part, shift in parts))
 
     def __add__(self, other: ExactSum) -> ExactSum:
         """The sum of both."""
-        return ExactSum(self.bins + other.bins)
+        return ExactSum(self.units + other.units)
 
     def __float__(self) -> float:
         """The nearest float64."""
-        (filled,) = np.nonzero(self.bins)
-        parts = ((int(self.bins[b]), b * _WIDTH + _LOWEST - _DIGITS) for b in filled.tolist())
-        return math.fsum(math.ldexp(half, power) for whole, power in parts for half in _halves(whole))
-
-
-def _halves(whole: int) -> tuple[int, int]:
-    """An integer as the sum of two that a float64 represents exactly."""
-    low = whole % 2**32
-    return whole - low, low
+        return self.units / (1 << (_DIGITS - _LOWEST))

@@ -254,9 +254,7 @@ def _slide_pooling_before(network: fx.GraphModule, node: fx.Node | None) -> None
         if _kind(network, node) in _POOLS and before is not None and after is not None and before[:2] == after[:2]:
             _slide(network, node)
             return
-        inputs = [
-            argument for argument in node.all_input_nodes if _shape(argument) is not None and argument.op != "get_attr"
-        ]
+        inputs = _sources(node)
         node = inputs[0] if len(inputs) == 1 else None
 
 
@@ -286,12 +284,14 @@ def _kind(network: fx.GraphModule, node: fx.Node) -> Any:
     return type(network.get_submodule(str(node.target))) if node.op == "call_module" else node.target
 
 
+def _sources(node: fx.Node) -> list[fx.Node]:
+    """The tensor arguments of a node that are no weights."""
+    return [argument for argument in node.all_input_nodes if _shape(argument) is not None and argument.op != "get_attr"]
+
+
 def _source(node: fx.Node) -> fx.Node | None:
-    """The first tensor argument of a node."""
-    return next(
-        (argument for argument in node.all_input_nodes if _shape(argument) is not None and argument.op != "get_attr"),
-        None,
-    )
+    """The first of them."""
+    return next(iter(_sources(node)), None)
 
 
 def _shape(node: fx.Node | None) -> torch.Size | None:
