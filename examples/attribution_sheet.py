@@ -65,7 +65,7 @@ def numbers(method, model, test):
 def row(name, display, maps, pictures, found):
     """A method's maps of the images shown, its name and numbers to the left."""
     words = [f"points at it {found[0]:.2f}", f"deletion {found[1]:.2f}", f"random net {found[2]:.2f}"]
-    return method_row(pictures, MethodMaps(name, maps, display, words), (TILE, TILE), label=216, gap=4)[0]
+    return method_row(pictures, MethodMaps(name, maps, display, words), (TILE, TILE), label=216, gap=4)
 
 
 def main():

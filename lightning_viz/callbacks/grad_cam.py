@@ -33,7 +33,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.render.attribution_maps import class_columns, heat_overlays
+from lightning_viz.render.attribution_maps import attribution_maps, class_columns
 
 __all__ = ["GradCAM"]
 
@@ -113,6 +113,7 @@ class GradCAM(View):
                 "layer": call,
                 "step": snapshot.step,
                 "method": described.title,
+                "display": described.display,
                 "unit": described.unit,
                 "details": [] if score is None else [sanity_check_text(score)],
                 "verdicts": snapshot.verdicts(),
@@ -121,12 +122,12 @@ class GradCAM(View):
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
             if heat.dim() == 5:
                 names = snapshot.target_names(snapshot.explained(heat.shape[:2]))
-                several = {"maps": heat.numpy(), "names": names, "display": described.display}
+                several = {"maps": heat.numpy(), "names": names}
                 yield DrawTask(class_columns, {**arguments, **several, "tag": f"{tag}/classes"}, scalars=scalars)
             else:
                 target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
-                single = {"heat": heat[:, 0].numpy(), "target": target}
-                yield DrawTask(heat_overlays, {**arguments, **single}, scalars=scalars)
+                single = {"maps": heat.numpy(), "target": target}
+                yield DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars)
 
     @property
     def _alone(self) -> bool:

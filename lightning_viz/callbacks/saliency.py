@@ -31,7 +31,7 @@ from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.render.attribution_maps import class_columns, saliency_maps
+from lightning_viz.render.attribution_maps import attribution_maps, class_columns
 
 __all__ = ["Saliency"]
 
@@ -146,8 +146,8 @@ class Saliency(View):
             columns = {"maps": maps.numpy(), "names": snapshot.target_names(snapshot.explained(maps.shape[:2]))}
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
-            single = {"gradient": maps.numpy(), "target": snapshot.target_name(self.target)}
-            yield DrawTask(saliency_maps, {**arguments, **single}, scalars=scalars)
+            single = {"maps": maps.numpy(), "target": snapshot.target_name(self.target)}
+            yield DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars)
 
     @property
     def _rule(self) -> Rule | None:

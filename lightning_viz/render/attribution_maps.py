@@ -14,17 +14,26 @@ from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, i
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, wrap
-from lightning_viz.render.tiles import DISPLAYS, Display, Flaw, Verdict, count_flaws, find_flaw, map_tile, verdict_texts
+from lightning_viz.render.tiles import (
+    DISPLAYS,
+    Display,
+    Flaw,
+    Verdict,
+    count_flaws,
+    find_flaw,
+    map_flaws,
+    map_tile,
+    verdict_texts,
+)
 
 __all__ = [
     "MOST_SAMPLES",
     "MethodMaps",
+    "attribution_maps",
     "class_columns",
-    "heat_overlays",
     "method_row",
     "method_sheet",
     "occlusion_maps",
-    "saliency_maps",
 ]
 
 _MOST_PAIRS = 16
@@ -35,77 +44,73 @@ MOST_SAMPLES = 6
 _LABEL = 216  # pixels for names and numbers
 
 
-def heat_overlays(
+def attribution_maps(
     tag: str,
     images: NDArray[np.uint8],
-    heat: NDArray[Any],
-    *,
-    layer: str,
-    target: str,
-    method: str = "Grad-CAM",
-    unit: str = "logits",
-    **info: Unpack[PageInfo],
-) -> Page:
-    """Page of heat maps: each sample untouched and, beside it, grayed under its heat, divided by the map's maximum.
-
-    Args:
-        tag: of the page.
-        images: the inputs ``[N, H, W, 3]``; the first 16 are shown.
-        heat: non-negative maps ``[N, h, w]``, enlarged bilinearly (``align_corners=False``).
-        layer: name, for the caption.
-        target: what is explained, such as "the label's logit".
-        method: name, for the caption.
-        unit: of the heat.
-        info: see `PageInfo`.
-    """
-    check_rgb(images)
-    check_shape("heat", heat, len(images), "h", "w")
-    title = f"{method} for {target}, seen from {layer}"
-    reading = f"Left the input, right where in it {method} finds evidence for {target}: the brighter, the more."
-    return _paired(
-        tag, title, images, heat[:, None], "heat", "", reading, unit=unit, layer=layer, things="maps", info=info
-    )
-
-
-def saliency_maps(
-    tag: str,
-    images: NDArray[np.uint8],
-    gradient: NDArray[Any],
+    maps: NDArray[Any],
     *,
     method: str,
     target: str,
     display: str = "sum",
+    layer: str = "",
     unit: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
-    """Page of saliency maps: each sample and, beside it, how its pixels move the target.
+    """Page of attribution maps: each sample untouched and, beside it, what in it moves the target, on its own scale.
 
     Args:
         tag: of the page.
         images: the inputs ``[N, H, W, 3]``; the first 16 are shown.
-        gradient: signed ``[N, C, H, W]``.
+        maps: ``[N, C, h, w]``, signed; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit".
-        display: "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
-            "image" of its own (see `DISPLAYS`).
-        unit: of the map.
+        display: "heat" over the grayed sample, divided by the map's maximum; "sum" (Fleuret) or "max" (Simonyan) over
+            the channels of the size, their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
+        layer: name, for the caption; none for maps towards the input.
+        unit: of the maps.
         info: see `PageInfo`.
     """
     check_rgb(images)
-    check_shape("gradient", gradient, len(images), "C", "H", "W")
-    if gradient.shape[1] == 0:
-        raise InvalidArgumentError(f"gradient is {list(gradient.shape)}: give one channel or more")
-    over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if gradient.shape[1] > 1 else ""
-    size = f"its absolute value{over}"
-    of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}.get(display, size)
-    reading = _READINGS.get(display, _READINGS["sum"]).format(target=target)
-    return _paired(tag, f"{method} for {target}", images, gradient, display, of, reading, unit=unit, info=info)
+    check_shape("maps", maps, len(images), "C", "h", "w")
+    if maps.shape[1] == 0:
+        raise InvalidArgumentError(f"maps are {list(maps.shape)}: give one channel or more")
+    how, heat, verdicts = DISPLAYS[display], display == "heat", info.get("verdicts", ())
+    second = [
+        map_tile((1, 1), images[index], values, display, sample=index, layer=layer)
+        for index, values in enumerate(maps[:_MOST_PAIRS])
+    ]
+    figures = [f"{tile.value:.2g}" if tile.value else "" for tile in second] if heat else []
+    size, columns = _pair_size(images, len(second), verdicts, figures)
+    pairs: list[Part] = [
+        HStack([Tile(size, images[index], sample=index), replace(tile, size=size)], gap=_CLOSE)
+        for index, tile in enumerate(second)
+    ]
+    pairs = _with_texts(pairs, size, verdicts, figures)
+    bar = how.bar_of("of each map: the number under it" if heat else "of each map")
+    body = VStack([VStack(in_rows(pairs, columns, _APART), gap=_APART if not verdicts else 4), bar], gap=8)
+    over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if maps.shape[1] > 1 else ""
+    of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
+    divided = _divided("map", how, [tile.value for tile in second], unit)
+    facts = (
+        some_of(len(second), len(images), "samples"),
+        "" if layer else of.get(display, f"its absolute value{over}"),
+        *info.get("details", ()),
+        divided,
+    )
+    reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
+    reading = f"Left the input, right {reads.format(target=target, method=method)}"
+    zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
+    warnings = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
+    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
+    title = f"{method} for {target}{_seen_from(layer)}"
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **rest)
 
 
 _READINGS = {
-    "sum": "Left the input, right how strongly a small change of each pixel moves {target}: the brighter, the more.",
-    "signed": "Left the input, right what each pixel adds to {target}: red speaks for it, blue against.",
-    "image": "Left the input, right the pattern in it that moves {target}: bright where more of a color raises it.",
+    "layer": "where in it {method} finds evidence for {target}: the brighter, the more.",
+    "sum": "how strongly a small change of each pixel moves {target}: the brighter, the more.",
+    "signed": "what each pixel adds to {target}: red speaks for it, blue against.",
+    "image": "the pattern in it that moves {target}: bright where more of a color raises it.",
 }
 
 
@@ -136,20 +141,15 @@ def class_columns(
     """
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
-    how, verdicts = DISPLAYS[display], info.get("verdicts", ())
-    shown = maps[:_CLASSES, :_ROWS].astype(np.float64)
-    columns, rows = len(shown) + 1, shown.shape[1]
-    size = fit(columns, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
-    flaws, reaches, lines = [], [], []
+    how, verdicts, shown = DISPLAYS[display], info.get("verdicts", ()), maps[:_CLASSES, :_ROWS]
+    rows = shown.shape[1]
+    size = fit(len(shown) + 1, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
+    reaches, lines = [], []
     for index in range(rows):
-        reduced = [how.reduced(values) for values in shown[:, index]]
-        broken = [find_flaw(values) for values in reduced]
-        reach = max((how.reach(values) for values, flaw in zip(reduced, broken, strict=True) if not flaw), default=0.0)
-        flaws += broken
-        reaches += [reach] * (reach > 0)
-        tiles = [Tile(size, images[index], sample=index)] + [
-            map_tile(size, images[index], values, display, reach=reach, sample=index, layer=layer) for values in reduced
-        ]
+        row = [map_tile(size, images[index], values, display, sample=index, layer=layer) for values in shown[:, index]]
+        reaches.append(max((tile.value for tile in row if tile.value), default=None))
+        tiles = [Tile(size, images[index], sample=index)]
+        tiles += [replace(tile, value=tile.value and reaches[-1]) for tile in row]
         texts = verdict_texts([verdicts[index]] if verdicts else [Verdict()], size[0])
         texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
         lines.append(HStack(in_columns(tiles, texts, gap=1), gap=GUTTER))
@@ -159,46 +159,14 @@ def class_columns(
         "only what speaks for a class" if display == "heat" else "",
         _divided("row", how, reaches, unit),
     )
-    title = f"{method} class by class" + (f", seen from {layer}" if layer else "")
     reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
     body = VStack([VStack(lines, gap=4), how.bar_of("of each row")], gap=8)
-    return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "maps"), **info)
+    title, warnings = f"{method} class by class{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
+    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
 
 
-def _paired(
-    tag: str,
-    title: str,
-    images: NDArray[np.uint8],
-    maps: NDArray[Any],
-    display: str,
-    of: str,
-    reading: str,
-    *,
-    unit: str,
-    layer: str = "",
-    things: str = "samples",
-    info: PageInfo,
-) -> Page:
-    """Samples and their maps side by side, each map on its own scale; under heat its maximum."""
-    how, heat, verdicts = DISPLAYS[display], display == "heat", info.get("verdicts", ())
-    shown = [how.reduced(values) for values in maps[:_MOST_PAIRS].astype(np.float64)]
-    flaws = [find_flaw(values) for values in shown]
-    reaches = [0.0 if flaw else how.reach(values) for values, flaw in zip(shown, flaws, strict=True)]
-    figures = [f"{reach:.2g}" if reach else "" for reach in reaches] if heat else []
-    size, columns = _pair_size(images, len(shown), verdicts, figures)
-    pairs: list[Part] = []
-    for index, (values, reach) in enumerate(zip(shown, reaches, strict=True)):
-        second = map_tile(size, images[index], values, display, reach=reach, sample=index, layer=layer)
-        pairs.append(HStack([Tile(size, images[index], sample=index), second], gap=_CLOSE))
-    pairs = _with_texts(pairs, size, verdicts, figures)
-    bar = how.bar_of("of each map: the number under it" if heat else "of each map")
-    body = VStack([VStack(in_rows(pairs, columns, _APART), gap=_APART if not verdicts else 4), bar], gap=8)
-    divided = _divided("map", how, list(filter(None, reaches)), unit)
-    facts = (some_of(len(shown), len(images), "samples"), of, *info.get("details", ()), divided)
-    zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
-    warnings = count_flaws(flaws, things, {Flaw.ZERO: zero})
-    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **rest)
+def _seen_from(layer: str) -> str:
+    return f", seen from {layer}" if layer else ""
 
 
 def _pair_size(
@@ -234,11 +202,11 @@ def _with_texts(pairs: list[Part], size: TileSize, verdicts: Sequence[Verdict], 
     return [*in_columns(pairs, texts, gap=2)]
 
 
-def _divided(thing: str, display: Display, reaches: list[float], unit: str) -> str:
-    if not reaches:
+def _divided(thing: str, display: Display, reaches: Sequence[float | None], unit: str) -> str:
+    reached = [number(reach) for reach in sorted(filter(None, reaches))]
+    if not reached:
         return ""
-    low, high = number(min(reaches)), number(max(reaches))
-    ends = low if low == high else f"{low} to {high}"
+    ends = reached[0] if reached[0] == reached[-1] else f"{reached[0]} to {reached[-1]}"
     return f"each {thing} divided by its {display.divided} ({f'{ends} {unit}'.rstrip()})"
 
 
@@ -259,10 +227,8 @@ class MethodMaps:
     words: Sequence[str] = ()
 
 
-def method_row(
-    images: NDArray[np.uint8], method: MethodMaps, size: TileSize, *, label: int, gap: int
-) -> tuple[HStack, list[Flaw | None]]:
-    """A method's maps, each on its own scale, its name and words to the left; and what is wrong with each map.
+def method_row(images: NDArray[np.uint8], method: MethodMaps, size: TileSize, *, label: int, gap: int) -> HStack:
+    """A method's maps, each on its own scale, its name and words to the left.
 
     Args:
         images: the samples ``[N, H, W, 3]``.
@@ -271,14 +237,13 @@ def method_row(
         label: pixels for name and words.
         gap: pixels between neighbors.
     """
-    reduced = [DISPLAYS[method.display].reduced(values.astype(np.float64)) for values in method.maps]
     tiles = [
         map_tile(size, image, values, method.display, sample=index)
-        for index, (image, values) in enumerate(zip(images, reduced, strict=True))
+        for index, (image, values) in enumerate(zip(images, method.maps, strict=True))
     ]
     names = Text(wrap(method.name, label), label, color=DARK)
     words = [Text(method.words, label, color=GRAY)] if method.words else []
-    return HStack([VStack([names, *words], gap=2), *tiles], gap=gap), [find_flaw(values) for values in reduced]
+    return HStack([VStack([names, *words], gap=2), *tiles], gap=gap)
 
 
 def method_sheet(
@@ -316,17 +281,15 @@ def method_sheet(
         tops = [*in_columns(tops, verdict_texts(verdicts[: len(shown)], size[0]), gap=1)]
     head = VStack([Text(["the image"], _LABEL), Text(key, _LABEL, color=GRAY)], gap=2)
     rows = [HStack([head, *tops], gap=GUTTER)]
-    flaws: list[Flaw | None] = []
     for method in methods:
-        row, broken = method_row(shown, replace(method, maps=method.maps[: len(shown)]), size, label=_LABEL, gap=GUTTER)
-        rows.append(row)
-        flaws += broken
+        kept = replace(method, maps=method.maps[: len(shown)])
+        rows.append(method_row(shown, kept, size, label=_LABEL, gap=GUTTER))
     facts = (f"for {target}", first_of(len(shown), len(images), "samples"), "each map on its own scale")
     displays = dict.fromkeys(method.display for method in methods)
     bars = [replace(DISPLAYS[display].bar, label=_LABELS.get(display, "")) for display in displays]
     reads = f"Each row is one method's answer to what in the image moved {target}. {reading}".rstrip()
     body = VStack([*rows, *bars], gap=GUTTER)
-    return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(flaws, "maps"), **info)
+    return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(map_flaws(body), "maps"), **info)
 
 
 _LABELS = {"heat": "over the grayed image", "sum": "of its size", "max": "of its size", "signed": "the class"}
@@ -365,14 +328,12 @@ def occlusion_maps(
     """
     check_rgb(images)
     verdicts = info.get("verdicts", ())
-    shown = drop[:MOST_SAMPLES].astype(np.float64)
-    columns = 3 if activity is None else 4
-    size = fit(columns, len(shown), images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
-    seen = [int(label) for label in np.unique(predicted[:MOST_SAMPLES])]
-    palette = class_colors(classes)
+    count, columns = len(drop[:MOST_SAMPLES]), 3 if activity is None else 4
+    size = fit(columns, count, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
     names = ["input", "drop", "prediction", "activity"][:columns]
     rows: list[Part] = [HStack([Text([name], size[0], centered=True) for name in names], gap=GUTTER)]
-    drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(shown)]
+    drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(drop[:count, None])]
+    seen, palette = np.unique(predicted[:count]).tolist(), class_colors(classes)
     for index, tile in enumerate(drops):
         prediction = Tile(size, palette[predicted[index]], sample=index)
         tiles = [Tile(size, images[index], sample=index), tile, prediction]
@@ -386,7 +347,7 @@ def occlusion_maps(
     reaches = [tile.value for tile in drops if tile.value is not None]
     ends = f"{number(min(reaches))} to {number(max(reaches))}" if reaches else ""
     facts = (
-        f"the first {len(shown)} samples" if len(shown) < len(images) else "",
+        f"the first {count} samples" if count < len(images) else "",
         f"a patch of {patch[0]} × {patch[1]} px at {positions[0]} × {positions[1]} positions",
         f"each drop divided by its 99th percentile ({ends} logits)" if reaches else "",
         f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
@@ -396,7 +357,7 @@ def occlusion_maps(
         "drops (red: what lay there spoke for it), what the network then takes the sample for, and how active a "
         "feature map remains."
     )
-    warnings = count_flaws([find_flaw(values) for values in shown], "maps")
+    warnings = count_flaws([tile.flaw for tile in drops], "maps")
     body = VStack([VStack(rows, gap=4), bar, key], gap=6)
     return compose(tag, f"Occlusion for {target}", body, facts, reading=reading, warnings=warnings, **info)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, table
-from lightning_viz.render.parts import ColorBar, MapTile, Text, TileSize
+from lightning_viz.render.parts import ColorBar, MapTile, Part, Text, TileSize
 from lightning_viz.render.text import DARK, RED, level, shorten, text_width
 
 __all__ = [
@@ -119,6 +119,8 @@ class Flaw(str, Enum):
     FLAT = "flat"
     CONSTANT = "constant"
 
+    __str__ = str.__str__
+
 
 def find_flaw(values: NDArray[Any], *, single: bool = True) -> Flaw | None:
     """Why a map ``[h, w]`` cannot be shown, or None.
@@ -139,17 +141,22 @@ def find_flaw(values: NDArray[Any], *, single: bool = True) -> Flaw | None:
 
 
 def count_flaws(
-    flaws: Sequence[Flaw | None], things: str, words: Mapping[Flaw, str] = MappingProxyType({})
+    flaws: Sequence[str | None], things: str, words: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[str, ...]:
     """Notes for the caption: ("NaN in 3 of 16 maps", "all zero in 2 of 16 maps").
 
     Args:
-        flaws: one for each thing.
+        flaws: one for each thing; None of a thing without.
         things: what they are, in the plural.
         words: for a flaw that is to be written otherwise than by its value.
     """
-    kinds = [flaw for flaw in dict.fromkeys(flaws) if flaw is not None]
-    return tuple(f"{words.get(kind, kind.value)} in {flaws.count(kind)} of {len(flaws)} {things}" for kind in kinds)
+    kinds = filter(None, dict.fromkeys(flaws))
+    return tuple(f"{words.get(kind, kind)} in {flaws.count(kind)} of {len(flaws)} {things}" for kind in kinds)
+
+
+def map_flaws(body: Part) -> list[str | None]:
+    """Of each map on a page, why it cannot be shown, or None."""
+    return [part.flaw for part in body.walk() if isinstance(part, MapTile)]
 
 
 @dataclass(frozen=True)
@@ -259,21 +266,20 @@ def map_tile(
     values: NDArray[Any],
     display: str,
     *,
-    reach: float | None = None,
     sample: int | None = None,
     layer: str = "",
 ) -> MapTile:
-    """A tile of a reduced map, or of why it cannot be shown.
+    """A tile of a map, divided by its display's number, or of why it cannot be shown.
 
     Args:
         size: width and height in pixels.
         image: the sample ``[H, W, 3]``; None if it plays no part.
-        values: what the display's ``reduced`` leaves of a map.
+        values: the map ``[C, h, w]``.
         display: one of `DISPLAYS`.
-        reach: what the map is divided by; the display's own for this map if omitted.
         sample: index of the sample on the page.
         layer: name of the layer that the map is of, if any.
     """
-    flaw = find_flaw(values)
-    value = None if flaw else DISPLAYS[display].reach(values) if reach is None else reach
-    return MapTile(size, image, flaw, sample, layer, value=value, values=values, display=display)
+    reduced = DISPLAYS[display].reduced(values.astype(np.float64))
+    flaw = find_flaw(reduced)
+    reach = None if flaw else DISPLAYS[display].reach(reduced)
+    return MapTile(size, image, flaw, sample, layer, value=reach, values=reduced, display=display)

@@ -61,11 +61,11 @@ def test_drawn_is_what_the_network_does(channels, height, width, tmp_path, drawn
     slope = torch.autograd.grad(score, conv2)[0]
     heat = F.relu((slope.mean((2, 3), keepdim=True) * conv2).sum(1)).detach()
     assert heat.max() > 0
-    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("grad_cam/conv2")[6]["heat"]), heat)
+    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("grad_cam/conv2")[6]["maps"][:, 0]), heat)
 
     leaf = x.clone().requires_grad_()
     gradient = torch.autograd.grad(model(leaf).gather(1, y[:, None]).sum(), leaf)[0]
-    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["gradient"]), gradient)
+    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["maps"]), gradient)
 
     for tag in ("grad_cam/conv2", "saliency/gradient"):
         assert "each sample's true class" in drawn_at_once.pictures(tag)[6].description
@@ -197,7 +197,7 @@ def test_a_model_with_two_inputs(tmp_path, drawn_at_once):
     leaf = watched_x[:16].clone().requires_grad_()  # the head; the embeddings' population comes after it
     score = model(numbers[list(views[0].indices)[:16]], leaf).gather(1, watched_y[:16, None]).sum()
     gradient = torch.autograd.grad(score, leaf)[0]
-    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["gradient"]), gradient)
+    torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["maps"]), gradient)
     tags = drawn_at_once.tags()
     assert {"saliency/smooth_grad", "grad_cam/conv", "embedding/input", "embedding/fc"} <= set(tags)
     embedded = drawn_at_once.arguments("embedding/input")[6]["vectors"]
@@ -233,7 +233,7 @@ def test_a_small_vit_gives_maps_of_its_tokens(tmp_path, drawn_at_once):
         return tokens[:, 1:].transpose(1, 2).reshape(16, 8, 4, 4)
 
     heat = F.relu((square(slope).mean((2, 3), keepdim=True) * square(kept[0])).sum(1)).detach()
-    drawn = torch.as_tensor(drawn_at_once.arguments(f"grad_cam/{block}")[6]["heat"])
+    drawn = torch.as_tensor(drawn_at_once.arguments(f"grad_cam/{block}")[6]["maps"][:, 0])
     torch.testing.assert_close(drawn, heat, atol=1e-5, rtol=1e-4)
     maps = drawn_at_once.arguments(f"activations/{block}")[6]
     torch.testing.assert_close(

@@ -271,7 +271,7 @@ def test_given_inputs_in_every_form(form, tmp_path, drawn_at_once):
     inputs = (x, 1 - x) if form is tuple else {"a": x, "b": 1 - x}
     model = Sum()
     fit(tmp_path, model, [Saliency(probe=Probe(inputs=inputs, labels=y))])
-    gradient = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["gradient"])
+    gradient = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["maps"])
     expected = model.fc.weight.detach()[y].view(5, 1, 8, 8)
     torch.testing.assert_close(gradient, expected)
 
@@ -309,9 +309,9 @@ def test_a_strip_of_values_where_the_input_is_no_image(tmp_path, drawn_at_once):
     model = Perceptron(inputs=7)
     fit(tmp_path, model, views, loader(x, y, batch_size=6))
     drawn = drawn_at_once.arguments("saliency/gradient")[2]
-    assert drawn["gradient"].shape == (12, 1, 1, 7)
+    assert drawn["maps"].shape == (12, 1, 1, 7)
     assert drawn["images"].shape == (12, 1, 7, 3)
     leaf = x[list(views[0].indices)].clone().requires_grad_()
     score = model(leaf).gather(1, y[list(views[0].indices), None]).sum()
     expected = torch.autograd.grad(score, leaf)[0]
-    torch.testing.assert_close(torch.as_tensor(drawn["gradient"][:, 0, 0]), expected)
+    torch.testing.assert_close(torch.as_tensor(drawn["maps"][:, 0, 0]), expected)

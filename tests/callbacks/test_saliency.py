@@ -27,7 +27,7 @@ def test_the_gradient_drawn_is_the_images_among_several_inputs():
         ((tokens, image), (None, slope)),
         ({"tokens": tokens, "nested": [image]}, {"tokens": None, "nested": [slope]}),
     ]:
-        assert torch.equal(torch.as_tensor(sketch(inputs, gradient).arguments["gradient"]), slope)
+        assert torch.equal(torch.as_tensor(sketch(inputs, gradient).arguments["maps"]), slope)
 
 
 @pytest.mark.parametrize("gradient", [None, (None, torch.ones(2, 1))])

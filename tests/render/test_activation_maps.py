@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from lightning_viz.render.activations import activation_maps
-from lightning_viz.render.attribution_maps import heat_overlays, saliency_maps
+from lightning_viz.render.attribution_maps import attribution_maps
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.tiles import Verdict, overlay
 
@@ -21,12 +21,13 @@ def activations(maps, limits=None, **options):
 
 
 def cam(heat, **options):
-    return heat_overlays("t", IMAGES[: len(heat)], heat, layer="layer4", step=5, target="class cat", **options)
+    settings = {"method": "Grad-CAM", "display": "heat", "layer": "layer4", "unit": "logits", **options}
+    return saliency(heat[:, None], **settings)
 
 
 def saliency(gradient, **options):
     settings = {"method": "Gradient", "step": 5, "target": "class cat", **options}
-    return saliency_maps("t", IMAGES[: len(gradient)], gradient, **settings)
+    return attribution_maps("t", IMAGES[: len(gradient)], gradient, **settings)
 
 
 def test_heat_leaves_the_image_itself_where_there_is_none():
@@ -121,9 +122,9 @@ def test_mistakes_look_different():
 
 def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="to_rgb"):
-        heat_overlays("t", IMAGES.transpose(0, 3, 1, 2), IMAGES[..., 0], layer="l", step=0, target="t")
-    with pytest.raises(ValueError, match="heat"):
-        heat_overlays("t", IMAGES, IMAGES[:3, ..., 0], layer="l", step=0, target="t")
+        attribution_maps("t", IMAGES.transpose(0, 3, 1, 2), IMAGES[..., :1], method="m", step=0, target="t")
+    with pytest.raises(ValueError, match="maps"):
+        attribution_maps("t", IMAGES, IMAGES[:3], method="m", step=0, target="t")
     with pytest.raises(ValueError, match="maps"):
         activation_maps("t", IMAGES, np.zeros((16, 3, 2, 2)), layer="l", step=0, channels=[1, 2], limits=None)
 

@@ -26,7 +26,7 @@ def test_each_map_has_its_own_scale():
     faint = own * np.logspace(-6, 3, 8)[:, None, None, None]
     for display in ("heat", "sum", "signed", "image"):
         one, other = (
-            draw(method_row(IMAGES, MethodMaps("gradient", each, display), (40, 40), label=100, gap=4)[0])
+            draw(method_row(IMAGES, MethodMaps("gradient", each, display), (40, 40), label=100, gap=4))
             for each in (own, faint)
         )
         assert np.array_equal(one, other)

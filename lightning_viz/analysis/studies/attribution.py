@@ -27,11 +27,10 @@ from lightning_viz.hooks.targets import class_list, parse_target
 from lightning_viz.render.attribution_maps import (
     MOST_SAMPLES,
     MethodMaps,
+    attribution_maps,
     class_columns,
-    heat_overlays,
     method_sheet,
     occlusion_maps,
-    saliency_maps,
 )
 from lightning_viz.render.page import Page
 
@@ -204,11 +203,10 @@ def _page(
             tag, images, maps.numpy(), names=names, method=entry.title, display=entry.display, layer=seen,
             unit=entry.unit, **about,
         )  # fmt: skip
-    if entry.display == "heat":
-        return heat_overlays(tag, images, maps[:, 0].numpy(), layer=layer, target=target, method=entry.title, **about)
-    return saliency_maps(
-        tag, images, maps.numpy(), method=entry.title, target=target, display=entry.display, unit=entry.unit,
-        details=[f"at {seen}"] if seen else [], **about,
+    place = {"layer": layer, "unit": "logits"} if entry.display == "heat" else {"unit": entry.unit}
+    return attribution_maps(
+        tag, images, maps.numpy(), method=entry.title, target=target, display=entry.display,
+        details=[f"at {seen}"] if seen and entry.display != "heat" else [], **place, **about,
     )  # fmt: skip
 
 
