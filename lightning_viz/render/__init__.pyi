@@ -14,12 +14,11 @@ from .attacks import record_table as record_table
 from .attacks import twins as twins
 from .attribution_maps import MOST_SAMPLES as MOST_SAMPLES
 from .attribution_maps import MethodMaps as MethodMaps
+from .attribution_maps import attribution_maps as attribution_maps
 from .attribution_maps import class_columns as class_columns
-from .attribution_maps import heat_overlays as heat_overlays
 from .attribution_maps import method_row as method_row
 from .attribution_maps import method_sheet as method_sheet
 from .attribution_maps import occlusion_maps as occlusion_maps
-from .attribution_maps import saliency_maps as saliency_maps
 from .colors import class_colors as class_colors
 from .dense import MOST_PREDICTIONS as MOST_PREDICTIONS
 from .dense import UNCOUNTED as UNCOUNTED
