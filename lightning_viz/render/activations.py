@@ -99,7 +99,7 @@ def activation_maps(
         "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
     )
     warnings = count_flaws([find_flaw(values) for row in shown for values in row], "maps")
-    return compose(tag, f"Activation maps of {layer}", body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
 
 
 class _Scale:
@@ -255,7 +255,7 @@ def excitations(
     warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
     body = VStack([*rows, bar] if maps else rows, gap=_ROWS)
     title = f"What excites the channels of {layer} most"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def _tile_size(frame: tuple[int, int], width: int, rows: int) -> TileSize:
@@ -398,4 +398,4 @@ def distributions(
     )
     title = f"How the activations of {layer} are distributed"
     latest_info: PageInfo = {**info, "step": latest.step}
-    return compose(tag, title, plot, facts, reading=reading, **latest_info)
+    return compose(tag, title, plot, facts, reading, **latest_info)

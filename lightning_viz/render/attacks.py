@@ -31,7 +31,7 @@ from lightning_viz.render.tiles import CROSS, Flaw, Verdict, count_flaws, descri
 
 __all__ = ["pixel_gallery", "record_table", "twins"]
 
-_UNCHANGED = {Flaw.ZERO: "no change"}
+_UNCHANGED: dict[str, str] = {Flaw.ZERO: "no change"}
 _NARROWEST = (INNER_WIDTH + GUTTER) // COLUMNS - GUTTER  # pixels: a column, whose tile may be narrower
 _MOST_RINGS = 50  # beyond it rings would cover the image
 
@@ -65,8 +65,7 @@ def twins(
         magnify: by how much differences are multiplied; so that the largest just fills the range if omitted.
         info: see `PageInfo`.
     """
-    check_rgb(images)
-    check_rgb(twins)
+    check_rgb(images, twins)
     check_shape("twins", twins, *images.shape)
     check_shape("differences", differences, len(images), "C", *images.shape[1:3], filled=True)
     for name, given in (("before", before), ("after", after), ("norms", norms)):
@@ -106,7 +105,7 @@ def twins(
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
     warnings, title = count_flaws(news, "samples", _UNCHANGED), f"Adversarial twins: {attack}"
-    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
 
 
 def pixel_gallery(
@@ -153,7 +152,7 @@ def pixel_gallery(
     facts = ("the rings show which pixels changed", _was_wrong(before), first_of(count, len(images), "samples"))
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
     title = "Few pixels changed, and what the network then says"
-    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
 
 
 def _difference(sample: int, values: NDArray[np.float64], factor: float, size: tuple[int, int]) -> MapTile:
@@ -300,7 +299,7 @@ def record_table(
         "class's color, and its confidence. Where the color changes, the network changed its mind."
     )
     body = Sheet(INNER_WIDTH, grid.top(rows), parts)
-    return compose(tag, f"The class after each step: {attack}", body, facts, reading=reading, **info)
+    return compose(tag, f"The class after each step: {attack}", body, facts, reading, **info)
 
 
 class _Table:

@@ -103,7 +103,7 @@ def attribution_maps(
     warnings = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
     rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
     title = f"{method} for {target}{_seen_from(layer)}"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **rest)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **rest)
 
 
 _READINGS = {
@@ -162,7 +162,7 @@ def class_columns(
     reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
     body = VStack([VStack(lines, gap=4), how.bar_of("of each row")], gap=8)
     title, warnings = f"{method} class by class{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def _seen_from(layer: str) -> str:
@@ -254,7 +254,6 @@ def method_sheet(
     title: str,
     target: str,
     key: Sequence[str] = (),
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of attribution methods on the same samples: the samples on top, then a row for each method.
@@ -266,8 +265,7 @@ def method_sheet(
         title: what they are.
         target: what is explained, such as "the predicted class's logit".
         key: to the words under their names, in lines beside the samples.
-        reading: what the words mean, for the description.
-        info: see `PageInfo`.
+        info: see `PageInfo`; its reading says what the words mean.
     """
     check_rgb(images)
     if not methods or any(method.maps.ndim != 4 or len(method.maps) != len(images) for method in methods):
@@ -287,9 +285,10 @@ def method_sheet(
     facts = (f"for {target}", first_of(len(shown), len(images), "samples"), "each map on its own scale")
     displays = dict.fromkeys(method.display for method in methods)
     bars = [replace(DISPLAYS[display].bar, label=_LABELS.get(display, "")) for display in displays]
-    reads = f"Each row is one method's answer to what in the image moved {target}. {reading}".rstrip()
+    reading = f"Each row is one method's answer to what in the image moved {target}. {info.get('reading', '')}".rstrip()
     body = VStack([*rows, *bars], gap=GUTTER)
-    return compose(tag, title, body, facts, reading=reads, warnings=count_flaws(map_flaws(body), "maps"), **info)
+    rest: PageInfo = {**info, "reading": reading}
+    return compose(tag, title, body, facts, warnings=count_flaws(map_flaws(body), "maps"), **rest)
 
 
 _LABELS = {"heat": "over the grayed image", "sum": "of its size", "max": "of its size", "signed": "the class"}
@@ -359,7 +358,7 @@ def occlusion_maps(
     )
     warnings = count_flaws([tile.flaw for tile in drops], "maps")
     body = VStack([VStack(rows, gap=4), bar, key], gap=6)
-    return compose(tag, f"Occlusion for {target}", body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, f"Occlusion for {target}", body, facts, reading, warnings=warnings, **info)
 
 
 def _activity(values: NDArray[Any], size: TileSize, sample: int) -> MapTile:

@@ -81,7 +81,7 @@ def class_predictions(
         "differ. The intersection over union (IoU) of a class is 1 where prediction and truth are the same pixels."
     )
     body = VStack([VStack(rows, gap=4), key], gap=8)
-    return compose(tag, "Predicted class of each pixel, beside the truth", body, facts, reading=reading, **info)
+    return compose(tag, "Predicted class of each pixel, beside the truth", body, facts, reading, **info)
 
 
 def image_predictions(
@@ -109,8 +109,7 @@ def image_predictions(
         truth_name: what stands over the truth.
         info: see `PageInfo`.
     """
-    for shown in (images, truth, prediction):
-        check_rgb(shown)
+    check_rgb(images, truth, prediction)
     size, count = _tile_size(images)
     flaws = [None if np.isfinite(values).all() else find_flaw(values) for values in difference[:count]]
     rows: list[Part] = [HStack(heads(("input", truth_name, "prediction", "difference"), size[0]), gap=GUTTER)]
@@ -131,7 +130,7 @@ def image_predictions(
     )
     bar = ColorBar("magma", "0", f"{number(limit)} or more", label="absolute difference")
     title, body = f"Predicted images, beside the {truth_name}", VStack([VStack(rows, gap=4), bar], gap=8)
-    return compose(tag, title, body, facts, reading=reading, warnings=count_flaws(flaws, "differences"), **info)
+    return compose(tag, title, body, facts, reading, warnings=count_flaws(flaws, "differences"), **info)
 
 
 def found_on_canvas(
@@ -176,7 +175,7 @@ def found_on_canvas(
     )
     reading = "The frame is the window in which the class is likeliest; to its right its probability in all windows."
     body = VStack([VStack(rows, gap=4), ColorBar("heat", "0", "1", label="probability")], gap=8)
-    return compose(tag, "Where a classifier finds its class on a larger canvas", body, facts, reading=reading, **info)
+    return compose(tag, "Where a classifier finds its class on a larger canvas", body, facts, reading, **info)
 
 
 def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:

@@ -33,7 +33,6 @@ def dream_tiles(
     names: Sequence[str],
     words: Sequence[str] = (),
     curves: NDArray[Any] | None = None,
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of dreams side by side: what each was made for under it, how far it came, and how it came there.
@@ -45,7 +44,6 @@ def dream_tiles(
         names: what each was made for.
         words: how far each came ("logit 12.3, 99 %"), or none.
         curves: the objective before each update ``[N, steps]``, drawn under each tile on its own scale.
-        reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     check_rgb(images)
@@ -70,7 +68,7 @@ def dream_tiles(
     facts = (first_of(len(shown), len(images), ""),)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     warnings = count_flaws(flaws, "dreams")
-    return compose(tag, title, body, facts, reading=reading or _READING, warnings=warnings, last=last, **info)
+    return compose(tag, title, body, facts, _READING, warnings=warnings, last=last, **info)
 
 
 def dream_table(
@@ -81,7 +79,6 @@ def dream_table(
     rows: Sequence[str],
     columns: Sequence[str] = (),
     words: Sequence[Sequence[str]] = (),
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of dreams as a table: a row per layer or prior, say, and a column per class or seed.
@@ -93,7 +90,6 @@ def dream_table(
         rows: a name each, at the left.
         columns: a name each, on top, or none.
         words: a line under each tile, ``[R][C]``, or none.
-        reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     check_shape("images", images, "rows", "columns", "H", "W", 3)
@@ -113,7 +109,7 @@ def dream_table(
             tiles = in_columns(tiles, texts, gap=0)
         sheet.append(HStack([_text(name, label, max(1, size[1] // LINE), DARK), *tiles], gap=GUTTER))
     warnings = count_flaws([flaw for row in flaws for flaw in row], "dreams")
-    return compose(tag, title, VStack(sheet, gap=GUTTER), reading=reading or _READING, warnings=warnings, **info)
+    return compose(tag, title, VStack(sheet, gap=GUTTER), (), _READING, warnings=warnings, **info)
 
 
 def climb_curves(
@@ -124,7 +120,6 @@ def climb_curves(
     title: str,
     label: str = "objective",
     logarithmic: bool = False,
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of objectives, errors or losses over the updates, in one plot.
@@ -136,7 +131,6 @@ def climb_curves(
         title: what they are.
         label: of the axis: what the values are.
         logarithmic: the axis of the values; what is not positive is then left out too.
-        reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     curves = np.asarray(curves, dtype=np.float64)
@@ -149,9 +143,9 @@ def climb_curves(
     which = "not finite, or not positive," if logarithmic else "not finite"
     warnings = (f"{which} in {lost} of {len(curves)} curves",) if lost else ()
     facts = (f"{curves.shape[1]:,} updates", "logarithmic" if logarithmic else "")
-    reads = reading or f"Each line is one dream: its {label} before each update of the image."
+    reading = f"Each line is one dream: its {label} before each update of the image."
     body = VStack([plot, ClassKey(names, colors)], gap=6)
-    return compose(tag, title, body, facts, reading=reads, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def dream_animation(
@@ -161,7 +155,6 @@ def dream_animation(
     *,
     title: str,
     names: Sequence[str],
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Picture:
     """Animation of dreams on their way: a page for each frame, which shows its update.
@@ -172,14 +165,13 @@ def dream_animation(
         steps: updates made by each frame, ascending.
         title: what they are.
         names: what each was made for.
-        reading: how to read the pictures, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     check_count("steps", steps, len(frames))
     pictures, description = [], ""
     for place in thin(steps):
         more: PageInfo = {**info, "details": (f"update {steps[place]:,}", *info.get("details", ()))}
-        picture = lay_out(dream_tiles(tag, frames[place], title=title, names=names, reading=reading, **more))
+        picture = lay_out(dream_tiles(tag, frames[place], title=title, names=names, **more))
         pictures.append((steps[place], picture.image))
         description = picture.description
     return animate(tag, pictures, description=description)

@@ -89,7 +89,7 @@ def scatter(
     title = f"{method if clusters is None else clustered} of {layer}"
     if labels is not None:
         title += ", colored by class" if clusters is None else ", by commonest class"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def embedding_panels(
@@ -138,7 +138,7 @@ def embedding_panels(
     plain = [name.partition(" (")[0] for name, _ in panels]
     listed = plain[0] if len(plain) == 1 else f"{', '.join(plain[:-1])} and {plain[-1]}"
     title = f"{layer}: its samples by {listed}"
-    return compose(tag, title, body, facts, reading=reading, **info)
+    return compose(tag, title, body, facts, reading, **info)
 
 
 def sprite(images: NDArray[np.uint8]) -> tuple[bytes, int]:
@@ -285,7 +285,7 @@ def thumbnails(
     facts = (shown, f"{dimension:,} dimensions", frame)
     reading = f"Each sample stands at its place in the embedding; those that would cover another are left out.{color}"
     body = Sheet(width, height, parts, (246, 246, 246))
-    return compose(tag, f"Samples at their places in {layer}'s t-SNE", body, facts, reading=reading, **info)
+    return compose(tag, f"Samples at their places in {layer}'s t-SNE", body, facts, reading, **info)
 
 
 def grid(
@@ -325,7 +325,7 @@ def grid(
     reading = f"The embedding spread over a grid: neighbors in the grid are samples that the layer sees alike.{color}"
     warnings = ("NaN in some points",) if not np.isfinite(points).all() else ()
     body, title = Sheet(side * size, side * size, parts), f"{layer}'s t-SNE, spread over a grid"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def assign(points: NDArray[Any], side: int) -> NDArray[np.int64]:

@@ -97,7 +97,7 @@ def hyperplanes(
     warnings = ("NaN in the weights",) if np.isnan(weights).any() or np.isnan(biases).any() else ()
     body = _plane(samples, labels, extent, regions, class_names, lines=ends[seen], strengths=strength)
     title = f"Layer “{layer}”: where its units switch (w · x + b = 0)"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def zero_sets(
@@ -140,7 +140,7 @@ def zero_sets(
     warnings = () if finite.all() else (f"NaN in {count - int(finite.sum())} of {count} units",)
     body = _plane(samples, labels, extent, regions, class_names, contours=values[crossing])
     title = f"Layer “{layer}”: where its units switch (pre-activation = 0)"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def _plane(

@@ -7,27 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.render import parts
 from lightning_viz.render.colors import apply, hatch, table
-from lightning_viz.render.parts import (
-    At,
-    Cell,
-    ClassKey,
-    Color,
-    ColorBar,
-    CurveTile,
-    HStack,
-    Label,
-    MapTile,
-    PaintedTile,
-    Part,
-    Plot,
-    PlotExtent,
-    Sheet,
-    Text,
-    Tile,
-    TileSize,
-    VStack,
-)
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, WHITE, font, shorten, text_width, wrap
 from lightning_viz.render.tiles import DISPLAYS, enlarge, stretch
 
@@ -39,19 +20,19 @@ GUTTER = 6
 COLUMNS = 8
 
 
-def in_rows(parts: Sequence[Part], columns: int, gap: int) -> list[HStack]:
+def in_rows(items: Sequence[parts.Part], columns: int, gap: int) -> list[parts.HStack]:
     """Parts side by side, so many in a row."""
-    return [HStack(parts[start : start + columns], gap=gap) for start in range(0, len(parts), columns)]
+    return [parts.HStack(items[start : start + columns], gap=gap) for start in range(0, len(items), columns)]
 
 
-def in_columns(*rows: Sequence[Part], gap: int) -> list[VStack]:
+def in_columns(*rows: Sequence[parts.Part], gap: int) -> list[parts.VStack]:
     """The parts of several rows, such as tiles and texts, those of each column one below the other."""
-    return [VStack(parts, gap=gap) for parts in zip(*rows, strict=True)]
+    return [parts.VStack(column, gap=gap) for column in zip(*rows, strict=True)]
 
 
-def heads(words: Sequence[str], width: int) -> list[Text]:
+def heads(words: Sequence[str], width: int) -> list[parts.Text]:
     """What stands over columns, gray and centered; cut where it is wider."""
-    return [Text([shorten(word, width)], width, color=GRAY, centered=True) for word in words]
+    return [parts.Text([shorten(word, width)], width, color=GRAY, centered=True) for word in words]
 
 
 def fit(
@@ -63,7 +44,7 @@ def fit(
     gap: int = GUTTER,
     room: int = BODY_HEIGHT,
     across: int = INNER_WIDTH,
-) -> TileSize:
+) -> parts.TileSize:
     """Width and height of tiles so that ``columns`` by ``rows`` of them fill the page's width or the room's height.
 
     Args:
@@ -82,7 +63,7 @@ def fit(
     return width, max(8, round(width * aspect))
 
 
-def frame_size(extent: PlotExtent, width: int, height: int) -> tuple[int, int]:
+def frame_size(extent: parts.PlotExtent, width: int, height: int) -> tuple[int, int]:
     """The largest width and height of an axes with equal units that show ``extent`` within the room given."""
     x0, x1, y0, y1 = extent
     if not (np.isfinite(extent).all() and x1 > x0 and y1 > y0):
@@ -101,7 +82,7 @@ _NOTHING = np.zeros((1, 1, 3), dtype=np.uint8)
 
 
 @singledispatch
-def draw(part: Part) -> Image.Image:
+def draw(part: parts.Part) -> Image.Image:
     """A part as an image.
 
     Args:
@@ -114,8 +95,8 @@ def draw(part: Part) -> Image.Image:
 
 
 @draw.register
-def _stack(part: VStack) -> Image.Image:
-    images, along = [draw(child) for child in part.parts], 0 if isinstance(part, HStack) else 1
+def _stack(part: parts.VStack) -> Image.Image:
+    images, along = [draw(child) for child in part.parts], 0 if isinstance(part, parts.HStack) else 1
     size = [max((image.size[side] for image in images), default=1) for side in (0, 1)]
     size[along] = max(1, sum(image.size[along] for image in images) + part.gap * max(0, len(images) - 1))
     sheet, corner = Image.new("RGB", (size[0], size[1]), WHITE), [0, 0]
@@ -126,20 +107,20 @@ def _stack(part: VStack) -> Image.Image:
 
 
 @draw.register
-def _sheet(part: Sheet) -> Image.Image:
+def _sheet(part: parts.Sheet) -> Image.Image:
     sheet = Image.new("RGB", (part.width, part.height), part.ground)
     pen = ImageDraw.Draw(sheet)
     for item in part.parts:
-        if isinstance(item, At):
+        if isinstance(item, parts.At):
             sheet.paste(draw(item.part), (item.left, item.top))
-        elif isinstance(item, Label):
+        elif isinstance(item, parts.Label):
             pen.text((item.x, item.y), item.text, fill=item.color, font=font(), anchor=item.anchor)
-        elif isinstance(item, Cell):
+        elif isinstance(item, parts.Cell):
             _cell(pen, item)
     return sheet
 
 
-def _cell(pen: ImageDraw.ImageDraw, cell: Cell) -> None:
+def _cell(pen: ImageDraw.ImageDraw, cell: parts.Cell) -> None:
     corners = (cell.left, cell.top, cell.left + cell.width - 1, cell.top + cell.height - 1)
     pen.rectangle(corners, fill=cell.color)
     pitch = LINE - 2
@@ -150,7 +131,7 @@ def _cell(pen: ImageDraw.ImageDraw, cell: Cell) -> None:
 
 
 @draw.register
-def _text(part: Text) -> Image.Image:
+def _text(part: parts.Text) -> Image.Image:
     pitch = LINE if part.size == TEXT_SIZE else part.size + 6
     image = Image.new("RGB", (part.width, max(1, pitch * len(part.lines))), WHITE)
     pen = ImageDraw.Draw(image)
@@ -161,7 +142,7 @@ def _text(part: Text) -> Image.Image:
 
 
 @draw.register
-def _tile(part: Tile) -> Image.Image:
+def _tile(part: parts.Tile) -> Image.Image:
     if part.flaw or part.image is None:
         return _hatched(part.size, part.flaw or "")
     if part.cover:
@@ -183,7 +164,7 @@ def _tile(part: Tile) -> Image.Image:
 
 
 @draw.register
-def _map_tile(part: MapTile) -> Image.Image:
+def _map_tile(part: parts.MapTile) -> Image.Image:
     if part.flaw:
         return _hatched(part.size, part.flaw)
     values = part.values if part.value is None else part.values / part.value
@@ -193,7 +174,7 @@ def _map_tile(part: MapTile) -> Image.Image:
 
 
 @draw.register
-def _painted_tile(part: PaintedTile) -> Image.Image:
+def _painted_tile(part: parts.PaintedTile) -> Image.Image:
     assert part.image is not None
     gray = np.asarray(enlarge(part.image, part.size).convert("L"), dtype=np.float64)[..., None]
     color = np.asarray(enlarge(np.rint(part.paint[..., :3]).astype(np.uint8), part.size), dtype=np.float64)
@@ -202,19 +183,19 @@ def _painted_tile(part: PaintedTile) -> Image.Image:
     return Image.fromarray(np.rint(gray * (1 - share) + color * share).astype(np.uint8))
 
 
-def _hatched(size: TileSize, words: str) -> Image.Image:
+def _hatched(size: parts.TileSize, words: str) -> Image.Image:
     """A hatched tile with words in its middle, if they fit."""
     tile = Image.fromarray(hatch(*size))
     lines = wrap(words, size[0])
     while lines and len(lines) * LINE > size[1]:
         lines.pop()
     if lines and size[0] > 2 * TEXT_SIZE:
-        plate = draw(Text(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True))
+        plate = draw(parts.Text(lines, min(size[0], max(map(text_width, lines)) + 6), centered=True))
         tile.paste(plate, ((size[0] - plate.width) // 2, (size[1] - plate.height) // 2))
     return tile
 
 
-def _circled(tile: Image.Image, part: Tile) -> Image.Image:
+def _circled(tile: Image.Image, part: parts.Tile) -> Image.Image:
     """The tile with a thin ring around each of some pixels, red within white, so that it is seen on any ground."""
     assert part.rings is not None
     across, down = tile.width / part.rings.shape[1] * _FINER, tile.height / part.rings.shape[0] * _FINER
@@ -230,7 +211,7 @@ def _circled(tile: Image.Image, part: Tile) -> Image.Image:
 
 
 @draw.register
-def _curve_tile(part: CurveTile) -> Image.Image:
+def _curve_tile(part: parts.CurveTile) -> Image.Image:
     width, height, thickness = part.width * _FINER, part.height * _FINER, 2 * _FINER
     image = Image.new("RGB", (width, height), WHITE)
     pen = ImageDraw.Draw(image)
@@ -245,20 +226,22 @@ def _curve_tile(part: CurveTile) -> Image.Image:
 
 
 @draw.register
-def _color_bar(part: ColorBar) -> Image.Image:
+def _color_bar(part: parts.ColorBar) -> Image.Image:
     colors = table(part.name)[np.linspace(0, 255, _BAR).astype(int)]
-    middle = [Label(_BAR // 2, LINE // 2 - 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
-    bar = Sheet(_BAR, LINE - 4, [At(0, 0, Tile((_BAR, LINE - 4), np.tile(colors, (LINE - 4, 1, 1)))), *middle])
-    texts: list[Part] = [_words(part.low), bar, _words(part.high)]
-    return draw(HStack([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
+    middle = [parts.Label(_BAR // 2, LINE // 2 - 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
+    bar = parts.Sheet(
+        _BAR, LINE - 4, [parts.At(0, 0, parts.Tile((_BAR, LINE - 4), np.tile(colors, (LINE - 4, 1, 1)))), *middle]
+    )
+    texts: list[parts.Part] = [_words(part.low), bar, _words(part.high)]
+    return draw(parts.HStack([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
 
 
-def _words(text: str, color: Color = DARK) -> Text:
-    return Text([text], text_width(text), color=color)
+def _words(text: str, color: parts.Color = DARK) -> parts.Text:
+    return parts.Text([text], text_width(text), color=color)
 
 
 @draw.register
-def _class_key(part: ClassKey) -> Image.Image:
+def _class_key(part: parts.ClassKey) -> Image.Image:
     entries = [shorten(name, 200) for name in part.names]
     places: list[tuple[int, int]] = []
     left = top = 0
@@ -277,7 +260,7 @@ def _class_key(part: ClassKey) -> Image.Image:
 
 
 @draw.register
-def _plot(part: Plot) -> Image.Image:
+def _plot(part: parts.Plot) -> Image.Image:
     from lightning_viz.render.plots import draw_plot  # matplotlib's figures, which training need not import
 
     return draw_plot(part)

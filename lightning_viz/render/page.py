@@ -32,20 +32,22 @@ class PageInfo(TypedDict, total=False):
         details: further facts for the caption.
         verdicts: one a sample, or none; only on pages of samples.
         notes: further warnings for the caption.
+        reading: how to read the picture, for the description; a sentence of the page's own if it is left out or empty.
     """
 
     step: int | None
     details: Sequence[str]
     verdicts: Sequence[Verdict]
     notes: Sequence[str]
+    reading: str
 
 
-def check_rgb(images: NDArray[Any]) -> None:
-    """Raise where ``images`` are not ``[N, H, W, 3]`` of 0 to 255."""
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise InvalidArgumentError(
-            f"images are uint8 [N, H, W, 3], got {images.dtype} {images.shape}; use tiles.to_rgb"
-        )
+def check_rgb(*pictures: NDArray[Any]) -> None:
+    """Raise where images are not ``[N, H, W, 3]`` of 0 to 255."""
+    for images in pictures:
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            got = f"{images.dtype} {images.shape}"
+            raise InvalidArgumentError(f"images are uint8 [N, H, W, 3], got {got}; use tiles.to_rgb")
 
 
 def check_count(what: str, given: Sized, count: int) -> None:
@@ -133,8 +135,8 @@ def compose(
     title: str,
     body: Part,
     facts: Sequence[str] = (),
+    sentence: str = "",
     *,
-    reading: str = "",
     warnings: Sequence[str] = (),
     last: Sequence[str] = (),
     **info: Unpack[PageInfo],
@@ -146,7 +148,7 @@ def compose(
         title: what is shown.
         body: the parts.
         facts: scale and counts; empty ones are left out.
-        reading: one sentence on how to read the picture.
+        sentence: on how to read the picture, if the info has none.
         warnings: before the notes.
         last: facts after the further details.
         info: see `PageInfo`.
@@ -154,6 +156,7 @@ def compose(
     step = info.get("step")
     details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
     key = (VERDICTS,) if info.get("verdicts") else ()
+    reading = info.get("reading") or sentence
     return Page(tag, title, body, (*details, *key), reading, (*warnings, *info.get("notes", ())), step)
 
 

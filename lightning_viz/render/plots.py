@@ -13,18 +13,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_viz.render import parts
 from lightning_viz.render.colors import class_colors, colors_of, pale, table
-from lightning_viz.render.parts import (
-    BiasPlot,
-    ClimbPlot,
-    EpsilonPlot,
-    HistogramPlot,
-    PlanePlot,
-    Plot,
-    PlotExtent,
-    ScatterPlot,
-    SpherePlot,
-)
 from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
 _DPI = 100
@@ -33,7 +23,7 @@ _SIZE = TEXT_SIZE * _POINT
 _WORDS: dict[str, Any] = {"fontsize": _SIZE, "color": "0.35"}
 
 
-def draw_plot(plot: Plot) -> Image.Image:
+def draw_plot(plot: parts.Plot) -> Image.Image:
     """A plot as an image, under matplotlib's default style.
 
     Args:
@@ -53,7 +43,7 @@ def _axes(figure: Figure, left: int, bottom: int, width: int, height: int) -> Ax
     return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
 
-def _ticks(axes: Axes, extent: PlotExtent) -> None:
+def _ticks(axes: Axes, extent: parts.PlotExtent) -> None:
     """Numbers at the ends of both axes."""
     axes.set_xticks(extent[:2], [number(value) for value in extent[:2]], **_WORDS)
     axes.set_yticks(extent[2:], [number(value) for value in extent[2:]], **_WORDS)
@@ -82,7 +72,7 @@ def _dots(
     axes.scatter(points[:, 0], points[:, 1], area, colors, marker=marker, alpha=alpha, zorder=3, **edges)
 
 
-def _scatter(figure: Figure, plot: ScatterPlot) -> None:
+def _scatter(figure: Figure, plot: parts.ScatterPlot) -> None:
     axes = _axes(figure, 1, 1, plot.width - 2, plot.height - 2)
     kept = np.ones(len(plot.points), dtype=bool) if plot.crosses is None else ~plot.crosses
     classes = [None if plot.classes is None else plot.classes[chosen] for chosen in (kept, ~kept)]
@@ -99,7 +89,7 @@ def _scatter(figure: Figure, plot: ScatterPlot) -> None:
         spine.set_color("0.75")
 
 
-def _plane(figure: Figure, plot: PlanePlot) -> None:
+def _plane(figure: Figure, plot: parts.PlanePlot) -> None:
     axes, extent = _axes(figure, *plot.frame), plot.extent
     if plot.regions is not None:
         # The grid's outermost nodes lie on the extent's edges, the pixels' middles therefore too.
@@ -120,7 +110,7 @@ def _plane(figure: Figure, plot: PlanePlot) -> None:
     _ticks(axes, extent)
 
 
-def _histograms(figure: Figure, plot: HistogramPlot) -> None:
+def _histograms(figure: Figure, plot: parts.HistogramPlot) -> None:
     left, right, bottom, overlap = 130, 24, 64, 1.7  # pixels around the axes; how many rows high the highest curve is
     axes = _axes(figure, left, bottom, plot.width - left - right, plot.height - bottom - 8)
     count, bins = plot.shares.shape
@@ -144,7 +134,7 @@ def _histograms(figure: Figure, plot: HistogramPlot) -> None:
     _hide(axes, "top", "right", "left")
 
 
-def _climb(figure: Figure, plot: ClimbPlot) -> None:
+def _climb(figure: Figure, plot: parts.ClimbPlot) -> None:
     left, right, bottom = 100, 20, 64  # pixels around the axes
     axes = _axes(figure, left, bottom, plot.width - left - right, plot.height - bottom - 12)
     for place, (values, color) in enumerate(zip(plot.curves, class_colors(len(plot.curves)), strict=True)):
@@ -168,7 +158,7 @@ _MARKER = 8 * _POINT
 _NAME_WIDTH = 240  # pixels for names at the ends of curves
 
 
-def _epsilon(figure: Figure, plot: EpsilonPlot) -> None:
+def _epsilon(figure: Figure, plot: parts.EpsilonPlot) -> None:
     beside = min(_NAME_WIDTH, max(map(text_width, plot.curves))) + 44
     height = plot.height - _BOTTOM - _TOP
     axes = _axes(figure, _LEFT, _BOTTOM, plot.width - _LEFT - beside, height)
@@ -185,7 +175,7 @@ def _epsilon(figure: Figure, plot: EpsilonPlot) -> None:
     _names_at_ends(axes, plot.curves, colors, height)
 
 
-def _sphere(figure: Figure, plot: SpherePlot) -> None:
+def _sphere(figure: Figure, plot: parts.SpherePlot) -> None:
     axes = _axes(figure, _LEFT, 40, plot.width - _LEFT - 20, plot.height - 40 - 12)
     count = len(plot.shares)
     (line,) = axes.plot(np.arange(1, count + 1), 100 * plot.shares, "o", color="#0072B2", markersize=_MARKER)
@@ -199,7 +189,7 @@ def _sphere(figure: Figure, plot: SpherePlot) -> None:
         _level(axes, 100 * plot.mean, f"mean {percent(plot.mean, decimals=1)} %", "#D55E00", "-", right=False)
 
 
-def _bias(figure: Figure, plot: BiasPlot) -> None:
+def _bias(figure: Figure, plot: parts.BiasPlot) -> None:
     left, right, top = 140, 30, 8  # pixels around the axes
     axes = _axes(figure, left, plot.bottom, plot.width - left - right, plot.height - plot.bottom - top)
     rows = np.arange(plot.values.shape[1])[::-1]
@@ -285,12 +275,12 @@ def space_out(values: Sequence[float], apart: float, highest: float) -> list[flo
     return places
 
 
-_DRAWINGS: dict[type[Plot], Callable[[Figure, Any], None]] = {
-    ScatterPlot: _scatter,
-    PlanePlot: _plane,
-    HistogramPlot: _histograms,
-    ClimbPlot: _climb,
-    EpsilonPlot: _epsilon,
-    SpherePlot: _sphere,
-    BiasPlot: _bias,
+_DRAWINGS: dict[type[parts.Plot], Callable[[Figure, Any], None]] = {
+    parts.ScatterPlot: _scatter,
+    parts.PlanePlot: _plane,
+    parts.HistogramPlot: _histograms,
+    parts.ClimbPlot: _climb,
+    parts.EpsilonPlot: _epsilon,
+    parts.SpherePlot: _sphere,
+    parts.BiasPlot: _bias,
 }

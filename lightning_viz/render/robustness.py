@@ -85,7 +85,7 @@ def corruption_sheet(
         sheet.append(HStack([middle, *(Tile(size, image, sample=0) for image in (clean, *row))], gap=GUTTER))
     facts = (first_of(len(shown), len(kinds), "kinds"), first_of(columns - 1, len(severities), "severities"))
     reading = "Each row is one kind of corruption, from the image as it is to the highest severity."
-    return compose(tag, title, VStack(sheet, gap=GUTTER), facts, reading=reading, **info)
+    return compose(tag, title, VStack(sheet, gap=GUTTER), facts, reading, **info)
 
 
 def corruption_table(
@@ -148,7 +148,7 @@ def corruption_table(
     lost = [kind for place, kind in enumerate(names) if any(np.isnan(values[place]) for values in columns.values())]
     undefined = (f"CE undefined for {', '.join(lost)}: {reference} makes no mistake",) if lost else ()
     body = VStack([table, bar], gap=GUTTER)
-    return compose(tag, f"What corruptions cost {name}", body, facts, reading=reading, warnings=undefined, **info)
+    return compose(tag, f"What corruptions cost {name}", body, facts, reading, warnings=undefined, **info)
 
 
 def _heat(errors: NDArray[np.float64], severities: Sequence[int], width: int) -> Sheet:
@@ -219,7 +219,7 @@ def epsilon_curves(
     reading = "How often each network is still right when an attack may move every input by epsilon."
     warnings = (f"NaN in {lost} of {len(lines)} curves",) if lost else ()
     title = "Accuracy when inputs may move by epsilon"
-    return compose(tag, title, plot, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, plot, facts, reading, warnings=warnings, **info)
 
 
 def defense_bars(
@@ -267,7 +267,7 @@ def defense_bars(
         "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "
         "their attacked twins. One that helps lifts the lower bar without shortening the upper."
     )
-    return compose(tag, f"What helps against {attack}", VStack([key, bars], gap=8), facts, reading=reading, **info)
+    return compose(tag, f"What helps against {attack}", VStack([key, bars], gap=8), facts, reading, **info)
 
 
 def sphere_plot(
@@ -312,7 +312,7 @@ def sphere_plot(
     title = f"{going}: {percent(mean, decimals=1)} % change the class"
     lost = len(shares) - len(known)
     warnings = (f"{lost} of {len(shares)} samples left out: NaN, or a length of 0",) if lost else ()
-    return compose(tag, title, plot, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, plot, facts, reading, warnings=warnings, **info)
 
 
 def _line(name: str, epsilons: Any, accuracy: Any) -> NDArray[np.float64]:

@@ -61,7 +61,6 @@ def cue_sheet(
     conflicts: Sequence[Conflict],
     *,
     title: str = "Shape or texture: which does the network follow?",
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of cue conflicts: images with one class's shape and another's texture, their sources, and the predictions.
@@ -70,14 +69,12 @@ def cue_sheet(
         tag: of the page.
         conflicts: the first 12 are shown, all are counted.
         title: what is shown, and which network decides.
-        reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     if not conflicts or not all(conflict.answers for conflict in conflicts):
         raise InvalidArgumentError(f"{len(conflicts)} conflicts: give one or more, each with one answer or more")
     for conflict in conflicts:
-        for image in (conflict.image, conflict.shape, conflict.texture):
-            check_rgb(image[None])
+        check_rgb(*(image[None] for image in (conflict.image, conflict.shape, conflict.texture)))
     shown = conflicts[:_MOST_CONFLICTS]
     lines = 1 + max(len(conflict.answers) for conflict in shown)
     aspect = max(conflict.image.shape[0] / conflict.image.shape[1] for conflict in shown)
@@ -92,9 +89,7 @@ def cue_sheet(
         f"shape bias {number(shape / (shape + texture))}" if shape + texture else "no shape bias",
         "small: where shape and texture are from, the one followed framed",
     )
-    return compose(
-        tag, title, VStack(in_rows(blocks, columns, _APART), gap=_APART), facts, reading=reading or _READING, **info
-    )
+    return compose(tag, title, VStack(in_rows(blocks, columns, _APART), gap=_APART), facts, _READING, **info)
 
 
 def shape_bias_plot(
@@ -105,7 +100,6 @@ def shape_bias_plot(
     names: Sequence[str],
     models: Sequence[str],
     title: str = "Shape bias of each class",
-    reading: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of shape bias: how often models follow each class's shape rather than another's texture, in one plot.
@@ -118,7 +112,6 @@ def shape_bias_plot(
         names: of the classes.
         models: a name each.
         title: what is shown.
-        reading: how to read the picture, for the description; a sentence of its own if empty.
         info: see `PageInfo`.
     """
     class_bias = np.asarray(class_bias, dtype=np.float64)
@@ -131,12 +124,12 @@ def shape_bias_plot(
     plot = BiasPlot(width=INNER_WIDTH, height=height, values=values, models=models, names=rows, bottom=bottom)
     lost = int(np.isnan(class_bias).sum())
     warnings = (f"no decision for shape or texture, no mark, for {lost} of {class_bias.size} classes",) if lost else ()
-    reads = reading or (
+    reading = (
         "Each row is a class: images with its shape and another class's texture. A mark at 1 means that the network "
         "always says the shape's class, at 0 always the texture's; decisions for a third class do not count. The "
         "gray row is the bias among all images."
     )
-    return compose(tag, title, plot, reading=reads, warnings=warnings, **info)
+    return compose(tag, title, plot, (), reading, warnings=warnings, **info)
 
 
 _READING = (

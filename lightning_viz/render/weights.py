@@ -141,7 +141,7 @@ def filters(
         "the input channels of one filter stand side by side."
     )
     title = f"Filters of {layer}{' as RGB' if rgb else ''}, {width} × {height}"
-    return compose(tag, title, body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def filter_table(
@@ -169,7 +169,7 @@ def filter_table(
     warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
     body = VStack([cells, _bar(number(float(limits.max())), False)], gap=10)
-    return compose(tag, f"Weights of {layer}: {of}", body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, f"Weights of {layer}: {of}", body, facts, reading, warnings=warnings, **info)
 
 
 def _limits(weights: NDArray[Any], shown: int, limit: float | None, per_filter: bool) -> NDArray[np.float64]:
@@ -288,7 +288,7 @@ def update_ratios(
         "Each number is the power of ten of the norm of one update divided by the norm of the weights that it changed. "
         "About -3 is usual in a healthy run; far above it training may diverge, far below it a layer hardly learns."
     )
-    return compose(tag, "Size of single updates, log10", VStack([table, bar], gap=8), facts, reading=reading, **info)
+    return compose(tag, "Size of single updates, log10", VStack([table, bar], gap=8), facts, reading, **info)
 
 
 _LABEL, _ROW = 70, 46  # pixels: for the second direction's shares, height of a row
@@ -336,4 +336,4 @@ def landscape_table(tag: str, losses: NDArray[Any], *, radius: float, **info: Un
     facts = (f"at the trained weights {number(float(values[middle, middle]))}",)
     warnings = (f"no finite loss at {lost} of {values.size} points",) if lost else ()
     body = VStack([table, bar], gap=8)
-    return compose(tag, "Loss around the trained weights", body, facts, reading=reading, warnings=warnings, **info)
+    return compose(tag, "Loss around the trained weights", body, facts, reading, warnings=warnings, **info)

@@ -203,7 +203,7 @@ def _page(
             tag, images, maps.numpy(), names=names, method=entry.title, display=entry.display, layer=seen,
             unit=entry.unit, **about,
         )  # fmt: skip
-    place = {"layer": layer, "unit": "logits"} if entry.display == "heat" else {"unit": entry.unit}
+    place: dict[str, Any] = {"layer": layer, "unit": "logits"} if entry.display == "heat" else {"unit": entry.unit}
     return attribution_maps(
         tag, images, maps.numpy(), method=entry.title, target=target, display=entry.display,
         details=[f"at {seen}"] if seen and entry.display != "heat" else [], **place, **about,
