@@ -156,7 +156,7 @@ def deep_dream(
         def clip(canvas: Tensor, gradient: Tensor, update: int) -> Tensor:
             canvas = clipped(canvas, pixel_space)
             if (step := number * steps + update) in kept:
-                added = resize(_inner(canvas, margin).to(base) - base, sizes[-1], antialias=True)
+                added = resize(F.pad(canvas, [-margin] * 4).to(base) - base, sizes[-1], antialias=True)
                 film[step] = as_bytes(visible(photographs + added, pixel_space, bounded=True))
             return canvas
 
@@ -169,7 +169,7 @@ def deep_dream(
             update_steps=[clip],
             seed=seed + number,
         )
-        end = _inner(dream.images, margin).to(base)
+        end = F.pad(dream.images, [-margin] * 4).to(base)
         before, after = (climb(image=pixels(images.shape[1:], start=images), steps=0) for images in (start, end))
         done.append(Octave(size, before.values, after.values, dream.curve))
         detail = end - base
@@ -193,9 +193,3 @@ def _sizes(size: Sequence[int], octaves: int, octave_scale: float) -> list[tuple
     height, width = size
     factors = [octave_scale**-octave for octave in reversed(range(octaves))]
     return [(max(1, round(height * factor)), max(1, round(width * factor))) for factor in factors]
-
-
-def _inner(canvas: Tensor, margin: int) -> Tensor:
-    """A canvas ``[N, C, H, W]`` without its margin."""
-    height, width = canvas.shape[2:]
-    return canvas[..., margin : height - margin, margin : width - margin]

@@ -112,6 +112,7 @@ def _observed(
             gradients_by_id, ruled_by_id = _backwards(
                 scores, sources + (leaf_list if input_gradient else []), leaf_list, rules, relus
             )
+    requested = {**recorded, **differentiated, **reductions}
     observation = Observation(
         inputs=map_tensors(leaf_inputs, Tensor.detach),
         outputs=map_tensors(output, _copied),
@@ -125,7 +126,7 @@ def _observed(
         reduced=call_names(record.reduced),
         dimensions=call_names(record.dimensions),
         features={name: feature_count(module) for name, module in {**recorded, **differentiated}.items()},
-        unreached=_unreached({**recorded, **differentiated, **reductions}, record),
+        unreached=tuple(name for name in requested if not record.calls.get(name) and not record.reduced.get(name)),
     )
     return observation, target
 
@@ -290,10 +291,6 @@ def _check_samples(inputs: Any, target: Target) -> None:
     if count == 0:
         raise InvalidArgumentError("the inputs have no samples; pass at least one")
     target.check_count(count)
-
-
-def _unreached(layers: Mapping[str, Any], record: Recording) -> tuple[str, ...]:
-    return tuple(name for name in layers if not record.calls.get(name) and not record.reduced.get(name))
 
 
 class Passes:

@@ -75,18 +75,11 @@ class Target(ABC):
         """
 
     def select(self, samples: Tensor) -> Target:
-        """The target of some of the samples, or of copies of them.
-
-        Args:
-            samples: which of them, ``[n]``, on the CPU.
-        """
+        """The target of some of the samples, or of copies of them, by their indices ``[n]`` on the CPU."""
         return self
 
     def check_count(self, count: int) -> None:
-        """See that a target that names something for each sample does so for all.
-
-        Args:
-            count: how many samples there are.
+        """See that a target that names something for each sample does so for all of so many.
 
         Raises:
             InvalidArgumentError: it names more or fewer.
