@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 EPOCHS = 2
+FAULT = re.compile(
+    r"(?P<view>\w+)(\(.*\))? failed at step \d+: (?P<cause>.*) \((training continues|the view is switched off.*)\)$"
+)
 NUMBER = re.compile(r"\d+(\.\d+)?")
 RESULT = "result.json"
 
@@ -109,7 +112,8 @@ def run_model(name: str, folder: Path, *, analyzed: bool) -> None:
         with record.part(part):
             views = default_views() if part == "views" else []
             digests[part], record.content["updates"] = train(name, folder, views, checkpoint)
-    record.content["identical"] = len(digests) == 2 and len(set(digests.values())) == 1
+    if len(digests) == 2:
+        record.content["identical"] = digests["bare"] == digests["views"]
     record.content["drawn"] = pictures_of(folder / "board", folder / "pictures" / "views")
     record.write()
     if analyzed and checkpoint.exists():
@@ -230,9 +234,11 @@ def run_all(names: list[str], out: Path, *, analyzed: bool, limit: float) -> Non
                 status = process.wait(limit)
                 end = "" if status == 0 else f"ended with status {status}"
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
                 end = f"stopped after {limit:.0f} s"
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).exists() else {}
         result["end"] = end and f"{end}, at {result.get('at', 'its start')}"
         (folder / RESULT).write_text(json.dumps(result, indent=1))
@@ -243,7 +249,7 @@ def verdict(result: dict[str, Any]) -> str:
     """A model's run in a few words."""
     words = [result["end"]] if result.get("end") else []
     words += [f"{part} raised {error}" for part, (error, _) in result.get("exceptions", {}).items()]
-    if not result.get("identical", False):
+    if result.get("identical") is False:
         words.append("WEIGHTS DIFFER")
     kinds = Counter(tag.partition("/")[0] for tag in result.get("drawn", {}))
     words.append(f"drew {', '.join(kinds) or 'nothing'}")
@@ -259,7 +265,7 @@ def table(names: list[str], out: Path) -> str:
     results = {name: json.loads((out / name / RESULT).read_text()) for name in names if (out / name / RESULT).exists()}
     (out / "outside.json").write_text(json.dumps(results, indent=1))
     lines = [
-        "| model | drawn live (pictures) | same weights | warnings | s bare, views, analyze | analyze: kinds, faults |",
+        "| model | drawn live (pictures) | same weights | warnings, causes | s bare, views, analyze | analyze |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
@@ -276,34 +282,46 @@ def _row(result: dict[str, Any]) -> list[str]:
     analysis = result.get("analysis", {})
     kinds = dict.fromkeys(tag.partition("/")[0] for part in analysis.values() for tag in part["tags"])
     faults = sum(len(part["faults"]) for part in analysis.values())
-    warned = [line for line in result.get("lines", {}).get("views", {}) if not line.startswith("info: ")]
+    warned = {line: n for line, n in result.get("lines", {}).get("views", {}).items() if not line.startswith("info: ")}
     seconds = [str(result.get("seconds", {}).get(part, "-")) for part in ("bare", "views", "analyze")]
     ended = [result["end"]] if result.get("end") else []
     raised = [error.partition("\n")[0][:80] for error, _ in result.get("exceptions", {}).values()]
     return [
         ", ".join(f"{kind} {count}" for kind, count in drawn.items()) or "nothing",
-        "yes" if result.get("identical") else "**no**",
-        str(len(warned)),
+        {True: "yes", False: "**no**"}.get(result.get("identical"), "?"),  # type: ignore[arg-type]
+        f"{sum(warned.values())}, {len(causes(warned))}",
         " / ".join(seconds),
         "; ".join([f"{len(kinds)} kinds, {faults} faults", *ended, *raised]).replace("|", "\\|"),
     ]
 
 
+def causes(lines: dict[str, int]) -> dict[str, tuple[int, list[str]]]:
+    """Lines of one cause together: how many, and of which views; those that differ in numbers alone count as one."""
+    together: dict[str, tuple[str, int, list[str]]] = {}
+    for line, count in lines.items():
+        matched = FAULT.search(line)
+        cause = f"failed: {matched['cause']}" if matched else line
+        first, known, views = together.get(NUMBER.sub("#", cause), (cause, 0, []))
+        views = [*views, matched["view"]] if matched and matched["view"] not in views else views
+        together[NUMBER.sub("#", cause)] = first, known + count, views
+    return {first: (count, views) for first, count, views in together.values()}
+
+
 def _details(result: dict[str, Any]) -> list[str]:
-    """Every line once, those that differ in numbers alone together, with their count."""
+    """Every cause once, with the number of its lines; what was raised; what the analysis gave."""
     lines = []
     for part, said in result.get("lines", {}).items():
-        together: Counter[str] = Counter()
-        first: dict[str, str] = {}
-        for line, count in said.items():
-            same = NUMBER.sub("#", line)
-            together[same] += count
-            first.setdefault(same, line)
-        lines += [f"- {part}, {count} x: {_short(first[same])}" for same, count in together.items()]
+        for cause, (count, views) in causes(said).items():
+            lines.append(f"- {part}, {count} x: {', '.join(views)}{' ' if views else ''}{_short(cause)}")
+    known = result.get("others", {})
+    for line, count in known.get("views", {}).items():
+        if line not in known.get("bare", {}):
+            lines.append(f"- views, {count} x, from elsewhere: {_short(line)}")
     for part, (error, place) in result.get("exceptions", {}).items():
         lines.append(f"- **{part} raised** {_short(error)} ({place})")
     for part, content in result.get("analysis", {}).items():
         lines += [f"- analyze, {part}, fault: {_short(fault)}" for fault in content["faults"]]
+        lines += [f"- analyze, {part}, note: {_short(note)}" for note in content["notes"]]
         if content["tags"]:
             lines.append(f"- analyze, {part} drew: {', '.join(dict.fromkeys(content['tags']))}")
     return ["", *lines] if lines else []
