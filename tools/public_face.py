@@ -37,7 +37,7 @@ def public_names(module: Path) -> list[str]:
 def package_stub(folder: Path) -> str:
     """The text of a package's stub: its public subpackages, then the public names of its modules.
 
-    A folder without a stub of its own, as ``robustness/corruptions``, is part of the package above it.
+    A folder without a stub of its own is part of the package above it.
 
     Args:
         folder: of the package.

@@ -1,11 +1,11 @@
 from .corruption_error import CorruptionError as CorruptionError
 from .corruption_error import compare_corruption_error as compare_corruption_error
 from .corruption_error import corruption_error as corruption_error
-from .corruptions.catalogue import CORRUPTION_FAMILIES as CORRUPTION_FAMILIES
-from .corruptions.catalogue import CORRUPTIONS as CORRUPTIONS
-from .corruptions.catalogue import Corrupted as Corrupted
-from .corruptions.catalogue import all_corruptions as all_corruptions
-from .corruptions.catalogue import corrupt as corrupt
+from .corruption_kinds import CORRUPTION_FAMILIES as CORRUPTION_FAMILIES
+from .corruption_kinds import CORRUPTIONS as CORRUPTIONS
+from .corruptions import Corrupted as Corrupted
+from .corruptions import all_corruptions as all_corruptions
+from .corruptions import corrupt as corrupt
 from .defenses import DEFENSES as DEFENSES
 from .defenses import Defended as Defended
 from .defenses import EpsilonCurve as EpsilonCurve

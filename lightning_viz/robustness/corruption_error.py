@@ -17,7 +17,7 @@ from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import same_randomness, seed_torch, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.robustness.corruptions.catalogue import SEVERITIES, all_corruptions, check_kinds
+from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions, check_kinds
 
 __all__ = ["CorruptionError", "compare_corruption_error", "corruption_error"]
 

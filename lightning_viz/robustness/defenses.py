@@ -18,7 +18,7 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_ind
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.robustness.corruptions.digital import compress_jpeg
+from lightning_viz.robustness.corruption_kinds import compress_jpeg
 
 __all__ = [
     "DEFENSES",

@@ -28,7 +28,7 @@ from lightning_viz.render.robustness import (
 )
 from lightning_viz.render.text import number as format_number
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
-from lightning_viz.robustness.corruptions.catalogue import SEVERITIES, all_corruptions
+from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions
 from lightning_viz.robustness.defenses import DEFENSES, defenses, epsilon_curve
 from lightning_viz.robustness.random_directions import random_directions
 

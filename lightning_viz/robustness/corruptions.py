@@ -1,47 +1,21 @@
-"""Catalogue of the fifteen common corruptions in five severities (Hendrycks and Dietterich, 2019)."""
+"""Common corruptions of images in five severities (Hendrycks and Dietterich, 2019)."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
 from lightning_viz.dream.parametrization import centered
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.robustness.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
-from lightning_viz.robustness.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
-from lightning_viz.robustness.corruptions.noise import Photo, gaussian_noise, impulse_noise, shot_noise
-from lightning_viz.robustness.corruptions.weather import brightness, fog, frost, snow
+from lightning_viz.robustness.corruption_kinds import CORRUPTIONS
 
-__all__ = ["CORRUPTIONS", "CORRUPTION_FAMILIES", "Corrupted", "corrupt", "all_corruptions"]
-
-Corruption = Callable[[Photo, int, Generator], Photo]
-"""From pixels, a severity of 1 to 5 and a source of randomness to pixels; numbers in the docstrings are by severity."""
-
-CORRUPTION_FAMILIES: Mapping[str, Mapping[str, Corruption]] = MappingProxyType(
-    {
-        family: MappingProxyType({kind.__name__: kind for kind in kinds})
-        for family, kinds in {
-            "noise": (gaussian_noise, shot_noise, impulse_noise),
-            "blur": (defocus_blur, glass_blur, motion_blur, zoom_blur),
-            "weather": (snow, frost, fog, brightness),
-            "digital": (contrast, elastic_transform, pixelate, jpeg_compression),
-        }.items()
-    }
-)
-"""Corruptions by family and kind."""
-
-CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
-    {name: kind for family in CORRUPTION_FAMILIES.values() for name, kind in family.items()}
-)
-"""Corruptions by kind, in the paper's order: functions of one image's pixels in [0, 1]; results may exceed them."""
+__all__ = ["Corrupted", "all_corruptions", "corrupt"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

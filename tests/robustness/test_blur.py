@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruptions.blur import convolve_offsets, magnify, streak
+from lightning_viz.robustness.corruption_kinds import convolve_offsets, magnify, streak
 
 POINT = np.zeros((1, 65, 65))
 POINT[0, 32, 32] = 1

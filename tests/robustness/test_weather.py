@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruptions.weather import cloud
+from lightning_viz.robustness.corruption_kinds import cloud
 
 DARK = torch.full((1, 3, 96, 96), 0.2)
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruptions import digital as corruption_digital
+from lightning_viz.robustness import corrupt, corruption_kinds
 
 IMAGES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -31,7 +30,7 @@ def test_pixels_become_blocks_of_their_mean():
 
 def test_waves_move_a_ramp_by_their_height(monkeypatch):
     """Of a ramp, whose value is the place, an elastic image shows where each of its pixels comes from."""
-    monkeypatch.setattr(corruption_digital, "_CORNERS", 0)
+    monkeypatch.setattr(corruption_kinds, "_CORNERS", 0)
     side = 224
     ramp = torch.linspace(0, 1, side, dtype=torch.float64).expand(8, 1, side, side)
     inner = slice(40, -40)
