@@ -5,26 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import (
-    AttackedModel,
-    Epsilon,
-    Labels,
-    attacked_model,
-    epsilon_radii,
-)
+from lightning_viz.adversarial.attack_arguments import Epsilon, Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import attacked_model
+from lightning_viz.adversarial.gradient_attacks import Ascent, check_steps
 from lightning_viz.adversarial.norms import (
     MIN_LENGTH,
     Loss,
     LossName,
     Norm,
     NormName,
-    of_rows,
     per_sample,
     resolve_loss,
     resolve_norm,
 )
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.pixels import PixelSpace
@@ -36,7 +30,8 @@ _INCREASES = 0.75  # rho of the paper: share of steps that must raise the loss
 _REMEDY = "their loss is flat; try loss='margin', or an attack without gradients"
 
 
-def apgd(
+@shared_arguments()
+def apgd(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -64,35 +59,19 @@ def apgd(
     point of the ball's surface and returns the point with the highest loss; there is no step size to choose.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
-        epsilon: radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
-        norm: of the ball and the steps, ``"linf"`` or ``"l2"``.
         steps: number of steps (100, as published in AutoAttack).
-        target: target class, one for all or ``[N]``; untargeted if omitted.
         loss: maximized for the label, or minimized for the target (cross-entropy: APGD-CE).
-        stop_on_success: stop a sample, and remove it from the batch, as soon as it is fooled.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        seed: of the random start and of what the model itself draws.
-        batch_size: samples per forward pass; N if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
-    if steps < 1:
-        raise InvalidArgumentError(f"steps={steps} must be at least 1")
+    check_steps(steps)
     norm = resolve_norm(norm)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as attacked:
-        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds, norm)
+        recorder = AttackRecorder.in_balls(attacked, epsilon, norm)
         generator = torch.Generator(attacked.pixels.device).manual_seed(seed)
         noise = norm.inside(attacked.pixels, generator)
         surface = noise / per_sample(norm.length(noise).clamp_min(MIN_LENGTH), noise)
-        search = _Search(attacked, radii, norm, resolve_loss(loss), stop_on_success)
+        search = _Search(Ascent(recorder, resolve_loss(loss), stop_on_success), norm)
         search.start(surface)
         checkpoints = _checkpoints(steps)
         bar = progress_bar("apgd", shown=progress, total=steps)
@@ -105,32 +84,28 @@ def apgd(
             bar.update()
         bar.close()
         search.finish()
-        return search.recorder.result(epsilons, name="apgd", lead=epsilons.dim() > 0, remedy=_REMEDY)
+        return recorder.result("apgd", _REMEDY)
 
 
 class _Search:
     """The rows that are not finished, their best points, and their step sizes.
 
     Attributes:
-        recorder: current state of all rows.
         rows: indices of the unfinished ones, ``[n]``; all tensors below are of these.
     """
 
-    def __init__(self, attacked: AttackedModel, radii: Tensor, norm: Norm, loss: Loss, stop_on_success: bool) -> None:
-        self.recorder = AttackRecorder(attacked, len(radii) // len(attacked.pixels))
-        self.rows = torch.arange(len(radii), device=radii.device)
-        self._attacked, self._radii, self._norm, self._loss = attacked, radii, norm, loss
-        self._stop_on_success = stop_on_success
+    def __init__(self, ascent: Ascent, norm: Norm) -> None:
+        self.rows = ascent.recorder.rows
+        self._ascent, self._recorder, self._norm = ascent, ascent.recorder, norm
 
     def start(self, surface: Tensor) -> None:
         """Validate the samples, and evaluate the random start of those that are not fooled."""
-        self.recorder.record_originals(self._attacked.evaluate_originals().scores)
-        self.rows = self.rows[self._unfinished()]
-        offset = surface[self.recorder.samples[self.rows]]
+        self._ascent.evaluate_originals(differentiate=False)
+        self.rows = self.rows[self._ascent.unfinished(self.rows)]
         if not len(self.rows):
             return
-        pixels = self._project(self.recorder.original[self.rows] + per_sample(self._radii[self.rows], offset) * offset)
-        self._strides = 2 * self._radii[self.rows]
+        pixels = self._recorder.displaced(surface, self.rows)
+        self._strides = 2 * self._recorder.radii[self.rows]
         self._increases = torch.zeros_like(self.rows)
         self._halved = torch.ones_like(self.rows, dtype=torch.bool)
         self._previous = pixels
@@ -138,16 +113,15 @@ class _Search:
         self._pixels, self._losses, self._gradients = pixels, losses, gradients
         self._best = [pixels, gradients, scores]
         self._best_losses = self._checked_losses = losses
-        self._keep(self._unfinished()[self.rows])
+        self._keep(self._ascent.unfinished(self.rows))
 
     def step(self, *, first: bool, last: bool) -> None:
         """One update of all unfinished rows: one forward and, but for the last, one backward."""
         uphill = per_sample(self._strides, self._pixels) * self._norm.normalize(self._gradients)
-        moved = self._project(self._pixels + uphill)
+        moved = self._recorder.project(self._pixels + uphill, self.rows)
         share = 1.0 if first else _MOMENTUM
-        pixels = self._project(
-            self._pixels + share * (moved - self._pixels) + (1 - share) * (self._pixels - self._previous)
-        )
+        averaged = self._pixels + share * (moved - self._pixels) + (1 - share) * (self._pixels - self._previous)
+        pixels = self._recorder.project(averaged, self.rows)
         losses, gradients, scores = self._evaluate(pixels, differentiate=not last)
         self._increases = self._increases + (losses > self._losses)
         self._previous, self._pixels, self._losses, self._gradients = self._pixels, pixels, losses, gradients
@@ -155,7 +129,7 @@ class _Search:
         self._best_losses = torch.where(better, losses, self._best_losses)
         new = (pixels, gradients, scores)
         self._best = [torch.where(_like(better, old), part, old) for part, old in zip(new, self._best, strict=True)]
-        self._keep(self._unfinished()[self.rows])
+        self._keep(self._ascent.unfinished(self.rows))
 
     def adapt(self, count: int) -> None:
         """Halve the step size of rows that make no progress, and restart them from their best point.
@@ -176,34 +150,17 @@ class _Search:
     def finish(self) -> None:
         """Record the best points of the rows that were not stopped."""
         if len(self.rows):
-            self.recorder.record(self.rows, self._best[0], self._best[2])
-            self.recorder.finish_step()
+            self._recorder.record(self.rows, self._best[0], self._best[2])
+            self._recorder.finish_step()
 
     def _evaluate(self, pixels: Tensor, *, differentiate: bool) -> tuple[Tensor, Tensor, Tensor]:
-        samples = self.recorder.samples[self.rows]
-
-        def objective(scores: Tensor, positions: Tensor) -> Tensor | None:
-            values = self._attacked.loss(self._loss, scores, samples[positions])
-            if not self._stop_on_success:
-                return values
-            fooled = self._attacked.fooled(scores, samples[positions])
-            return None if bool(fooled.all()) else torch.where(fooled, 0, values)
-
-        evaluation = self._attacked(pixels, objective if differentiate else None)
-        gradients = torch.zeros_like(pixels) if evaluation.gradients is None else evaluation.gradients
-        self.recorder.record(self.rows, pixels, evaluation.scores)
-        self.recorder.count(self.rows)
-        if differentiate:
-            unfinished = self._unfinished()[self.rows]
-            self.recorder.count(self.rows[unfinished], queries=0, backwards=1)
-            self.recorder.flat[self.rows] = unfinished & ~gradients.flatten(1).any(1)
-        self.recorder.finish_step()
-        return self._attacked.loss(self._loss, evaluation.scores, samples), gradients, evaluation.scores
-
-    def _unfinished(self) -> Tensor:
-        """Mask ``[R]`` of the rows that the attack goes on with."""
-        fooled = self.recorder.fooled
-        return ~fooled if self._stop_on_success else torch.ones_like(fooled)
+        """Losses, gradients and scores of new pixels; a model without gradients counts as one with a flat loss."""
+        scores, gradients = self._ascent.evaluate(self.rows, pixels, differentiate=differentiate)
+        if gradients is None:
+            gradients = torch.zeros_like(pixels)
+            if differentiate:
+                self._recorder.flat[self.rows] = self._ascent.unfinished(self.rows)
+        return self._ascent.losses(scores, self.rows), gradients, scores
 
     def _keep(self, left: Tensor) -> None:
         """Drop the rows that are finished."""
@@ -214,11 +171,6 @@ class _Search:
         for name in ("pixels", "previous", "losses", "gradients", "strides", "increases", "halved"):
             setattr(self, f"_{name}", getattr(self, f"_{name}")[left])
         self._best_losses, self._checked_losses = self._best_losses[left], self._checked_losses[left]
-
-    def _project(self, pixels: Tensor) -> Tensor:
-        samples = of_rows(self.recorder.original, self.rows)
-        inside = samples + self._norm.project(pixels - samples, self._radii[self.rows])
-        return inside.clamp(*self._attacked.pixel_space.bounds)
 
 
 def _checkpoints(steps: int) -> list[int]:

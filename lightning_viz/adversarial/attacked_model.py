@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.norms import LINF, Loss, Norm
+from lightning_viz.adversarial.attack_arguments import Epsilon, Labels
+from lightning_viz.adversarial.norms import Loss, Norm
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices
 from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
@@ -23,12 +24,6 @@ one backward each; None for no gradient."""
 
 GradientReduction = Callable[[Tensor, Tensor], Tensor]
 """From the values of an objective ``[T, n]`` and their gradients ``[T, n, ...]`` to one tensor ``[n, ...]``."""
-
-Labels = Union[Tensor, Sequence[int]]
-"""One class index per sample, ``[N]``."""
-
-Epsilon = Union[float, Sequence[float], Tensor]
-"""Bound of a perturbation: one radius, E radii ``[E]``, or one per sample ``[E, N]``."""
 
 SLACK = 1e-3  # of the pixels' range: what rounding leaves outside
 
@@ -283,17 +278,13 @@ def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
     return indices.long()
 
 
-def epsilon_radii(
-    epsilon: Epsilon, pixels: Tensor, bounds: tuple[float, float], norm: Norm = LINF
-) -> tuple[Tensor, Tensor]:
-    """The radius of each row ``[E * N]``, and the epsilons in the form they were given: ``[]``, ``[E]`` or ``[E, N]``.
-
-    Both are in pixels and in the norm.
+def checked_epsilons(epsilon: Epsilon, attacked: AttackedModel, norm: Norm) -> Tensor:
+    """The epsilons in the form they were given, ``[]``, ``[E]`` or ``[E, N]``, in pixels and in the norm.
 
     Raises:
         InvalidArgumentError: no epsilon, a negative one, or one beyond the pixels' range.
     """
-    (low, high), count = bounds, len(pixels)
+    (low, high), pixels, count = attacked.pixel_space.bounds, attacked.pixels, len(attacked.pixels)
     epsilons = torch.as_tensor(epsilon, dtype=pixels.dtype, device=pixels.device)
     if epsilons.numel() == 0 or epsilons.dim() > 2 or (epsilons.dim() == 2 and epsilons.shape[1] != count):
         raise InvalidArgumentError(
@@ -305,8 +296,7 @@ def epsilon_radii(
             f"epsilon={epsilon} must lie in 0 to {longest:.3g}, the pixels' whole range in {norm.name}; 8 of 255 gray "
             f"levels are {8 * (high - low) / 255:.3g}"
         )
-    radii = epsilons if epsilons.dim() == 2 else epsilons.reshape(-1, 1).expand(-1, count)
-    return radii.reshape(-1), epsilons
+    return epsilons
 
 
 def _pixels(inputs: Tensor, pixel_space: PixelSpace, like: Tensor) -> Tensor:

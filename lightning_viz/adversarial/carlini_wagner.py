@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import AttackedModel, Labels, attacked_model
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import AttackedModel, attacked_model
 from lightning_viz.adversarial.norms import L2, margin, per_sample
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
@@ -23,7 +24,8 @@ _CONST_FACTOR = 10  # by which the weight grows until it suffices
 _HALVINGS = 10  # of the line search back to the sample
 
 
-def carlini_wagner(
+@shared_arguments()
+def carlini_wagner(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -51,10 +53,6 @@ def carlini_wagner(
     forward only). Each step of the record is a search, the last one this line search.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
         binary_search_steps: number of values of c (9, as in the authors' code).
         steps: maximum number of Adam steps per search (1,000; the authors' code has 10,000).
         lr: of Adam, in units of w (0.01, as in the authors' code).
@@ -62,13 +60,6 @@ def carlini_wagner(
         confidence: kappa, by how much the wrong class must lead, in logits (0, as in the paper).
         abort_early: stop a search, for a sample that has not been fooled in it, when a tenth of the steps brings no
             progress.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        batch_size: samples per forward pass; all if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     _check(binary_search_steps, steps, lr, initial_const, confidence)
     with attacked_model(
@@ -87,7 +78,7 @@ def carlini_wagner(
         _draw_back(nearest, rows[nearest.lengths[rows].isfinite()])
         nearest.recorder.fooled &= nearest.lengths.isfinite()  # less than the confidence asked for is no success
         remedy = "no image fooled the model by the confidence; try more steps or searches, or a larger initial_const"
-        return nearest.recorder.result(name="carlini_wagner", remedy=remedy)
+        return nearest.recorder.result("carlini_wagner", remedy)
 
 
 class _Nearest:

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import AttackedModel, Evaluation, Labels, attacked_model
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import AttackedModel, Evaluation, attacked_model
 from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, per_sample, resolve_norm
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
@@ -21,7 +22,8 @@ _OVERSHOOT = 1e-4  # pixels past the boundary in every step, so that the search 
 _REMEDY = "no other class has a gradient there; try pgd with a random start, or an attack without gradients"
 
 
-def deepfool(
+@shared_arguments()
+def deepfool(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -49,20 +51,10 @@ def deepfool(
     clamped to the pixels' bounds. A sample leaves the batch as soon as it is fooled.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         norm: minimized norm of the perturbation, ``"l2"`` or ``"linf"``.
         steps: maximum number (50, as in the paper), each of one forward and ``candidates - 1`` backwards.
         candidates: number of classes considered, the label and those with the highest scores (10, as in the paper).
         overshoot: eta, relative overshoot past the boundary (0.02, as in the paper).
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        batch_size: samples per forward pass; all if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     if steps < 1 or candidates < 2 or not overshoot >= 0:
         raise InvalidArgumentError(
@@ -95,7 +87,7 @@ def deepfool(
             is_last = number + 1 == steps
             evaluation = attacked(pixels, None if is_last else objective, reduction)
             _record(recorder, rows, pixels, evaluation, 0 if is_last else rivals.shape[1])
-        return recorder.result(name="deepfool", remedy=_REMEDY)
+        return recorder.result("deepfool", _REMEDY)
 
 
 def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
@@ -127,7 +119,5 @@ def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Ten
 
 
 def _record(recorder: AttackRecorder, rows: Tensor, pixels: Tensor, evaluation: Evaluation, backwards: int) -> None:
-    recorder.record(rows, pixels, evaluation.scores)
-    recorder.count(rows)
+    recorder.record_step(rows, pixels, evaluation.scores)
     recorder.count(rows[~recorder.fooled[rows]], queries=0, backwards=backwards)
-    recorder.finish_step()

@@ -9,16 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import (
-    SLACK,
-    AttackedModel,
-    Epsilon,
-    Labels,
-    ScoreFunction,
-    attacked_model,
-    epsilon_radii,
-)
+from lightning_viz.adversarial.attack_arguments import Epsilon, Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import SLACK, Evaluation, ScoreFunction, attacked_model
 from lightning_viz.adversarial.norms import (
+    LINF,
     Loss,
     LossName,
     Norm,
@@ -44,7 +38,8 @@ _FGSM_REMEDY = "their loss is flat; try loss='margin', or pgd with a random star
 _PGD_REMEDY = "their loss is flat; try loss='margin', more restarts, or an attack without gradients"
 
 
-def gradient_ascent(
+@shared_arguments()
+def gradient_ascent(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -70,26 +65,13 @@ def gradient_ascent(
     length lr.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         steps: maximum number of steps.
         lr: eta, in pixels per unit of gradient; in pixels if steps are normalized.
         normalize: norm in which every step has length lr, ``"l2"`` or ``"linf"``; the plain gradient if omitted.
         bounded: clamp pixels to the bounds of the pixel space.
         start: inputs to continue from; perturbations are measured from `inputs`.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
-        loss: maximized for the label, or minimized for the target.
-        stop_on_success: stop a sample, and remove it from the batch, as soon as it is fooled.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        batch_size: samples per forward pass; all if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
-    _check_steps(steps)
+    check_steps(steps)
     if not lr > 0:
         raise InvalidArgumentError(f"lr={lr} must be positive")
     direction = None if normalize is None else resolve_norm(normalize)
@@ -107,12 +89,13 @@ def gradient_ascent(
             pixels = pixels + lr * (direction.normalize(gradients) if direction else gradients)
             return pixels.clamp(*attacked.pixel_space.bounds) if bounded else pixels
 
-        ascent, starts = _Ascent(attacked, resolve_loss(loss), stop_on_success, 1), [None if start is None else begin]
-        recorder = ascent.run(update, "gradient_ascent", steps, starts=starts, progress=progress)
-        return recorder.result(name="gradient_ascent", remedy=_ASCENT_REMEDY)
+        ascent = Ascent(AttackRecorder(attacked), resolve_loss(loss), stop_on_success)
+        ascent.run(update, "gradient_ascent", steps, starts=[None if start is None else begin], progress=progress)
+        return ascent.recorder.result("gradient_ascent", _ASCENT_REMEDY)
 
 
-def fgsm(
+@shared_arguments()
+def fgsm(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -132,35 +115,24 @@ def fgsm(
     All epsilons share one backward pass.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         epsilon: change of every pixel, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
-        loss: maximized for the label, or minimized for the target.
         stop_on_success: leave samples unchanged that are misclassified already.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        batch_size: samples per forward pass; N if omitted.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
-        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds)
+        recorder = AttackRecorder.in_balls(attacked, epsilon, LINF)
 
         def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            pixels = pixels + per_sample(radii[rows], pixels) * gradients.sign()
+            pixels = pixels + per_sample(recorder.radii[rows], pixels) * gradients.sign()
             return pixels.clamp(*attacked.pixel_space.bounds)
 
-        ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
-        recorder = ascent.run(update, "fgsm", 1, progress=False)
-        return recorder.result(epsilons, name="fgsm", lead=epsilons.dim() > 0, remedy=_FGSM_REMEDY)
+        Ascent(recorder, resolve_loss(loss), stop_on_success).run(update, "fgsm", 1, progress=False)
+        return recorder.result("fgsm", _FGSM_REMEDY)
 
 
-def pgd(
+@shared_arguments()
+def pgd(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -189,29 +161,12 @@ def pgd(
     bounds.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
-        epsilon: radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
-        norm: of the ball and the steps, ``"linf"`` or ``"l2"``.
         steps: number of steps per start (10).
         step_size: alpha, in pixels; 2.5 epsilon / steps if omitted (as in the paper).
         random_start: start at a uniformly random point of the ball instead of the sample.
         restarts: number of random restarts for samples that have not been fooled.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
-        loss: maximized for the label, or minimized for the target; ``"margin"`` does not saturate on confident
-            predictions.
-        stop_on_success: stop a sample, and remove it from the batch, as soon as it is fooled.
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        seed: of the random starts and of what the model itself draws.
-        batch_size: samples per forward pass; N if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
-    _check_steps(steps)
+    check_steps(steps)
     if restarts < 1 or (restarts > 1 and not random_start):
         raise InvalidArgumentError(f"restarts={restarts} must be 1, or more with random_start=True")
     if step_size is not None and not step_size > 0:
@@ -220,39 +175,34 @@ def pgd(
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as attacked:
-        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds, norm)
-        stride = radii * (2.5 / steps) if step_size is None else torch.full_like(radii, step_size)
-
-        def project(pixels: Tensor, rows: Tensor) -> Tensor:
-            samples = of_rows(ascent.recorder.original, rows)
-            return (samples + norm.project(pixels - samples, radii[rows])).clamp(*attacked.pixel_space.bounds)
+        recorder = AttackRecorder.in_balls(attacked, epsilon, norm)
+        strides = recorder.radii * (2.5 / steps) if step_size is None else torch.full_like(recorder.radii, step_size)
 
         def begin(restart: int, rows: Tensor) -> Tensor:
             """Random points of the balls; that of a sample depends neither on the other rows nor on epsilon."""
             generator = torch.Generator(attacked.pixels.device)
             generator.manual_seed(int(np.random.SeedSequence((seed, restart)).generate_state(1)[0]))
-            noise = norm.inside(attacked.pixels, generator)[ascent.recorder.samples[rows]]
-            return project(ascent.recorder.original[rows] + per_sample(radii[rows], noise) * noise, rows)
+            return recorder.displaced(norm.inside(attacked.pixels, generator), rows)
 
         def update(pixels: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
-            return project(pixels + per_sample(stride[rows], pixels) * norm.normalize(gradients), rows)
+            return recorder.project(pixels + per_sample(strides[rows], pixels) * norm.normalize(gradients), rows)
 
-        ascent = _Ascent(attacked, resolve_loss(loss), stop_on_success, len(radii) // len(inputs))
         starts = [partial(begin, restart) if random_start else None for restart in range(restarts)]
-        recorder = ascent.run(update, "pgd", steps, starts=starts, progress=progress)
-        return recorder.result(epsilons, name="pgd", lead=epsilons.dim() > 0, remedy=_PGD_REMEDY)
+        ascent = Ascent(recorder, resolve_loss(loss), stop_on_success)
+        ascent.run(update, "pgd", steps, starts=starts, progress=progress)
+        return recorder.result("pgd", _PGD_REMEDY)
 
 
-class _Ascent:
-    """The loop of all gradient attacks.
+class Ascent:
+    """The passes of all attacks that raise a loss step by step, and the loop of those whose steps have no memory.
 
     Attributes:
         recorder: current state of all rows.
     """
 
-    def __init__(self, attacked: AttackedModel, loss: Loss, stop_on_success: bool, copies: int) -> None:
-        self.recorder = AttackRecorder(attacked, copies)
-        self._attacked, self._loss, self._stop_on_success = attacked, loss, stop_on_success
+    def __init__(self, recorder: AttackRecorder, loss: Loss, stop_on_success: bool) -> None:
+        self.recorder, self._attacked = recorder, recorder.attacked
+        self._loss, self._stop_on_success = loss, stop_on_success
 
     def run(
         self,
@@ -262,58 +212,59 @@ class _Ascent:
         *,
         starts: Sequence[_Start | None] = (None,),
         progress: bool = True,
-    ) -> AttackRecorder:
+    ) -> None:
         """Run all steps of all starts; each is one forward and one backward of the unfinished rows.
 
         A start is the initial pixels of rows, or None for the unmodified samples, which the first pass serves.
         """
-        recorder, gradients = self.recorder, self._evaluate_originals(starts[0] is None)
-        every_row = torch.arange(len(recorder.samples), device=recorder.samples.device)
+        recorder, gradients = self.recorder, self.evaluate_originals(differentiate=starts[0] is None)
+        every_row = recorder.rows
         bar = progress_bar(name, shown=progress, total=len(starts) * steps)
         for number, start in enumerate(starts):
-            unfinished = ~recorder.fooled if number else self._unfinished(every_row)  # a restart is for the not fooled
+            unfinished = ~recorder.fooled if number else self.unfinished(every_row)  # a restart is for the not fooled
             rows = every_row[unfinished]
             if start is not None and len(rows):
-                gradients, unfinished = self._evaluate(rows, start(rows), differentiate=True), self._unfinished(rows)
+                gradients = self.evaluate(rows, start(rows), differentiate=True).gradients
+                unfinished = self.unfinished(rows)
                 rows = rows[unfinished]
             for step in range(steps):
                 if gradients is None or not len(rows):
                     break
                 pixels = update(of_rows(recorder.pixels, rows), of_rows(gradients, unfinished), rows)
-                gradients = self._evaluate(rows, pixels, differentiate=step + 1 < steps)
-                unfinished = self._unfinished(rows)
+                gradients = self.evaluate(rows, pixels, differentiate=step + 1 < steps).gradients
+                unfinished = self.unfinished(rows)
                 rows = rows[unfinished]
                 bar.update()
         bar.close()
-        return recorder
 
-    def _evaluate_originals(self, differentiate: bool) -> Tensor | None:
+    def evaluate_originals(self, *, differentiate: bool) -> Tensor | None:
         """The first pass, which all copies of a sample share; returns the gradients of the rows."""
         recorder, count = self.recorder, len(self._attacked.pixels)
         evaluation = self._attacked.evaluate_originals(self._objective(recorder.samples[:count], differentiate))
         recorder.record_originals(evaluation.scores)
-        rows = torch.arange(len(recorder.samples), device=recorder.samples.device)
         gradients = None if evaluation.gradients is None else evaluation.gradients[recorder.samples]
-        self._count_backwards(rows, gradients)
+        self._count_backwards(recorder.rows, gradients)
         return gradients
 
-    def _evaluate(self, rows: Tensor, pixels: Tensor, *, differentiate: bool) -> Tensor | None:
-        """One step: evaluate and record new pixels of rows; returns the gradients there."""
+    def evaluate(self, rows: Tensor, pixels: Tensor, *, differentiate: bool) -> Evaluation:
+        """One step: evaluate and record new pixels of rows; gradients are 0 where the attack stops."""
         evaluation = self._attacked(pixels, self._objective(self.recorder.samples[rows], differentiate))
-        self.recorder.record(rows, pixels, evaluation.scores)
-        self.recorder.count(rows)
+        self.recorder.record_step(rows, pixels, evaluation.scores)
         self._count_backwards(rows, evaluation.gradients)
-        self.recorder.finish_step()
-        return evaluation.gradients
+        return evaluation
 
-    def _unfinished(self, rows: Tensor) -> Tensor:
+    def losses(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """What the attack raises, from scores ``[n, K]`` of rows, ``[n]``."""
+        return self._attacked.loss(self._loss, scores, self.recorder.samples[rows])
+
+    def unfinished(self, rows: Tensor) -> Tensor:
         """Mask ``[n]`` of the rows that the attack goes on with."""
         return ~self.recorder.fooled[rows] if self._stop_on_success else torch.ones_like(rows, dtype=torch.bool)
 
     def _count_backwards(self, rows: Tensor, gradients: Tensor | None) -> None:
         """Count the gradients, and note which are zero."""
         if gradients is not None:
-            unfinished = self._unfinished(rows)
+            unfinished = self.unfinished(rows)
             self.recorder.count(rows[unfinished], queries=0, backwards=1)
             self.recorder.flat[rows] = unfinished & ~gradients.flatten(1).any(1)
 
@@ -331,6 +282,7 @@ class _Ascent:
         return objective if differentiate else None
 
 
-def _check_steps(steps: int) -> None:
+def check_steps(steps: int) -> None:
+    """Check the number of steps of an attack."""
     if steps < 1:
         raise InvalidArgumentError(f"steps={steps} must be at least 1")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import Labels, check_inputs, suppress_attack_warnings
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import check_inputs, suppress_attack_warnings
 from lightning_viz.adversarial.result import Attack, AttackResult, AttackTrace
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
@@ -16,7 +17,8 @@ from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 __all__ = ["minimum_epsilon"]
 
 
-def minimum_epsilon(
+@shared_arguments()
+def minimum_epsilon(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -35,15 +37,11 @@ def minimum_epsilon(
     of a run depend on a sample's position among those that are left.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         attack: takes epsilons ``[1, n]``, with its options preset: ``functools.partial(pgd, norm=L2, progress=False)``.
             A target must be the same for all samples.
         high: the largest epsilon, in pixels and the attack's norm, one or ``[N]`` (1, in L-inf the whole range of
             pixels in [0, 1]).
         binary_search_steps: number of halvings; the precision is ``high / 2 ** binary_search_steps``.
-        progress: show a progress bar after a few seconds.
 
     Returns:
         For each sample the successful attack with the smallest epsilon, and these epsilons ``[N]``: 0 for samples that

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import AttackedModel, Labels, attacked_model, require_images
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import AttackedModel, attacked_model, require_images
 from lightning_viz.adversarial.norms import cross_entropy
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
@@ -25,7 +26,8 @@ _MIN_POPULATION = 5  # SciPy combines three other candidates
 _CENTER, _SPREAD = 128 / 255, 127 / 255  # of the initial values, as shares of the pixels' range
 
 
-def one_pixel(
+@shared_arguments()
+def one_pixel(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -54,18 +56,12 @@ def one_pixel(
     the result for a sample that is not fooled. The changed pixels are ``result.perturbations != 0``.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
         inputs: images as the model takes them, ``[N, C, H, W]``, of any number of channels.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         pixels: d, maximum number of changed pixels (1; the paper also has 3 and 5).
-        target: target class, one for all or ``[N]``; untargeted if omitted.
         generations: maximum number, after the random one (100, as in the paper).
         population: number of candidates (400, as in the paper).
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the evolution; a sample's also depends on its position among the inputs.
         batch_size: images per forward pass; a whole generation if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
         InvalidArgumentError: inputs that are no images, more pixels than they have, too few candidates, or an invalid
@@ -90,7 +86,7 @@ def one_pixel(
             with suppress(_Fooled):
                 _evolve(search, pixels, generations, population, np.random.default_rng((seed, search.sample)))
         _record(searches, recorder, population)
-        return recorder.result(name="one_pixel", remedy="no candidate lowers the confidence; try more pixels")
+        return recorder.result("one_pixel", "no candidate lowers the confidence; try more pixels")
 
 
 class _Fooled(Exception):  # noqa: N818  # no error: it stops the evolution

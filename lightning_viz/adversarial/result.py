@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from lightning_viz.adversarial.attacked_model import AttackedModel
-from lightning_viz.adversarial.norms import L2, LINF, MIN_LENGTH, cross_entropy, of_rows
+from lightning_viz.adversarial.attack_arguments import Epsilon
+from lightning_viz.adversarial.attacked_model import AttackedModel, checked_epsilons
+from lightning_viz.adversarial.norms import L2, LINF, MIN_LENGTH, Norm, cross_entropy, of_rows, per_sample
 from lightning_viz.errors import AttackWarning, format_indices, warn_user
 from lightning_viz.pixels import PixelSpace
 
@@ -148,30 +149,76 @@ class AttackRecorder:
     """Records an attack step by step. A row is a sample under one of the epsilons: sample ``row % N``.
 
     Attributes:
+        attacked: the model.
         original: unmodified pixels of every row, ``[R, ...]``.
         pixels: current pixels of every row, ``[R, ...]``.
+        radii: epsilon of every row, ``[R]``; infinite for an unbounded attack.
         fooled: whether the attack succeeds on each row, ``[R]``.
         flat: whether the last gradient of each row was zero, ``[R]``.
         samples: sample index of every row, ``[R]``.
     """
 
-    def __init__(self, attacked: AttackedModel, copies: int = 1) -> None:
-        count = len(attacked.pixels)
-        self._attacked = attacked
-        self.samples = torch.arange(count, device=attacked.pixels.device).repeat(copies)
+    def __init__(
+        self,
+        attacked: AttackedModel,
+        epsilon: Tensor | None = None,
+        *,
+        copies: int | None = None,
+        norm: Norm = LINF,
+    ) -> None:
+        """Start from the unmodified samples.
+
+        Args:
+            attacked: the model.
+            epsilon: bound of the rows, as in the result.
+            copies: of each sample, in a leading dimension of the result; no such dimension if omitted.
+            norm: of the bound.
+        """
+        count, rows = len(attacked.pixels), (copies or 1) * len(attacked.pixels)
+        self.attacked, self._epsilon, self._norm = attacked, epsilon, norm
+        self._leading = (count,) if copies is None else (copies, count)
+        self.samples = torch.arange(count, device=attacked.pixels.device).repeat(copies or 1)
         self.original = attacked.pixels[self.samples]
         self.pixels = self.original.clone()
         self._lengths = L2.length(self.original)
-        zeros = self._lengths.new_zeros(copies * count)
+        zeros = self._lengths.new_zeros(rows)
+        bounds = zeros + torch.inf if epsilon is None else epsilon
+        by_copy = copies is not None and bounds.dim() < 2  # one epsilon for each copy, not for each sample
+        self.radii = (bounds.reshape(-1, 1) if by_copy else bounds).expand(copies or 1, count).reshape(-1)
         self._current = AttackTrace(self.samples.clone(), *(zeros.clone() for _ in fields(AttackTrace)[1:]))
         self._steps: list[AttackTrace] = []
-        self.queries, self.backwards = self.samples.new_zeros((2, copies * count))
-        self.fooled, self.flat, self._non_finite = zeros.new_zeros((3, copies * count), dtype=torch.bool)
+        self.queries, self.backwards = self.samples.new_zeros((2, rows))
+        self.fooled, self.flat, self._non_finite = zeros.new_zeros((3, rows), dtype=torch.bool)
+
+    @classmethod
+    def in_balls(cls, attacked: AttackedModel, epsilon: Epsilon, norm: Norm) -> AttackRecorder:
+        """The recorder of an attack that stays within epsilon in a norm; each of several epsilons has its rows."""
+        epsilons = checked_epsilons(epsilon, attacked, norm)
+        return cls(attacked, epsilons, copies=len(epsilons) if epsilons.dim() else None, norm=norm)
+
+    @property
+    def rows(self) -> Tensor:
+        """Indices of all rows, ``[R]``."""
+        return torch.arange(len(self.samples), device=self.samples.device)
+
+    def project(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """The nearest pixels in the balls of some rows, clamped to the pixels' bounds, ``[n, ...]``."""
+        samples = of_rows(self.original, rows)
+        inside = samples + self._norm.project(pixels - samples, self.radii[rows])
+        return inside.clamp(*self.attacked.pixel_space.bounds)
+
+    def displaced(self, perturbations: Tensor, rows: Tensor) -> Tensor:
+        """Pixels of rows after perturbations ``[N, ...]`` of their samples, in units of epsilon."""
+        offset = perturbations[self.samples[rows]]
+        return self.project(self.original[rows] + per_sample(self.radii[rows], offset) * offset, rows)
 
     def record_originals(self, scores: Tensor) -> None:
         """Record the unmodified samples, with scores ``[N, K]``, as step 0."""
-        rows = torch.arange(len(self.samples), device=self.samples.device)
-        self.record(rows, self.original, scores[self.samples])
+        self.record_step(self.rows, self.original, scores[self.samples])
+
+    def record_step(self, rows: Tensor, pixels: Tensor, scores: Tensor) -> None:
+        """Record one forward pass of some rows as a step."""
+        self.record(rows, pixels, scores)
         self.count(rows)
         self.finish_step()
 
@@ -183,14 +230,14 @@ class AttackRecorder:
         values = AttackTrace(
             classes=classes.where(finite, -1),
             confidences=confidences,
-            losses=cross_entropy(scores, self._attacked.labels[samples]),
+            losses=cross_entropy(scores, self.attacked.labels[samples]),
             l2=length,
             linf=LINF.length(perturbations),
             relative=length / self._lengths[rows].clamp_min(MIN_LENGTH),
         )
         self._current.assign(rows, values)
         self.pixels[rows] = pixels
-        self.fooled[rows] = self._attacked.fooled(scores, samples)
+        self.fooled[rows] = self.attacked.fooled(scores, samples)
         self._non_finite[rows] |= ~finite
 
     def count(self, rows: Tensor, *, queries: int = 1, backwards: int = 0) -> None:
@@ -202,41 +249,33 @@ class AttackRecorder:
         """Append the current values of all rows to the trace."""
         self._steps.append(self._current.map(torch.clone))
 
-    def result(self, epsilon: Tensor | None = None, *, name: str, lead: bool = False, remedy: str) -> AttackResult:
+    def result(self, name: str, remedy: str) -> AttackResult:
         """The result, on the samples' device; warns of samples on which the attack had no effect.
 
         Args:
-            epsilon: bound of the rows, as in the result.
             name: of the attack.
-            lead: whether results have a leading dimension of epsilons.
             remedy: why samples may be unchanged, and what to do.
         """
-        attacked, count = self._attacked, len(self._attacked.pixels)
-
-        def shaped(rows: Tensor, axis: int = 0) -> Tensor:
-            leading = (-1, count) if lead else (count,)
-            return rows.reshape(*rows.shape[:axis], *leading, *rows.shape[axis + 1 :])
-
-        radii = torch.ones_like(self._lengths) if epsilon is None else _row_epsilons(epsilon, count, lead)
-        self._warn(name, remedy, radii > 0)
+        attacked, leading = self.attacked, self._leading
+        self._warn(name, remedy)
         return AttackResult(
             original=attacked.pixels,
-            pixels=shaped(self.pixels),
+            pixels=self.pixels.reshape(*leading, *self.pixels.shape[1:]),
             labels=attacked.labels,
             target=attacked.target,
-            epsilon=epsilon,
-            record=AttackTrace.stack(self._steps).map(lambda steps: shaped(steps, 1)),
-            queries=shaped(self.queries),
-            backwards=shaped(self.backwards),
+            epsilon=self._epsilon,
+            record=AttackTrace.stack(self._steps).map(lambda steps: steps.reshape(-1, *leading)),
+            queries=self.queries.reshape(leading),
+            backwards=self.backwards.reshape(leading),
             pixel_space=attacked.pixel_space,
             dtype=attacked.dtype,
         )
 
-    def _warn(self, name: str, remedy: str, movable: Tensor) -> None:
+    def _warn(self, name: str, remedy: str) -> None:
         """Warn of rows that may change but were not fooled, with the reason."""
-        low, high = self._attacked.pixel_space.bounds
+        low, high = self.attacked.pixel_space.bounds
         unchanged = self._current.linf <= _UNCHANGED * (high - low)
-        failed = movable & ~self.fooled
+        failed = (self.radii > 0) & ~self.fooled
         warnings = (
             (self._non_finite, f"{name}: NaN or infinity for perturbed", "they do not count as fooled"),
             (unchanged & failed & ~self._non_finite, f"{name} left unchanged", remedy),
@@ -246,9 +285,3 @@ class AttackRecorder:
             if len(self._steps) > 1 and bool(rows.any()):
                 samples = format_indices(sorted(set(self.samples[rows].tolist())))
                 warn_user(f"{problem} samples {samples}: {explanation}", AttackWarning)
-
-
-def _row_epsilons(epsilon: Tensor, count: int, lead: bool) -> Tensor:
-    """The epsilon of each row ``[R]``, from one for all, one per sample, or a leading dimension."""
-    epsilons = epsilon.reshape(-1, 1) if lead and epsilon.dim() < 2 else epsilon
-    return (epsilons.expand(-1, count) if lead else epsilons.expand(count)).reshape(-1)

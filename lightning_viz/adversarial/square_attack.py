@@ -9,14 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import (
-    AttackedModel,
-    Epsilon,
-    Labels,
-    attacked_model,
-    epsilon_radii,
-    require_images,
-)
+from lightning_viz.adversarial.attack_arguments import Epsilon, Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import attacked_model, require_images
 from lightning_viz.adversarial.norms import (
     L2,
     LINF,
@@ -46,7 +40,8 @@ _Propose = Callable[[Tensor, Tensor, float, _Uniform], Tensor]  # from perturbat
 _REMEDY = "no proposed square raises the loss; try more queries, or a larger epsilon"
 
 
-def square(
+@shared_arguments()
+def square(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -76,20 +71,12 @@ def square(
     Gradients are not needed: the model may be anything that returns scores. The record has a step for each query.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
-        epsilon: radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.
         norm: of the ball, ``"linf"`` or ``"l2"``.
         queries: maximum number of perturbed images per sample (5,000, as in AutoAttack).
         share: p (0.8, as in AutoAttack; the paper has 0.05 for photographs).
-        target: target class, one for all or ``[N]``; untargeted if omitted.
         loss: L, maximized; ``"margin"`` if omitted, ``"cross_entropy"`` with a target (as in the paper).
-        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of the squares; those of a sample also depend on its position among the inputs.
-        batch_size: samples per forward pass; N if omitted.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Raises:
         InvalidArgumentError: inputs that are no images, or an invalid option (see `attacked_model`).
@@ -103,47 +90,31 @@ def square(
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
-        radii, epsilons = epsilon_radii(epsilon, attacked.pixels, attacked.pixel_space.bounds, norm)
+        recorder, (start, propose) = AttackRecorder.in_balls(attacked, epsilon, norm), _PROPOSALS[norm]
+        recorder.record_originals(attacked.evaluate_originals().scores)
         maximized = resolve_loss(loss or ("margin" if target is None else "cross_entropy"))
-        recorder = _search(attacked, radii, norm, maximized, queries, share, seed, progress)
-        return recorder.result(epsilons, name="square", lead=epsilons.dim() > 0, remedy=_REMEDY)
-
-
-def _search(
-    attacked: AttackedModel,
-    radii: Tensor,
-    norm: Norm,
-    loss: Loss,
-    queries: int,
-    share: float,
-    seed: int,
-    progress: bool,
-) -> AttackRecorder:
-    """Query by query, for the rows that are not fooled yet."""
-    recorder, (start, propose) = AttackRecorder(attacked, len(radii) // len(attacked.pixels)), _PROPOSALS[norm]
-    recorder.record_originals(attacked.evaluate_originals().scores)
-    generators = [np.random.default_rng((seed, sample)) for sample in recorder.samples.tolist()]
-    best = torch.full_like(radii, -torch.inf)
-    rows = (~recorder.fooled & (radii > 0)).nonzero().flatten()
-    for number in progress_bar("square", items=range(queries), shown=progress):
-        if not len(rows):
-            break
-        samples, current, epsilon = recorder.original[rows], recorder.pixels[rows], radii[rows]
-        uniform = _uniform([generators[row] for row in rows.tolist()], samples)
-        if number == 0:
-            perturbations = start(samples, epsilon, uniform)
-        else:
-            perturbations = propose(current - samples, epsilon, _halved(share, number / queries), uniform)
-        pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
-        scores = attacked(pixels).scores
-        values = attacked.loss(loss, scores, recorder.samples[rows]).to(best.dtype)
-        better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
-        recorder.record(rows[better], pixels[better], scores[better])
-        recorder.count(rows)
-        recorder.finish_step()
-        best[rows[better]] = values[better]
-        rows = rows[~recorder.fooled[rows]]
-    return recorder
+        generators = [np.random.default_rng((seed, sample)) for sample in recorder.samples.tolist()]
+        best = torch.full_like(recorder.radii, -torch.inf)
+        rows = (~recorder.fooled & (recorder.radii > 0)).nonzero().flatten()
+        for number in progress_bar("square", items=range(queries), shown=progress):
+            if not len(rows):
+                break
+            samples, current, radii = recorder.original[rows], recorder.pixels[rows], recorder.radii[rows]
+            uniform = _uniform([generators[row] for row in rows.tolist()], samples)
+            if number == 0:
+                perturbations = start(samples, radii, uniform)
+            else:
+                perturbations = propose(current - samples, radii, _halved(share, number / queries), uniform)
+            pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
+            scores = attacked(pixels).scores
+            values = attacked.loss(maximized, scores, recorder.samples[rows]).to(best.dtype)
+            better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
+            recorder.record(rows[better], pixels[better], scores[better])
+            recorder.count(rows)
+            recorder.finish_step()
+            best[rows[better]] = values[better]
+            rows = rows[~recorder.fooled[rows]]
+        return recorder.result("square", _REMEDY)
 
 
 def _stripes(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:

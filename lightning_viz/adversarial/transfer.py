@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import Labels, attacked_model
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import attacked_model
 from lightning_viz.adversarial.result import Attack, AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observe import Forward
@@ -12,8 +13,11 @@ from lightning_viz.pixels import PixelSpace
 
 __all__ = ["transfer"]
 
+_REMEDY = "the attack on the surrogate did not change them; the surrogate may misclassify them already"
 
-def transfer(
+
+@shared_arguments()
+def transfer(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Labels | None = None,
@@ -41,17 +45,12 @@ def transfer(
     2
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
-        labels: true classes, ``[N]``; the model's predictions if omitted.
         surrogate: a classifier of the same classes.
         attack: called as ``attack(surrogate, inputs, labels, target=..., pixel_space=...)``, with inputs as the
             surrogate takes them.
-        target: target class, one for all or ``[N]``; untargeted if omitted.
         pixel_space: maps the model's inputs to pixels; inputs are pixels in [0, 1] if omitted.
         surrogate_pixel_space: maps the surrogate's inputs to pixels; `pixel_space` if omitted.
         batch_size: samples per forward pass of the model; N if omitted.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Returns:
         The result on the model, with the attack's bound. Passes through the surrogate are not counted.
@@ -74,17 +73,13 @@ def transfer(
         surrogate_inputs = surrogate_space.to_inputs(attacked.pixels)
         result = attack(surrogate, surrogate_inputs, attacked.labels, pixel_space=surrogate_space, **options)
         pixels = result.pixels.to(attacked.pixels).reshape(-1, *attacked.pixels.shape[1:])
-        recorder = AttackRecorder(attacked, len(pixels) // len(attacked.pixels))
+        copies = len(pixels) // len(attacked.pixels) if result.pixels.dim() > attacked.pixels.dim() else None
+        epsilon = None if result.epsilon is None else result.epsilon.to(attacked.pixels)
+        recorder = AttackRecorder(attacked, epsilon, copies=copies)
         recorder.record_originals(scores)
         rows = (~recorder.fooled).nonzero().flatten()
         if len(rows):
             recorder.record(rows, pixels[rows], attacked(pixels[rows]).scores)
             recorder.count(rows)
         recorder.finish_step()
-        epsilon = None if result.epsilon is None else result.epsilon.to(attacked.pixels)
-        return recorder.result(
-            epsilon,
-            name="transfer",
-            lead=result.pixels.dim() > attacked.pixels.dim(),
-            remedy="the attack on the surrogate did not change them; the surrogate may misclassify them already",
-        )
+        return recorder.result("transfer", _REMEDY)

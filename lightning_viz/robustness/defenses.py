@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from torch import Tensor, nn
 
+from lightning_viz.adversarial.attack_arguments import shared_arguments
 from lightning_viz.adversarial.attacked_model import attacked_model, suppress_attack_warnings
 from lightning_viz.adversarial.result import Attack, AttackResult
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_indices, warn_user
@@ -177,7 +178,8 @@ class EpsilonCurve:
     fooled_at: Tensor
 
 
-def epsilon_curve(
+@shared_arguments()
+def epsilon_curve(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     labels: Tensor,
@@ -192,12 +194,9 @@ def epsilon_curve(
     curve never rises.
 
     Args:
-        model: classifier; it runs in eval mode, and its state is restored.
-        inputs: as the model takes them, ``[N, ...]``.
         labels: true classes, ``[N]``.
         epsilons: in pixels; 0 is the accuracy without an attack.
         attack: called as ``attack(model, inputs, labels, epsilon=epsilon)``, e.g. ``partial(pgd, pixel_space=space)``.
-        progress: show a progress bar after a few seconds.
 
     Raises:
         InvalidArgumentError: no epsilon above 0, a negative one, or not one label per sample.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import Labels, attacked_model
+from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
+from lightning_viz.adversarial.attacked_model import attacked_model
 from lightning_viz.adversarial.norms import L2, per_sample
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, warn_user
 from lightning_viz.hooks.batching import progress_bar
@@ -38,7 +39,8 @@ class RandomDirections:
         return 1 - own / self.counts.sum(1)
 
 
-def random_directions(
+@shared_arguments()
+def random_directions(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     inputs: Tensor,
     radius: float | Tensor,
@@ -67,11 +69,6 @@ def random_directions(
         pixel_space: how the inputs map to pixels; they are pixels if omitted.
         seed: of the directions, which are the same whatever the batch size.
         batch_size: points per forward pass.
-        progress: show a progress bar after a few seconds.
-        forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
-
-    Raises:
-        InvalidArgumentError: inputs, classes or options are invalid (see `attacked_model`).
     """
     if samples < 1:
         raise InvalidArgumentError(f"samples={samples} must be at least 1")

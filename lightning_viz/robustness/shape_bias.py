@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.adversarial.attacked_model import Labels, class_indices
+from lightning_viz.adversarial.attack_arguments import Labels
+from lightning_viz.adversarial.attacked_model import class_indices
 from lightning_viz.dream.parametrization import centered
 from lightning_viz.dream.style_transfer import VGG19_CONTENT, VGG19_STYLE, StyleTransfer, style_transfer
 from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
