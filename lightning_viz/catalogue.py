@@ -313,7 +313,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         source="Goodfellow et al., 2015", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost=2),
     _attack("deepfool", "DeepFool", "Crosses the nearest decision boundary by repeated linear approximation.",
-        source="Moosavi-Dezfooli et al., 2016", module="adversarial.deepfool", view="adversarial",
+        source="Moosavi-Dezfooli et al., 2016", module="adversarial.minimum_norm", view="adversarial",
         cost=15),  # about five passes in each of about three steps
     _attack("carlini_wagner", "Carlini and Wagner",
         "Minimizes the L2 norm of the perturbation together with a penalty for the true class.",

@@ -1,9 +1,9 @@
 from .apgd import apgd as apgd
 from .carlini_wagner import carlini_wagner as carlini_wagner
-from .deepfool import deepfool as deepfool
 from .gradient_attacks import fgsm as fgsm
 from .gradient_attacks import gradient_ascent as gradient_ascent
 from .gradient_attacks import pgd as pgd
+from .minimum_norm import deepfool as deepfool
 from .minimum_norm import minimum_epsilon as minimum_epsilon
 from .norms import L2 as L2
 from .norms import LINF as LINF

@@ -140,11 +140,7 @@ def margin(scores: Tensor, classes: Tensor) -> Tensor:
         scores: logits, ``[n, K]``.
         classes: ``[n]``.
     """
-    return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - _own(scores, classes)
-
-
-def _own(scores: Tensor, classes: Tensor) -> Tensor:
-    return scores.gather(1, classes[:, None])[:, 0]
+    return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - scores.gather(1, classes[:, None])[:, 0]
 
 
 LossName = Literal["cross_entropy", "margin"]

@@ -11,6 +11,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.adversarial.attack_arguments import shared_arguments
 from lightning_viz.errors import CorruptionWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.feature_maps import class_scores
@@ -23,6 +24,16 @@ __all__ = ["CorruptionError", "compare_corruption_error", "corruption_error"]
 
 LabeledData = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 """Images ``[N, C, H, W]`` with labels ``[N]``, or batches of them, such as a `DataLoader`'s; iterated once."""
+
+_ARGUMENTS = {
+    "kinds": "names in `CORRUPTIONS`; all 15 if omitted.",
+    "severities": "of each kind.",
+    "pixel_space": "maps the models' inputs to pixels; inputs are pixels in [0, 1] if omitted.",
+    "seed": "of everything random, including what the models draw.",
+    "batch_size": "maximum number of images corrupted and evaluated at a time; it does not change the result.",
+    "progress": "show a progress bar after a few seconds.",
+    "forward": "calls a model, ``forward(model, images)``; ``model(images)`` if omitted.",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ class CorruptionError:
         return self.relative_ce.nanmean().item()
 
 
-def corruption_error(
+@shared_arguments(_ARGUMENTS)
+def corruption_error(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
     data: LabeledData,
     *,
@@ -95,13 +107,6 @@ def corruption_error(
         reference: another classifier, or the errors of one that was measured before.
         name: of the model.
         reference_name: of the reference, if it is a model.
-        kinds: names in `CORRUPTIONS`; all 15 if omitted.
-        severities: of each kind.
-        pixel_space: maps the models' inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        seed: of everything random.
-        batch_size: maximum number of images corrupted and evaluated at a time.
-        progress: show a progress bar after a few seconds.
-        forward: calls a model, ``forward(model, images)``; ``model(images)`` if omitted.
 
     Raises:
         InvalidArgumentError: see `compare_corruption_error`; also if both names are the same.
@@ -124,7 +129,8 @@ def corruption_error(
     return errors[name]
 
 
-def compare_corruption_error(
+@shared_arguments(_ARGUMENTS)
+def compare_corruption_error(  # noqa: D417 (others: `shared_arguments`)
     models: Mapping[str, nn.Module],
     data: LabeledData,
     *,
@@ -150,13 +156,6 @@ def compare_corruption_error(
         data: images as the models take them ``[N, C, H, W]`` with their labels ``[N]``, or batches of both.
         reference: name of one of the models, or the errors of one that was measured before on the same data with the
             same seed.
-        kinds: names in `CORRUPTIONS`; all 15 if omitted.
-        severities: of each kind.
-        pixel_space: maps the models' inputs to pixels; inputs are pixels in [0, 1] if omitted.
-        seed: of everything random, including what the models draw.
-        batch_size: maximum number of images corrupted and evaluated at a time; it does not change the result.
-        progress: show a progress bar after a few seconds.
-        forward: calls a model, ``forward(model, images)``; ``model(images)`` if omitted.
 
     Returns:
         The errors of each model, by name. Scores that are NaN count as mistakes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -112,25 +113,22 @@ def cue_conflict(
     warn_if_training(model, CueConflictWarning)
 
     def generate(index: int, shape: int, texture: int) -> StyleTransfer:
-        def transfer(steps: int, style_weight: float | None = None) -> StyleTransfer:
-            return style_transfer(
-                model,
-                shapes[shape],
-                textures[texture],
-                content_layers=content_layers,
-                style_layers=style_layers,
-                style_weight=style_weight,
-                start=start,
-                optimizer=optimizer,
-                steps=steps,
-                pixel_space=pixel_space,
-                seed=seed + index,
-                frames=0,
-                progress=False,
-                forward=forward,
-            )
-
-        return transfer(steps, texture_strength * transfer(0).style_weight)
+        transfer = partial(
+            style_transfer,
+            model,
+            shapes[shape],
+            textures[texture],
+            content_layers=content_layers,
+            style_layers=style_layers,
+            start=start,
+            optimizer=optimizer,
+            pixel_space=pixel_space,
+            seed=seed + index,
+            frames=0,
+            progress=False,
+            forward=forward,
+        )
+        return transfer(steps=steps, style_weight=texture_strength * transfer(steps=0).style_weight)
 
     with evaluation_mode(model):
         bar = progress_bar("cue conflict", items=list(enumerate(index_pairs)), shown=progress)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.adversarial.deepfool import deepfool
 from lightning_viz.adversarial.gradient_attacks import pgd
+from lightning_viz.adversarial.minimum_norm import deepfool
 from lightning_viz.adversarial.norms import LossName, NormName, resolve_norm
 from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
