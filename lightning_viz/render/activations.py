@@ -27,7 +27,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.text import DARK, LINE, number, shorten, some_of, text_width
-from lightning_viz.render.tiles import count_flaws, find_flaw, to_rgb, verdict_texts
+from lightning_viz.render.tiles import count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
 __all__ = [
     "BINS",
@@ -78,15 +78,8 @@ def activation_maps(
     scale = _Scale(shown, limits)
     rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
-        tiles: list[Part] = [Tile(size, images[index], sample=index)]
-        for channel, values in zip(channels, row, strict=False):
-            flaw = find_flaw(values)
-            ends, smooth = None if flaw else scale.ends_of(values), max(values.shape) > _COARSE
-            tile = MapTile(
-                size, None, flaw, index, layer, channel, values=values, display=scale.name, limits=ends, smooth=smooth
-            )
-            tiles.append(tile)
-        rows.append(HStack(tiles, gap=GUTTER))
+        tiles = [scale.tile(size, index, layer, *pair) for pair in zip(channels, row, strict=False)]
+        rows.append(HStack([Tile(size, images[index], sample=index), *tiles], gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], INNER_WIDTH)
     body = VStack([VStack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
@@ -98,7 +91,7 @@ def activation_maps(
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
         "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
     )
-    warnings = count_flaws([find_flaw(values) for row in shown for values in row], "maps")
+    warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
 
 
@@ -116,12 +109,14 @@ class _Scale:
         reach = max(abs(low), abs(high))
         self.ends = (-reach, reach) if self.signed else (low, high)
 
-    def ends_of(self, values: NDArray[Any]) -> tuple[float, float]:
-        """The activations at the ends of a map's colors."""
-        if self.limits is not None:
-            return self.ends
-        reach = float(np.abs(values).max())
-        return (-reach, reach) if self.signed else (min(0.0, float(values.min())), max(0.0, float(values.max())))
+    def tile(self, size: TileSize, sample: int, layer: str, channel: int, values: NDArray[Any]) -> MapTile:
+        """A map in colors, or why there are none."""
+        flaw, ends, smooth = find_flaw(values), self.ends, max(values.shape) > _COARSE
+        if self.limits is None and not flaw:
+            reach, low, high = float(np.abs(values).max()), float(values.min()), float(values.max())
+            ends = (-reach, reach) if self.signed else (min(0.0, low), max(0.0, high))
+        colors: dict[str, Any] = {"display": self.name, "limits": None if flaw else ends, "smooth": smooth}
+        return MapTile(size, None, flaw, sample, layer, channel, values=values, **colors)
 
     def bar(self) -> ColorBar:
         middle = "0" if self.signed else ""
@@ -222,10 +217,8 @@ def excitations(
     check_count("rows of crops", crops, len(channels))
     shown = [list(some[:MOST_CROPS]) for some in crops[:MOST_CHANNELS]]
     every = [crop for some in shown for crop in some]
-    frame = (
-        max((crop.image.shape[0] for crop in every), default=1),
-        max((crop.image.shape[1] for crop in every), default=1),
-    )
+    highest, widest = np.max([(1, 1), *(crop.image.shape[:2] for crop in every)], axis=0).tolist()
+    frame = (highest, widest)
     most = max(map(len, shown), default=0)
     columns = 1 if len(shown) < 3 else 2
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns

@@ -273,18 +273,30 @@ def record_table(
     count = max(int(classes.max(initial=0)), int(labels.max()), len(names or ()) - 1) + 1
     class_names = [name_of(label, tuple(names) if names else None) for label in range(count)]
     colors = class_colors(count)
-    grid = _Table(images, len(kept), lengths is not None)
-    parts: list[Part] = [At(0, grid.top(row), Tile(grid.thumb, images[row], sample=row)) for row in range(rows)]
-    parts += grid.heads([f"{steps[place]:,}" for place in kept])
+    thumb = (min(2 * _CELL, max(_CELL // 2, round(_CELL / (images.shape[1] / images.shape[2])))), _CELL)
+    room = INNER_WIDTH - thumb[0] - 3 * GUTTER - (_MOVED + GUTTER) * (lengths is not None)
+    width = min(_WIDEST, room // (len(kept) + 1) - _GAP)
+    lefts = [thumb[0] + GUTTER + (width + _GAP) * column + 2 * GUTTER * (column > 0) for column in range(len(kept) + 1)]
+    tops, end = [_HEADS + (_CELL + _GAP) * row for row in range(rows + 1)], lefts[-1] + width + GUTTER
+    parts: list[Part] = [Label(lefts[1], 0, "class and confidence in %, after step")]
+    for left, head in zip(lefts, ["label", *(f"{steps[place]:,}" for place in kept)], strict=True):
+        parts.append(Label(left + width / 2, 1.5 * LINE, head, DARK if left > lefts[0] else GRAY, "mm"))
+    if lengths is not None:
+        parts.append(Label(end, 1.5 * LINE, "moved", anchor="lm"))
     for row, label in enumerate(labels[:rows]):
-        parts.append(grid.cell(row, 0, [class_names[label]], colors[label]))
-        for column, place in enumerate(kept, start=1):
-            predicted, confidence = classes[place, row], float(confidences[place, row])
+        parts.append(At(0, tops[row], Tile(thumb, images[row], sample=row)))
+        cells: list[tuple[int, list[str], float | None]] = [(label, [class_names[label]], None)]
+        for predicted, confidence in zip(classes[kept, row], confidences[kept, row].tolist(), strict=True):
             lines = [class_names[predicted], (CROSS if predicted != label else "") + percent(confidence)]
-            parts.append(grid.cell(row, column, lines, colors[predicted], confidence))
+            cells.append((predicted, lines, confidence))
+        for column, (index, lines, value) in enumerate(cells):
+            place, color = (lefts[column], tops[row], width, _CELL), tuple(colors[index].tolist())
+            parts.append(Cell(*place, color, lines, _ink(colors[index]), value, row, column))
         if lengths is not None:
             length = 100 * float(lengths[-1, row])
-            parts.append(grid.length(row, f"{number(length)} %" if np.isfinite(length) else "–"))
+            parts.append(
+                Label(end, tops[row] + _CELL / 2, f"{number(length)} %" if np.isfinite(length) else "–", DARK, "lm")
+            )
     began, ended = ((predictions != labels).sum() for predictions in (classes[0], classes[-1]))
     facts = (
         f"{ended} of {len(labels)} end on another class than their label",
@@ -298,46 +310,10 @@ def record_table(
         "Each row is one sample, each column a step of the attack: the class that the network then sees, in that "
         "class's color, and its confidence. Where the color changes, the network changed its mind."
     )
-    body = Sheet(INNER_WIDTH, grid.top(rows), parts)
+    body = Sheet(INNER_WIDTH, tops[-1], parts)
     return compose(tag, f"The class after each step: {attack}", body, facts, reading, **info)
 
 
-class _Table:
-    """Where things stand: thumbnails at the left, the labels' column, those of the steps, last that of the lengths."""
-
-    def __init__(self, images: NDArray[np.uint8], steps: int, lengths: bool) -> None:
-        aspect = images.shape[1] / images.shape[2]
-        self.thumb: tuple[int, int] = (min(2 * _CELL, max(_CELL // 2, round(_CELL / aspect))), _CELL)
-        room = INNER_WIDTH - self.thumb[0] - 3 * GUTTER - (_MOVED + GUTTER) * lengths
-        self._width: int = min(_WIDEST, room // (steps + 1) - _GAP)
-        self._lengths = lengths
-        self._end = self._left(steps) + self._width + GUTTER
-
-    def heads(self, steps: list[str]) -> list[Label]:
-        """What the columns are, and the steps' numbers."""
-        words = Label(self._left(1), 0, "class and confidence in %, after step")
-        middle = 1.5 * LINE
-        heads = [
-            Label(self._left(column) + self._width / 2, middle, text, DARK if column else GRAY, "mm")
-            for column, text in enumerate(["label", *steps])
-        ]
-        return [words, *heads, *([Label(self._end, middle, "moved", anchor="lm")] if self._lengths else [])]
-
-    def cell(self, row: int, column: int, lines: list[str], color: Colors, value: float | None = None) -> Cell:
-        """Lines of text on a class's color."""
-        place = (self._left(column), self.top(row), self._width, _CELL)
-        luminance = float((color / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722]))
-        ink = WHITE if luminance < 0.2 else DARK  # there the contrasts of both are alike
-        return Cell(*place, tuple(color.tolist()), lines, ink, value, row, column)
-
-    def length(self, row: int, text: str) -> Label:
-        """How far a sample moved."""
-        return Label(self._end, self.top(row) + _CELL / 2, text, DARK, "lm")
-
-    def _left(self, column: int) -> int:
-        return self.thumb[0] + GUTTER + (self._width + _GAP) * column + (2 * GUTTER if column else 0)
-
-    @staticmethod
-    def top(row: int) -> int:
-        """Where a row begins, in pixels."""
-        return _HEADS + (_CELL + _GAP) * row
+def _ink(color: Colors) -> tuple[int, ...]:
+    """White on dark colors, dark on the others: at this luminance the contrasts of both are alike."""
+    return WHITE if float((color / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722])) < 0.2 else DARK
