@@ -16,7 +16,7 @@ from lightning_viz.catalogue import techniques
 from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line, working
 from lightning_viz.cli.source_options import (
     FLAG,
-    Row,
+    OptionRow,
     add_options,
     add_source,
     command_parser,
@@ -43,7 +43,7 @@ def analyze_parser() -> ArgumentParser:
 
 
 # fmt: off
-_COMPUTED: tuple[Row, ...] = (
+_COMPUTED: tuple[OptionRow, ...] = (
     ("--compare", FLAG, False, "", "compare models side by side: each checkpoint, folder and --torchvision NAME,NAME "
      "is one; name them by --name NAME,NAME"),
     ("--views", (str, "*"), None, "KIND",

@@ -132,12 +132,12 @@ def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
     parser.set_defaults(out=out, samples=samples)
 
 
-Row = tuple[str, Any, Any, str, str]
+OptionRow = tuple[str, Any, Any, str, str]
 """An option: name, type (with its number of values if there are several; `FLAG` if none), default, metavar, help."""
 FLAG = None
 
 
-def add_options(group: Any, rows: Iterable[Row]) -> None:
+def add_options(group: Any, rows: Iterable[OptionRow]) -> None:
     """Add options to a group of a parser's arguments."""
     for name, kind, default, metavar, words in rows:
         if kind is FLAG:
@@ -148,7 +148,7 @@ def add_options(group: Any, rows: Iterable[Row]) -> None:
 
 
 # fmt: off
-_OPTIONS: Mapping[str, Sequence[Row]] = {  # by group
+_OPTIONS: Mapping[str, Sequence[OptionRow]] = {  # by group
     "the model": (
         ("--model", dict | None, None, "CLASS", "class path, package.module.Class, or JSON with class_path and "
          "init_args; its arguments: --model.NAME VALUE (default: those in config.yaml or the checkpoint)"),
