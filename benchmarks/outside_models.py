@@ -119,7 +119,6 @@ def run_model(name: str, folder: Path, *, analyzed: bool) -> None:
     if analyzed and checkpoint.exists():
         with record.part("analyze"):
             analyze_model(name, folder, checkpoint, record)
-        record.content["analysis"] = analysis_of(folder / "analysis")
         pictures_of(folder / "analysis" / "tensorboard", folder / "pictures" / "analysis")
     record.content["at"] = "end"
     checkpoint.unlink(missing_ok=True)
@@ -241,6 +240,7 @@ def run_all(names: list[str], out: Path, *, analyzed: bool, limit: float) -> Non
                     process.wait()
         result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).exists() else {}
         result["end"] = end and f"{end}, at {result.get('at', 'its start')}"
+        result["analysis"] = analysis_of(folder / "analysis")  # of one that was stopped, too: as far as it came
         (folder / RESULT).write_text(json.dumps(result, indent=1))
         print(f"{name}: {time.monotonic() - started:.0f} s; {verdict(result)}", flush=True)
 
