@@ -20,7 +20,8 @@ import lightning_viz
 from lightning_viz.analysis.data import Data, bring_training_data, loaded
 from lightning_viz.analysis.models import for_trainer, network_of
 from lightning_viz.analysis.results import Fault, Result
-from lightning_viz.callbacks.probe import Probe, Samples, split_batch
+from lightning_viz.callbacks.batch_parts import split_batch
+from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import (
     Callback,
     LightningModule,
@@ -38,7 +39,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.catalogue import views
 from lightning_viz.errors import AnalysisError, ViewError, warn_safely
-from lightning_viz.hooks.observe import call_model
+from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
 

@@ -27,15 +27,16 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_viz.analysis.models import network_of
+from lightning_viz.callbacks.batch_parts import reading_of, split_batch
 from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, from_every_process, numbering
 from lightning_viz.callbacks.predictions import mask_of
-from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, find_class_names, split_batch
+from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, find_class_names
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import first_tensor, map_tensors, sample_count
 from lightning_viz.pixels import PixelSpace
 
@@ -411,7 +412,7 @@ class ValidationMetrics(Callback):
         self._handle = None
 
     def _update(self, trainer: Trainer, network: nn.Module, batch: Any) -> None:
-        inputs, labels, truth = split_batch(batch, network)
+        inputs, labels, truth = split_batch(batch, network, reading_of(network))
         size = sample_count(inputs)
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:

@@ -17,8 +17,8 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from lightning_viz.analysis.data import read_image
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, UnsuitableModelError, ViewError
+from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import device_of, first_tensor, image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.tiles import Verdict, to_rgb

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.norms import NORMS
 from lightning_viz.adversarial.result import AttackResult
-from lightning_viz.callbacks.probe import split_batch
+from lightning_viz.callbacks.batch_parts import split_batch
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, check_forward, unobservable
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode

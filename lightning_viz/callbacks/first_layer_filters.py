@@ -55,7 +55,7 @@ class FirstLayerFilters(View):
     def requirements(self, model: nn.Module) -> Requirements:
         """The weights alone."""
         layers = [self.layer or first_layer(model) or "", *select_layers(model, self.table)]
-        return Requirements(weights=tuple(f"{name}.weight" for name in layers))
+        return Requirements(weights=tuple(f"{name}.weight" for name in layers), head=False)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """Which layers are transposed convolutions, whose weights begin with the inputs."""
@@ -66,7 +66,7 @@ class FirstLayerFilters(View):
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per layer."""
-        shape = tuple(all_tensors(snapshot.observation.inputs)[0].shape[1:])
+        shape = next((tuple(x.shape[1:]) for x in all_tensors(snapshot.observation.inputs)), ())
         for place, asked in enumerate(snapshot.requirements.weights):
             name, weight = asked.removesuffix(".weight"), snapshot.observation.weights[asked]
             images = filter_images(weight.transpose(0, 1) if snapshot.extra[asked] else weight, shape=shape).numpy()

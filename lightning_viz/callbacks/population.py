@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_viz.callbacks.batch_parts import reading_of, split_batch
 from lightning_viz.callbacks.distributed import (
     Numbering,
     Share,
@@ -26,14 +27,15 @@ from lightning_viz.callbacks.distributed import (
     to_the_first_process,
     with_kept,
 )
-from lightning_viz.callbacks.probe import Probe, Samples, split_batch
+from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Trainer, error_text
+from lightning_viz.callbacks.step_watch import is_compiled
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
+from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import is_call
-from lightning_viz.hooks.observe import call_model
 from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, on_device
 
 
@@ -257,7 +259,8 @@ class PopulationPass:
         if loader != 0 or all(view in self.faults for view in self.layers):
             return
         with self._guarded():
-            inputs, labels, _ = split_batch(batch, self.model)
+            known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
+            inputs, labels, _ = split_batch(batch, self.model, known if known and known.complete else None)
             size = len(all_tensors(inputs)[0])
             numbers = self.numbering.among(self._samples, size)
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
@@ -371,7 +374,7 @@ def unwatchable(model: nn.Module, layers: Layers) -> str:
         LayerNotFoundError: no layer matches.
     """
     paths = dict(model.named_modules(remove_duplicate=False))
-    compiled = [path for path, module in paths.items() if _is_compiled(module)]
+    compiled = [path for path, module in paths.items() if is_compiled(module)]
     for name, layer in select_layers(model, layers).items():
         for path in (path for path, module in paths.items() if module is layer):
             if any(path == outer or not outer or path.startswith(f"{outer}.") for outer in compiled):
@@ -393,15 +396,6 @@ def named_calls(sums: Mapping[str, Any]) -> dict[str, Any]:
         layer if layers.count(layer) == 1 else call: calls
         for (call, calls), layer in zip(sums.items(), layers, strict=True)
     }
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return (
-        "_orig_mod" in module._modules
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's, of a module compiled as a whole
-        or hasattr(module.forward, "_torchdynamo_orig_callable")
-    )
 
 
 def _attempted(function: Callable[..., Any], *args: Any) -> Any:

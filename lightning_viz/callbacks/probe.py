@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
@@ -17,10 +16,8 @@ __all__ = ["Probe"]
 
 IGNORE_INDEX = 255
 """Label of pixels that do not count, in the masks of PASCAL VOC and most data sets since."""
-_LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
 _BATCH = 64
 _BATCH_VALUES = 2**21  # of one input at most: a batch of 13 images of 3 x 224 x 224, whose activations stay small
-_REMEDY = "give the samples to watch, probe=Probe(inputs=..., labels=...)"
 
 
 @dataclass(frozen=True)
@@ -100,90 +97,6 @@ class Samples:
     def name(self, label: int) -> str:
         """What a class is called."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
-
-
-class BatchParts(NamedTuple):
-    """What a batch holds, by what it is for.
-
-    Attributes:
-        inputs: what the model's ``forward`` takes.
-        labels: classes ``[n]``; None where there are none.
-        truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; None likewise.
-    """
-
-    inputs: Any
-    labels: Tensor | None
-    truth: Tensor | None
-
-
-def split_batch(batch: Any, model: nn.Module) -> BatchParts:
-    """The parts of a batch, as the model's ``forward`` tells them apart.
-
-    A dict is matched with the names of ``forward``'s parameters; of a sequence the first elements are taken, as many
-    as ``forward`` requires. Of what is left, labels are the first tensor of whole numbers, if it is one-dimensional,
-    and the truth is the first that has places.
-
-    Args:
-        batch: as a loader gives it.
-        model: to be run on it.
-
-    Raises:
-        InvalidTypeError: the batch holds no tensor that could be an input.
-    """
-    inputs, left = _split(batch, model)
-    tensors = [part for part in left if isinstance(part, Tensor)]
-    whole = [part for part in tensors if not part.is_floating_point()]
-    first = next((part for part in whole if part.dim() == 1 or is_dense(part)), None)
-    labels = None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
-    return BatchParts(inputs, labels, next(filter(is_dense, tensors), None))
-
-
-def is_dense(truth: Tensor) -> bool:
-    """Whether a truth has places: masks ``[N, H, W]`` of whole numbers, or images ``[N, C, H, W]``."""
-    return truth.dim() == 4 or (truth.dim() == 3 and not truth.is_floating_point())
-
-
-def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
-    """What of a batch the model takes, and what is left, the likeliest labels first."""
-    takes = _required(model)
-    if isinstance(batch, Tensor):
-        return batch, []
-    if isinstance(batch, Mapping):
-        matched = {name: batch[name] for name in takes if name in batch}
-        if len(matched) == len(takes) and matched:
-            inputs: Any = next(iter(matched.values())) if len(matched) == 1 else matched
-            used = set(matched)
-        else:
-            floats = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.is_floating_point()}
-            if not floats:
-                raise InvalidTypeError(
-                    f"no input among the batch's keys {list(batch)}: give probe=Probe(inputs=..., labels=...)"
-                )
-            name = max(floats, key=lambda key: floats[key].dim())
-            inputs, used = floats[name], {name}
-        rest = {name: x for name, x in batch.items() if name not in used}
-        return inputs, [rest[name] for name in _LABEL_NAMES if name in rest] or list(rest.values())
-    if isinstance(batch, (tuple, list)) and batch:
-        if isinstance(batch[0], (tuple, list, Mapping)):
-            inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
-            return inputs, list(batch[1:])
-        count = max(1, min(len(takes), len(batch)))
-        inputs = batch[0] if count == 1 else tuple(batch[:count])
-        if all_tensors(inputs):
-            return inputs, list(batch[count:])
-    raise InvalidTypeError(
-        f"no input found in a batch of type {type(batch).__name__}: give probe=Probe(inputs=..., labels=...)"
-    )
-
-
-def _required(model: nn.Module) -> list[str]:
-    """Names of the parameters that ``forward`` cannot do without."""
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
 
 
 def displayed_input(inputs: Any) -> Tensor:

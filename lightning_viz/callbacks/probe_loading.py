@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space, is_dense, split_batch
+from lightning_viz.callbacks.batch_parts import is_dense, reading_of, split_batch
+from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.errors import NoProbeYetError, warn_safely
 from lightning_viz.hooks.model_state import preserve_state, same_randomness
@@ -41,6 +43,10 @@ class ProbeLoader:
         self._trainer, self._model, self._count = trainer, model, count
         self._samples: dict[Any, Samples] = {}
         self._passed: list[Any] = []
+
+    def forget(self) -> None:
+        """Fetch the samples anew when they are asked for: how the model is called is known better now."""
+        self._samples.clear()
 
     def keep(self, batch: Any, probes: Sequence[Probe]) -> None:
         """Keep a validation batch if the data cannot be asked for samples by number.
@@ -117,6 +123,10 @@ def load_samples(
         return _describe(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
+    reading = reading_of(pl_module)
+    if reading is not None and not reading.complete:
+        made = Samples(reading.made, reading.made_labels, probe.samples)
+        return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes)
     if dataset is not None and is_indexable(dataset):
         return _indexed(trainer, pl_module, probe, count, loader, indices, notes)
     ours = isinstance(loader, (list, tuple))  # a plain list of batches, which can be gone through unnoticed
@@ -202,14 +212,23 @@ def _prepare(
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, known, truth = split_batch(batch, pl_module)
+            inputs, known, truth = split_batch(batch, pl_module, reading_of(pl_module))
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
             truths.append(truth)
-    tensors = [torch.cat(same) for same in zip(*map(all_tensors, parts), strict=True)]
+    tensors = [_joined_inputs(same) for same in zip(*map(all_tensors, parts), strict=True)]
     whole = iter(tensors)
     inputs = map_tensors(parts[0], lambda _: next(whole))
     return Samples(inputs, _join(labels), probe.samples, truths=_join(truths))
+
+
+def _joined_inputs(parts: Sequence[Tensor]) -> Tensor:
+    """An input of all batches in one; images of batches that were padded to unlike sizes are padded to one."""
+    sizes = {part.shape[1:] for part in parts}
+    if len(sizes) > 1 and all(part.dim() == 4 for part in parts):
+        height, width = (max(part.shape[axis] for part in parts) for axis in (2, 3))
+        parts = [F.pad(part, (0, width - part.shape[3], 0, height - part.shape[2])) for part in parts]
+    return torch.cat(list(parts))
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:

@@ -19,12 +19,13 @@ from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
-from lightning_viz.callbacks.run import Run, Trainer, ValidationPlace, check_forward, error_text, muted, unobservable
+from lightning_viz.callbacks.run import Run, Trainer, ValidationPlace, error_text, muted, unobservable
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
+from lightning_viz.callbacks.step_watch import StepReader
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError, inform, warn_safely
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.render.animation import animate, thin
@@ -86,7 +87,6 @@ def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str]
     for view in views:
         try:
             with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
-                check_forward(model)
                 view.check(model)
                 view.requirements(model)
             suited.append(view)
@@ -120,6 +120,7 @@ class Session:
         self.shared = SharedPass(run.trainer, run.model)
         self._by_name = {view.name: view for view in views}
         self._probes = ProbeLoader(run.trainer, run.model, self._count)
+        self._steps, self._waits = StepReader(run.model), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults: Counter[str] = Counter()
         self._postponed: set[str] = set()
@@ -143,6 +144,12 @@ class Session:
     def on_batch(self, batch: Any) -> None:
         """Between two updates: the weights are those after a whole number of updates."""
         self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
+        with self._harmless():
+            self._steps.start(batch, "training_step")
+
+    def on_batch_end(self) -> None:
+        """After the update, or the batch that was only added to its gradients."""
+        self._read_step()
 
     def on_epoch_end(self) -> None:
         """After an epoch's last update."""
@@ -186,9 +193,13 @@ class Session:
             self._probes.keep(batch, probes)
         if self._pass is not None:
             self._pass.open(batch, loader)
+        if loader == 0:
+            with self._harmless():
+                self._steps.start(batch, "validation_step")
 
     def on_validation_batch_end(self) -> None:
         """It has passed."""
+        self._read_step()
         if self._pass is not None:
             self._pass.close()
 
@@ -222,9 +233,19 @@ class Session:
         if self._pass is not None:
             self._pass.close()
             self._pass = None
+        with self._harmless():
+            self._steps.stop()
         self.drawing.close()
         if _sessions.get(self.run.trainer) is self:
             del _sessions[self.run.trainer]
+
+    def _read_step(self) -> None:
+        """How the step that was watched calls the model; samples that were taken otherwise are taken anew."""
+        with self._harmless():
+            reading = self._steps.stop()
+            if reading is not None and not reading.plain:
+                self._probes.forget()
+                inform(reading.words())
 
     # Which views are due.
 
@@ -290,12 +311,18 @@ class Session:
         for view in views:
             view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
-            samples = self._samples_of(views[0].probe, batch)
             requirements = {view.name: view.requirements(self.run.model) for view in views}
+            samples = self._samples_of(
+                views[0].probe, batch, needed=any(need.samples for need in requirements.values())
+            )
             snapshots = self.shared.run(requirements, samples, step)
         except Exception as error:
             _free_memory(error)
-            if len(views) == 1:
+            if len(views) == 1 and self._steps.pending and not isinstance(error, InvalidArgumentError):
+                # how the model is called shows in the step that comes now
+                views[0].last_step = None
+                self._left_out(step, error)
+            elif len(views) == 1:
                 self._fault(views[0], step, error)
                 self.budget.charge(views[0].name, step, time.monotonic() - started)
             else:
@@ -354,11 +381,16 @@ class Session:
         with preserve_state(self.run.model), muted(self.run.trainer):
             return self._samples_of(probe)
 
-    def _samples_of(self, probe: Probe, batch: Any = None) -> Samples:
+    def _samples_of(self, probe: Probe, batch: Any = None, *, needed: bool = True) -> Samples:
         same = [view for view in self.views if view.probe.key() == probe.key()]
         indices = max((view.indices for view in same if view.indices), key=len, default=None)
         given = probe.key() not in self._reserved and all(view.pixel_space is not None for view in same)
-        return self._probes.get(probe, indices, batch, pixel_space_given=given)
+        try:
+            return self._probes.get(probe, indices, batch, pixel_space_given=given)
+        except Exception:
+            if needed:
+                raise
+            return Samples((), None, 0)  # weights are drawn all the same
 
     def _count(self, probe: Probe) -> int:
         """How many samples of a probe are needed; a view that watches validation needs none beyond the head."""
@@ -423,6 +455,13 @@ class Session:
         self.collect()
 
     # Faults.
+
+    def _left_out(self, step: int, error: Exception) -> None:
+        """Say once that the look before the first update must wait."""
+        if not self._waits:
+            self._waits = True
+            why = f"until a step has shown how the model is called: {error_text(error)}"
+            inform(f"the look at step {step} is left out {why}")
 
     @contextmanager
     def _harmless(self, what: str = "logging failed") -> Iterator[None]:

@@ -54,7 +54,9 @@ class SharedPass:
         """
         self.population_seconds = 0.0
         if not any(need.head for need in requirements.values()):
-            alone = Observation(samples.part(0, samples.head), labels=samples.labels, step=step)
+            weights = self._weights(_union(need.weights for need in requirements.values()))
+            alone = Observation(samples.part(0, samples.head), labels=samples.labels, weights=weights, step=step)
+            alone = map_tensors(alone, Tensor.cpu)
             return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in requirements.items():

@@ -50,7 +50,7 @@ class Requirements:
         vectors: layers (or `INPUT`) whose outputs, one vector per sample, are wanted over the population.
         population: how many samples of the probe, the head among them.
         weights: parameters of which a copy is wanted.
-        head: whether anything is; a view that asks for none of this is given the samples alone.
+        head: whether the head of the probe is to go forward; a view that asks for weights alone needs no pass.
     """
 
     layers: tuple[str, ...] = ()
@@ -62,6 +62,11 @@ class Requirements:
     population: int = 0
     weights: tuple[str, ...] = ()
     head: bool = True
+
+    @property
+    def samples(self) -> bool:
+        """Whether there must be samples."""
+        return self.head or bool(self.vectors) or self.population > 0
 
     @property
     def explains(self) -> bool:

@@ -167,6 +167,13 @@ class View(Callback):
         if led := self._led(trainer):
             led.on_batch(batch)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """See how the first step called the model."""
+        if led := self._led(trainer):
+            led.on_batch_end()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, if due."""
         if led := self._led(trainer):

@@ -1,3 +1,4 @@
+from .calls import Call as Call
 from .feature_maps import as_maps as as_maps
 from .feature_maps import class_scores as class_scores
 from .feature_maps import feature_count as feature_count

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError
 from lightning_viz.hooks.batching import out_of_memory
+from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
@@ -203,13 +204,6 @@ def observe_batches(
                 results[name][done : done + len(result)] = result
             done += len(all_tensors(batch)[0])
     return results
-
-
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple of arguments, or a dict of keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
 
 
 def _copied(tensor: Tensor, differentiable: bool = False) -> Tensor:

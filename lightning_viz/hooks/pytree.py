@@ -31,10 +31,15 @@ def replace_first_tensor(structure: Any, change: Callable[[Tensor], Tensor]) -> 
 
 def map_tensors(structure: Any, change: Callable[[Tensor], Any]) -> Any:
     """A copy of a structure with every tensor changed; other values are kept."""
-    if isinstance(structure, Tensor):
+    return map_leaves(structure, Tensor, change)
+
+
+def map_leaves(structure: Any, kinds: type | tuple[type, ...], change: Callable[[Any], Any]) -> Any:
+    """A copy of a structure with every part of some kinds changed; other values are kept."""
+    if isinstance(structure, kinds):
         return change(structure)
     for key, part in _parts(structure):
-        structure = _with_part(structure, key, map_tensors(part, change))
+        structure = _with_part(structure, key, map_leaves(part, kinds, change))
     return structure
 
 
@@ -97,7 +102,8 @@ def _parts(structure: Any) -> list[tuple[Any, Any]]:
     if isinstance(structure, (tuple, list)):
         return list(enumerate(structure))
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
-        return [(field.name, getattr(structure, field.name)) for field in dataclasses.fields(structure)]
+        fields = [field for field in dataclasses.fields(structure) if field.metadata.get("tensors", True)]
+        return [(field.name, getattr(structure, field.name)) for field in fields]
     return []
 
 

@@ -20,7 +20,7 @@ from lightning_viz import (
     default_views,
 )
 
-from .conftest import ConvNet, Net, Perceptron, Watch, fit, images, loader, plane, said
+from .conftest import ConvNet, Net, Perceptron, fit, images, loader, plane, said
 
 
 class Flat(Perceptron):
@@ -135,19 +135,24 @@ def test_two_views_that_differ_in_one_argument_both_draw(tmp_path, drawn_at_once
     assert {"grad_cam/conv1", "grad_cam/conv2"} == set(drawn_at_once.tags())
 
 
-def test_a_module_without_forward_is_an_error(tmp_path, drawn_at_once):
+def test_a_module_without_forward_is_looked_at_as_its_step_calls_it(tmp_path, drawn_at_once, capsys):
     class Formless(Net):
         def __init__(self):
             super().__init__()
             self.net = nn.Linear(64, 3)
+
+        def forward(self, x):
+            raise NotImplementedError
 
         def training_step(self, batch, batch_idx):
             return F.cross_entropy(self.net(batch[0].flatten(1)), batch[1])
 
         validation_step = training_step
 
-    with pytest.raises(ViewError, match=r"Formless has no forward\(\): define it, so that a view can run the model"):
-        fit(tmp_path, Formless(), [Watch()])
+    fit(tmp_path, Formless(), [ActivationMaps(layers=["net"])])
+    lines = capsys.readouterr().err
+    assert "inputs: batch[0] flattened to [N, 64], through net; labels: batch[1]" in lines and "failed" not in lines
+    assert drawn_at_once.tags() == {"activations/net": [1, 6]}  # before the first step nothing is known
 
 
 def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path, drawn_at_once, capsys):

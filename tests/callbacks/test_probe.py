@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_viz import LayerEmbeddings, Probe, Saliency
-from lightning_viz.callbacks.probe import find_class_names, split_batch
+from lightning_viz.callbacks.batch_parts import split_batch
+from lightning_viz.callbacks.probe import find_class_names
 from lightning_viz.callbacks.probe_loading import find_labels, pick_balanced
 from lightning_viz.hooks.pytree import image_of
 

@@ -36,7 +36,7 @@ from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
-from lightning_viz.hooks.observe import call_model
+from lightning_viz.hooks.calls import call_model
 
 from .cells import CELLS, lazy
 from .trace import Recorder, Trace, differences

@@ -1,0 +1,344 @@
+"""What a batch holds, by what it is for: told by the module's own step, by names, or by the parameters of `forward`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_viz.errors import InvalidTypeError
+from lightning_viz.hooks.calls import Call, CallStep, Slot
+from lightning_viz.hooks.pytree import all_tensors, map_leaves
+
+Path = tuple[Any, ...]
+"""Keys into a batch: numbers of a sequence, keys of a mapping, names of fields."""
+
+LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
+_REMEDY = "give probe=Probe(inputs=..., labels=...): tensors, or names of the batch's fields"
+
+
+class BatchParts(NamedTuple):
+    """What a batch holds, by what it is for.
+
+    Attributes:
+        inputs: what the model takes.
+        labels: classes ``[n]``; None where there are none.
+        truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; None likewise.
+    """
+
+    inputs: Any
+    labels: Tensor | None
+    truth: Tensor | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of a batch, and what the step does to it before the model takes it.
+
+    Attributes:
+        path: keys into the batch.
+        order: of its dimensions; as they are if None.
+        scale: by which its values are multiplied, one number or one for each channel; None if they are as they are.
+        offset: that is then added.
+        dtype: to which it is converted.
+        listed: of a list of images ``[C, H, W]``: ``"images"`` for them, padded to one size, ``"sizes"`` for their
+            heights and widths ``[N, 2]``.
+    """
+
+    path: Path
+    order: tuple[int, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    dtype: torch.dtype | None = None
+    listed: str = ""
+
+    def of(self, batch: Any) -> Tensor:
+        """The tensor of a batch, as the model takes it.
+
+        Args:
+            batch: of the form of the one that was watched.
+
+        Raises:
+            InvalidTypeError: the batch has no such part.
+        """
+        value = part_at(batch, self.path)
+        if self.listed and isinstance(value, (list, tuple)):
+            return padded(value)[self.listed == "sizes"]
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(
+                f"{path_words(self.path)} is a {type(value).__name__}, where the step that was watched had a tensor"
+            )
+        if self.order is not None:
+            value = value.permute(self.order).contiguous()
+        if self.scale is not None and self.offset is not None:
+            shape = (1, -1, *[1] * (value.dim() - 2)) if len(self.scale) > 1 else (1,)
+            value = value.float()
+            value = value * value.new_tensor(self.scale).view(shape) + value.new_tensor(self.offset).view(shape)
+        return value if self.dtype is None else value.to(self.dtype)
+
+    def words(self, shape: Sequence[int] | None = None) -> str:
+        """In words: ``batch[0] flattened to [N, 784]``.
+
+        Args:
+            shape: to which each sample is then reshaped; None if it is not.
+        """
+        done = []
+        if self.order is not None:
+            done.append(f"permuted to {list(self.order)}")
+        if self.scale is not None:
+            done.append("normalized" if len(self.scale) > 1 else f"times {self.scale[0]:.3g}")
+        elif self.dtype is not None:
+            done.append(f"as {str(self.dtype).removeprefix('torch.')}")
+        if shape is not None:
+            done.append(f"{'flattened' if len(shape) == 1 else 'reshaped'} to [N, {', '.join(map(str, shape))}]")
+        if self.listed:
+            done.append("as a list")
+        return " ".join([path_words(self.path), ", ".join(done)]).strip()
+
+
+@dataclass(frozen=True)
+class BatchReading:
+    """How the parts of a batch go into the model, as its own step does it.
+
+    Attributes:
+        sources: of the call's tensors in the batch; None for what only the step itself can make.
+        steps: the modules called, in order.
+        labels: where the labels are in the batch; None where no part of it meets the output.
+        loss: name of the loss that the output goes into, ``"cross_entropy"``; empty if none was seen.
+        squashed: ``"softmax"`` or ``"sigmoid"`` if the output comes out of one; empty otherwise.
+        logarithm: whether the loss is given the logarithm of the output.
+        made: the inputs as the step made them, of the first samples; None where all come from the batch.
+        made_labels: the labels of these samples.
+    """
+
+    sources: tuple[Source | None, ...]
+    steps: tuple[CallStep, ...] = (CallStep(),)
+    labels: Path | None = None
+    loss: str = ""
+    squashed: str = ""
+    logarithm: bool = False
+    made: Any = None
+    made_labels: Tensor | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the inputs of any batch can be told."""
+        return None not in self.sources
+
+    @property
+    def plain(self) -> bool:
+        """Whether it goes without saying: the batch, or its first part, is what the model itself takes."""
+        first = self.sources[0] if len(self.sources) == 1 else None
+        return first in (Source(()), Source((0,))) and self.steps == (CallStep(),) and self.labels in (None, (1,))
+
+    def split(self, batch: Any) -> BatchParts:
+        """The parts of a batch, as the step tells them apart.
+
+        Args:
+            batch: as a loader gives it.
+
+        Raises:
+            InvalidTypeError: it has not the form of the batch that was watched.
+        """
+        if not self.complete:
+            raise InvalidTypeError(f"{self.words()}: {_REMEDY}")
+        sources = [source for source in self.sources if source is not None]
+        labels, truth = labels_of(batch, [source.path for source in sources], self.labels)
+        return BatchParts(self.inputs([source.of(batch) for source in sources]), labels, truth)
+
+    def inputs(self, tensors: Sequence[Tensor]) -> Any:
+        """The call's tensors in the plainest form: a tensor, a tuple or a dict where the model itself takes them so."""
+        step, slots = self.steps[-1], [Slot(index) for index in range(len(tensors))]
+        if len(self.steps) == 1 and not step.module:
+            if not step.keywords and list(step.arguments) == slots:
+                return tensors[0] if len(tensors) == 1 else tuple(tensors)
+            if not step.arguments and list(step.keywords.values()) == slots:
+                return dict(zip(step.keywords, tensors, strict=True))
+        return Call(tuple(tensors), self.steps)
+
+    def words(self) -> str:
+        """In one line: ``inputs: batch[0] flattened to [N, 784]; labels: batch[2]``."""
+        shapes: dict[int, tuple[int, ...] | None] = {}
+        for step in self.steps:
+            map_leaves((step.arguments, step.keywords), Slot, lambda slot: shapes.setdefault(slot.index, slot.shape))
+        parts = [
+            "made by the step itself" if source is None else source.words(shapes.get(index))
+            for index, source in enumerate(self.sources)
+            if source is None or source.listed != "sizes"
+        ]
+        modules = [step.module for step in self.steps if step.module]
+        replayed = next((step.replay[0] for step in self.steps if step.replay is not None), None)
+        through = f", through {' and '.join(modules)}" if modules else ""
+        through += f" as in {replayed}" if replayed else ""
+        labels = "none" if self.labels is None else path_words(self.labels)
+        return f"inputs: {', '.join(dict.fromkeys(parts))}{through}; labels: {labels}"
+
+
+_READINGS: WeakKeyDictionary[nn.Module, BatchReading] = WeakKeyDictionary()
+
+
+def reading_of(model: nn.Module) -> BatchReading | None:
+    """How a model's own step was seen to call it; None if it has not been watched, or called no module.
+
+    Args:
+        model: the LightningModule.
+    """
+    return _READINGS.get(model)
+
+
+def keep_reading(model: nn.Module, reading: BatchReading | None) -> None:
+    """Have all who split batches of a model do so by a reading; by `forward` alone if it is None.
+
+    Args:
+        model: the LightningModule.
+        reading: of its step, or as a user names the fields.
+    """
+    _READINGS.pop(model, None)
+    if reading is not None:
+        _READINGS[model] = reading
+
+
+def split_batch(batch: Any, model: nn.Module, reading: BatchReading | None = None) -> BatchParts:
+    """The parts of a batch: as its step was seen to tell them apart, else as the model's ``forward`` does.
+
+    Without a reading a dict is matched with the names of ``forward``'s parameters; of a sequence the first elements are
+    taken, as many as ``forward`` requires. Of what is left, labels are the first tensor of whole numbers, if it is
+    one-dimensional, and the truth is the first that has places.
+
+    Args:
+        batch: as a loader gives it.
+        model: to be run on it.
+        reading: of the model's step, where it was watched.
+
+    Raises:
+        InvalidTypeError: the batch holds no tensor that could be an input.
+    """
+    if reading is not None:
+        return reading.split(batch)
+    inputs, left = _split(batch, model)
+    return BatchParts(inputs, *_labels_among(left))
+
+
+def labels_of(batch: Any, inputs: Sequence[Path], labels: Path | None) -> tuple[Tensor | None, Tensor | None]:
+    """Classes and dense truth of a batch.
+
+    Args:
+        batch: as a loader gives it.
+        inputs: where its inputs are.
+        labels: where its labels are; looked for among the rest if None.
+    """
+    if labels is not None:
+        value = part_at(batch, labels)
+        return _labels_among([value] if isinstance(value, Tensor) else [])
+    rest = {path: x for path, x in tensors_of(batch) if not any(path[: len(used)] == used for used in inputs)}
+    named = [x for path, x in rest.items() if path and path[-1] in LABEL_NAMES]
+    return _labels_among(named or list(rest.values()))
+
+
+def _labels_among(parts: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    whole = [part for part in tensors if not part.is_floating_point()]
+    first = next((part for part in whole if part.dim() == 1 or is_dense(part)), None)
+    labels = None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
+    return labels, next(filter(is_dense, tensors), None)
+
+
+def is_dense(truth: Tensor) -> bool:
+    """Whether a truth has places: masks ``[N, H, W]`` of whole numbers, or images ``[N, C, H, W]``."""
+    return truth.dim() == 4 or (truth.dim() == 3 and not truth.is_floating_point())
+
+
+def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images ``[C, H, W]`` of unlike sizes as one tensor ``[N, C, H, W]``, padded below and right, and their sizes.
+
+    >>> images, sizes = padded([torch.ones(1, 2, 3), torch.ones(1, 3, 2)])
+    >>> images.shape, sizes.tolist()
+    (torch.Size([2, 1, 3, 3]), [[2, 3], [3, 2]])
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    whole = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
+    return torch.stack(whole), torch.tensor([image.shape[1:] for image in images], device=whole[0].device)
+
+
+def tensors_of(structure: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """All tensors of a batch with their paths, in order."""
+    if isinstance(structure, Tensor):
+        yield path, structure
+    elif isinstance(structure, Mapping):
+        for key in structure:
+            yield from tensors_of(structure[key], (*path, key))
+    elif isinstance(structure, (tuple, list)):
+        for index, part in enumerate(structure):
+            yield from tensors_of(part, (*path, index))
+    elif is_dataclass(structure) and not isinstance(structure, type):
+        for field in fields(structure):
+            yield from tensors_of(getattr(structure, field.name), (*path, field.name))
+
+
+def part_at(structure: Any, path: Path) -> Any:
+    """The part of a batch at a path.
+
+    Raises:
+        InvalidTypeError: there is none.
+    """
+    part = structure
+    for key in path:
+        try:
+            part = part[key] if isinstance(part, (Mapping, list, tuple)) else getattr(part, key)
+        except (KeyError, IndexError, AttributeError, TypeError):
+            raise InvalidTypeError(f"a batch of type {type(structure).__name__} has no {path_words(path)}") from None
+    return part
+
+
+def path_words(path: Path) -> str:
+    """A path as it is written in a step: ``batch[0]["image"]``."""
+    return "batch" + "".join(f"[{key!r}]" for key in path)
+
+
+def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
+    """What of a batch the model takes, and what is left, the likeliest labels first."""
+    takes = _required(model)
+    if isinstance(batch, Tensor):
+        return batch, []
+    if isinstance(batch, Mapping):
+        matched = {name: batch[name] for name in takes if name in batch}
+        if len(matched) == len(takes) and matched:
+            inputs: Any = next(iter(matched.values())) if len(matched) == 1 else matched
+            used = set(matched)
+        else:
+            floats = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.is_floating_point()}
+            if not floats:
+                raise InvalidTypeError(f"no input among the batch's keys {list(batch)}: {_REMEDY}")
+            name = max(floats, key=lambda key: floats[key].dim())
+            inputs, used = floats[name], {name}
+        rest = {name: x for name, x in batch.items() if name not in used}
+        return inputs, [rest[name] for name in LABEL_NAMES if name in rest] or list(rest.values())
+    if isinstance(batch, (tuple, list)) and batch:
+        if isinstance(batch[0], (tuple, list, Mapping)):
+            inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
+            return inputs, list(batch[1:])
+        count = max(1, min(len(takes), len(batch)))
+        inputs = batch[0] if count == 1 else tuple(batch[:count])
+        if all_tensors(inputs):
+            return inputs, list(batch[count:])
+    raise InvalidTypeError(f"no input found in a batch of type {type(batch).__name__}: {_REMEDY}")
+
+
+def _required(model: nn.Module) -> list[str]:
+    """Names of the parameters that ``forward`` cannot do without."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in positional and parameter.default is inspect.Parameter.empty
+    ]

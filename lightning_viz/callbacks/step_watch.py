@@ -1,0 +1,506 @@
+"""Watches a module's own step once: what it passes to its outermost calls of modules, and what it does with outputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_viz.callbacks.batch_parts import (
+    LABEL_NAMES,
+    BatchReading,
+    Path,
+    Source,
+    keep_reading,
+    labels_of,
+    padded,
+    reading_of,
+    tensors_of,
+)
+from lightning_viz.hooks.calls import CallStep, Constant, Result, Slot
+from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
+
+_LOSSES = frozenset(
+    [
+        *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss"),
+        *("l1_loss", "smooth_l1_loss", "huber_loss", "multi_margin_loss", "multilabel_margin_loss", "kl_div"),
+        *("multilabel_soft_margin_loss", "soft_margin_loss", "hinge_embedding_loss", "poisson_nll_loss", "ctc_loss"),
+        *("gaussian_nll_loss", "cosine_embedding_loss", "margin_ranking_loss", "triplet_margin_loss"),
+    ]
+)
+_SQUASHING = ("softmax", "sigmoid")
+_BOUNDING = ("clamp", "clamp_min", "clip", "add", "__add__")  # between a probability's logarithm and the loss, say
+_CLOSE = 1e-4  # of the range: what a normalization in another order of operations may differ by
+_KEPT = 64  # samples of inputs that only the step can make
+
+
+@dataclass
+class _Outermost:
+    """One call of a module by the step.
+
+    Attributes:
+        step: the call, with slots in the watch's own list of tensors.
+        origins: of the tensors that it was given.
+        trained: whether it may be the model: not one of which no weight is trained.
+        output: what it returned.
+        squashed: function that the output comes out of.
+        loss: that was computed inside.
+    """
+
+    step: CallStep
+    origins: list[frozenset[Any]]
+    trained: bool
+    output: Any = None
+    squashed: str = ""
+    loss: str = ""
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """An output meets another part of the batch, or goes into a loss."""
+
+    calls: frozenset[int]
+    labels: Path | None
+    loss: str
+    logarithm: bool
+
+
+class StepWatch(TorchFunctionMode):
+    """Watches one step, and changes nothing: everything is passed through as it is, no hook is registered.
+
+    Modules are watched by their ``forward``, compiled ones from outside. Losses and metrics are no models.
+
+    Args:
+        model: the LightningModule.
+        batch: that the step is given.
+        replays: whether the step may be run again, for a part of it: ``validation_step``, which has no optimizer.
+    """
+
+    def __init__(self, model: nn.Module, batch: Any, *, replays: bool = False) -> None:
+        super().__init__()
+        self._model, self._batch, self._replays = model, batch, replays
+        self._parts = list(tensors_of(batch))
+        self._origins: dict[int, frozenset[Any]] = {id(x): frozenset([path]) for path, x in self._parts}
+        self._alive: list[Any] = []  # what has an origin, so that no id is given twice
+        self._bounded: set[int] = set()  # outputs as they are, or kept away from 0
+        self._logarithms: set[int] = set()  # of these
+        self._open, self._inside, self._comparing = False, False, False
+        self._squashed: deque[tuple[str, Tensor]] = deque(maxlen=4)
+        self._losses: list[str] = []  # inside the call that runs
+        self._tensors: list[Tensor] = []
+        self._sources: list[Source | None] = []
+        self._calls: list[_Outermost] = []
+        self._meetings: list[_Meeting] = []
+        self._restores: list[Callable[[], Any]] = []
+
+    def start(self) -> None:
+        """Begin, right before the step."""
+        for name, module in _entrances(self._model):
+            self._watch(name, module)
+        self._on()
+        self._open = True
+
+    def stop(self) -> None:
+        """End, right after the step, or after it has failed."""
+        if self._open:
+            self._open = False
+            self._off()
+        while self._restores:
+            self._restores.pop()()
+
+    def _on(self) -> None:
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def _off(self) -> None:
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _watch(self, name: str, module: nn.Module) -> None:
+        attribute = "forward" if getattr(module, "_compiled_call_impl", None) is None else "_compiled_call_impl"
+        original, own = getattr(module, attribute), attribute in module.__dict__
+        compiled = is_compiled(module)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._inside or not self._open:
+                return original(*args, **kwargs)
+            with self._comparison():
+                call = self._begun(name, module, args, kwargs)
+            self._inside = True
+            if compiled:  # would be compiled anew under a function mode
+                self._off()
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                if compiled:
+                    self._on()
+                self._inside = False
+            with self._comparison():
+                self._ended(call, output)
+            return output
+
+        module.__dict__[attribute] = forward
+        self._restores.append(
+            partial(module.__dict__.__setitem__, attribute, original)
+            if own
+            else partial(module.__dict__.pop, attribute, None)
+        )
+
+    @contextmanager
+    def _comparison(self) -> Iterator[None]:
+        """Our own work on tensors is no part of the step."""
+        self._comparing = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._comparing = False
+
+    def _begun(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outermost:
+        """A call, with what it is given, before it may write to it."""
+        self._squashed.clear()
+        self._losses.clear()
+        parameters = list(module.parameters())
+        step = CallStep(name, tuple(map(self._template, args)), {key: self._template(x) for key, x in kwargs.items()})
+        trained = not parameters or any(parameter.requires_grad for parameter in parameters)
+        return _Outermost(step, [self._origin(x) for x in all_tensors((args, kwargs))], trained)
+
+    def _ended(self, call: _Outermost, output: Any) -> None:
+        tensors = [x for _, x in tensors_of(output)]
+        earlier = [origin for origins in call.origins for origin in origins if isinstance(origin, int)]
+        if earlier and not any(x.dim() for x in tensors):  # a loss written as a module
+            name = type(self._model.get_submodule(call.step.module)).__name__
+            self._meet(call.origins, next(iter(self._losses), name), False, is_loss=True)
+            return
+        call.output, call.loss = output, next(iter(self._losses), "")
+        call.squashed = next(
+            (name for name, result in self._squashed for x in tensors if x is result or _same_memory(x, result)), ""
+        )
+        self._alive.append(output)
+        for x in tensors:
+            self._origins[id(x)] = frozenset([len(self._calls), *earlier])
+            self._bounded.add(id(x))
+        self._calls.append(call)
+
+    def _template(self, given: Any) -> Any:
+        """An argument with a slot, an earlier result or a constant for each of its tensors."""
+        images = _listed(given, self._batch)
+        if images is not None:
+            first, second = (
+                self._slot(x, Source(images, listed=part))
+                for x, part in zip(padded(given), ("images", "sizes"), strict=True)
+            )
+            return Slot(first, sizes=second)
+        return map_leaves(given, Tensor, self._leaf)
+
+    def _leaf(self, x: Tensor) -> Slot | Result | Constant:
+        for index, call in enumerate(self._calls):
+            for path, output in tensors_of(call.output):
+                if output is x or (_same_memory(output, x) and output.numel() == x.numel()):
+                    return Result(index, path, None if output.shape == x.shape else tuple(x.shape[1:]))
+        for normalized in (False, True):
+            for path, part in self._parts:
+                if (source := _source(part, x, path, normalized=normalized)) is not None:
+                    return Slot(self._slot(source[1], source[0]), source[2])
+        count = sample_count(self._batch)
+        if x.dim() > 0 and (not count or len(x) == count or not self._sources):
+            return Slot(self._slot(x, None))
+        return Constant(x)
+
+    def _slot(self, tensor: Tensor, source: Source | None) -> int:
+        if source is not None and source in self._sources:
+            return self._sources.index(source)
+        self._tensors.append(tensor.detach())
+        self._sources.append(source)
+        return len(self._sources) - 1
+
+    # What the step does between the calls.
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass a function on, and see what comes of what."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self._open and not self._comparing:
+            name = getattr(func, "__name__", "")
+            if self._inside:
+                if name in _SQUASHING and isinstance(result, Tensor):
+                    self._squashed.append((name, result))
+                elif name in _LOSSES:
+                    self._losses.append(name)
+            else:
+                self._follow(name, all_tensors((list(args), kwargs)), all_tensors(result))
+        return result
+
+    def _follow(self, name: str, given: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        origins = [self._origin(x) for x in given]
+        together = frozenset().union(*origins) if origins else frozenset()
+        if not together:
+            return
+        self._meet(origins, name, any(id(x) in self._logarithms for x in given), is_loss=name in _LOSSES)
+        for kept, passing in ((self._bounded, _BOUNDING), (self._logarithms, _BOUNDING)):
+            if name in passing and any(id(x) in kept for x in given):
+                kept.update(map(id, results))
+        if name in ("log", "log_") and any(id(x) in self._bounded for x in given):
+            self._logarithms.update(map(id, results))
+        self._alive.append((given, results))
+        for x in results:
+            self._origins[id(x)] = self._origin(x) | together
+
+    def _origin(self, x: Tensor) -> frozenset[Any]:
+        return self._origins.get(id(x), frozenset())
+
+    def _meet(self, origins: Sequence[frozenset[Any]], name: str, logarithm: bool, *, is_loss: bool) -> None:
+        """See whether outputs meet a part of the batch that is no input, or a loss."""
+        calls = frozenset(origin for some in origins for origin in some if isinstance(origin, int))
+        if not calls:
+            return
+        used = [source.path for source in self._sources if source is not None]
+        apart = [some for some in origins if len(some) == 1 and not any(isinstance(origin, int) for origin in some)]
+        labels = next((path for some in apart for path in some if path not in used), None)
+        if is_loss or labels is not None:
+            self._meetings.append(_Meeting(calls, labels, name if is_loss else "", logarithm))
+
+    # What was seen.
+
+    def reading(self) -> BatchReading | None:
+        """How the step calls its model; None where no call of a module was seen."""
+        if not self._calls:
+            return None
+        losses = [meeting for meeting in self._meetings if meeting.loss]
+        reaching = {call for meeting in losses or self._meetings for call in meeting.calls} or range(len(self._calls))
+        chosen = max([call for call in reaching if self._calls[call].trained] or list(reaching))
+        meetings = [meeting for meeting in [*losses, *self._meetings] if chosen in meeting.calls]
+        labels = next((meeting.labels for meeting in meetings if meeting.labels is not None), None)
+        first = next((meeting for meeting in meetings if meeting.loss), None)
+        steps = self._chain(chosen)
+        if any(self._between(call) for call in self._needed(chosen)):
+            steps = [self._replayed(chosen)]
+        steps[-1], named = _without_labels(self._model, steps[-1], self._sources)
+        used: list[int] = []
+        for step in steps:
+            map_leaves((step.arguments, step.keywords), Slot, lambda slot: used.extend((slot.index, slot.sizes)))
+        kept = [index for index in dict.fromkeys(used) if index is not None]
+        place = {index: number for number, index in enumerate(kept)}
+
+        def moved(slot: Slot) -> Slot:
+            return replace(slot, index=place[slot.index], sizes=None if slot.sizes is None else place[slot.sizes])
+
+        reading = BatchReading(
+            tuple(self._sources[index] for index in kept),
+            tuple(
+                replace(
+                    step,
+                    arguments=map_leaves(step.arguments, Slot, moved),
+                    keywords=map_leaves(step.keywords, Slot, moved),
+                )
+                for step in steps
+            ),
+            labels or named or _named_labels(self._sources),
+            first.loss if first else self._calls[chosen].loss,
+            self._calls[chosen].squashed,
+            first is not None and first.logarithm,
+        )
+        return reading if reading.complete else self._made(reading, [self._tensors[index] for index in kept])
+
+    def _made(self, reading: BatchReading, tensors: Sequence[Tensor]) -> BatchReading:
+        """With inputs that only the step can make, as it made them, and their labels if there are as many."""
+        paths = [source.path for source in reading.sources if source is not None]
+        labels, _ = labels_of(self._batch, paths, reading.labels)
+        if labels is not None and len(labels) == len(tensors[0]):
+            reading = replace(reading, made_labels=labels[:_KEPT].cpu().clone())
+        return replace(reading, made=reading.inputs([x[:_KEPT].cpu().clone() for x in tensors]))
+
+    def _needed(self, chosen: int) -> list[int]:
+        """A call, after those whose outputs it takes as they are."""
+        needed: list[int] = []
+
+        def visit(index: int) -> None:
+            step = self._calls[index].step
+            map_leaves((step.arguments, step.keywords), Result, lambda result: visit(result.step))
+            if index not in needed:
+                needed.append(index)
+
+        visit(chosen)
+        return needed
+
+    def _chain(self, chosen: int) -> list[CallStep]:
+        needed = self._needed(chosen)
+        steps = [self._calls[index].step for index in needed]
+        moved = partial(map_leaves, kinds=Result, change=lambda result: replace(result, step=needed.index(result.step)))
+        return [CallStep(step.module, moved(step.arguments), moved(step.keywords)) for step in steps]
+
+    def _between(self, index: int) -> bool:
+        """Whether the step makes a call's arguments of earlier outputs by functions of its own."""
+        step, made = self._calls[index].step, []
+        map_leaves((step.arguments, step.keywords), Slot, lambda slot: made.append(self._sources[slot.index] is None))
+        earlier = any(isinstance(origin, int) for origins in self._calls[index].origins for origin in origins)
+        return any(made) and earlier and self._replays
+
+    def _replayed(self, chosen: int) -> CallStep:
+        """The step itself, up to the end of a call, as a function of the batch."""
+        count = sample_count(self._batch)
+        used = [source.path for source in self._sources if source is not None]
+        order = sorted(self._parts, key=lambda part: used.index(part[0]) if part[0] in used else len(used))
+        slots = {id(x): Slot(self._slot(x, Source(path))) for path, x in order if x.dim() > 0 and len(x) == count}
+        batch = map_leaves(self._batch, Tensor, lambda x: slots.get(id(x)) or Constant(x))
+        module = self._calls[chosen].step.module
+        number = [index for index, call in enumerate(self._calls) if call.step.module == module].index(chosen)
+        return CallStep(module, (batch,), replay=("validation_step", number))
+
+
+class StepReader:
+    """Reads once in a run how the module's own step calls it, and remembers it with the module.
+
+    Args:
+        model: the LightningModule.
+
+    Attributes:
+        pending: whether a step is still to be read.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._watch: StepWatch | None = None
+        self.pending = reading_of(model) is None and getattr(model, "_compiler_ctx", None) is None
+
+    def start(self, batch: Any, step: str) -> None:
+        """Watch the step that is about to be run, if none has been read.
+
+        Args:
+            batch: that it is given.
+            step: its name, ``"validation_step"`` or ``"training_step"``.
+        """
+        method = getattr(self._model, step, None)
+        if not self.pending or self._watch is not None or hasattr(method, "_torchdynamo_orig_callable"):
+            return
+        self._watch = StepWatch(self._model, batch, replays=step == "validation_step")
+        self._watch.start()
+
+    def stop(self) -> BatchReading | None:
+        """The step has been run: what was read of it; None if it was not watched, or called no module."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return None
+        watch.stop()
+        self.pending = False
+        reading = watch.reading()
+        keep_reading(self._model, reading)
+        return reading
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module run compiled code."""
+    return (
+        "_orig_mod" in module._modules
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's, of a module compiled as a whole
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+    )
+
+
+def _entrances(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules that the step may call; not those inside compiled or scripted ones, nor losses and metrics."""
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    if "_Loss" in kinds or "Metric" in kinds or "MetricCollection" in kinds:
+        return
+    if not isinstance(module, torch.jit.ScriptModule):
+        yield name, module
+        if not is_compiled(module):
+            for key, child in module.named_children():
+                yield from _entrances(child, f"{name}.{key}" if name else key)
+
+
+def _source(
+    part: Tensor, x: Tensor, path: Path, *, normalized: bool
+) -> tuple[Source, Tensor, tuple[int, ...] | None] | None:
+    """How a tensor comes from a part of the batch: the source, what it gives, and the shape it then takes; or None."""
+    if part is x and not normalized:
+        return Source(path), x, None
+    if part.numel() != x.numel() or part.dim() == 0 or x.dim() == 0 or (normalized and not x.is_floating_point()):
+        return None
+    dtype = None if part.dtype == x.dtype else x.dtype
+    values = part.to(x.dtype)
+    for order in permutations(range(1, part.dim())) if part.dim() < 6 else ():
+        if tuple(part.shape[axis] for axis in (0, *order)) == tuple(x.shape):
+            found = Source(path, None if list(order) == sorted(order) else (0, *order))
+            moved = values.permute(0, *order)
+            if not normalized and torch.equal(moved, x):
+                return replace(found, dtype=dtype), x, None
+            if normalized and (scaled := _normalization(moved, x)) is not None:
+                return replace(found, scale=scaled[0], offset=scaled[1]), x, None
+    if not normalized and len(part) == len(x) and torch.equal(values.reshape(x.shape), x):
+        return Source(path, dtype=dtype), values, tuple(x.shape[1:])
+    return None
+
+
+def _normalization(values: Tensor, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Scale and offset, of all or of each channel, that make one tensor of another; None if there are none."""
+    for channels in (False, True) if x.dim() > 2 else (False,):
+        before, after = ((y.transpose(0, 1).flatten(1) if channels else y.reshape(1, -1)).double() for y in (values, x))
+        low, high = before.amin(1), before.amax(1)
+        if bool((high <= low).any()):
+            continue
+        picks = before.argmin(1), before.argmax(1)
+        ends = [after.gather(1, pick[:, None])[:, 0] for pick in picks]
+        scale = (ends[1] - ends[0]) / (high - low)
+        offset = ends[0] - scale * low
+        error = (before * scale[:, None] + offset[:, None] - after).abs().amax(1)
+        if bool((scale != 0).all()) and bool((error <= _CLOSE * (ends[1] - ends[0]).abs()).all()):
+            return tuple(scale.tolist()), tuple(offset.tolist())
+    return None
+
+
+def _listed(given: Any, batch: Any) -> Path | None:
+    """Where in the batch a list of images is that a call is given; None if it is none."""
+    if not isinstance(given, (list, tuple)) or not given:
+        return None
+    if not all(isinstance(x, Tensor) and x.dim() == 3 and x.is_floating_point() for x in given):
+        return None
+    places = {id(x): path for path, x in tensors_of(batch)}
+    paths = [places.get(id(x)) for x in given]
+    first = paths[0]
+    if first is None or [(*first[:-1], index) for index in range(len(given))] != paths:
+        return None
+    return first[:-1]
+
+
+def _same_memory(first: Tensor, second: Tensor) -> bool:
+    """Whether one tensor is a view of the other."""
+    try:
+        return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr() != 0
+    except (RuntimeError, NotImplementedError):  # sparse, or without memory of its own
+        return False
+
+
+def _named_labels(sources: Sequence[Source | None]) -> Path | None:
+    """Where labels are that the model is given as well."""
+    paths = [source.path for source in sources if source is not None and source.path]
+    return next((path for path in paths if path[-1] in LABEL_NAMES), None)
+
+
+def _without_labels(model: nn.Module, step: CallStep, sources: Sequence[Source | None]) -> tuple[CallStep, Path | None]:
+    """A call without the labels that its module can do without, which it only makes a loss of, and where they are."""
+    if step.replay is not None:
+        return step, None
+    try:
+        parameters = inspect.signature(model.get_submodule(step.module).forward).parameters
+    except (TypeError, ValueError):
+        return step, None
+    positions = [name for name in parameters if name != "self"]
+    given = {**dict(zip(positions, step.arguments, strict=False)), **step.keywords}
+    for name, slot in given.items():
+        optional = name in LABEL_NAMES and (name not in parameters or parameters[name].default is None)
+        if not optional or isinstance(slot, Result):
+            continue
+        source = sources[slot.index] if isinstance(slot, Slot) else None
+        arguments = step.arguments if name in step.keywords else step.arguments[: positions.index(name)]
+        keywords = {key: value for key, value in step.keywords.items() if key != name}
+        return CallStep(step.module, arguments, keywords), None if source is None else source.path
+    return step, None
