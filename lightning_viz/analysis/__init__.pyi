@@ -1,6 +1,6 @@
 from .analyze import analyze as analyze
-from .checkpoints import read_checkpoint as read_checkpoint
 from .compare import compare as compare
 from .config import ClassSpec as ClassSpec
 from .model_under_study import ModelUnderStudy as ModelUnderStudy
+from .models import read_checkpoint as read_checkpoint
 from .run_config import RunConfig as RunConfig

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,16 @@ import torch.distributed
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
-from lightning_viz.analysis.checkpoints import digest_of, read_checkpoint
 from lightning_viz.analysis.data import Data, data_of
 from lightning_viz.analysis.metrics import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.models import Model, describe, network
+from lightning_viz.analysis.models import Model, describe, digest_of, network, read_checkpoint
 from lightning_viz.analysis.report.report import report as write_report
-from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain
+from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain, replaced
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.writers import TensorBoardWriter, write_whole
 from lightning_viz.catalogue import techniques
 from lightning_viz.catalogue_types import Technique
@@ -100,20 +99,7 @@ def analyze(
 def analyze_run(
     config: RunConfig, out: Path | str, *, overwrite: bool = False, progress: Progress | None = None
 ) -> Path:
-    """Analyze a model and data that a configuration describes.
-
-    Args:
-        config: the model and the data.
-        out: folder for the report, TensorBoard's files and the results.
-        overwrite: recompute existing results.
-        progress: called with each part that begins.
-
-    Returns:
-        The report's path.
-
-    Raises:
-        AnalysisError: see its message.
-    """
+    """Analyze a model and data that a configuration describes; for the other arguments see `analyze`."""
     folder, report = Path(out), ModelReport(config.title())
     results = open_results(folder)
     try:
@@ -125,23 +111,10 @@ def analyze_run(
 
 
 def fill_report(
-    report: ModelReport,
-    config: RunConfig,
-    results: Results,
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    report: ModelReport, config: RunConfig, results: Results, *, overwrite: bool, progress: Progress | None
 ) -> None:
-    """Compute everything about one model, but for results that are finished already.
-
-    Args:
-        report: to which each result is added.
-        config: the model and the data.
-        results: the folder that has finished results, and keeps new ones.
-        overwrite: recompute existing results.
-        progress: called with each part that begins.
-    """
-    progress = progress if first_process() else None
+    """Add to a report all that is to be known of its model; what the folder has finished is not computed again."""
+    announce: Progress = progress if progress is not None and first_process() else lambda *_: None
     series = config.series()
     parts = _parts(config, series)
     # All processes decide alike: nothing is written before the first pass, and in that all of them take part.
@@ -153,8 +126,7 @@ def fill_report(
         report.waiting = [part.name for part in parts if part not in finished]
         study = None
         if missing:
-            if progress is not None:
-                progress(missing[0].name, len(finished), len(parts))
+            announce(missing[0].name, len(finished), len(parts))
             study, result = run_checkpoint(config, step, path, earlier, with_views=views in missing)
             if views in missing:
                 finished[views] = result
@@ -164,8 +136,7 @@ def fill_report(
         earlier = {**earlier, **finished[views].state}
         for part in techniques_here:
             if part not in finished and part.technique is not None and study is not None:
-                if progress is not None:
-                    progress(part.name, len(finished), len(parts))
+                announce(part.name, len(finished), len(parts))
                 finished[part] = run_technique(part.technique, study)
                 results.put(part.name, part.key, finished[part])
             if part in finished:
@@ -194,13 +165,14 @@ def run_checkpoint(
         AnalysisError: see its message.
     """
     checkpoint = None if path is None else read_checkpoint(path, trusted=config.trusted)
-    content: Mapping[str, Any] = {} if checkpoint is None else checkpoint.content
-    _seed(config.seed)
+    random.seed(config.seed)  # models and data may be random when they are created
+    np.random.seed(config.seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(config.seed)
     net, data = network(config.model, checkpoint), data_of(config.data)
     metrics = ValidationMetrics()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ViewWarning)
-        recorded = content if config.as_logged else {}
+        recorded = checkpoint.content if checkpoint is not None and config.as_logged else {}
         views = views_for(recorded, earlier, probe=config.probe, pixel_space=config.pixel_space, kinds=config.views)
         probe = config.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, probe=probe, samples=config.samples)
@@ -215,26 +187,15 @@ def run_checkpoint(
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
     notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
-    result.numbers = {
-        "model": describe(net, replay.samples),
-        "fares": as_plain({**own, **metrics.values}),
-    }
+    result.numbers = {"model": describe(net, replay.samples), "fares": as_plain({**own, **metrics.values})}
     if notes:
         result.numbers["notes"] = notes
     pixel_space = config.pixel_space or replay.samples.pixel_space or PixelSpace()
-    return ModelUnderStudy(
-        config.title(), net, replay.samples, pixel_space, step, config.seed, config.conflicts
-    ), result
+    study = ModelUnderStudy(config.title(), net, replay.samples, pixel_space, step, config.seed, config.conflicts)
+    return study, result
 
 
 _SHARE = "values that the module logs without sync_dist are of the first process's share of the data alone"
-
-
-def _seed(seed: int) -> None:
-    """Seed every library's generator, for models and data that are random when they are created."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
 
 
 def _notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
@@ -249,12 +210,7 @@ def _notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
 
 
 def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
-    """Run a technique of an analysis. An error in it becomes a fault of its result; an unsuitable model gives nothing.
-
-    Args:
-        technique: of the catalogue.
-        study: the model and its samples.
-    """
+    """Run a technique of an analysis. An error in it becomes a fault of its result; an unsuitable model has none."""
     result = Result()
     try:
         with warnings.catch_warnings():
@@ -264,7 +220,7 @@ def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
     except UnsuitableModelError:
         pass
     except Exception as error:
-        result.faults.append(Fault(technique.name, f"{type(error).__name__}: {error}"))
+        result.faults.append(Fault(technique.name, error_text(error)))
     return result
 
 
@@ -328,27 +284,17 @@ def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | 
     """
     if not first_process():
         return folder / "report.html"
-    board, partial = folder / "tensorboard", folder / ".tensorboard.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    places = {
-        model_report.name: partial / slug(model_report.name) if len(reports) > 1 else partial
-        for model_report in reports
-    }
-    for model_report in reports:
-        _write_events(places[model_report.name], model_report.findings)
-    if together is not None:
-        _write_events(partial / "compared", [together])
-    shutil.rmtree(board, ignore_errors=True)
-    partial.replace(board)
+    with replaced(folder / "tensorboard") as board:
+        for report in reports:
+            _write_events(board / slug(report.name) if len(reports) > 1 else board, report.findings)
+        if together is not None:
+            _write_events(board / "compared", [together])
     write_whole(folder / "report.html", write_report(reports, together=together).encode())
     return folder / "report.html"
 
 
 def slug(name: str) -> str:
     """A name as a folder's.
-
-    Args:
-        name: of anything.
 
     >>> slug("../plain: 1"), slug("..")
     ('_plain__1', 'model')

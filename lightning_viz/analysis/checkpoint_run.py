@@ -69,16 +69,12 @@ def views_for(
         raise AnalysisError(f"there is no kind of view {unknown[0]!r}: choose from {', '.join(views())}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
-    others = [view for view in _every(probe, pixel_space) if not any(_alike(view, one) for one in recorded)]
+    given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
+    every = (entry.load()(**options, **given) for entry in views().values() for options in entry.offline)
+    others = [view for view in every if not any(_alike(view, other) for other in recorded)]
     for view in others:
         view.restore({CHECKPOINT: earlier})
     return [view for view in recorded + others if kinds is None or view.kind in kinds]
-
-
-def _every(probe: Probe, pixel_space: PixelSpace | None) -> list[View]:
-    """Those that the catalogue names for an analysis."""
-    given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
-    return [entry.load()(**options, **given) for entry in views().values() for options in entry.offline]
 
 
 def _alike(view: View, other: View) -> bool:
@@ -135,8 +131,7 @@ def _probe(arguments: Mapping[str, Any]) -> Probe:
 
 _PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "probe": _probe,
-    "pixel_space": lambda pixel_space: PixelSpace(**pixel_space),
-    "target_pixel_space": lambda pixel_space: PixelSpace(**pixel_space),
+    **dict.fromkeys(("pixel_space", "target_pixel_space"), lambda arguments: PixelSpace(**arguments)),
 }
 """Arguments that are not plain values, and how they are put together."""
 
@@ -157,17 +152,10 @@ _AROUND = [*(f"on_validation_{when}" for when in _WHEN), "teardown"]
 
 @dataclass
 class CheckpointRun:
-    """One validation pass of a checkpoint, at whose end all its views look.
+    """One validation pass of a checkpoint, as a `Run`, at whose end all its views look.
 
-    Attributes:
-        trainer: in validation.
-        model: the network.
-        step: completed updates of its weights.
-        result: takes what the views draw, and their faults.
-        most_faults: no view is switched off.
-        drain_seconds: all that is drawn is waited for.
-        epoch: none.
-        validates: always.
+    Its result takes what they draw, and their faults. No view is switched off, all that is drawn is waited for, and
+    there is no epoch.
     """
 
     trainer: Trainer
@@ -225,7 +213,8 @@ class Replay(Callback):
             view.restore(state)
             view.optional, view.last_step = True, None  # whenever it looked before, it looks now
         self.result, self.samples = Result(), None
-        self.views = suitable([view for view, _ in self._given], model, say=_nobody_asked)
+        # Why a view does not suit the model is of no interest where every view is tried.
+        self.views = suitable([view for view, _ in self._given], model, say=lambda _: None)
         if any(view.probe.source == "train" for view in self.views):
             bring_training_data(trainer, pl_module)
         watching = [view for view in self.views if isinstance(view, PopulationViewLike)]
@@ -242,15 +231,7 @@ class Replay(Callback):
         if self._session is not None:
             self._session.on_validation_batch_start(batch, dataloader_idx)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, *_: Any) -> None:
         """Remove the hooks."""
         if self._session is not None:
             self._session.on_validation_batch_end()
@@ -302,8 +283,8 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
             if steps:
                 found = trainer.validate(module, verbose=False, **given)
         except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            warn_safely(f"the validation pass of {type(net).__name__} failed ({why}): its forward alone is run")
+            name, why = type(net).__name__, error_text(error)
+            warn_safely(f"the validation pass of {name} failed ({why}): its forward alone is run")
             trainer, steps = _trainer(pl, callbacks, options), False
         if not steps:
             with _forward_alone(module, pl):
@@ -383,7 +364,3 @@ def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
     finally:
         for name in steps:
             delattr(module, name)
-
-
-def _nobody_asked(words: str) -> None:
-    """Why a view does not suit the model is of no interest where every view is tried."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 from lightning_viz.analysis.analyze import Progress, fill_report, open_results, publish, slug
 from lightning_viz.analysis.results import ModelReport, Output, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.analysis.studies.robustness import recorded_corruption_error
+from lightning_viz.analysis.studies.robustness import corruption_page, recorded_corruption_error
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
-from lightning_viz.render.robustness import corruption_table, epsilon_curves
+from lightning_viz.render.robustness import epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
 
 __all__ = ["compare"]
@@ -75,9 +76,8 @@ def together(reports: Sequence[ModelReport]) -> Result:
         reports: of the models, the first of which is the reference.
     """
     result = Result()
-    for outputs in (_epsilons(reports), _corruptions(reports), _biases(reports)):
-        for output in outputs:
-            result.add(output, 0)
+    for output in chain(_epsilons(reports), _corruptions(reports), _biases(reports)):
+        result.add(output, 0)
     return result
 
 
@@ -101,17 +101,7 @@ def _corruptions(reports: Sequence[ModelReport]) -> Iterator[Output]:
         for report in measured
     }
     ratios = {name: error.ce.tolist() for name, error in errors.items()}
-    first = errors[first_name]
-    page = corruption_table(
-        "compared/corruptions",
-        first.errors.numpy(),
-        kinds=first.kinds,
-        severities=first.severities,
-        clean=first.clean,
-        name=first.name,
-        ratios=ratios,
-        reference=first.name,
-    )
+    page = corruption_page("compared/corruptions", errors[first_name], ratios=ratios, reference=first_name)
     yield Output("mce", [page], {name: error.mce for name, error in errors.items()})
 
 
@@ -123,14 +113,9 @@ def _biases(reports: Sequence[ModelReport]) -> Iterator[Output]:
         bias = [math.nan if numbers["bias"] is None else numbers["bias"] for numbers in measured.values()]
         classes = np.array([list(numbers["classes"].values()) for numbers in measured.values()], dtype=np.float64)
         first = next(iter(measured.values()))
-        names, count = list(first["classes"]), first["conflicts"]
+        names, details = list(first["classes"]), [f"the same {first['conflicts']} cue conflicts"]
         page = shape_bias_plot(
-            "compared/shape_bias",
-            classes,
-            bias,
-            names=names,
-            models=list(measured),
-            details=[f"the same {count} cue conflicts"],
+            "compared/shape_bias", classes, bias, names=names, models=list(measured), details=details
         )
         yield Output("shape_bias", [page])
 

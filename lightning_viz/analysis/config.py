@@ -78,12 +78,7 @@ def instantiate(named: ClassSpec, base: Any, what: str, more: Mapping[str, Any] 
 
 
 def accepted_arguments(found: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments that a class or function takes.
-
-    Args:
-        found: to be called.
-        arguments: by name.
-    """
+    """Those arguments, by name, that a class or function takes."""
     takes = inspect.signature(found).parameters
     every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
     return {name: value for name, value in arguments.items() if every or name in takes}
@@ -217,13 +212,14 @@ class Configuration:
         path, other = given.get("class_path"), kept.get("class_path")
         if path is None and other is None:
             raise AnalysisError(self._without_class(what))
-        if other is not None and path is not None and _class_name(path) != _class_name(other):
+        if other is not None and path is not None and path.rpartition(".")[2] != other.rpartition(".")[2]:
             kept = {}  # the arguments of another class
         said = merge_class_specs({**kept, **({"class_path": path} if path else {})}, given)
         if said["class_path"].startswith("__main__."):
+            name = said["class_path"].rpartition(".")[2]
             raise AnalysisError(
                 f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "
-                f"SCRIPT.{_class_name(said['class_path'])}, where SCRIPT.py is that script"
+                f"SCRIPT.{name}, where SCRIPT.py is that script"
             )
         arguments, typed = said.get("init_args") or {}, given.get("init_args") or {}
         read = (name for name in kept.get("init_args") or {} if arguments[name] is not typed.get(name, _NOTHING))
@@ -242,11 +238,7 @@ class Configuration:
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
     def trainer(self, option: str) -> Any:
-        """An option of the Trainer that the run had, a string or a number; None where it is not said.
-
-        Args:
-            option: its name.
-        """
+        """An option of the Trainer that the run had, a string or a number; None where it is not said."""
         section = self.content.get("trainer")
         found = section.get(option) if isinstance(section, Mapping) else None
         return found if isinstance(found, (str, int, float)) else None
@@ -285,9 +277,6 @@ class Configuration:
 
 def read_configuration(path: Path) -> Configuration:
     """Read a configuration as LightningCLI saves it.
-
-    Args:
-        path: of the file.
 
     Raises:
         AnalysisError: it cannot be read, or is something else.
@@ -331,7 +320,3 @@ def _beside(place: Path) -> list[Path]:
         return sorted(place.rglob(_FILE)) or [path for path in [place.absolute().parent / _FILE] if path.is_file()]
     above = place.absolute().parent
     return [path for path in (above / _FILE, above.parent / _FILE) if path.is_file()][:1]
-
-
-def _class_name(path: str) -> str:
-    return path.rpartition(".")[2]

@@ -32,9 +32,6 @@ class _Batches(list[Any]):
 def data_of(data: Data) -> Any:
     """Data that are named, made; others as they are.
 
-    Args:
-        data: see `Data`.
-
     Raises:
         AnalysisError: they cannot be made.
     """
@@ -206,25 +203,18 @@ def _is_image(path: Path, folder: Path) -> bool:
 
 
 def _matched(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
-    """Each folder's class; None where they cannot be told."""
-    found = _by_name(folders, classes)
-    if found is None and len(folders) > 1 and len(classes) in (0, len(folders)):
-        return {folder: number for number, folder in enumerate(folders)}
-    if found is None and folders and classes:
-        known = [_plain(name) for name in classes]
-        strange = next((folder for folder in folders if known.count(_plain(folder)) != 1), folders[0])
-        near = difflib.get_close_matches(_plain(strange), sorted(set(known)), n=3)
-        hint = f"; near: {', '.join(near)}" if near else ""
-        inform(f"no single class of the model is called {strange!r}: the images' classes are not known{hint}")
-    return found
-
-
-def _by_name(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
-    """Each folder's class by its name; None where one has none, or a name stands for two classes."""
+    """Each folder's class, by name or else in order; None where they cannot be told."""
     names = [_plain(name) for name in classes]
-    if not folders or any(names.count(_plain(folder)) != 1 for folder in folders):
-        return None
-    return {folder: names.index(_plain(folder)) for folder in folders}
+    strange = [folder for folder in folders if names.count(_plain(folder)) != 1]  # in none of the classes, or in two
+    if folders and not strange:
+        return {folder: names.index(_plain(folder)) for folder in folders}
+    if len(folders) > 1 and len(classes) in (0, len(folders)):
+        return {folder: number for number, folder in enumerate(folders)}
+    if strange and classes:
+        near = difflib.get_close_matches(_plain(strange[0]), sorted(set(names)), n=3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        inform(f"no single class of the model is called {strange[0]!r}: the images' classes are not known{hint}")
+    return None
 
 
 def _plain(name: str) -> str:

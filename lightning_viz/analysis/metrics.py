@@ -32,7 +32,7 @@ from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, f
 from lightning_viz.callbacks.predictions import mask_of
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, find_class_names
 from lightning_viz.callbacks.probe_loading import first_loader
-from lightning_viz.callbacks.run import Callback, LightningModule, Trainer
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, error_text
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import resize
@@ -86,12 +86,7 @@ def infer_task(outputs: Tensor, labels: Tensor | None, truth: Tensor | None, inp
 
 
 def metric_for(task: Task, pixel_space: PixelSpace) -> Metric:
-    """Make the metric of a task; its ``compute`` returns `MetricValues`, empty if no sample counted.
-
-    Args:
-        task: what the model predicts.
-        pixel_space: how inputs map to pixels.
-    """
+    """Make the metric of a task; its ``compute`` returns `MetricValues`, empty if no sample counted."""
     if task.kind == "images":
         return UnknownScale(ImageMetrics(PixelSpace()), ImageMetrics(pixel_space), of_target=True)
     metrics = ClassificationMetrics if task.kind == "classification" else SegmentationMetrics
@@ -442,7 +437,7 @@ class ValidationMetrics(Callback):
         try:
             yield
         except Exception as error:
-            self._error = f"{type(error).__name__}: {error}"
+            self._error = error_text(error)
 
 
 def _error_text(share: Any, rank: int, processes: int) -> str:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from lightning_viz.analysis.data import read_image
+from lightning_viz.analysis.results import rows_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, UnsuitableModelError, ViewError
 from lightning_viz.hooks.calls import call_model
@@ -170,15 +171,6 @@ class ModelUnderStudy:
         assert scores is not None
         return scores.float().softmax(1).cpu()
 
-    def predict(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The predicted class of each input and the confidence in it, ``[n]`` each, on the CPU.
-
-        Args:
-            inputs: as it takes them.
-        """
-        confidences, classes = self.probabilities(inputs).max(1)
-        return classes, confidences
-
     def bounded_images(self) -> Tensor:
         """A classifier's images, clamped to the range of pixels, from which augmentation may have moved them a little.
 
@@ -259,8 +251,7 @@ class ModelUnderStudy:
             "sample": list(self.samples.indices or range(count))[:count],
             "truth": [None] * count if self.labels is None else self.labels[:count].tolist(),
         }
-        values = {**first, **{name: column.tolist() for name, column in columns.items()}}
-        return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        return rows_of({**first, **{name: column.tolist() for name, column in columns.items()}})
 
     def affordable(self, passes: float, *, most: int, least: int) -> int:
         """How many samples, updates or copies a technique can afford: it depends on the model and not on the machine.

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ class Output:
     numbers: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Rows] = field(default_factory=dict)
     arrays: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """A table's rows, of its columns by name."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+@contextmanager
+def replaced(place: Path) -> Iterator[Path]:
+    """A new folder, which takes the place of an earlier one when it is whole."""
+    partial = place.parent / f".{place.name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(place, ignore_errors=True)
+    partial.replace(place)
 
 
 def as_plain(value: Any) -> Any:
@@ -88,15 +105,11 @@ class ModelReport:
     @property
     def numbers(self) -> dict[str, Any]:
         """All numbers, those of the last checkpoint."""
-        numbers: dict[str, Any] = {}
-        for result in self.findings:
-            numbers.update(result.numbers)
-        return numbers
+        return {name: value for result in self.findings for name, value in result.numbers.items()}
 
     def pictures(self) -> Iterator[Shown]:
         """All of them, in order."""
-        for result in self.findings:
-            yield from result.pictures
+        return (shown for result in self.findings for shown in result.pictures)
 
 
 _LIST, _STATE = "finding.json", "state.pt"
@@ -190,12 +203,7 @@ class Results:
         self._folder = folder
 
     def get(self, name: str, key: str) -> Result | None:
-        """A finished result; None if there is none, or if it has another key.
-
-        Args:
-            name: of the result.
-            key: of all that it depends on.
-        """
+        """A finished result; None if there is none, or if it has another key, which is of all that it depends on."""
         place = self._folder / name
         try:
             listed = json.loads((place / _LIST).read_text())
@@ -204,19 +212,9 @@ class Results:
             return None  # there is none, or it is damaged
 
     def put(self, name: str, key: str, result: Result) -> None:
-        """Write a result in place of an earlier one of that name.
-
-        Args:
-            name: of the result.
-            key: of all that it depends on.
-            result: to be written.
-        """
-        place, partial = self._folder / name, self._folder / f".{name}.part"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write(partial, result, key)
-        shutil.rmtree(place, ignore_errors=True)
-        partial.replace(place)
+        """Write a result in place of an earlier one of that name."""
+        with replaced(self._folder / name) as folder:
+            _write(folder, result, key)
 
 
 def _write(place: Path, result: Result, key: str) -> None:
@@ -269,16 +267,13 @@ def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -
     Raises:
         AnalysisError: the folder holds pictures that are not ours.
     """
-    place, partial, numbers = folder / _PICTURES, folder / f".{_PICTURES}.part", folder / _NUMBERS
+    place, numbers = folder / _PICTURES, folder / _NUMBERS
     if place.exists() and not numbers.exists():
         raise AnalysisError(f"{place} is there already, and no {_NUMBERS} beside it: give another --out")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    writer = FolderWriter(partial)
-    for picture in output.pictures:
-        writer.picture(lay_out(picture), step)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.replace(place)
+    with replaced(place) as partial:
+        writer = FolderWriter(partial)
+        for picture in output.pictures:
+            writer.picture(lay_out(picture), step)
     for name, rows in output.tables.items():
         write_whole(folder / f"{name}.csv", _csv([as_plain(row) for row in rows]))
     for name, arrays in output.arrays.items():
@@ -288,12 +283,7 @@ def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -
 
 
 def is_kept(folder: Path, key: str) -> bool:
-    """Whether a folder holds what a run with the same key found.
-
-    Args:
-        folder: of what was found.
-        key: of all that it depends on.
-    """
+    """Whether a folder holds the output of a run with the same key, which is of all that the output depends on."""
     try:
         return bool(json.loads((folder / _NUMBERS).read_text("utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):

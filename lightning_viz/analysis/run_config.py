@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_viz
-from lightning_viz.analysis.checkpoints import digest_of, find_checkpoints, in_order
 from lightning_viz.analysis.config import ClassSpec, import_object
 from lightning_viz.analysis.data import Data, listing
-from lightning_viz.analysis.models import Model
+from lightning_viz.analysis.models import Model, digest_of, find_checkpoints, in_order
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
@@ -37,16 +37,7 @@ class RunConfig:
         model: an instance, a class, or a class path with init args.
         data: as the model was trained with: a LightningDataModule, a DataLoader or a data set; or one of them named.
         checkpoints: files and folders; those of one run make a series. None: the model as it is.
-        name: of the model in the report; its class's if empty.
-        probe: the samples that pictures show; those of the run's views, or 16 of the validation data, if omitted.
-        pixel_space: how the inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
-        views: kinds of views to draw, ``"grad_cam"`` say; all that suit the model if omitted.
-        techniques: names of techniques to run on the last checkpoint; all that suit the model if omitted.
-        samples: how many of the data techniques may use.
-        seed: of everything random.
-        trusted: load checkpoints that hold more than weights, which runs the code that they name.
-        trainer: options of Lightning's Trainer: accelerator, devices, strategy, precision.
-        conflicts: folder of images with one class's shape and another's texture, for the shape bias.
+        name, probe, pixel_space, views, techniques, samples, seed, trusted, trainer, conflicts: arguments of `analyze`.
         as_logged: draw with the views of the run, as they were; if False with the same views for all models.
     """
 
@@ -150,13 +141,9 @@ def _digest(weights: Mapping[str, Any]) -> str:
 
 def _code(module: str) -> str:
     """Digest of the file that holds a module's code; empty of one that has none, or is not loaded yet."""
-    spec = sys.modules.get(module) or _spec(module)
+    spec: Any = sys.modules.get(module)
+    if spec is None:
+        with suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(module)
     path = getattr(spec, "__file__", None) or getattr(spec, "origin", None)
     return digest_of(Path(path)) if path and Path(path).is_file() else ""
-
-
-def _spec(module: str) -> Any:
-    try:
-        return importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None

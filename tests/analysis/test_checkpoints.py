@@ -9,9 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lightning_viz.analysis.checkpoints import Checkpoint, find_checkpoints, in_order, read_checkpoint
 from lightning_viz.analysis.config import ClassSpec
-from lightning_viz.analysis.models import network
+from lightning_viz.analysis.models import Checkpoint, find_checkpoints, in_order, network, read_checkpoint
 from lightning_viz.errors import AnalysisError
 
 

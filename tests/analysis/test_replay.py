@@ -18,8 +18,7 @@ from lightning_viz import (
     Saliency,
 )
 from lightning_viz.analysis.checkpoint_run import Replay, recorded_views, validate, view_of, views_for
-from lightning_viz.analysis.checkpoints import find_checkpoints, in_order, read_checkpoint
-from lightning_viz.analysis.models import network
+from lightning_viz.analysis.models import find_checkpoints, in_order, network, read_checkpoint
 from lightning_viz.callbacks.serialization import recipe_of
 from lightning_viz.errors import ViewError
 from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401

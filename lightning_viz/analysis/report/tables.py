@@ -77,27 +77,16 @@ def numbers_over_steps(title: str, models: Sequence[Series], names: Sequence[str
         return None
     if len(models) == 1:
         steps = sorted({step for values in models[0].values() for step in values})
-        cells = [[cell_text(models[0][tag].get(step)) for step in steps] for tag in tags]
-        head, rows = _tall(tags, [step_text(step) for step in steps], cells)
+        rows = [["", *map(step_text, steps)]]
+        rows += [[tag, *(cell_text(models[0][tag].get(step)) for step in steps)] for tag in tags]
+        head, *rows = map(list, zip(*rows, strict=True)) if len(steps) > len(tags) else rows  # taller than wide
     else:
         head = ["", *names]
-        rows = [[tag, *(cell_text(_last(series.get(tag, {}))) for series in models)] for tag in tags]
+        last = [{tag: values[max(values)] for tag, values in series.items() if values} for series in models]
+        rows = [[tag, *(cell_text(values.get(tag)) for values in last)] for tag in tags]
     curves = [_curve(tag, [series.get(tag, {}) for series in models], names) for tag in tags]
     changing = tuple(curve for curve in curves if any(curve.lines))
     return Numbers(changing, Table(title, tuple(head), tuple(map(tuple, rows))))
-
-
-def _tall(
-    tags: Sequence[str], steps: Sequence[str], cells: Sequence[Sequence[str]]
-) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table, transposed if that makes it taller than wide."""
-    if len(steps) > len(tags):
-        return ["", *tags], [[step, *column] for step, column in zip(steps, zip(*cells, strict=True), strict=True)]
-    return ["", *steps], [[tag, *row] for tag, row in zip(tags, cells, strict=True)]
-
-
-def _last(values: Mapping[int, float]) -> float | None:
-    return values[max(values)] if values else None
 
 
 def _curve(tag: str, models: Sequence[Mapping[int, float]], names: Sequence[str]) -> NumberCurve:
@@ -185,7 +174,8 @@ def tables(title: str, values: Sequence[Any], names: Sequence[str]) -> list[Tabl
         if not any(lists) or len(values) > 1 or not isinstance(values[0], Mapping):
             return [_table(title, values, names)]
         if all(lists):
-            return [_side_by_side(title, values[0])]
+            columns = (map(cell_text, column) for column in values[0].values())
+            return [Table(title, tuple(values[0]), tuple(itertools.zip_longest(*columns, fillvalue="–")))]
     parts = [_parts(value) for value in values]
     keys = list(dict.fromkeys(key for part in parts for key in part))
     nested = [key for key in keys if any(_nested(part.get(key)) for part in parts)]
@@ -220,12 +210,6 @@ def _in_line(value: Any) -> Any:
     return cell_text(value) if isinstance(value, (list, tuple)) else value
 
 
-def _side_by_side(title: str, lists: Mapping[str, Sequence[Any]]) -> Table:
-    """A column for each list; cells past the end of a shorter one have a dash."""
-    rows = itertools.zip_longest(*(map(cell_text, values) for values in lists.values()), fillvalue="–")
-    return Table(title, tuple(lists), tuple(rows))
-
-
 def _table(title: str, values: Sequence[Any], names: Sequence[str]) -> Table:
     models = [dict(_leaves(value)) for value in values]
     paths = list(dict.fromkeys(path for leaves in models for path in leaves))
@@ -240,11 +224,7 @@ def _table(title: str, values: Sequence[Any], names: Sequence[str]) -> Table:
 
 
 def numbers_in(value: Any) -> dict[str, float]:
-    """The numbers among measured values that are not nested, by name.
-
-    Args:
-        value: plain.
-    """
+    """The numbers among plain values that are not nested, by name."""
     flat = value.items() if isinstance(value, Mapping) else ()
     return {str(name): float(item) for name, item in flat if isinstance(item, (int, float))}
 

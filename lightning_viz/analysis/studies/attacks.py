@@ -71,11 +71,8 @@ def attack(
 def attacks(study: ModelUnderStudy) -> Iterator[Output]:
     """The same samples under several attacks, and the record of a gradient ascent, as an analysis shows them.
 
-    Attacks lead away from the predicted class. Epsilon is doubled from 8 gray levels until PGD fools half of the
-    samples.
-
-    Args:
-        study: a classifier of images within the range of pixels.
+    Attacks lead a classifier of images within the range of pixels away from the predicted class. Epsilon is doubled
+    from 8 gray levels until PGD fools half of the samples.
     """
     few = study.first(SAMPLES)
     low, high = study.pixel_space.bounds

@@ -77,11 +77,11 @@ def attribute(
     occluded = result if isinstance(result, OcclusionMaps) else None
 
     def pictures() -> Iterator[Page]:
-        about = {"step": study.step, "verdicts": _verdicts(study)}
+        about = {"target": _describe(study, chosen), "step": study.step, "verdicts": _verdicts(study)}
         for layer, each in maps.items():
-            yield _page(study, entry, layer, each, classes, _describe(study, chosen), about)
+            yield _page(study, entry, layer, each, classes, about)
         if occluded is not None and occluded.drop.dim() == 3 and occluded.predicted is not None:
-            yield _occlusion_page(study, occluded, _describe(study, chosen), options, about)
+            yield _occlusion_page(study, occluded, options, about)
 
     arrays = dict(maps)
     if occluded is not None:
@@ -98,11 +98,9 @@ def attribute(
 def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
     """Every attribution method side by side, and which to trust (tags ``attributions/sheet``, ``attributions/layer``).
 
-    Explained is the predicted class. Of each method is measured how much its maps resemble those of the same model with
-    random weights, and how the probability of the class changes as places are deleted or inserted in the map's order.
-
-    Args:
-        study: a classifier of images.
+    Explained is the predicted class of a classifier of images. Of each method is measured how much its maps resemble
+    those of the same model with random weights, and how the probability of the class changes as places are deleted or
+    inserted in the map's order.
     """
     study.first(1).predictions()
     few = study.first(study.affordable(_PASSES, most=16, least=4))
@@ -187,35 +185,26 @@ def _columns(study: ModelUnderStudy, maps: Mapping[str, Tensor], classes: Tensor
 
 
 def _page(
-    study: ModelUnderStudy,
-    entry: Method,
-    layer: str,
-    maps: Tensor,
-    classes: Tensor | None,
-    target: str,
-    about: Mapping[str, Any],
+    study: ModelUnderStudy, entry: Method, layer: str, maps: Tensor, classes: Tensor | None, about: Mapping[str, Any]
 ) -> Page:
     """The maps of one layer."""
     images, tag, seen = study.rgb(study.require_images()), f"maps/{layer}", "" if layer == _INPUT else layer
     if maps.dim() == 5:
         names = [[study.samples.name(int(index)) for index in each] for each in ([] if classes is None else classes)]
+        several = {name: value for name, value in about.items() if name != "target"}
         return class_columns(
             tag, images, maps.numpy(), names=names, method=entry.title, display=entry.display, layer=seen,
-            unit=entry.unit, **about,
+            unit=entry.unit, **several,
         )  # fmt: skip
     place: dict[str, Any] = {"layer": layer, "unit": "logits"} if entry.display == "heat" else {"unit": entry.unit}
     return attribution_maps(
-        tag, images, maps.numpy(), method=entry.title, target=target, display=entry.display,
+        tag, images, maps.numpy(), method=entry.title, display=entry.display,
         details=[f"at {seen}"] if seen and entry.display != "heat" else [], **place, **about,
     )  # fmt: skip
 
 
 def _occlusion_page(
-    study: ModelUnderStudy,
-    maps: OcclusionMaps,
-    target: str,
-    options: Mapping[str, Any],
-    about: Mapping[str, Any],
+    study: ModelUnderStudy, maps: OcclusionMaps, options: Mapping[str, Any], about: Mapping[str, Any]
 ) -> Page:
     """What covering each patch did."""
     images = study.require_images()
@@ -231,11 +220,9 @@ def _occlusion_page(
         feature="the feature",
         class_names=study.samples.class_names,
         classes=study.classes,
-        target=target,
         patch=grid.patch,
         positions=grid.positions,
-        step=study.step,
-        verdicts=about["verdicts"][:MOST_SAMPLES],
+        **{**about, "verdicts": about["verdicts"][:MOST_SAMPLES]},
     )
 
 
@@ -258,15 +245,8 @@ def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
     images, function = study.require_images(), entry.load()
     copies = study.affordable(3 * 4 * len(images), most=50, least=20)
     patch = max(1, round(min(images.shape[2:]) / 7))
-    options = {
-        "batch_size": study.batch_size(),
-        "progress": False,
-        "seed": study.seed,
-        "noise_samples": copies,
-        "steps": copies,
-        "patch": patch,
-        "stride": max(1, patch // 2),
-    }
+    options = {"batch_size": study.batch_size(), "progress": False, "seed": study.seed}
+    options |= {"noise_samples": copies, "steps": copies, "patch": patch, "stride": max(1, patch // 2)}
     parameters = inspect.signature(function).parameters
     return partial(function, **{name: value for name, value in options.items() if name in parameters})
 
@@ -283,14 +263,10 @@ def _measured(study: ModelUnderStudy, entry: Method, targets: Tensor) -> tuple[A
 
 def _areas(study: ModelUnderStudy, targets: Tensor, result: Any) -> dict[str, float | None]:
     """Means of the areas under the curves of deletion and insertion."""
-    images = study.require_images()
-    options: dict[str, Any] = {"steps": _STEPS, "seed": study.seed, "batch_size": study.batch_size()}
-    return {
-        check.__name__: float(
-            check(lambda *_: result, study.model, images, targets, progress=False, **options).areas.mean()
-        )
-        for check in (deletion, insertion)
-    }
+    options: dict[str, Any] = {"steps": _STEPS, "seed": study.seed, "batch_size": study.batch_size(), "progress": False}
+    checked = (study.model, study.require_images(), targets)
+    curves = {check.__name__: check(lambda *_: result, *checked, **options) for check in (deletion, insertion)}
+    return {name: float(curve.areas.mean()) for name, curve in curves.items()}
 
 
 def _sheet(

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
-from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.callbacks.dreams import named_units
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
@@ -63,19 +63,20 @@ def dream_units(
     Raises:
         InvalidArgumentError: there is no such unit, prior or parametrization.
     """
-    dream = _maximize(study, _targets(study, objectives), image, priors, update_steps, jitter, options)
+    arguments = {**_arguments(study, image, priors, update_steps, jitter), **(options or {})}
+    dream = maximize(study.model, _targets(study, objectives), **arguments)
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds)}
     words = [format_number(round(value, 2)) for value in columns["value"]]
     details = ["under it: the objective"]
     if study.classifies:
-        classes, confidences = (part.tolist() for part in study.predict(dream.inputs))
+        confidences, classes = (part.tolist() for part in study.probabilities(dream.inputs).max(1))
         columns |= {"class": classes, "confidence": confidences}
         names = map(study.samples.name, classes)
         rows = zip(words, names, confidences, strict=True)
         words = [f"{word}; {name}, {confidence_text(confidence)}" for word, name, confidence in rows]
         details = ["under it: the objective; the prediction"]
-    title = "Images that maximize units"
-    return _output(study, dream, "dreams", title, list(dream.names), words, details, columns)
+    page = {"tag": "dreams", "title": "Images that maximize units", "words": words, "details": details}
+    return _output(study, dream, list(dream.names), page, columns)
 
 
 def dream_classes(
@@ -113,8 +114,8 @@ def dream_classes(
     height, width = study.require_images().shape[2:]
     natural: dict[Any, float] = {edge_energy: _NATURAL / (height * width)} if min(height, width) > 5 else {}
     moved = max(2, min(height, width) // 14) if jitter is None else jitter
-    targets, options = [logit(index) for index in chosen], {"bounded": bounded, **(options or {})}
-    dream = _maximize(study, targets, image, natural if priors is None else priors, update_steps, moved, options)
+    arguments = _arguments(study, image, natural if priors is None else priors, update_steps, moved)
+    dream = maximize(study.model, [logit(index) for index in chosen], bounded=bounded, **arguments, **(options or {}))
     copies = len(dream.values) // len(chosen)
     indices = torch.tensor(chosen).repeat_interleave(copies)
     confidences = study.probabilities(dream.inputs).gather(1, indices[:, None])[:, 0]
@@ -123,10 +124,9 @@ def dream_classes(
     words = [f"{format_number(round(value, 1))}, {percentage(confidence)}" for value, confidence in pairs]
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds), "confidence": confidences.tolist()}
     numbers = {"classes": names, "logits": dream.values, "confidences": confidences}
-    details = ["under it: its logit and confidence"]
-    return _output(
-        study, dream, "dreams/classes", "Images that maximize classes", names, words, details, columns, numbers
-    )
+    page = {"tag": "dreams/classes", "title": "Images that maximize classes", "words": words}
+    page["details"] = ["under it: its logit and confidence"]
+    return _output(study, dream, names, page, columns, numbers)
 
 
 def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = None, *, layer: str) -> Output:
@@ -141,9 +141,12 @@ def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = No
         InvalidArgumentError: there is neither.
     """
     images = study.require_images()
-    dream = deep_dream(
-        study.model, images, _layer_or_target(study, layer), **study.settings(deep_dream), **(options or {})
-    )
+    target: str | Target = layer
+    try:
+        select_layers(study.model, layer)
+    except LayerNotFoundError:
+        target = _targets(study, [layer])[0]
+    dream = deep_dream(study.model, images, target, **study.settings(deep_dream), **(options or {}))
     title, octaves = f"DeepDream of {dream.name}", [vars(octave) for octave in dream.octaves]
 
     def pictures() -> Iterator[Page | Picture]:
@@ -229,19 +232,14 @@ def fooling_images(
         )
         yield from animation(result, title, names)
 
-    triples = zip(result.classes, names, confidences, strict=True)
-    rows = [{"class": index, "name": name, "confidence": confidence} for index, name, confidence in triples]
+    rows = rows_of({"class": result.classes, "name": names, "confidence": confidences})
     numbers = {"curve": result.curve, "evaluations": result.evaluations}
     arrays = {"images": {"pixels": result.pixels, "inputs": result.inputs}}
     return Output("fooling_images", pictures(), numbers, {"classes": rows}, arrays)
 
 
 def dreams(study: ModelUnderStudy) -> Iterator[Output]:
-    """Images that maximize the first ten classes, as an analysis shows them.
-
-    Args:
-        study: a classifier of images.
-    """
+    """Images that maximize a classifier's first ten classes, as an analysis shows them."""
     few = study.first(_MOST)
     few.predictions()
     steps = few.affordable(3 * min(_COUNT, few.classes), most=250, least=80)
@@ -251,11 +249,8 @@ def dreams(study: ModelUnderStudy) -> Iterator[Output]:
 def _output(
     study: ModelUnderStudy,
     dream: Dream,
-    tag: str,
-    title: str,
     names: Sequence[str],
-    words: Sequence[str],
-    details: Sequence[str],
+    page: Mapping[str, Any],
     columns: Mapping[str, Sequence[Any]],
     numbers: Mapping[str, Any] | None = None,
 ) -> Output:
@@ -263,13 +258,10 @@ def _output(
 
     def pictures() -> Iterator[Page | Picture]:
         curves = dream.curve.cpu().numpy()
-        yield dream_tiles(
-            tag, to_display(dream.pixels), title=title, names=names, words=words, curves=curves, step=study.step,
-            details=details,
-        )  # fmt: skip
-        yield from animation(dream, title, names)
+        yield dream_tiles(images=to_display(dream.pixels), names=names, curves=curves, step=study.step, **page)
+        yield from animation(dream, page["title"], names)
 
-    rows = [dict(zip(("of", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
+    rows = rows_of({"of": names, **columns})
     arrays = {"images": {"pixels": dream.pixels, "inputs": dream.inputs}, "curve": {"curve": dream.curve}}
     return Output("dreams", pictures(), numbers or {}, {"dreams": rows}, arrays)
 
@@ -288,39 +280,23 @@ def animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> I
         yield dream_animation(f"climb/{tag}".rstrip("/"), frames, result.frame_steps, title=title, names=names)
 
 
-def _maximize(
-    study: ModelUnderStudy,
-    targets: Sequence[Target],
-    image: str | Sequence[str],
-    priors: Settings,
-    update_steps: Settings,
-    jitter: int,
-    options: Mapping[str, Any] | None,
-) -> Dream:
-    return maximize(
-        study.model,
-        targets,
-        image=_image(image, study.require_images().shape[1:]),
-        priors=_settings(priors),
-        update_steps=_update_steps(update_steps),
-        transforms=standard(jitter) if jitter else [],
+def _arguments(
+    study: ModelUnderStudy, image: str | Sequence[str], priors: Settings, update_steps: Settings, jitter: int
+) -> dict[str, Any]:
+    """Of `maximize`, from words."""
+    return {
+        "image": _image(image, study.require_images().shape[1:]),
+        "priors": _settings(priors),
+        "update_steps": _update_steps(update_steps),
+        "transforms": standard(jitter) if jitter else [],
         **study.settings(maximize),
-        **(options or {}),
-    )
+    }
 
 
 def _targets(study: ModelUnderStudy, words: Sequence[str]) -> list[Target]:
     """Targets of words; a layer, or all logits, stand for their first ten."""
     classes, names = study.classes, study.samples.class_names
     return [unit.target for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
-
-
-def _layer_or_target(study: ModelUnderStudy, text: str) -> str | Target:
-    try:
-        select_layers(study.model, text)
-        return text
-    except LayerNotFoundError:
-        return _targets(study, [text])[0]
 
 
 def _image(words: str | Sequence[str], shape: Sequence[int]) -> Image:

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.catalogue import method as described
-from lightning_viz.embedding import Embedding, extent, knn_accuracy, trustworthiness
+from lightning_viz.embedding import extent, knn_accuracy, trustworthiness
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import observe_batches
@@ -41,13 +39,17 @@ def embed(
         UnsuitableModelError: the model has no such layers.
         InvalidArgumentError: options that the method refuses.
     """
-    vectors = {name: outputs.numpy() for name, outputs in _vectors(study, layers).items()}
+    count = len(study.samples)
+    batches = (on_device(study.model, batch) for batch in study.samples.batches(0, count))
+    reduce = {name: vectorizer(seed=study.seed) for name in select_layers(study.model, layers)}
+    outputs = observe_batches(study.model, batches, count=count, reduce=reduce)
+    vectors = {name: of_layer.numpy() for name, of_layer in outputs.items()}
     if not vectors:
         raise UnsuitableModelError(f"{study.name} has no such layers to embed: name them with layers")
     function = described(method).load()
     embeddings = {name: function(array, seed=study.seed, **(options or {})) for name, array in vectors.items()}
     labels = None if study.labels is None else study.labels.numpy()
-    measured = {
+    measured: dict[str, dict[str, Any]] = {
         name: {
             "knn_accuracy": knn_accuracy(vectors[name], labels, seed=study.seed),
             "trustworthiness": trustworthiness(vectors[name], embedding.points),
@@ -57,7 +59,17 @@ def embed(
 
     def pictures() -> Iterator[Page]:
         for name, embedding in embeddings.items():
-            yield from _pages(study, name, vectors[name].shape[1], embedding, measured[name], labels)
+            plane, dimension = np.asarray(embedding.points[:, :2]), vectors[name].shape[1]
+            about: dict[str, Any] = {"layer": name, "step": study.step, "labels": labels, "dimension": dimension}
+            about["extent"] = extent(plane)
+            names = study.samples.class_names or None
+            details = () if embedding.points.shape[1] == 2 else ("the first two of three dimensions",)
+            title: Any = "PCA" if embedding.method == "PCA" else "t-SNE"
+            yield scatter(
+                f"embedding/{name}", plane, class_names=names, method=title, details=details, **measured[name], **about
+            )
+            if study.images is not None:
+                yield thumbnails(f"embedding/{name}/thumbnails", plane, study.rgb(study.images), **about)
 
     numbers = {
         "layers": {
@@ -71,36 +83,3 @@ def embed(
         for name, embedding in embeddings.items()
     }
     return Output("embeddings", pictures(), numbers, tables)
-
-
-def _vectors(study: ModelUnderStudy, layers: str | Sequence[str]) -> dict[str, Tensor]:
-    """A vector for each sample, by layer."""
-    count = len(study.samples)
-    batches = (on_device(study.model, batch) for batch in study.samples.batches(0, count))
-    reduce = {name: vectorizer(seed=study.seed) for name in select_layers(study.model, layers)}
-    return observe_batches(study.model, batches, count=count, reduce=reduce)
-
-
-def _pages(
-    study: ModelUnderStudy,
-    layer: str,
-    dimension: int,
-    embedding: Embedding,
-    measured: Mapping[str, Any],
-    labels: NDArray[Any] | None,
-) -> Iterator[Page]:
-    """Points in class colors, and thumbnails at their places."""
-    plane = np.asarray(embedding.points[:, :2])
-    common: dict[str, Any] = {
-        "layer": layer,
-        "step": study.step,
-        "labels": labels,
-        "extent": extent(plane),
-        "dimension": dimension,
-    }
-    names = study.samples.class_names or None
-    details = () if embedding.points.shape[1] == 2 else ("the first two of three dimensions",)
-    title: Any = "PCA" if embedding.method == "PCA" else "t-SNE"
-    yield scatter(f"embedding/{layer}", plane, class_names=names, method=title, details=details, **measured, **common)
-    if study.images is not None:
-        yield thumbnails(f"embedding/{layer}/thumbnails", plane, study.rgb(study.images), **common)

@@ -20,11 +20,7 @@ from lightning_viz.render.weights import filters as filter_page
 
 
 def layer_filters(
-    study: ModelUnderStudy,
-    *,
-    layers: str | Sequence[str] | None = None,
-    per_filter: bool = False,
-    as_rgb: bool = True,
+    study: ModelUnderStudy, *, layers: str | Sequence[str] | None = None, per_filter: bool = False, as_rgb: bool = True
 ) -> Output:
     """Filters: the weights of convolutions, and of fully connected layers in the shape of their input, as images.
 

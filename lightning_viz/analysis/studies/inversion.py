@@ -99,11 +99,7 @@ def invert_layers(
 
 
 def inversions(study: ModelUnderStudy) -> Iterator[Output]:
-    """Inversions of five layers, whose penalties weigh alike so that they compare, as an analysis shows them.
-
-    Args:
-        study: a classifier of images.
-    """
+    """Inversions of five layers of a classifier, whose penalties weigh alike so that they compare, for an analysis."""
     study.first(_MOST).predictions()
     few = study.first(study.affordable(3 * 200 * _LAYERS, most=6, least=2))
     images = few.require_images()

@@ -1,7 +1,8 @@
-"""Robustness: accuracy under attack, random directions, simple defenses, common corruptions."""
+"""Robustness: accuracy under attack, random directions, simple defenses, common corruptions, the loss landscape."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -10,14 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.minimum_norm import deepfool
 from lightning_viz.adversarial.norms import LossName, NormName, resolve_norm
 from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.batching import progress_bar
+from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import (
     corruption_sheet,
@@ -27,13 +33,14 @@ from lightning_viz.render.robustness import (
     sphere_plot,
 )
 from lightning_viz.render.text import number as format_number
+from lightning_viz.render.weights import landscape_table
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions
 from lightning_viz.robustness.defenses import DEFENSES, defenses, epsilon_curve
 from lightning_viz.robustness.random_directions import random_directions
 
 _EPSILONS = tuple(levels / 255 for levels in (0, 1, 2, 4, 8, 16, 32))
-_FIRST, _LAST = 1 / 512, 0.5  # of the epsilons of an analysis, in the pixels' range; each is twice the one before
+_RISING = (0.0, *(2**doublings / 512 for doublings in range(9)))  # epsilons of an analysis, in the pixels' range
 _ENOUGH = 0.1  # of accuracy: an analysis shows no larger epsilon
 _SMALL = 0.06  # of the pixels' range: epsilons below that are written as gray levels
 _TIMES = 2  # as far as DeepFool went, in which random directions are tried
@@ -67,7 +74,7 @@ def accuracy_curve(
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
     images, labels = study.bounded_images(), study.true_or_predicted_classes()
-    attack = _pgd(study, images, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
+    attack = _pgd(study, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
     curve = epsilon_curve(study.model, images, labels, epsilons, attack=attack, progress=study.progress)
     low_enough = (curve.accuracy < stop_below).nonzero().flatten().tolist()
     kept = max(2, low_enough[0] + 1) if low_enough else len(curve.epsilons)
@@ -85,9 +92,8 @@ def accuracy_curve(
             details=[f"PGD, {steps} steps, on {len(images)} samples", counted],
         )
 
-    pairs = zip(shown.tolist(), accuracy.tolist(), strict=True)
     tables = {
-        "curve": [{"epsilon": epsilon, "accuracy": share} for epsilon, share in pairs],
+        "curve": rows_of({"epsilon": shown.tolist(), "accuracy": accuracy.tolist()}),
         "samples": study.sample_rows({"fooled_at": curve.fooled_at}),
     }
     return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables)
@@ -114,20 +120,16 @@ def changed_by_chance(
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
     images = study.bounded_images()
-    space, size = study.pixel_space, study.batch_size(batch_size)
+    size = study.batch_size(batch_size)
     if radius is None:
-        attacked = deepfool(
-            study.model, images, steps=steps, pixel_space=space, batch_size=size, progress=study.progress
-        )
+        attacked = deepfool(study.model, images, steps=steps, batch_size=size, **study.settings(deepfool))
         lengths = _TIMES * attacked.record.l2[-1].cpu()
     else:
         lengths = torch.full((len(images),), float(radius))
-    result = random_directions(
-        study.model, images, lengths, directions, pixel_space=space, seed=study.seed, batch_size=size,
-        progress=study.progress,
-    )  # fmt: skip
+    settings = study.settings(random_directions)
+    result = random_directions(study.model, images, lengths, directions, batch_size=size, **settings)
     changed, moved = result.changed.cpu(), lengths > 0
-    low, high = space.bounds
+    low, high = study.pixel_space.bounds
 
     def pictures() -> Iterator[Page]:
         if bool(moved.any()):  # else DeepFool found no perturbation of which twice the length says something
@@ -180,7 +182,7 @@ def defended_accuracy(
     if unknown:
         raise InvalidArgumentError(f"there is no defense {unknown[0]!r}: {', '.join(map(repr, DEFENSES))}")
     images, labels = study.bounded_images(), study.true_or_predicted_classes()
-    attack = _pgd(study, images, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
+    attack = _pgd(study, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
     attacked = attack(study.model, images, labels, epsilon=epsilon)
     chosen = {name: DEFENSES[name] for name in ways}
     result = defenses(study.model, attacked, ways=chosen, batch_size=study.batch_size(batch_size))
@@ -196,13 +198,10 @@ def defended_accuracy(
             details=[f"{len(images)} samples", "the attack did not know of it"],
         )
 
-    triples = list(zip(result.names, result.clean.tolist(), result.attacked.tolist(), strict=True))
-    numbers = {
-        "epsilon": epsilon,
-        "accuracy": {name: {"clean": clean, "attacked": left} for name, clean, left in triples},
-    }
-    rows = [{"defense": name, "clean": clean, "attacked": left} for name, clean, left in triples]
-    return Output("defenses", pictures(), numbers, {"ways": rows})
+    measured = {"clean": result.clean.tolist(), "attacked": result.attacked.tolist()}
+    accuracy = dict(zip(result.names, rows_of(measured), strict=True))
+    rows = rows_of({"defense": result.names, **measured})
+    return Output("defenses", pictures(), {"epsilon": epsilon, "accuracy": accuracy}, {"ways": rows})
 
 
 def corruption_errors(
@@ -231,8 +230,7 @@ def corruption_errors(
     images, labels = study.bounded_images(), study.true_classes()
     errors = compare_corruption_error(
         {study.name: study.model}, (images, labels), reference=known or study.name, kinds=kinds, severities=severities,
-        pixel_space=study.pixel_space, seed=study.seed, batch_size=study.batch_size(batch_size),
-        progress=study.progress,
+        batch_size=study.batch_size(batch_size), **study.settings(compare_corruption_error),
     )[study.name]  # fmt: skip
     numbers: dict[str, Any] = {
         "clean": errors.clean,
@@ -253,16 +251,7 @@ def corruption_errors(
         }
 
     def pictures() -> Iterator[Page]:
-        yield corruption_table(
-            "corruptions/table",
-            errors.errors.numpy(),
-            kinds=errors.kinds,
-            severities=errors.severities,
-            clean=errors.clean,
-            name=errors.name,
-            details=[f"on {errors.count} samples"],
-            **ratios,
-        )
+        yield corruption_page("corruptions/table", errors, details=[f"on {errors.count} samples"], **ratios)
         yield _corrupted_image(study, images[:1], errors)
 
     rows = [
@@ -295,19 +284,18 @@ def recorded_corruption_error(
     )
 
 
-def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
-    """Robustness as an analysis measures it: accuracy under attack, random directions, simple defenses.
+def corruption_page(tag: str, errors: CorruptionError, **options: Any) -> Page:
+    """One model's errors as a `corruption_table`, which takes the options."""
+    about: dict[str, Any] = {name: getattr(errors, name) for name in ("kinds", "severities", "clean", "name")}
+    return corruption_table(tag, errors.errors.numpy(), **about, **options)
 
-    Args:
-        study: a classifier of images within the range of pixels.
-    """
+
+def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
+    """Robustness as an analysis measures it: accuracy under attack, random directions, simple defenses."""
     low, high = study.pixel_space.bounds
-    rising = [0.0]
-    while (following := max(_FIRST, 2 * rising[-1])) <= _LAST:
-        rising.append(following)
     study.bounded_images()
     many = study.first(study.affordable(400, most=128, least=8))
-    curve = accuracy_curve(many, epsilons=[share * (high - low) for share in rising], stop_below=_ENOUGH)
+    curve = accuracy_curve(many, epsilons=[share * (high - low) for share in _RISING], stop_below=_ENOUGH)
     yield curve
     few = study.first(study.affordable(500, most=16, least=4))
     yield changed_by_chance(few, directions=few.affordable(len(few.samples), most=1000, least=100))
@@ -317,21 +305,14 @@ def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
 
 
 def corruptions(study: ModelUnderStudy) -> Iterator[Output]:
-    """Common corruptions as an analysis measures them.
-
-    Args:
-        study: a classifier of images within the range of pixels, and labels.
-    """
+    """Common corruptions as an analysis measures them, on samples of which the classes are known."""
     height, width = study.bounded_images().shape[2:]
     # Not by what the model costs: models compare only on the same samples.
     yield corruption_errors(study.first(max(32, min(128, _PIXELS // (height * width)))))
 
 
-def _pgd(study: ModelUnderStudy, images: Tensor, batch_size: int | None, **options: Any) -> Attack:
-    size = study.batch_size(batch_size)
-    return partial(
-        pgd, **options, pixel_space=study.pixel_space, seed=study.seed, batch_size=size, progress=study.progress
-    )
+def _pgd(study: ModelUnderStudy, batch_size: int | None, **options: Any) -> Attack:
+    return partial(pgd, **options, batch_size=study.batch_size(batch_size), **study.settings(pgd))
 
 
 def _corrupted_image(study: ModelUnderStudy, image: Tensor, errors: CorruptionError) -> Page:
@@ -353,3 +334,92 @@ def _reference(path: Path) -> CorruptionError:
         raise InvalidArgumentError(
             f"reference={path}: this is not a numbers.json of robustness corruptions, or its folder"
         ) from error
+
+
+_POINTS = 9  # a side, in an analysis
+
+
+def loss_landscape(
+    study: ModelUnderStudy, *, points: int = 11, radius: float = 1.0, batch_size: int | None = None
+) -> Output:
+    r"""Loss landscape: the cross-entropy around the trained weights, in a random plane (Li et al., 2018).
+
+    .. math:: L(\alpha, \beta) = L(w + \alpha \, \delta + \beta \, \eta)
+
+    with Gaussian directions of which each filter is scaled to the norm of the weights' filter; biases and the weights
+    of normalization layers stay. One forward pass of the samples for each point; the model's weights are not touched.
+
+    Args:
+        study: a classifier of images, and samples of which the classes are known.
+        points: along each direction, an odd number, so that the trained weights are the one in the middle.
+        radius: largest alpha and beta; 1 moves every filter by its own norm (1, the paper's).
+        batch_size: samples per pass; chosen by their size if omitted.
+
+    Raises:
+        UnsuitableModelError: the model is not a classifier of images.
+        AnalysisError: the samples' classes are not known, or the model returns NaN or infinity.
+        InvalidArgumentError: points or a radius that make no sense.
+    """
+    if points < 3 or points % 2 == 0 or not radius > 0:
+        raise InvalidArgumentError(
+            f"points={points}, radius={radius}: give an odd number of 3 or more, and a positive radius"
+        )
+    study.predictions()  # raises where the model is no classifier or returns NaN
+    images = study.require_images()
+    labels = study.true_classes().to(images.device)
+    shares = torch.linspace(-radius, radius, points, dtype=torch.float64).tolist()
+    weights: dict[str, Tensor] = dict(study.model.named_parameters())
+    first, second = (_direction(weights, torch.Generator().manual_seed(2 * study.seed + place)) for place in (0, 1))
+    places = list(itertools.product(shares, shares))
+    values = []
+    batches = torch.split(torch.arange(len(images)), study.batch_size(batch_size))
+    bar = progress_bar("loss landscape", shown=study.progress, total=points**2)
+    with evaluation_mode(study.model), torch.no_grad():
+        for beta, alpha in places:
+            moved = {name: weight + alpha * first[name] + beta * second[name] for name, weight in weights.items()}
+            total = 0.0
+            for batch in batches:
+                scores = first_tensor(functional_call(study.model, moved, (images[batch],)))
+                assert scores is not None  # of a classifier
+                total += float(F.cross_entropy(scores.double(), labels[batch], reduction="sum"))
+            values.append(total / len(images))
+            bar.update()
+    bar.close()
+    losses = torch.tensor(values, dtype=torch.float64).view(points, points)
+    center = losses[points // 2, points // 2]
+    near = losses[points // 2 - 1 : points // 2 + 2, points // 2 - 1 : points // 2 + 2]
+    step = 2 * radius / (points - 1)
+
+    def pictures() -> Iterator[Page]:
+        yield landscape_table(
+            "robustness/loss_landscape",
+            losses.numpy(),
+            radius=radius,
+            step=study.step,
+            details=[f"{len(images)} samples"],
+        )
+
+    rise = (near.sum() - center) / 8 - center
+    betas, alphas = zip(*places, strict=True)
+    rows = rows_of({"alpha": alphas, "beta": betas, "loss": values})
+    numbers = {"loss": center, "rise": rise, "distance": step, "least": losses.min(), "samples": len(images)}
+    return Output("loss_landscape", pictures(), numbers, {"landscape": rows}, {"grid": {"losses": losses}})
+
+
+def landscape(study: ModelUnderStudy) -> Iterator[Output]:
+    """The loss landscape of a classifier, on as many samples with labels as an analysis can afford."""
+    study.predictions()
+    count = study.affordable(_POINTS**2, most=64, least=8)
+    yield loss_landscape(study.first(count), points=_POINTS)
+
+
+def _direction(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """A random direction with the filters' norms; zero for vectors, which are biases or of normalization layers."""
+    direction = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
+        if weight.dim() > 1:
+            parts = (weight.detach(), noise)
+            own, drawn = (part.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1)) for part in parts)
+            direction[name] = noise * (own / drawn.clamp_min(1e-12))
+    return direction

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.results import Output
+from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.errors import AnalysisError, UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.page import Page
@@ -90,8 +90,7 @@ def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dic
 def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
     try:
         with Image.open(path) as image:
-            gray = shape[0] == 1
-            pixels = transforms.pil_to_tensor(image.convert("L" if gray else "RGB")).float() / 255
+            pixels = transforms.pil_to_tensor(image.convert("L" if shape[0] == 1 else "RGB")).float() / 255
     except (OSError, UnidentifiedImageError) as error:
         raise AnalysisError(f"cannot read {path} as an image: {error}") from error
     height, width = shape[1:]
@@ -131,16 +130,12 @@ def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
 
     classes = dict(zip(bias.names, bias.class_bias.tolist(), strict=True))
     numbers = {"bias": bias.bias, "decided": bias.decided, "conflicts": len(images.images), "classes": classes}
-    rows = [{"class": name, "shape_bias": value} for name, value in classes.items()]
+    rows = rows_of({"class": bias.names, "shape_bias": bias.class_bias.tolist()})
     return Output("shape_bias", pictures(), numbers, {"shape_bias": rows})
 
 
 def biases(study: ModelUnderStudy) -> Iterator[Output]:
-    """The shape bias, if cue conflicts were given.
-
-    Args:
-        study: a classifier of images, with `conflicts`.
-    """
+    """The shape bias of a classifier of images, if cue conflicts were given."""
     if study.conflicts is None:
         raise UnsuitableModelError("no cue conflicts were given: conflicts=, a folder of images")
     yield shape_or_texture(study, conflicts=str(study.conflicts))
