@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.callbacks.batch_parts import BatchReading, Path, Source
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.calls import CallStep, Slot
+from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
@@ -28,8 +31,15 @@ class Probe:
         source: the data set of ``"val"`` (the training one where there is none) or of ``"train"``.
         samples: the head, which goes forward and backward; pictures of single samples show these. 16 by default.
         seed: for which samples are picked.
-        inputs: the samples themselves, as the model takes them, instead of a source.
-        labels: their classes ``[N]``; of a dense model the masks ``[N, H, W]`` or images ``[N, C, H, W]`` to predict.
+        inputs: the samples themselves, as the model takes them, instead of a source; or the field of the batches that
+            holds them: its name or number, ``"image"``, a tuple of them for a field within a field, ``("views", 0)``, a
+            list for several inputs. Where it is omitted, the module's own step tells.
+        labels: their classes ``[N]``; of a dense model the masks ``[N, H, W]`` or images ``[N, C, H, W]`` to predict;
+            or the field of the batches, as for `inputs`.
+        forward: calls the model, ``forward(model, inputs)``, if its step is not to tell how.
+
+    >>> Probe(inputs="image", labels=("target", "class"))
+    Probe(source='val', samples=16, seed=0)
     """
 
     source: Literal["val", "train"] = "val"
@@ -37,6 +47,7 @@ class Probe:
     seed: int = 0
     inputs: Any = field(default=None, repr=False)
     labels: Any = field(default=None, repr=False)
+    forward: Forward | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.source not in ("val", "train"):
@@ -44,9 +55,67 @@ class Probe:
         if self.samples < 1:
             raise InvalidArgumentError(f"samples is {self.samples}: give 1 or more")
 
+        if self.forward is not None and not callable(self.forward):
+            raise InvalidTypeError(
+                f"forward is a {type(self.forward).__name__}: give a function forward(model, inputs)"
+            )
+
+    @property
+    def given(self) -> bool:
+        """Whether it holds the samples themselves."""
+        return self.inputs is not None and not self.named
+
+    @property
+    def named(self) -> bool:
+        """Whether it names the field of the batches that holds the inputs."""
+        return bool(_paths(self.inputs))
+
     def key(self) -> tuple[Any, ...]:
         """Equal for probes that hold the same samples."""
-        return self.source, self.samples, self.seed, id(self.inputs) if self.inputs is not None else None
+        inputs = str(self.inputs) if self.named or self.inputs is None else id(self.inputs)
+        return self.source, self.samples, self.seed, inputs, id(self.forward) if self.forward else None
+
+    def reading(self, watched: BatchReading | None) -> BatchReading | None:
+        """How batches are split: by the fields that are named, and else as the step was seen to.
+
+        Args:
+            watched: the reading of the step; None if it has not been watched.
+        """
+        paths, labels = _paths(self.inputs), next(iter(_paths(self.labels)), None)
+        if paths:
+            steps = (CallStep(arguments=tuple(map(Slot, range(len(paths))))),)
+            return BatchReading(tuple(map(Source, paths)), steps, labels)
+        return watched if watched is None or labels is None else replace(watched, labels=labels)
+
+
+def as_probe(value: Any) -> Probe:
+    """A view's probe, as it may be written: a number of samples, ``"val"``, ``"train"``, or a `Probe`.
+
+    Args:
+        value: as a user writes it.
+
+    Raises:
+        InvalidTypeError: it is none of these.
+
+    >>> as_probe(8)
+    Probe(source='val', samples=8, seed=0)
+    """
+    if isinstance(value, Probe):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Probe(samples=value)
+    if isinstance(value, str):
+        return Probe(source=value)  # type: ignore[arg-type]
+    raise InvalidTypeError(f"probe is a {type(value).__name__}: give a Probe, a number of samples, 'val' or 'train'")
+
+
+def _paths(value: Any) -> list[Path]:
+    """The fields of a batch that an argument names; none where it holds tensors."""
+    if isinstance(value, list) and value and all(isinstance(part, (str, tuple)) for part in value):
+        return [path for part in value for path in _paths(part)]
+    if isinstance(value, tuple) and value and all(isinstance(part, (str, int)) for part in value):
+        return [value]
+    return [(value,)] if isinstance(value, (str, int)) else []
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lightning_viz.callbacks.batch_parts import is_dense, reading_of, split_batc
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.errors import NoProbeYetError, warn_safely
+from lightning_viz.hooks.calls import Call
 from lightning_viz.hooks.model_state import preserve_state, same_randomness
 from lightning_viz.hooks.pytree import all_tensors, map_tensors
 
@@ -55,7 +56,7 @@ class ProbeLoader:
             batch: that passes.
             probes: that are or will be asked for.
         """
-        missing = [probe for probe in probes if probe.inputs is None and probe.key() not in self._samples]
+        missing = [probe for probe in probes if not probe.given and probe.key() not in self._samples]
         if missing and not any(indexable_source(self._trainer, probe) for probe in missing):
             kept = sum(len(all_tensors(passed)[0]) for passed in self._passed)
             if kept < max(map(self._count, missing)):
@@ -115,17 +116,20 @@ def load_samples(
         NoProbeYetError: such data, and nothing came by.
         TypeError: a batch without a tensor that could be an input.
     """
-    if probe.inputs is not None:
+    if probe.given:
         given = None if probe.labels is None else torch.as_tensor(probe.labels).cpu()
         dense = given is not None and is_dense(given)
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
+        if (reading := reading_of(pl_module)) is not None and len(all_tensors(inputs)) == len(reading.sources):
+            inputs = inputs if isinstance(inputs, Mapping) else reading.inputs(all_tensors(inputs))
+        inputs = _through(probe, inputs)
         labels = None if given is None or dense else given.long()
         return _describe(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
-    reading = reading_of(pl_module)
+    reading = probe.reading(reading_of(pl_module))
     if reading is not None and not reading.complete:
-        made = Samples(reading.made, reading.made_labels, probe.samples)
+        made = Samples(_through(probe, reading.made), reading.made_labels, probe.samples)
         return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes)
     if dataset is not None and is_indexable(dataset):
         return _indexed(trainer, pl_module, probe, count, loader, indices, notes)
@@ -206,20 +210,26 @@ def _prepare(
 ) -> Samples:
     """Samples as the model would be given them in validation, on the CPU, in one; empties the list."""
     parts, labels, truths = [], [], []
+    reading = probe.reading(reading_of(pl_module))
     with preserve_state(pl_module), _validating(trainer), torch.no_grad():
         while batches:  # each is let go as it is taken: a thousand images are large
             batch = batches.pop(0)
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, known, truth = split_batch(batch, pl_module, reading_of(pl_module))
+            inputs, known, truth = split_batch(batch, pl_module, reading)
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
             truths.append(truth)
     tensors = [_joined_inputs(same) for same in zip(*map(all_tensors, parts), strict=True)]
     whole = iter(tensors)
-    inputs = map_tensors(parts[0], lambda _: next(whole))
+    inputs = _through(probe, map_tensors(parts[0], lambda _: next(whole)))
     return Samples(inputs, _join(labels), probe.samples, truths=_join(truths))
+
+
+def _through(probe: Probe, inputs: Any) -> Any:
+    """Inputs that go through the probe's own function, where it has one."""
+    return inputs if probe.forward is None else Call(tuple(all_tensors(inputs)), forward=probe.forward)
 
 
 def _joined_inputs(parts: Sequence[Tensor]) -> Tensor:

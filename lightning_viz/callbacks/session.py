@@ -120,7 +120,8 @@ class Session:
         self.shared = SharedPass(run.trainer, run.model)
         self._by_name = {view.name: view for view in views}
         self._probes = ProbeLoader(run.trainer, run.model, self._count)
-        self._steps, self._waits = StepReader(run.model), False
+        naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
+        self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults: Counter[str] = Counter()
         self._postponed: set[str] = set()

@@ -23,10 +23,10 @@ from lightning_viz.callbacks.batch_parts import (
     keep_reading,
     labels_of,
     padded,
-    reading_of,
     tensors_of,
 )
-from lightning_viz.hooks.calls import CallStep, Constant, Result, Slot
+from lightning_viz.callbacks.probe import Probe
+from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot
 from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
 
 _LOSSES = frozenset(
@@ -200,11 +200,11 @@ class StepWatch(TorchFunctionMode):
             return Slot(first, sizes=second)
         return map_leaves(given, Tensor, self._leaf)
 
-    def _leaf(self, x: Tensor) -> Slot | Result | Constant:
+    def _leaf(self, x: Tensor) -> Slot | Returned | Constant:
         for index, call in enumerate(self._calls):
             for path, output in tensors_of(call.output):
                 if output is x or (_same_memory(output, x) and output.numel() == x.numel()):
-                    return Result(index, path, None if output.shape == x.shape else tuple(x.shape[1:]))
+                    return Returned(index, path, None if output.shape == x.shape else tuple(x.shape[1:]))
         for normalized in (False, True):
             for path, part in self._parts:
                 if (source := _source(part, x, path, normalized=normalized)) is not None:
@@ -323,7 +323,7 @@ class StepWatch(TorchFunctionMode):
 
         def visit(index: int) -> None:
             step = self._calls[index].step
-            map_leaves((step.arguments, step.keywords), Result, lambda result: visit(result.step))
+            map_leaves((step.arguments, step.keywords), Returned, lambda result: visit(result.step))
             if index not in needed:
                 needed.append(index)
 
@@ -333,7 +333,9 @@ class StepWatch(TorchFunctionMode):
     def _chain(self, chosen: int) -> list[CallStep]:
         needed = self._needed(chosen)
         steps = [self._calls[index].step for index in needed]
-        moved = partial(map_leaves, kinds=Result, change=lambda result: replace(result, step=needed.index(result.step)))
+        moved = partial(
+            map_leaves, kinds=Returned, change=lambda result: replace(result, step=needed.index(result.step))
+        )
         return [CallStep(step.module, moved(step.arguments), moved(step.keywords)) for step in steps]
 
     def _between(self, index: int) -> bool:
@@ -360,15 +362,17 @@ class StepReader:
 
     Args:
         model: the LightningModule.
+        probe: that may name the batch's fields.
 
     Attributes:
         pending: whether a step is still to be read.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, probe: Probe = Probe()) -> None:  # noqa: B008
+        self._model, self._probe = model, probe
+        keep_reading(model, probe.reading(None))  # not that of another run, of other data perhaps
         self._watch: StepWatch | None = None
-        self.pending = reading_of(model) is None and getattr(model, "_compiler_ctx", None) is None
+        self.pending = not probe.named and getattr(model, "_compiler_ctx", None) is None
 
     def start(self, batch: Any, step: str) -> None:
         """Watch the step that is about to be run, if none has been read.
@@ -390,7 +394,7 @@ class StepReader:
             return None
         watch.stop()
         self.pending = False
-        reading = watch.reading()
+        reading = self._probe.reading(watch.reading())
         keep_reading(self._model, reading)
         return reading
 
@@ -497,7 +501,7 @@ def _without_labels(model: nn.Module, step: CallStep, sources: Sequence[Source |
     given = {**dict(zip(positions, step.arguments, strict=False)), **step.keywords}
     for name, slot in given.items():
         optional = name in LABEL_NAMES and (name not in parameters or parameters[name].default is None)
-        if not optional or isinstance(slot, Result):
+        if not optional or isinstance(slot, Returned):
             continue
         source = sources[slot.index] if isinstance(slot, Slot) else None
         arguments = step.arguments if name in step.keywords else step.arguments[: positions.index(name)]

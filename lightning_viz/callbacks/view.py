@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Reading
-from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
@@ -59,6 +59,7 @@ class View(Callback):
     """First part of the view's tags."""
 
     def __post_init__(self) -> None:
+        self.probe = as_probe(self.probe)
         self.schedule = Schedule(self.every_n_epochs, self.every_n_train_steps, self.steps)
         if not self.max_overhead >= 0:
             raise InvalidArgumentError(

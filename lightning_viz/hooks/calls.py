@@ -32,7 +32,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Result:
+class Returned:
     """Stands for what an earlier step of the call returned.
 
     Attributes:
@@ -62,7 +62,7 @@ class CallStep:
 
     Attributes:
         module: its name in the model; empty for the model itself.
-        arguments: with a `Slot`, `Result` or `Constant` for each tensor.
+        arguments: with a `Slot`, `Returned` or `Constant` for each tensor.
         keywords: likewise.
         replay: name of a method of the model that is given the arguments and ends with the module's call, and the
             number of that call; None where the module itself is called.
@@ -83,7 +83,7 @@ class Call:
     Attributes:
         tensors: of all samples.
         steps: modules called in order; what the last returns is the output.
-        forward: calls the model on the tensors, ``forward(model, *tensors)``, instead of the steps.
+        forward: calls the model instead of the steps, ``forward(model, inputs)``: the tensor, or a tuple of several.
 
     >>> import torch
     >>> call = Call((torch.ones(2, 1, 2, 2),), (CallStep("fc", (Slot(0, (4,)),)),))
@@ -98,7 +98,7 @@ class Call:
     def __call__(self, model: nn.Module) -> Any:
         """Call the model."""
         if self.forward is not None:
-            return self.forward(model, *self.tensors)
+            return self.forward(model, self.tensors[0] if len(self.tensors) == 1 else self.tensors)
         results: list[Any] = []
         for step in self.steps:
             module = model.get_submodule(step.module)
@@ -110,7 +110,7 @@ class Call:
         return results[-1]
 
     def _filled(self, template: Any, results: Sequence[Any]) -> Any:
-        def fill(leaf: Slot | Result | Constant) -> Any:
+        def fill(leaf: Slot | Returned | Constant) -> Any:
             if isinstance(leaf, Constant):
                 return leaf.value.to(self.tensors[0].device) if self.tensors else leaf.value
             if isinstance(leaf, Slot):
@@ -124,7 +124,7 @@ class Call:
                     value = value[key] if isinstance(value, (Mapping, list, tuple)) else getattr(value, key)
             return value if leaf.shape is None else value.reshape(len(value), *leaf.shape)
 
-        return map_leaves(template, (Slot, Result, Constant), fill)
+        return map_leaves(template, (Slot, Returned, Constant), fill)
 
 
 class _Reached(BaseException):
