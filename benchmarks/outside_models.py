@@ -255,8 +255,8 @@ def verdict(result: dict[str, Any]) -> str:
     words.append(f"drew {', '.join(kinds) or 'nothing'}")
     warned = sum(not line.startswith("info: ") for line in result.get("lines", {}).get("views", {}))
     words.append(f"{warned} warnings")
-    faults = [fault for part in result.get("analysis", {}).values() for fault in part["faults"]]
-    words.append(f"{len(faults)} faults in the analysis")
+    if result.get("analysis"):
+        words.append(f"{sum(len(part['faults']) for part in result['analysis'].values())} faults in the analysis")
     return "; ".join(words)
 
 
@@ -284,14 +284,17 @@ def _row(result: dict[str, Any]) -> list[str]:
     faults = sum(len(part["faults"]) for part in analysis.values())
     warned = {line: n for line, n in result.get("lines", {}).get("views", {}).items() if not line.startswith("info: ")}
     seconds = [str(result.get("seconds", {}).get(part, "-")) for part in ("bare", "views", "analyze")]
+    counts = (
+        [f"{len(kinds)} kinds, {faults} faults"] if "analyze" in result.get("seconds", {}) or analysis else ["not run"]
+    )
     ended = [result["end"]] if result.get("end") else []
     raised = [error.partition("\n")[0][:80] for error, _ in result.get("exceptions", {}).values()]
     return [
         ", ".join(f"{kind} {count}" for kind, count in drawn.items()) or "nothing",
-        {True: "yes", False: "**no**"}.get(result.get("identical"), "?"),  # type: ignore[arg-type]
+        "yes" if result.get("identical") else "**no**" if "identical" in result else "?",
         f"{sum(warned.values())}, {len(causes(warned))}",
         " / ".join(seconds),
-        "; ".join([f"{len(kinds)} kinds, {faults} faults", *ended, *raised]).replace("|", "\\|"),
+        "; ".join([*counts, *ended, *raised]).replace("|", "\\|"),
     ]
 
 
