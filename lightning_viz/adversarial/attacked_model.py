@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attack_arguments import Epsilon, Labels
 from lightning_viz.adversarial.norms import Loss, Norm
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, passes
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.pixels import PixelSpace, clamp_pixels
 
 ScoreFunction = Callable[[Tensor, Tensor], Union[Tensor, None]]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import class_scores, feature_count
+from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target

@@ -14,8 +14,8 @@ from lightning_viz.callbacks.schedule import Steps
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observe import observe
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.parameters import count_units, importance, plane_layers
 from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
 

@@ -16,9 +16,9 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoic
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.pytree import image_of, map_tensors, on_device
 from lightning_viz.hooks.targets import TargetLike, channel
 from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps

@@ -15,9 +15,9 @@ from lightning_viz.dream.genomes import ENCODINGS, Encoding, Genomes
 from lightning_viz.dream.maximize import filmed
 from lightning_viz.dream.parametrization import as_bytes, image_shape
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, by_name
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["FoolingImages", "fool"]

@@ -1,6 +1,5 @@
 from .calls import Call as Call
 from .feature_maps import as_maps as as_maps
-from .feature_maps import class_scores as class_scores
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
 from .layers import Layers as Layers
@@ -14,6 +13,7 @@ from .observe import Passes as Passes
 from .observe import observe as observe
 from .observe import observe_batches as observe_batches
 from .observe import passes as passes
+from .outputs import class_scores as class_scores
 from .random_weights import randomized_weights as randomized_weights
 from .receptive_field import Rectangle as Rectangle
 from .receptive_field import receptive_fields as receptive_fields

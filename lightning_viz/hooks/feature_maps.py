@@ -1,20 +1,16 @@
-"""A layer's output as maps, a model's as scores of classes, whatever the architecture."""
+"""A layer's output as maps, whatever the architecture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
-from lightning_viz.hooks.pytree import first_tensor
-
-__all__ = ["as_maps", "class_scores", "feature_count", "resize"]
+__all__ = ["as_maps", "feature_count", "resize"]
 
 _REGISTERS = 8  # at most so many class and register tokens stand before a vision transformer's patches
 
@@ -79,29 +75,3 @@ def _channels_last(output: Tensor, features: int | None) -> bool:
     if features is None or first == features:
         return False
     return second != third if third == features else first == second != third
-
-
-def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
-    """Scores ``[N, classes]`` of what a model returned: its first tensor, summed over places where it has any.
-
-    Args:
-        outputs: what the model returned.
-        mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if omitted.
-
-    Raises:
-        InvalidTypeError: the output holds no floating-point tensor with a sample dimension.
-        InvalidArgumentError: the mask does not fit the output.
-    """
-    scores = first_tensor(outputs)
-    if scores is None or scores.dim() == 0:
-        raise InvalidTypeError(
-            f"the model returned {type(outputs).__name__} without a floating-point tensor [N, classes]: "
-            "give a function from the output to one scalar per sample as target, or forward="
-        )
-    if mask is not None:
-        shape = list(scores.shape)
-        if scores.dim() != 4 or list(mask.shape) not in (shape[2:], [shape[0], *shape[2:]]):
-            raise InvalidArgumentError(f"the mask is {list(mask.shape)}, the output {shape}: give [H, W] of it")
-        mask = mask.clone() if mask.is_inference() else mask  # to be kept for a backward
-        scores = scores * mask.to(scores).unsqueeze(-3)
-    return scores.unsqueeze(1) if scores.dim() == 1 else scores.flatten(2).sum(2) if scores.dim() > 2 else scores

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.layers import nearest_names
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.recording import Activations
 
 __all__ = ["FunctionTarget", "Target"]

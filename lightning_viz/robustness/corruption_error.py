@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attack_arguments import shared_arguments
 from lightning_viz.errors import CorruptionWarning, InvalidArgumentError, InvalidTypeError, warn_user
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import same_randomness, seed_torch, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions, check_kinds
 

@@ -17,9 +17,9 @@ from lightning_viz.dream.parametrization import centered
 from lightning_viz.dream.style_transfer import VGG19_CONTENT, VGG19_STYLE, StyleTransfer, style_transfer
 from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["CueConflict", "ShapeBias", "cue_conflict", "shape_bias"]

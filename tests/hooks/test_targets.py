@@ -18,7 +18,7 @@ from lightning_viz.hooks import (
     top,
     unit,
 )
-from lightning_viz.hooks.feature_maps import class_scores
+from lightning_viz.hooks.outputs import class_scores
 
 
 def scored(outputs, target):

@@ -20,9 +20,9 @@ from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.attribution.occlusion import Baseline, baseline_image, blurred
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import class_scores
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
+from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
 
