@@ -141,17 +141,18 @@ def usual_views() -> list[View]:
 
 
 class DrawsAtOnce:
-    """In place of the drawing process: keeps what it is to draw, and draws the first picture of each tag."""
+    """In place of the drawing process: keeps what it is to draw, and draws the first picture of each tag, or all."""
 
-    def __init__(self, drawings: list[Drawing]) -> None:
+    def __init__(self, drawings: list[Drawing], *, draws_all: bool, slow: bool) -> None:
         self.process, self.waiting, self.cpu_seconds = None, 0, 0.0
         self._drawings, self._results, self._memories = drawings, [], {}
+        self._draws_all, self._slow = draws_all, slow
 
     def submit(self, owner, step, task):
         tag = str(task.arguments.get("tag", task.function.__name__))
         again = any(drawing.tag == tag and drawing.view == owner for drawing in self._drawings)
         self._drawings.append(Drawing(owner, step, tag, dict(task.arguments)))
-        if again and task.name is None:
+        if again and task.name is None and not self._draws_all:
             return
         try:
             self._results.append(FinishedDrawing(owner, step, task.draw(self._memories), name=task.name))
@@ -159,7 +160,7 @@ class DrawsAtOnce:
             self._results.append(FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}"))
 
     def behind(self):
-        return False
+        return self._slow
 
     def results(self):
         finished, self._results = self._results, []
@@ -199,6 +200,8 @@ class Training:
         draws: kinds of views that must have drawn.
         options: of the Trainer.
         start: what is called on the trainer in place of ``fit``.
+        draws_all: whether every picture is drawn, and not only the first of a tag.
+        slow: whether drawing is behind all the time.
     """
 
     model: Any
@@ -208,6 +211,8 @@ class Training:
     draws: Sequence[str] = ("filters", "activations", "grad_cam", "saliency")
     options: dict[str, Any] = field(default_factory=dict)
     start: Callable[[Any], Any] | None = None
+    draws_all: bool = False
+    slow: bool = False
 
     def run(self, folder: Path) -> Seen:
         """Train for an epoch."""
@@ -222,7 +227,8 @@ class Training:
             "enable_checkpointing": False,
         }
         at_once = mock.patch(
-            "lightning_viz.callbacks.session.DrawingProcess", lambda *_, **__: DrawsAtOnce(seen.drawings)
+            "lightning_viz.callbacks.session.DrawingProcess",
+            lambda *_, **__: DrawsAtOnce(seen.drawings, draws_all=self.draws_all, slow=self.slow),
         )
         with at_once, listening(seen):
             views = usual_views() if self.views is None else list(self.views)

@@ -1,0 +1,278 @@
+"""Kind 7: frameworks around the Trainer, and the Trainer's own ways to run."""
+
+import copy
+import dataclasses
+import multiprocessing
+import os
+import typing
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightning_viz.analysis.checkpoints import read_checkpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from pytorch_lightning.tuner import Tuner
+
+from lightning_viz import FirstLayerFilters, GradCAM, default_views
+from lightning_viz.analysis.models import network
+
+from .brought import Classifier, Quarters, pictures, rows
+from .situation import REFUSED, Call, Training, situation, situations, usual_views
+from .truth import all_right, shown_as_images
+
+images, labels = pictures()
+
+
+def data():
+    return rows(images, labels)
+
+
+class Data(pl.LightningDataModule):
+    """Of a user."""
+
+    def train_dataloader(self):
+        return data()
+
+    def val_dataloader(self):
+        return data()
+
+
+@situation(7, "a LightningDataModule")
+def data_module():
+    return Training(Classifier(), Data()), shown_as_images
+
+
+@situation(
+    7,
+    "Hydra's `instantiate` of a Trainer with views: OmegaConf takes no dataclass with such fields",
+    today="views are dataclasses whose fields OmegaConf refuses: Hydra ends the run before it starts",
+)
+def hydra_callbacks():
+    def structured(value):
+        """As OmegaConf: an object of a dataclass is a structured config, whose unions are of primitives alone."""
+        if not dataclasses.is_dataclass(value):
+            return value
+        for name, hint in typing.get_type_hints(type(value)).items():
+            for part in typing.get_args(hint):
+                if part not in (int, float, bool, str, bytes, type(None)):
+                    raise ValueError(f"Unsupported type: {name} is {hint}")
+        return value
+
+    def check(seen):
+        assert all(view.kind for view in seen.value)
+
+    return Call(lambda: [structured(copy.deepcopy(view)) for view in default_views()]), check
+
+
+@situation(7, "Hydra itself: `_target_: lightning_viz.GradCAM` among a Trainer's callbacks")
+def hydra_itself():
+    def call():
+        hydra = pytest.importorskip("hydra")
+        callbacks = [{"_target_": "lightning_viz.GradCAM", "target": "predicted"}]
+        trainer = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "logger": False}
+        return hydra.utils.instantiate({**trainer, "callbacks": callbacks})
+
+    def check(seen):
+        assert any(isinstance(callback, GradCAM) for callback in seen.value.callbacks)
+
+    return Call(call), check
+
+
+class Wide(Classifier):
+    """Its hyper-parameters hold a function with arguments, as those of the lightning-hydra-template."""
+
+    def __init__(self, optimizer, sharpness: float = 20.0):
+        super().__init__(Quarters(sharpness=sharpness))
+        self.save_hyperparameters()
+
+    def configure_optimizers(self):
+        return self.hparams.optimizer(self.parameters())
+
+
+def partial_checkpoint(*, trusted: bool):
+    """A checkpoint whose hyper-parameters hold a partial, read again."""
+
+    def start(trainer):
+        trainer.fit(Wide(partial(torch.optim.SGD, lr=0.0), 10.0), data(), data())
+        trainer.save_checkpoint(path := Path(trainer.default_root_dir) / "saved.ckpt")
+        return network(Wide, read_checkpoint(path, trusted=trusted))
+
+    return Training(None, None, start=start)
+
+
+@situation(7, "a checkpoint whose hyper-parameters hold a `functools.partial`, with `--trust`")
+def partial_in_hyper_parameters():
+    def check(seen):
+        assert seen.value.net.sharpness == 10.0
+
+    return partial_checkpoint(trusted=True), check
+
+
+@situation(7, "the same without `--trust`: one sentence", REFUSED, says="--trust")
+def partial_without_trust():
+    return partial_checkpoint(trusted=False), lambda seen: None
+
+
+@situation(7, "`Trainer.validate` alone: views draw once", today="nothing is drawn or said")
+def validate_alone():
+    def check(seen):
+        shown_as_images(seen)
+        assert len(seen.of("grad_cam")) == 1
+
+    return Training(None, None, start=lambda trainer: trainer.validate(Classifier(), data())), check
+
+
+@situation(7, "`Trainer.test` alone: views draw once, of the test data", today="nothing is drawn or said")
+def only_tested():
+    class Model(Classifier):
+        test_step = Classifier.validation_step
+
+    def check(seen):
+        shown_as_images(seen)
+        assert len(seen.of("grad_cam")) == 1
+
+    return Training(None, None, start=lambda trainer: trainer.test(Model(), data())), check
+
+
+@situation(7, "`fast_dev_run`: nothing is written, nothing goes wrong")
+def fast_dev_run():
+    def check(seen):
+        assert not list(seen.folder.rglob("*.png"))
+
+    return Training(Classifier(), data(), options={"fast_dev_run": True}, draws=()), check
+
+
+@situation(7, "`limit_val_batches=0`: the samples are training data, said once", says="training data")
+def no_validation_batches():
+    return Training(Classifier(), data(), options={"limit_val_batches": 0}), shown_as_images
+
+
+@situation(7, "`overfit_batches=1`")
+def overfit_batches():
+    return Training(Classifier(), data(), options={"overfit_batches": 1}), shown_as_images
+
+
+@situation(7, "no validation loader: the samples are training data, said once", says="training data")
+def no_validation_loader():
+    return Training(Classifier(), data(), None), shown_as_images
+
+
+def tuned(tune):
+    """Views draw the training after a tuner's tries, from step 0 on, and not the tries."""
+
+    class Model(Classifier):
+        learning_rate, batch_size = 0.0, 4
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def train_dataloader(self):
+            return rows(images, labels, batch_size=self.batch_size)
+
+        def val_dataloader(self):
+            return rows(images, labels, batch_size=self.batch_size)
+
+    def start(trainer):
+        model = Model()
+        tune(Tuner(trainer), model)
+        trainer.fit(model)
+
+    def check(seen):
+        shown_as_images(seen)
+        steps = [drawing.step for drawing in seen.of("grad_cam")]
+        assert steps == sorted(set(steps)) and steps[0] == 0, steps
+
+    return Training(None, None, start=start), check
+
+
+@situation(7, "the learning rate finder before training")
+def learning_rate_finder():
+    return tuned(lambda tuner, model: tuner.lr_find(model, num_training=3, update_attr=False))
+
+
+@situation(7, "the batch size finder before training")
+def batch_size_finder():
+    return tuned(lambda tuner, model: tuner.scale_batch_size(model, max_trials=1, steps_per_trial=1))
+
+
+@situation(7, "folds: the same views in a new Trainer for each begin anew")
+def folds():
+    def start(trainer):
+        trainer.fit(Classifier(), data(), data())
+        views = [callback for callback in trainer.callbacks if hasattr(callback, "schedule")]
+        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        again = pl.Trainer(
+            max_epochs=1, accelerator="cpu", callbacks=views, default_root_dir=trainer.default_root_dir, **options
+        )
+        again.fit(Classifier(), data(), data())
+
+    def check(seen):
+        all_right(seen)
+        assert [drawing.step for drawing in seen.of("filters")] == [0, 2, 0, 2]
+
+    return Training(
+        None, None, views=[FirstLayerFilters(), GradCAM()], start=start, draws=("filters", "grad_cam")
+    ), check
+
+
+def averaged(callback):
+    """Which weights were drawn is said in the picture or in a line."""
+
+    def check(seen):
+        words = str([drawing.arguments.get("notes") for drawing in seen.drawings]) + str(seen.lines)
+        assert "averag" in words.lower(), words
+
+    return Training(Classifier(), data(), views=[callback, *usual_views()], options={"max_epochs": 2}), check
+
+
+@situation(7, "averaged weights (EMA): which weights were drawn is said", today="which weights were drawn is not said")
+def exponential_average():
+    return averaged(EMAWeightAveraging())
+
+
+@situation(
+    7, "stochastic weight averaging: which weights were drawn is said", today="which weights were drawn is not said"
+)
+def stochastic_average():
+    return averaged(StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1))
+
+
+@situation(7, "a system without `os.fork` (macOS, Windows)")
+def no_fork():
+    def start(trainer):
+        methods = mock.patch.object(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+        with mock.patch.object(os, "fork", side_effect=AttributeError("fork")), methods:
+            trainer.fit(Classifier(), data(), data())
+
+    return Training(None, None, start=start), shown_as_images
+
+
+@situation(
+    7,
+    "`default_views(private=True)`: maps and numbers only, no input in logs or files",
+    today="default_views takes no private=",
+)
+def private():
+    views = []
+
+    def start(trainer):
+        trainer.fit(Classifier(), data(), data())
+
+    def check(seen):
+        for drawing in seen.drawings:
+            for name, value in drawing.arguments.items():
+                if getattr(value, "shape", None):
+                    assert name != "images", f"{drawing.tag}: {name}"
+        assert seen.of("grad_cam")
+
+    training = Training(None, None, views=views, start=start, draws=("filters", "activations", "grad_cam"))
+    views += [view for view in default_views(private=True) if view.kind != "embedding"]
+    return training, check
+
+
+@pytest.mark.parametrize("row", situations(__name__))
+def test_frameworks(row, tmp_path: Path):
+    row.verify(tmp_path)
