@@ -103,6 +103,10 @@ class Seen:
         assert drawings, f"nothing drawn under {tag!r}: {sorted(self.kinds)}; lines: {self.lines}"
         return drawings[-1].arguments
 
+    def map(self, tag: str) -> torch.Tensor:
+        """The map ``[N, ...]`` that the last attribution whose tag begins so draws, on the layer's own places."""
+        return torch.as_tensor(self.last(tag)["maps"]).squeeze(1)
+
     @property
     def verdicts(self) -> list[Any]:
         """Truth, prediction and confidence, as the last picture states them that does."""

@@ -99,7 +99,6 @@ def triplet():
     1,
     "the batch is `(image, domain, label)`; the loss takes the last",
     says=r"labels: .*batch\[2\]",
-    today="the domain is called the truth, silently",
 )
 def batch_of_three():
     class Model(Classifier):
@@ -147,7 +146,6 @@ def lists_of_numbers():
 @situation(
     1,
     "`forward` takes a list of images",
-    today="every view fails at every look: samples are taken along the channels of the first image",
 )
 def list_of_images():
     class Model(Classifier):
@@ -163,7 +161,6 @@ def list_of_images():
 @situation(
     1,
     "a dict whose first tensor is a mask of the image's size",
-    today="the mask is explained in place of the image, silently",
 )
 def mask_comes_first():
     class Model(Classifier):
@@ -179,7 +176,6 @@ def mask_comes_first():
 @situation(
     1,
     "a dict whose first tensor is an id, which no label is",
-    today="every view fails at every look: the ids are taken for labels",
 )
 def id_comes_first():
     class Model(Classifier):
@@ -195,7 +191,6 @@ def id_comes_first():
 @situation(
     1,
     "uint8 images in a dict, which the step makes floats",
-    today="every view fails at every look: no input among the batch's keys",
 )
 def uint8_in_dict():
     class Model(Classifier):
@@ -275,7 +270,6 @@ def token_ids():
 @situation(
     1,
     "the batch itself: watching it leaves no trace in what training is given",
-    today="ViewError at the start: the model has no forward()",
 )
 def batch_untouched():
     given: list[Any] = []

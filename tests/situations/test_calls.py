@@ -35,7 +35,6 @@ class Perceptron(nn.Sequential):
 @situation(
     1,
     "`forward(batch)` takes the batch's dict",
-    today="every view fails at every look: the image alone is given to forward, which indexes a dict",
 )
 def forward_of_dict():
     class Model(Module):
@@ -68,7 +67,6 @@ def forward_of_tuple():
 @situation(
     1,
     "`forward(**inputs)`, called with the batch's fields but the labels",
-    today="every view fails at every look: the inputs are given by position",
 )
 def forward_of_keywords():
     class Model(Module):
@@ -85,7 +83,6 @@ def forward_of_keywords():
     1,
     "the step flattens images before it calls",
     says=r"inputs: .*batch\[0\].*flattened",
-    today="every view fails at every look: batch[0] is given to the model as it is",
 )
 def step_flattens():
     class Model(Classifier):
@@ -99,7 +96,6 @@ def step_flattens():
 @situation(
     1,
     "the step permutes images `[N, H, W, C]` before it calls",
-    today="every view fails at every look: batch[0] is given to the model as it is",
 )
 def step_permutes():
     class Model(Classifier):
@@ -122,7 +118,6 @@ def channels_last():
 @situation(
     1,
     "no `forward`: the step calls `self.net(x)`",
-    today="ViewError at the start: the model has no forward(), although its step calls self.net",
 )
 def no_forward():
     class Model(Module):

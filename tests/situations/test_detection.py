@@ -65,9 +65,9 @@ def explains_boxes(seen) -> None:
     targets = {float(image.sum()): target for image, target in zip(*scenes(), strict=True)}
     shown = seen.last("grad_cam")
     assert "box" in str(shown["target"]), shown["target"]
-    for heat, image in zip(shown["heat"], seen.inputs, strict=False):
+    for heat, image in zip(seen.map("grad_cam"), seen.inputs, strict=False):
         left, top, *_ = targets[min(targets, key=lambda key: abs(key - float(image.sum())))]["boxes"][0].int().tolist()
-        full = F.interpolate(torch.as_tensor(heat)[None, None], (24, 32), mode="bilinear")[0, 0]
+        full = F.interpolate(heat[None, None], (24, 32), mode="bilinear")[0, 0]
         row, column = divmod(int(full.argmax()), 32)
         assert top <= row < top + CELL and left <= column < left + CELL, (row, column, top, left)
 

@@ -12,12 +12,11 @@ from unittest import mock
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_viz.analysis.checkpoints import read_checkpoint
 from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from pytorch_lightning.tuner import Tuner
 
 from lightning_viz import FirstLayerFilters, GradCAM, default_views
-from lightning_viz.analysis.models import network
+from lightning_viz.analysis.models import network, read_checkpoint
 
 from .brought import Classifier, Quarters, pictures, rows
 from .situation import REFUSED, Call, Training, situation, situations, usual_views

@@ -136,7 +136,7 @@ def vit_in_training():
     images = torch.rand(16, 3, 16, 24)
 
     def check(seen):
-        assert seen.last("grad_cam")["heat"].shape[1:] == (4, 6)
+        assert seen.map("grad_cam").shape[1:] == (4, 6)
 
     return Training(Classifier(VisionTransformer((4, 6))), rows(images, torch.arange(16) % 4)), check
 
@@ -230,7 +230,7 @@ def conv3d_maps():
 )
 def series_in_training():
     def check(seen):
-        assert seen.last("grad_cam")["heat"].shape[-1] == 60
+        assert seen.map("grad_cam").shape[-1] == 60
         assert seen.last("activations")["maps"].shape[-1] == 60
 
     return Training(Classifier(convolutional(1, 8)), rows(torch.rand(16, 1, 60), torch.arange(16) % 4)), check
@@ -243,7 +243,7 @@ def series_in_training():
 )
 def volume_in_training():
     def check(seen):
-        assert tuple(seen.last("grad_cam")["heat"].shape[-3:]) == (6, 8, 5)
+        assert tuple(seen.map("grad_cam").shape[-3:]) == (6, 8, 5)
         assert tuple(seen.last("activations")["maps"].shape[-3:]) == (6, 8, 5)
 
     return Training(Classifier(convolutional(3, 4)), rows(torch.rand(16, 1, 6, 8, 5), torch.arange(16) % 4)), check
@@ -423,7 +423,7 @@ def unet_in_training():
     views = [FirstLayerFilters(), ActivationMaps(), GradCAM(target="region")]
 
     def check(seen):
-        assert seen.last("grad_cam/net.encoder.1")["heat"].shape[1:] == (8, 12)
+        assert seen.map("grad_cam/net.encoder.1").shape[1:] == (8, 12)
 
     return Training(
         Model(UNet()), rows(images, masks), views=views, draws=("filters", "activations", "grad_cam")

@@ -57,7 +57,7 @@ def returning(what, loss):
         net = model.net
         truth = torch.tensor([int(verdict.truth) for verdict in seen.verdicts])
         heat = grad_cam_by_hand(net.conv, lambda: net(inputs[: len(truth)]), own_class(truth))
-        drawn = torch.as_tensor(seen.last("grad_cam/net.conv")["heat"])[: len(truth)]
+        drawn = seen.map("grad_cam/net.conv")[: len(truth)]
         torch.testing.assert_close(drawn, heat, atol=1e-6, rtol=1e-6)
 
     model = Model()
