@@ -19,6 +19,7 @@ import torch
 from lightning_viz import View, default_views
 from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
+from lightning_viz.hooks.calls import Call as ModelCall
 
 RIGHT = "right without any argument"
 ARGUMENT = "right with the argument named in one line"
@@ -39,6 +40,7 @@ KINDS = {
 
 _PREFIX = "lightning_viz: "
 _FAULT = re.compile(r"failed at step|\w+Error\b|left out of this run|switched off|logging failed")
+_LEFT_OUT = "the look at step "  # which tells of one that waits for a step to watch
 _OWN_SUBJECT = re.compile(r"^(skipped \w+|.*? failed at step \d+[^:]*|.*? is left out of this run|logging failed): ")
 
 
@@ -77,7 +79,7 @@ class Seen:
     @property
     def faults(self) -> list[str]:
         """Lines that tell of something that went wrong."""
-        return [line for line in self.lines if _FAULT.search(line)]
+        return [line for line in self.lines if _FAULT.search(line) and not line.startswith(_LEFT_OUT)]
 
     @property
     def causes(self) -> list[str]:
@@ -116,9 +118,11 @@ class Seen:
 
     @property
     def inputs(self) -> Any:
-        """What the model was given at the last look."""
+        """What the model was given at the last look: a tensor, or several."""
         assert self.snapshots, f"no look succeeded; lines: {self.lines}"
-        return self.snapshots[-1].observation.inputs
+        inputs = self.snapshots[-1].observation.inputs
+        tensors = inputs.tensors if isinstance(inputs, ModelCall) else inputs
+        return tensors[0] if isinstance(tensors, tuple) and len(tensors) == 1 else tensors
 
 
 @dataclass(kw_only=True, eq=False)
@@ -316,7 +320,7 @@ def situation(kind: int, what: str, outcome: str = RIGHT, *, says: str = "", tod
 
     def register(build):
         assert build.__name__ not in REGISTRY, f"two rows are called {build.__name__!r}"
-        assert says or outcome == RIGHT, f"{build.__name__}: an argument or a reason is named in words"
+        assert says or outcome != REFUSED, f"{build.__name__}: a reason is given in words"
         REGISTRY[build.__name__] = Situation(kind, build.__name__, what, build, outcome, says, today)
         return build
 

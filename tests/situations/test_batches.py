@@ -36,7 +36,7 @@ class Perceptron(nn.Sequential):
 @situation(
     1,
     "self-supervised: the batch is `((view1, view2), label)`, the net is called on each view",
-    today="every view fails at every look: both views are given to forward as two arguments",
+    today="features are called classes with confidences, silently",
 )
 def two_views():
     class Model(Classifier):
@@ -123,7 +123,7 @@ def image_and_numbers():
 @situation(
     1,
     "the data set returns whole batches, `DataLoader(batch_size=None)`",
-    today="every view fails at every look: IndexError, as batches of 8 are asked for 16 samples",
+    today="every view fails at every look: batches are asked for as if they were samples",
 )
 def whole_batches():
     batches = loader(
@@ -135,7 +135,7 @@ def whole_batches():
 @situation(
     1,
     "the sampler gives lists of numbers, `DataLoader(sampler=BatchSampler(...), batch_size=None)`",
-    today="every view fails at every look: the data set is asked for single numbers, which cannot be joined",
+    today="every view fails at every look: the data set is asked for single numbers",
 )
 def lists_of_numbers():
     whole = Items(lambda indices: (images[indices], labels[indices]), 16)
@@ -219,7 +219,7 @@ class Graphs:
 @situation(
     1,
     "a batch of PyTorch Geometric, `forward(data)`",
-    today="every view fails at every look: no input found in a batch of this type",
+    today="views fail at every look: graphs are cut by samples as if their nodes were",
 )
 def graphs():
     class Model(Module):
