@@ -33,8 +33,9 @@ from lightning_viz.callbacks.run import (
     quiet_logger,
 )
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain
-from lightning_viz.callbacks.session import Session, suitable
+from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike
+from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.catalogue import views
@@ -175,10 +176,10 @@ class CheckpointRun:
         """The result."""
         return [self.result]
 
-    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
-        """One line in the result; nothing of a view that does not suit the model, since every view is tried."""
+    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """A line for each in the result; nothing of views that do not suit the model, since every view is tried."""
         if not isinstance(error, ViewError):
-            self.result.faults.append(Fault(view.kind, error_text(error), step))
+            self.result.faults += [Fault(view.kind, error_text(error), step) for view in views]
 
 
 class Replay(Callback):
@@ -212,6 +213,7 @@ class Replay(Callback):
         for view, state in self._given:
             view.restore(state)
             view.optional, view.last_step = True, None  # whenever it looked before, it looks now
+            view.frames.clear()
         self.result, self.samples = Result(), None
         # Why a view does not suit the model is of no interest where every view is tried.
         self.views = suitable([view for view, _ in self._given], model, say=lambda _: None)

@@ -97,8 +97,8 @@ class LayerEmbeddings(View):
                     "engine": self.engine,
                     "seed": self.probe.seed,
                 },
-                name=f"{self.kind}/{call}",
-                memory=self.memories.get(f"{self.kind}/{call}"),
+                name=f"{self.name} {call}",
+                memory=self.memories.get(f"{self.name} {call}"),
             )
 
     def _images(self, snapshot: Snapshot, count: int) -> NDArray[np.uint8] | None:

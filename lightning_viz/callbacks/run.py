@@ -67,6 +67,10 @@ class Named(Protocol):
     def name(self) -> str:
         """Tells it from others."""
 
+    @property
+    def label(self) -> str:
+        """The same, short enough for a line."""
+
 
 class Run(Protocol):
     """What a `Session` asks of a training, or of the validation pass of a checkpoint.
@@ -101,8 +105,8 @@ class Run(Protocol):
     def open_writers(self) -> Sequence[Writer]:
         """Where pictures go."""
 
-    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
-        """Tell that a view failed, without ending the run."""
+    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """Tell that views failed of one cause, without ending the run."""
 
 
 @dataclass
@@ -158,14 +162,23 @@ class TrainerRun:
             warn_safely(line)
         return writers
 
-    def report_fault(self, view: Named, step: int, error: Exception | str, *, switched_off: bool) -> None:
+    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """One warning."""
-        end = (
-            f"the view is switched off after {self.most_faults} faults in a row"
-            if switched_off
-            else "training continues"
-        )
-        warn_safely(f"{view.name} failed at step {step}: {error_text(error)} ({end})")
+        which = "the view is" if len(views) == 1 else "the views are"
+        end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else "training continues"
+        warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
+
+
+def view_list(views: Sequence[Named]) -> str:
+    """Views in words: ``GradCAM, Saliency and 3 more``.
+
+    Args:
+        views: one or more.
+    """
+    labels = list(dict.fromkeys(view.label for view in views))
+    if len(labels) > 4:
+        return f"{', '.join(labels[:3])} and {len(labels) - 3} more"
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def error_text(error: Exception | str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.frames import animations, keep_frame
+from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
@@ -24,14 +25,13 @@ from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.step_watch import StepReader
+from lightning_viz.callbacks.suitability import suitable
+from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError, inform, warn_safely
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, inform, warn_safely
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
-from lightning_viz.render.animation import animate, thin
-from lightning_viz.render.page import Picture, lay_out
-
-_FRAMES = 120  # kept per animation before they are thinned to half
+from lightning_viz.render.page import lay_out
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
@@ -72,33 +72,6 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
     return started
 
 
-def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str], None] = inform) -> list[Any]:
-    """The views that suit a model.
-
-    Args:
-        views: to check against it.
-        model: the run's.
-        say: takes a line for each that is skipped.
-
-    Raises:
-        ViewError: a view that a person named does not suit; one made by `default_views` is skipped.
-    """
-    suited = []
-    for view in views:
-        try:
-            with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
-                view.check(model)
-                view.requirements(model)
-            suited.append(view)
-        except (ViewError, LayerNotFoundError) as error:
-            if not view.optional:
-                raise
-            say(f"skipped {type(view).__name__}: {error}")
-        except Exception as error:  # no misuse, but a fault of the view's own
-            warn_safely(f"{view.name} is left out of this run: {error_text(error)}")
-    return suited
-
-
 class Session:
     """Observes a model for a list of views during one run.
 
@@ -123,9 +96,8 @@ class Session:
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
-        self._faults: Counter[str] = Counter()
-        self._postponed: set[str] = set()
-        self._frames: defaultdict[tuple[str, str], list[tuple[int, bytes]]] = defaultdict(list)
+        self._faults, self._left_out = Faults(run), LeftOut()
+        self._endings = tag_endings(views)
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
@@ -213,10 +185,11 @@ class Session:
         with self._harmless("watching validation failed"):
             populations, faults = watched.results()
             self._populations = populations  # none on other processes than the first
-            for name in watched.layers:
-                for words in faults[name]:
-                    self._fault(self._watching[name][0], watched.step, words)
-                self._held[name] += watched.seconds / len(watched.layers)
+            with self._faults.gathered():
+                for name in watched.layers:
+                    for words in faults[name]:
+                        self._fault(self._watching[name][0], watched.step, words)
+                    self._held[name] += watched.seconds / len(watched.layers)
 
     def close(self) -> None:
         """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
@@ -224,6 +197,7 @@ class Session:
             self._drain()
             self._animate()
             self._drain()
+            self._left_out.report()
         self.abort()
         for writer in self.writers:
             with self._harmless():
@@ -294,15 +268,15 @@ class Session:
         must = [view for view in due if last or view.last_step is None]
         may = [view for view in due if view not in must]
         if may and self.drawing.behind():
-            may = []  # they wait for their next occasion, training does not
+            for view in may:  # they wait for their next occasion, training does not
+                self._left_out.add(view, step, "as drawing is behind")
+            may = []
         affordable = self.budget.affordable({view.name: view.max_overhead for view in may})
         for view in may:
-            if view.name not in affordable and view.name not in self._postponed:
-                self._postponed.add(view.name)
-                limit = f"max_overhead={view.max_overhead:g}"
-                inform(f"{view.name} is logged less often from step {step} to stay within {limit}")
+            if view.name not in affordable:
+                self._left_out.add(view, step, f"to stay within max_overhead={view.max_overhead:g}")
         chosen = must + [view for view in may if view.name in affordable]
-        with preserve_state(self.run.model), muted(self.run.trainer):
+        with preserve_state(self.run.model), muted(self.run.trainer), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
                 self._look_at_probe([view for view in chosen if view.probe.key() == key], step, batch)
 
@@ -313,16 +287,15 @@ class Session:
             view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
             requirements = {view.name: view.requirements(self.run.model) for view in views}
-            samples = self._samples_of(
-                views[0].probe, batch, needed=any(need.samples for need in requirements.values())
-            )
+            needed = any(need.samples for need in requirements.values())
+            samples = self._samples_of(views[0].probe, batch, needed=needed)
             snapshots = self.shared.run(requirements, samples, step)
         except Exception as error:
             _free_memory(error)
             if len(views) == 1 and self._steps.pending and not isinstance(error, InvalidArgumentError):
                 # how the model is called shows in the step that comes now
                 views[0].last_step = None
-                self._left_out(step, error)
+                self._wait_for_step(step, error)
             elif len(views) == 1:
                 self._fault(views[0], step, error)
                 self.budget.charge(views[0].name, step, time.monotonic() - started)
@@ -412,39 +385,31 @@ class Session:
             if result.drawn is None:
                 self._fault(view, result.step, result.error)
                 continue
-            pictures = [lay_out(picture) for picture in result.drawn.pictures]
+            is_animation = any("/animation" in picture.tag for picture in result.drawn.pictures)
+            drawn = with_ending(result.drawn, "" if is_animation else self._endings[view.name])
+            pictures = [lay_out(picture) for picture in drawn.pictures]
             try:
                 for writer in self.writers:
                     for picture in pictures:
                         writer.picture(picture, result.step)
-                    if result.drawn.projection is not None:
-                        writer.projection(result.drawn.projection)
-                    for tag, value in result.drawn.scalars.items():
+                    if drawn.projection is not None:
+                        writer.projection(drawn.projection)
+                    for tag, value in drawn.scalars.items():
                         writer.scalar(tag, value, result.step)
             except Exception as error:
                 self._fault(view, result.step, error)
                 continue
-            if view.animation:
-                self._keep_frames(view.name, pictures[:1], result.step)
-            self._faults[view.name] = 0
-            if result.drawn.memory is not None and result.name is not None:
-                view.memories[result.name] = result.drawn.memory
-
-    def _keep_frames(self, view: str, pictures: Iterable[Picture], step: int) -> None:
-        for picture in pictures:
-            if picture.image.startswith(b"\x89PNG"):
-                frames = self._frames[view, picture.tag]
-                frames.append((step, picture.image))
-                if len(frames) > _FRAMES:
-                    kept = thin([step for step, _ in frames], most=_FRAMES // 2)
-                    self._frames[view, picture.tag] = [frames[index] for index in kept]
+            if view.animation and pictures:
+                keep_frame(view, pictures[0], result.step)
+            self._faults.succeeded(view)
+            if drawn.memory is not None and result.name is not None:
+                view.memories[result.name] = drawn.memory
 
     def _animate(self) -> None:
-        frames, self._frames = self._frames, defaultdict(list)
-        for (view, tag), pages in frames.items():
-            if len(pages) > 1:
-                arguments = {"tag": f"{tag}/animation", "frames": pages, "description": f"{tag}, step by step."}
-                self.drawing.submit(view, pages[-1][0], DrawTask(animate, arguments))
+        for view in self._by_name.values():
+            for step, task in animations(view) if view.animation else ():
+                self.drawing.submit(view.name, step, task)
+            view.frames.clear()
 
     def _drain(self) -> None:
         seconds = self.run.drain_seconds
@@ -457,12 +422,12 @@ class Session:
 
     # Faults.
 
-    def _left_out(self, step: int, error: Exception) -> None:
+    def _wait_for_step(self, step: int, error: Exception) -> None:
         """Say once that the look before the first update must wait."""
         if not self._waits:
-            self._waits = True
             why = f"until a step has shown how the model is called: {error_text(error)}"
             inform(f"the look at step {step} is left out {why}")
+        self._waits = True
 
     @contextmanager
     def _harmless(self, what: str = "logging failed") -> Iterator[None]:
@@ -475,13 +440,8 @@ class Session:
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""
-        if view not in self.views:
-            return
-        self._faults[view.name] += 1
-        off = self._faults[view.name] >= self.run.most_faults
-        if off:
+        if view in self.views and self._faults.add(view, step, error):
             self.views.remove(view)
-        self.run.report_fault(view, step, error, switched_off=off)
 
 
 def _free_memory(error: Exception) -> None:

@@ -262,6 +262,10 @@ class ViewLike(Named, Protocol):
     last_step: int | None
     indices: tuple[int, ...] | None
     memories: dict[str, Any]
+    frames: dict[str, list[tuple[int, NDArray[np.uint8]]]]
+
+    def changed(self) -> dict[str, str]:
+        """Arguments that change what it draws and are not the defaults, as they are written."""
 
     def check(self, model: nn.Module) -> None:
         """Raise a `ViewError` that says what to do, if the view does not suit the model."""

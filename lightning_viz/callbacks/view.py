@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
@@ -26,7 +28,8 @@ __all__ = ["PopulationView", "View", "default_views"]
 
 _WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "max_overhead", "animation")
 """Arguments that do not change what a view draws at a step."""
-_KEPT = ("last_step", "indices", "state", "memories")
+_SHORT = 40  # characters of an argument in a line of the log
+_KEPT = ("last_step", "indices", "state", "memories", "frames")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,6 +78,7 @@ class View(Callback):
         self.indices: tuple[int, ...] | None = None
         self.state: dict[str, Any] = {}
         self.memories: dict[str, Any] = {}
+        self.frames: dict[str, list[tuple[int, NDArray[np.uint8]]]] = {}
 
     # What a view is made of.
 
@@ -105,13 +109,26 @@ class View(Callback):
         >>> Saliency(method="smooth_grad", every_n_epochs=2).name
         "Saliency(method='smooth_grad')"
         """
-        given = {own.name: (getattr(self, own.name), _default(own)) for own in fields(self) if own.init}
+        changed = [f"{name}={value}" for name, value in self.changed().items()]
+        return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+
+    @property
+    def label(self) -> str:
+        """The view in a line of the log: its kind, with the arguments that are short.
+
+        >>> from lightning_viz import Saliency
+        >>> Saliency(method="smooth_grad", probe=8).label
+        "Saliency(method='smooth_grad')"
+        """
         changed = [
-            f"{name}={value!r}"
-            for name, (value, default) in given.items()
-            if name not in _WHEN and repr(value) != repr(default)
+            f"{name}={value}" for name, value in self.changed().items() if len(value) <= _SHORT and name != "probe"
         ]
         return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+
+    def changed(self) -> dict[str, str]:
+        """Arguments that change what it draws and are not the defaults, as they are written."""
+        given = {own.name: (repr(getattr(self, own.name)), repr(_default(own))) for own in fields(self) if own.init}
+        return {name: value for name, (value, default) in given.items() if name not in _WHEN and value != default}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget another trainer's run, and check what can be known before the model is complete."""

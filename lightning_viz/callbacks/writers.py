@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from google.protobuf import text_format
 from PIL import Image
@@ -137,13 +138,23 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
             others.append(ImageLoggerWriter(logger))
     if boards or others:
         return boards + others, ""
-    existing = {path.name for path in fallback.glob("version_*")}
-    folder = next(place for number in count() if (place := fallback / f"version_{number}").name not in existing)
+    folder = next(filter(_made, (fallback / f"version_{number}" for number in count())))
     return [FolderWriter(folder)], f"no logger takes images: pictures go to {folder}"
 
 
+def _made(folder: Path) -> bool:
+    """Make a folder that no other run has; that it cannot be made shows when it is written to."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        return not isinstance(error, FileExistsError)
+    return True
+
+
 def _as_path(tag: str) -> str:
-    return re.sub(r"[^\w./-]", "_", tag).replace("..", "_").strip("/")
+    """A tag as a path of its own: what a file system may not take is written as in an address."""
+    parts = (quote(part, safe=" =,()[]") for part in tag.split("/") if part)
+    return "/".join(part.replace(".", "%2E") if set(part) == {"."} else part for part in parts)
 
 
 _OURS = "lightning_viz_projector"

@@ -196,12 +196,9 @@ def test_a_fault_is_one_warning_and_the_others_draw_on(where, error, tmp_path, d
     view.where, view.error, view.failing = where, error, (2, 4)
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)])
-    warnings_ = said(caught)
-    assert len(warnings_) == 2
-    for one, step in zip(warnings_, (2, 4), strict=True):
-        assert one.startswith("lightning_viz: Faulty failed at step")
-        assert f"failed at step {step}: {type(error).__name__}: {error}" in one
-        assert "training continues" in one
+    (line,) = said(caught)  # at step 4 it is the same
+    assert line.startswith(f"lightning_viz: Faulty failed at step 2: {type(error).__name__}: {error}")
+    assert "training continues" in line
     assert trainer.global_step == 6
     steps = drawn_at_once.tags()["watch/page"]
     assert sorted(steps) == sorted([0, 1, 2, 3, 4, 5, 6, 0, 1, 3, 5, 6])
@@ -221,12 +218,12 @@ def test_after_three_faults_in_a_row_a_view_is_switched_off(tmp_path, drawn_at_o
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [view, Watch(every_n_train_steps=1)], max_epochs=2)
     endings = [one[one.rindex("(") :] for one in said(caught)]
-    assert endings == ["(training continues)"] * 4 + ["(the view is switched off after 3 faults in a row)"]
+    assert endings == ["(training continues)", "(the view is switched off after 3 faults in a row)"]
     assert [one.step for one in drawn_at_once if one.owner == view.name] == [0, 3]
     assert [one.step for one in drawn_at_once if one.owner != view.name] == list(range(13))
 
 
-def test_a_model_that_cannot_be_run_is_a_warning_for_each_view(tmp_path, drawn_at_once):
+def test_a_model_that_cannot_be_run_is_one_warning_for_all_views(tmp_path, drawn_at_once):
     class Fussy(ConvNet):
         def forward(self, x):
             if not self.training:
@@ -238,9 +235,8 @@ def test_a_model_that_cannot_be_run_is_a_warning_for_each_view(tmp_path, drawn_a
 
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, Fussy(), [Saliency(), Watch()])
-    warnings_ = said(caught)
-    assert [one.split(" ")[1] for one in warnings_] == ["Saliency", "Watch", "Saliency", "Watch"]
-    assert all("in training only" in one for one in warnings_)
+    (line,) = said(caught)
+    assert line.startswith("lightning_viz: Saliency and Watch failed at step 1: RuntimeError: in training only")
     assert trainer.global_step == 6
 
 
@@ -251,9 +247,9 @@ def test_warnings_turned_into_errors_do_not_end_the_run(tmp_path, drawn_at_once,
         trainer = fit(tmp_path, ConvNet(), [view, Watch()])
     assert trainer.global_step == 6
     lines = [record.getMessage() for record in caplog.records if record.name == "lightning_viz"]
-    assert len(lines) == 3
+    assert len(lines) == 2
     assert "failed at step 0: RuntimeError: broken" in lines[0]
-    assert "switched off" in lines[2]
+    assert "switched off" in lines[1]
     assert drawn_at_once.tags() == {"watch/page": [0, 6]}
 
 
@@ -285,9 +281,9 @@ def test_a_full_disk_is_a_warning(tmp_path, drawn_at_once, monkeypatch):
         trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_train_steps=1), Watch(every_n_train_steps=3)])
     assert trainer.global_step == 6
     faults = [one for one in said(caught) if "failed at step" in one]
-    assert len(faults) == 3
+    assert len(faults) == 2
     assert all("Saliency failed" in one and "No space left on device" in one for one in faults)
-    assert "switched off" in faults[2]
+    assert "switched off" in faults[1]
     assert len([one for one in said(caught) if "failed at step" not in one]) == 1  # the flush
     assert writer.written == [("watch/page", 0), ("watch/page", 3), ("watch/page", 6)]
 
@@ -298,7 +294,7 @@ def test_an_unwritable_folder_is_a_warning(tmp_path, drawn_at_once):
         trainer = fit(tmp_path, ConvNet(), [Watch(every_n_train_steps=1)], logger=False)
     faults = [one for one in said(caught) if "failed at step" in one]
     assert trainer.global_step == 6
-    assert len(faults) == 3
+    assert len(faults) == 2
     assert "switched off" in faults[2]
     assert str(tmp_path / "lightning_viz_logs") in faults[0]
 

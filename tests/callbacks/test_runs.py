@@ -365,13 +365,13 @@ def test_embeddings_go_on_from_the_saved_points(tmp_path, drawn_at_once):
     view = LayerEmbeddings(layers="fc", input=False, samples=24)
     trainer = fit(tmp_path, ConvNet(), [view])
     trainer.save_checkpoint(tmp_path / "end.ckpt")
-    points = view.memories["embedding/fc"]["points"]
+    points = view.memories[f"{view.name} fc"]["points"]
     drawn_at_once.clear()
     again = LayerEmbeddings(layers="fc", input=False, samples=24)
     fit(tmp_path, ConvNet(), [again], ckpt_path=tmp_path / "end.ckpt", max_epochs=2)
     first = next(one for one in drawn_at_once if one.step == 12)
     assert (first.sketch.memory["points"] == points).all()
-    moved = again.memories["embedding/fc"]["points"]
+    moved = again.memories[f"{again.name} fc"]["points"]
     spread = points.std(0).sum()
     assert abs(moved - points).mean() < 0.5 * spread
 

@@ -243,7 +243,7 @@ def test_numbers_and_animations_in_a_folder(tmp_path):
         {"tag": "embedding/fc/knn_accuracy", "step": "4", "value": ""},
     ]
     writer.picture(Picture("hyperplanes/hidden:0/animation", b"GIF89a", 1, 1, "words"), 5)
-    assert (tmp_path / "new" / "hyperplanes" / "hidden_0" / "animation" / "00000005.gif").exists()
+    assert (tmp_path / "new" / "hyperplanes" / "hidden%3A0" / "animation" / "00000005.gif").exists()
     writer.picture(Picture("../../outside", b"\x89PNG", 1, 1, "words"), 5)
     assert not (tmp_path.parent / "outside").exists()
     assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [

@@ -1,0 +1,104 @@
+"""What a run's log says of its views: faults by their cause, each once, and how many looks were left out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_viz.callbacks.run import Named, Run, error_text
+from lightning_viz.errors import inform
+
+_LISTED = 8  # steps named at the end
+
+
+class Faults:
+    """Counts the faults of each view, and reports each cause once.
+
+    A cause that several views share at a step is one line. What a view has failed by before is not reported again, but
+    that the view is switched off is.
+
+    Args:
+        run: that reports them.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._in_a_row: Counter[str] = Counter()
+        self._reported: set[tuple[str, str]] = set()
+        self._new: list[tuple[Named, int, Exception | str, bool]] = []
+        self._gathering = False
+
+    def add(self, view: Named, step: int, error: Exception | str) -> bool:
+        """Note what a view raised; whether it is to be switched off, after too many faults in a row.
+
+        Args:
+            view: that failed.
+            step: completed updates.
+            error: that it raised, or in words.
+        """
+        self._in_a_row[view.name] += 1
+        off = self._in_a_row[view.name] >= self._run.most_faults
+        known = view.name, error_text(error)
+        if off or known not in self._reported:
+            self._reported.add(known)
+            self._new.append((view, step, error, off))
+        if not self._gathering:
+            self._report()
+        return off
+
+    def succeeded(self, view: Named) -> None:
+        """A view has drawn: its faults are counted anew.
+
+        Args:
+            view: that was drawn.
+        """
+        self._in_a_row[view.name] = 0
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Faults inside are reported together when it ends: one line for each cause."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._report()
+
+    def _report(self) -> None:
+        new, self._new = self._new, []
+        alike: defaultdict[tuple[int, str, bool], list[Named]] = defaultdict(list)
+        errors: dict[str, Exception | str] = {}
+        for view, step, error, off in new:
+            alike[step, error_text(error), off].append(view)
+            errors[error_text(error)] = error
+        for (step, text, off), views in alike.items():
+            self._run.report_fault(views, step, errors[text], switched_off=off)
+
+
+class LeftOut:
+    """Looks that were left out: each view's first is said at once, with the reason, their number at the end."""
+
+    def __init__(self) -> None:
+        self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def add(self, view: Named, step: int, reason: str) -> None:
+        """Note a look that is left out.
+
+        Args:
+            view: that would have looked.
+            step: completed updates.
+            reason: in words.
+        """
+        steps = self._steps[view.label, reason]
+        if not steps:
+            inform(f"{view.label} is logged less often from step {step} {reason}")
+        steps.append(step)
+
+    def report(self) -> None:
+        """Say how many there were, view by view."""
+        for (view, reason), steps in self._steps.items():
+            looks = "1 look was" if len(steps) == 1 else f"{len(steps)} looks were"
+            at = f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps[:_LISTED]))}"
+            inform(f"{looks} left out of {view}, at {at}{', ...' * (len(steps) > _LISTED)}, {reason}")
+        self._steps.clear()

@@ -1,0 +1,40 @@
+"""Which of a run's views suit its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
+from lightning_viz.hooks.model_state import preserve_state
+
+
+def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str], None] = inform) -> list[Any]:
+    """The views that suit a model.
+
+    Args:
+        views: to check against it.
+        model: the run's.
+        say: takes a line for each that is skipped.
+
+    Raises:
+        ViewError: a view that a person named does not suit; one made by `default_views` is skipped.
+    """
+    suited = []
+    for view in views:
+        try:
+            with preserve_state(model):  # a weight that is computed (spectral norm) moves on when it is asked for
+                view.check(model)
+                view.requirements(model)
+            suited.append(view)
+        except (ViewError, LayerNotFoundError) as error:
+            if not view.optional:
+                raise
+            say(f"skipped {type(view).__name__}: {error}")
+        except Exception as error:  # no misuse, but a fault of the view's own
+            warn_safely(f"{view.name} is left out of this run: {error_text(error)}")
+    return suited
