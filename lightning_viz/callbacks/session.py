@@ -97,7 +97,7 @@ class Session:
         self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
-        self._endings = tag_endings(views)
+        self._endings, self._animated = tag_endings(views), False
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
@@ -324,7 +324,7 @@ class Session:
                 snapshot = replace(snapshot, population=self._population(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
         for task in view.draw(snapshot):
-            self.drawing.submit(view.name, snapshot.step, task)
+            self.drawing.submit(view.name, snapshot.step, with_ending(task, self._endings[view.name]))
 
     def _population(self, view: PopulationViewLike, snapshot: Snapshot) -> Population:
         """What was seen of the validation pass, or what a pass for this view alone sees now."""
@@ -380,21 +380,23 @@ class Session:
 
     def collect(self) -> None:
         """Write what was drawn meanwhile."""
+        with self._faults.gathered():
+            self._collect()
+
+    def _collect(self) -> None:
         for result in self.drawing.results():
             view = self._by_name[result.owner]
             if result.drawn is None:
                 self._fault(view, result.step, result.error)
                 continue
-            is_animation = any("/animation" in picture.tag for picture in result.drawn.pictures)
-            drawn = with_ending(result.drawn, "" if is_animation else self._endings[view.name])
-            pictures = [lay_out(picture) for picture in drawn.pictures]
+            pictures = [lay_out(picture) for picture in result.drawn.pictures]
             try:
                 for writer in self.writers:
                     for picture in pictures:
                         writer.picture(picture, result.step)
-                    if drawn.projection is not None:
-                        writer.projection(drawn.projection)
-                    for tag, value in drawn.scalars.items():
+                    if result.drawn.projection is not None:
+                        writer.projection(result.drawn.projection)
+                    for tag, value in result.drawn.scalars.items():
                         writer.scalar(tag, value, result.step)
             except Exception as error:
                 self._fault(view, result.step, error)
@@ -402,14 +404,14 @@ class Session:
             if view.animation and pictures:
                 keep_frame(view, pictures[0], result.step)
             self._faults.succeeded(view)
-            if drawn.memory is not None and result.name is not None:
-                view.memories[result.name] = drawn.memory
+            if result.drawn.memory is not None and result.name is not None:
+                view.memories[result.name] = result.drawn.memory
 
     def _animate(self) -> None:
-        for view in self._by_name.values():
-            for step, task in animations(view) if view.animation else ():
+        views, self._animated = [] if self._animated else list(self._by_name.values()), True
+        for view in (view for view in views if view.animation):
+            for step, task in animations(view):
                 self.drawing.submit(view.name, step, task)
-            view.frames.clear()
 
     def _drain(self) -> None:
         seconds = self.run.drain_seconds

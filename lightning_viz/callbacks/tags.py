@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import ViewLike
 
 _QUOTES = "'\"()[]"
@@ -40,16 +40,14 @@ def tag_endings(views: Sequence[ViewLike]) -> dict[str, str]:
     return endings
 
 
-def with_ending(drawn: DrawResult, ending: str) -> DrawResult:
-    """What was drawn, with all tags longer by an ending.
+def with_ending(task: DrawTask, ending: str) -> DrawTask:
+    """What is to be drawn, under tags that are longer by an ending.
 
     Args:
-        drawn: by a view.
+        task: of a view.
         ending: of its tags; nothing is changed if it is empty.
     """
     if not ending:
-        return drawn
-    projection = drawn.projection and replace(drawn.projection, tag=f"{drawn.projection.tag}/{ending}")
-    pictures = tuple(replace(picture, tag=f"{picture.tag}/{ending}") for picture in drawn.pictures)
-    scalars = {f"{tag}/{ending}": value for tag, value in drawn.scalars.items()}
-    return replace(drawn, pictures=pictures, scalars=scalars, projection=projection)
+        return task
+    arguments = {**task.arguments, "tag": f"{task.arguments['tag']}/{ending}"}
+    return replace(task, arguments=arguments, scalars={f"{tag}/{ending}": x for tag, x in task.scalars.items()})

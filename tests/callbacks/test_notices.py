@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_viz import ActivationMaps, GradCAM, LayerEmbeddings, Probe, Saliency
-from lightning_viz.callbacks.draw_task import DrawResult, Projection
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.run import view_list
 from lightning_viz.callbacks.tags import tag_endings, with_ending
@@ -90,15 +90,10 @@ def test_views_that_draw_different_pictures_have_different_tags(name):
 
 
 def test_an_ending_is_written_to_all_tags():
-    drawn = DrawResult([Picture("a/b", b"", 1, 1, "")], {"a/n": 1.0}, None, Projection("a/p", b""))
-    named = with_ending(drawn, "target_1")
-    tags = [named.pictures[0].tag, *named.scalars, named.projection.tag]
-    assert tags == [
-        "a/b/target_1",
-        "a/n/target_1",
-        "a/p/target_1",
-    ]
-    assert with_ending(drawn, "") is drawn
+    task = DrawTask(print, {"tag": "a/b", "step": 3}, scalars={"a/n": 1.0})
+    named = with_ending(task, "target_1")
+    assert (named.arguments, named.scalars) == ({"tag": "a/b/target_1", "step": 3}, {"a/n/target_1": 1.0})
+    assert with_ending(task, "") is task
 
 
 def test_views_on_one_layer_are_told_apart_in_a_run(tmp_path):

@@ -35,7 +35,6 @@ def tags_of_their_own(*views):
 @situation(
     9,
     "three Grad-CAMs on one layer: of the label, the prediction, class 1",
-    today="all are drawn under grad_cam/net.conv, the last overwrites",
 )
 def three_targets():
     return tags_of_their_own(GradCAM(target="label"), GradCAM(target="predicted"), GradCAM(target=1))
@@ -44,7 +43,6 @@ def three_targets():
 @situation(
     9,
     "two saliency maps: of the label and of class 2",
-    today="both are drawn under saliency/gradient, the last overwrites",
 )
 def two_saliency_maps():
     return tags_of_their_own(Saliency(), Saliency(target=2))
@@ -53,7 +51,6 @@ def two_saliency_maps():
 @situation(
     9,
     "activation maps of one layer: of channels at random and of channel 2",
-    today="both are drawn under activations/net.conv, the last overwrites",
 )
 def two_choices_of_channels():
     return tags_of_their_own(ActivationMaps(layers=["net.conv"]), ActivationMaps(layers=["net.conv"], channels=[2]))
@@ -62,7 +59,6 @@ def two_choices_of_channels():
 @situation(
     9,
     "two Grad-CAMs, of several classes each",
-    today="both are drawn under grad_cam/net.conv/classes, the last overwrites",
 )
 def lists_of_classes():
     return tags_of_their_own(GradCAM(target=[0, 1]), GradCAM(target=[2, 3]))
@@ -71,7 +67,6 @@ def lists_of_classes():
 @situation(
     9,
     "layers whose names differ in a character that files do not have: no file overwrites another",
-    today="act:0 and act_0 are one file, the last overwrites",
 )
 def names_alike_as_files():
     class Net(nn.Module):
@@ -114,9 +109,7 @@ def two_runs():
     return Training(None, None, views=[FirstLayerFilters()], start=start, draws=("filters",), draws_all=True), check
 
 
-@situation(
-    9, "an animation after a resume holds the steps of both runs", today="it holds the steps since the resume alone"
-)
+@situation(9, "an animation after a resume holds the steps of both runs")
 def animation_after_resume():
     def start(trainer):
         folder = Path(trainer.default_root_dir)
@@ -153,7 +146,6 @@ def animation_after_resume():
     9,
     "looks that were asked for and are left out because drawing is behind: said once, and the count at the end",
     says=r"\b3 looks\b",
-    today="they are left out in silence",
 )
 def looks_left_out():
     def check(seen):
