@@ -21,20 +21,25 @@ NOTHING = None
 class Numbering(NamedTuple):
     """Which samples of a data set pass on a process: `first`, `first + stride`, ..., of those before `end`.
 
-    What comes at or behind the end doubles a sample, to give all processes equally many.
+    What comes at or behind the end doubles a sample, to give all processes equally many. Of a data set that makes its
+    batches by itself, `batches` is that end, counted in batches.
     """
 
     first: int = 0
     stride: int = 1
     end: float = np.inf
+    batches: float = np.inf
 
-    def among(self, passed: int, size: int) -> NDArray[np.int64]:
+    def among(self, passed: int, size: int, batch: int = 0) -> NDArray[np.int64]:
         """The numbers of a batch's samples, without the doubles, which are last.
 
         Args:
             passed: samples before the batch.
             size: of the batch.
+            batch: how many batches passed before it.
         """
+        if self.first + self.stride * batch >= self.batches:
+            size = 0
         numbers = self.first + self.stride * np.arange(passed, passed + size)
         return numbers[numbers < self.end]
 
@@ -89,13 +94,24 @@ def numbering(trainer: Trainer, loader: Any) -> Numbering:
     if trainer.world_size == 1:
         return Numbering()
     sampler: Any = getattr(loader, "sampler", None)
+    whole = getattr(loader, "batch_sampler", loader) is None  # the sampler gives numbers of batches, or lists
     if hasattr(sampler, "num_replicas") and hasattr(sampler, "rank"):
         dataset = getattr(sampler, "dataset", None)
-        return Numbering(sampler.rank, sampler.num_replicas, np.inf if dataset is None else len(dataset))
-    in_order = type(sampler) is SequentialSampler and type(getattr(loader, "batch_sampler", None)) is BatchSampler
-    if in_order and not isinstance(getattr(loader, "dataset", None), IterableDataset):  # each process sees them all
+        end = np.inf if dataset is None else len(dataset)
+        return Numbering(sampler.rank, sampler.num_replicas, **{"batches" if whole else "end": end})
+    if _sees_all(loader, sampler):
         return Numbering(end=np.inf if trainer.is_global_zero else 0)
     return Numbering(trainer.global_rank, trainer.world_size)
+
+
+def _sees_all(loader: Any, sampler: Any) -> bool:
+    """Whether a loader goes through the whole data set in order, on each process."""
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return False
+    batches = getattr(loader, "batch_sampler", None)
+    if type(sampler) is BatchSampler:  # with ``batch_size=None``
+        batches, sampler = sampler, sampler.sampler
+    return type(sampler) is SequentialSampler and (batches is None or type(batches) is BatchSampler)
 
 
 def _packed(mine: Any) -> bytes:

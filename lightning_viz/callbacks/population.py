@@ -232,6 +232,7 @@ class PopulationPass:
     seconds: float = 0.0
     _accumulator: Accumulator = field(default_factory=Accumulator)
     _samples: int = 0
+    _batches: int = 0
     _doubles: int = 0
 
     def start(self, step: int, layers: Mapping[str, tuple[Reader, Mapping[str, nn.Module]]]) -> None:
@@ -262,7 +263,8 @@ class PopulationPass:
             known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
             inputs, labels, _ = split_batch(batch, self.model, known if known and known.complete else None)
             size = len(all_tensors(inputs)[0])
-            numbers = self.numbering.among(self._samples, size)
+            numbers = self.numbering.among(self._samples, size, self._batches)
+            self._batches += 1
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
             reading = [layers for view, layers in self.layers.items() if view not in self.faults]
             self._accumulator.open(Batch(inputs, labels, numbers), reading)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import multiprocessing
-import random
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import Subset
 
 from lightning_viz.callbacks.batch_parts import is_dense, reading_of, split_batch
+from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.errors import NoProbeYetError, warn_safely
 from lightning_viz.hooks.calls import Call
-from lightning_viz.hooks.model_state import preserve_state, same_randomness
-from lightning_viz.hooks.pytree import all_tensors, map_tensors
+from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.hooks.pytree import all_tensors, map_tensors, sample_count
 
-_FETCHED = 64  # samples in a batch
+FETCH_SECONDS = 60.0
+"""For which fetching samples may hold a run, all probes together; what passes is taken thereafter."""
+
 _SCANNED = 512  # samples looked at to balance the classes of a data set that does not list its labels
 
 
@@ -43,24 +41,26 @@ class ProbeLoader:
     def __init__(self, trainer: Trainer, model: LightningModule, count: Callable[[Probe], int]) -> None:
         self._trainer, self._model, self._count = trainer, model, count
         self._samples: dict[Any, Samples] = {}
+        self._fetcher = Fetcher(FETCH_SECONDS)
         self._passed: list[Any] = []
+        self._missing: set[Any] = set()  # keys of the probes that what passes is kept for
+        self._notes: set[str] = set()
 
     def forget(self) -> None:
         """Fetch the samples anew when they are asked for: how the model is called is known better now."""
         self._samples.clear()
 
     def keep(self, batch: Any, probes: Sequence[Probe]) -> None:
-        """Keep a validation batch if the data cannot be asked for samples by number.
+        """Keep a validation batch, if samples are still missing that may have to be taken as they pass.
 
         Args:
             batch: that passes.
             probes: that are or will be asked for.
         """
         missing = [probe for probe in probes if not probe.given and probe.key() not in self._samples]
-        if missing and not any(indexable_source(self._trainer, probe) for probe in missing):
-            kept = sum(len(all_tensors(passed)[0]) for passed in self._passed)
-            if kept < max(map(self._count, missing)):
-                self._passed.append(batch)
+        self._missing = {probe.key() for probe in missing}
+        if missing and sum(map(sample_count, self._passed)) < max(map(self._count, missing)):
+            self._passed.append(batch)
 
     def get(self, probe: Probe, indices: Sequence[int] | None, batch: Any, *, pixel_space_given: bool) -> Samples:
         """The samples of a probe.
@@ -76,20 +76,28 @@ class ProbeLoader:
         """
         if probe.key() in self._samples:
             return self._samples[probe.key()]
-        load = partial(load_samples, self._trainer, self._model, probe, self._count(probe), indices=indices)
-        try:
-            samples = load(passed=self._passed)
-        except NoProbeYetError:
-            if batch is None:
-                raise
-            samples = load(passed=[batch])
+        passed, notes = self._passed, tuple[str, ...]()
+        if batch is not None and (not passed or probe.source == "train"):
+            passed = [batch]
             if probe.source == "val" and self._trainer.val_dataloaders is not None:
-                note = "no validation batch has passed before the first look: the samples are training data"
-                samples = replace(samples, notes=(*samples.notes, note))
-        self._passed = []
+                notes = ("no validation batch has passed before the first look: the samples are training data",)
+        samples = load_samples(
+            self._trainer,
+            self._model,
+            probe,
+            self._count(probe),
+            fetcher=self._fetcher,
+            indices=indices,
+            passed=passed,
+            passed_notes=notes,
+        )
         self._samples[probe.key()] = samples
+        if self._missing <= self._samples.keys():
+            self._passed = []
         for note in (*samples.notes, *(() if pixel_space_given else samples.pixel_space_notes)):
-            warn_safely(note)
+            if note not in self._notes:
+                self._notes.add(note)
+                warn_safely(note)
         return samples
 
 
@@ -99,8 +107,10 @@ def load_samples(
     probe: Probe,
     count: int,
     *,
+    fetcher: Fetcher,
     indices: Sequence[int] | None = None,
     passed: Sequence[Any] = (),
+    passed_notes: tuple[str, ...] = (),
 ) -> Samples:
     """The samples of a probe, fetched so that training does not notice.
 
@@ -109,8 +119,10 @@ def load_samples(
         pl_module: its module.
         probe: which samples.
         count: how many, the head among them.
+        fetcher: of the run.
         indices: those picked before, in a run that is resumed.
-        passed: batches that came by, for data that cannot be asked for by number.
+        passed: batches that came by, for data that cannot be asked for by number, or not unnoticed.
+        passed_notes: what is to be said if they are taken.
 
     Raises:
         NoProbeYetError: such data, and nothing came by.
@@ -131,56 +143,63 @@ def load_samples(
     if reading is not None and not reading.complete:
         made = Samples(_through(probe, reading.made), reading.made_labels, probe.samples)
         return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes)
-    if dataset is not None and is_indexable(dataset):
-        return _indexed(trainer, pl_module, probe, count, loader, indices, notes)
+    if is_indexable(loader):
+        fetched, picked = _fetch(loader, fetcher, probe, count, indices)
+        if not fetched.failure or sum(map(sample_count, fetched.batches)) >= min(count, probe.samples):
+            return _fetched_samples(trainer, pl_module, probe, count, fetched, loader, notes, picked=picked)
+        remedy = "give probe=Probe(inputs=..., labels=...) to choose others"
+        notes = (*notes, f"{fetched.failure}; the samples are taken as they pass: {remedy}")
     ours = isinstance(loader, (list, tuple))  # a plain list of batches, which can be gone through unnoticed
     batches = list(loader) if ours else list(passed)
     if not batches:
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
+    notes = notes if ours else (*notes, *passed_notes)
     samples = _prepare(trainer, pl_module, batches, probe, moved=not ours)
     return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes)
 
 
-def _indexed(
+def _fetch(
+    loader: Any, fetcher: Fetcher, probe: Probe, count: int, indices: Sequence[int] | None
+) -> tuple[Fetched, bool]:
+    """Samples of a loader's data set, and whether they are those of the probe; else it is chosen among them."""
+    size = len(loader.dataset)
+    listed = find_labels(loader.dataset)
+    if listed is None:
+        order, wanted = np.random.default_rng(probe.seed).permutation(size).tolist(), max(_SCANNED, count)
+    else:
+        order, wanted = pick_balanced(listed, size, probe.seed), count
+    if indices is not None:
+        order = list(dict.fromkeys([*indices, *order]))
+        wanted = len(indices) if len(indices) >= min(count, size) else count
+    return fetcher.fetch(loader, order, wanted, probe.seed), indices is not None or listed is not None
+
+
+def _fetched_samples(
     trainer: Trainer,
     pl_module: LightningModule,
     probe: Probe,
     count: int,
+    fetched: Fetched,
     loader: Any,
-    indices: Sequence[int] | None,
     notes: tuple[str, ...],
+    *,
+    picked: bool,
 ) -> Samples:
-    known = indices is not None and (len(indices) >= min(count, len(loader.dataset)))
-    listed = None if known else find_labels(loader.dataset)
-    if indices is not None and known:
-        picks = list(indices)
-    elif indices is not None:  # more than were asked for before
-        more = pick_balanced(listed or [None] * len(loader.dataset), count, probe.seed)
-        picks = list(dict.fromkeys([*indices, *more]))[:count]
-    elif listed is not None:
-        picks = pick_balanced(listed, count, probe.seed)
-    else:
-        picks = np.random.default_rng(probe.seed).permutation(len(loader.dataset))[: max(_SCANNED, count)].tolist()
-    samples = _prepare(trainer, pl_module, fetch_batches(loader, probe.seed, picks), probe)
-    if indices is None and listed is None:
+    """The samples of a probe, of those that were fetched."""
+    samples = _prepare(trainer, pl_module, fetched.batches, probe)
+    indices: Sequence[int] | None = fetched.indices
+    if len(fetched.indices) != len(samples):  # the data set or the ``collate_fn`` decides what is in a batch
+        indices, picked = None, False
+    if not picked:
         order = _order(samples, count, probe.seed)
         samples = _select(samples, order)
-        picks = [picks[place] for place in order]
-    if len(loader.dataset) < count:
-        notes = (*notes, f"the data set holds {len(loader.dataset)} samples, {count} were asked for")
-    return _describe(replace(samples, indices=tuple(picks)), loader.dataset, notes)
-
-
-def indexable_source(trainer: Trainer, probe: Probe) -> bool:
-    """Whether a probe's samples can be asked for at any time.
-
-    Args:
-        trainer: whose loaders to look at.
-        probe: which of them.
-    """
-    loader, _ = first_loader(trainer, probe)
-    dataset = getattr(loader, "dataset", None)
-    return isinstance(loader, (list, tuple)) or (dataset is not None and is_indexable(dataset))
+        indices = None if indices is None else [indices[place] for place in order]
+    notes = (*notes, *fetched.notes)
+    if len(samples) < count and fetched.failure:
+        notes = (*notes, f"{fetched.failure}: {len(samples)} of {count} samples are shown")
+    elif len(samples) < count and not fetched.broken:
+        notes = (*notes, f"the data set holds {len(samples)} samples, {count} were asked for")
+    return _describe(replace(samples, indices=None if indices is None else tuple(indices)), loader.dataset, notes)
 
 
 def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
@@ -325,43 +344,3 @@ def find_labels(dataset: Any) -> list[int | None] | None:
         if values.dim() == 1 and not values.is_floating_point() and len(values) == len(dataset)
         else None
     )
-
-
-def fetch_batches(loader: DataLoader[Any], seed: int, picks: Sequence[int]) -> list[Any]:
-    """Batches of samples of a loader's data set, fetched so that neither data set nor generators notice.
-
-    In one forked worker, under a fixed seed; where processes cannot be forked, from a deep copy.
-
-    Args:
-        loader: whose data set and ``collate_fn`` to use.
-        seed: of whatever is random in the data set.
-        picks: indices of the samples.
-    """
-    dataset = loader.dataset
-    forks = "fork" in multiprocessing.get_all_start_methods()
-    subset: Dataset[Any] = Subset(dataset if forks else copy.deepcopy(dataset), list(picks))
-    with same_randomness(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
-        torch.manual_seed(seed)
-        fetched = DataLoader(
-            subset,
-            batch_size=_FETCHED,
-            collate_fn=loader.collate_fn,
-            num_workers=1 if forks else 0,
-            multiprocessing_context="fork" if forks else None,
-            worker_init_fn=_seeded if forks else None,
-            timeout=300 if forks else 0,
-        )
-        return [map_tensors(batch, torch.clone) for batch in fetched]  # out of the worker's shared memory
-
-
-def _seeded(worker: int) -> None:
-    """Every library's generator from torch's seed, in the worker."""
-    seed = torch.initial_seed() % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-
-
-def is_indexable(dataset: Any) -> bool:
-    """Whether samples can be asked for by number."""
-    return not isinstance(dataset, IterableDataset) and hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")

@@ -161,9 +161,10 @@ class Session:
             batch: on the model's device.
             loader: number of its loader.
         """
-        with self._harmless():
-            probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
-            self._probes.keep(batch, probes)
+        if loader == 0:
+            with self._harmless():
+                probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
+                self._probes.keep(batch, probes)
         if self._pass is not None:
             self._pass.open(batch, loader)
         if loader == 0:

@@ -33,10 +33,11 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     """Restore the model and the random generators on leaving, also after an exception.
 
     These are restored bit for bit: the mode of every submodule, ``requires_grad``, ``.grad``, buffers,
-    hooks, the attributes of every submodule (tensors, generators and counters among them; lists, dicts and sets one
-    level deep), and the global generators of torch (CPU and devices), NumPy and Python. ``log`` and ``log_dict`` of
-    a LightningModule do nothing inside. Not restored, because only a deep copy could: weights that are changed in
-    place, and the state of objects that are no modules.
+    hooks, the attributes of every submodule (tensors, generators and counters among them), what its lists, dicts, sets
+    and deques hold, those that are nested in one another included, and the global generators of torch (CPU and
+    devices), NumPy and Python. ``log`` and ``log_dict`` of a LightningModule do nothing inside. Not restored, because
+    only a deep copy could: weights, and tensors in containers, that are changed in place, and the state of objects that
+    are no modules.
     """
     restores = [
         *random_states(),
@@ -151,7 +152,9 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
     for value in attributes.values():
         if type(value) in _CONTAINERS:
             if value:
-                yield _container_state(value)
+                yield from (_container_state(container) for container in _nested(value))
+        elif type(value) is tuple:
+            yield from (_container_state(container) for container in _nested(value))
         elif isinstance(value, Tensor):
             yield _tensor_state(value)
         elif type(value) is torch.Generator:  # isinstance takes 15 microseconds with torch's metaclass
@@ -191,6 +194,19 @@ def _clear(containers: list[Any]) -> Restore:
             container.clear()
 
     return restore
+
+
+def _nested(container: Any) -> list[Any]:
+    """A container, and all those in it, each once; a tuple is passed through, but holds nothing that can change."""
+    found: dict[int, Any] = {}
+    waiting = [container]
+    while waiting:
+        container = waiting.pop()
+        if id(container) not in found:
+            found[id(container)] = container
+            parts = container.values() if isinstance(container, dict) else container
+            waiting += [part for part in parts if type(part) in _CONTAINERS or type(part) is tuple]
+    return [container for container in found.values() if type(container) is not tuple]
 
 
 def _container_state(container: Any) -> Restore:

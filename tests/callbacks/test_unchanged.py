@@ -33,6 +33,7 @@ from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks import session, shared_pass
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.fetching import Fetched
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
@@ -398,16 +399,17 @@ def generators(monkeypatch):
 
 @planted("a data set asked in this process", OWNED)
 def asked_here(monkeypatch):
-    def fetch(loader, seed, picks):
+    def fetch(self, loader, order, count, seed):
+        picks = order[:count]
         with guard.same_randomness():
-            return [default_collate([loader.dataset[index] for index in picks])]
+            return Fetched([default_collate([loader.dataset[index] for index in picks])], list(picks))
 
-    monkeypatch.setattr(sampling, "fetch_batches", fetch)
+    monkeypatch.setattr(sampling.Fetcher, "fetch", fetch)
 
 
 @planted("a loader gone through", OWNED)
 def gone_through(monkeypatch):
-    monkeypatch.setattr(sampling, "fetch_batches", lambda loader, seed, picks: list(loader))
+    monkeypatch.setattr(sampling.Fetcher, "fetch", lambda self, loader, *_: Fetched(list(loader)))
 
 
 @planted("a logger that is not muted", LOGS)

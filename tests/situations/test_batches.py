@@ -120,11 +120,7 @@ def image_and_numbers():
     return Training(Model(), rows(images, torch.rand(16, 5), labels)), shown_as_images
 
 
-@situation(
-    1,
-    "the data set returns whole batches, `DataLoader(batch_size=None)`",
-    today="every view fails at every look: batches are asked for as if they were samples",
-)
+@situation(1, "the data set returns whole batches, `DataLoader(batch_size=None)`")
 def whole_batches():
     batches = loader(
         lambda index: (images[index * 8 : index * 8 + 8], labels[index * 8 : index * 8 + 8]), 2, batch_size=None
@@ -132,11 +128,7 @@ def whole_batches():
     return Training(Classifier(), batches), shown_as_images
 
 
-@situation(
-    1,
-    "the sampler gives lists of numbers, `DataLoader(sampler=BatchSampler(...), batch_size=None)`",
-    today="every view fails at every look: the data set is asked for single numbers",
-)
+@situation(1, "the sampler gives lists of numbers, `DataLoader(sampler=BatchSampler(...), batch_size=None)`")
 def lists_of_numbers():
     whole = Items(lambda indices: (images[indices], labels[indices]), 16)
     batches = DataLoader(whole, sampler=BatchSampler(SequentialSampler(whole), 8, drop_last=False), batch_size=None)

@@ -31,9 +31,7 @@ from .truth import all_right, shown_as_images
 images, labels = pictures()
 
 
-@situation(
-    6, "a file, opened once", today="a record that training reads is wrong, silently: the fork shares the file's offset"
-)
+@situation(6, "a file, opened once")
 def one_file():
     return reading(seeking(written()))
 
@@ -61,11 +59,7 @@ def one_zip():
     return reading(lambda index: opened.read(str(index)))
 
 
-@situation(
-    6,
-    "a tar archive, opened once",
-    today="a record that training reads is wrong, silently: the fork shares the file's offset",
-)
+@situation(6, "a tar archive, opened once")
 def one_tar():
     file = held(tempfile.TemporaryFile())
     with tarfile.open(fileobj=file, mode="w") as archive:
@@ -115,11 +109,7 @@ def one_lmdb():
     return reading(read)
 
 
-@situation(
-    6,
-    "a counter in shared memory counts what training reads, and nothing else",
-    today="what the views' fetch reads is counted too",
-)
+@situation(6, "a counter in shared memory counts what training reads, and nothing else")
 def shared_counter():
     counter = torch.zeros(1, dtype=torch.long).share_memory_()
 
@@ -156,11 +146,7 @@ def cache_on_first_sight():
     return training, check_cache
 
 
-@situation(
-    6,
-    "a data set fed by a thread, which does not come along into another process: nothing hangs or is lost",
-    today="every view fails at every look, after the data set's own time limit or 300 s: the thread is not in the fork",
-)
+@situation(6, "a data set fed by a thread, which does not come along into another process: nothing hangs or is lost")
 def fed_by_thread():
     asked: queue.Queue = queue.Queue()
     answers: queue.Queue = queue.Queue()
@@ -178,11 +164,7 @@ def fed_by_thread():
     return reading(read)
 
 
-@situation(
-    6,
-    "a lock that another thread holds while the samples are fetched",
-    today="every view fails at every look, after the data set's own time limit or 300 s: the lock stays held",
-)
+@situation(6, "a lock that another thread holds while the samples are fetched")
 def held_lock():
     lock = threading.Lock()
     parent = os.getpid()
@@ -213,13 +195,7 @@ def held_lock():
     return training, check_and_end
 
 
-@situation(
-    6,
-    "a fetch that hangs: views give up within one limit of time, said once",
-    ARGUMENT,
-    says=r"Probe\(inputs=",
-    today="training is held for 300 s for each view and look; there is no limit to set",
-)
+@situation(6, "a fetch that hangs: views give up within one limit of time, said once", ARGUMENT, says=r"Probe\(inputs=")
 def hanging_fetch():
     parent = os.getpid()
 
@@ -249,11 +225,7 @@ def daemonic():
         del configuration["daemon"]
 
 
-@situation(
-    6,
-    "a run inside a daemonic process, which may have no children",
-    today="every view fails at every look: daemonic processes are not allowed to have children",
-)
+@situation(6, "a run inside a daemonic process, which may have no children")
 def daemonic_process():
     def start(trainer):
         with daemonic():
@@ -262,11 +234,7 @@ def daemonic_process():
     return Training(None, None, start=start), shown_as_images
 
 
-@situation(
-    6,
-    "one broken sample that validation never visits, because of its sampler",
-    today="every view fails at every look: the sampler is not asked",
-)
+@situation(6, "one broken sample that validation never visits, because of its sampler")
 def broken_sample():
     def item(index):
         if index == 5:
@@ -347,11 +315,7 @@ def without_views(start):
     return both
 
 
-@situation(
-    6,
-    "counters in a module's nested containers, random augmentation: as in the run without views",
-    today="counters in nested containers count the views' passes too",
-)
+@situation(6, "counters in a module's nested containers, random augmentation: as in the run without views")
 def counters_in_containers():
     def start(trainer, model):
         trainer.fit(model, rows(images, labels, shuffle=True), rows(images, labels))
@@ -366,11 +330,7 @@ def counters_in_containers():
 
 
 @situation(
-    6,
-    "a data set that cannot be read at all in another process or copied: said once",
-    REFUSED,
-    says=r"Probe\(inputs=",
-    today="every view fails at every look, with a traceback",
+    6, "a data set that cannot be read at all in another process or copied: said once", REFUSED, says=r"Probe\(inputs="
 )
 def unreadable():
     parent, reads = os.getpid(), threading.Lock()  # which no copy can be made of
