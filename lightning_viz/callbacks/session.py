@@ -165,11 +165,10 @@ class Session:
             with self._harmless():
                 probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
                 self._probes.keep(batch, probes)
-        if self._pass is not None:
-            self._pass.open(batch, loader)
-        if loader == 0:
             with self._harmless():
                 self._steps.start(batch, "validation_step")
+        if self._pass is not None:
+            self._pass.open(batch, loader)
 
     def on_validation_batch_end(self) -> None:
         """It has passed."""
