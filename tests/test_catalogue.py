@@ -4,7 +4,6 @@ import ast
 import inspect
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +11,7 @@ import pytest
 
 import lightning_viz
 from lightning_viz import adversarial, attribution, catalogue
+from lightning_viz.callbacks.keyword_arguments import arguments_of
 from lightning_viz.callbacks.view import PopulationView, View
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
 from lightning_viz.catalogue_types import Method, Technique, ViewEntry
@@ -77,7 +77,7 @@ def test_every_public_view_is_described():
 
 @pytest.mark.parametrize("kind", views())
 def test_a_view_takes_what_the_analysis_gives_it(kind):
-    names = {each.name for each in fields(views()[kind].load())}
+    names = set(arguments_of(views()[kind].load()))
     assert all(set(options) <= names for options in views()[kind].offline)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -27,7 +27,6 @@ def _first_and_last() -> list[str]:
     return ["first_conv", "last_conv"]
 
 
-@dataclass(kw_only=True, eq=False)
 class ActivationMaps(View):
     """What each sample excites in a layer's channels (tag ``activations/<layer>``).
 

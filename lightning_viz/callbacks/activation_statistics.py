@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,7 +22,6 @@ from lightning_viz.hooks.layers import Layers
 __all__ = ["ActivationStatistics"]
 
 
-@dataclass(kw_only=True, eq=False)
 class ActivationStatistics(PopulationView):
     """How a layer's activations are distributed, step by step (tag ``statistics/<layer>``).
 

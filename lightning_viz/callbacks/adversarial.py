@@ -6,7 +6,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -31,7 +30,6 @@ __all__ = ["Adversarial"]
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
 
-@dataclass(kw_only=True, eq=False)
 class Adversarial(View):
     """How little changes the network's mind (tag ``adversarial/<method>``).
 

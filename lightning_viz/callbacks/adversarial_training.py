@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
 
@@ -26,7 +25,6 @@ __all__ = ["AdversarialTraining"]
 _SLACK = 0.05  # of the pixels' range: by how much augmentation may leave it
 
 
-@dataclass(kw_only=True, eq=False)
 class AdversarialTraining(Callback):
     r"""The defense: a part of every training batch is moved against the network as it is (Madry et al., 2018).
 

@@ -111,7 +111,6 @@ def _last_maps_and_logits() -> list[str]:
     return ["last_maps", LOGITS]
 
 
-@dataclass(kw_only=True, eq=False)
 class Dreams(View):
     """What units and classes want to see, as training goes on (Erhan et al., 2009; tag ``dreams/<layer>``).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
@@ -21,7 +20,6 @@ from lightning_viz.render.weights import filter_table, filters
 __all__ = ["FirstLayerFilters"]
 
 
-@dataclass(kw_only=True, eq=False)
 class FirstLayerFilters(View):
     """The filters that the first layer learns, as images (tag ``filters/<layer>``).
 

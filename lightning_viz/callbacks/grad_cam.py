@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -38,7 +37,6 @@ from lightning_viz.render.attribution_maps import attribution_maps, class_column
 __all__ = ["GradCAM"]
 
 
-@dataclass(kw_only=True, eq=False)
 class GradCAM(View):
     """Where, seen from a layer, the evidence for a class lies (Selvaraju et al., 2017; tag ``<method>/<layer>``).
 

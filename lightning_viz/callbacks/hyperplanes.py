@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +23,6 @@ __all__ = ["Hyperplanes"]
 _MARGIN = 0.15  # of the samples' range, on each side
 
 
-@dataclass(kw_only=True, eq=False)
 class Hyperplanes(View):
     """For a perceptron on the plane, where each hidden unit changes sign (tag ``hyperplanes/<layer>``).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -26,7 +25,6 @@ __all__ = ["LayerEmbeddings"]
 _THUMBNAIL = 32  # pixels
 
 
-@dataclass(kw_only=True, eq=False)
 class LayerEmbeddings(View):
     """Each layer's samples in the plane, colored by class (tag ``embedding/<layer>``).
 

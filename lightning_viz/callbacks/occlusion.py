@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Union
 
 import torch
@@ -28,7 +27,6 @@ __all__ = ["Occlusion"]
 _BASELINES: dict[str, Baseline] = {"zero": 0.0, "mean": mean_color, "blur": blurred}
 
 
-@dataclass(kw_only=True, eq=False)
 class Occlusion(View):
     """What happens when a patch of the image is covered (Zeiler and Fergus, 2014; tag ``occlusion``).
 

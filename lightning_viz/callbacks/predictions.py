@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +25,6 @@ from lightning_viz.render.tiles import to_rgb
 __all__ = ["Predictions"]
 
 
-@dataclass(kw_only=True, eq=False)
 class Predictions(View):
     """What a segmentation or an image-to-image model predicts, beside the truth (tag ``predictions``).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
@@ -36,7 +35,6 @@ from lightning_viz.render.attribution_maps import attribution_maps, class_column
 __all__ = ["Saliency"]
 
 
-@dataclass(kw_only=True, eq=False)
 class Saliency(View):
     """How the target changes with each pixel (tag ``saliency/<method>``).
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lightning_viz
+from lightning_viz.callbacks.keyword_arguments import arguments_of
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
@@ -64,7 +65,7 @@ def recipe_of(view: Any) -> dict[str, Any] | None:
     name = type(view).__name__
     if name not in dir(lightning_viz) or getattr(lightning_viz, name) is not type(view):
         return None
-    arguments = {field.name: getattr(view, field.name) for field in fields(view) if field.init}
+    arguments = {name: getattr(view, name) for name in arguments_of(type(view))}
     plain = to_plain({name: _taken_apart(value) for name, value in arguments.items()})
     return {"view": name, "arguments": plain} if _is_plain(plain) else None
 

@@ -215,7 +215,6 @@ def _in_words(sizes: Sequence[tuple[int, int, int, int]]) -> str:
     return f"{height} × {width} of {whole[0]} × {whole[1]} pixels"
 
 
-@dataclass(kw_only=True, eq=False)
 class TopSamples(PopulationView):
     """For each channel the samples that excite it most, of all validation data (tag ``top_samples/<layer>``).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +24,6 @@ __all__ = ["UpdateRatio"]
 _KEPT = 64  # steps of which the ratios are kept
 
 
-@dataclass(kw_only=True, eq=False)
 class UpdateRatio(View):
     r"""Relative size of the last update of each layer's weights (tag ``update_ratio``), about 1e-3 in a healthy run.
 

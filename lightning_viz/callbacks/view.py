@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
 from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun
@@ -32,8 +32,7 @@ _SHORT = 40  # characters of an argument in a line of the log
 _KEPT = ("last_step", "indices", "state", "memories", "frames")
 
 
-@dataclass(kw_only=True, eq=False)
-class View(Callback):
+class View(KeywordArguments, Callback):
     """Looks at a model while it trains, without leaving a trace, and draws what it saw.
 
     A view says what it needs in `requirements`, may run passes of its own in `compute`, and makes tasks for the drawing
@@ -53,7 +52,7 @@ class View(Callback):
     every_n_epochs: int | None = None
     every_n_train_steps: int | None = None
     steps: Steps = None
-    probe: Probe = field(default_factory=Probe)
+    probe: Probe = Probe()
     pixel_space: PixelSpace | None = None
     max_overhead: float = 0.05
     animation: bool = False
@@ -62,6 +61,8 @@ class View(Callback):
     """First part of the view's tags."""
 
     def __post_init__(self) -> None:
+        for name in arguments_of(type(self)):
+            setattr(self, name, plain_containers(getattr(self, name)))
         self.probe = as_probe(self.probe)
         self.schedule = Schedule(self.every_n_epochs, self.every_n_train_steps, self.steps)
         if not self.max_overhead >= 0:
@@ -127,8 +128,9 @@ class View(Callback):
 
     def changed(self) -> dict[str, str]:
         """Arguments that change what it draws and are not the defaults, as they are written."""
-        given = {own.name: (repr(getattr(self, own.name)), repr(_default(own))) for own in fields(self) if own.init}
-        return {name: value for name, (value, default) in given.items() if name not in _WHEN and value != default}
+        defaults = {name: repr(value) for name, value in arguments_of(type(self)).items() if name not in _WHEN}
+        given = {name: repr(getattr(self, name)) for name in defaults}
+        return {name: value for name, value in given.items() if value != defaults[name]}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget another trainer's run, and check what can be known before the model is complete."""
@@ -245,16 +247,11 @@ class View(Callback):
         return {**kept, "_trainer": None}
 
 
-def _default(own: Field[Any]) -> Any:
-    return own.default if own.default_factory is MISSING else own.default_factory()
-
-
 def views_of(trainer: Trainer) -> list[View]:
     """The views among a trainer's callbacks."""
     return [callback for callback in trainer.callbacks if isinstance(callback, View)]
 
 
-@dataclass(kw_only=True, eq=False)
 class PopulationView(View):
     """Reads its layers' outputs in every validation pass that its schedule allows, and draws when it has ended.
 
@@ -295,6 +292,48 @@ class PopulationView(View):
         raise NotImplementedError
 
 
+class Views(Callback, Sequence[View]):
+    """Views that a Trainer takes as one callback, alone or among others; a sequence of them to everybody else.
+
+    A list of views would not do where a configuration makes the callbacks one by one (Hydra), since a Trainer takes no
+    list within its list. As a run begins the views take their place.
+
+    Args:
+        views: in order.
+    """
+
+    def __init__(self, views: Iterable[View]) -> None:
+        self._views = tuple(views)
+
+    @overload
+    def __getitem__(self, index: int) -> View: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Views: ...
+
+    def __getitem__(self, index: int | slice) -> View | Views:
+        return Views(self._views[index]) if isinstance(index, slice) else self._views[index]
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __add__(self, others: Iterable[Any]) -> list[Any]:
+        return [*self._views, *others]
+
+    def __radd__(self, others: Iterable[Any]) -> list[Any]:
+        return [*others, *self._views]
+
+    def __repr__(self) -> str:
+        return f"Views({list(self._views)})"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the views in this callback's place."""
+        place = next(index for index, callback in enumerate(trainer.callbacks) if callback is self)
+        trainer.callbacks[place : place + 1] = self._views
+        for view in self._views[:1]:  # Lightning goes on with the second
+            view.setup(trainer, pl_module, stage)
+
+
 def default_views(
     *,
     every_n_epochs: int | None = None,
@@ -303,7 +342,7 @@ def default_views(
     probe: Probe | None = None,
     pixel_space: PixelSpace | None = None,
     max_overhead: float = 0.05,
-) -> list[View]:
+) -> Views:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
 
     A view that does not suit (hyperplanes of an image model, Grad-CAM of a perceptron) is skipped with one line of
@@ -319,7 +358,7 @@ def default_views(
         max_overhead: share of the training time for which training may be held, after 60 s in all.
 
     Returns:
-        The views, to be put among a Trainer's callbacks.
+        The views, a Trainer's callbacks, or one among others; a sequence.
     """
     probe = probe or Probe()
     asked = any(occasion is not None for occasion in (every_n_epochs, every_n_train_steps, steps))
@@ -337,4 +376,4 @@ def default_views(
         )
         view.optional = True
         chosen.append(view)
-    return chosen
+    return Views(chosen)

@@ -5,6 +5,7 @@ import dataclasses
 import multiprocessing
 import os
 import typing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -47,7 +48,6 @@ def data_module():
 @situation(
     7,
     "Hydra's `instantiate` of a Trainer with views: OmegaConf takes no dataclass with such fields",
-    today="views are dataclasses whose fields OmegaConf refuses: Hydra ends the run before it starts",
 )
 def hydra_callbacks():
     def structured(value):
@@ -78,6 +78,84 @@ def hydra_itself():
         assert any(isinstance(callback, GradCAM) for callback in seen.value.callbacks)
 
     return Call(call), check
+
+
+def configured(callbacks):
+    """A training whose callbacks are made one by one, as the lightning-hydra-template makes them; a list would nest."""
+
+    def start(trainer):
+        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_epochs": 1}
+        folder = trainer.default_root_dir
+        made = callbacks()
+        assert not any(isinstance(callback, (list, tuple)) for callback in made)
+        pl.Trainer(accelerator="cpu", callbacks=made, default_root_dir=folder, **options).fit(
+            Classifier(), data(), data()
+        )
+
+    return Training(None, None, views=[], start=start, draws=("filters", "grad_cam")), shown_as_images
+
+
+def made_by_hydra(*configurations):
+    """As `instantiate_callbacks` of the template does."""
+    hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
+    return [hydra.utils.instantiate(omegaconf.OmegaConf.create(one)) for one in configurations]
+
+
+@situation(7, "what `default_views()` gives stands among other callbacks as one of them")
+def views_as_one_callback():
+    return configured(lambda: [pl.callbacks.Timer(), default_views(), pl.callbacks.ModelSummary()])
+
+
+@situation(7, "Hydra: `_target_: lightning_viz.default_views` among callbacks that are made one by one")
+def hydra_default_views():
+    timer = {"_target_": "pytorch_lightning.callbacks.Timer"}
+    return configured(lambda: made_by_hydra(timer, {"_target_": "lightning_viz.default_views"}))
+
+
+class Listed(Sequence):
+    """A list of a configuration, as OmegaConf's, which is no `list`."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+    def __len__(self):
+        return len(self.values)
+
+
+def listed(make):
+    def check(seen):
+        view = seen.value
+        assert view.name == GradCAM(layers=["conv"], target=["predicted", 1], steps=[0, 2]).name
+        assert view.schedule.steps == (0, 2)
+
+    return Call(make), check
+
+
+@situation(7, "arguments that are lists of a configuration, no Python lists")
+def configured_lists():
+    return listed(lambda: GradCAM(layers=Listed("conv"), target=Listed("predicted", 1), steps=Listed(0, 2)))
+
+
+@situation(7, "Hydra: arguments that are OmegaConf's lists")
+def omegaconf_lists():
+    arguments = {"layers": ["conv"], "target": ["predicted", 1], "steps": [0, 2]}
+    return listed(lambda: made_by_hydra({"_target_": "lightning_viz.GradCAM", **arguments})[0])
+
+
+@situation(7, "a view of a user's that is decorated as a dataclass: no dataclass to others either")
+def decorated_view():
+    @dataclasses.dataclass(kw_only=True, eq=False)
+    class Own(GradCAM):
+        depth: int = 1
+
+    def check(seen):
+        assert seen.value.name == "Own(layers='conv', depth=2)"
+        assert not dataclasses.is_dataclass(seen.value)
+
+    return Call(lambda: Own(layers="conv", depth=2, every_n_epochs=3)), check
 
 
 class Wide(Classifier):
