@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lightning_viz.activations.top_k import widest
-from lightning_viz.hooks.feature_maps import as_maps
+from lightning_viz.hooks.geometry import Layout, as_maps
 
 __all__ = ["LayerStatistics", "SaturationBounds", "batch_statistics", "histogram_edges", "saturation_bounds"]
 
@@ -137,7 +137,7 @@ class LayerStatistics:
         )
 
 
-def batch_statistics(output: Tensor, *, features: int | None = None, bounds: SaturationBounds | None = None) -> Tensor:
+def batch_statistics(output: Tensor, *, layout: Layout | None = None, bounds: SaturationBounds | None = None) -> Tensor:
     """The sums of a batch for `LayerStatistics`, as one vector that leaves its device in a single copy.
 
     Sums within a sample are computed in float32, which is many times faster; sums over samples are exact, so that they
@@ -145,7 +145,7 @@ def batch_statistics(output: Tensor, *, features: int | None = None, bounds: Sat
 
     Args:
         output: of a layer ``[n, ...]``.
-        features: as in `as_maps`.
+        layout: as in `as_maps`.
         bounds: from which on outputs count as saturated.
 
     Returns:
@@ -155,7 +155,7 @@ def batch_statistics(output: Tensor, *, features: int | None = None, bounds: Sat
     flat = output.flatten(1)
     sums, squares = _sums_of_runs(flat, wide)
     whole = (sums + squares).isfinite()
-    maps = as_maps(output, features=features)
+    maps = as_maps(output, layout)
     units = flat if maps is None else maps
     across = [axis for axis in range(units.dim()) if axis != 1]
     saturated = whole.new_zeros(len(whole))

@@ -120,7 +120,7 @@ def channel_peaks(maps: Tensor, channels: Sequence[int]) -> Tensor:
     """Maximum of each channel's map, and its flat position ``y * W + x``.
 
     Args:
-        maps: of a batch ``[n, K', H, W]``.
+        maps: of a batch ``[n, K', *S]``.
         channels: indices of K channels.
 
     Returns:
@@ -135,7 +135,7 @@ def choose_channels(maps: Tensor, channels: Channels, count: int, *, seed: int =
     """Choose channels of a layer to show.
 
     Args:
-        maps: of a first observation, ``[N, K, H, W]``.
+        maps: of a first observation, ``[N, K, *S]``.
         channels: ``"random"`` (seeded), ``"first"``, ``"strongest"`` (by mean absolute value), or indices.
         count: maximum number.
         seed: of the random choice.
@@ -150,7 +150,7 @@ def choose_channels(maps: Tensor, channels: Channels, count: int, *, seed: int =
         generator = torch.Generator().manual_seed(seed)
         return sorted(torch.randperm(available, generator=generator)[:count].tolist())
     if channels == "strongest":
-        strength = maps.float().abs().mean((0, 2, 3)).nan_to_num()
+        strength = maps.float().abs().mean([axis for axis in range(maps.dim()) if axis != 1]).nan_to_num()
         return strength.argsort(descending=True, stable=True)[:count].tolist()
     chosen = [int(channel) for channel in channels]
     missing = [channel for channel in chosen if not 0 <= channel < available]

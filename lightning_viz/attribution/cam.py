@@ -1,7 +1,7 @@
 """Class activation maps: where, seen from a layer, the evidence for a class lies.
 
-A method is a formula of a layer's activations A and the target's gradients with respect to them, ``[N, K, H, W]`` each,
-and its row in `lightning_viz.catalogue`.
+A method is a formula of a layer's activations A and the target's gradients with respect to them, ``[N, K, *S]`` each
+with one, two or three dimensions S of places, and its row in `lightning_viz.catalogue`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from lightning_viz.attribution.gradients import scores_of, warn_attribution
 from lightning_viz.catalogue import CamMethod, method
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import as_maps, feature_count, resize
+from lightning_viz.hooks.feature_maps import resize
+from lightning_viz.hooks.geometry import as_maps
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe, observe_resolved
-from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
+from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
 from lightning_viz.hooks.targets import TargetLike
 
 __all__ = [
@@ -38,10 +39,10 @@ __all__ = [
 ]
 
 Formula = Callable[[Tensor, Tensor], Tensor]
-"""From activations and gradients ``[N, K, H, W]`` to a class activation map ``[N, 1, H, W]``, non-negative."""
+"""From activations and gradients ``[N, K, *S]`` to a class activation map ``[N, 1, *S]``, non-negative."""
 
 ReshapeTransform = Callable[[Tensor], Tensor]
-"""From a layer's output to maps ``[N, K, H, W]``, for layouts that `as_maps` does not recognize."""
+"""From a layer's output to maps ``[N, K, *S]``, for layouts that are not recognized (see `Layout`)."""
 
 FORMULAS: dict[str, Formula] = {}
 """By the name of the method; `cam` adds them."""
@@ -85,16 +86,16 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
 
     Args:
         model: any module; left as found.
-        inputs: images as the model takes them, ``[N, C, H, W]``.
+        inputs: as the model takes them: images ``[N, C, H, W]``, series ``[N, C, L]``, volumes ``[N, C, D, H, W]``.
         target: what to explain, see `TargetLike`; the predicted class if omitted.
-        layers: those whose output is ``[N, K, H', W']``, or a vision transformer's tokens; the last such one, before
-            a transformer's last attention, if omitted.
+        layers: those whose output is ``[N, K, H', W']``, ``[N, K, L']`` or ``[N, K, D', H', W']``, or a vision
+            transformer's tokens; the last such one, before a transformer's last attention, if omitted.
         reshape_transform: from a layer's output to maps ``[N, K, H', W']``, if its layout is not recognized.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
-        For each call of each layer the unnormalized map ``[N, 1, H', W']``, non-negative, in logits; EigenCAM's in
-        units of the activation. Several targets stand in a leading dimension.
+        For each call of each layer the unnormalized map ``[N, 1, H', W']`` (``[N, 1, *S]`` of a series or volume),
+        non-negative, in logits; EigenCAM's in units of the activation. Several targets stand in a leading dimension.
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
@@ -118,7 +119,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     .. math:: L = \operatorname{ReLU}\Big(\sum_k \alpha_k A^k\Big),
         \qquad \alpha_k = \frac{1}{HW} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}
     """
-    alpha = gradients.mean((2, 3), keepdim=True)  # [N, K, 1, 1]
+    alpha = gradients.mean(_places(gradients), keepdim=True)  # [N, K, 1, 1]
     return (alpha * activations).sum(1, keepdim=True).relu()
 
 
@@ -134,9 +135,9 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     The paper's score is the exponential of the logit y; it only scales a sample's map, and is left out.
     """
     # the paper's fraction, reduced by g ** 2, which can underflow
-    denominator = 2 + activations.sum((2, 3), keepdim=True) * gradients
+    denominator = 2 + activations.sum(_places(activations), keepdim=True) * gradients
     alpha = torch.where(denominator == 0, 0, 1 / denominator.where(denominator != 0, 1))  # [N, K, H, W]
-    weights = (alpha * gradients.relu()).sum((2, 3), keepdim=True)
+    weights = (alpha * gradients.relu()).sum(_places(gradients), keepdim=True)
     return (weights * activations).sum(1, keepdim=True).relu()
 
 
@@ -149,11 +150,13 @@ def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     A map whose values cancel out, to less than 1e-7 of the largest map's sum, has no such average: its weight is 0.
     """
-    sums = activations.sum((2, 3), keepdim=True)  # [N, K, 1, 1]
-    cancelled = sums.abs() < 1e-7 * activations.abs().sum((2, 3), keepdim=True).amax(1, keepdim=True)
-    if bool((cancelled & activations.any(3, keepdim=True).any(2, keepdim=True)).any()):
+    places = _places(activations)
+    sums = activations.sum(places, keepdim=True)  # [N, K, 1, 1]
+    absolute = activations.abs()
+    cancelled = sums.abs() < 1e-7 * absolute.sum(places, keepdim=True).amax(1, keepdim=True)
+    if bool((cancelled & (absolute.amax(places, keepdim=True) > 0)).any()):
         warn_attribution("some activation maps sum to zero, which XGrad-CAM divides by: they are left out of the map")
-    alpha = torch.where(cancelled, 0, (gradients * activations).sum((2, 3), keepdim=True) / sums.where(~cancelled, 1))
+    alpha = torch.where(cancelled, 0, (gradients * activations).sum(places, keepdim=True) / sums.where(~cancelled, 1))
     return (alpha * activations).sum(1, keepdim=True).relu()
 
 
@@ -189,7 +192,7 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     locations = locations if locations.dtype == torch.float64 else locations.float()  # no decomposition in float16
     u, s, _ = torch.linalg.svd(locations, full_matrices=False)
     projection: Tensor = (u[..., 0] * s[:, :1]).view(len(activations), 1, *activations.shape[2:]).to(activations)
-    return (projection * projection.sum((2, 3), keepdim=True).sign()).relu()
+    return (projection * projection.sum(_places(projection), keepdim=True).sign()).relu()
 
 
 @documented_like(grad_cam)
@@ -214,7 +217,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
     No gradients: one forward pass for each channel of each layer.
 
     Args:
-        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        inputs: as the model takes them, an image, a series or a volume among them.
         batch_size: masked images per pass; what is fastest and fits if None.
         progress: show a bar when it takes long.
 
@@ -225,16 +228,18 @@ def score_cam(  # noqa: D417 (see grad_cam)
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
         LayerNotReachedError: the forward pass does not call the layer.
-        InvalidArgumentError: the inputs hold no image, or a layer's output has no locations.
+        InvalidArgumentError: the inputs hold no image, series or volume, or a layer's output has no such locations.
     """
-    image = image_of(inputs)
+    image = spatial_input(inputs)
     if image is None:
-        raise InvalidArgumentError("score_cam needs an image [N, C, H, W] among the inputs")
+        raise InvalidArgumentError("score_cam needs an image [N, C, H, W], a series or a volume among the inputs")
     observation, fixed = observe_resolved(model, inputs, target, layers=layers, forward=forward)
     values, count, maps = sample_size(inputs), len(image), {}
-    for call, module in _calls(model, observation, layers):
-        output = observation.activations[call]
-        activations = _located(_to_maps(output, module, reshape_transform), output, call)
+    for call in _calls(model, observation, layers):
+        activations = _maps_of(observation, call, observation.activations[call], reshape_transform)
+        if activations.dim() != image.dim():
+            places = f"{list(activations.shape[2:])} of inputs {list(image.shape[2:])}"
+            raise InvalidArgumentError(f"score_cam masks inputs with maps, but those of layer {call!r} are {places}")
         masks = _unit_range(activations)
         parts: list[Tensor] = []  # scores [n] or [T, n], batch after batch
 
@@ -251,30 +256,30 @@ def score_cam(  # noqa: D417 (see grad_cam)
         batches.run(score)
         scores = torch.cat(parts, -1)
         by_channel = scores.view(*scores.shape[:-1], -1, count)  # [K, N] or [T, K, N]
-        alpha = by_channel.softmax(-2).movedim(-1, -2)[..., None, None].to(activations)
+        weights = by_channel.softmax(-2).movedim(-1, -2)
+        alpha = weights.view(*weights.shape, *[1] * (activations.dim() - 2)).to(activations)
         maps[call] = (alpha * activations).sum(-3, keepdim=True).relu()
     return maps
 
 
-def class_activation_map(
-    activations: Tensor, gradients: Tensor, method: CamMethod = "grad_cam", *, features: int | None = None
-) -> Tensor | None:
-    """A class activation map from a layer's output and gradients that were recorded before.
+def class_activation_map(activations: Tensor, gradients: Tensor, method: CamMethod = "grad_cam") -> Tensor:
+    """A class activation map from a layer's maps and gradients that were recorded before.
 
     Args:
-        activations: ``[N, K, H, W]``, or tokens or channels-last maps (see `lightning_viz.hooks.as_maps`).
+        activations: ``[N, K, H, W]``, or ``[N, K, L]`` or ``[N, K, D, H, W]`` (see `Observation.maps`).
         gradients: of the target with respect to them, of the same shape, or ``[T, N, ...]`` for several targets.
         method: name of a method that needs no other pass.
-        features: K, if it is known.
 
     Returns:
-        ``[N, 1, H, W]`` or ``[T, N, 1, H, W]``, non-negative; None if the layer has no locations.
+        ``[N, 1, H, W]`` or ``[T, N, 1, H, W]``, or with other places, non-negative.
 
     Raises:
         InvalidArgumentError: there is no such method.
     """
     formula = by_name(FORMULAS, method, "method")
-    return _apply(formula, activations, gradients, lambda output: as_maps(output, features=features))
+    if gradients.dim() == activations.dim():
+        return formula(activations, gradients)
+    return torch.stack([formula(activations, part) for part in gradients])
 
 
 def class_activation_maps(
@@ -291,54 +296,52 @@ def class_activation_maps(
         InvalidArgumentError: a layer's output has no locations, or the target does not depend on it.
     """
     maps = {}
-    for call, module in _calls(model, observation, layers):
+    for call in _calls(model, observation, layers):
         activations = observation.activations[call]
         gradients = observation.gradients[call] if observation.gradients else activations
         if gradients is None:
             raise InvalidArgumentError(f"the target does not depend on layer {call!r}")
         if observation.gradients and not gradients.any():
             warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
-        to_maps = lambda output, module=module: _to_maps(output, module, reshape_transform)  # noqa: E731
-        maps[call] = _located(_apply(formula, activations, gradients, to_maps), activations, call)
+        located, several = (
+            _maps_of(observation, call, activations, reshape_transform),
+            gradients.dim() > activations.dim(),
+        )
+        by_target = [
+            formula(located, _maps_of(observation, call, part, reshape_transform))
+            for part in (gradients if several else gradients[None])
+        ]
+        maps[call] = torch.stack(by_target) if several else by_target[0]
     return maps
 
 
-def _apply(
-    formula: Formula, activations: Tensor, gradients: Tensor, to_maps: Callable[[Tensor], Tensor | None]
-) -> Tensor | None:
-    """One map for each sample, or for each target and sample."""
-    maps, several = to_maps(activations), gradients.dim() > activations.dim()
-    if maps is None:
-        return None
-    by_target = [to_maps(part) for part in (gradients if several else gradients[None])]
-    results = [formula(maps, part) for part in by_target if part is not None]
-    return torch.stack(results) if several else results[0]
-
-
-def _calls(model: nn.Module, observation: Observation, layers: Layers) -> list[tuple[str, nn.Module]]:
+def _calls(model: nn.Module, observation: Observation, layers: Layers) -> list[str]:
     if observation.unreached:
         scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
         why = ": traced or scripted code calls none; give the model as it was before" if scripted else ""
         raise LayerNotReachedError(f"layers {list(observation.unreached)} are not called in the forward pass{why}")
-    return [(call, module) for name, module in select_layers(model, layers).items() for call in observation.calls(name)]
+    return [call for name in select_layers(model, layers) for call in observation.calls(name)]
 
 
-def _to_maps(output: Tensor, module: nn.Module, reshape_transform: ReshapeTransform | None) -> Tensor | None:
-    if reshape_transform is not None:
-        return reshape_transform(output)
-    return as_maps(output, features=feature_count(module))
+def _maps_of(observation: Observation, call: str, output: Tensor, reshape_transform: ReshapeTransform | None) -> Tensor:
+    """A layer's output, or the gradients of it, as maps."""
+    layout = observation.layouts.get(call)
+    maps = as_maps(output, layout) if reshape_transform is None else reshape_transform(output)
+    if maps is not None and maps.dim() > 2:
+        return maps
+    what = "a sequence, " if output.dim() == 3 and layout is not None and layout.channel_axis == 2 else ""
+    raise InvalidArgumentError(
+        f"the output of layer {call!r} is {list(output.shape)}, {what}without locations: choose a convolution, or give "
+        "reshape_transform="
+    )
 
 
-def _located(maps: Tensor | None, output: Tensor, call: str) -> Tensor:
-    if maps is None or maps.dim() < 4:
-        raise InvalidArgumentError(
-            f"the output of layer {call!r} is {list(output.shape)}, without locations: choose a convolution, or give "
-            "reshape_transform="
-        )
-    return maps
+def _places(maps: Tensor) -> tuple[int, ...]:
+    """The axes of places of maps ``[N, K, *S]``."""
+    return tuple(range(2, maps.dim()))
 
 
 def _unit_range(maps: Tensor) -> Tensor:
     """Each map from 0 to 1; a constant one is zero."""
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    low, high = maps.amin(_places(maps), keepdim=True), maps.amax(_places(maps), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, 1)

@@ -13,7 +13,7 @@ from lightning_viz.errors import InvalidArgumentError, NoGradientError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observe import Forward, observe
-from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, spatial_input
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.targets import TargetLike
 
@@ -74,9 +74,9 @@ def guided_grad_cam(  # noqa: D417 (see grad_cam)
         LayerNotReachedError: the forward pass does not call the layer.
         InvalidArgumentError: the inputs hold no image, a layer has no locations, or the target does not depend on it.
     """
-    image = image_of(inputs)
+    image = spatial_input(inputs)
     if image is None:
-        raise InvalidArgumentError("guided_grad_cam needs an image [N, C, H, W] among the inputs")
+        raise InvalidArgumentError("guided_grad_cam needs an image [N, C, H, W], a series or a volume among the inputs")
     observation = observe(model, inputs, target, layers=layers, gradients=True, rules=("guided",), forward=forward)
     warn_attribution(check_relus(observation.relus, "guided"))
     check_gradient(observation.ruled["guided"], inputs)
@@ -85,7 +85,14 @@ def guided_grad_cam(  # noqa: D417 (see grad_cam)
     if guided is None:
         raise NoGradientError
     maps = class_activation_maps(FORMULAS["grad_cam"], model, observation, layers, reshape_transform)
-    return {call: guided * resize(map_of_call, image.shape[2:]) for call, map_of_call in maps.items()}
+    several = observation.scores is not None and observation.scores.dim() == 2
+    for call, heat in maps.items():
+        if heat.dim() - several != image.dim():
+            raise InvalidArgumentError(
+                f"guided_grad_cam enlarges maps to the inputs {list(image.shape)}, but layer {call!r} has maps "
+                f"{list(heat.shape)}: choose another"
+            )
+    return {call: guided * resize(heat, image.shape[2:]) for call, heat in maps.items()}
 
 
 def _ruled(model: nn.Module, inputs: Any, target: TargetLike, rule: Rule, forward: Forward | None) -> Any:

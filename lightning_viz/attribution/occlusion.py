@@ -1,4 +1,4 @@
-"""Occlusion: how the target changes when patches of the image are covered, one after another."""
+"""Occlusion: how the target changes when patches of the input are covered, one after another."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import class_scores
-from lightning_viz.hooks.pytree import image_of, map_tensors, sample_size, take_samples
+from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
-PatchSize = Union[int, tuple[int, int]]
-"""Of height and width, or of both."""
+PatchSize = Union[int, tuple[int, ...]]
+"""Of height and width, or of both; of a series its length, of a volume depth, height and width."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class OcclusionMaps:
 
     Attributes:
         heat: the drop of the target, averaged over the patches that cover each pixel ``[N, 1, H, W]``; positive where
-            the image holds evidence for the target.
-        drop: the same on the grid of positions ``[N, h, w]``.
+            the image holds evidence for the target. Of a series ``[N, 1, L]``, of a volume ``[N, 1, D, H, W]``.
+        drop: the same on the grid of positions ``[N, h, w]``, likewise.
         activity: of a feature, with each patch covered ``[N, h, w]``; None without a feature.
         predicted: the most probable class with each patch covered ``[N, h, w]``; None if the model is no classifier.
     """
@@ -47,7 +46,7 @@ class OcclusionMaps:
 
 @dataclass(frozen=True)
 class Grid:
-    """The positions of patches on an image.
+    """The positions of patches on an image, or of windows on a series or a volume.
 
     Attributes:
         patch: height and width in pixels.
@@ -55,38 +54,40 @@ class Grid:
         shape: of the image.
     """
 
-    patch: tuple[int, int]
-    stride: tuple[int, int]
-    shape: tuple[int, int]
+    patch: tuple[int, ...]
+    stride: tuple[int, ...]
+    shape: tuple[int, ...]
 
     @property
-    def positions(self) -> tuple[int, int]:
+    def positions(self) -> tuple[int, ...]:
         """Numbers of rows and columns that cover the image, the last ones cut off at the border."""
         of = zip(self.shape, self.patch, self.stride, strict=True)
-        rows, columns = (1 + max(0, -(-(length - size) // step)) for length, size, step in of)
-        return rows, columns
+        return tuple(1 + max(0, -(-(length - size) // step)) for length, size, step in of)
 
-    def place(self, position: int) -> tuple[slice, slice]:
+    def place(self, position: int) -> tuple[slice, ...]:
         """The pixels that the patch covers at a position, counted row by row from the top left."""
-        row, column = divmod(position, self.positions[1])
-        y, x = row * self.stride[0], column * self.stride[1]
-        return slice(y, y + self.patch[0]), slice(x, x + self.patch[1])
+        slices: list[slice] = []
+        for count, step, size in reversed(list(zip(self.positions, self.stride, self.patch, strict=True))):
+            position, index = divmod(position, count)
+            slices.insert(0, slice(index * step, index * step + size))
+        return tuple(slices)
 
 
 def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchSize | None = None) -> Grid:
-    """The grid of positions on an image of some height and width.
+    """The grid of positions on an image of some height and width, on a series or on a volume.
 
     Raises:
-        InvalidArgumentError: patch or stride is not positive, or the stride is larger than the patch.
+        InvalidArgumentError: patch or stride is not positive or has other dimensions, or the stride is larger than the
+            patch.
 
     >>> grid_of((224, 224), 32, 2).positions
     (97, 97)
     """
-    size = _pair(max(1, round(min(shape) / 7)) if patch is None else patch, "patch")
-    step = _pair((max(1, size[0] // 4), max(1, size[1] // 4)) if stride is None else stride, "stride")
-    if step[0] > size[0] or step[1] > size[1]:
+    size = _sides(max(1, round(min(shape) / 7)) if patch is None else patch, shape, "patch")
+    step = _sides(tuple(max(1, side // 4) for side in size) if stride is None else stride, shape, "stride")
+    if any(length > side for length, side in zip(step, size, strict=True)):
         raise InvalidArgumentError(f"the stride {step} is larger than the patch {size}, which leaves gaps")
-    return Grid(size, step, (shape[0], shape[1]))
+    return Grid(size, step, tuple(shape))
 
 
 def occlusion(
@@ -111,7 +112,8 @@ def occlusion(
 
     Args:
         model: any module; left as found.
-        inputs: as the model takes them, an image ``[N, C, H, W]`` among them.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them, or a series ``[N, C, L]`` or a volume
+            ``[N, C, D, H, W]``, whose windows are covered.
         target: what to explain, see `TargetLike`; the class predicted for the whole image if omitted.
         patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
         stride: between positions; a quarter of the patch if omitted (2 takes sixteen times the passes at 224). Patches
@@ -127,19 +129,18 @@ def occlusion(
         The maps, unnormalized; drops are in logits.
 
     Raises:
-        InvalidArgumentError: the inputs hold no image, patch, stride or batch size are not positive, or the stride is
-            larger than the patch.
+        InvalidArgumentError: the inputs hold no image, series or volume, patch, stride or batch size are not positive,
+            or the stride is larger than the patch.
     """
-    image = image_of(inputs)
+    image = spatial_input(inputs)
     if image is None:
-        raise InvalidArgumentError("occlusion needs an image [N, C, H, W] among the inputs")
+        raise InvalidArgumentError("occlusion needs an image [N, C, H, W], a series or a volume among the inputs")
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
     first, fixed = observe_resolved(model, inputs, target, forward=forward)
     whole = scores_of(first)
     mapped = None if feature is None else as_target(feature, model=model)
     inside = {} if mapped is None else layers_read(model, mapped)
-    features = {name: feature_count(module) for name, module in inside.items()}
     if mapped is not None:
         mapped.check_count(count)
     results: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
@@ -148,15 +149,15 @@ def occlusion(
         positions, samples = items // count, items % count
         covered = batches.lay_out(image[samples.to(image.device)])
         for index, (position, sample) in enumerate(zip(positions.tolist(), samples.tolist(), strict=True)):
-            rows, columns = grid.place(position)
-            covered[index, :, rows, columns] = cover[sample, :, rows, columns]
+            window = (slice(None), *grid.place(position))
+            covered[index][window] = cover[sample][window]
         given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, samples, count))
         observation = observe(model, given, fixed.select(samples), layers=list(inside), forward=forward)
         parts: list[Tensor | None] = [scores_of(observation), None, None]
         if observation.outputs is not None and observation.outputs.dim() > 0:
             parts[1] = class_scores(observation.outputs).argmax(1)
         if mapped is not None:
-            activations = Activations(observation.activations, observation.outputs, features)
+            activations = Activations(observation.activations, observation.outputs, tuple(inside), observation.layouts)
             parts[2] = mapped.select(samples).scores(activations).values
         for kept, part in zip(results, parts, strict=True):
             if part is not None:
@@ -170,20 +171,22 @@ def occlusion(
         _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in results
     )
     assert scores is not None
-    drop = whole[..., None, None] - scores
+    drop = whole.view(*whole.shape, *[1] * len(grid.shape)) - scores
     return OcclusionMaps(_by_coverage(drop, grid), drop, predicted, activity)
 
 
-def _pair(size: PatchSize, name: str) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    if min(pair) < 1:
+def _sides(size: PatchSize, shape: Sequence[int], name: str) -> tuple[int, ...]:
+    sides = (size,) * len(shape) if isinstance(size, int) else tuple(map(int, size))
+    if len(sides) != len(shape):
+        raise InvalidArgumentError(f"{name} is {size}, the inputs are {list(shape)}: give {len(shape)} numbers, or one")
+    if min(sides) < 1:
         raise InvalidArgumentError(f"{name} is {size}: give 1 pixel or more")
-    return pair
+    return sides
 
 
-def _on_grid(values: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+def _on_grid(values: Tensor, grid: Sequence[int], count: int) -> Tensor:
     """From ``[..., positions * N]`` to ``[..., N, h, w]``."""
-    return values.view(*values.shape[:-1], *grid, count).movedim(-1, -3)
+    return values.view(*values.shape[:-1], *grid, count).movedim(-1, -1 - len(grid))
 
 
 def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
@@ -192,9 +195,12 @@ def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
     In double precision on the CPU: a thousand patches may cover a pixel, which half precision cannot add up, and a GPU
     may be allowed to multiply single precision in ten bits.
     """
-    rows, columns = (_covering(*side) for side in zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True))
-    total = rows.T @ drop.cpu().double() @ columns
-    return (total / torch.outer(rows.sum(0), columns.sum(0))).unsqueeze(-3).to(drop)
+    total, times = drop.cpu().double(), torch.ones((), dtype=torch.double, device="cpu")
+    for axis, side in enumerate(zip(grid.positions, grid.patch, grid.stride, grid.shape, strict=True)):
+        covering, at = _covering(*side), axis - len(grid.shape)
+        total = total @ covering if at == -1 else (covering.T @ total.movedim(at, -2)).movedim(-2, at)
+        times = times[..., None] * covering.sum(0)
+    return (total / times).unsqueeze(-1 - len(grid.shape)).to(drop)
 
 
 def _covering(positions: int, patch: int, stride: int, length: int) -> Tensor:
@@ -209,7 +215,7 @@ Baseline = Union[float, Literal["mean_color", "blurred"], Tensor, Callable[[Tens
 
 
 def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
-    """A baseline (see `Baseline`) for each of the images ``[N, C, H, W]``, of its shape.
+    """A baseline (see `Baseline`) for each of the images ``[N, C, H, W]``, series or volumes, of its shape.
 
     Raises:
         InvalidArgumentError: a tensor that does not go with the images.
@@ -228,9 +234,9 @@ def mean_color(images: Tensor) -> Tensor:
     """Each image's own mean, channel by channel.
 
     Args:
-        images: ``[N, C, H, W]``.
+        images: ``[N, C, H, W]``, or series or volumes.
     """
-    return images.mean((2, 3), keepdim=True)
+    return images.mean(tuple(range(2, images.dim())), keepdim=True)
 
 
 def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tensor:
@@ -240,7 +246,12 @@ def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tens
         images: ``[N, C, H, W]``.
         window: width and height of the kernel in pixels, odd (11: RISE's, for images of 224 x 224).
         deviation: of the Gaussian, in pixels (5: RISE's).
+
+    Raises:
+        InvalidArgumentError: they are no images.
     """
+    if images.dim() != 4:
+        raise InvalidArgumentError(f"only images [N, C, H, W] are blurred, these are {list(images.shape)}: give 0")
     return gaussian_blur(images, deviation, radius=window // 2, border="replicate")
 
 

@@ -16,7 +16,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
-from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
 
 __all__ = ["ActivationStatistics"]
@@ -37,12 +37,12 @@ class ActivationStatistics(PopulationView):
 
     kind: ClassVar[str] = "statistics"
 
-    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """Sums over the batch."""
-        bounds, features = saturation_bounds(module), feature_count(module)
+        bounds = saturation_bounds(module)
         if call not in self.state:
-            self.state[call] = {"places": as_maps(output, features=features) is not None}
-        numbers = batch_statistics(output, features=features, bounds=bounds)
+            self.state[call] = {"places": bool(layout.grid)}
+        numbers = batch_statistics(output, layout=layout, bounds=bounds)
         return Reading(numbers, partial(self._add, bounds is not None))
 
     def _add(self, bounded: bool, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:

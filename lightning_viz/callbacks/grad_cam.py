@@ -148,14 +148,12 @@ class GradCAM(View):
         maps, observation, needs = {}, snapshot.observation, method(self.method).needs
         for layer in snapshot.requirements.layers:
             for call in snapshot.calls(layer):
-                activations = observation.activations[call].float()
-                gradients = observation.gradients.get(call) if "gradient" in needs else activations
+                activations = observation.maps(call)
+                if activations is None:
+                    shape = list(observation.activations[call].shape)
+                    raise ViewError(f"the output of layer {call!r} is {shape}, without locations: name a convolution")
+                gradients = observation.gradient_maps(call) if "gradient" in needs else activations
                 if gradients is None:
                     raise NoGradientError(f"{snapshot.target_name(self.target)} does not depend on layer {call!r}")
-                features = observation.features[layer]
-                heat = class_activation_map(activations, gradients.float(), self.method, features=features)
-                if heat is None:
-                    shape = list(activations.shape)
-                    raise ViewError(f"the output of layer {call!r} is {shape}, without locations: name a convolution")
-                maps[call] = heat
+                maps[call] = class_activation_map(activations, gradients, self.method)
         return maps

@@ -144,6 +144,6 @@ class Occlusion(View):
             calls = [] if layer in snapshot.observation.unreached else snapshot.calls(layer)
             maps = snapshot.observation.maps(calls[-1]) if calls else None
             if maps is not None:
-                strongest = maps[: self.samples].amax((2, 3)).argmax(1).tolist()
+                strongest = maps[: self.samples].flatten(2).amax(2).argmax(1).tolist()
                 return channel(calls[-1], self.state.setdefault("channels", strongest))
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +33,7 @@ from lightning_viz.callbacks.run import Trainer, error_text
 from lightning_viz.callbacks.step_watch import is_compiled
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.calls import call_model
+from lightning_viz.hooks.geometry import Geometry, Layout, watch_geometry
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import is_call
@@ -82,7 +83,7 @@ class Reader(Protocol):
     def name(self) -> str:
         """Tells it from others."""
 
-    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device."""
 
 
@@ -138,29 +139,30 @@ class Accumulator:
     def __init__(self) -> None:
         self.sums: dict[str, dict[str, Any]] = {}
         self.faults: dict[str, Exception] = {}
-        self._handles: list[Any] = []
+        self._watch = ExitStack()  # of the hooks
         self._readings: list[tuple[str, str, Reading]] = []
         self._batch: Batch | None = None
 
-    def open(self, batch: Batch, layers: Iterable[tuple[Reader, Mapping[str, nn.Module]]]) -> None:
+    def open(self, model: nn.Module, batch: Batch, layers: Iterable[tuple[Reader, Mapping[str, nn.Module]]]) -> None:
         """Register hooks, for a batch that is about to pass.
 
         Args:
+            model: that it passes through; what is compiled in it is left alone.
             batch: on the model's device.
             layers: by view, those that it reads.
         """
         self.close()
         self._batch = batch
+        geometry = self._watch.enter_context(watch_geometry(model, batch.inputs, skip=is_compiled))
         for view, modules in layers:
             if view.name not in self.faults:
                 for name, module in modules.items():
-                    self._handles.append(module.register_forward_hook(self._hook(view, name, batch)))
+                    hook = module.register_forward_hook(self._hook(view, name, batch, geometry))
+                    self._watch.callback(hook.remove)
 
     def close(self) -> None:
         """Remove the hooks, and add up what they read."""
-        handles, self._handles = self._handles, []
-        for handle in handles:
-            handle.remove()
+        self._watch.close()
         batch, self._batch = self._batch, None
         readings = [reading for reading in self._readings if reading[0] not in self.faults]
         self._readings = []
@@ -175,7 +177,9 @@ class Accumulator:
             except Exception as error:
                 self._fail(view, error)
 
-    def _hook(self, view: Reader, layer: str, batch: Batch) -> Callable[[nn.Module, Any, Any], None]:
+    def _hook(
+        self, view: Reader, layer: str, batch: Batch, geometry: Geometry
+    ) -> Callable[[nn.Module, Any, Any], None]:
         calls, size, valid = 0, len(batch), len(batch.numbers)
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -190,10 +194,11 @@ class Accumulator:
                 if tensor.dim() == 0 or len(tensor) != size:
                     shape = list(tensor.shape)
                     raise InvalidArgumentError(f"layer {layer!r} puts out {shape} for a batch of {size} samples")
+                layout = geometry.layout(module, inputs, tensor, layer)
                 if valid:
                     counted = tensor[:valid].detach()
                     counted = counted[:, None] if counted.dim() == 1 else counted  # one unit
-                    self._readings.append((view.name, call, view.read(call, module, counted)))
+                    self._readings.append((view.name, call, view.read(call, module, counted, layout)))
             except Exception as error:
                 self._fail(view.name, error)
 
@@ -267,7 +272,7 @@ class PopulationPass:
             self._batches += 1
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
             reading = [layers for view, layers in self.layers.items() if view not in self.faults]
-            self._accumulator.open(Batch(inputs, labels, numbers), reading)
+            self._accumulator.open(self.model, Batch(inputs, labels, numbers), reading)
 
     def close(self) -> None:
         """The batch has passed: remove the hooks, and add up what they read."""
@@ -350,7 +355,7 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
         for part in samples.batches(0, count):
             inputs, size = on_device(model, part), len(all_tensors(part)[0])
             labels = None if samples.labels is None else samples.labels[done : done + size]
-            accumulator.open(Batch(inputs, labels, np.arange(done, done + size)), [(view, layers)])
+            accumulator.open(model, Batch(inputs, labels, np.arange(done, done + size)), [(view, layers)])
             try:
                 call_model(model, map_tensors(inputs, torch.clone))
             finally:

@@ -186,14 +186,12 @@ class Saliency(View):
         if self.method == "input_times_gradient":
             return maps * _as_image(displayed_input(seen.inputs).float(), seen.inputs)
         for layer in snapshot.requirements.layers:
-            call, heat = snapshot.calls(layer)[-1], None
-            gradients = seen.gradients[call]
-            if gradients is not None:
-                activations, features = seen.activations[call].float(), seen.features[layer]
-                heat = class_activation_map(activations, gradients.float(), features=features)
-            if heat is None:
+            call = snapshot.calls(layer)[-1]
+            activations, gradients = seen.maps(call), seen.gradient_maps(call)
+            if activations is None or gradients is None:
                 raise NoGradientError(f"layer {call!r} has no maps that the target depends on")
-            maps = maps * resize(heat, maps.shape[-2:])
+            heat = class_activation_map(activations, gradients)
+            maps = maps * resize(heat, maps.shape[2 - activations.dim() :])
         return maps
 
 

@@ -17,6 +17,7 @@ from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
 from lightning_viz.callbacks.run import Named
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
+from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.pytree import all_tensors, image_of
@@ -287,5 +288,5 @@ class PopulationViewLike(ViewLike, Protocol):
     layers: Layers
     samples: int
 
-    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """What to take of a layer's output for a batch."""

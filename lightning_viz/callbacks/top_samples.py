@@ -23,7 +23,7 @@ from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError
-from lightning_viz.hooks.feature_maps import as_maps, feature_count
+from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
 from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.hooks.targets import unit
@@ -244,11 +244,12 @@ class TopSamples(PopulationView):
         super()._forget()
         self._fields: dict[Any, Any] = {}  # receptive fields found so far: they never change
 
-    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """The maximum of each shown channel's map, and where it is."""
-        maps = as_maps(output, features=feature_count(module))
-        places = maps is not None
-        maps = output.flatten(1)[:, :, None, None] if maps is None else maps
+        maps = as_maps(output, layout)
+        places = maps is not None and maps.dim() == 4
+        maps = output.flatten(1)[:, :, None] if maps is None else maps
+        maps = maps if places else maps.flatten(2)[:, :, None]  # a receptive field is of an image
         if call not in self.state:
             chosen = choose_channels(maps, self.channels, MOST_CHANNELS, seed=self.probe.seed)
             self.state[call] = {"channels": chosen, "places": places}

@@ -21,6 +21,7 @@ from lightning_viz.callbacks.session import Session, session, start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.catalogue import views
 from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
 
@@ -281,13 +282,14 @@ class PopulationView(View):
         """Nothing of the shared pass."""
         return Requirements(head=False)
 
-    def read(self, call: str, module: nn.Module, output: Tensor) -> Reading:
+    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device.
 
         Args:
             call: the layer's name and number of the call, ``"layer1:0"``.
             module: the layer.
             output: of the call.
+            layout: of the output: where its channels and places are.
         """
         raise NotImplementedError
 

@@ -41,7 +41,7 @@ def direction(layer: str, vector: Tensor) -> Target:
         if list(vector.shape) != [maps.shape[1]]:
             shape = list(vector.shape)
             raise InvalidArgumentError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
-        return torch.einsum("nkij,k->n", maps, vector.to(maps).clone())  # it may come from inference mode
+        return torch.einsum("nkp,k->n", maps.flatten(2), vector.to(maps).clone())  # it may come from inference mode
 
     return FunctionTarget(f"{layer} direction", along, (layer,))
 
@@ -155,7 +155,7 @@ def recorded(model: nn.Module, images: Tensor, layers: Sequence[str], *, forward
     with passes(model, names, whole=False, forward=forward) as run, torch.no_grad():
         activations = run(images.to(run.like))
     calls = {name: single(call.detach()) for name, call in activations.calls.items()}
-    return Activations(calls, features=activations.features)
+    return Activations(calls, layers=activations.layers, layouts=activations.layouts)
 
 
 def scalars(activations: Activations, targets: Sequence[Target], copies: int) -> Tensor:
@@ -178,7 +178,9 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
     answers = [None] * len(targets) if outputs is None else torch.split(single(outputs), copies)
     scores = []
     for place, (target, answer) in enumerate(zip(targets, answers, strict=True)):
-        own = Activations({name: part[place] for name, part in parts.items()}, answer, activations.features)
+        own = Activations(
+            {name: part[place] for name, part in parts.items()}, answer, activations.layers, activations.layouts
+        )
         values = target.scores(own).values
         if list(values.shape) != [copies]:
             raise InvalidArgumentError(

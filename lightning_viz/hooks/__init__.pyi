@@ -1,7 +1,8 @@
 from .calls import Call as Call
-from .feature_maps import as_maps as as_maps
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
+from .geometry import Layout as Layout
+from .geometry import as_maps as as_maps
 from .layers import Layers as Layers
 from .layers import select_layers as select_layers
 from .model_state import evaluation_mode as evaluation_mode

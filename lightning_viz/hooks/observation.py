@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_viz.hooks.geometry import Layout
+
 __all__ = ["Observation", "ReLUs"]
 
 
@@ -46,7 +48,7 @@ class Observation:
         scores: the explained scalars, ``[N]``; None where no target was needed.
         reduced: what the reductions asked for made of the layers' outputs.
         dimensions: how many values per sample a reduced layer put out.
-        features: by layer, how many features its weights put out; None where it has none (see `feature_count`).
+        layouts: of the activations, by call: where their channels and places are (see `Layout`).
         weights: copies of parameters, by name.
         unreached: layers asked for which the pass did not call.
         step: completed updates of the weights, where known.
@@ -64,7 +66,7 @@ class Observation:
     scores: Tensor | None = None
     reduced: Mapping[str, Tensor] = field(default_factory=dict)
     dimensions: Mapping[str, int] = field(default_factory=dict)
-    features: Mapping[str, int | None] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     step: int | None = None
@@ -75,14 +77,32 @@ class Observation:
         return list(dict.fromkeys(name for name in names if is_call(name, layer)))
 
     def maps(self, call: str) -> Tensor | None:
-        """A layer's output as maps ``[N, K, H, W]``, whatever its layout; None where it has no places (see `as_maps`).
+        """A layer's output as maps ``[N, K, *S]`` in one, two or three dimensions; None where it has no places.
 
         Args:
             call: the layer, or one of its calls.
         """
-        from lightning_viz.hooks.feature_maps import as_maps  # with torch, which data alone does not need
+        from lightning_viz.hooks.geometry import as_maps  # with torch, which data alone does not need
 
-        return as_maps(self.activations[call].float(), features=self.features.get(layer_of_call(call)))
+        return as_maps(self.activations[call].float(), self.layouts.get(call))
+
+    def gradient_maps(self, call: str) -> Tensor | None:
+        """The gradients of a layer as maps, like `maps`, with a leading dimension T of several targets.
+
+        None where the layer has no places or the target does not depend on it.
+
+        Args:
+            call: the layer, or one of its calls.
+        """
+        from lightning_viz.hooks.geometry import as_maps
+
+        gradients, activations = self.gradients.get(call), self.activations[call]
+        if gradients is None:
+            return None
+        several = gradients.dim() > activations.dim()
+        flat = gradients.flatten(0, 1) if several else gradients
+        maps = as_maps(flat.float(), self.layouts.get(call))
+        return maps.view(*gradients.shape[:2], *maps.shape[1:]) if several and maps is not None else maps
 
 
 def is_call(name: str, layer: str) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError
 from lightning_viz.hooks.batching import out_of_memory
 from lightning_viz.hooks.calls import call_model
-from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
 from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
@@ -99,7 +98,8 @@ def _observed(
         leaf_inputs = map_tensors(inputs, lambda x: _copied(x, input_gradient or bool(rules)))
         model_inputs = map_tensors(leaf_inputs, torch.clone)  # the model may write to them
         tapped = {**differentiated, **target_layers} if differentiates else {}
-        with recording({**recorded, **differentiated, **target_layers}, gradients=tapped, reduce=reductions) as record:
+        observed = {**recorded, **differentiated, **target_layers}
+        with recording(model, leaf_inputs, observed, gradients=tapped, reduce=reductions) as record:
             with relu_rule(rules[0]) if rules else nullcontext() as relus:
                 outputs = (forward or call_model)(model, model_inputs)
             record.close()
@@ -126,7 +126,7 @@ def _observed(
         relus=_relus(relus, scores, model),
         reduced=call_names(record.reduced),
         dimensions=call_names(record.dimensions),
-        features={name: feature_count(module) for name, module in {**recorded, **differentiated}.items()},
+        layouts=call_names(record.layouts),
         unreached=tuple(name for name in requested if not record.calls.get(name) and not record.reduced.get(name)),
     )
     return observation, target
@@ -196,7 +196,7 @@ def observe_batches(
     done = 0
     with evaluation_mode(model), torch.no_grad():
         for batch in batches:
-            with recording({}, reduce=layers) as record:
+            with recording(model, batch, {}, reduce=layers) as record:
                 (forward or call_model)(model, map_tensors(batch, torch.clone))
             for name, result in call_names(record.reduced).items():
                 if name not in results:  # NaN where a layer is not called
@@ -230,7 +230,7 @@ def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
 def _activations(layers: Mapping[str, nn.Module], record: Recording, outputs: Any) -> Activations:
     """The recorded outputs of some layers."""
     calls = call_names({name: record.calls[name] for name in layers if name in record.calls})
-    return Activations(calls, outputs, {name: feature_count(module) for name, module in layers.items()})
+    return Activations(calls, outputs, tuple(layers), call_names(record.layouts))
 
 
 def _backwards(
@@ -301,7 +301,6 @@ class Passes:
         self._model, self._layers, self._whole, self._forward = model, layers, whole, forward
         self._calls: int | None = None
         self.like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(())).new_empty(0)
-        self._features = {name: feature_count(module) for name, module in layers.items()}
 
     def __call__(self, inputs: Any) -> Activations:
         """Run one forward on a copy of inputs, which may be part of a graph.
@@ -311,7 +310,7 @@ class Passes:
         """
         outputs = None
         until = None if self._whole else self._calls
-        with recording(self._layers, gradients=self._layers, until=until) as record:
+        with recording(self._model, inputs, self._layers, gradients=self._layers, until=until) as record:
             try:
                 outputs = (self._forward or call_model)(self._model, map_tensors(inputs, torch.clone))
             except StopForward:
@@ -324,7 +323,7 @@ class Passes:
             which = f"layer {missing[0]!r} is" if len(missing) == 1 else f"layers {missing} are"
             raise LayerNotReachedError(f"{which} not called in the forward pass")
         self._calls = record.count
-        return Activations(call_names(record.calls), outputs, self._features)
+        return Activations(call_names(record.calls), outputs, tuple(self._layers), call_names(record.layouts))
 
 
 @contextmanager

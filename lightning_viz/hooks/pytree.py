@@ -77,6 +77,17 @@ def image_of(inputs: Any) -> Tensor | None:
     return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() == 4), None)
 
 
+def spatial_input(inputs: Any) -> Tensor | None:
+    """The input with places: the image ``[N, C, H, W]``, else the first series ``[N, C, L]`` or volume.
+
+    A volume is ``[N, C, D, H, W]``. None if there is neither.
+    """
+    image = image_of(inputs)
+    if image is not None:
+        return image
+    return next((x for x in all_tensors(inputs) if x.is_floating_point() and x.dim() in (3, 5)), None)
+
+
 def flatten_like(structure: Any, like: Any) -> list[Any]:
     """The values of a structure at the positions of the tensors of another one of the same form, in order."""
     if isinstance(like, Tensor):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
-from lightning_viz.hooks.feature_maps import as_maps
+from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, passes
 from lightning_viz.hooks.pytree import image_of, map_tensors
@@ -64,7 +64,7 @@ def receptive_fields(
 
     Raises:
         LayerNotReachedError: the forward pass does not call the layer.
-        InvalidArgumentError: no image among the inputs, or a position outside the maps.
+        InvalidArgumentError: no image among the inputs, maps that are not two-dimensional, or a position outside.
     """
     module_name = layer_of_call(layer)
     rectangles: list[Rectangle | None] = []
@@ -76,7 +76,7 @@ def receptive_fields(
             if layer not in activations.calls:
                 calls = list(activations.calls)
                 raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass; choose one of {calls}")
-            values = _at_positions(activations.calls[layer], batch, activations.features[module_name], layer)
+            values = _at_positions(activations.calls[layer], batch, activations.layouts.get(layer), layer)
             generator = torch.Generator().manual_seed(seed)
             weights = torch.randn(values.shape, generator=generator).to(values)
             gradient = None
@@ -109,10 +109,14 @@ def _random_inputs(inputs: Any, count: int, seed: int) -> tuple[Tensor, Any]:
     return leaves[id(image)], noisy_inputs
 
 
-def _at_positions(output: Tensor, places: Sequence[tuple[int, int]], features: int | None, layer: str) -> Tensor:
+def _at_positions(output: Tensor, places: Sequence[tuple[int, int]], layout: Layout | None, layer: str) -> Tensor:
     """The values of all channels at the position of each sample, ``[draws x positions, K]``."""
-    maps = as_maps(output, features=features)
+    maps = as_maps(output, layout)
     maps = output.reshape(len(output), -1, 1, 1) if maps is None else maps
+    if maps.dim() != 4:
+        raise InvalidArgumentError(
+            f"the maps of {layer!r} are {list(maps.shape[2:])}: receptive fields are of images, in two dimensions"
+        )
     height, width = maps.shape[2:]
     wrong = [place for place in places if not (0 <= place[0] < height and 0 <= place[1] < width)]
     if wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks.feature_maps import as_maps
+from lightning_viz.hooks.geometry import Geometry, Layout, as_maps, watch_geometry
 from lightning_viz.hooks.observation import is_call, layer_of_call
 from lightning_viz.hooks.pytree import first_tensor, replace_first_tensor
 
@@ -33,6 +33,8 @@ class Recording:
         self.calls: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.reduced: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.dimensions: defaultdict[str, list[int]] = defaultdict(list)
+        self.layouts: defaultdict[str, list[Layout]] = defaultdict(list)
+        self.geometry: Geometry | None = None
         self.traced: set[str] = set()  # layers that were called with gradients enabled
         self.open = True
         self.until: int | None = None  # number of calls after which the pass ends
@@ -45,10 +47,19 @@ class Recording:
     def close(self) -> None:
         """Stop recording, because a backward through checkpointed blocks runs their layers and hooks again."""
         self.open = False
+        if self.geometry is not None:
+            self.geometry.open = False
+
+    def note_layout(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Keep the layout of a call of a layer."""
+        if self.geometry is not None:
+            self.layouts[name].append(self.geometry.layout(module, inputs, output, name))
 
 
 @contextmanager
 def recording(
+    model: nn.Module,
+    inputs: Any,
     layers: Mapping[str, nn.Module],
     *,
     gradients: Collection[str] = (),
@@ -72,7 +83,8 @@ def recording(
         for name, (module, function) in (reduce or {}).items()
     ]
     try:
-        yield record
+        with watch_geometry(model, inputs) if layers else nullcontext() as record.geometry:
+            yield record
     finally:
         for handle in handles:
             handle.remove()
@@ -85,12 +97,14 @@ class Activations:
     Attributes:
         calls: outputs of layers ``[N, ...]``, by call: a layer called several times is ``"name:0"``, ``"name:1"``, ...
         outputs: of the model; None if the pass ended before.
-        features: number of output features of each requested layer, None if it has no weights (see `feature_count`).
+        layers: names of the requested layers.
+        layouts: of the outputs, by call; channels first where there is none (see `as_maps`).
     """
 
     calls: Mapping[str, Tensor]
     outputs: Any = None
-    features: Mapping[str, int | None] = field(default_factory=dict)
+    layers: Collection[str] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     def __getitem__(self, layer: str) -> Tensor:
         """A layer's output ``[N, ...]``; of a layer called several times that of a call, ``"relu:1"``.
@@ -106,22 +120,22 @@ class Activations:
             times = f"{len(calls)} times" if len(calls) > 1 else "once"
             hint = f"name the call, one of {calls}" if layer == name else f"{layer!r} is none of {calls}"
             raise InvalidArgumentError(f"layer {name!r} is called {times}: {hint}")
-        if name in self.features:
+        if name in self.layers:
             raise InvalidArgumentError(f"the target's layer {layer!r} is not called in the forward pass")
         raise InvalidArgumentError(f"layer {layer!r} is read but not announced: give the target layers=({layer!r},)")
 
     def planes(self, layer: str) -> Tensor | None:
-        """A layer's output as maps ``[N, K, H, W]``; None if it has no two-dimensional positions."""
-        return as_maps(self[layer], features=self.features.get(layer_of_call(layer)))
+        """A layer's output as maps ``[N, K, *S]``, in one to three dimensions; None if it has no places."""
+        return as_maps(self[layer], self.layouts.get(layer))
 
     def maps(self, layer: str) -> Tensor:
-        """A layer's output as maps ``[N, K, H, W]``, or ``[N, K, 1, P]`` if it has no two-dimensional positions."""
+        """A layer's output as maps ``[N, K, *S]``, in one to three dimensions; ``[N, K, 1, P]`` without places."""
         maps, output = self.planes(layer), self[layer]
         if maps is not None:
             return maps
         output = output.unsqueeze(1) if output.dim() == 1 else output  # one unit
-        features = self.features.get(layer_of_call(layer))
-        first = output.transpose(1, 2) if output.dim() == 3 and output.shape[2] == features else output
+        layout = self.layouts.get(layer)
+        first = output if layout is None or output.dim() < 3 else output.movedim(layout.channel_axis, 1)
         return first.reshape(len(first), first.shape[1], 1, -1)
 
 
@@ -149,6 +163,9 @@ def _record_hook(record: Recording, name: str, *, differentiable: bool) -> Calla
         return original.clone()
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        if record.open and tensor is not None:
+            record.note_layout(name, module, inputs, tensor)
         result = replace_first_tensor(output, branch if differentiable else copy)
         if record.open and record.count == record.until:
             raise StopForward

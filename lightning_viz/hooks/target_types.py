@@ -230,6 +230,14 @@ class ClassTarget(Target):
         return self
 
 
+_AXES = {2: "channel, place", 3: "channel, row, column", 4: "channel, slice, row, column"}
+
+
+def _is_place(index: Indices) -> bool:
+    """Whether a unit's index is that in maps, a tuple or three numbers, and not one for each sample."""
+    return isinstance(index, tuple) or torch.as_tensor(index).shape[-1:] == (3,)
+
+
 class LayerTarget(Target):
     """A unit, a channel or the maximum of a layer's output.
 
@@ -242,8 +250,8 @@ class LayerTarget(Target):
     def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
         number = "" if index is None else _listed(index)
         place = None if index is None else torch.as_tensor(index, device="cpu")
-        if kind == "unit" and place is not None and place.shape == (3,):
-            name = f"{layer} unit {int(place[0])} at ({int(place[1])}, {int(place[2])})"
+        if kind == "unit" and index is not None and place is not None and place.dim() == 1 and _is_place(index):
+            name = f"{layer} unit {int(place[0])} at ({', '.join(str(int(axis)) for axis in place[1:])})"
         elif kind == "maximum":
             name = f"maximum of {layer}{f' channel {number}' if number else ''}"
         else:
@@ -270,19 +278,19 @@ class LayerTarget(Target):
         return Scores(_picked(scores, index, what, f"{what}s {of}")[0], None, self)
 
     def _units(self, maps: Tensor, index: Indices) -> Tensor:
-        """Single values ``[N]`` of maps ``[N, K, H, W]``."""
+        """Single values ``[N]`` of maps ``[N, K, *S]``."""
         place, shape = _saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
         of = f"in layer {self.layer!r}"
         if place.dim() == 0:  # a channel alone: in the middle of its map
-            place = torch.stack([place, *place.new_tensor([shape[1] // 2, shape[2] // 2])])
+            place = torch.stack([place, *place.new_tensor([side // 2 for side in shape[1:]])])
         if self._samples is not None and place.dim() == 2:
             place = place[self._samples.to(place.device)]
-        if place.shape[-1:] != (3,) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
-            raise InvalidArgumentError(f"unit {index} {of}, whose output is {shape}: give (channel, row, column)")
+        if place.shape[-1:] != (len(shape),) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
+            raise InvalidArgumentError(f"unit {index} {of}, whose output is {shape}: give ({_AXES[len(shape)]})")
         if ((place < 0) | (place >= place.new_tensor(shape))).any():
             raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
-        k, y, x = place.expand(len(maps), 3).T
-        return maps[torch.arange(len(maps), device=maps.device), k, y, x]
+        where = (torch.arange(len(maps), device=maps.device), *place.expand(len(maps), len(shape)).T)
+        return maps[where]
 
     def select(self, samples: Tensor) -> Target:
         # whether [3] is a place in a map, or a unit for each of three, its layer tells
@@ -291,7 +299,7 @@ class LayerTarget(Target):
     def check_count(self, count: int) -> None:
         if self.index is not None:
             shape = torch.as_tensor(self.index).shape
-            _check_indices(shape[:-1] if self.kind == "unit" and shape[-1:] == (3,) else shape, count)  # (k, y, x)
+            _check_indices(shape[:-1] if self.kind == "unit" and _is_place(self.index) else shape, count)
 
 
 class _Combination(Target):

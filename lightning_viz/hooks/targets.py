@@ -99,7 +99,7 @@ def unit(layer: str, index: Indices) -> Target:
     Args:
         layer: name; of a layer that is called several times the call, ``"relu:1"``.
         index: of a vector's unit; of maps channel, row and column ``(k, y, x)``, for all samples or ``[N, 3]``, or the
-            channel alone: in the middle of its map.
+            channel alone: in the middle of its map. Of a series ``(k, x)``, of volumes ``(k, z, y, x)``.
     """
     return LayerTarget(layer, index, "unit")
 
@@ -130,7 +130,7 @@ GRAMMAR = (
     "'3' or 'class:ox' (a class)",
     "'top:3' (the most probable)",
     "'conv2[7]' (a channel)",
-    "'conv2[7,3,4]' (a unit: channel, row, column)",
+    "'conv2[7,3,4]' (a unit: channel, row, column; in 1-D 'conv2[7,3]', in 3-D 'conv2[7,1,3,4]')",
     "'relu:1[7]' (of the second call)",
     "'max(conv2)' or 'max(conv2[7])' (the maximum)",
     "'region', 'region:3' or 'region:ox' (of a segmentation, where the class truly is)",
@@ -168,7 +168,8 @@ def as_target(target: TargetLike, *, name: str | None = None, model: nn.Module |
 def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequence[str] = ()) -> Target:
     """The target of words.
 
-    ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit),
+    ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit;
+    in one dimension ``conv2[7,3]``, in three ``conv2[7,1,3,4]``),
     ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, and of a segmentation ``region``,
     ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is.
 
@@ -213,8 +214,8 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
         places = _places(match)
         if len(places) == 1:
             return channel(layer, places[0])
-        if len(places) == 3:
-            return unit(layer, places)
+        if len(places) in (2, 3, 4):
+            return unit(layer, tuple(places))
     raise InvalidArgumentError(
         f"no target is written {text!r}{_hint(words, model, class_names)}; targets are {', '.join(GRAMMAR)}"
     )

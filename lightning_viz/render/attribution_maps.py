@@ -305,8 +305,8 @@ def occlusion_maps(
     class_names: Sequence[str],
     classes: int,
     target: str,
-    patch: tuple[int, int],
-    positions: tuple[int, int],
+    patch: tuple[int, ...],
+    positions: tuple[int, ...],
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of occlusion maps, a sample a row: input, drop of the target, predicted class, a feature's activity.

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from lightning_viz.activations import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
+from lightning_viz.hooks.geometry import Layout
 
 
-def measured(output, *, size=None, bounds=None, features=None):
+def measured(output, *, size=None, bounds=None, layout=None):
     parts = [
         LayerStatistics.from_batch(
-            batch_statistics(part, bounds=bounds, features=features).numpy(), len(part), bounded=bounds is not None
+            batch_statistics(part, bounds=bounds, layout=layout).numpy(), len(part), bounded=bounds is not None
         )
         for part in output.split(size or len(output))
     ]
@@ -61,7 +62,7 @@ def test_a_unit_is_dead_only_if_it_is_zero_on_every_sample_and_at_every_place():
 def test_channels_may_come_last():
     maps = rectified(4, 8, 5, 5)
     maps[:, 2] = 0
-    assert measured(maps.permute(0, 2, 3, 1), features=8).dead == 1 / 8
+    assert measured(maps.permute(0, 2, 3, 1), layout=Layout((5, 5), 3)).dead == 1 / 8
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_viz.attribution import class_activation_map, grad_cam
+from lightning_viz.attribution.cam import FORMULAS
 from lightning_viz.errors import LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.observe import observe
 
@@ -43,15 +44,16 @@ def test_the_map_is_the_formula():
     assert (mine == 0).any() and (mine > 0).any()
 
 
-def test_channels_last_and_tokens_give_the_same_map_and_vectors_none():
+@pytest.mark.parametrize("method", sorted(FORMULAS))
+def test_a_series_and_a_volume_have_the_map_of_the_image_with_the_same_places(method):
     torch.manual_seed(0)
-    activation, gradient = torch.randn(2, 2, 5, 4, 4)
-    expected = class_activation_map(activation, gradient)
-    last = (x.permute(0, 2, 3, 1) for x in (activation, gradient))
-    assert torch.allclose(class_activation_map(*last, features=5), expected, atol=1e-6)
-    tokens = (torch.cat([torch.full((2, 1, 5), 9.0), x.flatten(2).transpose(1, 2)], 1) for x in (activation, gradient))
-    assert torch.allclose(class_activation_map(*tokens, features=5), expected, atol=1e-6)
-    assert class_activation_map(torch.rand(2, 5), torch.rand(2, 5)) is None
+    activation, gradient = torch.randn(2, 2, 5, 4, 6, dtype=torch.float64)
+    expected = class_activation_map(activation, gradient, method)
+    for places in ((24,), (2, 2, 6)):
+        reshaped = (x.reshape(2, 5, *places) for x in (activation, gradient))
+        heat = class_activation_map(*reshaped, method)
+        assert heat.shape == (2, 1, *places)
+        assert torch.allclose(heat.reshape(expected.shape), expected, atol=1e-12)
 
 
 # --- Agreement with captum.

@@ -580,14 +580,16 @@ def test_nothing_of_the_pass_stays_alive_but_the_observation():
 
 def test_recording_takes_its_hooks_away_and_records_nothing_more_once_closed():
     model, x = small(), images()
-    with recording({"conv1": model.conv1}, gradients=["conv1"], reduce={"fc": (model.fc, torch.sum)}) as record:
+    with recording(
+        model, x, {"conv1": model.conv1}, gradients=["conv1"], reduce={"fc": (model.fc, torch.sum)}
+    ) as record:
         model(x)
         record.close()
         model(x)
     model(x)
     assert len(record.calls["conv1"]) == len(record.reduced["fc"]) == 1
     assert not any(m._forward_hooks for m in model.modules())
-    with pytest.raises(KeyError), recording({"conv1": model.conv1}):
+    with pytest.raises(KeyError), recording(model, x, {"conv1": model.conv1}):
         raise KeyError
     assert not model.conv1._forward_hooks
 

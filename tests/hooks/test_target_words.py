@@ -80,7 +80,7 @@ def test_a_region_is_where_the_class_truly_is(word, index):
 MALFORMED = [
     "", " ", "best", "Predicted", "LABEL", "-1", "+3", "3.0", "1e3", "1_000", "٣", "3,7", "3 7", "[3]", "()",
     "class:", "class", "class: ox", "class ox", "top", "top:", "top:0", "top:-1", "top:x", "top 3", "top3", "top(3)",
-    "conv2", "conv2 7", "conv2:7", "conv2[]", "conv2[x]", "conv2[-1]", "conv2[1,2]", "conv2[1,2,3,4]", "conv2[1,,2]",
+    "conv2", "conv2 7", "conv2:7", "conv2[]", "conv2[x]", "conv2[-1]", "conv2[1,2,3,4,5]", "conv2[1,,2]",
     "conv2[1.5]", "conv2[7", "conv2 7]", "conv2[[7]]", "conv2[7]]", "conv2(7)", "conv2[7][3]", "[7]conv2",
     "max", "max()", "max(conv2", "max(conv2[])", "max(conv2[1,2,3])", "max(conv2[x])", "max conv2", "max(max(conv2))",
     "region:", "region 2", "logit 3", "logits", "conv2[7] - 3", "2 * conv2[7]", "None", "predicted label", "box",

@@ -18,6 +18,7 @@ from lightning_viz.hooks import (
     top,
     unit,
 )
+from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.outputs import class_scores
 
 
@@ -246,14 +247,15 @@ def test_channels_of_tokens_and_of_maps_with_channels_last():
     torch.manual_seed(0)
     maps = torch.randn(2, 5, 4, 4)
     last, tokens = maps.permute(0, 2, 3, 1), torch.cat([torch.full((2, 1, 5), 9.0), maps.flatten(2).transpose(1, 2)], 1)
-    for output in (maps, last, tokens):
+    layouts = [Layout((4, 4)), Layout((4, 4), 3), Layout((4, 4), 2, 1)]
+    for output, layout in zip((maps, last, tokens), layouts, strict=True):
         for target, expected in [
             (channel("it", 3), maps[:, 3].sum((1, 2))),
             (maximum("it", 3), maps[:, 3].amax((1, 2))),
             (unit("it", (3, 1, 2)), maps[:, 3, 1, 2]),
         ]:
             assert torch.allclose(
-                target.scores(Activations({"it": output}, features={"it": 5})).values, expected, atol=1e-5
+                target.scores(Activations({"it": output}, layouts={"it": layout})).values, expected, atol=1e-5
             )
 
 

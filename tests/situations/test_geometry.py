@@ -50,7 +50,6 @@ def transformer(grid: tuple[int, int], prefix: int):
 @situation(
     4,
     "a ViT on 64 x 96 in patches of 16: 4 x 6 patches and a class token are 25, no 5 x 5",
-    today="tokens are folded to a guessed square, those in front among them, silently",
 )
 def vit_of_25_tokens():
     return transformer((4, 6), 1)
@@ -59,7 +58,6 @@ def vit_of_25_tokens():
 @situation(
     4,
     "a ViT on 224 x 256 in patches of 16: 14 x 16 and a class token, 225, no 15 x 15",
-    today="tokens are folded to a guessed square, those in front among them, silently",
 )
 def vit_of_225_tokens():
     return transformer((14, 16), 1)
@@ -68,7 +66,6 @@ def vit_of_225_tokens():
 @situation(
     4,
     "a ViT with a class token and four registers, as DINOv2's",
-    today="tokens are folded to a guessed square, those in front among them, silently",
 )
 def vit_with_registers():
     return transformer((3, 7), 5)
@@ -77,7 +74,6 @@ def vit_with_registers():
 @situation(
     4,
     "a distilled ViT with two tokens in front, as DeiT's",
-    today="tokens are folded to a guessed square, those in front among them, silently",
 )
 def vit_distilled():
     return transformer((2, 7), 2)
@@ -86,7 +82,6 @@ def vit_distilled():
 @situation(
     4,
     "a ViT without any token in front, 2 x 8 patches: 16, no 4 x 4",
-    today="tokens are folded to a guessed square, those in front among them, silently",
 )
 def vit_without_prefix():
     return transformer((2, 8), 0)
@@ -95,7 +90,6 @@ def vit_without_prefix():
 @situation(
     4,
     "ten grids of a ViT, with 0 to 8 tokens in front",
-    today="a grid is a guessed square, silently, or an error that asks for reshape_transform=",
 )
 def vit_on_ten_grids():
     grids = [
@@ -157,17 +151,17 @@ def swin(height: int, width: int):
     return Call(lambda: grad_cam(model, images, labels, layers="features.1")), check
 
 
-@situation(4, "Swin: channels last, 3 x 8 places of 8 channels", today="columns are taken for channels, silently")
+@situation(4, "Swin: channels last, 3 x 8 places of 8 channels")
 def swin_as_wide_as_deep():
     return swin(3, 8)
 
 
-@situation(4, "Swin: channels last, 8 x 3 places of 8 channels", today="rows are taken for channels, silently")
+@situation(4, "Swin: channels last, 8 x 3 places of 8 channels")
 def swin_as_high_as_deep():
     return swin(8, 3)
 
 
-@situation(4, "Swin: 8 x 8 places of 8 channels", today="rows are taken for channels, silently")
+@situation(4, "Swin: 8 x 8 places of 8 channels")
 def swin_cube():
     return swin(8, 8)
 
@@ -194,7 +188,6 @@ def convolution_maps(inputs: Tensor, channels: int, layer: int):
 @situation(
     4,
     "Conv1d, Grad-CAM at the convolution: a value for each of 60 steps",
-    today="InvalidArgumentError: the output is without locations",
 )
 def conv1d_at_convolution():
     return convolution_maps(torch.rand(4, 1, 60), 64, 0)
@@ -203,22 +196,17 @@ def conv1d_at_convolution():
 @situation(
     4,
     "Conv1d, Grad-CAM at the activation after it: 64 channels are no grid of tokens",
-    today="64 channels are taken for an 8 x 8 grid of tokens, silently",
 )
 def conv1d_at_activation():
     return convolution_maps(torch.rand(4, 1, 60), 64, 1)
 
 
-@situation(
-    4, "Conv1d with as many steps as channels", today="64 channels are taken for an 8 x 8 grid of tokens, silently"
-)
+@situation(4, "Conv1d with as many steps as channels")
 def conv1d_square():
     return convolution_maps(torch.rand(4, 1, 64), 64, 1)
 
 
-@situation(
-    4, "Conv3d, Grad-CAM at the activation: a volume", today="InvalidArgumentError: the output is without locations"
-)
+@situation(4, "Conv3d, Grad-CAM at the activation: a volume")
 def conv3d_maps():
     return convolution_maps(torch.rand(4, 1, 6, 8, 5), 4, 1)
 
@@ -279,16 +267,12 @@ def statistics(inputs: Tensor):
     return Training(Classifier(net), rows(inputs, torch.arange(16) % 4), views=views, draws=("statistics",)), check
 
 
-@situation(
-    4, "statistics of Conv3d: per channel, one of four is dead", today="960 voxels are counted as units, silently"
-)
+@situation(4, "statistics of Conv3d: per channel, one of four is dead")
 def conv3d_statistics():
     return statistics(torch.rand(16, 1, 6, 8, 5))
 
 
-@situation(
-    4, "statistics of Conv1d: per channel, one of four is dead", today="240 places are counted as units, silently"
-)
+@situation(4, "statistics of Conv1d: per channel, one of four is dead")
 def conv1d_statistics():
     return statistics(torch.rand(16, 1, 60))
 
@@ -312,12 +296,12 @@ def occluded(inputs: Tensor, patch: int):
     return Call(lambda: occlusion(model, inputs, labels, patch=patch, stride=patch, progress=False)), check
 
 
-@situation(4, "occlusion of a series: windows of time", today="InvalidArgumentError: occlusion needs an image")
+@situation(4, "occlusion of a series: windows of time")
 def occlusion_of_series():
     return occluded(torch.rand(4, 1, 60), 10)
 
 
-@situation(4, "occlusion of a volume: cubes", today="InvalidArgumentError: occlusion needs an image")
+@situation(4, "occlusion of a volume: cubes")
 def occlusion_of_volume():
     return occluded(torch.rand(4, 1, 6, 8, 4), 2)
 
@@ -327,7 +311,6 @@ def occlusion_of_volume():
     "Grad-CAM of a text encoder's tokens: 16 words are no 4 x 4 image",
     REFUSED,
     says="sequence|no (image|grid|place|location)|without (place|location)",
-    today="16 words are folded to 4 x 4, silently",
 )
 def text_as_image():
     model = BertClassifier().eval()
