@@ -14,6 +14,7 @@ import time
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
@@ -124,6 +125,62 @@ def shared_counter():
         assert int(counter) == READS, int(counter)
 
     return training, check_counter
+
+
+@situation(6, "a counter of multiprocessing, guarded by its lock")
+def multiprocessing_counter():
+    counter = multiprocessing.Value("i", 0)
+
+    def read(index):
+        with counter.get_lock():
+            counter.value += 1
+        return RECORDS[index]
+
+    training, check = reading(read)
+
+    def check_counter(seen):
+        check(seen)
+        assert counter.value == READS, counter.value
+
+    return training, check_counter
+
+
+@situation(6, "a pipe, from which each reader takes what the other misses: samples are taken as they pass, said once")
+def one_pipe():
+    out, into = os.pipe()
+    held(os.fdopen(into, "wb"))
+    source = held(os.fdopen(out, "rb", buffering=0))
+    numbers: list[int] = []
+
+    def read(index):
+        os.write(into, bytes([len(numbers)]))
+        numbers.append(source.read(1)[0])
+        return RECORDS[index]
+
+    training, check = reading(read)
+
+    def check_numbers(seen):
+        check(seen)
+        assert numbers == list(range(READS))
+
+    return training, check_numbers
+
+
+@situation(
+    6,
+    "batches of a class of the user's own, which no file may hold that is read without running code",
+    ARGUMENT,
+    says=r"as they pass: give probe=Probe\(inputs=",
+)
+def batches_of_a_class():
+    class Pair(NamedTuple):
+        images: torch.Tensor
+        labels: torch.Tensor
+
+    def collate(samples):
+        return Pair(*map(torch.stack, zip(*samples, strict=True)))
+
+    return Training(Classifier(), rows(images, labels, collate_fn=collate)), shown_as_images
 
 
 @situation(6, "a data set that caches on first sight caches what training has seen, and nothing else")
