@@ -207,9 +207,10 @@ def keep_reading(model: nn.Module, reading: BatchReading | None) -> None:
 def split_batch(batch: Any, model: nn.Module, reading: BatchReading | None = None) -> BatchParts:
     """The parts of a batch: as its step was seen to tell them apart, else as the model's ``forward`` does.
 
-    Without a reading a dict is matched with the names of ``forward``'s parameters; of a sequence the first elements are
-    taken, as many as ``forward`` requires. Of what is left, labels are the first tensor of whole numbers, if it is
-    one-dimensional, and the truth is the first that has places.
+    Without a reading the model's ``example_input_array`` tells, if it has one. Otherwise a dict is matched with the
+    names of ``forward``'s parameters; of a sequence the first elements are taken, as many as ``forward`` requires. Of
+    what is left, labels are the first tensor of whole numbers, if it is one-dimensional, and the truth is the first
+    that has places.
 
     Args:
         batch: as a loader gives it.
@@ -219,10 +220,28 @@ def split_batch(batch: Any, model: nn.Module, reading: BatchReading | None = Non
     Raises:
         InvalidTypeError: the batch holds no tensor that could be an input.
     """
+    reading = reading or _of_example(model, batch)
     if reading is not None:
         return reading.split(batch)
     inputs, left = _split(batch, model)
     return BatchParts(inputs, *_labels_among(left))
+
+
+def _of_example(model: nn.Module, batch: Any) -> BatchReading | None:
+    """How a Lightning module's ``example_input_array`` says that it is called; None without one that fits the batch."""
+    example = getattr(model, "example_input_array", None)
+    examples = (example,) if isinstance(example, Tensor) else example
+    if not isinstance(examples, tuple) or not isinstance(batch, (tuple, list)) or len(examples) > len(batch):
+        return None
+    slots = []
+    for index, (x, part) in enumerate(zip(examples, batch, strict=False)):
+        if (
+            not all(isinstance(y, Tensor) and y.dim() > 0 and len(y) for y in (x, part))
+            or x[0].numel() != part[0].numel()
+        ):
+            return None
+        slots.append(Slot(index, None if x.shape[1:] == part.shape[1:] else tuple(x.shape[1:])))
+    return BatchReading(tuple(Source((slot.index,)) for slot in slots), (CallStep(arguments=tuple(slots)),))
 
 
 def labels_of(batch: Any, inputs: Sequence[Path], labels: Path | None) -> tuple[Tensor | None, Tensor | None]:

@@ -140,6 +140,8 @@ def load_samples(
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     reading = probe.reading(reading_of(pl_module))
+    if reading is not None and not reading.complete and reading.made is None:
+        reading.split(None)  # raises
     if reading is not None and not reading.complete:
         made = Samples(_through(probe, reading.made), reading.made_labels, probe.samples)
         return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes)

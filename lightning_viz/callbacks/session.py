@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
+from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.notices import Faults, LeftOut
@@ -25,13 +25,16 @@ from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.step_watch import StepReader
-from lightning_viz.callbacks.suitability import suitable
+from lightning_viz.callbacks.suitability import leave_out, suitable
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, inform, warn_safely
+from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, LightningVizError, inform, warn_safely
+from lightning_viz.hooks.batching import free_memory
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.render.page import lay_out
+
+_UNREAD = "(its step was not seen to call a module: give probe=Probe(inputs=..., forward=...))"
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
@@ -289,15 +292,18 @@ class Session:
             requirements = {view.name: view.requirements(self.run.model) for view in views}
             needed = any(need.samples for need in requirements.values())
             samples = self._samples_of(views[0].probe, batch, needed=needed)
-            snapshots = self.shared.run(requirements, samples, step)
+            unsuited = leave_out(views, requirements, samples)
+            self.views, views = ([view for view in some if view not in unsuited] for some in (self.views, views))
+            snapshots = self.shared.run({view.name: requirements[view.name] for view in views}, samples, step)
         except Exception as error:
-            _free_memory(error)
+            free_memory(error)
             if len(views) == 1 and self._steps.pending and not isinstance(error, InvalidArgumentError):
                 # how the model is called shows in the step that comes now
                 views[0].last_step = None
                 self._wait_for_step(step, error)
             elif len(views) == 1:
-                self._fault(views[0], step, error)
+                unread = reading_of(self.run.model) is None and not isinstance(error, LightningVizError)
+                self._fault(views[0], step, f"{error_text(error)} {_UNREAD}" if unread else error)
                 self.budget.charge(views[0].name, step, time.monotonic() - started)
             else:
                 for view in views:
@@ -312,7 +318,7 @@ class Session:
                 view.indices = samples.indices
                 self._compute_and_draw(view, snapshots[view.name])
             except Exception as error:
-                _free_memory(error)
+                free_memory(error)
                 self._fault(view, step, error)
             extra = beyond_head / asking if requirements[view.name].beyond_head else 0.0
             held = self._held.pop(view.name, 0.0)
@@ -426,8 +432,8 @@ class Session:
 
     def _wait_for_step(self, step: int, error: Exception) -> None:
         """Say once that the look before the first update must wait."""
+        why = f"until a step has shown how the model is called: {error_text(error)}"
         if not self._waits:
-            why = f"until a step has shown how the model is called: {error_text(error)}"
             inform(f"the look at step {step} is left out {why}")
         self._waits = True
 
@@ -444,9 +450,3 @@ class Session:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""
         if view in self.views and self._faults.add(view, step, error):
             self.views.remove(view)
-
-
-def _free_memory(error: Exception) -> None:
-    error.__traceback__ = None  # holds every tensor of the failed pass
-    if isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import permutations
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from lightning_viz.callbacks.batch_parts import (
     padded,
     tensors_of,
 )
+from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot
 from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
@@ -39,7 +39,6 @@ _LOSSES = frozenset(
 )
 _SQUASHING = ("softmax", "sigmoid")
 _BOUNDING = ("clamp", "clamp_min", "clip", "add", "__add__")  # between a probability's logarithm and the loss, say
-_CLOSE = 1e-4  # of the range: what a normalization in another order of operations may differ by
 _KEPT = 64  # samples of inputs that only the step can make
 
 
@@ -77,7 +76,8 @@ class _Meeting:
 class StepWatch(TorchFunctionMode):
     """Watches one step, and changes nothing: everything is passed through as it is, no hook is registered.
 
-    Modules are watched by their ``forward``, compiled ones from outside. Losses and metrics are no models.
+    Modules are watched where all are called, which no module can tell; compiled ones from outside. Losses and metrics
+    are no models.
 
     Args:
         model: the LightningModule.
@@ -96,62 +96,58 @@ class StepWatch(TorchFunctionMode):
         self._open, self._inside, self._comparing = False, False, False
         self._squashed: deque[tuple[str, Tensor]] = deque(maxlen=4)
         self._losses: list[str] = []  # inside the call that runs
+        self._inner_labels: list[Path] = []  # that these losses were given as they are in the batch
         self._tensors: list[Tensor] = []
         self._sources: list[Source | None] = []
         self._calls: list[_Outermost] = []
         self._meetings: list[_Meeting] = []
-        self._restores: list[Callable[[], Any]] = []
+        self._restore: Callable[[], Any] = bool
 
     def start(self) -> None:
         """Begin, right before the step."""
-        for name, module in _entrances(self._model):
-            self._watch(name, module)
-        self._on()
+        entrances = {id(module): (name, is_compiled(module)) for name, module in _entrances(self._model)}
+        call = nn.Module.__call__
+
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            name, compiled = entrances.get(id(module), (None, False))
+            if name is None or not self._open or self._comparing:
+                return call(module, *args, **kwargs)
+            with self._suspended() if compiled else nullcontext():
+                return call(module, *args, **kwargs) if self._inside else self._passed(name, module, call, args, kwargs)
+
+        nn.Module.__call__ = watched  # type: ignore[method-assign]
+        self._restore = partial(setattr, nn.Module, "__call__", call)
+        self.__enter__()  # type: ignore[no-untyped-call]
         self._open = True
 
     def stop(self) -> None:
         """End, right after the step, or after it has failed."""
         if self._open:
             self._open = False
-            self._off()
-        while self._restores:
-            self._restores.pop()()
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._restore()
 
-    def _on(self) -> None:
-        self.__enter__()  # type: ignore[no-untyped-call]
-
-    def _off(self) -> None:
+    @contextmanager
+    def _suspended(self) -> Iterator[None]:
+        """Compiled code would be compiled anew under a function mode."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            self.__enter__()  # type: ignore[no-untyped-call]
 
-    def _watch(self, name: str, module: nn.Module) -> None:
-        attribute = "forward" if getattr(module, "_compiled_call_impl", None) is None else "_compiled_call_impl"
-        original, own = getattr(module, attribute), attribute in module.__dict__
-        compiled = is_compiled(module)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._inside or not self._open:
-                return original(*args, **kwargs)
-            with self._comparison():
-                call = self._begun(name, module, args, kwargs)
-            self._inside = True
-            if compiled:  # would be compiled anew under a function mode
-                self._off()
-            try:
-                output = original(*args, **kwargs)
-            finally:
-                if compiled:
-                    self._on()
-                self._inside = False
-            with self._comparison():
-                self._ended(call, output)
-            return output
-
-        module.__dict__[attribute] = forward
-        self._restores.append(
-            partial(module.__dict__.__setitem__, attribute, original)
-            if own
-            else partial(module.__dict__.pop, attribute, None)
-        )
+    def _passed(self, name: str, module: nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An outermost call, as it is."""
+        with self._comparison():
+            seen = self._begun(name, module, args, kwargs)
+        self._inside = True
+        try:
+            output = call(module, *args, **kwargs)
+        finally:
+            self._inside = False
+        with self._comparison():
+            self._ended(seen, output)
+        return output
 
     @contextmanager
     def _comparison(self) -> Iterator[None]:
@@ -181,7 +177,7 @@ class StepWatch(TorchFunctionMode):
             return
         call.output, call.loss = output, next(iter(self._losses), "")
         call.squashed = next(
-            (name for name, result in self._squashed for x in tensors if x is result or _same_memory(x, result)), ""
+            (name for name, result in self._squashed for x in tensors if x is result or same_memory(x, result)), ""
         )
         self._alive.append(output)
         for x in tensors:
@@ -191,7 +187,7 @@ class StepWatch(TorchFunctionMode):
 
     def _template(self, given: Any) -> Any:
         """An argument with a slot, an earlier result or a constant for each of its tensors."""
-        images = _listed(given, self._batch)
+        images = list_of_images(given, self._batch)
         if images is not None:
             first, second = (
                 self._slot(x, Source(images, listed=part))
@@ -203,12 +199,16 @@ class StepWatch(TorchFunctionMode):
     def _leaf(self, x: Tensor) -> Slot | Returned | Constant:
         for index, call in enumerate(self._calls):
             for path, output in tensors_of(call.output):
-                if output is x or (_same_memory(output, x) and output.numel() == x.numel()):
+                if output is x or (same_memory(output, x) and output.numel() == x.numel()):
                     return Returned(index, path, None if output.shape == x.shape else tuple(x.shape[1:]))
         for normalized in (False, True):
             for path, part in self._parts:
-                if (source := _source(part, x, path, normalized=normalized)) is not None:
-                    return Slot(self._slot(source[1], source[0]), source[2])
+                if (found := source_of(part, x, path, normalized=normalized)) is not None:
+                    source, given, shape = found
+                    if shape is None and source.order is None and channels_last(x):
+                        source, given = replace(source, order=(0, 3, 1, 2)), given.permute(0, 3, 1, 2)
+                        return Slot(self._slot(given, source), order=(0, 2, 3, 1))
+                    return Slot(self._slot(given, source), shape)
         count = sample_count(self._batch)
         if x.dim() > 0 and (not count or len(x) == count or not self._sources):
             return Slot(self._slot(x, None))
@@ -234,6 +234,8 @@ class StepWatch(TorchFunctionMode):
                     self._squashed.append((name, result))
                 elif name in _LOSSES:
                     self._losses.append(name)
+                    given = [self._origin(x) for x in all_tensors((list(args[1:]), kwargs))]
+                    self._inner_labels += [path for some in given if len(some) == 1 for path in some]
             else:
                 self._follow(name, all_tensors((list(args), kwargs)), all_tensors(result))
         return result
@@ -261,7 +263,9 @@ class StepWatch(TorchFunctionMode):
         calls = frozenset(origin for some in origins for origin in some if isinstance(origin, int))
         if not calls:
             return
-        used = [source.path for source in self._sources if source is not None]
+        sources = [source for source in self._sources if source is not None]
+        whole = {path for path, x in self._parts if not x.is_floating_point()}  # may be given to the model as well
+        used = [source.path for source in sources if source.path not in whole]
         apart = [some for some in origins if len(some) == 1 and not any(isinstance(origin, int) for origin in some)]
         labels = next((path for some in apart for path in some if path not in used), None)
         if is_loss or labels is not None:
@@ -302,7 +306,7 @@ class StepWatch(TorchFunctionMode):
                 )
                 for step in steps
             ),
-            labels or named or _named_labels(self._sources),
+            labels or named or _named_labels(self._sources) or next(iter(self._inner_labels), None),
             first.loss if first else self._calls[chosen].loss,
             self._calls[chosen].squashed,
             first is not None and first.logarithm,
@@ -313,8 +317,10 @@ class StepWatch(TorchFunctionMode):
         """With inputs that only the step can make, as it made them, and their labels if there are as many."""
         paths = [source.path for source in reading.sources if source is not None]
         labels, _ = labels_of(self._batch, paths, reading.labels)
-        if labels is not None and len(labels) == len(tensors[0]):
+        if labels is not None and labels.dim() and len(labels) == len(tensors[0]):
             reading = replace(reading, made_labels=labels[:_KEPT].cpu().clone())
+        if len({len(x) for x in tensors}) > 1:  # a graph's nodes and edges, say
+            return reading
         return replace(reading, made=reading.inputs([x[:_KEPT].cpu().clone() for x in tensors]))
 
     def _needed(self, chosen: int) -> list[int]:
@@ -419,68 +425,6 @@ def _entrances(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modu
         if not is_compiled(module):
             for key, child in module.named_children():
                 yield from _entrances(child, f"{name}.{key}" if name else key)
-
-
-def _source(
-    part: Tensor, x: Tensor, path: Path, *, normalized: bool
-) -> tuple[Source, Tensor, tuple[int, ...] | None] | None:
-    """How a tensor comes from a part of the batch: the source, what it gives, and the shape it then takes; or None."""
-    if part is x and not normalized:
-        return Source(path), x, None
-    if part.numel() != x.numel() or part.dim() == 0 or x.dim() == 0 or (normalized and not x.is_floating_point()):
-        return None
-    dtype = None if part.dtype == x.dtype else x.dtype
-    values = part.to(x.dtype)
-    for order in permutations(range(1, part.dim())) if part.dim() < 6 else ():
-        if tuple(part.shape[axis] for axis in (0, *order)) == tuple(x.shape):
-            found = Source(path, None if list(order) == sorted(order) else (0, *order))
-            moved = values.permute(0, *order)
-            if not normalized and torch.equal(moved, x):
-                return replace(found, dtype=dtype), x, None
-            if normalized and (scaled := _normalization(moved, x)) is not None:
-                return replace(found, scale=scaled[0], offset=scaled[1]), x, None
-    if not normalized and len(part) == len(x) and torch.equal(values.reshape(x.shape), x):
-        return Source(path, dtype=dtype), values, tuple(x.shape[1:])
-    return None
-
-
-def _normalization(values: Tensor, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Scale and offset, of all or of each channel, that make one tensor of another; None if there are none."""
-    for channels in (False, True) if x.dim() > 2 else (False,):
-        before, after = ((y.transpose(0, 1).flatten(1) if channels else y.reshape(1, -1)).double() for y in (values, x))
-        low, high = before.amin(1), before.amax(1)
-        if bool((high <= low).any()):
-            continue
-        picks = before.argmin(1), before.argmax(1)
-        ends = [after.gather(1, pick[:, None])[:, 0] for pick in picks]
-        scale = (ends[1] - ends[0]) / (high - low)
-        offset = ends[0] - scale * low
-        error = (before * scale[:, None] + offset[:, None] - after).abs().amax(1)
-        if bool((scale != 0).all()) and bool((error <= _CLOSE * (ends[1] - ends[0]).abs()).all()):
-            return tuple(scale.tolist()), tuple(offset.tolist())
-    return None
-
-
-def _listed(given: Any, batch: Any) -> Path | None:
-    """Where in the batch a list of images is that a call is given; None if it is none."""
-    if not isinstance(given, (list, tuple)) or not given:
-        return None
-    if not all(isinstance(x, Tensor) and x.dim() == 3 and x.is_floating_point() for x in given):
-        return None
-    places = {id(x): path for path, x in tensors_of(batch)}
-    paths = [places.get(id(x)) for x in given]
-    first = paths[0]
-    if first is None or [(*first[:-1], index) for index in range(len(given))] != paths:
-        return None
-    return first[:-1]
-
-
-def _same_memory(first: Tensor, second: Tensor) -> bool:
-    """Whether one tensor is a view of the other."""
-    try:
-        return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr() != 0
-    except (RuntimeError, NotImplementedError):  # sparse, or without memory of its own
-        return False
 
 
 def _named_labels(sources: Sequence[Source | None]) -> Path | None:

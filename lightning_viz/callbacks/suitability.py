@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from lightning_viz.callbacks.run import error_text
-from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.run import error_text, view_list
+from lightning_viz.callbacks.snapshot import Requirements, ViewLike
 from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
 from lightning_viz.hooks.model_state import preserve_state
+from lightning_viz.hooks.pytree import all_tensors
 
 
 def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str], None] = inform) -> list[Any]:
@@ -38,3 +40,20 @@ def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str]
         except Exception as error:  # no misuse, but a fault of the view's own
             warn_safely(f"{view.name} is left out of this run: {error_text(error)}")
     return suited
+
+
+def leave_out(views: Sequence[ViewLike], needs: Mapping[str, Requirements], samples: Samples) -> list[ViewLike]:
+    """The views that can do nothing with samples, with a line that says why: no gradient towards whole numbers.
+
+    Args:
+        views: that would look.
+        needs: what they ask for, by view.
+        samples: of their probe.
+    """
+    tensors = all_tensors(samples.inputs)
+    if not tensors or any(x.is_floating_point() for x in tensors):
+        return []
+    unsuited = [view for view in views if needs[view.name].input_gradient or needs[view.name].rules]
+    if unsuited:
+        inform(f"{view_list(unsuited)} left out: the inputs are whole numbers, towards which there is no gradient")
+    return unsuited

@@ -91,9 +91,7 @@ class Batches:
             return True
         if size == 1 or not out_of_memory(error):
             return False
-        error.__traceback__ = None  # holds the tensors of the failed pass
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
+        free_memory(error)
         self._seconds[size] = math.inf
         self._size = size // 2
         return True
@@ -146,6 +144,13 @@ def next_size(seconds: Mapping[int, float], most: int) -> tuple[int, bool]:
 def _measured(model: nn.Module, name: str, values: int) -> dict[int, float]:
     device = str(next((p.device for p in model.parameters()), "cpu"))
     return _MEASURED.setdefault(model, {}).setdefault((name, values, device), {})
+
+
+def free_memory(error: Exception) -> None:
+    """Let go of what a failed pass holds: its traceback every tensor, the allocator of a GPU what is free again."""
+    error.__traceback__ = None
+    if out_of_memory(error) and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: Exception) -> bool:

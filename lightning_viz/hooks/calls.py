@@ -22,6 +22,7 @@ class Slot:
     Attributes:
         index: of the tensor.
         shape: of each sample as the model takes it; as it is if None.
+        order: of the dimensions as the model takes them, ``(0, 2, 3, 1)`` of an image whose channels come last there.
         sizes: index of the heights and widths ``[N, 2]`` of images that were padded to one size: the model takes a list
             of images ``[C, H, W]``, each of its own size. None where it takes them as one tensor.
     """
@@ -29,6 +30,7 @@ class Slot:
     index: int
     shape: tuple[int, ...] | None = None
     sizes: int | None = None
+    order: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Call:
                 return leaf.value.to(self.tensors[0].device) if self.tensors else leaf.value
             if isinstance(leaf, Slot):
                 value: Any = self.tensors[leaf.index]
+                value = value if leaf.order is None else value.permute(leaf.order)
                 if leaf.sizes is not None:
                     sizes = self.tensors[leaf.sizes].tolist()
                     return [image[:, : int(h), : int(w)] for image, (h, w) in zip(value, sizes, strict=True)]

@@ -14,6 +14,7 @@ from lightning_viz.callbacks.step_watch import StepReader, StepWatch
 from lightning_viz.errors import InvalidTypeError
 from lightning_viz.hooks.calls import call_model
 
+CALL = nn.Module.__call__
 X = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 4
 
@@ -53,6 +54,7 @@ def step(model: Model, batch: object, body: object, *, validation: bool = True) 
     finally:
         watch.stop()
     assert [module.__dict__.keys() for module in model.modules()] == [own.keys() for own in before]
+    assert nn.Module.__call__ is CALL
     return watch.reading(), outputs[0]
 
 
@@ -213,7 +215,7 @@ def test_the_step_is_the_same_and_read_once():
     assert StepReader(model).pending and reading_of(model) is None  # another run may have other data
 
 
-@pytest.mark.parametrize("place", ["inside", "in place"])
+@pytest.mark.parametrize("place", ["inside", "in place", "within another"])
 def test_compiled_modules_are_watched_from_outside(place):
     model = Model()
     calls: list[int] = []
@@ -222,13 +224,16 @@ def test_compiled_modules_are_watched_from_outside(place):
         calls.append(1)
         return graph.forward
 
-    if place == "inside":
+    if place == "within another":
+        model.net.fc = torch.compile(model.net.fc, backend=backend)
+    elif place == "inside":
         model.net = torch.compile(model.net, backend=backend)
     else:
         model.net.compile(backend=backend)
-    model.net(X)
-    before = len(calls)
-    reading, _ = step(model, [X, Y], lambda m, b: F.cross_entropy(m.net(b[0]), b[1]))
-    model.net(X)
+    with torch.no_grad():
+        model.net(X)
+        before = len(calls)
+        reading, _ = step(model, [X, Y], lambda m, b: F.cross_entropy(m.net(b[0]), b[1]))
+        model.net(X)
     assert len(calls) == before  # not compiled anew
     assert reading.words() == "inputs: batch[0], through net; labels: batch[1]"

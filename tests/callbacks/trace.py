@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.data import Dataset
 
 from lightning_viz.callbacks.run import Callback
+from lightning_viz.callbacks.step_watch import StepWatch
 
 _ABSENT = "absent"
 _NOT_OF_THE_RUN = {"_modules", "_torchdynamo_wrapper_id"}  # the submodules, which come by themselves; a process's count
@@ -144,7 +146,7 @@ def _settings() -> list[Any]:
         torch.is_autocast_enabled("cpu"),
         str(torch.get_default_dtype()),
         torch.get_num_threads(),
-        torch._C._len_torch_function_stack(),
+        sum(not isinstance(mode, StepWatch) for mode in _get_current_function_mode_stack()),  # which passes all on
         dynamo and dynamo.eval_frame._stance.stance,
         dynamo and dynamo.utils.counters["stats"]["unique_graphs"],
     ]

@@ -239,11 +239,7 @@ def graphs():
     ), all_right
 
 
-@situation(
-    1,
-    "token ids: what needs a gradient towards pixels is left out, said once",
-    today="Saliency fails at every look with a cause that is none (does the model detach it?)",
-)
+@situation(1, "token ids: what needs a gradient towards pixels is left out, said once")
 def token_ids():
     class Net(nn.Module):
         def __init__(self):

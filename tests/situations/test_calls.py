@@ -47,7 +47,7 @@ def forward_of_dict():
     return Training(Model(), loader(by_name)), all_right
 
 
-@situation(1, "`forward(batch)` takes the batch's tuple", today="the truth is left out, silently")
+@situation(1, "`forward(batch)` takes the batch's tuple")
 def forward_of_tuple():
     class Model(Module):
         def forward(self, batch):
@@ -102,7 +102,7 @@ def step_permutes():
     return Training(Model(), rows(images.permute(0, 2, 3, 1), labels)), shown_as_images
 
 
-@situation(1, "`forward` takes images `[N, H, W, C]`", today="pictures show strips of values in place of the images")
+@situation(1, "`forward` takes images `[N, H, W, C]`")
 def channels_last():
     class Model(Classifier):
         def forward(self, images):
@@ -219,11 +219,7 @@ def compiled():
     )
 
 
-@situation(
-    1,
-    "no sanity check, no step yet: `example_input_array` tells that the model takes flat images",
-    today="example_input_array is not read: the look at step 0 is left out",
-)
+@situation(1, "no sanity check, no step yet: `example_input_array` tells that the model takes flat images")
 def example_input():
     class Model(Classifier):
         def __init__(self):
@@ -279,7 +275,6 @@ def first_look_left_out():
     "the step calls no module at all: filters are drawn, one line names the argument",
     REFUSED,
     says=r"Probe\(inputs=",
-    today="every view fails at every look: NotImplementedError, the module is missing its forward",
 )
 def no_call():
     class Model(Module):
