@@ -1,7 +1,7 @@
 """Drawing beside training: one background process of low priority, fed and read by two threads.
 
 The process runs this module, ``python -m lightning_viz.callbacks.drawing``: it reads tasks, writes pictures, and ends
-when its input does. Nothing here imports torch or Lightning.
+when its input does. Nothing here imports more than Python's own library.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import time
 import warnings
 from collections import deque
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
+if TYPE_CHECKING:  # the process must not lose time before it ignores Ctrl-C
+    from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 
 BEHIND_SECONDS = 60.0
 """Drawing is behind when the waiting tasks would take longer than this."""
