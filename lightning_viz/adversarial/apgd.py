@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ _REMEDY = "their loss is flat; try loss='margin', or an attack without gradients
 @shared_arguments()
 def apgd(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     labels: Labels | None = None,
     *,
     epsilon: Epsilon = 8 / 255,

@@ -16,9 +16,10 @@ Epsilon = Union[float, Sequence[float], Tensor]
 """Bound of a perturbation: one radius, E radii ``[E]``, or one per sample ``[E, N]``."""
 
 ATTACK_ARGUMENTS = {
-    "model": "classifier; it runs in eval mode, and its state is restored.",
-    "inputs": "as the model takes them, ``[N, ...]``.",
-    "labels": "true classes, ``[N]``; the model's predictions if omitted.",
+    "model": "classifier or detector; it runs in eval mode, and its state is restored.",
+    "inputs": "as the model takes them, ``[N, ...]``, or a detector's list of images, which are padded to one size.",
+    "labels": "true classes, ``[N]``; the model's predictions if omitted. Of a detector the detection whose score is\n"
+    '        lowered, ``"box[0]"`` if omitted: class 1 while it stands, 0 once its score is halved.',
     "epsilon": "radius of the ball, in pixels (8/255, customary for photographs); several give results ``[E, ...]``.",
     "norm": 'of the ball and the steps, ``"linf"`` or ``"l2"``.',
     "target": "target class, one for all or ``[N]``; untargeted if omitted.",

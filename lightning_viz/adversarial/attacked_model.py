@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,16 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attack_arguments import Epsilon, Labels
 from lightning_viz.adversarial.norms import Loss, Norm
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices
+from lightning_viz.hooks.box_target import BoxTarget
+from lightning_viz.hooks.calls import Call, as_call
+from lightning_viz.hooks.detection import detections_of
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.pytree import image_of, map_tensors, take_samples
+from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.target_types import Target
+from lightning_viz.hooks.targets import as_target
 from lightning_viz.pixels import PixelSpace, clamp_pixels
 
 ScoreFunction = Callable[[Tensor, Tensor], Union[Tensor, None]]
@@ -59,8 +66,12 @@ class AttackedModel:
         target: Tensor | None,
         pixel_space: PixelSpace,
         batch_size: int | None,
+        inputs: Any = None,
+        detection: BoxTarget | None = None,
     ) -> None:
         self._run, self._predicts_labels, self._batch_size = run, labels is None, batch_size or len(pixels)
+        self._inputs, self._image = inputs, image_of(inputs)
+        self._detection = None if detection is None else AttackedDetection(detection, len(pixels))
         self.pixels, self.pixel_space = pixels, pixel_space
         unknown = torch.full((len(pixels),), -1, device=pixels.device)
         self.labels = unknown if labels is None else labels.to(pixels.device)
@@ -93,6 +104,7 @@ class AttackedModel:
         reduction: GradientReduction | None = None,
         *,
         check: bool = False,
+        samples: Tensor | None = None,
     ) -> Evaluation:
         """Run one forward on images and, for those with an objective, one backward; in batches.
 
@@ -101,12 +113,16 @@ class AttackedModel:
             objective: what to differentiate; no graph is built if omitted.
             reduction: reduces several gradients batch by batch, so that not all are held at once.
             check: whether these are the samples themselves, whose scores and classes are to be validated.
+            samples: of which of the N samples they are changed copies, ``[n]``; which a detector's must tell.
         """
         positions = torch.arange(len(pixels), device=pixels.device)
+        samples = positions if check else samples
         if len(pixels) <= self._batch_size:
-            return self._evaluate(pixels, positions, objective, reduction, check)
+            return self._evaluate(pixels, positions, objective, reduction, check, samples)
         parts = [
-            self._evaluate(pixels[batch], batch, objective, reduction, check)
+            self._evaluate(
+                pixels[batch], batch, objective, reduction, check, None if samples is None else samples[batch]
+            )
             for batch in torch.split(positions, self._batch_size)
         ]
         scores = torch.cat([part.scores for part in parts])
@@ -141,10 +157,11 @@ class AttackedModel:
         objective: ScoreFunction | None,
         reduction: GradientReduction | None,
         check: bool,
+        samples: Tensor | None,
     ) -> Evaluation:
         leaf = pixels.detach().requires_grad_(objective is not None)  # the model gets a copy
         with torch.set_grad_enabled(objective is not None):
-            scores = self._scores(leaf)
+            scores = self._scores(leaf, samples)
             if check:
                 self._check(scores.detach(), positions)
             values = None if objective is None else objective(scores, positions)
@@ -158,10 +175,20 @@ class AttackedModel:
         gradients = by_row[0] if values.dim() == 1 else torch.stack(by_row)
         return Evaluation(scores.detach(), reduction(values.detach(), gradients) if reduction else gradients)
 
-    def _scores(self, pixels: Tensor) -> Tensor:
-        inputs = PixelSpace(bounds=self.pixel_space.bounds).into(pixels, self.pixel_space)
-        outputs = self._run(inputs.to(self._run.like.dtype)).outputs
-        scores = class_scores(outputs)
+    def _scores(self, pixels: Tensor, samples: Tensor | None) -> Tensor:
+        inputs: Any = PixelSpace(bounds=self.pixel_space.bounds).into(pixels, self.pixel_space)
+        inputs = inputs.to(self._run.like.dtype)
+        if self._image is not None and self._inputs is not self._image:
+            where, image, count = _of_samples(samples), self._image, len(self.pixels)
+            given = inputs
+            inputs = map_tensors(self._inputs, lambda x: given if x is image else take_samples(x, where, count))
+        activations = self._run(inputs)
+        if self._detection is None and detections_of(activations.outputs) is not None:
+            self._detection = AttackedDetection(BoxTarget(), len(self.pixels))
+        if self._detection is None:
+            scores = class_scores(activations.outputs)
+        else:
+            scores = self._detection.scores(activations, _of_samples(samples))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _check(self, scores: Tensor, positions: Tensor) -> None:
@@ -191,10 +218,48 @@ class AttackedModel:
                 )
 
 
+class AttackedDetection:
+    """A detection under attack, as scores of two classes: 0, it is lost, and 1, it stands.
+
+    The score of 1 is that of the detection (see `box`), that of 0 half of what it was in the unmodified image, so that
+    an attack succeeds where it halves the detection's score.
+
+    Args:
+        target: the detection.
+        count: of samples.
+    """
+
+    def __init__(self, target: BoxTarget, count: int) -> None:
+        self._target, self._count = target, count
+        self._fixed: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * count  # box, class, half its score
+
+    def scores(self, activations: Activations, samples: Tensor) -> Tensor:
+        """Scores ``[n, 2]`` of some of the samples, whose first pass is that of the unmodified images."""
+        numbers = samples.tolist()
+        if any(self._fixed[number] is None for number in numbers):
+            values, labels, first = self._target.scores(activations)
+            assert isinstance(first, BoxTarget) and first.boxes is not None and labels is not None
+            for number, *parts in zip(numbers, first.boxes, labels, values.detach() / 2, strict=True):
+                self._fixed[number] = (parts[0], parts[1], parts[2])
+        fixed = [part for number in numbers if (part := self._fixed[number]) is not None]
+        boxes, labels, halves = (torch.stack(parts) for parts in zip(*fixed, strict=True))
+        values = BoxTarget(self._target.index, boxes, labels).scores(activations).values
+        return torch.stack([halves, values], 1)
+
+
+def _of_samples(samples: Tensor | None) -> Tensor:
+    if samples is None:
+        raise InvalidArgumentError(
+            "this attack does not tell which sample each of its images is of, which a detector and inputs beside the "
+            "image need: choose fgsm, pgd, gradient_ascent, apgd, square or one_pixel"
+        )
+    return samples
+
+
 @contextmanager
 def attacked_model(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     labels: Labels | None = None,
     *,
     target: Labels | int | None = None,
@@ -213,13 +278,33 @@ def attacked_model(
         InvalidTypeError: the inputs are no floating-point tensor, or the model returns no scores.
     """
     pixel_space = pixel_space or PixelSpace()
+    given = as_call(inputs)
+    inputs = image_of(given) if isinstance(given, Call) else given
     check_inputs(inputs, batch_size, seed)
+    detection = _as_detection(labels)
+    labels = None if detection is not None else labels
+    if detection is not None and target is not None:
+        raise InvalidArgumentError(f"target={target}: {detection.name} is attacked by lowering its score; leave it out")
     warn_if_training(model, AttackWarning)
     with passes(model, forward=forward, seed=seed) as run:
         label_indices = None if labels is None else class_indices(labels, len(inputs), "labels")
         target_indices = None if target is None else class_indices(target, len(inputs), "target")
         pixels = clamp_pixels(_pixels(inputs, pixel_space, run.like), pixel_space, SLACK)
-        yield AttackedModel(run, pixels, label_indices, target_indices, pixel_space, batch_size)
+        yield AttackedModel(run, pixels, label_indices, target_indices, pixel_space, batch_size, given, detection)
+
+
+def _as_detection(labels: Any) -> BoxTarget | None:
+    """The detection that an attack is to lower, where one is given in place of labels.
+
+    Raises:
+        InvalidArgumentError: another target, or words.
+    """
+    if not isinstance(labels, (str, Target)):
+        return None
+    target = as_target(labels)
+    if not isinstance(target, BoxTarget):
+        raise InvalidArgumentError(f"labels are {target.name!r}: give classes [N], or a detection, 'box[0]'")
+    return target
 
 
 @contextmanager

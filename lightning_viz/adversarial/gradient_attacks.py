@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ _PGD_REMEDY = "their loss is flat; try loss='margin', more restarts, or an attac
 @shared_arguments()
 def gradient_ascent(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     labels: Labels | None = None,
     *,
     steps: int = 15,
@@ -78,8 +79,8 @@ def gradient_ascent(  # noqa: D417 (others: `shared_arguments`)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
-        if start is not None and start.shape != inputs.shape:
-            raise InvalidArgumentError(f"start is {list(start.shape)}, not {list(inputs.shape)} as the inputs")
+        if start is not None and start.shape != attacked.pixels.shape:
+            raise InvalidArgumentError(f"start is {list(start.shape)}, not {list(attacked.pixels.shape)} as the inputs")
 
         def begin(rows: Tensor) -> Tensor:
             pixels = attacked.to_pixels(start)[rows]  # type: ignore[arg-type]  # called only if there is one
@@ -97,7 +98,7 @@ def gradient_ascent(  # noqa: D417 (others: `shared_arguments`)
 @shared_arguments()
 def fgsm(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     labels: Labels | None = None,
     *,
     epsilon: Epsilon = 8 / 255,
@@ -134,7 +135,7 @@ def fgsm(  # noqa: D417 (others: `shared_arguments`)
 @shared_arguments()
 def pgd(  # noqa: D417 (others: `shared_arguments`)
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     labels: Labels | None = None,
     *,
     epsilon: Epsilon = 8 / 255,
@@ -248,7 +249,8 @@ class Ascent:
 
     def evaluate(self, rows: Tensor, pixels: Tensor, *, differentiate: bool) -> Evaluation:
         """One step: evaluate and record new pixels of rows; gradients are 0 where the attack stops."""
-        evaluation = self._attacked(pixels, self._objective(self.recorder.samples[rows], differentiate))
+        samples = self.recorder.samples[rows]
+        evaluation = self._attacked(pixels, self._objective(samples, differentiate), samples=samples)
         self.recorder.record_step(rows, pixels, evaluation.scores)
         self._count_backwards(rows, evaluation.gradients)
         return evaluation

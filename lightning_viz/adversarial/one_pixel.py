@@ -115,8 +115,9 @@ class _Search:
 
         Candidates are in SciPy's layout, ``[pixels * (2 + C), population]``.
         """
-        scores = self.attacked(self.images(candidates.T)).scores
-        samples = torch.full((len(scores),), self.sample, device=scores.device)
+        images = self.images(candidates.T)
+        samples = torch.full((len(images),), self.sample, device=images.device)
+        scores = self.attacked(images, samples=samples).scores
         fooled = self.attacked.fooled(scores, samples)
         values = -self.attacked.loss(cross_entropy, scores, samples).double()
         values = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

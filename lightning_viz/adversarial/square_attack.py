@@ -106,7 +106,7 @@ def square(  # noqa: D417 (others: `shared_arguments`)
             else:
                 perturbations = propose(current - samples, radii, _halved(share, number / queries), uniform)
             pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
-            scores = attacked(pixels).scores
+            scores = attacked(pixels, samples=recorder.samples[rows]).scores
             values = attacked.loss(maximized, scores, recorder.samples[rows]).to(best.dtype)
             better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
             recorder.record(rows[better], pixels[better], scores[better])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -19,7 +19,8 @@ from lightning_viz.attribution.gradients import scores_of, warn_attribution
 from lightning_viz.catalogue import CamMethod, method
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.feature_maps import resize
+from lightning_viz.hooks.calls import as_call, image_sizes
+from lightning_viz.hooks.feature_maps import placed, resize
 from lightning_viz.hooks.geometry import as_maps
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
@@ -43,6 +44,9 @@ Formula = Callable[[Tensor, Tensor], Tensor]
 
 ReshapeTransform = Callable[[Tensor], Tensor]
 """From a layer's output to maps ``[N, K, *S]``, for layouts that are not recognized (see `Layout`)."""
+
+MERGED = "merged"
+"""Name of the map of several layers together."""
 
 FORMULAS: dict[str, Formula] = {}
 """By the name of the method; `cam` adds them."""
@@ -80,17 +84,21 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
     *,
     layers: Layers = "last_maps",
     reshape_transform: ReshapeTransform | None = None,
+    merge: bool = False,
     forward: Forward | None = None,
 ) -> dict[str, Tensor]:
     """Class activation maps of layers, from one forward and at most one backward pass.
 
     Args:
         model: any module; left as found.
-        inputs: as the model takes them: images ``[N, C, H, W]``, series ``[N, C, L]``, volumes ``[N, C, D, H, W]``.
+        inputs: as the model takes them: images ``[N, C, H, W]`` or a detector's list of ``[C, H, W]``, series
+            ``[N, C, L]``, volumes ``[N, C, D, H, W]``.
         target: what to explain, see `TargetLike`; the predicted class if omitted.
         layers: those whose output is ``[N, K, H', W']``, ``[N, K, L']`` or ``[N, K, D', H', W']``, or a vision
             transformer's tokens; the last such one, before a transformer's last attention, if omitted.
         reshape_transform: from a layer's output to maps ``[N, K, H', W']``, if its layout is not recognized.
+        merge: one map of all layers together, under the name ``"merged"``, at the image's size: the mean of their maps,
+            each divided by its maximum, as is usual for a detector's layers of several sizes.
         forward: how to run the model, if not ``model(inputs)``.
 
     Returns:
@@ -105,7 +113,8 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
     gradients = "gradient" in method(formula.__name__).needs
     explained = target if gradients else None
     observation = observe(model, inputs, explained, layers=layers, gradients=gradients, forward=forward)
-    return class_activation_maps(formula, model, observation, layers, reshape_transform)
+    maps = class_activation_maps(formula, model, observation, layers, reshape_transform)
+    return {MERGED: merged_maps(maps.values(), observation)} if merge else maps
 
 
 cam = _decorator(_explain_layers)
@@ -203,6 +212,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
     *,
     layers: Layers = "last_maps",
     reshape_transform: ReshapeTransform | None = None,
+    merge: bool = False,
     batch_size: int | None = None,
     progress: bool = True,
     forward: Forward | None = None,
@@ -230,6 +240,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
         LayerNotReachedError: the forward pass does not call the layer.
         InvalidArgumentError: the inputs hold no image, series or volume, or a layer's output has no such locations.
     """
+    inputs = as_call(inputs)
     image = spatial_input(inputs)
     if image is None:
         raise InvalidArgumentError("score_cam needs an image [N, C, H, W], a series or a volume among the inputs")
@@ -246,7 +257,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
         def score(items: Tensor, masks: Tensor = masks, parts: list[Tensor] = parts) -> None:
             channels, samples = items // count, items % count
             mask = masks[samples.to(masks.device), channels.to(masks.device)][:, None]
-            mask = resize(mask, image.shape[2:]).to(image)
+            mask = image_maps(mask, observation, samples).to(image)
             masked = batches.lay_out(take_samples(image, samples, count) * mask)
             given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
             parts.append(scores_of(observe(model, given, fixed.select(samples), forward=forward)))
@@ -259,7 +270,43 @@ def score_cam(  # noqa: D417 (see grad_cam)
         weights = by_channel.softmax(-2).movedim(-1, -2)
         alpha = weights.view(*weights.shape, *[1] * (activations.dim() - 2)).to(activations)
         maps[call] = (alpha * activations).sum(-3, keepdim=True).relu()
-    return maps
+    return {MERGED: merged_maps(maps.values(), observation)} if merge else maps
+
+
+def merged_maps(maps: Iterable[Tensor], observation: Observation) -> Tensor:
+    """One map of several layers': the mean of their maps at the image's size, each divided by its maximum.
+
+    Args:
+        maps: ``[N, 1, h, w]`` or ``[T, N, 1, h, w]`` each, non-negative.
+        observation: of the pass that recorded the layers.
+
+    Returns:
+        ``[N, 1, H, W]`` or ``[T, N, 1, H, W]``, in [0, 1].
+    """
+    shares = []
+    for heat in maps:
+        large = image_maps(heat, observation)
+        shares.append(large / large.amax(places, keepdim=True).clamp_min(torch.finfo(large.dtype).tiny))
+    return torch.stack(shares).mean(0)
+
+
+def image_maps(maps: Tensor, observation: Observation, samples: Tensor | None = None) -> Tensor:
+    """A layer's maps at the size of the images that a model was given, bilinear.
+
+    Where a detector pads its images, or was given images of unlike sizes, the map of each lies on the image alone.
+
+    Args:
+        maps: ``[..., N, K, h, w]``.
+        observation: of the pass that recorded the layer, with an image among its inputs.
+        samples: numbers of the samples ``[N]`` that the maps are of; all in order if omitted.
+    """
+    image = spatial_input(observation.inputs)
+    if image is None:
+        raise InvalidArgumentError("the inputs hold no image, series or volume, so maps have no size to be brought to")
+    extents, sizes = observation.extents, image_sizes(observation.inputs)
+    if samples is not None:
+        extents, sizes = (None if x is None else x[samples.to(x.device)] for x in (extents, sizes))
+    return resize(maps, image.shape[2:]) if extents is sizes is None else placed(maps, image.shape[2:], extents, sizes)
 
 
 def class_activation_map(activations: Tensor, gradients: Tensor, method: CamMethod = "grad_cam") -> Tensor:

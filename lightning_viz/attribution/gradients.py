@@ -19,6 +19,7 @@ from lightning_viz.errors import (
     warn_user,
 )
 from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.calls import as_call, as_given
 from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
 from lightning_viz.hooks.pytree import (
@@ -44,7 +45,8 @@ def gradient(model: nn.Module, inputs: Any, target: TargetLike = None, *, forwar
 
     Args:
         model: any module; left as found.
-        inputs: as the model takes them, ``[N, C, H, W]`` for images; several as a tuple or dict.
+        inputs: as the model takes them, ``[N, C, H, W]`` for images, a list of ``[C, H, W]`` for a detector's; several
+            as a tuple or dict.
         target: what to explain, see `TargetLike`; the predicted class if omitted.
         forward: how to run the model, if not ``model(inputs)``.
 
@@ -56,9 +58,10 @@ def gradient(model: nn.Module, inputs: Any, target: TargetLike = None, *, forwar
     Raises:
         NoGradientError: the target does not depend on the input, or the model detaches it.
     """
-    gradients = observe(model, inputs, target, input_gradient=True, forward=forward).input_gradient
-    check_gradient(gradients, inputs)
-    return gradients
+    whole = as_call(inputs)
+    gradients = observe(model, whole, target, input_gradient=True, forward=forward).input_gradient
+    check_gradient(gradients, whole)
+    return as_given(gradients, inputs)
 
 
 @documented_like(gradient)
@@ -74,7 +77,8 @@ def input_times_gradient(
     Returns:
         In the form and shape of `inputs`, in logits.
     """
-    return _times(gradient(model, inputs, target, forward=forward), inputs, all_tensors(inputs))
+    whole = as_call(inputs)
+    return as_given(_times(gradient(model, whole, target, forward=forward), whole, all_tensors(whole)), inputs)
 
 
 @documented_like(gradient)
@@ -114,20 +118,22 @@ def smooth_grad(  # noqa: D417 (see gradient)
     """
     if noise_samples < 1:
         raise InvalidArgumentError(f"noise_samples is {noise_samples}: give 1 or more")
-    noise = _Noise(all_tensors(inputs), seed)
+    whole = as_call(inputs)
+    noise = _Noise(all_tensors(whole), seed)
 
     def noisy(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
         return x + fraction * _range(x) * noise.of(index, copies).to(x)
 
-    return mean_gradient(
+    mean = mean_gradient(
         model,
-        inputs,
+        whole,
         target,
         move=noisy,
         weights=torch.full((noise_samples,), 1 / noise_samples, dtype=torch.float64, device="cpu"),
-        batches=_batches(model, inputs, noise_samples, batch_size, progress, "SmoothGrad"),
+        batches=_batches(model, whole, noise_samples, batch_size, progress, "SmoothGrad"),
         forward=forward,
     )
+    return as_given(mean, inputs)
 
 
 @documented_like(smooth_grad)
@@ -166,7 +172,8 @@ def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
     if steps < 1:
         raise InvalidArgumentError(f"steps is {steps}: give 1 or more")
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(steps))
-    starts = _baselines(baseline, inputs)
+    whole = as_call(inputs)
+    starts = _baselines(as_call(baseline), whole)
 
     def interpolated(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
         start = starts[index][samples.to(x.device)]
@@ -175,17 +182,15 @@ def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
 
     mean = mean_gradient(
         model,
-        inputs,
+        whole,
         target,
         move=interpolated,
         weights=weights / 2,
-        batches=_batches(model, inputs, steps, batch_size, progress, "integrated gradients"),
+        batches=_batches(model, whole, steps, batch_size, progress, "integrated gradients"),
         forward=forward,
     )
-    distances = [
-        x - start if x.is_floating_point() else x for x, start in zip(all_tensors(inputs), starts, strict=True)
-    ]
-    return _times(mean, inputs, distances)
+    distances = [x - start if x.is_floating_point() else x for x, start in zip(all_tensors(whole), starts, strict=True)]
+    return as_given(_times(mean, whole, distances), inputs)
 
 
 def mean_gradient(

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_viz._docstrings import documented_like
-from lightning_viz.attribution.cam import FORMULAS, ReshapeTransform, class_activation_maps, grad_cam
+from lightning_viz.attribution.cam import FORMULAS, ReshapeTransform, class_activation_maps, grad_cam, image_maps
 from lightning_viz.attribution.gradients import check_gradient, check_relus, gradient, warn_attribution
 from lightning_viz.errors import InvalidArgumentError, NoGradientError
-from lightning_viz.hooks.feature_maps import resize
+from lightning_viz.hooks.calls import as_call, as_given
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, spatial_input
@@ -74,6 +74,7 @@ def guided_grad_cam(  # noqa: D417 (see grad_cam)
         LayerNotReachedError: the forward pass does not call the layer.
         InvalidArgumentError: the inputs hold no image, a layer has no locations, or the target does not depend on it.
     """
+    inputs = as_call(inputs)
     image = spatial_input(inputs)
     if image is None:
         raise InvalidArgumentError("guided_grad_cam needs an image [N, C, H, W], a series or a volume among the inputs")
@@ -92,11 +93,12 @@ def guided_grad_cam(  # noqa: D417 (see grad_cam)
                 f"guided_grad_cam enlarges maps to the inputs {list(image.shape)}, but layer {call!r} has maps "
                 f"{list(heat.shape)}: choose another"
             )
-    return {call: guided * resize(heat, image.shape[2:]) for call, heat in maps.items()}
+    return {call: guided * image_maps(heat, observation) for call, heat in maps.items()}
 
 
 def _ruled(model: nn.Module, inputs: Any, target: TargetLike, rule: Rule, forward: Forward | None) -> Any:
-    observation = observe(model, inputs, target, rules=(rule,), forward=forward)
+    whole = as_call(inputs)
+    observation = observe(model, whole, target, rules=(rule,), forward=forward)
     warn_attribution(check_relus(observation.relus, rule))
-    check_gradient(observation.ruled[rule], inputs)
-    return observation.ruled[rule]
+    check_gradient(observation.ruled[rule], whole)
+    return as_given(observation.ruled[rule], inputs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.gradients import scores_of
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import Batches
+from lightning_viz.hooks.calls import as_call
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
@@ -112,8 +113,9 @@ def occlusion(
 
     Args:
         model: any module; left as found.
-        inputs: as the model takes them, an image ``[N, C, H, W]`` among them, or a series ``[N, C, L]`` or a volume
-            ``[N, C, D, H, W]``, whose windows are covered.
+        inputs: as the model takes them, an image ``[N, C, H, W]`` among them, or a detector's list of images, for which
+            maps are padded to one size, or a series ``[N, C, L]`` or a volume ``[N, C, D, H, W]``, whose windows are
+            covered.
         target: what to explain, see `TargetLike`; the class predicted for the whole image if omitted.
         patch: height and width in pixels; a seventh of the shorter side if omitted (32 at 224).
         stride: between positions; a quarter of the patch if omitted (2 takes sixteen times the passes at 224). Patches
@@ -132,6 +134,7 @@ def occlusion(
         InvalidArgumentError: the inputs hold no image, series or volume, patch, stride or batch size are not positive,
             or the stride is larger than the patch.
     """
+    inputs = as_call(inputs)
     image = spatial_input(inputs)
     if image is None:
         raise InvalidArgumentError("occlusion needs an image [N, C, H, W], a series or a volume among the inputs")

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidTypeError
-from lightning_viz.hooks.calls import Call, CallStep, Slot
+from lightning_viz.hooks.calls import Call, CallStep, Slot, padded
 from lightning_viz.hooks.pytree import all_tensors, map_leaves
 
 Path = tuple[Any, ...]
@@ -271,18 +270,6 @@ def _labels_among(parts: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
 def is_dense(truth: Tensor) -> bool:
     """Whether a truth has places: masks ``[N, H, W]`` of whole numbers, or images ``[N, C, H, W]``."""
     return truth.dim() == 4 or (truth.dim() == 3 and not truth.is_floating_point())
-
-
-def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Images ``[C, H, W]`` of unlike sizes as one tensor ``[N, C, H, W]``, padded below and right, and their sizes.
-
-    >>> images, sizes = padded([torch.ones(1, 2, 3), torch.ones(1, 3, 2)])
-    >>> images.shape, sizes.tolist()
-    (torch.Size([2, 1, 3, 3]), [[2, 3], [3, 2]])
-    """
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    whole = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
-    return torch.stack(whole), torch.tensor([image.shape[1:] for image in images], device=whole[0].device)
 
 
 def tensors_of(structure: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:

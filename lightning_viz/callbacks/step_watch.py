@@ -21,12 +21,11 @@ from lightning_viz.callbacks.batch_parts import (
     Source,
     keep_reading,
     labels_of,
-    padded,
     tensors_of,
 )
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot
+from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded
 from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
 
 _LOSSES = frozenset(

@@ -1,4 +1,7 @@
+from .box_target import box as box
 from .calls import Call as Call
+from .detection import Detections as Detections
+from .detection import detections_of as detections_of
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
 from .geometry import Layout as Layout

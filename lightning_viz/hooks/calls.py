@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.errors import ObservationError
@@ -111,6 +113,13 @@ class Call:
                 results.append(_replayed(getattr(model, step.replay[0]), module, arguments, step.replay[1]))
         return results[-1]
 
+    @property
+    def images(self) -> list[Tensor] | None:
+        """The images ``[C, H, W]``, each of its own size, of a call that takes a list of them and nothing else."""
+        if self.forward is not None or self.steps != _LISTED:
+            return None
+        return list(self._filled(self.steps[0].arguments[0], ()))
+
     def _filled(self, template: Any, results: Sequence[Any]) -> Any:
         def fill(leaf: Slot | Returned | Constant) -> Any:
             if isinstance(leaf, Constant):
@@ -128,6 +137,10 @@ class Call:
             return value if leaf.shape is None else value.reshape(len(value), *leaf.shape)
 
         return map_leaves(template, (Slot, Returned, Constant), fill)
+
+
+_LISTED = (CallStep(arguments=(Slot(0, sizes=1),)),)
+"""The steps of a call that takes a list of images."""
 
 
 class _Reached(BaseException):
@@ -153,10 +166,72 @@ def _replayed(method: Callable[..., Any], module: nn.Module, arguments: Sequence
     raise ObservationError(f"{method.__name__} called {type(module).__name__} {len(outputs)} times, not {number + 1}")
 
 
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple of arguments, a dict of keyword arguments, or a `Call`."""
+def call_model(model: nn.Module, inputs: Any, forward: Callable[[nn.Module, Any], Any] | None = None) -> Any:
+    """Call a model on a tensor, a tuple of arguments, a dict of keyword arguments, or a `Call`.
+
+    Args:
+        model: any module.
+        inputs: for it.
+        forward: calls the model instead, ``forward(model, inputs)``; a list of images it is given as a list.
+    """
+    if forward is not None:
+        images = inputs.images if isinstance(inputs, Call) else None
+        return forward(model, inputs if images is None else images)
     if isinstance(inputs, Call):
         return inputs(model)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def as_call(inputs: Any) -> Any:
+    """A list of images ``[C, H, W]`` of unlike sizes, as detectors take it, as a `Call`; other inputs as they are.
+
+    >>> as_call([torch.ones(3, 2, 4), torch.ones(3, 4, 2)]).tensors[0].shape
+    torch.Size([2, 3, 4, 4])
+    """
+    images = isinstance(inputs, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in inputs)
+    return Call(padded(inputs), _LISTED) if images and inputs else inputs
+
+
+def as_given(results: Any, inputs: Any) -> Any:
+    """Results in the form of `as_call`'s inputs in the form in which these were given: a list if they were one.
+
+    Args:
+        results: for each value of the inputs, or None; several targets stand in a leading dimension.
+        inputs: as they were given.
+    """
+    if not isinstance(results, Call) or isinstance(inputs, Call):
+        return results
+    whole = results.tensors[0]
+    if whole is None:
+        return [None] * len(inputs)
+    parts = whole.unbind(whole.dim() - 4)
+    return [part[..., : image.shape[1], : image.shape[2]] for part, image in zip(parts, inputs, strict=True)]
+
+
+def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images ``[C, H, W]`` of unlike sizes as one tensor ``[N, C, H, W]``, padded below and right, and their sizes.
+
+    >>> images, sizes = padded([torch.ones(1, 2, 3), torch.ones(1, 3, 2)])
+    >>> images.shape, sizes.tolist()
+    (torch.Size([2, 1, 3, 3]), [[2, 3], [3, 2]])
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    whole = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
+    return torch.stack(whole), torch.tensor([image.shape[1:] for image in images], device=whole[0].device)
+
+
+def image_sizes(inputs: Any) -> Tensor | None:
+    """Heights and widths ``[N, 2]`` of a call's images that were padded to one size; None if they were not."""
+    if not isinstance(inputs, Call):
+        return None
+    indices: list[int] = []
+
+    def see(slot: Slot) -> Slot:
+        indices.extend([] if slot.sizes is None else [slot.sizes])
+        return slot
+
+    for step in inputs.steps:
+        map_leaves((step.arguments, dict(step.keywords)), Slot, see)
+    return inputs.tensors[indices[0]] if indices else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_viz.hooks.detection import Detections
     from lightning_viz.hooks.geometry import Layout
 
 __all__ = ["Observation", "ReLUs"]
@@ -37,7 +38,12 @@ class Observation:
 
     Attributes:
         inputs: what the model was given, in the form in which it was given (tensor, tuple or dict of tensors).
-        outputs: the first floating-point tensor of what the model returned, ``[N, classes, ...]`` as a rule.
+        outputs: the first floating-point tensor of what the model returned, ``[N, classes, ...]`` as a rule; None of a
+            detector.
+        detections: of a detector, what it found in each image; None of any other model.
+        boxes: of a detection that was explained, its box in each image, ``[N, 4]``; None where it was none.
+        extents: the share of their maps that images take up, in height and width ``[N, 2]``, where a detector pads
+            them; they begin at the top left.
         targets: the class explained for each sample, ``[N]``; None where it is no class, or none was needed.
         labels: the true classes ``[N]``, where they are known.
         activations: output of each recorded layer; a layer called several times is ``"relu:0"``, ``"relu:1"``, ...
@@ -56,6 +62,9 @@ class Observation:
 
     inputs: Any
     outputs: Tensor | None = None
+    detections: tuple[Detections, ...] | None = None
+    boxes: Tensor | None = None
+    extents: Tensor | None = None
     targets: Tensor | None = None
     labels: Tensor | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)

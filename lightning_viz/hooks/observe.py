@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError
 from lightning_viz.hooks.batching import out_of_memory
-from lightning_viz.hooks.calls import call_model
+from lightning_viz.hooks.box_target import BoxTarget, detector_target
+from lightning_viz.hooks.calls import as_call, call_model
+from lightning_viz.hooks.detection import detections_of, resized_images
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
 from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
@@ -50,8 +52,8 @@ def observe(
 
     Args:
         model: any module; its state is restored bit for bit (see `preserve_state`).
-        inputs: as the model takes them, on its device: a tensor, a tuple (``model(*inputs)``) or a dict
-            (``model(**inputs)``).
+        inputs: as the model takes them, on its device: a tensor, a tuple (``model(*inputs)``), a dict
+            (``model(**inputs)``), or a detector's list of images ``[C, H, W]``, each of its own size.
         target: the scalar to explain, one per sample; the predicted class's score if omitted.
         layers: layers whose outputs to record.
         gradients: True for the gradients with respect to those outputs, or other layers for theirs.
@@ -85,6 +87,7 @@ def _observed(
     forward: Forward | None,
 ) -> tuple[Observation, Target]:
     """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
+    inputs = as_call(inputs)
     recorded = select_layers(model, layers)
     differentiated = recorded if gradients is True else select_layers(model, gradients or ())
     target_layers = layers_read(model, target)
@@ -100,11 +103,13 @@ def _observed(
         tapped = {**differentiated, **target_layers} if differentiates else {}
         observed = {**recorded, **differentiated, **target_layers}
         with recording(model, leaf_inputs, observed, gradients=tapped, reduce=reductions) as record:
-            with relu_rule(rules[0]) if rules else nullcontext() as relus:
-                outputs = (forward or call_model)(model, model_inputs)
+            with relu_rule(rules[0]) if rules else nullcontext() as relus, resized_images(model) as extents:
+                outputs = call_model(model, model_inputs, forward)
             record.close()
             _check_traced(tapped, record)
-            output = first_tensor(outputs)
+            detections = detections_of(outputs)
+            target = target if detections is None else detector_target(target)
+            output = first_tensor(outputs) if detections is None else None
             scores, targets = None, None
             if differentiates or not isinstance(target, ClassTarget) or (output is not None and output.dim() > 0):
                 scores, targets, target = target.scores(_activations(target_layers, record, outputs))
@@ -117,6 +122,9 @@ def _observed(
     observation = Observation(
         inputs=map_tensors(leaf_inputs, Tensor.detach),
         outputs=map_tensors(output, _copied),
+        detections=None if detections is None else tuple(image.kept() for image in detections),
+        boxes=target.boxes if isinstance(target, BoxTarget) else None,
+        extents=extents.shares,
         targets=targets,
         scores=map_tensors(scores, _copied),
         activations={name: call.detach() for name, call in call_names(record.calls).items()},
@@ -140,7 +148,7 @@ def resolve_target(model: nn.Module, inputs: Any, target: TargetLike, *, forward
     Raises:
         InvalidArgumentError: not as many targets as samples, or no sample.
     """
-    target = as_target(target, model=model)
+    inputs, target = as_call(inputs), as_target(target, model=model)
     if target.open:
         return observe_resolved(model, inputs, target, forward=forward)[1]
     _check_samples(inputs, target)
@@ -161,7 +169,7 @@ def observe_resolved(
     Raises:
         InvalidArgumentError: not as many targets as samples, or no sample.
     """
-    target = as_target(target, model=model)
+    inputs, target = as_call(inputs), as_target(target, model=model)
     _check_samples(inputs, target)
     return _observed(
         model, inputs, target, layers, gradients=False, input_gradient=False, rules=(), reduce=reduce, forward=forward
@@ -197,7 +205,7 @@ def observe_batches(
     with evaluation_mode(model), torch.no_grad():
         for batch in batches:
             with recording(model, batch, {}, reduce=layers) as record:
-                (forward or call_model)(model, map_tensors(batch, torch.clone))
+                call_model(model, map_tensors(batch, torch.clone), forward)
             for name, result in call_names(record.reduced).items():
                 if name not in results:  # NaN where a layer is not called
                     results[name] = result.new_full((count, *result.shape[1:]), torch.nan)
@@ -312,7 +320,7 @@ class Passes:
         until = None if self._whole else self._calls
         with recording(self._model, inputs, self._layers, gradients=self._layers, until=until) as record:
             try:
-                outputs = (self._forward or call_model)(self._model, map_tensors(inputs, torch.clone))
+                outputs = call_model(self._model, map_tensors(inputs, torch.clone), self._forward)
             except StopForward:
                 pass
             except RuntimeError:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.detection import detections_of
 from lightning_viz.hooks.pytree import first_tensor
 
 __all__ = ["class_scores"]
@@ -23,6 +24,10 @@ def class_scores(outputs: Any, mask: Tensor | None = None) -> Tensor:
         InvalidTypeError: the output holds no floating-point tensor with a sample dimension.
         InvalidArgumentError: the mask does not fit the output.
     """
+    if detections_of(outputs) is not None:
+        raise InvalidArgumentError(
+            "the model is a detector, which scores boxes and no image: give target='box[0]', or forward="
+        )
     scores = first_tensor(outputs)
     if scores is None or scores.dim() == 0:
         raise InvalidTypeError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hooks.box_target import box
 from lightning_viz.hooks.layers import named_layers, nearest_names
 from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, Indices, LayerTarget, Target
 
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 TargetLike = Union[Target, Indices, str, Callable[[Any], Tensor], None]
-"""Whatever names a target. None is each sample's predicted class; otherwise:
+"""Whatever names a target. None is each sample's predicted class, of a detector its best detection; otherwise:
 
 - a `Target`, of the model's output or of something inside, or a sum of them: ``channel("conv2", 7) - 0.1 * logit(3)``;
 - its words: ``"conv2[7]"``, ``"top:3"`` (see `parse_target`);
@@ -133,6 +134,7 @@ GRAMMAR = (
     "'conv2[7,3,4]' (a unit: channel, row, column; in 1-D 'conv2[7,3]', in 3-D 'conv2[7,1,3,4]')",
     "'relu:1[7]' (of the second call)",
     "'max(conv2)' or 'max(conv2[7])' (the maximum)",
+    "'box[0]' (a detector's most confident detection)",
     "'region', 'region:3' or 'region:ox' (of a segmentation, where the class truly is)",
 )
 """Every form of a target in words."""
@@ -141,7 +143,7 @@ _WORDS = ("predicted", "label", "region")
 _NUMBER = re.compile(r"[0-9]+")
 _INDEXED = re.compile(r"(?P<layer>[^\s\[\]()]+)\s*\[(?P<places>[^\[\]()]*)\]")
 _MAXIMUM = re.compile(r"max\(\s*(?P<inner>[^\s()]+(\s*\[[^()]*)?)\s*\)")
-_LATER = {"box": "detections", "token": "tokens"}
+_LATER = {"token": "tokens"}
 
 
 def as_target(target: TargetLike, *, name: str | None = None, model: nn.Module | None = None) -> Target:
@@ -171,7 +173,9 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
     ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit;
     in one dimension ``conv2[7,3]``, in three ``conv2[7,1,3,4]``),
     ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, and of a segmentation ``region``,
-    ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is.
+    ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is; of a
+    detector ``box[0]``, each image's most confident detection, ``box[1]`` the next (a layer called ``box``:
+    ``channel("box", 0)``).
 
     What needs labels or class names, ``label``, ``class:ox`` and ``region``, is left open; see `Target.bind`.
 
@@ -206,6 +210,8 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
             return maximum(indexed["layer"], places[0])
     if match := _INDEXED.fullmatch(words):
         layer = match["layer"]
+        if layer == "box" and len(_places(match)) == 1:
+            return box(*_places(match))
         if layer in _LATER:
             raise InvalidArgumentError(
                 f"target {text!r}: {_LATER[layer]} cannot be targets yet; of a layer of that name give "
