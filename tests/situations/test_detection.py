@@ -145,11 +145,7 @@ def nothing_detected():
     return Training(Detection(detector), batches(dark, targets), draws=("filters", "activations")), lambda seen: None
 
 
-@situation(
-    5,
-    "a target that names the second detection, `box[1]`",
-    today="InvalidArgumentError: detections cannot be targets yet",
-)
+@situation(5, "a target that names the second detection, `box[1]`")
 def second_box():
     def check(seen):
         assert "box" in str(seen.last("saliency")["target"])
@@ -166,11 +162,7 @@ def by_hand(detector: Detector, images: list[Tensor]):
     return lambda perturbed: box_score(detector, perturbed, fixed)
 
 
-@situation(
-    5,
-    "the gradient of `box[0]` equals autograd on the detector's own forward, to 1e-6",
-    today="InvalidArgumentError: detections cannot be targets yet",
-)
+@situation(5, "the gradient of `box[0]` equals autograd on the detector's own forward, to 1e-6")
 def gradient_of_box():
     detector, images = Detector().eval(), scenes(4)[0]
     score = by_hand(detector, images)
@@ -184,11 +176,7 @@ def gradient_of_box():
     return Call(lambda: gradient(detector, images, "box[0]")), check
 
 
-@situation(
-    5,
-    "without a target a detector's `box[0]` is explained",
-    today="TypeError: the images of a list are given as arguments of their own",
-)
+@situation(5, "without a target a detector's `box[0]` is explained")
 def default_target_is_a_box():
     detector, images = Detector().eval(), scenes(4)[0]
 
@@ -199,11 +187,7 @@ def default_target_is_a_box():
     return Call(lambda: (gradient(detector, images), gradient(detector, images, "box[0]"))), check
 
 
-@situation(
-    5,
-    "Grad-CAM of `box[0]` equals the map by hand, to 1e-6",
-    today="InvalidArgumentError: detections cannot be targets yet",
-)
+@situation(5, "Grad-CAM of `box[0]` equals the map by hand, to 1e-6")
 def grad_cam_of_box():
     detector, images = Detector().eval(), scenes(4)[0]
     score, kept = by_hand(detector, images), []
@@ -221,11 +205,7 @@ def grad_cam_of_box():
     return Call(lambda: grad_cam(detector, images, "box[0]", layers="backbone.1")), check
 
 
-@situation(
-    5,
-    "occlusion of `box[0]`: the score times the IoU with the fixed box",
-    today="InvalidArgumentError: occlusion needs an image, and takes no list of them",
-)
+@situation(5, "occlusion of `box[0]`: the score times the IoU with the fixed box")
 def occlusion_of_box():
     detector, images = Detector().eval(), scenes(4)[0]
     score = by_hand(detector, images)
@@ -242,7 +222,7 @@ def occlusion_of_box():
     return Call(lambda: occlusion(detector, images, "box[0]", patch=CELL, stride=CELL, progress=False)), check
 
 
-@situation(5, "an attack on a detection's score lowers it", today="InvalidTypeError: the inputs are a list")
+@situation(5, "an attack on a detection's score lowers it")
 def attack_on_box():
     detector, images = Detector().eval(), scenes(4)[0]
     score = by_hand(detector, images)
@@ -254,11 +234,7 @@ def attack_on_box():
     return Call(lambda: pgd(detector, images, labels="box[0]", epsilon=0.2, progress=False)), check
 
 
-@situation(
-    5,
-    "torchvision's own detector, lists of images: the gradient of `box[0]` equals autograd's, to 1e-6",
-    today="InvalidArgumentError: detections cannot be targets yet",
-)
+@situation(5, "torchvision's own detector, lists of images: the gradient of `box[0]` equals autograd's, to 1e-6")
 def torchvision_detector():
     detection = pytest.importorskip("torchvision.models.detection")
     torch.manual_seed(0)
