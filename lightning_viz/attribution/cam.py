@@ -283,7 +283,8 @@ def merged_maps(maps: Iterable[Tensor], observation: Observation) -> Tensor:
     Returns:
         ``[N, 1, H, W]`` or ``[T, N, 1, H, W]``, in [0, 1].
     """
-    shares = []
+    shares, image = [], spatial_input(observation.inputs)
+    places = tuple(range(2 - (4 if image is None else image.dim()), 0))
     for heat in maps:
         large = image_maps(heat, observation)
         shares.append(large / large.amax(places, keepdim=True).clamp_min(torch.finfo(large.dtype).tiny))
