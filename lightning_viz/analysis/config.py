@@ -1,4 +1,4 @@
-"""Models and data as LightningCLI's users name them, a class path and init args, and the ``config.yaml`` that it saves.
+"""Models and data as LightningCLI's users name them, a class path and init args, and the ``config.yaml`` of a run.
 
 jsonargparse, which imports and calls what a value names, sees what the user typed and nothing else: the values of a
 file go through `config_values`, those of a checkpoint to the constructor as they are.
@@ -18,6 +18,7 @@ import yaml
 from torch import nn
 
 from lightning_viz.analysis.config_values import Origin, check_size, packages_of, permitted_class, resolve_arguments
+from lightning_viz.analysis.hydra_config import FOLDER, build, is_of_hydra, sections_of, targets_of, unresolved
 from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
 
@@ -92,7 +93,10 @@ def _instance(found: Any, arguments: Mapping[str, Any], named: ClassSpec, what: 
     given = {name: value for name, value in arguments.items() if name not in typed}
     if origin is not None:
         of_file = {name: value for name, value in given.items() if name in read}
-        given |= resolve_arguments(found, of_file, what, origin)
+        if origin.trusted:
+            given |= {name: build(value, f"{what}.{name}", origin.file) for name, value in of_file.items()}
+        else:
+            given |= resolve_arguments(found, of_file, what, origin)
     return found(**given, **_parsed(found, typed, what, given))
 
 
@@ -128,7 +132,7 @@ def import_object(named: ClassSpec, what: str) -> Any:
         AnalysisError: there is none, or a file names one that it may not.
     """
     path = named.class_path
-    if named.origin is not None and named.origin.names_class:
+    if named.origin is not None and named.origin.names_class and not named.origin.trusted:
         return permitted_class(path, f"{what}.class_path", named.origin)
     module, _, name = path.rpartition(".")
     if not module:
@@ -176,11 +180,13 @@ class Configuration:
 
     Attributes:
         path: of the file; None where there is none.
-        content: of it.
+        content: of it, as LightningCLI writes it.
+        hydra: whether Hydra saved it.
     """
 
     path: Path | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
+    hydra: bool = False
 
     def named(
         self,
@@ -212,6 +218,8 @@ class Configuration:
         path, other = given.get("class_path"), kept.get("class_path")
         if path is None and other is None:
             raise AnalysisError(self._without_class(what))
+        if path is None and self.hydra and not trusted:
+            raise AnalysisError(self._without_trust(what))
         if other is not None and path is not None and path.rpartition(".")[2] != other.rpartition(".")[2]:
             kept = {}  # the arguments of another class
         said = merge_class_specs({**kept, **({"class_path": path} if path else {})}, given)
@@ -224,10 +232,14 @@ class Configuration:
         arguments, typed = said.get("init_args") or {}, given.get("init_args") or {}
         read = (name for name in kept.get("init_args") or {} if arguments[name] is not typed.get(name, _NOTHING))
         origin = None
-        if self.path is not None and not trusted:
-            origin = Origin(self.path, path is None, frozenset(read), packages | packages_of(given))
+        if self.path is not None and (self.hydra or not trusted):
+            named_packages = packages | packages_of(given)
+            origin = Origin(self.path, path is None, frozenset(read), named_packages, trusted=trusted)
         found = ClassSpec(said["class_path"], arguments, origin)
-        if path is None:
+        if self.hydra and (reference := unresolved(arguments)):
+            name = next(name for name, value in arguments.items() if unresolved(value))
+            raise AnalysisError(f"{self.path} gives {what}.{name} as {reference}: give --{what}.{name} VALUE")
+        if path is None and not (self.hydra and trusted):
             self._only_a_class(found, what)
         return found
 
@@ -266,6 +278,14 @@ class Configuration:
                 f"know it, give --{what} {path}"
             )
 
+    def _without_trust(self, what: str) -> str:
+        sections = ("model", "data") if what == "model" else ("data",)
+        targets = dict.fromkeys(path for section in sections for path in targets_of(self.content.get(section)))
+        return (
+            f"{self.path} would call {', '.join(targets)}: if you trust the file, add --trust; else give --{what} "
+            "package.module.Class"
+        )
+
     def _without_class(self, what: str) -> str:
         if self.path is None or not self.content.get(what):
             return f"--{what}.NAME is given, but not of which class: give --{what} package.module.Class, too"
@@ -276,7 +296,7 @@ class Configuration:
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Read a configuration as LightningCLI saves it.
+    """Read a configuration as LightningCLI saves it, or Hydra.
 
     Raises:
         AnalysisError: it cannot be read, or is something else.
@@ -289,6 +309,10 @@ def read_configuration(path: Path) -> Configuration:
     if not isinstance(content, Mapping) or not any(isinstance(content.get(one), Mapping) for one in _SECTIONS):
         raise AnalysisError(f"{path} is no configuration of a LightningCLI: it has no {', no '.join(_SECTIONS)}")
     check_size(content, path)
+    if is_of_hydra(content):
+        sections = sections_of(content, path)
+        check_size(sections, path)
+        return Configuration(path, sections, hydra=True)
     return Configuration(path, content)
 
 
@@ -317,6 +341,12 @@ def find_configuration(places: Sequence[Path | str]) -> Configuration:
 def _beside(place: Path) -> list[Path]:
     """Where the configuration may lie: within a run's folder, or above its checkpoints."""
     if place.is_dir():
-        return sorted(place.rglob(_FILE)) or [path for path in [place.absolute().parent / _FILE] if path.is_file()]
+        inside = sorted(place.rglob(_FILE))
+        of_hydra = [path for path in inside if path.parent.name == FOLDER]  # beside which other tools keep copies
+        return of_hydra or inside or _in(place.absolute().parent)
     above = place.absolute().parent
-    return [path for path in (above / _FILE, above.parent / _FILE) if path.is_file()][:1]
+    return [*_in(above), *_in(above.parent)][:1]
+
+
+def _in(folder: Path) -> list[Path]:
+    return [path for path in (folder / FOLDER / _FILE, folder / _FILE) if path.is_file()][:1]

@@ -26,6 +26,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lightning_viz.analysis.hydra_config import PARTIAL, POSITIONAL
 from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
 
@@ -36,7 +37,7 @@ _PERMITTED = (
     "without --trust a file may name only modules, data modules, optimizers and schedulers of torch.nn, torch.optim, "
     "torchvision, Lightning, or the package that --model or --data names"
 )
-_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
+_KEYS = frozenset({"class_path", "init_args", "dict_kwargs", POSITIONAL, PARTIAL})
 _PLAIN = (int, float, complex, bool, str, type(None), PurePath)
 _LISTS = (list, Sequence, typing.Iterable, typing.Collection)
 _MOST_VALUES = 100_000  # YAML's aliases make few lines into more values than any memory holds
@@ -52,12 +53,14 @@ class Origin:
         names_class: whether the class path is the file's.
         arguments: names of the init args that are the file's, wholly or in part.
         packages: top packages of the classes that the user named.
+        trusted: whether what it names may be imported and called, as Hydra does.
     """
 
     file: Path
     names_class: bool
     arguments: frozenset[str]
     packages: frozenset[str] = frozenset()
+    trusted: bool = False
 
 
 def packages_of(*values: Any) -> frozenset[str]:
@@ -203,7 +206,11 @@ def _resolve_class(value: Mapping[Any, Any], path: str, annotation: Any, place: 
         if not (isinstance(part, Mapping) and all(isinstance(name, str) for name in part)):
             raise AnalysisError(f"{origin.file} gives {place}.{key} as {part!r}: give a mapping of argument names")
         given.update(part)
+    if value.get(POSITIONAL):
+        raise _refusal(path, place, origin)
     arguments = resolve_arguments(named, given, place, origin)
+    if value.get(PARTIAL):
+        return functools.partial(named, **arguments)
     if not arguments and any(_takes_class(member, named) for member in members):
         return named
     if any(_takes_constructor(member, named) for member in members):
