@@ -18,6 +18,10 @@ from .callbacks.activation_maps import ActivationMaps as ActivationMaps
 from .callbacks.activation_statistics import ActivationStatistics as ActivationStatistics
 from .callbacks.adversarial import Adversarial as Adversarial
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
+from .callbacks.display import InputForm as InputForm
+from .callbacks.display import arrange as arrange
+from .callbacks.display import input_form as input_form
+from .callbacks.display import shown_inputs as shown_inputs
 from .callbacks.dreams import Dreams as Dreams
 from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .callbacks.grad_cam import GradCAM as GradCAM

@@ -8,27 +8,40 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_viz.hooks.layers import convolutions, fully_connected, named_layers
 
-__all__ = ["count_units", "filter_images", "first_layer", "importance", "is_transposed", "plane_layers"]
+__all__ = ["count_units", "filter_images", "first_layer", "hides_inputs", "importance", "is_transposed", "plane_layers"]
 
 
 def first_layer(model: nn.Module) -> str | None:
-    """Name of the first convolution, else of the first fully connected layer; None if there is neither."""
-    return next(iter([*convolutions(model)[:1], *fully_connected(model)[:1]]), None)
+    """Name of the first convolution, else of the first fully connected layer; None if there is neither.
+
+    A fully connected layer behind a recurrent layer or an embedding is not first.
+    """
+    names = convolutions(model)[:1] or fully_connected(model)[:1]
+    return None if not names or (hides_inputs(model) and not convolutions(model)) else names[0]
+
+
+def hides_inputs(model: nn.Module) -> str | None:
+    """Name of a recurrent layer or an embedding that stands before the first fully connected layer; None without."""
+    for name, module in named_layers(model).items():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.EmbeddingBag)):
+            return name
+        if isinstance(module, nn.Linear):
+            return None
+    return None
 
 
 def filter_images(weight: Tensor, *, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Each unit's weights as an image ``[K, C, h, w]``.
+    """Each unit's weights as an image ``[K, C, h, w]``, as slices ``[K, C, d, h, w]`` or as curves ``[K, C, l]``.
 
     Args:
-        weight: of a convolution ``[K, C, h, w]`` (or in 1-D, ``[K, C, w]``), or of a fully connected layer ``[K, D]``.
-        shape: of the layer's input without the sample dimension, ``(C, H, W)``, if known: a fully connected layer's
-            weights are reshaped to it if the number matches, otherwise to one row.
+        weight: of a convolution ``[K, C, h, w]``, ``[K, C, d, h, w]`` or ``[K, C, l]``, which is returned as it is, or
+            of a fully connected layer ``[K, D]``.
+        shape: of the layer's input without the sample dimension, ``(C, H, W)`` or ``(C, D, H, W)``, if known: a fully
+            connected layer's weights are reshaped to it if the number matches, otherwise to one row.
     """
-    if weight.dim() >= 4:
-        return weight.flatten(0, weight.dim() - 4)
-    if weight.dim() == 3:
-        return weight[:, :, None, :]
-    if shape is not None and torch.Size(shape).numel() == weight.shape[1]:
+    if weight.dim() > 2:
+        return weight
+    if shape is not None and len(shape) < 5 and torch.Size(shape).numel() == weight.shape[1]:
         channels, *sides = (1, 1, *shape) if len(shape) == 1 else (1, *shape) if len(shape) == 2 else shape
         return weight.reshape(len(weight), channels, *sides)
     return weight.reshape(len(weight), 1, 1, -1)

@@ -58,12 +58,12 @@ def test_the_extents_place_and_size_do_not_matter():
 def test_filters_as_images_hold_each_weight_once_at_its_place():
     weight = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
     assert torch.equal(filter_images(weight), weight)
-    in_time = torch.arange(2 * 3 * 4 * 5 * 6.0).view(2, 3, 4, 5, 6)  # a 3-D convolution: one image per depth
-    images = filter_images(in_time)
-    assert images.shape[1:] == (4, 5, 6)
-    assert torch.equal(images[4], in_time[1, 1])
-    line = torch.arange(2 * 3 * 4.0).view(2, 3, 4)
-    assert torch.equal(filter_images(line)[1, 2, 0], line[1, 2])
+    in_time = torch.arange(2 * 3 * 4 * 5 * 6.0).view(2, 3, 4, 5, 6)  # a 3-D convolution: slices, which are no filters
+    assert torch.equal(filter_images(in_time), in_time)
+    line = torch.arange(24.0).view(2, 3, 4)  # a 1-D convolution: curves
+    assert torch.equal(filter_images(line), line)
+    volume = torch.arange(2 * 24.0).view(2, 24)
+    assert filter_images(volume, shape=(1, 2, 3, 4)).shape == (2, 1, 2, 3, 4)
 
 
 def test_a_fully_connected_layers_weights_take_the_inputs_shape():

@@ -2,6 +2,10 @@ from .activation_maps import ActivationMaps as ActivationMaps
 from .activation_statistics import ActivationStatistics as ActivationStatistics
 from .adversarial import Adversarial as Adversarial
 from .adversarial_training import AdversarialTraining as AdversarialTraining
+from .display import InputForm as InputForm
+from .display import arrange as arrange
+from .display import input_form as input_form
+from .display import shown_inputs as shown_inputs
 from .draw_task import DrawResult as DrawResult
 from .draw_task import DrawTask as DrawTask
 from .draw_task import Projection as Projection

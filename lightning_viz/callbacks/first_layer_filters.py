@@ -14,7 +14,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 from lightning_viz.hooks.pytree import all_tensors
-from lightning_viz.parameters import filter_images, first_layer, is_transposed
+from lightning_viz.parameters import filter_images, first_layer, hides_inputs, is_transposed
 from lightning_viz.render.weights import filter_table, filters
 
 __all__ = ["FirstLayerFilters"]
@@ -23,8 +23,8 @@ __all__ = ["FirstLayerFilters"]
 class FirstLayerFilters(View):
     """The filters that the first layer learns, as images (tag ``filters/<layer>``).
 
-    The first convolution's kernels, or the weights of the first fully connected layer in the shape of its input. All
-    steps share one scale, with zero in the middle.
+    The first convolution's kernels, or the weights of the first fully connected layer in the shape of its input; with
+    depth as slices side by side, of series as curves. All steps share one scale, with zero in the middle.
 
     Args:
         layer: by name, instead of the first convolution or fully connected layer.
@@ -43,6 +43,12 @@ class FirstLayerFilters(View):
     def check(self, model: nn.Module) -> None:
         """The model must have a layer of filters."""
         name = self.layer or first_layer(model)
+        hiding = hides_inputs(model)
+        if name is None and hiding is not None:
+            kind = type(select_layers(model, hiding)[hiding]).__name__
+            raise ViewError(
+                f"the first layer, {hiding!r}, is of type {kind}, which has no filters: name another layer="
+            )
         if name is None:
             raise ViewError("the model has no convolution and no fully connected layer: name the layer=")
         for one in (name, *select_layers(model, self.table)):

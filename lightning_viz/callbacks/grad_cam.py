@@ -118,7 +118,7 @@ class GradCAM(View):
                 "notes": snapshot.notes(self.pixel_space),
             }
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
-            if heat.dim() == 5:
+            if snapshot.several:
                 names = snapshot.target_names(snapshot.explained(heat.shape[:2]))
                 several = {"maps": heat.numpy(), "names": names}
                 yield DrawTask(class_columns, {**arguments, **several, "tag": f"{tag}/classes"}, scalars=scalars)

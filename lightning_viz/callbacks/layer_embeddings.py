@@ -6,19 +6,17 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from lightning_viz.callbacks.continuity import draw_embedding, shrink
+from lightning_viz.callbacks.display import shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.pytree import image_of
-from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.tiles import to_rgb
+from lightning_viz.render.planes import as_images
 
 __all__ = ["LayerEmbeddings"]
 
@@ -102,14 +100,13 @@ class LayerEmbeddings(View):
     def _images(self, snapshot: Snapshot, count: int) -> NDArray[np.uint8] | None:
         """The samples as thumbnails, which stay the same over a run."""
         if self._thumbnails is None or self._thumbnails[0] != id(snapshot.samples):
-            image = image_of(snapshot.samples.part(0, count))
-            pixel_space = self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
+            form, pixel_space = snapshot.input_form, self.pixel_space or snapshot.samples.pixel_space
             small = (
                 None
-                if image is None
+                if form == "vector"
                 else [
-                    shrink(to_rgb(pixel_space.to_pixels(part.float()).numpy()), _THUMBNAIL)
-                    for part in torch.split(image, 64)
+                    shrink(as_images(shown_inputs(batch, form, pixel_space), most=1), _THUMBNAIL)
+                    for batch in snapshot.samples.batches(0, count)
                 ]
             )
             self._thumbnails = id(snapshot.samples), None if small is None else np.concatenate(small)

@@ -119,7 +119,7 @@ class Occlusion(View):
             "notes": snapshot.notes(self.pixel_space),
         }
         scalars = {} if score is None else {f"{self.kind}{SCORE_TAG}": score}
-        if maps.heat.dim() == 5:
+        if snapshot.several:
             names, described = snapshot.target_names(snapshot.explained(maps.heat.shape[:2])), method(self.kind)
             several = {"maps": maps.heat.float().numpy(), "names": names}
             several |= {"display": described.display, "method": described.title}

@@ -191,9 +191,9 @@ def infer_pixel_space(dataset: Any, inputs: Any) -> tuple[PixelSpace, bool]:
         dataset: whose transforms to search; None where there is no data set.
         inputs: as the model takes them.
     """
-    image = image_of(inputs)
-    found = PixelSpace.of_transform(dataset)
-    if image is None or (found is not None and len(found.mean) in (1, image.shape[1])):
+    image, found = displayed_input(inputs), PixelSpace.of_transform(dataset)
+    shown = image.is_floating_point() and image.dim() in (4, 5)  # as an image or as slices
+    if not shown or (found is not None and len(found.mean) in (1, image.shape[1])):
         return found or PixelSpace(), False
     guessed = PixelSpace.guess(image)
     return guessed, guessed != PixelSpace()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
+from lightning_viz.callbacks.display import arrange
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
@@ -27,7 +28,7 @@ from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGra
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, map_tensors, on_device
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import attribution_maps, class_columns
@@ -98,7 +99,7 @@ class Saliency(View):
         if self._copies:  # the shared pass may have explained another target
             inputs = on_device(model, snapshot.observation.inputs)
             targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
-            maps = _of_image(self._attribute(model, snapshot, targets), snapshot.observation.inputs)
+            maps = _of_input(self._attribute(model, snapshot, targets), snapshot)
         else:
             maps = self._from_pass(snapshot)
         extra: dict[str, Any] = {"targets": targets, "maps": maps}
@@ -106,7 +107,7 @@ class Saliency(View):
             name = str(self.method)
 
             def again() -> dict[str, Tensor]:
-                return {name: _of_image(self._attribute(model, snapshot, targets), snapshot.observation.inputs)}
+                return {name: _of_input(self._attribute(model, snapshot, targets), snapshot)}
 
             extra["score"] = randomization_scores(again, model, {name: maps}, seed=self.probe.seed)[name]
         return extra
@@ -140,7 +141,7 @@ class Saliency(View):
             "notes": notes,
         }
         scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
-        if maps.dim() == 5:
+        if snapshot.several:
             columns = {"maps": maps.numpy(), "names": snapshot.target_names(snapshot.explained(maps.shape[:2]))}
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
@@ -182,9 +183,9 @@ class Saliency(View):
         seen, rule = snapshot.observation, self._rule
         if rule is not None:
             check_relus(seen.relus, rule)
-        maps = _of_image(seen.input_gradient if rule is None else seen.ruled.get(rule), seen.inputs)
+        maps = _of_input(seen.input_gradient if rule is None else seen.ruled.get(rule), snapshot)
         if self.method == "input_times_gradient":
-            return maps * _as_image(displayed_input(seen.inputs).float(), seen.inputs)
+            return maps * arrange(displayed_input(seen.inputs).float(), snapshot.input_form)
         for layer in snapshot.requirements.layers:
             call = snapshot.calls(layer)[-1]
             activations, gradients = seen.maps(call), seen.gradient_maps(call)
@@ -195,8 +196,9 @@ class Saliency(View):
         return maps
 
 
-def _of_image(gradient: Any, inputs: Any) -> Tensor:
-    """The gradient ``[N, C, H, W]`` with respect to what is shown: the image among the inputs, or their values."""
+def _of_input(gradient: Any, snapshot: Snapshot) -> Tensor:
+    """The gradient ``[N, C, *S]`` with respect to what is shown, see `arrange`."""
+    inputs, form = snapshot.observation.inputs, snapshot.input_form
     if isinstance(gradient, Tensor) and not isinstance(inputs, Tensor):  # of the image alone
         return gradient.float()
     tensors = all_tensors(inputs)
@@ -205,12 +207,4 @@ def _of_image(gradient: Any, inputs: Any) -> Tensor:
     own = gradients[index]
     if own is None:  # zeros would be a picture of something that was not computed
         raise NoGradientError
-    return _as_image(own.float(), inputs)
-
-
-def _as_image(values: Tensor, inputs: Any) -> Tensor:
-    """What goes with the thing shown; a strip where that is no image."""
-    if image_of(inputs) is not None:
-        return values
-    lead = values.dim() - displayed_input(inputs).dim() + 1  # samples, after targets if there are several
-    return values.flatten(lead)[..., None, None, :] if values.dim() > lead else values[..., None, None, None]
+    return arrange(own.float(), form, own.dim() - tensors[index].dim() + 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.activations.random_projection import vectorizer
+from lightning_viz.callbacks.display import input_form
 from lightning_viz.callbacks.probe import Samples, displayed_input
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
@@ -67,7 +68,10 @@ class SharedPass:
         snapshots = {}
         for target, views in targets.items():
             observation = self._observe([requirements[view] for view in views], target, samples, step)
-            snapshots.update({view: Snapshot(observation, samples, step, requirements[view]) for view in views})
+            form = input_form(self._model, observation.inputs)
+            snapshots.update(
+                {view: Snapshot(observation, samples, step, requirements[view], form=form) for view in views}
+            )
         return snapshots
 
     def _observe(

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_viz.callbacks.display import InputForm, input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Population, Reading
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
@@ -20,12 +20,12 @@ from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, Vie
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.pytree import all_tensors, image_of
+from lightning_viz.hooks.pytree import image_of
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import as_target, class_list, logit, parse_target
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, to_rgb
+from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels
 
 __all__ = ["Snapshot", "Requirements"]
 
@@ -91,6 +91,7 @@ class Snapshot:
         requirements: of the view, in answer to which it was made.
         extra: what the view's own passes gave.
         population: what the view has summed up over the validation pass, or over samples run for it alone.
+        form: of the inputs, as far as the model tells it, see `input_form`.
     """
 
     observation: Observation
@@ -99,6 +100,7 @@ class Snapshot:
     requirements: Requirements = Requirements()
     extra: Mapping[str, Any] = field(default_factory=dict)
     population: Population | None = None
+    form: InputForm | None = None
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded.
@@ -110,23 +112,14 @@ class Snapshot:
             raise LayerNotReachedError(f"layer {layer!r} is not called in the forward pass: leave it out")
         return self.observation.calls(layer)
 
-    def pixels(self, pixel_space: PixelSpace | None) -> Tensor | None:
-        """The head's images ``[N, C, H, W]`` in [0, 1]; None where the model takes no images."""
-        image = image_of(self.observation.inputs)
-        return (
-            None
-            if image is None
-            else (pixel_space or self.samples.pixel_space or PixelSpace()).to_pixels(image.float())
-        )
+    @property
+    def input_form(self) -> InputForm:
+        """Whether the inputs are images, series, volumes or vectors."""
+        return self.form or input_form(None, self.observation.inputs)
 
-    def images(self, pixel_space: PixelSpace | None) -> NDArray[np.uint8]:
-        """The head's images as they are shown, ``[N, H, W, 3]``; an input that is no image is a strip of its values."""
-        pixels = self.pixels(pixel_space)
-        if pixels is None:
-            flat = all_tensors(self.observation.inputs)[0].float().flatten(1)
-            low, high = flat.amin(), flat.amax()
-            pixels = ((flat - low) / (high - low).clamp_min(1e-12))[:, None, None, :]
-        return to_rgb(pixels.numpy())
+    def images(self, pixel_space: PixelSpace | None) -> NDArray[Any]:
+        """The head's inputs as pages take them, see `shown_inputs`: images ``[N, H, W, 3]``, series, volumes."""
+        return shown_inputs(self.observation.inputs, self.input_form, pixel_space or self.samples.pixel_space)
 
     def notes(self, pixel_space: PixelSpace | None) -> tuple[str, ...]:
         """What should be said of the images shown."""
@@ -182,6 +175,13 @@ class Snapshot:
             ]
             for t, row in enumerate(targets)
         ]
+
+    @property
+    def several(self) -> bool:
+        """Whether the view's own passes explained several classes of each sample."""
+        target = self.extra["targets"]
+        index = target.index if isinstance(target, ClassTarget) else None
+        return index is not None and torch.as_tensor(index).dim() == 2
 
     def explained(self, shape: Sequence[int]) -> Tensor:
         """The classes that the view's own passes explained, ``[T, N]``."""

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from lightning_viz.activations.top_k import NO_SAMPLE, Channels, TopK, channel_peaks, choose_channels
 from lightning_viz.attribution.gradients import gradient
 from lightning_viz.attribution.guided_backprop import deconvolution
+from lightning_viz.callbacks.display import InputForm, arrange, input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Batch, Reading
+from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError
@@ -29,7 +31,8 @@ from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.activations import MOST_CHANNELS, MOST_CROPS, Crop, excitations
-from lightning_viz.render.tiles import to_rgb
+from lightning_viz.render.planes import as_images, as_planes
+from lightning_viz.render.tiles import stretch
 
 __all__ = ["TopSamples"]
 
@@ -81,7 +84,7 @@ def crops_of(
     model: nn.Module,
     call: str,
     entries: Sequence[Entry],
-    pixel_space: PixelSpace,
+    pixel_space: PixelSpace | None,
     name: Callable[[int], str],
     *,
     places: bool,
@@ -105,9 +108,9 @@ def crops_of(
         inputs = _together([entries[one].inputs for one in some], device)
         towards, method = _towards_inputs(model, call, inputs, [entries[one].unit for one in some], places, method)
         fields = _fields(model, call, inputs, [entries[one].unit[1:] for one in some], known)
-        pixels = to_rgb(_in_pixels(_as_image(inputs, inputs), inputs, pixel_space).cpu().numpy())
-        evidence = None if towards is None else _as_image(towards, inputs).float().cpu().numpy()
+        pixels, evidence = _shown(towards, map_tensors(inputs, Tensor.cpu), input_form(model, inputs), pixel_space)
         for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
+            field = field or Rectangle(0, image.shape[0], 0, image.shape[1])
             entry, (top, bottom, left, right) = entries[one], field
             crops[one] = Crop(
                 image[top:bottom, left:right],
@@ -163,10 +166,11 @@ def _towards_inputs(
 
 def _fields(
     model: nn.Module, call: str, inputs: Any, places: Sequence[tuple[int, int]], known: dict[Any, Rectangle | None]
-) -> list[Rectangle]:
+) -> list[Rectangle | None]:
+    """Of each place the receptive field; None of inputs that are no images."""
     image = image_of(inputs)
     if image is None:
-        return [Rectangle(0, 1, 0, all_tensors(inputs)[0][0].numel())] * len(places)
+        return [None] * len(places)
     size = tuple(image.shape[1:])
     new = sorted({place for place in places if (call, size, place) not in known})
     found = receptive_fields(model, inputs, call, new)
@@ -175,22 +179,25 @@ def _fields(
     return [known[call, size, place] or whole for place in places]
 
 
-def _as_image(structure: Any, inputs: Any) -> Tensor:
-    """Of what stands in the inputs' form the image's ``[N, C, H, W]``; of other inputs the first as a strip."""
-    tensors, image = all_tensors(inputs), image_of(inputs)
-    found = flatten_like(structure, inputs)
-    if image is None:
-        first = found[0]
-        return (torch.zeros_like(tensors[0]) if first is None else first).flatten(1)[:, None, None, :]
-    one = found[next(place for place, x in enumerate(tensors) if x is image)]
-    return torch.zeros_like(image) if one is None else one
+def _shown(
+    towards: Any, inputs: Any, form: InputForm, pixel_space: PixelSpace | None
+) -> tuple[NDArray[np.uint8], NDArray[np.floating] | None]:
+    """Inputs as images ``[N, H, W, 3]``, and the maps towards them ``[N, C, H, W]``."""
+    images = shown_inputs(inputs, form, pixel_space)
+    if towards is None:
+        return as_images(images), None
+    own = flatten_like(towards, inputs)[_place(inputs)]
+    gradient = torch.zeros_like(displayed_input(inputs)) if own is None else own.float().cpu()
+    pictures, maps, _ = as_planes(images, arrange(gradient, form).numpy())
+    if images.ndim == 3:
+        size = pictures.shape[2], pictures.shape[1]
+        maps = np.stack([[stretch(plane, size, smooth=False) for plane in planes] for planes in maps])
+    return pictures, maps
 
 
-def _in_pixels(images: Tensor, inputs: Any, pixel_space: PixelSpace) -> Tensor:
-    if image_of(inputs) is not None:
-        return pixel_space.to_pixels(images.float())
-    low, high = images.float().amin(), images.float().amax()
-    return (images.float() - low) / (high - low).clamp_min(1e-12)
+def _place(inputs: Any) -> int:
+    """Which of the inputs is shown."""
+    return next(place for place, x in enumerate(all_tensors(inputs)) if x is displayed_input(inputs))
 
 
 def _smaller(crop: Crop, step: float) -> Crop:
@@ -264,7 +271,7 @@ class TopSamples(PopulationView):
         """The crops of the strongest samples, and the maps of their maxima."""
         population = snapshot.population
         assert population is not None
-        pixel_space = self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
+        pixel_space = self.pixel_space or snapshot.samples.pixel_space
         pages = {}
         for call, ranking in population.by_call().items():
             state = self.state.get(call) or self.state[f"{call}:0"]

@@ -66,6 +66,12 @@ from .parts import SpherePlot as SpherePlot
 from .parts import Text as Text
 from .parts import Tile as Tile
 from .parts import VStack as VStack
+from .planes import as_images as as_images
+from .planes import as_planes as as_planes
+from .planes import choose_slices as choose_slices
+from .planes import curve_images as curve_images
+from .planes import most_samples as most_samples
+from .planes import strongest_slices as strongest_slices
 from .robustness import FEW as FEW
 from .robustness import corruption_sheet as corruption_sheet
 from .robustness import corruption_table as corruption_table

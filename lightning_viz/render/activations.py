@@ -26,6 +26,7 @@ from lightning_viz.render.parts import (
     TileSize,
     VStack,
 )
+from lightning_viz.render.planes import as_planes
 from lightning_viz.render.text import DARK, LINE, number, shorten, some_of, text_width
 from lightning_viz.render.tiles import count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
@@ -62,34 +63,43 @@ def activation_maps(
 
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``; the first 8 are shown.
-        maps: ``[N, K, h, w]``, column k being ``channels[k]``; the first 7 are shown.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 8 are shown.
+        maps: ``[N, K, h, w]``, column k being ``channels[k]``; the first 7 are shown. Of series ``[N, K, l]``, as
+            curves; of volumes ``[N, K, d, h, w]``, of which one slice is shown.
         layer: name, for the caption.
         channels: the channels' numbers, K of them.
         limits: the activations at the color scale's ends, fixed across steps; None: each map has its own scale.
         limits_note: where the limits come from, such as "1st to 99th percentile at step 0".
         info: see `PageInfo`.
     """
+    samples, most = len(images), min(len(images), _MOST_SAMPLES)
+    curves = images.ndim == maps.ndim == 3
+    if curves:  # channels are no rows of the input's
+        maps = maps[:, :, None]
+    images, maps, places = as_planes(images[:most], maps[:most, : COLUMNS - 1], most=1)
     check_rgb(images)
-    check_shape("maps", maps, len(images), len(channels), "h", "w")
+    check_shape("maps", maps, len(images), min(len(channels), COLUMNS - 1), "h", "w")
     verdicts, aspect = info.get("verdicts", ()), images.shape[1] / images.shape[2]
     count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
-    shown = maps[:count, : COLUMNS - 1]
-    scale = _Scale(shown, limits)
+    shown = maps[:count]
+    scale = _Scale(shown, limits, curves)
     rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
         tiles = [scale.tile(size, index, layer, *pair) for pair in zip(channels, row, strict=False)]
         rows.append(HStack([Tile(size, images[index], sample=index), *tiles], gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], INNER_WIDTH)
-    body = VStack([VStack(rows, gap=GUTTER if not verdicts else 2), scale.bar()], gap=10)
+    table = VStack(rows, gap=GUTTER if not verdicts else 2)
+    body = table if curves else VStack([table, scale.bar()], gap=10)
     facts = (
-        f"the first {len(shown)} samples" if len(shown) < len(images) else "",
+        f"the first {len(shown)} samples" if len(shown) < samples else "",
+        *places,
         some_of(shown.shape[1], len(channels), "channels"),
         scale.words(limits_note),
     )
+    shades = "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
-        "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
+        "as a curve over time: the higher, the more active; the thin line is zero." if curves else shades
     )
     warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
@@ -98,13 +108,13 @@ def activation_maps(
 class _Scale:
     """How activations become colors: fixed or per map, sequential or, for both signs, diverging."""
 
-    def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None) -> None:
+    def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None, curves: bool = False) -> None:
         self.finite = maps[np.isfinite(maps)]
         self.peaks = [float(np.abs(values).max()) for row in maps for values in row if not find_flaw(values)]
         low = float(self.finite.min(initial=0)) if limits is None else limits[0]
         high = float(self.finite.max(initial=0)) if limits is None else limits[1]
         self.signed = low < 0 < high
-        self.name = "diverging" if self.signed else "magma"
+        self.name = "curve" if curves else "diverging" if self.signed else "magma"
         self.limits = limits
         reach = max(abs(low), abs(high))
         self.ends = (-reach, reach) if self.signed else (low, high)

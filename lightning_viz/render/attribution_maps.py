@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import class_colors, name_of
+from lightning_viz.render.colors import Colors, class_colors, name_of
 from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
-from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, wrap
+from lightning_viz.render.planes import as_planes, most_samples, strongest_slices
+from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, times, wrap
 from lightning_viz.render.tiles import (
     DISPLAYS,
     Display,
@@ -60,8 +61,8 @@ def attribution_maps(
 
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``; the first 16 are shown.
-        maps: ``[N, C, h, w]``, signed; as heat enlarged bilinearly (``align_corners=False``).
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 16 are shown.
+        maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit".
         display: "heat" over the grayed sample, divided by the map's maximum; "sum" (Fleuret) or "max" (Simonyan) over
@@ -70,14 +71,15 @@ def attribution_maps(
         unit: of the maps.
         info: see `PageInfo`.
     """
+    samples, most = len(images), most_samples(images, _MOST_PAIRS)
+    if len(maps) != samples or 0 in maps.shape[1:2]:
+        raise InvalidArgumentError(f"maps are {list(maps.shape)}: give one channel or more for {samples} samples")
+    images, maps, places = as_planes(images[:most], maps[:most])
     check_rgb(images)
     check_shape("maps", maps, len(images), "C", "h", "w")
-    if maps.shape[1] == 0:
-        raise InvalidArgumentError(f"maps are {list(maps.shape)}: give one channel or more")
     how, heat, verdicts = DISPLAYS[display], display == "heat", info.get("verdicts", ())
     second = [
-        map_tile((1, 1), images[index], values, display, sample=index, layer=layer)
-        for index, values in enumerate(maps[:_MOST_PAIRS])
+        map_tile((1, 1), images[index], values, display, sample=index, layer=layer) for index, values in enumerate(maps)
     ]
     figures = [f"{tile.value:.2g}" if tile.value else "" for tile in second] if heat else []
     size, columns = _pair_size(images, len(second), verdicts, figures)
@@ -92,7 +94,8 @@ def attribution_maps(
     of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
     divided = _divided("map", how, [tile.value for tile in second], unit)
     facts = (
-        some_of(len(second), len(images), "samples"),
+        some_of(len(second), samples, "samples"),
+        *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
         divided,
@@ -130,8 +133,8 @@ def class_columns(
 
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``; the first 4 are shown.
-        maps: of T classes ``[T, N, C, h, w]``; the first 6 are shown.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 4 are shown.
+        maps: of T classes ``[T, N, C, h, w]``, or with other places; the first 6 are shown.
         names: what to write under each map, T times N.
         method: name, for the caption.
         display: one of `DISPLAYS`.
@@ -139,9 +142,11 @@ def class_columns(
         unit: of the maps.
         info: see `PageInfo`.
     """
+    samples, classes = len(images), len(maps)
+    images, maps, places = as_planes(images[:_ROWS], maps[:_CLASSES, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
-    how, verdicts, shown = DISPLAYS[display], info.get("verdicts", ()), maps[:_CLASSES, :_ROWS]
+    how, verdicts, shown = DISPLAYS[display], info.get("verdicts", ()), maps
     rows = shown.shape[1]
     size = fit(len(shown) + 1, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
     reaches, lines = [], []
@@ -154,8 +159,9 @@ def class_columns(
         texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
         lines.append(HStack(in_columns(tiles, texts, gap=1), gap=GUTTER))
     facts = (
-        some_of(rows, len(images), "samples"),
-        some_of(len(shown), len(maps), "classes"),
+        some_of(rows, samples, "samples"),
+        some_of(len(shown), classes, "classes"),
+        *places,
         "only what speaks for a class" if display == "heat" else "",
         _divided("row", how, reaches, unit),
     )
@@ -313,21 +319,25 @@ def occlusion_maps(
 
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``; the first 6 are shown.
-        drop: of the target where the patch lies ``[N, h, w]``, in logits.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 6 are shown.
+        drop: of the target where the patch lies ``[N, h, w]``, in logits; of a series ``[N, l]``, of a volume
+            ``[N, d, h, w]``, of which one slice is shown.
         predicted: the most probable class with the patch there ``[N, h, w]``.
         activity: of a feature with the patch there ``[N, h, w]``, or None.
         feature: its name.
         class_names: by class index; empty for the indices.
         classes: how many the network tells apart, so that each keeps its color.
         target: what is explained, such as "the label's logit".
-        patch: its height and width in pixels.
-        positions: how many, downwards and across.
+        patch: its height and width in pixels; or its length, or depth, height and width.
+        positions: how many, in these directions.
         info: see `PageInfo`.
     """
+    verdicts, samples = info.get("verdicts", ()), len(images)
+    count, columns = min(len(drop), most_samples(images, MOST_SAMPLES)), 3 if activity is None else 4
+    grids = [drop, predicted] if activity is None else [drop, predicted, activity]
+    images, grids, places = _flat(images[:count], [values[:count] for values in grids])
+    drop, predicted, activity = grids[0], grids[1], None if activity is None else grids[2]
     check_rgb(images)
-    verdicts = info.get("verdicts", ())
-    count, columns = len(drop[:MOST_SAMPLES]), 3 if activity is None else 4
     size = fit(columns, count, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
     names = ["input", "drop", "prediction", "activity"][:columns]
     rows: list[Part] = [HStack([Text([name], size[0], centered=True) for name in names], gap=GUTTER)]
@@ -346,8 +356,9 @@ def occlusion_maps(
     reaches = [tile.value for tile in drops if tile.value is not None]
     ends = f"{number(min(reaches))} to {number(max(reaches))}" if reaches else ""
     facts = (
-        f"the first {count} samples" if count < len(images) else "",
-        f"a patch of {patch[0]} × {patch[1]} px at {positions[0]} × {positions[1]} positions",
+        f"the first {count} samples" if count < samples else "",
+        *places,
+        f"a patch of {times(patch)} {'steps' if len(patch) == 1 else 'px'} at {times(positions)} positions",
         f"each drop divided by its 99th percentile ({ends} logits)" if reaches else "",
         f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
     )
@@ -359,6 +370,17 @@ def occlusion_maps(
     warnings = count_flaws([tile.flaw for tile in drops], "maps")
     body = VStack([VStack(rows, gap=4), bar, key], gap=6)
     return compose(tag, f"Occlusion for {target}", body, facts, reading, warnings=warnings, **info)
+
+
+def _flat(images: NDArray[Any], grids: list[NDArray[Any]]) -> tuple[Colors, list[NDArray[Any]], tuple[str, ...]]:
+    """Inputs and maps on grids of positions, all as planes: of a volume the slice of the largest drop."""
+    pictures, _, places = as_planes(images, grids[0][:, None], most=1)
+    if grids[0].ndim == 2:
+        return pictures, [values[:, None] for values in grids], places
+    if grids[0].ndim == 4:
+        rows, deepest = np.arange(len(images)), strongest_slices(grids[0][:, None])
+        return pictures, [values[rows, deepest] for values in grids], places
+    return pictures, grids, places
 
 
 def _activity(values: NDArray[Any], size: TileSize, sample: int) -> MapTile:

@@ -73,6 +73,7 @@ def frame_size(extent: parts.PlotExtent, width: int, height: int) -> tuple[int, 
     return wide, round(wide * aspect)
 
 
+_CURVE_GROUND, _CURVE_ZERO = (244, 244, 244), (165, 165, 165)  # of curves on a scale, and their line at zero
 _FINER = 4  # thin lines are drawn so many times larger and made smaller, which smooths them
 _RING = 9  # a ring's least radius in pixels
 _BAR = 200  # pixels, of a color bar
@@ -168,6 +169,8 @@ def _map_tile(part: parts.MapTile) -> Image.Image:
     if part.flaw:
         return _hatched(part.size, part.flaw)
     values = part.values if part.value is None else part.values / part.value
+    if part.display == "curve":
+        return draw(parts.CurveTile(np.asarray(values, dtype=np.float64).ravel(), *part.size, part.limits))
     if part.limits is not None:
         return Image.fromarray(apply(part.display, stretch(values, part.size, smooth=part.smooth), *part.limits))
     return DISPLAYS[part.display].tile(_NOTHING if part.image is None else part.image, values, part.size)
@@ -213,15 +216,25 @@ def _circled(tile: Image.Image, part: parts.Tile) -> Image.Image:
 @draw.register
 def _curve_tile(part: parts.CurveTile) -> Image.Image:
     width, height, thickness = part.width * _FINER, part.height * _FINER, 2 * _FINER
-    image = Image.new("RGB", (width, height), WHITE)
+    image = Image.new("RGB", (width, height), WHITE if part.limits is None else _CURVE_GROUND)
     pen = ImageDraw.Draw(image)
     values, finite = part.values, np.isfinite(part.values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    across = np.linspace(thickness, width - thickness, max(2, len(values)))
+    if part.limits is not None:
+        low, high = part.limits
+        values = np.clip(values, low, high)
+    count = max(2, len(values))
+    across = np.linspace(thickness, width - thickness, count)
+    if part.limits is not None:  # as under an input's steps
+        across = (np.arange(count) + 0.5) / count * width
     shares = (values - low) / (high - low) if high > low else np.where(finite, 0.5, np.nan)  # a flat one in the middle
     up = height - 2 * thickness - shares * (height - 4 * thickness)
+    if part.limits is not None and low <= 0 <= high and high > low:
+        zero = height - 2 * thickness + low / (high - low) * (height - 4 * thickness)
+        pen.line([(0, zero), (width, zero)], fill=_CURVE_ZERO, width=_FINER)
+    color = GRAY if part.limits is None else DARK
     for place in np.flatnonzero(finite[:-1] & finite[1:]):
-        pen.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=GRAY, width=thickness)
+        pen.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=color, width=thickness)
     return image.resize((part.width, part.height), Image.Resampling.LANCZOS)
 
 

@@ -226,7 +226,8 @@ class MapTile(Tile):
 
     Args:
         values: the map, ``[h, w]`` or ``[C, h, w]``; divided by ``value``, if that is given.
-        display: one of `tiles.DISPLAYS`; or the name of a color map, which then needs ``limits``.
+        display: one of `tiles.DISPLAYS`; or the name of a color map, which then needs ``limits``; or "curve", of a map
+            ``[1, l]``.
         limits: the values at a color map's ends.
         smooth: enlarge a color map bilinearly rather than by nearest neighbor.
     """
@@ -256,11 +257,13 @@ class CurveTile(Part):
         values: ``[steps]``.
         width: in pixels.
         height: likewise.
+        limits: the values at the lower and the upper end, with a thin line at zero, in place of the least and the most.
     """
 
     values: NDArray[np.float64]
     width: int
     height: int
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

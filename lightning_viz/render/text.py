@@ -27,6 +27,11 @@ def font(size: int = TEXT_SIZE) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
+def times(sides: Sequence[int]) -> str:
+    """Lengths of sides: "3 × 7 × 7"."""
+    return " × ".join(map(str, sides))
+
+
 def text_width(text: str, size: int = TEXT_SIZE) -> int:
     """Width in pixels."""
     return int(font(size).getlength(text)) + 1

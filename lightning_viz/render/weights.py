@@ -13,8 +13,8 @@ from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import apply, table
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_shape, compose
-from lightning_viz.render.parts import At, Cell, ColorBar, Label, Part, Sheet, Tile, TileSize, VStack
-from lightning_viz.render.text import DARK, LINE, WHITE, first_of, number, shorten
+from lightning_viz.render.parts import At, Cell, ColorBar, CurveTile, Label, Part, Sheet, Tile, TileSize, VStack
+from lightning_viz.render.text import DARK, LINE, WHITE, first_of, number, shorten, times
 from lightning_viz.render.tiles import count_flaws, find_flaw
 
 __all__ = ["filter_table", "filter_to_pixels", "filters", "landscape_table", "update_ratios"]
@@ -25,6 +25,7 @@ _MOST_ROWS = 20
 _CELL_GAP = 2  # between the input channels of one filter
 _GROUP_GAP = 16  # between filters of several input channels
 _LARGEST_CELL = 150
+_CURVE = (2, 3)  # height and width of a curve
 
 
 def filter_to_pixels(weights: NDArray[Any], limit: float | NDArray[Any]) -> NDArray[np.uint8]:
@@ -109,39 +110,66 @@ def filters(
 ) -> Page:
     """Page of filters, each kernel an image: RGB for three input channels, else a diverging image for each channel.
 
+    A kernel with depth is as many images side by side as it has slices; one of a series is a curve.
+
     Args:
         tag: of the page.
-        weights: ``[K, C, h, w]``; at most 64 filters and 15 input channels are shown.
+        weights: ``[K, C, h, w]``, of volumes or videos ``[K, C, d, h, w]``, of series ``[K, C, l]``; at most 64 filters
+            of 15 images or curves are shown.
         layer: name, for the caption.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
         per_filter: scale each filter by its own largest weight instead.
         as_rgb: show three input channels as one RGB image.
         info: see `PageInfo`.
     """
-    check_shape("weights", weights, "filters", "channels", "h", "w", filled=True, remedy="reshape them to kernels")
-    count, channels, height, width = weights.shape
-    rgb = as_rgb and channels == 3
-    grid = _layout(min(count, _MOST_FILTERS), 1 if rgb else min(channels, _MOST_CHANNELS), height, width)
-    shown = weights[: grid.shown, : channels if rgb else grid.channels]
+    sides = {3: ("l",), 5: ("d", "h", "w")}.get(weights.ndim, ("h", "w"))
+    check_shape("weights", weights, "filters", "channels", *sides, filled=True, remedy="reshape them to kernels")
+    count, channels, *kernel = weights.shape
+    depth, curves = kernel[0] if len(kernel) == 3 else 1, len(kernel) == 1
+    rgb = as_rgb and channels == 3 and not curves
+    most = max(1, _MOST_CHANNELS // depth)  # input channels
+    planes = _planes(weights if rgb else weights[:, :most], rgb)[:, :_MOST_CHANNELS]
+    grid = _layout(min(count, _MOST_FILTERS), planes.shape[1], *(_CURVE if curves else kernel[-2:]))
+    shown, planes = weights[: grid.shown, : channels if rgb else most], planes[: grid.shown]
     limits = _limits(weights, grid.shown, limit, per_filter)
-    cells = Sheet(*grid.size(), _cells(grid, shown, limits, rgb, layer))
+    cells = Sheet(*grid.size(), _cells(grid, planes, limits, rgb, layer))
     ends = number(float(limits.max()))
-    body = cells if rgb else VStack([cells, _bar(ends, per_filter)], gap=10)
+    body = cells if rgb or curves else VStack([cells, _bar(ends, per_filter)], gap=10)
     facts = [
         _how_many(grid.shown, count, "filters"),
         "" if rgb else _how_many(shown.shape[1], channels, "input channels"),
-        _scale(limits, per_filter, rgb),
+        f"{_how_many(min(depth, _MOST_CHANNELS), depth, 'slices')} each, side by side" if len(kernel) == 3 else "",
+        _scale(limits, per_filter, rgb or curves, "the thin line" if curves else "gray"),
         _clipped(shown, limits),
     ]
-    warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
-    reading = (
-        "Each tile is one filter's weights as a color image: mid gray is zero."
-        if rgb
-        else "Each tile is one filter's weights towards one input channel: red is positive, blue negative, gray zero; "
-        "the input channels of one filter stand side by side."
-    )
-    title = f"Filters of {layer}{' as RGB' if rgb else ''}, {width} × {height}"
-    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
+    warnings = count_flaws([find_flaw(filter_weights, single=False) for filter_weights in shown], "filters")
+    size = times([*kernel[:-2], *kernel[:-3:-1]])
+    unit = {1: " steps", 3: " (slices × width × height)"}.get(len(kernel), "")
+    title = f"Filters of {layer}{' as RGB' if rgb else ''}, {size}{unit}"
+    return compose(tag, title, body, facts, _reading(rgb, curves, len(kernel) == 3), warnings=warnings, **info)
+
+
+def _reading(rgb: bool, curves: bool, deep: bool) -> str:
+    if curves:
+        return (
+            "Each curve is one filter's weights towards one input channel, step by step from left to right: above the "
+            "thin line positive, below it negative; the input channels of one filter stand side by side."
+        )
+    slices = " Side by side stand the slices of one filter along depth, or the frames of a video, the first at the left"
+    if rgb:
+        reading = "Each tile is one filter's weights as a color image: mid gray is zero."
+        return f"{reading}{slices}." if deep else reading
+    reading = "Each tile is one filter's weights towards one input channel: red is positive, blue negative, gray zero;"
+    if deep:
+        return f"{reading[:-1]}.{slices}, then those towards the next input channel."
+    return f"{reading} the input channels of one filter stand side by side."
+
+
+def _planes(weights: NDArray[Any], rgb: bool) -> NDArray[Any]:
+    """In a filter's cells: ``[K, cells, h, w]``, RGB ``[K, cells, 3, h, w]``, of curves ``[K, C, l]``."""
+    if rgb:
+        return weights.transpose(0, 2, 1, 3, 4) if weights.ndim == 5 else weights[:, None]
+    return weights.reshape(len(weights), -1, *weights.shape[3:]) if weights.ndim == 5 else weights
 
 
 def filter_table(
@@ -151,11 +179,15 @@ def filter_table(
 
     Args:
         tag: of the page.
-        weights: ``[n, m, h, w]``; the first 15 channels of the first 20 filters are shown.
+        weights: ``[n, m, h, w]``, or with slices ``[n, m, d, h, w]``, side by side, or ``[n, m, l]``, as one row; the
+            first 15 channels of the first 20 filters are shown.
         layer: name, for the caption.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
         info: see `PageInfo`.
     """
+    if weights.ndim == 5:
+        weights = weights.swapaxes(2, 3).reshape(*weights.shape[:2], weights.shape[3], -1)
+    weights = weights[:, :, None] if weights.ndim == 3 else weights
     check_shape("weights", weights, "filters", "channels", "h", "w", filled=True, remedy="reshape them to kernels")
     shown = weights[:_MOST_ROWS, :_MOST_CHANNELS]
     rows, columns, height, width = shown.shape
@@ -173,24 +205,28 @@ def filter_table(
 
 
 def _limits(weights: NDArray[Any], shown: int, limit: float | None, per_filter: bool) -> NDArray[np.float64]:
-    """The scale's end for each shown filter ``[shown, 1, 1, 1]``."""
+    """The scale's end for each shown filter ``[shown, 1, ...]``."""
     finite = np.abs(np.where(np.isfinite(weights), weights, 0)).astype(np.float64)
     if per_filter:
-        return np.asarray(finite[:shown].max(axis=(1, 2, 3), keepdims=True))
-    return np.full((shown, 1, 1, 1), finite.max() if limit is None else limit)
+        return np.asarray(finite[:shown].max(axis=tuple(range(1, weights.ndim)), keepdims=True))
+    return np.full((shown, *[1] * (weights.ndim - 1)), finite.max() if limit is None else limit)
 
 
-def _cells(grid: _Layout, weights: NDArray[Any], limits: NDArray[np.float64], rgb: bool, layer: str) -> list[At]:
-    """A tile for each filter, or for each filter and input channel."""
+def _cells(grid: _Layout, planes: NDArray[Any], limits: NDArray[np.float64], rgb: bool, layer: str) -> list[At]:
+    """A tile for each of a filter's planes, see `_planes`."""
     size, cells = (grid.width, grid.height), []
-    for index, pixels in enumerate(filter_to_pixels(weights, limits)):
-        flaw = find_flaw(weights[index], single=False)
-        for channel in range(grid.channels):
-            image = pixels.transpose(1, 2, 0) if rgb else table("diverging")[pixels[channel]]
-            kernel = weights[index] if rgb else weights[index, channel]
-            limit = float(limits[index].max())
-            tile = Tile(size, image, flaw, None, layer, index, value=limit, weights=kernel, average=True)
-            cells.append(At(*grid.corner(index, channel), tile))
+    pixels = filter_to_pixels(planes, limits.reshape(-1, *[1] * (planes.ndim - 1)))
+    for index, of_filter in enumerate(planes):
+        flaw, limit = find_flaw(of_filter, single=False), float(limits[index].max())
+        for cell, kernel in enumerate(of_filter):
+            tile: Part
+            if kernel.ndim == 1 and not flaw:
+                tile = CurveTile(kernel.astype(np.float64), *size, limits=(-limit, limit))
+            else:
+                shades = pixels[index, cell]
+                image = shades.transpose(1, 2, 0) if rgb else table("diverging")[shades]
+                tile = Tile(size, image, flaw, None, layer, index, value=limit, weights=kernel, average=True)
+            cells.append(At(*grid.corner(index, cell), tile))
     return cells
 
 
@@ -214,11 +250,11 @@ def _bar(ends: str, per_filter: bool) -> ColorBar:
     return ColorBar("diverging", f"−{ends}", ends, middle="0", label="weight")
 
 
-def _scale(limits: NDArray[np.float64], per_filter: bool, rgb: bool) -> str:
+def _scale(limits: NDArray[np.float64], per_filter: bool, both_ends: bool, zero: str = "gray") -> str:
     low, high = number(float(limits.min())), number(float(limits.max()))
     if per_filter:
         return f"each filter divided by its own maximum ({low} to {high})"
-    return f"weights −{high} to {high}, zero gray" if rgb else f"scale ±{high}"
+    return f"weights −{high} to {high}, zero {zero}" if both_ends else f"scale ±{high}"
 
 
 def _clipped(weights: NDArray[Any], limits: NDArray[np.float64]) -> str:
