@@ -16,7 +16,7 @@ __all__ = ["as_images", "as_planes", "choose_slices", "curve_images", "most_samp
 
 MOST_SLICES = 9
 _MOST_PANELS = 8  # of channels, one below the other; more of them lie over each other in one
-_MOST_SAMPLES = {3: 8, 5: 4}  # by the number of axes of the inputs
+_MOST_SAMPLES = {3: 8, 5: 3}  # by the number of axes of the inputs
 _CURVE_SIZE = (480, 320)  # width and height in pixels
 _STROKE = 4
 _SLICE = 96  # pixels that a slice's longer side has at least
@@ -164,7 +164,9 @@ def _slices(
     if most == 1:
         facts = [f"of each volume's {depth} {word}s the one in which its map is strongest, numbered from 0"]
     else:
-        facts = [f"{word}s {'0 to ' + str(depth - 1) if depth <= most else f'{most} of {depth:,}'}, numbered"]
+        facts = [
+            f"{depth} {word}s, numbered from 0" if depth <= most else f"{most} of {depth:,} {word}s, numbered from 0"
+        ]
         facts += ["framed red: where the map is strongest"] if deep is not None else []
     return np.stack(pictures), np.stack(planes, axis=lead - 2) if planes else None, tuple(facts)
 
@@ -183,7 +185,7 @@ def _along_depth(maps: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
 def _number(picture: Image.Image, words: str, framed: bool) -> None:
     """Write a slice's number into its corner, and frame it if it is the strongest."""
     pen = ImageDraw.Draw(picture)
-    words = words if text_width(words, _PLATE_SIZE) + 8 <= picture.width else words.rpartition(" ")[2]
+    words = words if 2 * text_width(words, _PLATE_SIZE) <= picture.width else words.rpartition(" ")[2]
     pen.rectangle((0, 0, text_width(words, _PLATE_SIZE) + 6, _PLATE_SIZE + 4), fill=WHITE)
     pen.text((4, 1), words, fill=RED if framed else DARK, font=font(_PLATE_SIZE))
     if framed:
@@ -193,7 +195,8 @@ def _number(picture: Image.Image, words: str, framed: bool) -> None:
 def _mosaic(slices: NDArray[Any], ground: tuple[int, ...]) -> NDArray[Any]:
     """Slices ``[k, ..., h, w, c]`` in rows, as nearly square as they fill them ``[..., H, W, c]``."""
     count, height, width = len(slices), *slices.shape[-3:-1]
-    columns = min(range(1, count + 1), key=lambda n: (abs(np.log(n * width / (-(-count // n) * height))), n))
+    shares = {n: (n * width / (-(-count // n) * height), -(-count // n) * n / count) for n in range(1, count + 1)}
+    columns = min(shares, key=lambda n: abs(np.log(shares[n][0])) + 2 * np.log(shares[n][1]))  # square, filled
     rows = -(-count // columns)
     shape = (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
     mosaic = np.empty((*slices.shape[1:-3], *shape, slices.shape[-1]), dtype=slices.dtype)
