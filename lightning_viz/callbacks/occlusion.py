@@ -18,7 +18,7 @@ from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewE
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.outputs import class_scores
-from lightning_viz.hooks.pytree import image_of, map_tensors, on_device
+from lightning_viz.hooks.pytree import map_tensors, on_device, spatial_input
 from lightning_viz.hooks.targets import TargetLike, channel
 from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps
 
@@ -83,9 +83,9 @@ class Occlusion(View):
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """A forward for each position."""
-        image = image_of(snapshot.observation.inputs)
-        if image is None:
-            raise ViewError("the model takes no image [N, C, H, W], so there is nothing to cover")
+        image = spatial_input(snapshot.observation.inputs)
+        if image is None or snapshot.input_form not in ("image", "volume", "series"):
+            raise ViewError("the model takes no image [N, C, H, W], series [N, C, L] or volume: nothing can be covered")
         some = torch.arange(min(self.samples, len(image)))
         head = on_device(model, snapshot.observation.inputs)
         inputs = map_tensors(head, lambda x: x[: len(some)])
@@ -108,8 +108,8 @@ class Occlusion(View):
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""
         maps, score, layers = snapshot.extra["maps"], snapshot.extra["score"], snapshot.requirements.layers
-        count = maps.drop.shape[-3]
-        grid, outputs = grid_of(maps.heat.shape[-2:], self.patch, self.stride), snapshot.observation.outputs
+        shape, outputs = maps.heat.shape[3 if snapshot.several else 2 :], snapshot.observation.outputs
+        count, grid = maps.drop.shape[1 if snapshot.several else 0], grid_of(shape, self.patch, self.stride)
         arguments = {
             "tag": self.kind,
             "images": snapshot.images(self.pixel_space)[:count],

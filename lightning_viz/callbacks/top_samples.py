@@ -87,7 +87,7 @@ def crops_of(
     pixel_space: PixelSpace | None,
     name: Callable[[int], str],
     *,
-    places: bool,
+    places: tuple[int, ...],
     known: dict[Any, Rectangle | None],
 ) -> tuple[Mapping[int, list[Crop]], dict[str, str]]:
     """Each entry's crop, by row, and in words how large they are and how their maps were found.
@@ -98,7 +98,7 @@ def crops_of(
         entries: of a ranking of the layer's channels.
         pixel_space: of the images.
         name: of a class.
-        places: whether the layer has maps; else its channels are the scalars of a vector.
+        places: shape of the layer's maps; () where its channels are the scalars of a vector.
         known: receptive fields found before, to which those found now are added.
     """
     device = next(iter(model.parameters())).device
@@ -142,13 +142,22 @@ def _together(inputs: Sequence[Any], device: torch.device) -> Any:
 
 
 def _towards_inputs(
-    model: nn.Module, call: str, inputs: Any, units: Sequence[tuple[int, int, int]], places: bool, method: str
+    model: nn.Module,
+    call: str,
+    inputs: Any,
+    units: Sequence[tuple[int, int, int]],
+    places: tuple[int, ...],
+    method: str,
 ) -> tuple[Any, str]:
     """The map of each sample's unit, and by which method: the gradient where no ReLU is there to deconvolve.
 
     None where no gradient leads from the unit to the inputs.
     """
-    target = unit(call, torch.tensor(units) if places else torch.tensor(units)[:, 0])
+    if len(places) in (1, 3):  # ranked by their number in a row
+        where = [(number, *map(int, np.unravel_index(column, places))) for number, _, column in units]
+    else:
+        where = [whole if places else whole[:1] for whole in units]
+    target = unit(call, torch.tensor(where) if places else torch.tensor(where)[:, 0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
         if method == "deconvolution":
@@ -254,9 +263,9 @@ class TopSamples(PopulationView):
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """The maximum of each shown channel's map, and where it is."""
         maps = as_maps(output, layout)
-        places = maps is not None and maps.dim() == 4
-        maps = output.flatten(1)[:, :, None] if maps is None else maps
-        maps = maps if places else maps.flatten(2)[:, :, None]  # a receptive field is of an image
+        places = () if maps is None else tuple(maps.shape[2:])
+        maps = output.flatten(1)[:, :, None, None] if maps is None else maps
+        maps = maps if maps.dim() == 4 else maps.flatten(2)[:, :, None]
         if call not in self.state:
             chosen = choose_channels(maps, self.channels, MOST_CHANNELS, seed=self.probe.seed)
             self.state[call] = {"channels": chosen, "places": places}

@@ -47,50 +47,32 @@ def transformer(grid: tuple[int, int], prefix: int):
     return Call(lambda: grad_cam(model, images, labels, layers="blocks.1.norm1")), check
 
 
-@situation(
-    4,
-    "a ViT on 64 x 96 in patches of 16: 4 x 6 patches and a class token are 25, no 5 x 5",
-)
+@situation(4, "a ViT on 64 x 96 in patches of 16: 4 x 6 patches and a class token are 25, no 5 x 5")
 def vit_of_25_tokens():
     return transformer((4, 6), 1)
 
 
-@situation(
-    4,
-    "a ViT on 224 x 256 in patches of 16: 14 x 16 and a class token, 225, no 15 x 15",
-)
+@situation(4, "a ViT on 224 x 256 in patches of 16: 14 x 16 and a class token, 225, no 15 x 15")
 def vit_of_225_tokens():
     return transformer((14, 16), 1)
 
 
-@situation(
-    4,
-    "a ViT with a class token and four registers, as DINOv2's",
-)
+@situation(4, "a ViT with a class token and four registers, as DINOv2's")
 def vit_with_registers():
     return transformer((3, 7), 5)
 
 
-@situation(
-    4,
-    "a distilled ViT with two tokens in front, as DeiT's",
-)
+@situation(4, "a distilled ViT with two tokens in front, as DeiT's")
 def vit_distilled():
     return transformer((2, 7), 2)
 
 
-@situation(
-    4,
-    "a ViT without any token in front, 2 x 8 patches: 16, no 4 x 4",
-)
+@situation(4, "a ViT without any token in front, 2 x 8 patches: 16, no 4 x 4")
 def vit_without_prefix():
     return transformer((2, 8), 0)
 
 
-@situation(
-    4,
-    "ten grids of a ViT, with 0 to 8 tokens in front",
-)
+@situation(4, "ten grids of a ViT, with 0 to 8 tokens in front")
 def vit_on_ten_grids():
     grids = [
         ((4, 6), 1),
@@ -121,11 +103,7 @@ def vit_on_ten_grids():
     ), check
 
 
-@situation(
-    4,
-    "a ViT in training, on 16 x 24",
-    today="tokens are folded to a guessed square, those in front among them, silently",
-)
+@situation(4, "a ViT in training, on 16 x 24")
 def vit_in_training():
     images = torch.rand(16, 3, 16, 24)
 
@@ -185,18 +163,12 @@ def convolution_maps(inputs: Tensor, channels: int, layer: int):
     return Call(lambda: grad_cam(model, inputs, labels, layers=str(layer))), check
 
 
-@situation(
-    4,
-    "Conv1d, Grad-CAM at the convolution: a value for each of 60 steps",
-)
+@situation(4, "Conv1d, Grad-CAM at the convolution: a value for each of 60 steps")
 def conv1d_at_convolution():
     return convolution_maps(torch.rand(4, 1, 60), 64, 0)
 
 
-@situation(
-    4,
-    "Conv1d, Grad-CAM at the activation after it: 64 channels are no grid of tokens",
-)
+@situation(4, "Conv1d, Grad-CAM at the activation after it: 64 channels are no grid of tokens")
 def conv1d_at_activation():
     return convolution_maps(torch.rand(4, 1, 60), 64, 1)
 
@@ -211,11 +183,7 @@ def conv3d_maps():
     return convolution_maps(torch.rand(4, 1, 6, 8, 5), 4, 1)
 
 
-@situation(
-    4,
-    "a series in training: every view draws curves over its steps",
-    today="GradCAM fails at every look: the output is without locations; activations are flattened",
-)
+@situation(4, "a series in training: every view draws curves over its steps")
 def series_in_training():
     def check(seen):
         assert seen.map("grad_cam").shape[-1] == 60
@@ -224,11 +192,7 @@ def series_in_training():
     return Training(Classifier(convolutional(1, 8)), rows(torch.rand(16, 1, 60), torch.arange(16) % 4)), check
 
 
-@situation(
-    4,
-    "a volume in training: every view draws slices",
-    today="GradCAM fails at every look: the output is without locations; activations are flattened",
-)
+@situation(4, "a volume in training: every view draws slices")
 def volume_in_training():
     def check(seen):
         assert tuple(seen.map("grad_cam").shape[-3:]) == (6, 8, 5)
@@ -237,11 +201,7 @@ def volume_in_training():
     return Training(Classifier(convolutional(3, 4)), rows(torch.rand(16, 1, 6, 8, 5), torch.arange(16) % 4)), check
 
 
-@situation(
-    4,
-    "filters of Conv3d(1, 4, 3): slices, never depth as color",
-    today="the three slices in depth are drawn as red, green and blue, silently",
-)
+@situation(4, "filters of Conv3d(1, 4, 3): slices, never depth as color")
 def conv3d_filters():
     def check(seen):
         drawn = seen.last("filters")
