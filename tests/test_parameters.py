@@ -93,3 +93,10 @@ def test_importance_is_the_share_of_the_largest_outgoing_norm():
     outgoing = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]])
     assert importance(outgoing).tolist() == pytest.approx([1.0, 0.0, 0.2])
     assert importance(torch.zeros(2, 3)).tolist() == [0, 0, 0]
+
+
+def test_behind_a_recurrent_layer_or_an_embedding_no_layer_is_first():
+    assert first_layer(nn.ModuleList([nn.LSTM(6, 8), nn.Linear(8, 4)])) is None
+    assert first_layer(nn.ModuleList([nn.Embedding(6, 8), nn.Linear(8, 4)])) is None
+    assert first_layer(nn.ModuleList([nn.Linear(6, 8), nn.LSTM(8, 8)])) == "0"
+    assert first_layer(nn.ModuleList([nn.Embedding(6, 8), nn.Conv2d(3, 4, 3)])) == "1"
