@@ -205,6 +205,26 @@ def unobservable(trainer: Trainer, model: LightningModule) -> str:
     return ""
 
 
+def averaging_text(trainer: Trainer, first_view: Callback) -> str:
+    """Which weights views draw where a callback averages them, in words; empty where none does.
+
+    Args:
+        trainer: of the run.
+        first_view: whose hooks let all views look.
+    """
+    for place, callback in enumerate(trainer.callbacks):
+        names = {base.__name__ for base in type(callback).__mro__}
+        if not names & {"WeightAveraging", "StochasticWeightAveraging"}:
+            continue
+        last = "averaged" if place < trainer.callbacks.index(first_view) else "current"
+        watched = "; views that watch validation passes see the averaged ones" if "WeightAveraging" in names else ""
+        return (
+            f"{type(callback).__name__} averages weights: views draw the current ones{watched}; the last look draws "
+            f"the {last} ones"
+        )
+    return ""
+
+
 def check_forward(model: nn.Module) -> None:
     """See that a model can be run.
 

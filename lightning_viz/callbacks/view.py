@@ -14,13 +14,13 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
 from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
-from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
 from lightning_viz.callbacks.session import Session, session, start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.catalogue import views
-from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
@@ -151,7 +151,9 @@ class View(KeywordArguments, Callback):
         """Check all views against the model, and start their session."""
         views = views_of(trainer)
         if views[0] is self:
-            start_session(TrainerRun(trainer, pl_module), views)
+            started = start_session(TrainerRun(trainer, pl_module), views)
+            if started is not None and trainer.is_global_zero and (line := averaging_text(trainer, self)):
+                inform(line)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Select the views that watch the validation pass."""

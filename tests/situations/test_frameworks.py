@@ -305,14 +305,12 @@ def averaged(callback):
     return Training(Classifier(), data(), views=[callback, *usual_views()], options={"max_epochs": 2}), check
 
 
-@situation(7, "averaged weights (EMA): which weights were drawn is said", today="which weights were drawn is not said")
+@situation(7, "averaged weights (EMA): which weights were drawn is said")
 def exponential_average():
     return averaged(EMAWeightAveraging())
 
 
-@situation(
-    7, "stochastic weight averaging: which weights were drawn is said", today="which weights were drawn is not said"
-)
+@situation(7, "stochastic weight averaging: which weights were drawn is said")
 def stochastic_average():
     return averaged(StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1))
 
