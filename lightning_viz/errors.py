@@ -25,6 +25,8 @@ __all__ = [
     "NoGradientError",
     "NoProbeYetError",
     "ObservationError",
+    "OutputError",
+    "TargetError",
     "UnsuitableModelError",
     "ViewError",
     "ViewWarning",
@@ -48,6 +50,14 @@ class InvalidArgumentError(LightningVizError, ValueError):
 
 class InvalidTypeError(LightningVizError, TypeError):
     """An argument, or what the model returned, is of a type that cannot be used."""
+
+
+class TargetError(InvalidArgumentError):
+    """The model's output has no such target, or none that goes without saying."""
+
+
+class OutputError(InvalidTypeError):
+    """The model returns nothing, or several tensors, that could be its scores."""
 
 
 class LayerNotFoundError(InvalidArgumentError):

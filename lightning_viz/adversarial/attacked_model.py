@@ -18,7 +18,7 @@ from lightning_viz.hooks.calls import Call, as_call
 from lightning_viz.hooks.detection import detections_of
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.hooks.pytree import image_of, map_tensors, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import Target
@@ -186,7 +186,13 @@ class AttackedModel:
         if self._detection is None and detections_of(activations.outputs) is not None:
             self._detection = AttackedDetection(BoxTarget(), len(self.pixels))
         if self._detection is None:
-            scores = class_scores(activations.outputs)
+            outputs, meaning = activations.scores()
+            if meaning.kind in ("regression", "tokens"):
+                raise InvalidArgumentError(
+                    f"the model returns {list(outputs.shape)}, no scores of classes as far as is known, but an "
+                    "attack needs two classes or more; pass a forward= that returns [N, classes]"
+                )
+            scores = class_logits(outputs, meaning)
         else:
             scores = self._detection.scores(activations, _of_samples(samples))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -197,11 +203,6 @@ class AttackedModel:
             raise InvalidArgumentError(
                 f"the model returns scores {list(scores.shape)} for {len(positions)} samples; pass a forward= that "
                 "returns [N, classes]"
-            )
-        if scores.shape[1] < 2:
-            raise InvalidArgumentError(
-                "the model returns one score per sample, but an attack needs two classes or more; turn a single logit "
-                "into two with forward=lambda model, inputs: model(inputs).reshape(-1, 1) * torch.tensor([-0.5, 0.5])"
             )
         if not bool(torch.isfinite(scores).all()):
             raise InvalidArgumentError("NaN or infinity for the unmodified samples; check the weights and the inputs")

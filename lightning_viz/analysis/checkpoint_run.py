@@ -181,6 +181,10 @@ class CheckpointRun:
         if not isinstance(error, ViewError):
             self.result.faults += [Fault(view.kind, error_text(error), step) for view in views]
 
+    def report_refusal(self, views: Sequence[Any], reason: str) -> None:
+        """One line in the result for each of them."""
+        self.result.faults += [Fault(view.kind, reason, self.step) for view in views]
+
 
 class Replay(Callback):
     """Lets views look once at the model that a Trainer validates, as they would in training.

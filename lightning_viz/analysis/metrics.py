@@ -33,11 +33,12 @@ from lightning_viz.callbacks.predictions import mask_of
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, find_class_names
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, error_text
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import InvalidArgumentError, OutputError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.pytree import first_tensor, map_tensors, sample_count
+from lightning_viz.hooks.outputs import knowledge_of, part_at, scores_path
+from lightning_viz.hooks.pytree import map_tensors, sample_count
 from lightning_viz.pixels import PixelSpace
 
 _MOST_RECALLS, _MOST_CONFUSIONS = 1000, 40  # classes of which a recall each, and a confusion matrix, are reported
@@ -398,7 +399,7 @@ class ValidationMetrics(Callback):
     def _keep_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Keep the first call's output, as a copy, since later operations may write into it."""
         if self._output is None:
-            tensor = first_tensor(output)
+            tensor = scores_of_output(module, output)
             self._output = None if tensor is None else tensor.detach().clone()
 
     def _remove_hook(self) -> None:
@@ -412,7 +413,7 @@ class ValidationMetrics(Callback):
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
             with evaluation_mode(network), torch.no_grad(), trainer.precision_plugin.forward_context():
-                outputs = first_tensor(call_model(network, map_tensors(inputs, torch.clone)))
+                outputs = scores_of_output(network, call_model(network, map_tensors(inputs, torch.clone)))
         valid = len(self._numbering.among(self._samples, size))
         self._samples += size
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:
@@ -438,6 +439,15 @@ class ValidationMetrics(Callback):
             yield
         except Exception as error:
             self._error = error_text(error)
+
+
+def scores_of_output(model: nn.Module, outputs: Any) -> Tensor | None:
+    """The scores among what a model returned; None if it is unclear which they are."""
+    try:
+        scores: Tensor = part_at(outputs, scores_path(outputs, knowledge_of(model)))
+    except OutputError:
+        return None
+    return scores
 
 
 def _error_text(share: Any, rank: int, processes: int) -> str:

@@ -17,10 +17,18 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from lightning_viz.analysis.data import read_image
 from lightning_viz.analysis.results import rows_of
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.errors import AnalysisError, InvalidArgumentError, UnsuitableModelError, ViewError
+from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.pytree import device_of, first_tensor, image_of, on_device
+from lightning_viz.hooks.outputs import (
+    OutputMeaning,
+    class_probabilities,
+    interpret,
+    known_labels,
+    part_at,
+    watching_squashing,
+)
+from lightning_viz.hooks.pytree import device_of, image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.tiles import Verdict, to_rgb
 
@@ -75,16 +83,33 @@ class ModelUnderStudy:
             count: of samples.
         """
         batches = self.samples.batches(0, min(count, len(self.samples)))
-        with torch.no_grad():
-            parts = [first_tensor(self.model(on_device(self.model, batch))) for batch in batches]
-        tensors = [part.cpu() for part in parts if part is not None]
+        parts = [self._scores(on_device(self.model, batch)) for batch in batches]
+        tensors = [part[0].cpu() for part in parts if part is not None]
         return torch.cat(tensors) if len(tensors) == len(parts) else None
+
+    def _scores(self, inputs: Any) -> tuple[Tensor, OutputMeaning] | None:
+        """The scores that the model returns, and what they mean; None if it is unclear which they are."""
+        with watching_squashing(self.model, differentiates=False) as watch, torch.no_grad():
+            outputs = call_model(self.model, inputs)
+        try:
+            meaning = interpret(self.model, outputs, watch)
+        except OutputError:
+            return None
+        return part_at(outputs, meaning.path), meaning
+
+    @property
+    def meaning(self) -> OutputMeaning:
+        """What the model's output means."""
+        part = self._scores(on_device(self.model, self.samples.part(0, 1)))
+        return OutputMeaning() if part is None else part[1]
 
     @property
     def classes(self) -> int:
         """Number of classes K among the outputs ``[n, K, ...]``; 0 if they have none."""
         outputs = self.outputs(1)
-        return 0 if outputs is None or outputs.dim() < 2 else outputs.shape[1]
+        if outputs is None or outputs.dim() == 0 or (outputs.dim() == 1 and not self.classifies):
+            return 0
+        return 2 if self.classifies and (outputs.dim() == 1 or outputs.shape[1] == 1) else outputs.shape[1]
 
     @property
     def classifies(self) -> bool:
@@ -92,7 +117,11 @@ class ModelUnderStudy:
         if self.images is None:
             return False
         outputs = self.outputs(2)
-        return outputs is not None and outputs.dim() == 2 and outputs.shape[1] > 1
+        if outputs is None or outputs.dim() not in (1, 2):
+            return False
+        meaning = self.meaning
+        several = outputs.dim() == 2 and outputs.shape[1] > 1
+        return meaning.kind == "binary" or (several and meaning.classifies)
 
     def first(self, count: int) -> ModelUnderStudy:
         """The same model with fewer samples.
@@ -118,7 +147,8 @@ class ModelUnderStudy:
             confidences: in them ``[N]``.
         """
         name, labels = self.samples.name, self.labels
-        truths = [None] * len(classes) if labels is None else [name(label) for label in labels.tolist()]
+        known = [-1] * len(classes) if labels is None else known_labels(labels, max(self.classes, 2)).tolist()
+        truths = [name(label) if label >= 0 else None for label in known]
         predictions = zip(truths, classes.tolist(), confidences.tolist(), strict=True)
         return [Verdict(truth, name(prediction), confidence) for truth, prediction, confidence in predictions]
 
@@ -151,13 +181,13 @@ class ModelUnderStudy:
         self.require_classifier()
         outputs = self.outputs(len(self.samples))
         assert outputs is not None
-        lost = int((~outputs.isfinite().all(1)).sum())
+        lost = int((~outputs.reshape(len(outputs), -1).isfinite().all(1)).sum())
         if lost:
             raise AnalysisError(
                 f"the model returns NaN or infinity for {lost} of {len(outputs)} samples: look for NaN in its weights, "
                 "or give an earlier checkpoint"
             )
-        confidences, classes = outputs.float().softmax(1).max(1)
+        confidences, classes = class_probabilities(outputs, self.meaning).max(1)
         return classes, confidences
 
     def probabilities(self, inputs: Tensor) -> Tensor:
@@ -166,10 +196,10 @@ class ModelUnderStudy:
         Args:
             inputs: as it takes them.
         """
-        with evaluation_mode(self.model), torch.no_grad():
-            scores = first_tensor(call_model(self.model, inputs))
-        assert scores is not None
-        return scores.float().softmax(1).cpu()
+        with evaluation_mode(self.model):
+            part = self._scores(inputs)
+        assert part is not None
+        return class_probabilities(*part).cpu()
 
     def bounded_images(self) -> Tensor:
         """A classifier's images, clamped to the range of pixels, from which augmentation may have moved them a little.

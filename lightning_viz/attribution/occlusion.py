@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Union
 
 import torch
@@ -15,7 +15,7 @@ from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.calls import as_call
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import OutputMeaning, class_scores
 from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target
@@ -157,10 +157,12 @@ def occlusion(
         given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, samples, count))
         observation = observe(model, given, fixed.select(samples), layers=list(inside), forward=forward)
         parts: list[Tensor | None] = [scores_of(observation), None, None]
-        if observation.outputs is not None and observation.outputs.dim() > 0:
-            parts[1] = class_scores(observation.outputs).argmax(1)
+        if observation.outputs is not None and observation.meaning is not None:
+            parts[1] = _predicted(observation.outputs, observation.meaning)
         if mapped is not None:
-            activations = Activations(observation.activations, observation.outputs, tuple(inside), observation.layouts)
+            meaning = None if observation.meaning is None else replace(observation.meaning, path=())
+            outputs, layouts = observation.outputs, observation.layouts
+            activations = Activations(observation.activations, outputs, tuple(inside), layouts, meaning)
             parts[2] = mapped.select(samples).scores(activations).values
         for kept, part in zip(results, parts, strict=True):
             if part is not None:
@@ -259,3 +261,11 @@ def blurred(images: Tensor, *, window: int = 11, deviation: float = 5.0) -> Tens
 
 
 _BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"mean_color": mean_color, "blurred": blurred}
+
+
+def _predicted(scores: Tensor, meaning: OutputMeaning) -> Tensor | None:
+    """The most probable class ``[n]``; None where the output is not of classes."""
+    if scores.dim() == 0 or meaning.kind in ("regression", "features", "tokens", "images"):
+        return None
+    table = class_scores(scores, meaning)
+    return None if table.shape[1] == 1 else table.argmax(1)

@@ -17,7 +17,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import AttackMethod, method, methods
-from lightning_viz.errors import AttackWarning, InvalidArgumentError, ViewError
+from lightning_viz.errors import AttackWarning, InvalidArgumentError, TargetError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
@@ -76,8 +76,11 @@ class Adversarial(View):
         inputs, outputs = snapshot.observation.inputs, snapshot.observation.outputs
         if not isinstance(inputs, Tensor):
             raise ViewError("the model takes several inputs: an attack moves a single one")
-        if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
-            raise ViewError("the model does not tell classes apart: there is no mind to change")
+        if outputs is None or snapshot.probabilities is None:
+            raise TargetError(
+                f"the model returns {'no scores' if outputs is None else list(outputs.shape)}, which are not of "
+                "classes as far as is known: an attack needs a classifier"
+            )
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)  # the picture says it
             return {"found": self._attack(model, on_device(model, inputs), snapshot)}
@@ -148,7 +151,8 @@ def _verdicts(snapshot: Snapshot, found: AttackResult, step: int) -> list[Verdic
         snapshot.samples.name,
         len(found.labels),
     )  # of the head of the probe
-    truths = [None] * count if labels is None else [name(int(label)) for label in labels[:count]]
+    known = [-1] * count if labels is None else labels[:count].tolist()
+    truths = [name(label) if label >= 0 else None for label in known]
     said = zip(truths, found.record.classes[step].tolist(), found.record.confidences[step].tolist(), strict=True)
     return [Verdict(truth, name(one), sure if math.isfinite(sure) else None) for truth, one, sure in said]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidTypeError
 from lightning_viz.hooks.calls import Call, CallStep, Slot, padded
+from lightning_viz.hooks.outputs import BINARY_LOSSES, MULTI_LABEL_LOSSES, REGRESSION_LOSSES
 from lightning_viz.hooks.pytree import all_tensors, map_leaves
 
 Path = tuple[Any, ...]
@@ -28,7 +29,8 @@ class BatchParts(NamedTuple):
     Attributes:
         inputs: what the model takes.
         labels: classes ``[n]``; None where there are none.
-        truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; None likewise.
+        truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; of a multi-label one
+            zeros and ones ``[n, K]``; None likewise.
     """
 
     inputs: Any
@@ -112,6 +114,10 @@ class BatchReading:
         loss: name of the loss that the output goes into, ``"cross_entropy"``; empty if none was seen.
         squashed: ``"softmax"`` or ``"sigmoid"`` if the output comes out of one; empty otherwise.
         logarithm: whether the loss is given the logarithm of the output.
+        scores: keys of the tensor that the loss is given, in what the model returns; None if it was not seen.
+        direct: whether the loss is given a number for each of the output's, not similarities of samples, say.
+        shift: what the step adds to the labels; None if it changes them otherwise.
+        paired: whether the labels only tell which samples are alike.
         made: the inputs as the step made them, of the first samples; None where all come from the batch.
         made_labels: the labels of these samples.
     """
@@ -122,6 +128,10 @@ class BatchReading:
     loss: str = ""
     squashed: str = ""
     logarithm: bool = False
+    scores: Path | None = None
+    direct: bool = True
+    shift: int | None = 0
+    paired: bool = False
     made: Any = None
     made_labels: Tensor | None = None
 
@@ -134,7 +144,8 @@ class BatchReading:
     def plain(self) -> bool:
         """Whether it goes without saying: the batch, or its first part, is what the model itself takes."""
         first = self.sources[0] if len(self.sources) == 1 else None
-        return first in (Source(()), Source((0,))) and self.steps == (CallStep(),) and self.labels in (None, (1,))
+        usual = self.labels in (None, (1,)) and not self.shifted
+        return first in (Source(()), Source((0,))) and self.steps == (CallStep(),) and usual
 
     def split(self, batch: Any) -> BatchParts:
         """The parts of a batch, as the step tells them apart.
@@ -148,8 +159,19 @@ class BatchReading:
         if not self.complete:
             raise InvalidTypeError(f"{self.words()}: {_REMEDY}")
         sources = [source for source in self.sources if source is not None]
-        labels, truth = labels_of(batch, [source.path for source in sources], self.labels)
-        return BatchParts(self.inputs([source.of(batch) for source in sources]), labels, truth)
+        return BatchParts(self.inputs([source.of(batch) for source in sources]), *self.truth(batch))
+
+    def truth(self, batch: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Labels and truth of a batch, see `BatchParts`.
+
+        Args:
+            batch: of the form of the one that was watched.
+        """
+        paths = [source.path for source in self.sources if source is not None]
+        labels, truth = labels_of(batch, paths, self.labels, self.loss)
+        if labels is not None and self.labels is not None:
+            labels = None if self.shift is None else labels + self.shift
+        return labels, truth
 
     def inputs(self, tensors: Sequence[Tensor]) -> Any:
         """The call's tensors in the plainest form: a tensor, a tuple or a dict where the model itself takes them so."""
@@ -160,6 +182,11 @@ class BatchReading:
             if not step.arguments and list(step.keywords.values()) == slots:
                 return dict(zip(step.keywords, tensors, strict=True))
         return Call(tuple(tensors), self.steps)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the step changes the labels before it compares the output with them."""
+        return self.shift != 0
 
     def words(self) -> str:
         """In one line: ``inputs: batch[0] flattened to [N, 784]; labels: batch[2]``."""
@@ -176,6 +203,8 @@ class BatchReading:
         through = f", through {' and '.join(modules)}" if modules else ""
         through += f" as in {replayed}" if replayed else ""
         labels = "none" if self.labels is None else path_words(self.labels)
+        if self.labels is not None and self.shifted:
+            labels += ", changed to what is not known" if self.shift is None else f" {self.shift:+d}"
         return f"inputs: {', '.join(dict.fromkeys(parts))}{through}; labels: {labels}"
 
 
@@ -243,17 +272,20 @@ def _of_example(model: nn.Module, batch: Any) -> BatchReading | None:
     return BatchReading(tuple(Source((slot.index,)) for slot in slots), (CallStep(arguments=tuple(slots)),))
 
 
-def labels_of(batch: Any, inputs: Sequence[Path], labels: Path | None) -> tuple[Tensor | None, Tensor | None]:
-    """Classes and dense truth of a batch.
+def labels_of(
+    batch: Any, inputs: Sequence[Path], labels: Path | None, loss: str = ""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Classes and truth of a batch, see `BatchParts`.
 
     Args:
         batch: as a loader gives it.
         inputs: where its inputs are.
         labels: where its labels are; looked for among the rest if None.
+        loss: name of the loss that they go into; empty if it is not known.
     """
     if labels is not None:
         value = part_at(batch, labels)
-        return _labels_among([value] if isinstance(value, Tensor) else [])
+        return told_labels(value, loss) if isinstance(value, Tensor) else (None, None)
     rest = {path: x for path, x in tensors_of(batch) if not any(path[: len(used)] == used for used in inputs)}
     named = [x for path, x in rest.items() if path and path[-1] in LABEL_NAMES]
     return _labels_among(named or list(rest.values()))
@@ -265,6 +297,24 @@ def _labels_among(parts: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
     first = next((part for part in whole if part.dim() == 1 or is_dense(part)), None)
     labels = None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say
     return labels, next(filter(is_dense, tensors), None)
+
+
+def told_labels(value: Tensor, loss: str) -> tuple[Tensor | None, Tensor | None]:
+    """Classes and truth where labels are known to be: also whole numbers written as floats, one-hot and multi-hot."""
+    if is_dense(value):
+        return None, value
+    if value.dim() == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    whole = not value.is_floating_point() or bool((value == value.round()).all())
+    if value.dim() == 1:
+        classes = whole and (not value.is_floating_point() or (loss != "" and loss not in REGRESSION_LOSSES))
+        return (value.long() if classes else None), None
+    if value.dim() != 2 or (loss in REGRESSION_LOSSES and not whole) or bool(((value < 0) | (value > 1)).any()):
+        return None, None
+    each = loss in BINARY_LOSSES | MULTI_LABEL_LOSSES
+    if not each and bool(((value.float().sum(1) - 1).abs() < 1e-3).all()):  # one class, or shares of classes
+        return value.argmax(1), None
+    return None, value.long() if whole else None
 
 
 def is_dense(truth: Tensor) -> bool:

@@ -25,8 +25,8 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.hooks.outputs import class_scores
-from lightning_viz.hooks.pytree import first_tensor, image_of, map_tensors, on_device, take_samples
+from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, class_scores, part_at
+from lightning_viz.hooks.pytree import image_of, map_tensors, on_device, take_samples
 from lightning_viz.hooks.target_types import ClassTarget, LayerTarget, Target
 from lightning_viz.hooks.targets import channel, logit, parse_target
 from lightning_viz.pixels import PixelSpace
@@ -160,7 +160,8 @@ class Dreams(View):
         image, outputs = image_of(snapshot.observation.inputs), snapshot.observation.outputs
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
-        classes = 0 if outputs is None else class_scores(outputs).shape[1]
+        meaning = snapshot.observation.meaning
+        classes = 0 if outputs is None or meaning is None else class_count(outputs, meaning)
         units = self._units(model, classes, snapshot.samples.class_names)
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
@@ -180,7 +181,7 @@ class Dreams(View):
                 forward=forward,
             )
             with torch.no_grad():
-                confidences = _confidences(forward(model, dream.inputs), units)
+                confidences = _confidences(forward(model, dream.inputs), units, meaning)
         images, climb = dream.images.float().cpu(), torch.cat([dream.curve, dream.values[:, None]], 1).cpu()
         finite = images.isfinite().flatten(1).all(1)[:, None, None, None]
         self.state["images"] = images.where(finite, 0.0).numpy()  # a network that recovers from NaN dreams again
@@ -244,21 +245,27 @@ def _image_alone(inputs: Any) -> Forward:
     """How to run a model on images alone: what else it takes is that of the probe's first sample."""
     image = image_of(inputs)
 
-    def forward(model: nn.Module, images: Any) -> Tensor | None:
+    def forward(model: nn.Module, images: Any) -> Any:
         first = torch.zeros(len(images), dtype=torch.long)
         count = 0 if image is None else len(image)
-        return first_tensor(
-            call_model(model, map_tensors(inputs, lambda x: images if x is image else take_samples(x, first, count)))
-        )
+        return call_model(model, map_tensors(inputs, lambda x: images if x is image else take_samples(x, first, count)))
 
     return forward
 
 
-def _confidences(outputs: Tensor | None, units: Sequence[Unit]) -> dict[Unit, float]:
+def class_count(outputs: Tensor, meaning: OutputMeaning) -> int:
+    """How many logits there are to dream of; none of a sequence's."""
+    return 0 if meaning.kind in ("tokens", "images") else class_scores(outputs, meaning).shape[1]
+
+
+def _confidences(outputs: Any, units: Sequence[Unit], meaning: OutputMeaning | None) -> dict[Unit, float]:
     """Of the classes how sure the model is, given the images made for them; empty where it does not classify."""
-    if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
+    if meaning is None or not meaning.classifies:
         return {}
-    shares = outputs.float().softmax(1)
+    scores = part_at(outputs, meaning.path)
+    if meaning.kind == "scores" and (scores.dim() == 1 or scores.shape[1] == 1):
+        return {}
+    shares = class_probabilities(scores, meaning)
     logits = {unit: float(shares[place, unit.index]) for place, unit in enumerate(units) if unit.layer == LOGITS}
     return {unit: share for unit, share in logits.items() if math.isfinite(share)}
 

@@ -112,7 +112,7 @@ class GradCAM(View):
                 "step": snapshot.step,
                 "method": described.title,
                 "display": described.display,
-                "unit": described.unit,
+                "unit": snapshot.unit(described.unit),
                 "details": [] if score is None else [sanity_check_text(score)],
                 "verdicts": snapshot.verdicts(),
                 "notes": snapshot.notes(self.pixel_space),

@@ -14,7 +14,7 @@ from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.observe import observe
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.parameters import count_units, importance, plane_layers
 from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
 
@@ -66,7 +66,9 @@ class Hyperplanes(View):
         like = next(model.parameters())
         plane = torch.cat([_grid(extent, self.grid), points]).to(like)
         seen = observe(model, plane, layers=plane_layers(model)[1:-1] if self.deeper else ())
-        answers = _classes(class_scores(seen.outputs)).cpu()
+        if seen.outputs is None or seen.meaning is None or not seen.meaning.classifies:
+            raise ViewError("the model's output is not of classes, so there are no regions of theirs to draw")
+        answers = class_logits(seen.outputs, seen.meaning).argmax(1).cpu()
         cells = self.grid**2
         deeper = {name: values[:cells].float().cpu() for name, values in seen.activations.items()}
         return {"regions": answers[:cells], "answers": answers[cells:], "deeper": deeper}
@@ -124,8 +126,3 @@ def _grid(extent: tuple[float, float, float, float], count: int) -> Tensor:
     x0, x1, y0, y1 = extent
     y, x = torch.meshgrid(torch.linspace(y0, y1, count), torch.linspace(x0, x1, count), indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], 1)
-
-
-def _classes(scores: Tensor) -> Tensor:
-    """The class decided for; a single score decides by its sign."""
-    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)

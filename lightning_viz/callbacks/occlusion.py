@@ -17,7 +17,6 @@ from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.outputs import class_scores
 from lightning_viz.hooks.pytree import map_tensors, on_device, spatial_input
 from lightning_viz.hooks.targets import TargetLike, channel
 from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps
@@ -110,6 +109,7 @@ class Occlusion(View):
         maps, score, layers = snapshot.extra["maps"], snapshot.extra["score"], snapshot.requirements.layers
         shape, outputs = maps.heat.shape[3 if snapshot.several else 2 :], snapshot.observation.outputs
         count, grid = maps.drop.shape[1 if snapshot.several else 0], grid_of(shape, self.patch, self.stride)
+        classes = outputs.shape[1] if outputs is not None and outputs.dim() > 1 else 1
         arguments = {
             "tag": self.kind,
             "images": snapshot.images(self.pixel_space)[:count],
@@ -127,11 +127,11 @@ class Occlusion(View):
             return
         single = {
             "drop": maps.drop.float().numpy(),
-            "predicted": maps.predicted.numpy(),
+            "predicted": None if maps.predicted is None else maps.predicted.numpy(),
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
             "feature": f"its strongest channel of {layers[0]}" if layers else "",
             "class_names": snapshot.samples.class_names,
-            "classes": 1 if outputs is None else class_scores(outputs).shape[1],
+            "classes": 1 if maps.predicted is None else max(2, classes),
             "target": snapshot.target_name(self.target),
             "patch": grid.patch,
             "positions": grid.positions,

@@ -85,7 +85,7 @@ class Probe:
         if paths:
             steps = (CallStep(arguments=tuple(map(Slot, range(len(paths))))),)
             return BatchReading(tuple(map(Source, paths)), steps, labels)
-        return watched if watched is None or labels is None else replace(watched, labels=labels)
+        return watched if watched is None or labels is None else replace(watched, labels=labels, shift=0, paired=False)
 
 
 def as_probe(value: Any) -> Probe:
@@ -132,7 +132,7 @@ class Samples:
         notes: what should be said of them.
         pixel_space_guessed: whether the pixel space is a guess from the samples' range.
         truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
-            ``[n, C, H, W]``; None where the batches hold no such thing.
+            ``[n, C, H, W]``; of a multi-label one zeros and ones ``[n, K]``; None where the batches hold no such thing.
     """
 
     inputs: Any

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from lightning_viz.callbacks.batch_parts import is_dense, reading_of, split_batch
+from lightning_viz.callbacks.batch_parts import reading_of, split_batch, told_labels
 from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer
@@ -45,6 +45,11 @@ class ProbeLoader:
         self._passed: list[Any] = []
         self._missing: set[Any] = set()  # keys of the probes that what passes is kept for
         self._notes: set[str] = set()
+
+    @property
+    def unlabeled(self) -> bool:
+        """Whether labels were found missing in samples that were fetched."""
+        return any(samples.labels is None and samples.truths is None for samples in self._samples.values())
 
     def forget(self) -> None:
         """Fetch the samples anew when they are asked for: how the model is called is known better now."""
@@ -130,13 +135,14 @@ def load_samples(
     """
     if probe.given:
         given = None if probe.labels is None else torch.as_tensor(probe.labels).cpu()
-        dense = given is not None and is_dense(given)
+        labels, truth = (None, None) if given is None else told_labels(given, "")
+        if given is not None and given.dim() == 1:
+            labels = given.long()
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
         if (reading := reading_of(pl_module)) is not None and len(all_tensors(inputs)) == len(reading.sources):
             inputs = inputs if isinstance(inputs, Mapping) else reading.inputs(all_tensors(inputs))
         inputs = _through(probe, inputs)
-        labels = None if given is None or dense else given.long()
-        return _describe(Samples(inputs, labels, probe.samples, truths=given if dense else None), None, ())
+        return _describe(Samples(inputs, labels, probe.samples, truths=truth), None, ())
     loader, notes = first_loader(trainer, probe)
     dataset = getattr(loader, "dataset", None)
     reading = probe.reading(reading_of(pl_module))
@@ -157,7 +163,8 @@ def load_samples(
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
     notes = notes if ours else (*notes, *passed_notes)
     samples = _prepare(trainer, pl_module, batches, probe, moved=not ours)
-    return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes)
+    numbers = reading is not None and reading.labels is not None
+    return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes, numbers=numbers)
 
 
 def _fetch(
@@ -201,7 +208,10 @@ def _fetched_samples(
         notes = (*notes, f"{fetched.failure}: {len(samples)} of {count} samples are shown")
     elif len(samples) < count and not fetched.broken:
         notes = (*notes, f"the data set holds {len(samples)} samples, {count} were asked for")
-    return _describe(replace(samples, indices=None if indices is None else tuple(indices)), loader.dataset, notes)
+    samples = replace(samples, indices=None if indices is None else tuple(indices))
+    reading = reading_of(pl_module)
+    numbers = reading is not None and reading.labels is not None
+    return _describe(samples, loader.dataset, notes, numbers=numbers)
 
 
 def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
@@ -291,10 +301,11 @@ def _select(samples: Samples, order: Sequence[int]) -> Samples:
     return replace(samples, inputs=map_tensors(samples.inputs, lambda x: x[chosen]), labels=labels, truths=truths)
 
 
-def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...]) -> Samples:
+def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...], *, numbers: bool = False) -> Samples:
+    """With what the data set tells, and what is to be said; `numbers`: whether the labels are of no classes."""
     pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
-    if samples.labels is None and truths is None:
+    if samples.labels is None and truths is None and not numbers:
         notes = (*notes, "no labels found in the batches")
     names = find_class_names(dataset)
     return replace(

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_viz.callbacks.writers import Writer, find_writers
-from lightning_viz.errors import ViewError, warn_safely
+from lightning_viz.errors import ViewError, inform, warn_safely
 
 Trainer = Any
 LightningModule = Any
@@ -108,6 +108,9 @@ class Run(Protocol):
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """Tell that views failed of one cause, without ending the run."""
 
+    def report_refusal(self, views: Sequence[Named], reason: str) -> None:
+        """Tell why views explain nothing of the model, and are skipped from now on."""
+
 
 @dataclass
 class TrainerRun:
@@ -161,6 +164,11 @@ class TrainerRun:
         if line:
             warn_safely(line)
         return writers
+
+    def report_refusal(self, views: Sequence[Named], reason: str) -> None:
+        """One line for all of them: a warning if a person has named one."""
+        say = inform if all(getattr(view, "optional", False) for view in views) else warn_safely
+        say(f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {reason}")
 
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """One warning."""

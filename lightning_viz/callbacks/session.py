@@ -28,7 +28,15 @@ from lightning_viz.callbacks.step_watch import StepReader
 from lightning_viz.callbacks.suitability import leave_out, suitable
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, LightningVizError, inform, warn_safely
+from lightning_viz.errors import (
+    InvalidArgumentError,
+    LayerNotFoundError,
+    LightningVizError,
+    OutputError,
+    TargetError,
+    inform,
+    warn_safely,
+)
 from lightning_viz.hooks.batching import free_memory
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
@@ -101,6 +109,7 @@ class Session:
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
         self._endings, self._animated = tag_endings(views), False
+        self._refused: defaultdict[str, list[ViewLike]] = defaultdict(list)  # by the reason
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
@@ -221,8 +230,9 @@ class Session:
         """How the step that was watched calls the model; samples that were taken otherwise are taken anew."""
         with self._harmless():
             reading = self._steps.stop()
-            if reading is not None and not reading.plain:
+            if reading is not None and (self._probes.unlabeled or not reading.plain):
                 self._probes.forget()
+            if reading is not None and not reading.plain:
                 inform(reading.words())
 
     # Which views are due.
@@ -282,6 +292,7 @@ class Session:
         with preserve_state(self.run.model), muted(self.run.trainer), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
                 self._look_at_probe([view for view in chosen if view.probe.key() == key], step, batch)
+        self._skip_refused()
 
     def _look_at_probe(self, views: list[ViewLike], step: int, batch: Any = None) -> None:
         """One shared pass for views of one probe; if it fails, each by itself, so that only the cause suffers."""
@@ -309,9 +320,13 @@ class Session:
                 for view in views:
                     self._look_at_probe([view], step, batch)
             return
+        for view in views:
+            if (failure := self.shared.failures.get(view.name)) is not None:
+                self._fail(view, step, failure)
+        views = [view for view in views if view.name in snapshots]
         beyond_head = self.shared.population_seconds  # is charged to those who asked for it
-        asking = sum(need.beyond_head for need in requirements.values())
-        share = (time.monotonic() - started - beyond_head) / len(views)
+        asking = sum(requirements[view.name].beyond_head for view in views)
+        share = (time.monotonic() - started - beyond_head) / max(1, len(views))
         for view in views:
             started = time.monotonic()
             try:
@@ -319,7 +334,7 @@ class Session:
                 self._compute_and_draw(view, snapshots[view.name])
             except Exception as error:
                 free_memory(error)
-                self._fault(view, step, error)
+                self._fail(view, step, error)
             extra = beyond_head / asking if requirements[view.name].beyond_head else 0.0
             held = self._held.pop(view.name, 0.0)
             self.budget.charge(view.name, step, share + extra + held + time.monotonic() - started)
@@ -445,6 +460,23 @@ class Session:
         except Exception as error:
             error.__traceback__ = None  # holds every tensor of the failed pass
             warn_safely(f"{what}: {error_text(error)}")
+
+    def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
+        """What a view raised: of a target that the model does not have it is told once, and the view is done with."""
+        if not isinstance(error, (TargetError, OutputError)):
+            self._fault(view, step, error)
+        elif self._steps.pending:  # what the output means shows in the step that comes now
+            view.last_step = None
+            self._wait_for_step(step, error)
+        else:
+            self._refused[str(error)].append(view)
+
+    def _skip_refused(self) -> None:
+        """Tell why views are skipped from now on, in one line for each reason."""
+        refused, self._refused = self._refused, defaultdict(list)
+        for reason, views in refused.items():
+            self.views = [view for view in self.views if view not in views]
+            self.run.report_refusal(views, reason)
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""

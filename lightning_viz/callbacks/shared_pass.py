@@ -10,17 +10,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_viz.activations.random_projection import vectorizer
+from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.display import input_form
 from lightning_viz.callbacks.probe import Samples, displayed_input
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, warn_safely
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import observe, observe_batches
+from lightning_viz.hooks.outputs import OutputKnowledge, keep_knowledge, knowledge_of, known_labels
 from lightning_viz.hooks.pytree import map_tensors, on_device
 
 
@@ -38,6 +41,9 @@ class SharedPass:
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
         self.population_seconds = 0.0
         """What the last run took for the population alone."""
+        self.failures: dict[str, Exception] = {}
+        """Of the last run, why a view's target could not be explained."""
+        self._said: set[str] = set()
 
     @contextmanager
     def context(self) -> Iterator[None]:
@@ -48,34 +54,49 @@ class SharedPass:
     def run(self, requirements: Mapping[str, Requirements], samples: Samples, step: int) -> dict[str, Snapshot]:
         """Observe once for every distinct target that is to be explained, and once in all if none is.
 
+        Views whose target the model does not have are left out, see `failures`.
+
         Args:
             requirements: by view.
             samples: of the probe that they share.
             step: completed updates.
         """
-        self.population_seconds = 0.0
+        self.population_seconds, self.failures = 0.0, {}
         if not any(need.head for need in requirements.values()):
             weights = self._weights(_union(need.weights for need in requirements.values()))
             alone = Observation(samples.part(0, samples.head), labels=samples.labels, weights=weights, step=step)
             alone = map_tensors(alone, Tensor.cpu)
             return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
+        keep_knowledge(self._model, output_knowledge(self._model, samples))
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in requirements.items():
             if need.explains:
                 targets.setdefault(need.target, []).append(view)
-        first: TargetChoice = next(iter(targets), "label")
-        targets.setdefault(first, []).extend(view for view, need in requirements.items() if not need.explains)
+        others = [view for view, need in requirements.items() if not need.explains]
         snapshots = {}
         for target, views in targets.items():
-            observation = self._observe([requirements[view] for view in views], target, samples, step)
-            form = input_form(self._model, observation.inputs)
-            snapshots.update(
-                {view: Snapshot(observation, samples, step, requirements[view], form=form) for view in views}
-            )
+            together = [*views, *others]
+            try:
+                observation = self._observe([requirements[view] for view in together], target, samples, step)
+            except (InvalidArgumentError, InvalidTypeError) as error:  # the target's own, which no other view suffers
+                error.__traceback__ = None  # holds every tensor of the failed pass
+                self.failures.update(dict.fromkeys(views, error))
+                continue
+            snapshots.update(self._snapshots(together, requirements, observation, samples))
+            others = []
+        if others:
+            observation = self._observe([requirements[view] for view in others], None, samples, step)
+            snapshots.update(self._snapshots(others, requirements, observation, samples))
         return snapshots
 
+    def _snapshots(
+        self, views: list[str], requirements: Mapping[str, Requirements], observation: Observation, samples: Samples
+    ) -> dict[str, Snapshot]:
+        form, step = input_form(self._model, observation.inputs), observation.step or 0
+        return {view: Snapshot(observation, samples, step, requirements[view], form=form) for view in views}
+
     def _observe(
-        self, requirements: list[Requirements], target: TargetChoice, samples: Samples, step: int
+        self, requirements: list[Requirements], target: TargetChoice | None, samples: Samples, step: int
     ) -> Observation:
         layers = _union(need.layers for need in requirements)
         gradients = _union(need.gradients for need in requirements)
@@ -87,7 +108,7 @@ class SharedPass:
             seen = observe(
                 self._model,
                 head,
-                resolved(target, samples),
+                None if target is None else resolved(target, samples),
                 layers=layers,
                 gradients=gradients or False,
                 input_gradient=any(need.input_gradient for need in requirements),
@@ -106,12 +127,32 @@ class SharedPass:
             seen = replace(seen, dimensions={**seen.dimensions, INPUT: displayed_input(samples.inputs)[:1].numel()})
         plain = replace(
             seen,
-            labels=samples.labels,
+            labels=self._known_labels(seen, samples.labels),
             reduced=reduced,
             weights=self._weights(_union(need.weights for need in requirements)),
             step=step,
         )
         return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
+
+    def _known_labels(self, seen: Observation, labels: Tensor | None) -> Tensor | None:
+        """The labels with -1 for those that name no class, which is said once; None where none does."""
+        outputs, meaning = seen.outputs, seen.meaning
+        if labels is None or not len(labels) or outputs is None or meaning is None or not meaning.classifies:
+            return labels
+        count = max(2, outputs.shape[1] if outputs.dim() > 1 else 1)
+        known = known_labels(labels, count)
+        unknown = known < 0
+        if bool(unknown.any()):
+            values = sorted(set(labels[unknown].tolist()))
+            words = ", ".join(map(str, values[:5])) + ", ..." * (len(values) > 5)
+            note = (
+                f"{int(unknown.sum())} of {len(labels)} labels ({words}) name none of the model's {count} classes: "
+                "these samples are explained by their prediction"
+            )
+            if note not in self._said:
+                self._said.add(note)
+                warn_safely(note)
+        return None if bool(unknown.all()) else known
 
     def _input_vectors(self, samples: Samples, population: int) -> Tensor:
         key = id(samples)
@@ -133,3 +174,29 @@ class SharedPass:
 
 def _union(names: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def output_knowledge(model: nn.Module, samples: Samples) -> OutputKnowledge:
+    """What is known of a model that tells what its output means: its step, the labels and the classes' names.
+
+    Args:
+        model: the LightningModule.
+        samples: of its data.
+    """
+    reading, labels, truths = reading_of(model), samples.labels, samples.truths
+    if reading is not None and reading.paired:
+        kind = "pairs"
+    elif labels is not None and len(labels):
+        kind = "binary" if bool(((labels == 0) | (labels == 1)).all()) else "classes"
+    elif truths is not None:
+        kind = {2: "several", 3: "masks"}.get(truths.dim(), "images")
+    else:
+        kind = "numbers" if reading is not None and reading.labels is not None and reading.loss else ""
+    earlier = knowledge_of(model)
+    if not kind and earlier is not None:
+        kind = earlier.labels
+    named = bool(samples.class_names)
+    if reading is None:
+        return OutputKnowledge(labels=kind, named=named)
+    step = {name: getattr(reading, name) for name in ("loss", "squashed", "logarithm", "direct")}
+    return OutputKnowledge(**step, field=reading.scores, labels=kind, named=named)

@@ -21,6 +21,7 @@ from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, Vie
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.outputs import class_probabilities
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.target_types import ClassTarget, Target
@@ -129,34 +130,79 @@ class Snapshot:
         guessed = () if pixel_space is not None else self.samples.pixel_space_notes
         return (*((f"images: {channels}",) if channels else ()), *guessed)
 
+    @property
+    def probabilities(self) -> Tensor | None:
+        """Of each sample of the head that of each class ``[N, K]``; None where the model does not classify."""
+        outputs, meaning = self.observation.outputs, self.observation.meaning
+        if outputs is None or meaning is None or not meaning.classifies or outputs.dim() not in (1, 2):
+            return None
+        if meaning.kind == "scores" and (outputs.dim() == 1 or outputs.shape[1] == 1):
+            return None
+        return class_probabilities(outputs, meaning)
+
     def verdicts(self) -> tuple[Verdict, ...]:
         """Truth, prediction and confidence of each sample of the head; empty where the model does not classify."""
-        outputs, labels = self.observation.outputs, self.observation.labels
-        if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
+        probabilities, labels = self.probabilities, self.observation.labels
+        if probabilities is None:
             return ()
-        probabilities = outputs.float().softmax(1)
         confidence, predicted = probabilities.max(1)
+        sets = self._memberships(probabilities)
         return tuple(
             Verdict(
-                truth=None if labels is None else self.samples.name(int(labels[index])),
-                prediction=self.samples.name(int(predicted[index])),
+                truth=sets[0][index] if sets else self._truth(None if labels is None else int(labels[index])),
+                prediction=sets[1][index] if sets else self.samples.name(int(predicted[index])),
                 confidence=float(confidence[index]) if bool(confidence[index].isfinite()) else None,
             )
-            for index in range(len(outputs))
+            for index in range(len(probabilities))
         )
+
+    def _truth(self, label: int | None) -> str | None:
+        return None if label is None or label < 0 else self.samples.name(label)
+
+    def _memberships(self, probabilities: Tensor) -> tuple[list[str], list[str]] | None:
+        """Of a multi-label model the true and the predicted classes, by name; None where it has one class a sample."""
+        meaning, truths = self.observation.meaning, self.samples.truths
+        if meaning is None or meaning.kind != "multi-label" or truths is None or truths.shape != probabilities.shape:
+            return None
+
+        def names(row: Tensor) -> str:
+            return ", ".join(self.samples.name(index) for index in row.nonzero().flatten().tolist())
+
+        strongest = probabilities == probabilities.amax(1, keepdim=True)
+        told = probabilities > 0.5
+        predicted = torch.where(told.any(1, keepdim=True), told, strongest)
+        return [names(row) or "none" for row in truths], [names(row) for row in predicted]
+
+    def unit(self, unit: str) -> str:
+        """The unit of maps of a class's score, in place of logits: what the model's scores are.
+
+        Args:
+            unit: of the method.
+        """
+        meaning = self.observation.meaning
+        words = {"probability": "probability", "output": "units of the output"}
+        return unit if meaning is None or unit != "logits" else words.get(meaning.unit, unit)
 
     def target_name(self, choice: TargetChoice) -> str:
         """The explained class, in words."""
         target = as_target(choice)  # type: ignore[arg-type]
         if not isinstance(target, ClassTarget) or target.count is not None:
             return target.name
+        if target.position is not None:
+            return target.name
+        meaning = self.observation.meaning
+        if meaning is not None and meaning.kind == "regression":
+            return "the output"
+        if meaning is not None and meaning.kind in ("features", "images"):
+            return f"output {target.index}"
         kind, _, name = (target.word or "").partition(":")
         if kind == "region" and _masks(self.samples) is not None:
             return f"class {self._class_name(name)} where it truly is" if name else "each sample's true region"
         if kind == "class":
             return f"class {self._class_name(name)}"
         if kind == "label" and self.observation.labels is not None:
-            return "each sample's true class"
+            head = self.observation.labels[: self.samples.head]
+            return f"each sample's true class{', predicted where unknown' if bool((head < 0).any()) else ''}"
         return "each sample's predicted class" if target.index is None else f"class {self._class_name(target.index)}"
 
     def _class_name(self, word: Any) -> str:
@@ -166,9 +212,8 @@ class Snapshot:
 
     def target_names(self, targets: Tensor) -> list[list[str]]:
         """Of classes ``[T, N]`` the names, with the probability that each sample's is given."""
-        outputs = self.observation.outputs
-        classifies = outputs is not None and outputs.dim() == 2 and outputs.shape[1] > 1
-        shares = outputs.float().softmax(1).gather(1, targets.T).T if classifies and outputs is not None else None
+        probabilities = self.probabilities
+        shares = None if probabilities is None else probabilities.gather(1, targets.T).T
         return [
             [
                 self.samples.name(int(one)) + ("" if shares is None else f" {confidence_text(float(shares[t, n]))}")

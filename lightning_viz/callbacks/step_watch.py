@@ -20,10 +20,11 @@ from lightning_viz.callbacks.batch_parts import (
     Path,
     Source,
     keep_reading,
-    labels_of,
+    part_at,
     tensors_of,
 )
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
+from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded
 from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
@@ -47,7 +48,8 @@ class _Outermost:
 
     Attributes:
         step: the call, with slots in the watch's own list of tensors.
-        origins: of the tensors that it was given.
+        given: the tensors that it was given.
+        origins: of them.
         trained: whether it may be the model: not one of which no weight is trained.
         output: what it returned.
         squashed: function that the output comes out of.
@@ -55,21 +57,12 @@ class _Outermost:
     """
 
     step: CallStep
+    given: list[Tensor]
     origins: list[frozenset[Any]]
     trained: bool
     output: Any = None
     squashed: str = ""
     loss: str = ""
-
-
-@dataclass(frozen=True)
-class _Meeting:
-    """An output meets another part of the batch, or goes into a loss."""
-
-    calls: frozenset[int]
-    labels: Path | None
-    loss: str
-    logarithm: bool
 
 
 class StepWatch(TorchFunctionMode):
@@ -99,7 +92,7 @@ class StepWatch(TorchFunctionMode):
         self._tensors: list[Tensor] = []
         self._sources: list[Source | None] = []
         self._calls: list[_Outermost] = []
-        self._meetings: list[_Meeting] = []
+        self._meetings: list[Meeting] = []
         self._restore: Callable[[], Any] = bool
 
     def start(self) -> None:
@@ -165,14 +158,15 @@ class StepWatch(TorchFunctionMode):
         parameters = list(module.parameters())
         step = CallStep(name, tuple(map(self._template, args)), {key: self._template(x) for key, x in kwargs.items()})
         trained = not parameters or any(parameter.requires_grad for parameter in parameters)
-        return _Outermost(step, [self._origin(x) for x in all_tensors((args, kwargs))], trained)
+        given = all_tensors((args, kwargs))
+        return _Outermost(step, given, [self._origin(x) for x in given], trained)
 
     def _ended(self, call: _Outermost, output: Any) -> None:
         tensors = [x for _, x in tensors_of(output)]
         earlier = [origin for origins in call.origins for origin in origins if isinstance(origin, int)]
         if earlier and not any(x.dim() for x in tensors):  # a loss written as a module
             name = type(self._model.get_submodule(call.step.module)).__name__
-            self._meet(call.origins, next(iter(self._losses), name), False, is_loss=True)
+            self._meet(call.given, call.origins, next(iter(self._losses), name), False, is_loss=True)
             return
         call.output, call.loss = output, next(iter(self._losses), "")
         call.squashed = next(
@@ -244,7 +238,7 @@ class StepWatch(TorchFunctionMode):
         together = frozenset().union(*origins) if origins else frozenset()
         if not together:
             return
-        self._meet(origins, name, any(id(x) in self._logarithms for x in given), is_loss=name in _LOSSES)
+        self._meet(given, origins, name, any(id(x) in self._logarithms for x in given), is_loss=name in _LOSSES)
         for kept, passing in ((self._bounded, _BOUNDING), (self._logarithms, _BOUNDING)):
             if name in passing and any(id(x) in kept for x in given):
                 kept.update(map(id, results))
@@ -257,7 +251,15 @@ class StepWatch(TorchFunctionMode):
     def _origin(self, x: Tensor) -> frozenset[Any]:
         return self._origins.get(id(x), frozenset())
 
-    def _meet(self, origins: Sequence[frozenset[Any]], name: str, logarithm: bool, *, is_loss: bool) -> None:
+    def _meet(
+        self,
+        given: Sequence[Tensor],
+        origins: Sequence[frozenset[Any]],
+        name: str,
+        logarithm: bool,
+        *,
+        is_loss: bool,
+    ) -> None:
         """See whether outputs meet a part of the batch that is no input, or a loss."""
         calls = frozenset(origin for some in origins for origin in some if isinstance(origin, int))
         if not calls:
@@ -268,7 +270,13 @@ class StepWatch(TorchFunctionMode):
         apart = [some for some in origins if len(some) == 1 and not any(isinstance(origin, int) for origin in some)]
         labels = next((path for some in apart for path in some if path not in used), None)
         if is_loss or labels is not None:
-            self._meetings.append(_Meeting(calls, labels, name if is_loss else "", logarithm))
+            outputs = [self._calls[call].output for call in calls]
+            scored = [x for x, some in zip(given, origins, strict=True) if some & calls]
+            compared = next((x for x, some in zip(given, origins, strict=True) if some == {labels}), None)
+            part = None if labels is None else part_at(self._batch, labels)
+            with self._comparison():
+                form = form_of_meeting(outputs, scored, part, compared)
+            self._meetings.append(Meeting(calls, labels, name if is_loss else "", logarithm, **form))
 
     # What was seen.
 
@@ -282,6 +290,9 @@ class StepWatch(TorchFunctionMode):
         meetings = [meeting for meeting in [*losses, *self._meetings] if chosen in meeting.calls]
         labels = next((meeting.labels for meeting in meetings if meeting.labels is not None), None)
         first = next((meeting for meeting in meetings if meeting.loss), None)
+        met = next((meeting for meeting in meetings if meeting.labels is not None), None)
+        form: dict[str, Any] = {} if first is None else {"scores": first.scores, "direct": first.direct}
+        form |= {} if met is None else {"shift": met.shift, "paired": met.paired}
         steps = self._chain(chosen)
         if any(self._between(call) for call in self._needed(chosen)):
             steps = [self._replayed(chosen)]
@@ -309,13 +320,13 @@ class StepWatch(TorchFunctionMode):
             first.loss if first else self._calls[chosen].loss,
             self._calls[chosen].squashed,
             first is not None and first.logarithm,
+            **form,
         )
         return reading if reading.complete else self._made(reading, [self._tensors[index] for index in kept])
 
     def _made(self, reading: BatchReading, tensors: Sequence[Tensor]) -> BatchReading:
         """With inputs that only the step can make, as it made them, and their labels if there are as many."""
-        paths = [source.path for source in reading.sources if source is not None]
-        labels, _ = labels_of(self._batch, paths, reading.labels)
+        labels, _ = reading.truth(self._batch)
         if labels is not None and labels.dim() and len(labels) == len(tensors[0]):
             reading = replace(reading, made_labels=labels[:_KEPT].cpu().clone())
         if len({len(x) for x in tensors}) > 1:  # a graph's nodes and edges, say

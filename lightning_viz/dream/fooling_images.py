@@ -17,7 +17,7 @@ from lightning_viz.dream.parametrization import as_bytes, image_shape
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, by_name
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["FoolingImages", "fool"]
@@ -156,8 +156,10 @@ def _certainty(
     for start in range(0, len(genomes), batch_size):
         images = draw(genomes[start : start + batch_size])
         with image_size_errors(images.shape[1:]):
-            outputs = run(_inputs(images, pixel_space)).outputs
-        scores = class_scores(outputs)
+            outputs, meaning = run(_inputs(images, pixel_space)).scores()
+        if meaning.kind in ("regression", "tokens", "images"):
+            raise InvalidArgumentError(f"the model returns {list(outputs.shape)}, no scores of classes: give forward=")
+        scores = class_logits(outputs, meaning)
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
             what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
             raise InvalidArgumentError(f"{what}: fooling needs two classes or more, one row for each image")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, Passes, passes
-from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import FunctionTarget, Target
 from lightning_viz.hooks.targets import TargetLike, as_target
@@ -164,10 +164,11 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
     Raises:
         InvalidArgumentError: an output, a layer's or the model's, does not hold the images in its first dimension, or
             a target is not one scalar for each image.
-        InvalidTypeError: the targets read the model's output, which is a dict.
+        OutputError: the targets read the model's output, of which it is unclear which tensor holds the scores.
     """
     count, calls = len(targets) * copies, activations.calls
-    outputs = _outputs(activations) if any(target.outputs for target in targets) else None
+    whole = any(target.outputs for target in targets)
+    outputs, meaning = activations.scores() if whole else (None, None)
     sources = {f"layer {name!r}": call for name, call in calls.items()} | (
         {} if outputs is None else {"the model": outputs}
     )
@@ -178,9 +179,9 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
     answers = [None] * len(targets) if outputs is None else torch.split(single(outputs), copies)
     scores = []
     for place, (target, answer) in enumerate(zip(targets, answers, strict=True)):
-        own = Activations(
-            {name: part[place] for name, part in parts.items()}, answer, activations.layers, activations.layouts
-        )
+        own_calls = {name: part[place] for name, part in parts.items()}
+        own_meaning = None if meaning is None else replace(meaning, path=())
+        own = Activations(own_calls, answer, activations.layers, activations.layouts, own_meaning)
         values = target.scores(own).values
         if list(values.shape) != [copies]:
             raise InvalidArgumentError(
@@ -188,14 +189,3 @@ def scalars(activations: Activations, targets: Sequence[Target], copies: int) ->
             )
         scores.append(values)
     return torch.cat(scores)
-
-
-def _outputs(activations: Activations) -> Tensor | None:
-    """The first tensor that the model returned."""
-    if isinstance(activations.outputs, Mapping):
-        keys = ", ".join(map(repr, activations.outputs))
-        raise InvalidTypeError(
-            f"the model returns a {type(activations.outputs).__name__} with {keys}: say which by "
-            "forward=lambda model, images: model(images)[key]"
-        )
-    return first_tensor(activations.outputs)

@@ -17,7 +17,6 @@ from .observe import Passes as Passes
 from .observe import observe as observe
 from .observe import observe_batches as observe_batches
 from .observe import passes as passes
-from .outputs import class_scores as class_scores
 from .random_weights import randomized_weights as randomized_weights
 from .receptive_field import Rectangle as Rectangle
 from .receptive_field import receptive_fields as receptive_fields

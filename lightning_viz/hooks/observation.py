@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from lightning_viz.hooks.detection import Detections
     from lightning_viz.hooks.geometry import Layout
+    from lightning_viz.hooks.outputs import OutputMeaning
 
 __all__ = ["Observation", "ReLUs"]
 
@@ -38,8 +39,9 @@ class Observation:
 
     Attributes:
         inputs: what the model was given, in the form in which it was given (tensor, tuple or dict of tensors).
-        outputs: the first floating-point tensor of what the model returned, ``[N, classes, ...]`` as a rule; None of a
-            detector.
+        outputs: the scores among what the model returned, ``[N, classes, ...]`` as a rule; None if it is unclear which
+            they are, and of a detector.
+        meaning: of the outputs; None likewise.
         detections: of a detector, what it found in each image; None of any other model.
         boxes: of a detection that was explained, its box in each image, ``[N, 4]``; None where it was none.
         extents: the share of their maps that images take up, in height and width ``[N, 2]``, where a detector pads
@@ -79,6 +81,7 @@ class Observation:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     step: int | None = None
+    meaning: OutputMeaning | None = field(default=None, metadata={"tensors": False})
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded: itself, or ``"layer:0"``, ``"layer:1"``, ..."""

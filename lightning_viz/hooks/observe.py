@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError
+from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError, OutputError, TargetError
 from lightning_viz.hooks.batching import out_of_memory
 from lightning_viz.hooks.box_target import BoxTarget, detector_target
 from lightning_viz.hooks.calls import as_call, call_model
@@ -17,10 +17,11 @@ from lightning_viz.hooks.detection import detections_of, resized_images
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
 from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
-from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, sample_count
+from lightning_viz.hooks.outputs import OutputMeaning, interpret, part_at, watching_squashing
+from lightning_viz.hooks.pytree import all_tensors, map_tensors, sample_count
 from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
-from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike, as_target
 
 __all__ = ["Passes", "observe", "observe_batches", "passes"]
@@ -71,8 +72,8 @@ def observe(
         ObservationError: a layer runs under `torch.no_grad` or in a block under reentrant activation checkpointing, so
             that its gradient cannot be computed.
     """
-    resolvable = as_target(target, model=model)
-    return _observed(model, inputs, resolvable, layers, gradients, input_gradient, rules, reduce, forward)[0]
+    resolvable, needed = as_target(target, model=model), target is not None
+    return _observed(model, inputs, resolvable, layers, gradients, input_gradient, rules, reduce, forward, needed)[0]
 
 
 def _observed(
@@ -85,6 +86,7 @@ def _observed(
     rules: Sequence[Rule],
     reduce: Mapping[str, Reduce] | None,
     forward: Forward | None,
+    needed: bool = True,
 ) -> tuple[Observation, Target]:
     """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
     inputs = as_call(inputs)
@@ -103,16 +105,23 @@ def _observed(
         tapped = {**differentiated, **target_layers} if differentiates else {}
         observed = {**recorded, **differentiated, **target_layers}
         with recording(model, leaf_inputs, observed, gradients=tapped, reduce=reductions) as record:
-            with relu_rule(rules[0]) if rules else nullcontext() as relus, resized_images(model) as extents:
+            watching = watching_squashing(model, differentiates=differentiates)
+            rule = relu_rule(rules[0]) if rules else nullcontext()
+            with rule as relus, watching as watch, resized_images(model) as extents:
                 outputs = call_model(model, model_inputs, forward)
             record.close()
             _check_traced(tapped, record)
             detections = detections_of(outputs)
             target = target if detections is None else detector_target(target)
-            output = first_tensor(outputs) if detections is None else None
-            scores, targets = None, None
-            if differentiates or not isinstance(target, ClassTarget) or (output is not None and output.dim() > 0):
-                scores, targets, target = target.scores(_activations(target_layers, record, outputs))
+            output, meaning, scores, targets = None, None, None, None
+            with suppress(OutputError):  # which a target that reads no scores does not need
+                meaning = interpret(model, outputs, watch)
+                output = part_at(outputs, meaning.path)
+            try:
+                scores, targets, target = target.scores(_activations(target_layers, record, outputs, meaning))
+            except (OutputError, TargetError):
+                if differentiates or needed:
+                    raise
             sources = [call for name in differentiated for call in record.calls[name]]
             leaf_list = [x for x in all_tensors(leaf_inputs) if x.requires_grad]
             gradients_by_id, ruled_by_id = _backwards(
@@ -125,6 +134,7 @@ def _observed(
         detections=None if detections is None else tuple(image.kept() for image in detections),
         boxes=target.boxes if isinstance(target, BoxTarget) else None,
         extents=extents.shares,
+        meaning=meaning,
         targets=targets,
         scores=map_tensors(scores, _copied),
         activations={name: call.detach() for name, call in call_names(record.calls).items()},
@@ -235,10 +245,12 @@ def layers_read(model: nn.Module, target: Target) -> dict[str, nn.Module]:
     }
 
 
-def _activations(layers: Mapping[str, nn.Module], record: Recording, outputs: Any) -> Activations:
+def _activations(
+    layers: Mapping[str, nn.Module], record: Recording, outputs: Any, meaning: OutputMeaning | None
+) -> Activations:
     """The recorded outputs of some layers."""
     calls = call_names({name: record.calls[name] for name in layers if name in record.calls})
-    return Activations(calls, outputs, tuple(layers), call_names(record.layouts))
+    return Activations(calls, outputs, tuple(layers), call_names(record.layouts), meaning)
 
 
 def _backwards(
@@ -303,11 +315,13 @@ class Passes:
 
     Attributes:
         like: an empty tensor with the device and dtype of the model's first weight.
+        meaning: of the model's output, by the first pass; None before, or if it is unclear.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], whole: bool, forward: Forward | None) -> None:
         self._model, self._layers, self._whole, self._forward = model, layers, whole, forward
         self._calls: int | None = None
+        self.meaning: OutputMeaning | None = None
         self.like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(())).new_empty(0)
 
     def __call__(self, inputs: Any) -> Activations:
@@ -318,7 +332,11 @@ class Passes:
         """
         outputs = None
         until = None if self._whole else self._calls
-        with recording(self._model, inputs, self._layers, gradients=self._layers, until=until) as record:
+        first = self.meaning is None
+        differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in all_tensors(inputs))
+        watching = watching_squashing(self._model, differentiates=differentiates) if first else nullcontext()
+        recorder = recording(self._model, inputs, self._layers, gradients=self._layers, until=until)
+        with recorder as record, watching as watch:
             try:
                 outputs = call_model(self._model, map_tensors(inputs, torch.clone), self._forward)
             except StopForward:
@@ -331,7 +349,11 @@ class Passes:
             which = f"layer {missing[0]!r} is" if len(missing) == 1 else f"layers {missing} are"
             raise LayerNotReachedError(f"{which} not called in the forward pass")
         self._calls = record.count
-        return Activations(call_names(record.calls), outputs, tuple(self._layers), call_names(record.layouts))
+        if first and outputs is not None:
+            with suppress(OutputError):
+                self.meaning = interpret(self._model, outputs, watch)
+        calls, layouts = call_names(record.calls), call_names(record.layouts)
+        return Activations(calls, outputs, tuple(self._layers), layouts, self.meaning)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.geometry import Geometry, Layout, as_maps, watch_geometry
 from lightning_viz.hooks.observation import is_call, layer_of_call
+from lightning_viz.hooks.outputs import OutputMeaning, form_meaning, no_scores, part_at, scores_path
 from lightning_viz.hooks.pytree import first_tensor, replace_first_tensor
 
 __all__ = ["Activations"]
@@ -99,12 +100,26 @@ class Activations:
         outputs: of the model; None if the pass ended before.
         layers: names of the requested layers.
         layouts: of the outputs, by call; channels first where there is none (see `as_maps`).
+        meaning: of the outputs; by their form alone if None.
     """
 
     calls: Mapping[str, Tensor]
     outputs: Any = None
     layers: Collection[str] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    meaning: OutputMeaning | None = None
+
+    def scores(self) -> tuple[Tensor, OutputMeaning]:
+        """The scores among the model's outputs, as it returns them, and what they mean.
+
+        Raises:
+            OutputError: there are none, or several tensors could be.
+        """
+        path = scores_path(self.outputs) if self.meaning is None else self.meaning.path
+        scores = part_at(self.outputs, path)
+        if scores.dim() == 0:
+            raise no_scores(self.outputs)
+        return scores, self.meaning or form_meaning(scores, path)
 
     def __getitem__(self, layer: str) -> Tensor:
         """A layer's output ``[N, ...]``; of a layer called several times that of a call, ``"relu:1"``.

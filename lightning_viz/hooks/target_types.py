@@ -11,9 +11,9 @@ from typing import NamedTuple, Union
 import torch
 from torch import Tensor
 
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.errors import InvalidArgumentError, TargetError
 from lightning_viz.hooks.layers import nearest_names
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import OutputMeaning, class_scores, known_labels, no_classes, no_position, two_classes
 from lightning_viz.hooks.recording import Activations
 
 __all__ = ["FunctionTarget", "Target"]
@@ -71,7 +71,8 @@ class Target(ABC):
 
         Raises:
             InvalidArgumentError: an index that does not exist, not one per sample, or a layer that was not recorded.
-            InvalidTypeError: the model's output holds no floating-point tensor with a sample dimension.
+            TargetError: the output is not of classes, or has none of that number.
+            OutputError: it is unclear which tensor of the output is meant, or there is none.
         """
 
     def select(self, samples: Tensor) -> Target:
@@ -157,11 +158,17 @@ class FunctionTarget(Target):
 class ClassTarget(Target):
     """The score of a class: of the model's output, summed over its places or over those of a mask.
 
+    Of a single logit z the class 1 has the score z and 0 has -z (of a probability p and 1 - p); what such a model
+    predicts is told by the sign where it is known to tell two classes apart, else the predicted class's score is the
+    output itself, as of a regression.
+
     Attributes:
         index: the class, one for each sample, or several; None for the strongest.
         count: so many of the strongest, as several targets.
         mask: the places that count, ``[H, W]`` or ``[N, H, W]``; all if None.
         word: what stands for the class until labels or class names are known, ``"label"`` or ``"class:ox"``.
+        position: in a sequence ``[N, T, K]``.
+        labels: whether the indices are the samples' labels: those that name no class give way to the predicted one.
     """
 
     def __init__(
@@ -171,15 +178,19 @@ class ClassTarget(Target):
         count: int | None = None,
         mask: Tensor | None = None,
         word: str | None = None,
+        position: int | None = None,
+        labels: bool = False,
     ) -> None:
         name = word or ("predicted class" if index is None else f"logit {_listed(index)}")
         name = f"top {count} classes" if count is not None else name
+        name = name if position is None else f"{name} at position {position}"
         super().__init__(name if mask is None else f"{name} in a region", outputs=True)
         self.index, self.count, self.mask, self.word = index, count, mask, word
+        self.position, self.labels = position, labels
 
     @property
     def open(self) -> bool:
-        return self.index is None
+        return self.index is None or self.labels
 
     def scores(self, activations: Activations) -> Scores:
         if self.word is not None:
@@ -187,25 +198,58 @@ class ClassTarget(Target):
                 f"target {self.word!r} needs the samples' labels or the classes' names, which are not known here: give "
                 "numbers of classes, one for all or one per sample"
             )
-        scores = class_scores(activations.outputs, self.mask)
-        index = self.index
+        scores, meaning = self._placed(*activations.scores())
+        table, index = class_scores(scores, meaning, self.mask), self.index
+        numbers = meaning.kind in ("features", "images")
+        if numbers and self.open:
+            raise no_classes(scores, meaning)
+        if table.shape[1] == 1 and not numbers:
+            if meaning.kind == "regression" or index is None:
+                return self._alone(table, meaning)
+            table = two_classes(table, meaning)
         if self.count is not None:
-            if self.count > scores.shape[1]:
-                raise InvalidArgumentError(f"top({self.count}): the model has {scores.shape[1]} outputs")
-            index = scores.detach().topk(self.count, 1).indices.T
+            if self.count > table.shape[1]:
+                raise TargetError(f"top({self.count}): the model has {table.shape[1]} outputs")
+            index = table.detach().topk(self.count, 1).indices.T
         elif index is None:
-            index = scores.detach().argmax(1)
-        if scores.shape[1] == 1:
-            index = torch.zeros_like(torch.as_tensor(index))  # a regression, or a binary classifier's single logit
-        values, chosen = _picked(scores, index, "target class", "outputs")
-        return Scores(values, chosen, ClassTarget(chosen, mask=self.mask) if self.open else self)
+            index = table.detach().argmax(1)
+        elif self.labels:
+            labels = known_labels(torch.as_tensor(index, device=table.device).long(), table.shape[1])
+            index = torch.where(labels < 0, table.detach().argmax(1), labels)
+        values, chosen = _picked(table, index, "target class", "outputs")
+        return Scores(values, chosen, self._of(chosen) if self.open else self)
+
+    def _placed(self, scores: Tensor, meaning: OutputMeaning) -> tuple[Tensor, OutputMeaning]:
+        """The scores at the target's position of a sequence."""
+        if meaning.kind != "tokens" and self.position is None:
+            return scores, meaning
+        if self.position is None:
+            raise no_position(scores)
+        if scores.dim() != 3 or self.position >= scores.shape[1]:
+            raise TargetError(f"token[{self.position}]: the model returns {list(scores.shape)}, where [N, T, K] has T")
+        return scores[:, self.position], OutputMeaning(squashed=meaning.squashed)
+
+    def _alone(self, table: Tensor, meaning: OutputMeaning) -> Scores:
+        """The only number ``[N, 1]``, which is of no class."""
+        index = torch.as_tensor(0 if self.index is None or self.labels else self.index)
+        if (self.count or 1) > 1 or bool((index != 0).any()):
+            what = f"top({self.count})" if self.count else f"target {sorted(set(index.flatten().tolist()))}"
+            raise TargetError(f"{what}: the model returns one number for each sample, target 0")
+        values = table[:, 0].expand(*index.shape[: index.dim() - 1], len(table)) if index.dim() > 1 else table[:, 0]
+        return Scores(values, None, self)
+
+    def _of(self, index: Indices | None) -> ClassTarget:
+        """The same of other classes."""
+        return ClassTarget(index, mask=self.mask, position=self.position)
 
     def select(self, samples: Tensor) -> Target:
         mask = self.mask
         if mask is not None and mask.dim() == 3:
             mask = mask[samples.to(mask.device)]
         index = None if self.index is None else _of_samples(self.index, samples)
-        return ClassTarget(index, count=self.count, mask=mask, word=self.word)
+        return ClassTarget(
+            index, count=self.count, mask=mask, word=self.word, position=self.position, labels=self.labels
+        )
 
     def check_count(self, count: int) -> None:
         if self.mask is not None and self.mask.dim() == 3 and len(self.mask) != count:
@@ -220,7 +264,7 @@ class ClassTarget(Target):
         if kind == "class":
             return ClassTarget(_class_index(label, class_names), mask=self.mask)
         if kind == "label" and labels is not None and labels.dim() == 1:
-            return ClassTarget(labels, mask=self.mask)
+            return ClassTarget(labels, mask=self.mask, labels=True)
         if kind == "region" and labels is not None and labels.dim() == 3:
             if label:
                 index = _class_index(label, class_names)
@@ -380,8 +424,9 @@ def _picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor
         index = index.expand(*index.shape[:-1], samples)
     if index.dim() > 2 or index.shape[-1] != samples:
         raise InvalidArgumentError(_miscounted(index.shape[-1], samples, what))
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < count):
-        raise InvalidArgumentError(f"{what} {index.tolist()} is out of range: the model has {count} {of}")
+    wrong = sorted({place for place in index.flatten().tolist() if not 0 <= place < count})
+    if wrong:
+        raise TargetError(f"{what} {', '.join(map(str, wrong[:8]))} is out of range: the model has {count} {of}")
     rows = index if index.dim() == 2 else index[None]
     return scores.gather(1, rows.T).T.view(index.shape), index
 

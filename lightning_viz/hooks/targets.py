@@ -42,7 +42,9 @@ scores as the model returns them, logits as a rule.
 
 
 def logit(index: Indices) -> Target:
-    """A class's score, before the softmax; of a dense output summed over its places.
+    """A class's score, as the model returns it, before the softmax as a rule; of a dense output summed over its places.
+
+    Of a single logit z class 1 has the score z, class 0 has -z (of a probability p and 1 - p).
 
     Args:
         index: the class, one for each sample ``[N]``, or several ``[T, 1]`` or ``[T, N]``.
@@ -91,7 +93,7 @@ def region(mask: Tensor, index: Indices | Target | None = None) -> Target:
     target = index if isinstance(index, Target) else ClassTarget(index)
     if not isinstance(target, ClassTarget):
         raise InvalidArgumentError(f"region(mask, {target.name}): a region is of a class, as in region(mask, 3)")
-    return ClassTarget(target.index, count=target.count, mask=mask, word=target.word)
+    return ClassTarget(target.index, count=target.count, mask=mask, word=target.word, labels=target.labels)
 
 
 def unit(layer: str, index: Indices) -> Target:
@@ -135,6 +137,7 @@ GRAMMAR = (
     "'relu:1[7]' (of the second call)",
     "'max(conv2)' or 'max(conv2[7])' (the maximum)",
     "'box[0]' (a detector's most confident detection)",
+    "'token[3]' or 'token[3,7]' (the predicted class, or class 7, at a position of a sequence)",
     "'region', 'region:3' or 'region:ox' (of a segmentation, where the class truly is)",
 )
 """Every form of a target in words."""
@@ -143,7 +146,6 @@ _WORDS = ("predicted", "label", "region")
 _NUMBER = re.compile(r"[0-9]+")
 _INDEXED = re.compile(r"(?P<layer>[^\s\[\]()]+)\s*\[(?P<places>[^\[\]()]*)\]")
 _MAXIMUM = re.compile(r"max\(\s*(?P<inner>[^\s()]+(\s*\[[^()]*)?)\s*\)")
-_LATER = {"token": "tokens"}
 
 
 def as_target(target: TargetLike, *, name: str | None = None, model: nn.Module | None = None) -> Target:
@@ -172,7 +174,8 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
 
     ``predicted``, ``label``, ``3``, ``class:ox``, ``top:3``, ``conv2[7]`` (a channel), ``conv2[7,3,4]`` (a unit;
     in one dimension ``conv2[7,3]``, in three ``conv2[7,1,3,4]``),
-    ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, and of a segmentation ``region``,
+    ``relu:1[7]`` (of the second call), ``max(layer3)``, ``max(layer3[7])``, of a sequence ``[N, T, K]`` ``token[3]``
+    (the class predicted at a position) and ``token[3,7]`` (class 7 there), and of a segmentation ``region``,
     ``region:3``, ``region:ox``: each sample's largest true class beside class 0, or that class, where it truly is; of a
     detector ``box[0]``, each image's most confident detection, ``box[1]`` the next (a layer called ``box``:
     ``channel("box", 0)``).
@@ -212,11 +215,8 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
         layer = match["layer"]
         if layer == "box" and len(_places(match)) == 1:
             return box(*_places(match))
-        if layer in _LATER:
-            raise InvalidArgumentError(
-                f"target {text!r}: {_LATER[layer]} cannot be targets yet; of a layer of that name give "
-                f"channel({layer!r}, {match['places'] or 0})"
-            )
+        if layer == "token" and 1 <= len(places := _places(match)) <= 2:
+            return ClassTarget(places[1] if len(places) == 2 else None, position=places[0])
         places = _places(match)
         if len(places) == 1:
             return channel(layer, places[0])

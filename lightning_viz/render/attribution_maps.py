@@ -304,7 +304,7 @@ def occlusion_maps(
     tag: str,
     images: NDArray[np.uint8],
     drop: NDArray[Any],
-    predicted: NDArray[Any],
+    predicted: NDArray[Any] | None,
     *,
     activity: NDArray[Any] | None,
     feature: str,
@@ -322,7 +322,7 @@ def occlusion_maps(
         images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 6 are shown.
         drop: of the target where the patch lies ``[N, h, w]``, in logits; of a series ``[N, l]``, of a volume
             ``[N, d, h, w]``, of which one slice is shown.
-        predicted: the most probable class with the patch there ``[N, h, w]``.
+        predicted: the most probable class with the patch there ``[N, h, w]``; None if there are no classes.
         activity: of a feature with the patch there ``[N, h, w]``, or None.
         feature: its name.
         class_names: by class index; empty for the indices.
@@ -333,26 +333,29 @@ def occlusion_maps(
         info: see `PageInfo`.
     """
     verdicts, samples = info.get("verdicts", ()), len(images)
-    count, columns = min(len(drop), most_samples(images, MOST_SAMPLES)), 3 if activity is None else 4
-    grids = [drop, predicted] if activity is None else [drop, predicted, activity]
-    images, grids, places = _flat(images[:count], [values[:count] for values in grids])
-    drop, predicted, activity = grids[0], grids[1], None if activity is None else grids[2]
+    count = min(len(drop), most_samples(images, MOST_SAMPLES))
+    given = [values for values in (drop, predicted, activity) if values is not None]
+    images, grids, places = _flat(images[:count], [values[:count] for values in given])
+    drop = grids[0]
+    predicted = None if predicted is None else grids[1]
+    activity = None if activity is None else grids[-1]
     check_rgb(images)
-    size = fit(columns, count, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
-    names = ["input", "drop", "prediction", "activity"][:columns]
+    names = ["input", "drop", *["prediction"] * (predicted is not None), *["activity"] * (activity is not None)]
+    size = fit(len(names), count, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
     rows: list[Part] = [HStack([Text([name], size[0], centered=True) for name in names], gap=GUTTER)]
     drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(drop[:count, None])]
-    seen, palette = np.unique(predicted[:count]).tolist(), class_colors(classes)
+    seen, palette = [] if predicted is None else np.unique(predicted[:count]).tolist(), class_colors(classes)
     for index, tile in enumerate(drops):
-        prediction = Tile(size, palette[predicted[index]], sample=index)
-        tiles = [Tile(size, images[index], sample=index), tile, prediction]
+        tiles = [Tile(size, images[index], sample=index), tile]
+        if predicted is not None:
+            tiles.append(Tile(size, palette[predicted[index]], sample=index))
         if activity is not None:
             tiles.append(_activity(activity[index].astype(np.float64), size, index))
         rows.append(HStack(tiles, gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], 660)
     bar = ColorBar("diverging", "rises", "drops", middle="0", label="the target, with the patch there")
-    key = ClassKey([name_of(label, tuple(class_names)) for label in seen], palette[seen])
+    keys = [ClassKey([name_of(label, tuple(class_names)) for label in seen], palette[seen])] if seen else []
     reaches = [tile.value for tile in drops if tile.value is not None]
     ends = f"{number(min(reaches))} to {number(max(reaches))}" if reaches else ""
     facts = (
@@ -364,11 +367,12 @@ def occlusion_maps(
     )
     reading = (
         f"Each row is one sample; each place of a map tells what happens when the patch covers it: how much {target} "
-        "drops (red: what lay there spoke for it), what the network then takes the sample for, and how active a "
-        "feature map remains."
+        "drops (red: what lay there spoke for it)"
+        + (", what the network then takes the sample for" if predicted is not None else "")
+        + ", and how active a feature map remains."
     )
     warnings = count_flaws([tile.flaw for tile in drops], "maps")
-    body = VStack([VStack(rows, gap=4), bar, key], gap=6)
+    body = VStack([VStack(rows, gap=4), bar, *keys], gap=6)
     return compose(tag, f"Occlusion for {target}", body, facts, reading, warnings=warnings, **info)
 
 

@@ -16,7 +16,7 @@ from lightning_viz.errors import CorruptionWarning, InvalidArgumentError, Invali
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import same_randomness, seed_torch, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions, check_kinds
 
@@ -195,7 +195,7 @@ def _scores(run: Passes, images: Tensor, seed: int) -> Tensor:
     """Scores ``[n, classes]``; random numbers that the model draws do not depend on the other models."""
     with same_randomness(), torch.no_grad(), image_size_errors(images.shape[1:]):
         seed_torch(seed)
-        return class_scores(run(images.to(run.like)).outputs).cpu()
+        return class_logits(*run(images.to(run.like)).scores()).cpu()
 
 
 def _relative_to_reference(

@@ -19,7 +19,7 @@ from lightning_viz.errors import CueConflictWarning, InvalidArgumentError, Inval
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["CueConflict", "ShapeBias", "cue_conflict", "shape_bias"]
@@ -334,7 +334,7 @@ def _check_cue_images(images: Tensor | Sequence[Tensor], cue: str, pixel_space: 
 def _probabilities(run: Passes, images: Tensor, groups: Sequence[Sequence[int]] | None, highest: int) -> Tensor:
     """Softmax probabilities ``[n, K]`` in float64 of classes or groups; checks that the highest label fits."""
     with image_size_errors(images.shape[1:]):
-        scores = class_scores(run(images.to(run.like)).outputs)
+        scores = class_logits(*run(images.to(run.like)).scores())
     count = scores.shape[1]
     if len(scores) != len(images) or count < 2:
         raise InvalidArgumentError(

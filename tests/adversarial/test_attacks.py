@@ -56,7 +56,7 @@ def test_bad_input_is_said(name: str) -> None:
     with pytest.raises(ValueError, match=r"pixels from .* should lie in \(0.0, 1.0\)"):
         attack(model, 3 * IMAGES, LABELS)
     with pytest.raises(ValueError, match="two classes or more"):
-        attack(net(classes=1), IMAGES)
+        attack(nn.Sequential(net(), nn.Unflatten(1, (3, 1))).eval(), IMAGES)
     with pytest.raises(TypeError, match="the inputs are ndarray"):
         attack(model, IMAGES.numpy(), LABELS)
     with pytest.raises(ValueError, match="NaN or infinity for the unmodified samples"):

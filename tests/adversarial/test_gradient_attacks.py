@@ -337,7 +337,7 @@ def test_the_model_is_left_as_found_and_half_precision_moves(digits: Digits) -> 
         (lambda d: {"restarts": 2, "random_start": False}, ValueError, "restarts=2"),
         (lambda d: {"step_size": 0.0}, ValueError, "step_size=0"),
         (lambda d: {"batch_size": 0}, ValueError, "batch_size=0"),
-        (lambda d: {"model": nn.Sequential(nn.Flatten(), nn.Linear(784, 1))}, ValueError, "two classes or more"),
+        (lambda d: {"model": nn.Sequential(nn.Flatten(1, 2), nn.Linear(28, 1))}, ValueError, "two classes or more"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_said(change: Callable[[Digits], dict], error: type, words: str, digits: Digits) -> None:

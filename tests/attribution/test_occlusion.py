@@ -50,7 +50,7 @@ def test_drops_of_half_precision_are_averaged_exactly(dtype):
         def forward(self, x):
             return 100 * (x.amin((2, 3)) > 0).to(x)
 
-    found = occlusion(Whole(), torch.ones(1, 1, 64, 64, dtype=dtype), 0, patch=32, stride=1, progress=False)
+    found = occlusion(Whole(), torch.ones(1, 1, 64, 64, dtype=dtype), patch=32, stride=1, progress=False)
     assert found.heat.dtype is dtype
     assert found.heat.unique().tolist() == [100.0]  # in the middle it is covered a thousand times
 

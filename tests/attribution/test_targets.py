@@ -78,7 +78,7 @@ def test_what_lies_inside_is_explained_as_if_it_were_the_output(name, inner):
     found = explain(name, "convolutional", net, x, target, **options)
     for n in range(3):
         one = slice(n, n + 1)
-        alone = explain(name, "convolutional", net, x[one], 0, forward=lambda net, x: by_hand(net, x, n), **options)
+        alone = explain(name, "convolutional", net, x[one], None, forward=lambda net, x: by_hand(net, x, n), **options)
         for key in alone.keys() - {"predicted"}:
             assert_same({key: found[key][one]}, {key: alone[key]})
 

@@ -156,7 +156,7 @@ def test_a_model_without_classes_is_said_and_training_goes_on(drawn_at_once, tmp
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train_with(Adversarial(**OPTIONS), tmp_path, Regression())
-    assert "does not tell classes apart" in " ".join(said(caught))
+    assert "not of classes as far as is known" in " ".join(said(caught))
     assert not drawn_at_once
 
 

@@ -171,7 +171,6 @@ def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path
         (ActivationMaps(layers="unused"), "layer 'unused' is not called in the forward pass: leave it out"),
         (ActivationMaps(layers="conv1", channels=[0, 9]), "channels [9] do not exist: the layer has 4"),
         (GradCAM(layers="fc"), "the output of layer 'fc' is [16, 3], without locations: name a convolution"),
-        (GradCAM(target=7), "is out of range: the model has 3 outputs"),
     ],
 )
 def test_what_only_a_pass_can_tell_is_a_warning_that_names_the_view(view, message, tmp_path, drawn_at_once):
@@ -187,6 +186,14 @@ def test_what_only_a_pass_can_tell_is_a_warning_that_names_the_view(view, messag
     assert all(f"{view.name} failed" in one and message in one for one in warnings)
     assert trainer.global_step == 6
     assert drawn_at_once.tags() == {"saliency/gradient": [0, 6]}
+
+
+def test_a_target_that_the_model_does_not_have_is_said_once_and_no_other_view_suffers(tmp_path, drawn_at_once):
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [GradCAM(target=7), Saliency(), ActivationMaps()])
+    reason = "target class 7 is out of range: the model has 3 outputs"
+    assert said(caught) == [f"lightning_viz: skipped GradCAM: {reason}"]
+    assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {"saliency", "activations"}
 
 
 # Warnings about the data.

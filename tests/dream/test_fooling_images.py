@@ -155,7 +155,7 @@ def test_the_model_and_chance_are_left_as_found():
         ({"classes": []}, r"classes=\[\]"),
         ({"population": 0}, "population=0"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"forward": lambda model, images: model(images)[:, :1]}, "two classes or more"),
+        ({"forward": lambda model, images: model(images)[:, None]}, "no scores of classes"),
         ({"forward": lambda model, images: model(images).mean(0, keepdim=True)}, "for 200 images"),
         ({"forward": lambda model, images: model(images) * torch.nan}, "NaN"),
     ],

@@ -309,12 +309,12 @@ def test_a_layer_called_twice_wants_its_call_named(make, net):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (channel("conv1", 5), "channel [5] is out of range: the model has 5 channels in layer 'conv1'"),
-        (channel("conv1", -1), "channel [-1] is out of range: the model has 5 channels in layer 'conv1'"),
-        (logit(4), "target class [4] is out of range: the model has 4 outputs"),
+        (channel("conv1", 5), "channel 5 is out of range: the model has 5 channels in layer 'conv1'"),
+        (channel("conv1", -1), "channel -1 is out of range: the model has 5 channels in layer 'conv1'"),
+        (logit(4), "target class 4 is out of range: the model has 4 outputs"),
         (unit("conv2", 6), "unit [6, 2, 2] is out of range: in layer 'conv2' the output is [6, 4, 5]"),
         (unit("conv2", (0, 4, 0)), "unit [0, 4, 0] is out of range: in layer 'conv2' the output is [6, 4, 5]"),
-        (unit("head", 4), "unit [4] is out of range: the model has 4 units in layer 'head'"),
+        (unit("head", 4), "unit 4 is out of range: the model has 4 units in layer 'head'"),
         (direction("conv1", VECTOR), "the direction is [6]: layer 'conv1' has 5 channels"),
         (match("conv2", WANTED[:, 1:]), "the activation to match in layer 'conv2' is [6, 3, 5]: give [6, 4, 5]"),
         (gram("conv1", WANTED), "the style's activation of layer 'conv1' is [6, 4, 5]: give [5, H, W]"),

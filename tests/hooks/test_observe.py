@@ -295,7 +295,7 @@ def test_what_the_target_does_not_depend_on_and_what_is_not_called():
             self.cut = nn.Linear(4, 4)
 
         def forward(self, x):
-            return self.main(x) + self.cut(x).detach(), self.aside(x)
+            return {"aside": self.aside(x), "logits": self.main(x) + self.cut(x).detach()}
 
     seen = observe(Branches(), torch.randn(2, 4), 0, layers=["main", "aside", "never", "cut"], gradients=True)
     assert seen.gradients["aside"] is None and seen.gradients["cut"] is None

@@ -118,23 +118,16 @@ def test_the_error_says_what_may_have_been_meant(text, meant, net):
     assert repr(meant) in hint
 
 
-@pytest.mark.parametrize(("text", "what"), [("token[3]", "tokens")])
-def test_what_comes_later_is_refused_and_says_so(text, what):
-    layer = text.partition("[")[0]
-    with pytest.raises(InvalidArgumentError, match=rf"{what} cannot be targets yet; .* channel\('{layer}', \d\)"):
-        parse_target(text)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("label", "target 'label' needs the samples' labels"),
         ("class:ox", "target 'class:ox' needs .* the classes' names"),
         ("region", "target 'region' needs the samples' labels"),
-        ("4", r"target class \[4, 4, 4\] is out of range: the model has 4 outputs"),
+        ("4", r"target class 4 is out of range: the model has 4 outputs"),
         ("top:5", r"top\(5\): the model has 4 outputs"),
         ("cnov2[1]", "no layer matches 'cnov2'; did you mean 'conv2'"),
-        ("conv2[5]", r"channel \[5, 5, 5\] is out of range: the model has 5 channels in layer 'conv2'"),
+        ("conv2[5]", r"channel 5 is out of range: the model has 5 channels in layer 'conv2'"),
         ("relu[1]", r"'relu' is called 2 times: name the call, one of \['relu:0', 'relu:1'\]"),
     ],
 )

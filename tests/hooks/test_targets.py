@@ -19,7 +19,6 @@ from lightning_viz.hooks import (
     unit,
 )
 from lightning_viz.hooks.geometry import Layout
-from lightning_viz.hooks.outputs import class_scores
 
 
 def scored(outputs, target):
@@ -70,23 +69,15 @@ def test_a_function_of_the_output_explains_what_it_returns():
 
 def test_scores_are_summed_over_positions():
     dense = torch.arange(2 * 3 * 2 * 2.0).view(2, 3, 2, 2)
-    assert torch.equal(class_scores((None, dense)), dense.sum((2, 3)))
-    assert torch.equal(class_scores({"out": dense[..., 0]}), dense[..., 0].sum(2))
-
-
-def test_one_output_takes_any_label():
-    regression = torch.tensor([0.5, -2.0])
-    scores, chosen = scored(regression, torch.tensor([1, 0]))
-    assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
-    scores, chosen = scored(regression[:, None], [1, 0])
-    assert (scores.tolist(), chosen.tolist()) == ([0.5, -2.0], [0, 0])
+    assert torch.equal(scored((None, dense), classes(0, 1, 2))[0].T, dense.sum((2, 3)))
+    assert torch.equal(scored({"aux": -dense, "out": dense}, classes(0, 1, 2))[0].T, dense.sum((2, 3)))
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (3, r"target class \[3, 3\] is out of range: the model has 3 outputs"),
-        ([0, -1], r"target class \[0, -1\] is out of range: the model has 3 outputs"),
+        (3, r"target class 3 is out of range: the model has 3 outputs"),
+        ([0, -1], r"target class -1 is out of range: the model has 3 outputs"),
         ([0, 1, 2], "3 targets for 2 samples: give one target class, one per sample"),
         ([0], "1 targets for 2 samples: give one target class, one per sample"),
         (top(4), r"top\(4\): the model has 3 outputs"),
@@ -214,7 +205,7 @@ def test_what_lies_inside_is_read_where_it_is_also_before_a_relu_in_place(name):
         (channel("relu:2", 1), ValueError, "'relu' is called 2 times: 'relu:2' is none of"),
         (unit("unused", 1), ValueError, "layer 'unused' is not called in the forward pass"),
         (channel("cnov", 1), LayerNotFoundError, "no layer matches 'cnov'; did you mean 'conv'"),
-        (channel("conv", 3), ValueError, r"channel \[3, 3\] is out of range: the model has 3 channels in layer 'conv'"),
+        (channel("conv", 3), ValueError, r"channel 3 is out of range: the model has 3 channels in layer 'conv'"),
         (channel("conv", [0, 1, 2]), ValueError, "3 targets for 2 samples: give one channel, one per sample"),
         (channel("conv", None), ValueError, "no channel given in layer 'conv'"),
         (
@@ -228,7 +219,7 @@ def test_what_lies_inside_is_read_where_it_is_also_before_a_relu_in_place(name):
             r"unit \[0, 5, 0\] is out of range: in layer 'conv' the output is \[3, 5, 5\]",
         ),
         (unit("conv", (0, -1, 0)), ValueError, r"unit \[0, -1, 0\] is out of range"),
-        (unit("fc", 4), ValueError, r"unit \[4, 4\] is out of range: the model has 4 units in layer 'fc'"),
+        (unit("fc", 4), ValueError, r"unit 4 is out of range: the model has 4 units in layer 'fc'"),
     ],
 )
 def test_an_inner_target_that_cannot_be_meant_is_an_error(target, error, message):

@@ -199,7 +199,7 @@ def test_an_image_without_conflict_is_refused_and_named():
         ({"mapping": [[0, 1], [1, 2], [3]]}, "in one category"),
         ({"mapping": [[0], [1], [2, 4]]}, "mapping has class 4, the model has classes 0 to 3"),
         ({"mapping": [[0], [1, 2]]}, "label 2 is out of range"),
-        ({"forward": lambda model, images: model(images)[:, :1]}, "needs two classes or more"),
+        ({"forward": lambda model, images: model(images)[:, :1]}, "label 2 is out of range: pass labels of 0 to 1"),
         ({"forward": lambda model, images: model(images).mean(0, keepdim=True)}, "one row per image"),
     ],
 )

@@ -41,31 +41,17 @@ def unknown_labels(value: int):
     return Training(Model(), rows(images, marked)), lambda seen: some_unknown(seen, unknown)
 
 
-@situation(
-    3,
-    "some labels are -1: those samples are explained by their prediction, said once",
-    says=r"label.*-1\b",
-    today="every view fails at every look: target class is out of range",
-)
+@situation(3, "some labels are -1: those samples are explained by their prediction, said once", says=r"label.*-1\b")
 def labels_of_minus_one():
     return unknown_labels(-1)
 
 
-@situation(
-    3,
-    "some labels are 255",
-    says=r"label.*\b255\b",
-    today="every view fails at every look: target class is out of range",
-)
+@situation(3, "some labels are 255", says=r"label.*\b255\b")
 def labels_of_255():
     return unknown_labels(255)
 
 
-@situation(
-    3,
-    "all labels are -1, as of an unlabeled test set",
-    today="every view fails at every look: target class is out of range",
-)
+@situation(3, "all labels are -1, as of an unlabeled test set")
 def no_label_known():
     class Model(Classifier):
         def step(self, batch):
@@ -75,12 +61,7 @@ def no_label_known():
     return Training(Model(), rows(images, torch.full((16,), -1))), lambda seen: some_unknown(seen, unknown)
 
 
-@situation(
-    3,
-    "labels begin at 1; the step subtracts it: nothing is called wrong that is right",
-    says="labels",
-    today="every view fails at every look: target class is out of range",
-)
+@situation(3, "labels begin at 1; the step subtracts it: nothing is called wrong that is right", says="labels")
 def labels_from_one():
     class Model(Classifier):
         def step(self, batch):
@@ -96,7 +77,7 @@ def labels_from_one():
     return Training(Model(), rows(images, labels + 1)), check
 
 
-@situation(3, "float labels of classes, which the step makes whole numbers", today="the truth is left out, silently")
+@situation(3, "float labels of classes, which the step makes whole numbers")
 def float_labels():
     class Model(Classifier):
         def step(self, batch):
@@ -105,22 +86,18 @@ def float_labels():
     return Training(Model(), rows(images, labels.float())), all_right
 
 
-@situation(3, "one-hot labels, cross-entropy of probabilities", today="the truth is left out, silently")
+@situation(3, "one-hot labels, cross-entropy of probabilities")
 def one_hot_labels():
     return Training(Classifier(), rows(images, F.one_hot(labels, 4).float())), all_right
 
 
-@situation(
-    3,
-    "smoothed or mixed labels, cross-entropy of probabilities: the strongest is the truth",
-    today="the truth is left out, silently",
-)
+@situation(3, "smoothed or mixed labels, cross-entropy of probabilities: the strongest is the truth")
 def smoothed_labels():
     smooth = F.one_hot(labels, 4) * 0.9 + 0.025
     return Training(Classifier(), rows(images, smooth)), all_right
 
 
-@situation(3, "labels of shape `[N, 1]`", today="the truth is left out, silently")
+@situation(3, "labels of shape `[N, 1]`")
 def column_labels():
     class Model(Classifier):
         def step(self, batch):
@@ -175,13 +152,7 @@ def labels_none():
     return Training(Model(), loader(lambda index: images[index], collate_fn=collate)), check
 
 
-@situation(
-    3,
-    "a class that the model does not have, of one view: the others draw",
-    REFUSED,
-    says=r"class 7\b.*\b4\b",
-    today="GradCAM fails at every look with the list of the probe's targets",
-)
+@situation(3, "a class that the model does not have, of one view: the others draw", REFUSED, says=r"class 7\b.*\b4\b")
 def one_bad_target():
     views = [FirstLayerFilters(), ActivationMaps(), GradCAM(target=7), Saliency()]
     return Training(
@@ -189,11 +160,7 @@ def one_bad_target():
     ), all_right
 
 
-@situation(
-    3,
-    "labels out of range and only views that explain nothing: they draw",
-    today="every view fails at every look: target class is out of range",
-)
+@situation(3, "labels out of range and only views that explain nothing: they draw")
 def labels_of_no_concern():
     class Model(Classifier):
         def step(self, batch):

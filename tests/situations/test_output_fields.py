@@ -64,29 +64,17 @@ def returning(what, loss):
     return Training(model, rows(images, labels)), check
 
 
-@situation(
-    2,
-    "a dict with `features` before `logits`",
-    today="features, the first tensor, are explained: every view fails, or is silently wrong",
-)
+@situation(2, "a dict with `features` before `logits`")
 def dict_of_features_and_logits():
     return returning(lambda features, logits: {"features": features, "logits": logits}, lambda output: output["logits"])
 
 
-@situation(
-    2,
-    "a tuple `(features, logits)`; the loss takes the second",
-    today="features, the first tensor, are explained: every view fails, or is silently wrong",
-)
+@situation(2, "a tuple `(features, logits)`; the loss takes the second")
 def tuple_of_features_and_logits():
     return returning(lambda features, logits: (features, logits), lambda output: output[1])
 
 
-@situation(
-    2,
-    "Hugging Face's output with `loss` and hidden states, an ordered dict",
-    today="the loss, the first tensor, is explained: GradCAM and Saliency fail at every look",
-)
+@situation(2, "Hugging Face's output with `loss` and hidden states, an ordered dict")
 def model_output():
     def output(features, logits):
         return ModelOutput(loss=logits.sum() * 0, logits=logits, hidden_states=(features,))
@@ -94,20 +82,12 @@ def model_output():
     return returning(output, lambda output: output.logits)
 
 
-@situation(
-    2,
-    "a tuple `(loss, logits)`: a scalar loss is skipped",
-    today="the loss, the first tensor, is explained: GradCAM and Saliency fail at every look",
-)
+@situation(2, "a tuple `(loss, logits)`: a scalar loss is skipped")
 def loss_and_logits():
     return returning(lambda features, logits: (logits.sum() * 0, logits), lambda output: output[1])
 
 
-@situation(
-    2,
-    "a dict whose logits are called `scores`, beside maps",
-    today="maps, the first tensor, are explained: GradCAM fails at every look",
-)
+@situation(2, "a dict whose logits are called `scores`, beside maps")
 def dict_with_one_candidate():
     return returning(
         lambda features, logits: {"maps": features[:, None, :, None, None], "scores": logits},
@@ -125,7 +105,6 @@ def auxiliary_logits():
     "a variational autoencoder's `(image, mean, log variance)`: the fields are listed, `forward=` is named",
     REFUSED,
     says=r"forward=",
-    today="the first tensor is explained by labels of classes: every view fails at every look",
 )
 def variational_autoencoder():
     class Net(nn.Module):
@@ -145,11 +124,7 @@ def variational_autoencoder():
     return Training(Model(Net()), rows(images, labels), draws=WITHOUT_TARGETS), no_class_words
 
 
-@situation(
-    2,
-    "an autoencoder's image: no class words, no crosses",
-    today="the image's channels are explained as classes: every view fails at every look",
-)
+@situation(2, "an autoencoder's image: no class words, no crosses")
 def autoencoder():
     class Model(Classifier):
         def step(self, batch):
@@ -159,11 +134,7 @@ def autoencoder():
     return Training(Model(net), rows(images, labels), draws=WITHOUT_TARGETS), no_class_words
 
 
-@situation(
-    2,
-    "segmentation `{'out': [N, K, H, W], 'aux': ...}` in either order, masks `[N, H, W]`",
-    today="the auxiliary maps, the first tensor, are drawn as the prediction, silently",
-)
+@situation(2, "segmentation `{'out': [N, K, H, W], 'aux': ...}` in either order, masks `[N, H, W]`")
 def segmentation():
     class Model(Classifier):
         def forward(self, images):

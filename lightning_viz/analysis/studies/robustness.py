@@ -23,7 +23,7 @@ from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.hooks.outputs import class_logits, part_at
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import (
     corruption_sheet,
@@ -373,14 +373,15 @@ def loss_landscape(
     places = list(itertools.product(shares, shares))
     values = []
     batches = torch.split(torch.arange(len(images)), study.batch_size(batch_size))
+    meaning = study.meaning
     bar = progress_bar("loss landscape", shown=study.progress, total=points**2)
     with evaluation_mode(study.model), torch.no_grad():
         for beta, alpha in places:
             moved = {name: weight + alpha * first[name] + beta * second[name] for name, weight in weights.items()}
             total = 0.0
             for batch in batches:
-                scores = first_tensor(functional_call(study.model, moved, (images[batch],)))
-                assert scores is not None  # of a classifier
+                outputs = functional_call(study.model, moved, (images[batch],))
+                scores = class_logits(part_at(outputs, meaning.path), meaning)
                 total += float(F.cross_entropy(scores.double(), labels[batch], reduction="sum"))
             values.append(total / len(images))
             bar.update()

@@ -22,7 +22,7 @@ from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
-from lightning_viz.hooks.outputs import class_scores
+from lightning_viz.hooks.outputs import class_probabilities
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
 
@@ -159,11 +159,13 @@ def _curves(
 
 
 def _score(observation: Observation, target: Target, probabilities: bool) -> Tensor:
-    scores, outputs, classes = scores_of(observation), observation.outputs, observation.targets
-    of_class = isinstance(target, ClassTarget) and target.mask is None and outputs is not None and outputs.dim() <= 2
-    if not probabilities or not of_class or classes is None:
+    scores, outputs, meaning = scores_of(observation), observation.outputs, observation.meaning
+    of_class = isinstance(target, ClassTarget) and target.mask is None and target.position is None
+    if not probabilities or not of_class or outputs is None or outputs.dim() > 2 or meaning is None:
         return scores.float()
-    logits = class_scores(outputs).float()
-    if logits.shape[1] == 1:
-        return logits.sigmoid()[:, 0]
-    return logits.softmax(1).gather(1, classes[:, None])[:, 0]
+    if not meaning.classifies:
+        return scores.float()
+    shares, classes = class_probabilities(outputs, meaning), observation.targets
+    if classes is None:  # the only output, by itself
+        return shares[:, 1]
+    return shares.gather(1, classes[:, None])[:, 0]
