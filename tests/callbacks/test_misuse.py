@@ -192,7 +192,7 @@ def test_a_target_that_the_model_does_not_have_is_said_once_and_no_other_view_su
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), [GradCAM(target=7), Saliency(), ActivationMaps()])
     reason = "target class 7 is out of range: the model has 3 outputs"
-    assert said(caught) == [f"lightning_viz: skipped GradCAM: {reason}"]
+    assert said(caught) == [f"lightning_viz: skipped GradCAM(target=7): {reason}"]
     assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {"saliency", "activations"}
 
 
