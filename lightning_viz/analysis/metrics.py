@@ -37,8 +37,8 @@ from lightning_viz.errors import InvalidArgumentError, OutputError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.outputs import knowledge_of, part_at, scores_path
-from lightning_viz.hooks.pytree import map_tensors, sample_count
+from lightning_viz.hooks.outputs import knowledge_of, scores_path
+from lightning_viz.hooks.pytree import map_tensors, part_at, sample_count
 from lightning_viz.pixels import PixelSpace
 
 _MOST_RECALLS, _MOST_CONFUSIONS = 1000, 40  # classes of which a recall each, and a confusion matrix, are reported

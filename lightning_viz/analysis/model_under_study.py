@@ -20,15 +20,8 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.outputs import (
-    OutputMeaning,
-    class_probabilities,
-    interpret,
-    known_labels,
-    part_at,
-    watching_squashing,
-)
-from lightning_viz.hooks.pytree import device_of, image_of, on_device
+from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, interpret, known_labels, watching_squashing
+from lightning_viz.hooks.pytree import device_of, image_of, on_device, part_at
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.tiles import Verdict, to_rgb
 

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidTypeError
 from lightning_viz.hooks.calls import Call, CallStep, Slot, padded
 from lightning_viz.hooks.outputs import BINARY_LOSSES, MULTI_LABEL_LOSSES, REGRESSION_LOSSES
-from lightning_viz.hooks.pytree import all_tensors, map_leaves
-
-Path = tuple[Any, ...]
-"""Keys into a batch: numbers of a sequence, keys of a mapping, names of fields."""
+from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at
 
 LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
 _REMEDY = "give probe=Probe(inputs=..., labels=...): tensors, or names of the batch's fields"
@@ -68,7 +65,7 @@ class Source:
         Raises:
             InvalidTypeError: the batch has no such part.
         """
-        value = part_at(batch, self.path)
+        value = field_at(batch, self.path)
         if self.listed and isinstance(value, (list, tuple)):
             return padded(value)[self.listed == "sizes"]
         if not isinstance(value, Tensor):
@@ -284,7 +281,7 @@ def labels_of(
         loss: name of the loss that they go into; empty if it is not known.
     """
     if labels is not None:
-        value = part_at(batch, labels)
+        value = field_at(batch, labels)
         return told_labels(value, loss) if isinstance(value, Tensor) else (None, None)
     rest = {path: x for path, x in tensors_of(batch) if not any(path[: len(used)] == used for used in inputs)}
     named = [x for path, x in rest.items() if path and path[-1] in LABEL_NAMES]
@@ -337,19 +334,16 @@ def tensors_of(structure: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]
             yield from tensors_of(getattr(structure, field.name), (*path, field.name))
 
 
-def part_at(structure: Any, path: Path) -> Any:
+def field_at(structure: Any, path: Path) -> Any:
     """The part of a batch at a path.
 
     Raises:
         InvalidTypeError: there is none.
     """
-    part = structure
-    for key in path:
-        try:
-            part = part[key] if isinstance(part, (Mapping, list, tuple)) else getattr(part, key)
-        except (KeyError, IndexError, AttributeError, TypeError):
-            raise InvalidTypeError(f"a batch of type {type(structure).__name__} has no {path_words(path)}") from None
-    return part
+    try:
+        return part_at(structure, path)
+    except (KeyError, IndexError, AttributeError, TypeError):
+        raise InvalidTypeError(f"a batch of type {type(structure).__name__} has no {path_words(path)}") from None
 
 
 def path_words(path: Path) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.callbacks.batch_parts import Path, Source, tensors_of
+from lightning_viz.callbacks.batch_parts import Source, tensors_of
+from lightning_viz.hooks.pytree import Path
 
 _CLOSE = 1e-4  # of the range: what a normalization in another order of operations may differ by
 

@@ -25,8 +25,8 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, class_scores, part_at
-from lightning_viz.hooks.pytree import image_of, map_tensors, on_device, take_samples
+from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, class_scores
+from lightning_viz.hooks.pytree import image_of, map_tensors, on_device, part_at, take_samples
 from lightning_viz.hooks.target_types import ClassTarget, LayerTarget, Target
 from lightning_viz.hooks.targets import channel, logit, parse_target
 from lightning_viz.pixels import PixelSpace
@@ -161,7 +161,7 @@ class Dreams(View):
         if image is None:
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
         meaning = snapshot.observation.meaning
-        classes = 0 if outputs is None or meaning is None else class_count(outputs, meaning)
+        classes = 0 if outputs is None or meaning is None else dreamed_classes(outputs, meaning)
         units = self._units(model, classes, snapshot.samples.class_names)
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
@@ -253,7 +253,7 @@ def _image_alone(inputs: Any) -> Forward:
     return forward
 
 
-def class_count(outputs: Tensor, meaning: OutputMeaning) -> int:
+def dreamed_classes(outputs: Tensor, meaning: OutputMeaning) -> int:
     """How many logits there are to dream of; none of a sequence's."""
     return 0 if meaning.kind in ("tokens", "images") else class_scores(outputs, meaning).shape[1]
 

@@ -32,7 +32,7 @@ _MOST_BROKEN = 16  # samples that may fail before it is the data set that cannot
 _GRACE = 1.0  # seconds in which a process that was killed is waited for
 
 
-class Part(NamedTuple):
+class FetchedPart(NamedTuple):
     """A batch that was fetched, or a sample that could not be.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fetched:
         which = f"samples {first} and {len(more)} more are" if more else f"sample {first} is"
         return (f"{which} left out, because the data set could not read it: {self.broken[first]}",)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: FetchedPart) -> None:
         """Take in what came."""
         if part.fault:
             self.broken[part.indices[0]] = part.fault
@@ -147,7 +147,9 @@ def _can_fork() -> bool:
     return "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" and Path("/proc/self").exists()
 
 
-def _from_fork(loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float) -> Iterator[Part]:
+def _from_fork(
+    loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float
+) -> Iterator[FetchedPart]:
     """Parts as a forked process reads them.
 
     Raises:
@@ -175,7 +177,7 @@ def _from_fork(loader: DataLoader[Any], order: Sequence[int], count: int, seed: 
             _end(process)
 
 
-def _received(reader: Connection) -> Part | None:
+def _received(reader: Connection) -> FetchedPart | None:
     """The next part; None after the last."""
     try:
         message = reader.recv_bytes()
@@ -188,7 +190,7 @@ def _received(reader: Connection) -> Part | None:
         raise RuntimeError(f"its batches hold more than {kinds}") from None
     if not indices and fault:
         raise RuntimeError(fault)
-    return None if not indices and batch is None else Part(tuple(indices), batch, fault)
+    return None if not indices and batch is None else FetchedPart(tuple(indices), batch, fault)
 
 
 def _serve(
@@ -202,15 +204,15 @@ def _serve(
             isolate_process(writer.fileno(), max(0.01, deadline - time.monotonic() + _GRACE))
             _become_worker(loader, seed)
             for part in _read(_Source.of(loader), order, count):
-                _send(writer, Part(part.indices, map_tensors(part.batch, _alone), part.fault))
-            _send(writer, Part(()))
+                _send(writer, FetchedPart(part.indices, map_tensors(part.batch, _alone), part.fault))
+            _send(writer, FetchedPart(()))
         except BaseException as error:
-            _send(writer, Part((), None, _words(error)))
+            _send(writer, FetchedPart((), None, _words(error)))
     finally:
         os._exit(0)  # nothing of the parent is flushed, closed or finalized
 
 
-def _send(writer: Connection, part: Part) -> None:
+def _send(writer: Connection, part: FetchedPart) -> None:
     buffer = io.BytesIO()
     torch.save(tuple(part), buffer)
     writer.send_bytes(buffer.getbuffer())
@@ -251,7 +253,9 @@ def _wait(process: int) -> None:
 # In this process.
 
 
-def _from_copy(loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float) -> Iterator[Part]:
+def _from_copy(
+    loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float
+) -> Iterator[FetchedPart]:
     """Parts of a copy of the data set, which holds nothing in common with it: what cannot be pickled is refused.
 
     Raises:
@@ -303,7 +307,7 @@ class _Source(NamedTuple):
         return self.collate(self.dataset[indices[0]])
 
 
-def _read(source: _Source, order: Sequence[int], count: int) -> Iterator[Part]:
+def _read(source: _Source, order: Sequence[int], count: int) -> Iterator[FetchedPart]:
     """Read samples in an order, until there are enough of them."""
     ask, most, whole = source.samples, _BATCH, False
     if source.sampler is not None:
@@ -318,23 +322,23 @@ def _read(source: _Source, order: Sequence[int], count: int) -> Iterator[Part]:
                 failed += 1
             else:
                 good += max(1, sample_count(part.batch)) if whole else len(part.indices)
-            yield Part((), part.batch) if whole and not part.fault else part
+            yield FetchedPart((), part.batch) if whole and not part.fault else part
         if failed >= _MOST_BROKEN and failed > good:
             return
 
 
-def _parts(ask: Callable[[Sequence[int]], Any], indices: Sequence[int]) -> Iterator[Part]:
+def _parts(ask: Callable[[Sequence[int]], Any], indices: Sequence[int]) -> Iterator[FetchedPart]:
     """Samples in one batch if that can be, else each in its own."""
     try:
         batch = ask(indices)
     except Exception as error:
         if len(indices) == 1:
-            yield Part((indices[0],), None, _words(error))
+            yield FetchedPart((indices[0],), None, _words(error))
         else:
             for index in indices:
                 yield from _parts(ask, [index])
     else:
-        yield Part(tuple(indices), batch)
+        yield FetchedPart(tuple(indices), batch)
 
 
 def _seed(seed: int) -> None:

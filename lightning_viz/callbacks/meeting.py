@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_viz.callbacks.batch_parts import Path, tensors_of
+from lightning_viz.callbacks.batch_parts import tensors_of
 from lightning_viz.callbacks.batch_sources import same_memory
+from lightning_viz.hooks.pytree import Path
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_viz.callbacks.batch_parts import BatchReading, Path, Source
+from lightning_viz.callbacks.batch_parts import BatchReading, Source
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.calls import CallStep, Slot
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.hooks.pytree import all_tensors, image_of, map_tensors
+from lightning_viz.hooks.pytree import Path, all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["Probe"]

@@ -14,20 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_viz.callbacks.batch_parts import (
-    LABEL_NAMES,
-    BatchReading,
-    Path,
-    Source,
-    keep_reading,
-    part_at,
-    tensors_of,
-)
+from lightning_viz.callbacks.batch_parts import LABEL_NAMES, BatchReading, Source, keep_reading, tensors_of
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
 from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded
-from lightning_viz.hooks.pytree import all_tensors, map_leaves, sample_count
+from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at, sample_count
 
 _LOSSES = frozenset(
     [

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.errors import ObservationError
-from lightning_viz.hooks.pytree import map_leaves
+from lightning_viz.hooks.pytree import map_leaves, part_at
 
 __all__ = ["Call"]
 
@@ -131,9 +131,7 @@ class Call:
                     sizes = self.tensors[leaf.sizes].tolist()
                     return [image[:, : int(h), : int(w)] for image, (h, w) in zip(value, sizes, strict=True)]
             else:
-                value = results[leaf.step]
-                for key in leaf.path:
-                    value = value[key] if isinstance(value, (Mapping, list, tuple)) else getattr(value, key)
+                value = part_at(results[leaf.step], leaf.path)
             return value if leaf.shape is None else value.reshape(len(value), *leaf.shape)
 
         return map_leaves(template, (Slot, Returned, Constant), fill)

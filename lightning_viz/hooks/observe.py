@@ -17,8 +17,8 @@ from lightning_viz.hooks.detection import detections_of, resized_images
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
 from lightning_viz.hooks.observation import Observation, ReLUs, layer_of_call
-from lightning_viz.hooks.outputs import OutputMeaning, interpret, part_at, watching_squashing
-from lightning_viz.hooks.pytree import all_tensors, map_tensors, sample_count
+from lightning_viz.hooks.outputs import OutputMeaning, interpret, watching_squashing
+from lightning_viz.hooks.pytree import all_tensors, map_tensors, part_at, sample_count
 from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
 from lightning_viz.hooks.target_types import Target

@@ -17,11 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_viz.errors import InvalidArgumentError, OutputError, TargetError
 from lightning_viz.hooks.detection import detections_of
+from lightning_viz.hooks.pytree import Path, part_at
 
 OutputKind = Literal[
     "scores", "classifier", "binary", "multi-label", "regression", "features", "tokens", "dense", "images"
 ]
-Path = tuple[Any, ...]
 
 CLASS_LOSSES = frozenset(["cross_entropy", "nll_loss", "multi_margin_loss", "CrossEntropyLoss", "NLLLoss"])
 BINARY_LOSSES = frozenset(["binary_cross_entropy", "binary_cross_entropy_with_logits", "soft_margin_loss"])
@@ -225,13 +225,6 @@ def scores_path(outputs: Any, knowledge: OutputKnowledge | None = None) -> Path:
         f"the model returns several tensors, {listed}: which are the scores? Give "
         "forward=lambda model, inputs: model(inputs)[...], which picks them, or a function of the output as target"
     )
-
-
-def part_at(outputs: Any, path: Path) -> Any:
-    """The part of a model's output at a path."""
-    for key in path:
-        outputs = outputs[key] if isinstance(outputs, (Mapping, list, tuple)) else getattr(outputs, key)
-    return outputs
 
 
 def class_scores(scores: Tensor, meaning: OutputMeaning, mask: Tensor | None = None) -> Tensor:

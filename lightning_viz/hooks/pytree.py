@@ -11,6 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Path = tuple[Any, ...]
+"""Keys into a structure: numbers of a sequence, keys of a mapping, names of fields."""
+
+
+def part_at(structure: Any, path: Path) -> Any:
+    """The part of a structure at a path.
+
+    Raises:
+        KeyError, IndexError, AttributeError, TypeError: there is none.
+    """
+    for key in path:
+        structure = structure[key] if isinstance(structure, (Mapping, list, tuple)) else getattr(structure, key)
+    return structure
+
 
 def first_tensor(structure: Any) -> Tensor | None:
     """The first floating-point tensor, taken as the output of a layer or model; None if there is none."""

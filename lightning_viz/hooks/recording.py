@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.geometry import Geometry, Layout, as_maps, watch_geometry
 from lightning_viz.hooks.observation import is_call, layer_of_call
-from lightning_viz.hooks.outputs import OutputMeaning, form_meaning, no_scores, part_at, scores_path
-from lightning_viz.hooks.pytree import first_tensor, replace_first_tensor
+from lightning_viz.hooks.outputs import OutputMeaning, form_meaning, no_scores, scores_path
+from lightning_viz.hooks.pytree import first_tensor, part_at, replace_first_tensor
 
 __all__ = ["Activations"]
 

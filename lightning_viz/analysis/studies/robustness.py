@@ -23,7 +23,8 @@ from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.outputs import class_logits, part_at
+from lightning_viz.hooks.outputs import class_logits
+from lightning_viz.hooks.pytree import part_at
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import (
     corruption_sheet,
