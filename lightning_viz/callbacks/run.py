@@ -224,12 +224,10 @@ def averaging_text(trainer: Trainer, first_view: Callback) -> str:
         names = {base.__name__ for base in type(callback).__mro__}
         if not names & {"WeightAveraging", "StochasticWeightAveraging"}:
             continue
-        last = "averaged" if place < trainer.callbacks.index(first_view) else "current"
-        watched = "; views that watch validation passes see the averaged ones" if "WeightAveraging" in names else ""
-        return (
-            f"{type(callback).__name__} averages weights: views draw the current ones{watched}; the last look draws "
-            f"the {last} ones"
-        )
+        watched = "; those that watch validation passes see the averaged ones" if "WeightAveraging" in names else ""
+        last = place < trainer.callbacks.index(first_view)  # its hook at the end of training comes first
+        ends = "; a look after the last epoch's end draws the averaged ones" if last else ""
+        return f"{type(callback).__name__} averages weights: views draw the current ones{watched}{ends}"
     return ""
 
 

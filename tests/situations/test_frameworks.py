@@ -16,8 +16,9 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from pytorch_lightning.tuner import Tuner
 
-from lightning_viz import FirstLayerFilters, GradCAM, default_views
+from lightning_viz import FirstLayerFilters, GradCAM, View, default_views
 from lightning_viz.analysis.models import network, read_checkpoint
+from tests.analysis import nets
 
 from .brought import Classifier, Quarters, pictures, rows
 from .situation import REFUSED, Call, Training, situation, situations, usual_views
@@ -351,3 +352,33 @@ def private():
 @pytest.mark.parametrize("row", situations(__name__))
 def test_frameworks(row, tmp_path: Path):
     row.verify(tmp_path)
+
+
+class LastLook(View):
+    """Keeps the weights that it sees; after step 1 it looks only when training has ended."""
+
+    kind = "last_look"
+
+    def compute(self, model, snapshot):
+        self.seen = next(model.parameters()).detach().clone()
+        return {}
+
+    def draw(self, snapshot):
+        return []
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning's
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("make", [EMAWeightAveraging, lambda: StochasticWeightAveraging(0.5, swa_epoch_start=1)])
+def test_the_line_about_averaged_weights_is_true(make, before, tmp_path: Path, capfd):
+    class Learns(nets.Net):
+        def __init__(self):
+            super().__init__(rate=0.5)
+
+    view, averaging = LastLook(steps=[1]), make()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    callbacks = [averaging, view] if before else [view, averaging]
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", callbacks=callbacks, default_root_dir=tmp_path, **options)
+    trainer.fit(model := Learns(), nets.Squares(8, 4))
+    assert torch.equal(view.seen, next(model.parameters())) == before
+    assert ("a look after the last epoch's end draws the averaged ones" in capfd.readouterr().err) == before
