@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -265,8 +265,9 @@ class StepWatch(TorchFunctionMode):
             outputs = [self._calls[call].output for call in calls]
             scored = [x for x, some in zip(given, origins, strict=True) if some & calls]
             compared = next((x for x, some in zip(given, origins, strict=True) if some == {labels}), None)
-            part = None if labels is None else part_at(self._batch, labels)
-            with self._comparison():
+            part = next((x for path, x in self._parts if path == labels), None)  # the step may have taken it out
+            form: dict[str, Any] = {}
+            with self._comparison(), suppress(Exception):  # a step never fails by being watched
                 form = form_of_meeting(outputs, scored, part, compared)
             self._meetings.append(Meeting(calls, labels, name if is_loss else "", logarithm, **form))
 

@@ -137,7 +137,7 @@ def faults(view, tmp_path, model, data=None, **options):
 
 
 def test_what_is_only_found_out_at_a_look_is_said_and_training_goes_on(drawn_at_once, tmp_path):
-    assert "skipped Dreams: target class 7 is out of range: the model has 3 outputs" in faults(
+    assert "target class 7 is out of range: the model has 3 outputs" in faults(
         Dreams(**{**SMALL, "units": ["7"]}), tmp_path, ConvNet(channels=3)
     )
     flat = loader(torch.rand(6, 2), torch.arange(6) % 2, batch_size=3)

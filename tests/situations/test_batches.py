@@ -77,11 +77,7 @@ def siamese():
     return Training(Model(Quarters(sharpness=3.0)), pairs, draws=("filters", "activations")), check
 
 
-@situation(
-    1,
-    "a triplet net: the batch is `(anchor, positive, negative)`, the net is called three times",
-    today="features are called classes with confidences, silently",
-)
+@situation(1, "a triplet net: the batch is `(anchor, positive, negative)`, the net is called three times")
 def triplet():
     class Model(Classifier):
         def step(self, batch):

@@ -124,10 +124,7 @@ def no_forward():
 
 
 @situation(
-    1,
-    "no `forward`: the step calls `self.encoder`, then `self.decoder`; the last is meant",
-    says=r"\bdecoder\b",
-    today="views fail at every look: the channels of the decoder's image are taken for classes",
+    1, "no `forward`: the step calls `self.encoder`, then `self.decoder`; the last is meant", says=r"\bdecoder\b"
 )
 def encoder_then_decoder():
     class Model(Module):
@@ -182,11 +179,7 @@ def gan():
     return Training(Model(), rows(images, labels), None, draws=("filters", "activations")), check
 
 
-@situation(
-    1,
-    "diffusion: `forward(x, t)`, the batch is `(image, label)`; labels are no time steps",
-    today="the image's channels are called each sample's predicted class",
-)
+@situation(1, "diffusion: `forward(x, t)`, the batch is `(image, label)`; labels are no time steps")
 def noise_and_time():
     class Model(Module):
         def forward(self, images, times):
