@@ -14,6 +14,7 @@ from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.norms import NORMS
 from lightning_viz.adversarial.result import AttackResult
 from lightning_viz.callbacks.batch_parts import split_batch
+from lightning_viz.callbacks.keyword_arguments import KeywordArguments
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, check_forward, unobservable
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode
@@ -25,7 +26,7 @@ __all__ = ["AdversarialTraining"]
 _SLACK = 0.05  # of the pixels' range: by how much augmentation may leave it
 
 
-class AdversarialTraining(Callback):
+class AdversarialTraining(KeywordArguments, Callback):
     r"""The defense: a part of every training batch is moved against the network as it is (Madry et al., 2018).
 
     .. math:: \min_\theta \operatorname{E} \max_{\lVert \delta \rVert \le \epsilon}

@@ -35,6 +35,9 @@ class KeywordArguments:
                 delattr(base, _FIELDS)
         cls._arguments = {own.name: own for own in fields(cls)}  # type: ignore[arg-type]
         delattr(cls, _FIELDS)
+        for own in cls._arguments.values() if "__init__" in vars(cls) else ():
+            if own.init and own.default_factory is not MISSING:  # stands in the signature, where jsonargparse reads it
+                cls.__init__.__kwdefaults__[own.name] = own.default_factory()  # type: ignore[misc]
         if "__init__" in vars(cls):
             with suppress(Exception):  # a name that is imported for type checkers alone
                 hints = typing.get_type_hints(cls)

@@ -19,7 +19,7 @@ from lightning_viz.callbacks.batch_sources import channels_last, list_of_images,
 from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded
-from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at, sample_count
+from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, sample_count
 
 _LOSSES = frozenset(
     [
@@ -381,7 +381,8 @@ class StepReader:
         self._model, self._probe = model, probe
         keep_reading(model, probe.reading(None))  # not that of another run, of other data perhaps
         self._watch: StepWatch | None = None
-        self.pending = not probe.named and getattr(model, "_compiler_ctx", None) is None
+        # With compiled modules inside, whatever changes around a call may have them compiled anew.
+        self.pending = not probe.named and not any(map(is_compiled, model.modules()))
 
     def start(self, batch: Any, step: str) -> None:
         """Watch the step that is about to be run, if none has been read.

@@ -47,8 +47,8 @@ class Faulty(Watch):
     """A view that fails somewhere."""
 
     kind = "faulty"
-    where: str = "draw"
-    error: BaseException = RuntimeError("broken")
+    where = "draw"
+    error = RuntimeError("broken")
     failing = None  # steps; all if None
 
     def fails(self, where, step):

@@ -181,9 +181,8 @@ def test_what_only_a_pass_can_tell_is_a_warning_that_names_the_view(view, messag
 
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, Unused(), [view, Saliency()])
-    warnings = said(caught)
-    assert [f"failed at step {step}" in one for one, step in zip(warnings, (0, 6), strict=True)] == [True, True]
-    assert all(f"{view.name} failed" in one and message in one for one in warnings)
+    (line,) = said(caught)  # at step 6 it is the same
+    assert f"{view.label} failed at step 0" in line and message in line
     assert trainer.global_step == 6
     assert drawn_at_once.tags() == {"saliency/gradient": [0, 6]}
 
@@ -305,8 +304,8 @@ def test_hyperplanes_of_samples_that_are_not_of_the_plane(tmp_path, drawn_at_onc
     x, y = plane()
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, Sliced(), [Hyperplanes(samples=40)], loader(torch.cat([x, x], 1), y, batch_size=40))
-    assert all("the samples have 4 values each, the plane has two" in one for one in said(caught))
-    assert len(said(caught)) == 2
+    (line,) = said(caught)
+    assert "the samples have 4 values each, the plane has two" in line
 
 
 def test_a_view_whose_check_fails_is_left_out_and_the_run_goes_on(tmp_path, drawn_at_once):
