@@ -94,7 +94,7 @@ class StepWatch(TorchFunctionMode):
 
         def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             name, compiled = entrances.get(id(module), (None, False))
-            if name is None or not self._open or self._comparing:
+            if name is None or not self._open or self._comparing or _is_redirected(module):
                 return call(module, *args, **kwargs)
             with self._suspended() if compiled else nullcontext():
                 return call(module, *args, **kwargs) if self._inside else self._passed(name, module, call, args, kwargs)
@@ -407,6 +407,11 @@ class StepReader:
         reading = self._probe.reading(watch.reading())
         keep_reading(self._model, reading)
         return reading
+
+
+def _is_redirected(module: nn.Module) -> bool:
+    """Whether a call runs the step: Lightning leads it through DistributedDataParallel as the module's forward."""
+    return getattr(module.__dict__.get("forward"), "__name__", "") == "wrapped_forward"
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -30,7 +30,7 @@ from lightning_viz import (
     Saliency,
 )
 from lightning_viz.callbacks import probe_loading as sampling
-from lightning_viz.callbacks import session, shared_pass
+from lightning_viz.callbacks import session, shared_pass, step_watch
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.fetching import Fetched
@@ -182,6 +182,14 @@ def sketches(monkeypatch):
     return handed_in
 
 
+class Unread(step_watch.StepReader):
+    """Reads no step."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.pending = False
+
+
 @pytest.fixture
 def all_raise(monkeypatch):
     """Every view raises whenever it looks: at even steps in the middle of the pass, at odd ones after a rampage."""
@@ -214,6 +222,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, most_faults=10**9))
     monkeypatch.setattr(session.Session, "__init__", start)
     monkeypatch.setattr(session.Session, "_fault", count)
+    monkeypatch.setattr(session, "StepReader", Unread)  # else a look before the first step waits for it
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
     for view in (View, FirstLayerFilters, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
         monkeypatch.setattr(view, "compute", raise_in_look)

@@ -244,7 +244,7 @@ def test_no_gradient_is_computed_for_a_weight_and_no_hook_is_there_twice():
             return super().forward(x)
 
     dream(built(Watched, 3), [channel("conv1", 1), logit(1)], image=(3, 9, 9), steps=4)
-    assert seen == [(False, 1, False)] * 5
+    assert seen == [(False, 2, False)] * 5  # one records, one tells where the places of its output come from
 
 
 def test_a_pass_ends_at_the_deepest_layer_that_an_objective_reads():
