@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections import defaultdict
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -503,7 +504,7 @@ def test_hooks_that_stay_would_be_noticed(sketches, tmp_path, monkeypatch):
     close = population.Accumulator.close
 
     def forgetful(self):
-        self._handles = []
+        self._watch = ExitStack()
         close(self)
 
     monkeypatch.setattr(population.Accumulator, "close", forgetful)
