@@ -35,9 +35,10 @@ class KeywordArguments:
                 delattr(base, _FIELDS)
         cls._arguments = {own.name: own for own in fields(cls)}  # type: ignore[arg-type]
         delattr(cls, _FIELDS)
-        for own in cls._arguments.values() if "__init__" in vars(cls) else ():
-            if own.init and own.default_factory is not MISSING:  # stands in the signature, where jsonargparse reads it
-                cls.__init__.__kwdefaults__[own.name] = own.default_factory()  # type: ignore[misc]
+        defaults: Any = vars(cls)["__init__"].__kwdefaults__ if "__init__" in vars(cls) else {}
+        for name, value in arguments_of(cls).items():  # defaults stand in the signature, where jsonargparse reads them
+            if name in (defaults or {}) and cls._arguments[name].default_factory is not MISSING:
+                defaults[name] = value
         if "__init__" in vars(cls):
             with suppress(Exception):  # a name that is imported for type checkers alone
                 hints = typing.get_type_hints(cls)
