@@ -408,7 +408,7 @@ class ValidationMetrics(Callback):
         self._handle = None
 
     def _update(self, trainer: Trainer, network: nn.Module, batch: Any) -> None:
-        inputs, labels, truth = split_batch(batch, network, reading_of(network))
+        inputs, labels, truth, _ = split_batch(batch, network, reading_of(network))
         size = sample_count(inputs)
         outputs = self._output
         if outputs is None or outputs.dim() == 0 or len(outputs) != size:

@@ -188,7 +188,7 @@ class AdversarialTraining(KeywordArguments, Callback):
 def _inputs_and_labels(batch: Any, model: LightningModule) -> tuple[Tensor, Tensor]:
     """What is attacked, and the classes to lead away from."""
     try:
-        inputs, labels, _ = split_batch(batch, model)
+        inputs, labels, *_ = split_batch(batch, model)
     except TypeError:
         inputs, labels = batch, None
     floats = isinstance(inputs, Tensor) and inputs.is_floating_point()

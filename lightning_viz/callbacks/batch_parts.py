@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidTypeError
-from lightning_viz.hooks.calls import Call, CallStep, Slot, padded
+from lightning_viz.hooks.calls import Call, CallStep, Slot, as_call, padded
+from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.outputs import BINARY_LOSSES, MULTI_LABEL_LOSSES, REGRESSION_LOSSES
 from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at
 
@@ -28,11 +29,13 @@ class BatchParts(NamedTuple):
         labels: classes ``[n]``; None where there are none.
         truth: what a dense model is to predict: masks ``[n, H, W]`` or images ``[n, C, H, W]``; of a multi-label one
             zeros and ones ``[n, K]``; None likewise.
+        objects: what a detector is to find in each image; None likewise.
     """
 
     inputs: Any
     labels: Tensor | None
     truth: Tensor | None
+    objects: tuple[Detections, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ class BatchReading:
         if not self.complete:
             raise InvalidTypeError(f"{self.words()}: {_REMEDY}")
         sources = [source for source in self.sources if source is not None]
-        return BatchParts(self.inputs([source.of(batch) for source in sources]), *self.truth(batch))
+        inputs, objects = self.inputs([source.of(batch) for source in sources]), objects_of(batch)
+        return BatchParts(inputs, *self.truth(batch)) if objects is None else BatchParts(inputs, None, None, objects)
 
     def truth(self, batch: Any) -> tuple[Tensor | None, Tensor | None]:
         """Labels and truth of a batch, see `BatchParts`.
@@ -249,7 +253,42 @@ def split_batch(batch: Any, model: nn.Module, reading: BatchReading | None = Non
     if reading is not None:
         return reading.split(batch)
     inputs, left = _split(batch, model)
-    return BatchParts(inputs, *_labels_among(left))
+    objects = objects_of(batch)
+    return BatchParts(inputs, *_labels_among(left)) if objects is None else BatchParts(inputs, None, None, objects)
+
+
+def objects_path(batch: Any) -> Path | None:
+    """Where a batch holds what a detector is to find: a list with a dict of ``boxes`` and ``labels`` for each image."""
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(batch, Mapping):
+        entries = list(batch.items())
+    elif isinstance(batch, (tuple, list)):
+        entries = list(enumerate(batch))
+    return next(((key,) for key, part in entries if are_objects(part)), None)
+
+
+def are_objects(part: Any) -> bool:
+    """Whether a part of a batch is a list of true objects, image by image."""
+    return (
+        isinstance(part, (tuple, list))
+        and len(part) > 0
+        and all(isinstance(image, Mapping) and {"boxes", "labels"} <= set(image) for image in part)
+    )
+
+
+def objects_of(batch: Any) -> tuple[Detections, ...] | None:
+    """What a detector is to find in each image of a batch, on the CPU; None if the batch does not say."""
+    path = objects_path(batch)
+    if path is None:
+        return None
+    images = []
+    for image in part_at(batch, path):
+        boxes, labels, masks = (image.get(name) for name in ("boxes", "labels", "masks"))
+        boxes, labels = (part.detach().cpu() for part in (boxes.reshape(-1, 4).float(), labels.reshape(-1).long()))
+        if masks is not None:
+            masks = masks.detach().cpu().reshape(len(labels), *masks.shape[-2:]) > 0
+        images.append(Detections(boxes, labels, torch.ones(len(labels)), masks))
+    return tuple(images)
 
 
 def _of_example(model: nn.Module, batch: Any) -> BatchReading | None:
@@ -370,6 +409,8 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
         rest = {name: x for name, x in batch.items() if name not in used}
         return inputs, [rest[name] for name in LABEL_NAMES if name in rest] or list(rest.values())
     if isinstance(batch, (tuple, list)) and batch:
+        if isinstance(batch[0], (tuple, list)) and len(takes) <= 1 and isinstance(images := as_call([*batch[0]]), Call):
+            return images, list(batch[1:])
         if isinstance(batch[0], (tuple, list, Mapping)):
             inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
             return inputs, list(batch[1:])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.cam import class_activation_map
+from lightning_viz.attribution.cam import MERGED, class_activation_map, image_maps, merged_maps
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.snapshot import (
@@ -28,7 +28,9 @@ from lightning_viz.errors import (
     NoGradientError,
     ViewError,
 )
+from lightning_viz.hooks.calls import image_sizes
 from lightning_viz.hooks.layers import Layers, select_layers
+from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
 from lightning_viz.hooks.targets import TargetLike
@@ -49,6 +51,8 @@ class GradCAM(View):
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
             inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
             class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
+        merge: one map of all layers together (tag ``<method>/merged``): the mean of their maps at the image's size,
+            each divided by its maximum, as is usual for a detector's layers of several sizes.
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
             (``<method>/<layer>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
@@ -56,6 +60,7 @@ class GradCAM(View):
     method: CamMethod = "grad_cam"
     layers: Layers = "last_maps"
     target: TargetChoice = "label"
+    merge: bool = False
     sanity_check: bool = False
 
     kind: ClassVar[str] = "grad_cam"
@@ -108,7 +113,7 @@ class GradCAM(View):
             arguments = {
                 "tag": tag,
                 "images": snapshot.images(self.pixel_space),
-                "layer": call,
+                "layer": " and ".join(snapshot.requirements.layers) or "several layers" if call == MERGED else call,
                 "step": snapshot.step,
                 "method": described.title,
                 "display": described.display,
@@ -125,7 +130,7 @@ class GradCAM(View):
             else:
                 target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
                 single = {"maps": heat.numpy(), "target": target}
-                yield DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars)
+                yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars))
 
     @property
     def _alone(self) -> bool:
@@ -134,14 +139,14 @@ class GradCAM(View):
 
     def _attribute(self, model: nn.Module, snapshot: Snapshot, target: TargetLike) -> dict[str, Tensor]:
         """The maps by passes of the method's own, on the CPU."""
-        options = {"progress": False} if self._alone else {}
+        options = {"merge": self.merge, **({"progress": False} if self._alone else {})}
         layers = list(select_layers(model, self.layers))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
             maps = method(self.method).load()(
                 model, on_device(model, snapshot.observation.inputs), target, layers=layers, **options
             )
-        return {call: heat.float().cpu() for call, heat in maps.items()}
+        return self._placed({call: heat.float().cpu() for call, heat in maps.items()}, snapshot.observation)
 
     def _from_pass(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """The maps from what the shared pass recorded, ``[N, 1, h, w]`` or ``[T, N, 1, h, w]``."""
@@ -156,4 +161,13 @@ class GradCAM(View):
                 if gradients is None:
                     raise NoGradientError(f"{snapshot.target_name(self.target)} does not depend on layer {call!r}")
                 maps[call] = class_activation_map(activations, gradients, self.method)
-        return maps
+        if self.merge:
+            return {MERGED: merged_maps(maps.values(), observation)}
+        return self._placed(maps, observation)
+
+    def _placed(self, maps: dict[str, Tensor], observation: Observation) -> dict[str, Tensor]:
+        """The maps as they are; where a detector pads its images, on the images alone."""
+        padded = observation.extents is not None or image_sizes(observation.inputs) is not None
+        if not padded or self.merge:
+            return maps
+        return {call: image_maps(heat, observation) for call, heat in maps.items()}

@@ -134,9 +134,10 @@ class Occlusion(View):
             "classes": 1 if maps.predicted is None else max(2, classes),
             "target": snapshot.target_name(self.target),
             "patch": grid.patch,
+            "unit": snapshot.unit("logits"),
             "positions": grid.positions,
         }
-        yield DrawTask(occlusion_maps, {**arguments, **single}, scalars=scalars)
+        yield snapshot.framed(DrawTask(occlusion_maps, {**arguments, **single}, scalars=scalars))
 
     def _feature(self, snapshot: Snapshot) -> TargetLike:
         """The channel that each sample excites most, the same at every step."""

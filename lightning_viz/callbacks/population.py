@@ -266,7 +266,7 @@ class PopulationPass:
             return
         with self._guarded():
             known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
-            inputs, labels, _ = split_batch(batch, self.model, known if known and known.complete else None)
+            inputs, labels, *_ = split_batch(batch, self.model, known if known and known.complete else None)
             size = len(all_tensors(inputs)[0])
             numbers = self.numbering.among(self._samples, size, self._batches)
             self._batches += 1

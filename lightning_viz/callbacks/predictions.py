@@ -1,4 +1,4 @@
-"""The view of what a dense model predicts, beside the truth."""
+"""The view of what a detector or a dense model predicts, beside the truth."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from lightning_viz.callbacks.probe import IGNORE_INDEX
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.hooks.detection import WEAK, Detections
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dense import MOST_PREDICTIONS, UNCOUNTED, class_predictions, image_predictions
+from lightning_viz.render.detections import MATCHING, detection_predictions, matches
 from lightning_viz.render.tiles import to_rgb
 
 __all__ = ["Predictions"]
 
 
 class Predictions(View):
-    """What a segmentation or an image-to-image model predicts, beside the truth (tag ``predictions``).
+    """What a detector, a segmentation or an image-to-image model predicts, beside the truth (tag ``predictions``).
 
-    Which of the two it is, the outputs and the truth in the batches tell: scores of classes ``[N, K, H, W]`` beside
+    A detector's boxes and masks stand beside the true ones, those that match (of one class, with an intersection over
+    union of 0.5 or more) in whole frames, what was missed or is false in broken ones; recall and precision are plotted
+    over the head of the probe.
+
+    Which of the others it is, the outputs and the truth in the batches tell: scores of classes ``[N, K, H, W]`` beside
     masks ``[N, H, W]`` of whole numbers (or one score ``[N, 1, H, W]`` beside masks of zeros and ones) are classes of
     pixels; outputs like the truth ``[N, C, H, W]`` are images, and where the batches hold no truth but outputs are like
     the input, an autoencoder's. Of classes also plots mean and each class's intersection over union and the share of
@@ -38,6 +44,7 @@ class Predictions(View):
         class_names: of the classes; those that the data set knows (its ``classes``) if omitted.
         ignore_index: true class of pixels that do not count (255: PASCAL VOC's); negative ones never do.
         background: class that is left without color; None: every class is colored.
+        threshold: of a detector, least score of the detections that are drawn and counted.
         limit: of images, the absolute difference at the color scale's end, in pixels of 0 to 1.
         target_pixel_space: how images to predict map to pixels; unchanged if within [0, 1], else as the inputs.
     """
@@ -45,6 +52,7 @@ class Predictions(View):
     class_names: tuple[str, ...] = ()
     ignore_index: int = IGNORE_INDEX
     background: int | None = 0
+    threshold: float = 0.5
     limit: float = 0.25
     target_pixel_space: PixelSpace | None = None
 
@@ -58,6 +66,9 @@ class Predictions(View):
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""
+        if snapshot.observation.detections is not None:
+            yield self._detections(snapshot, snapshot.observation.detections)
+            return
         outputs, truth = snapshot.observation.outputs, snapshot.samples.truths
         if outputs is None or outputs.dim() != 4:
             shape = "no tensor" if outputs is None else list(outputs.shape)
@@ -77,6 +88,37 @@ class Predictions(View):
                 "probe=Probe(inputs=..., labels=...) with masks [N, H, W] or images of the same shape"
             )
         yield self._images(snapshot, outputs, target.float(), "input itself" if itself else "target")
+
+    def _detections(self, snapshot: Snapshot, found: tuple[Detections, ...]) -> DrawTask:
+        true = snapshot.samples.objects
+        truth = None if true is None else snapshot.objects(true[: len(found)])
+        prediction, notes = snapshot.objects(found), snapshot.notes(self.pixel_space)
+        certain = [[n for n, score in enumerate(one.scores) if score >= self.threshold] for one in prediction]
+        if not any(len(one) and float(one.scores[0]) > WEAK for one in found):
+            notes = (*notes, f"no detection above {WEAK}")
+        scalars = {}
+        if truth is not None:
+            pairs = zip(prediction, truth, certain, strict=True)
+            hits = sum(len(matches(one, own, places, MATCHING)) for one, own, places in pairs)
+            counts = {"recall": sum(len(own.labels) for own in truth), "precision": sum(map(len, certain))}
+            scalars = {f"{self.kind}/{name}": hits / count for name, count in counts.items() if count}
+        labels = {int(label) for one in (*prediction, *(truth or ())) for label in one.labels}
+        named = dict(enumerate(self.class_names)) if self.class_names else {}
+        return DrawTask(
+            detection_predictions,
+            {
+                "tag": self.kind,
+                "images": snapshot.images(self.pixel_space),
+                "truth": truth,
+                "prediction": prediction,
+                "step": snapshot.step,
+                "names": {label: named.get(label, snapshot.samples.name(label)) for label in sorted(labels)},
+                "threshold": self.threshold,
+                "match_overlap": MATCHING,
+                "notes": notes,
+            },
+            scalars=scalars,
+        )
 
     def _classes(self, snapshot: Snapshot, scores: Tensor, truth: Tensor) -> DrawTask:
         notes = snapshot.notes(self.pixel_space)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_viz.callbacks.batch_parts import BatchReading, Source
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.calls import CallStep, Slot
+from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import Path, all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
@@ -133,6 +134,7 @@ class Samples:
         pixel_space_guessed: whether the pixel space is a guess from the samples' range.
         truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
             ``[n, C, H, W]``; of a multi-label one zeros and ones ``[n, K]``; None where the batches hold no such thing.
+        objects: what a detector is to find in each image of the head; None likewise.
     """
 
     inputs: Any
@@ -144,6 +146,7 @@ class Samples:
     notes: tuple[str, ...] = ()
     pixel_space_guessed: bool = False
     truths: Tensor | None = None
+    objects: tuple[Detections, ...] | None = None
 
     def __len__(self) -> int:
         return len(all_tensors(self.inputs)[0])

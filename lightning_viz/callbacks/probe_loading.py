@@ -240,7 +240,7 @@ def _prepare(
     trainer: Trainer, pl_module: LightningModule, batches: list[Any], probe: Probe, *, moved: bool = False
 ) -> Samples:
     """Samples as the model would be given them in validation, on the CPU, in one; empties the list."""
-    parts, labels, truths = [], [], []
+    parts, labels, truths, objects = [], [], [], []
     reading = probe.reading(reading_of(pl_module))
     with preserve_state(pl_module), _validating(trainer), torch.no_grad():
         while batches:  # each is let go as it is taken: a thousand images are large
@@ -248,14 +248,16 @@ def _prepare(
             if not moved:
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, known, truth = split_batch(batch, pl_module, reading)
+            inputs, known, truth, found = split_batch(batch, pl_module, reading)
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
             truths.append(truth)
+            objects.append(found)
     tensors = [_joined_inputs(same) for same in zip(*map(all_tensors, parts), strict=True)]
     whole = iter(tensors)
     inputs = _through(probe, map_tensors(parts[0], lambda _: next(whole)))
-    return Samples(inputs, _join(labels), probe.samples, truths=_join(truths))
+    listed = None if None in objects else tuple(image for some in objects if some is not None for image in some)
+    return Samples(inputs, _join(labels), probe.samples, truths=_join(truths), objects=listed)
 
 
 def _through(probe: Probe, inputs: Any) -> Any:
@@ -298,19 +300,21 @@ def _order(samples: Samples, count: int, seed: int) -> list[int]:
 def _select(samples: Samples, order: Sequence[int]) -> Samples:
     chosen = torch.as_tensor(order)
     labels, truths = (None if one is None else one[chosen] for one in (samples.labels, samples.truths))
-    return replace(samples, inputs=map_tensors(samples.inputs, lambda x: x[chosen]), labels=labels, truths=truths)
+    objects = None if samples.objects is None else tuple(samples.objects[index] for index in order)
+    inputs = map_tensors(samples.inputs, lambda x: x[chosen])
+    return replace(samples, inputs=inputs, labels=labels, truths=truths, objects=objects)
 
 
 def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...], *, numbers: bool = False) -> Samples:
     """With what the data set tells, and what is to be said; `numbers`: whether the labels are of no classes."""
     pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
-    if samples.labels is None and truths is None and not numbers:
+    objects = None if samples.objects is None else samples.objects[: samples.head]
+    if samples.labels is None and truths is None and objects is None and not numbers:
         notes = (*notes, "no labels found in the batches")
     names = find_class_names(dataset)
-    return replace(
-        samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, truths=truths, notes=notes
-    )
+    described = replace(samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, notes=notes)
+    return replace(described, truths=truths, objects=objects)
 
 
 def pick_balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:

@@ -135,7 +135,7 @@ class Saliency(View):
             "method": described.title,
             "step": snapshot.step,
             "display": self.reduce if described.display == "sum" else described.display,
-            "unit": described.unit,
+            "unit": snapshot.unit(described.unit),
             "details": details,
             "verdicts": snapshot.verdicts(),
             "notes": notes,
@@ -146,7 +146,7 @@ class Saliency(View):
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
             single = {"maps": maps.numpy(), "target": snapshot.target_name(self.target)}
-            yield DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars)
+            yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars))
 
     @property
     def _rule(self) -> Rule | None:

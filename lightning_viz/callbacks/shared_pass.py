@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,15 @@ from lightning_viz.callbacks.display import input_form
 from lightning_viz.callbacks.probe import Samples, displayed_input
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, warn_safely
+from lightning_viz.errors import (
+    AttributionWarning,
+    InvalidArgumentError,
+    InvalidTypeError,
+    format_indices,
+    inform,
+    warn_safely,
+)
+from lightning_viz.hooks.detection import WEAK
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation
@@ -39,6 +48,7 @@ class SharedPass:
         self._trainer, self._model = trainer, model
         self._flatten = vectorizer()
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
+        self._said_empty = False
         self.population_seconds = 0.0
         """What the last run took for the population alone."""
         self.failures: dict[str, Exception] = {}
@@ -104,7 +114,8 @@ class SharedPass:
         reduce = {name: self._flatten for name in vectors if name != INPUT}
         population = min(max((need.population for need in requirements), default=0), len(samples))
         head = on_device(self._model, samples.part(0, samples.head))
-        with self.context():
+        with self.context(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttributionWarning)  # is said below
             seen = observe(
                 self._model,
                 head,
@@ -115,6 +126,7 @@ class SharedPass:
                 rules=_union(need.rules for need in requirements),
                 reduce=reduce,
             )
+            self._check_detections(seen)
             reduced = dict(seen.reduced)
             if reduce and population > samples.head:
                 started = time.monotonic()
@@ -153,6 +165,18 @@ class SharedPass:
                 self._said.add(note)
                 warn_safely(note)
         return None if bool(unknown.all()) else known
+
+    def _check_detections(self, seen: Observation) -> None:
+        """Say once if a detector finds nothing in some images."""
+        empty = [
+            index
+            for index, image in enumerate(seen.detections or ())
+            if not len(image) or float(image.scores[0]) <= WEAK
+        ]
+        if empty and not self._said_empty:
+            self._said_empty = True
+            which = "any of the probe's images" if len(empty) == len(seen.detections or ()) else format_indices(empty)
+            inform(f"no detection above {WEAK} in {which} at first: box[0] explains what little there is")
 
     def _input_vectors(self, samples: Samples, population: int) -> Tensor:
         key = id(samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Union, runtime_checkable
 
 import numpy as np
@@ -18,6 +18,9 @@ from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
 from lightning_viz.callbacks.run import Named
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
+from lightning_viz.hooks.box_target import BoxTarget
+from lightning_viz.hooks.calls import image_sizes
+from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.hooks.observation import Observation
@@ -27,6 +30,7 @@ from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import as_target, class_list, logit, parse_target
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.detections import ObjectFrame, Objects, framed_page
 from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels
 
 __all__ = ["Snapshot", "Requirements"]
@@ -142,6 +146,8 @@ class Snapshot:
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """Truth, prediction and confidence of each sample of the head; empty where the model does not classify."""
+        if self.observation.detections is not None:
+            return self._detection_verdicts()
         probabilities, labels = self.probabilities, self.observation.labels
         if probabilities is None:
             return ()
@@ -180,12 +186,77 @@ class Snapshot:
             unit: of the method.
         """
         meaning = self.observation.meaning
+        if self.observation.detections is not None:
+            return unit.replace("logits", "score")
         words = {"probability": "probability", "output": "units of the output"}
         return unit if meaning is None or unit != "logits" else words.get(meaning.unit, unit)
+
+    def _detection_verdicts(self) -> tuple[Verdict, ...]:
+        """Of each image the detection that is explained, and its score."""
+        found, scores = self.observation.targets, self.observation.scores
+        if found is None or scores is None or found.dim() != 1:
+            return ()
+        return tuple(
+            Verdict(prediction=self.samples.name(label), confidence=score)
+            if label >= 0
+            else Verdict(prediction="no detection")
+            for label, score in zip(found.tolist(), scores.tolist(), strict=True)
+        )
+
+    def frames(self, *, masks: bool = True) -> list[list[ObjectFrame]]:
+        """Of each image the box of the detection that is explained, with its mask if there is one."""
+        observation, boxes = self.observation, self.observation.boxes
+        if observation.detections is None or boxes is None or observation.targets is None:
+            return []
+        frames: list[list[ObjectFrame]] = []
+        for index, (image, box) in enumerate(zip(observation.detections, boxes, strict=True)):
+            if int(observation.targets[index]) < 0:
+                frames.append([])
+                continue
+            place = next((n for n in range(len(image)) if torch.equal(image.boxes[n], box)), None)
+            shown = self.objects((image,), index)[0]
+            left, top, right, bottom = shown.boxes[place or 0].tolist()
+            mask = None if place is None or not masks else shown.mask(place)
+            frames.append([ObjectFrame((left, top, right, bottom), mask=mask)])
+        return frames
+
+    def objects(self, images: Sequence[Detections], first: int = 0) -> list[Objects]:
+        """Objects in pixels of the images that are shown.
+
+        Args:
+            images: found or true objects of some of the head's images.
+            first: number of the first of these.
+        """
+        shown, sizes = image_of(self.observation.inputs), image_sizes(self.observation.inputs)
+        assert shown is not None
+        height, width = shown.shape[2:]
+        parts = []
+        for number, image in enumerate(images, first):
+            own = (height, width) if sizes is None else tuple(map(int, sizes[number]))
+            masks = None
+            if image.masks is not None:
+                masks = np.zeros((len(image.masks), height, width), dtype=bool)
+                rows, columns = (min(pair) for pair in zip(image.masks.shape[1:], (height, width), strict=True))
+                masks[:, :rows, :columns] = image.masks[:, :rows, :columns].numpy()
+            boxes = image.in_pixels(own[0], own[1]).float().numpy()
+            parts.append(Objects(boxes, image.labels.numpy(), image.scores.float().numpy(), masks))
+        return parts
+
+    def framed(self, task: DrawTask) -> DrawTask:
+        """A task that draws a page of the head's samples, with the boxes that are explained; of a detector only."""
+        frames = self.frames()
+        if not frames:
+            return task
+        return replace(
+            task, function=framed_page, arguments={**task.arguments, "page": task.function, "frames": frames}
+        )
 
     def target_name(self, choice: TargetChoice) -> str:
         """The explained class, in words."""
         target = as_target(choice)  # type: ignore[arg-type]
+        if self.observation.detections is not None and isinstance(target, (ClassTarget, BoxTarget)):
+            index = target.index if isinstance(target, BoxTarget) else 0
+            return f"box[{index}], each image's {'best' if index == 0 else f'number {index}'} detection"
         if not isinstance(target, ClassTarget) or target.count is not None:
             return target.name
         if target.position is not None:
@@ -287,7 +358,9 @@ def explained_target(choice: TargetChoice, snapshot: Snapshot) -> Target:
         choice: of a view.
         snapshot: of the pass that explained it.
     """
-    target = resolved(choice, snapshot.samples)
+    target, observation = resolved(choice, snapshot.samples), snapshot.observation
+    if observation.boxes is not None and target.open:
+        return BoxTarget(target.index if isinstance(target, BoxTarget) else 0, observation.boxes, observation.targets)
     return logit(snapshot.observation.targets) if target.open and snapshot.observation.targets is not None else target
 
 

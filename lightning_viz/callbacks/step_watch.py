@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_viz.callbacks.batch_parts import LABEL_NAMES, BatchReading, Source, keep_reading, tensors_of
+from lightning_viz.callbacks.batch_parts import (
+    LABEL_NAMES,
+    BatchReading,
+    Source,
+    are_objects,
+    keep_reading,
+    objects_path,
+    tensors_of,
+)
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
 from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
@@ -148,6 +156,8 @@ class StepWatch(TorchFunctionMode):
         self._squashed.clear()
         self._losses.clear()
         parameters = list(module.parameters())
+        args = tuple(x for x in args if not are_objects(x))  # in evaluation mode a detector needs no truth
+        kwargs = {key: x for key, x in kwargs.items() if not are_objects(x)}
         step = CallStep(name, tuple(map(self._template, args)), {key: self._template(x) for key, x in kwargs.items()})
         trained = not parameters or any(parameter.requires_grad for parameter in parameters)
         given = all_tensors((args, kwargs))
@@ -309,7 +319,11 @@ class StepWatch(TorchFunctionMode):
                 )
                 for step in steps
             ),
-            labels or named or _named_labels(self._sources) or next(iter(self._inner_labels), None),
+            objects_path(self._batch)
+            or labels
+            or named
+            or _named_labels(self._sources)
+            or next(iter(self._inner_labels), None),
             first.loss if first else self._calls[chosen].loss,
             self._calls[chosen].squashed,
             first is not None and first.logarithm,

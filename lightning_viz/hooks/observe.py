@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError, OutputError, TargetError
 from lightning_viz.hooks.batching import out_of_memory
 from lightning_viz.hooks.box_target import BoxTarget, detector_target
-from lightning_viz.hooks.calls import as_call, call_model
+from lightning_viz.hooks.calls import as_call, call_model, image_sizes
+from lightning_viz.hooks.calls_by_image import joined_calls
 from lightning_viz.hooks.detection import detections_of, resized_images
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import evaluation_mode, seed_torch
@@ -128,23 +129,24 @@ def _observed(
                 scores, sources + (leaf_list if input_gradient else []), leaf_list, rules, relus
             )
     requested = {**recorded, **differentiated, **reductions}
+    outer = joined_calls(record, gradients_by_id, differentiated, image_sizes(leaf_inputs))
     observation = Observation(
         inputs=map_tensors(leaf_inputs, Tensor.detach),
         outputs=map_tensors(output, _copied),
         detections=None if detections is None else tuple(image.kept() for image in detections),
         boxes=target.boxes if isinstance(target, BoxTarget) else None,
-        extents=extents.shares,
+        extents=extents.shares if outer.extents is None else outer.extents,
         meaning=meaning,
         targets=targets,
         scores=map_tensors(scores, _copied),
-        activations={name: call.detach() for name, call in call_names(record.calls).items()},
-        gradients=call_names({name: [gradients_by_id[id(x)] for x in record.calls[name]] for name in differentiated}),
+        activations={name: call.detach() for name, call in call_names(outer.calls).items()},
+        gradients=call_names(outer.gradients),
         input_gradient=map_tensors(leaf_inputs, lambda x: gradients_by_id.get(id(x))) if input_gradient else None,
         ruled={rule: map_tensors(leaf_inputs, lambda x: of_rule.get(id(x))) for rule, of_rule in ruled_by_id.items()},
         relus=_relus(relus, scores, model),
-        reduced=call_names(record.reduced),
-        dimensions=call_names(record.dimensions),
-        layouts=call_names(record.layouts),
+        reduced=call_names(outer.reduced),
+        dimensions=call_names(outer.of_calls(record.dimensions)),
+        layouts=call_names(outer.layouts),
         unreached=tuple(name for name in requested if not record.calls.get(name) and not record.reduced.get(name)),
     )
     return observation, target
@@ -216,7 +218,8 @@ def observe_batches(
         for batch in batches:
             with recording(model, batch, {}, reduce=layers) as record:
                 call_model(model, map_tensors(batch, torch.clone), forward)
-            for name, result in call_names(record.reduced).items():
+            outer = joined_calls(record, {}, (), image_sizes(batch))
+            for name, result in call_names(outer.reduced).items():
                 if name not in results:  # NaN where a layer is not called
                     results[name] = result.new_full((count, *result.shape[1:]), torch.nan)
                 results[name][done : done + len(result)] = result

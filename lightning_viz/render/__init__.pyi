@@ -25,6 +25,10 @@ from .dense import UNCOUNTED as UNCOUNTED
 from .dense import class_predictions as class_predictions
 from .dense import found_on_canvas as found_on_canvas
 from .dense import image_predictions as image_predictions
+from .detections import FramedTile as FramedTile
+from .detections import ObjectFrame as ObjectFrame
+from .detections import detection_predictions as detection_predictions
+from .detections import framed_page as framed_page
 from .dreams import climb_curves as climb_curves
 from .dreams import dream_animation as dream_animation
 from .dreams import dream_table as dream_table

@@ -313,6 +313,7 @@ def occlusion_maps(
     target: str,
     patch: tuple[int, ...],
     positions: tuple[int, ...],
+    unit: str = "logits",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of occlusion maps, a sample a row: input, drop of the target, predicted class, a feature's activity.
@@ -330,6 +331,7 @@ def occlusion_maps(
         target: what is explained, such as "the label's logit".
         patch: its height and width in pixels; or its length, or depth, height and width.
         positions: how many, in these directions.
+        unit: of the target.
         info: see `PageInfo`.
     """
     verdicts, samples = info.get("verdicts", ()), len(images)
@@ -362,14 +364,14 @@ def occlusion_maps(
         f"the first {count} samples" if count < samples else "",
         *places,
         f"a patch of {times(patch)} {'steps' if len(patch) == 1 else 'px'} at {times(positions)} positions",
-        f"each drop divided by its 99th percentile ({ends} logits)" if reaches else "",
+        f"each drop divided by its 99th percentile ({ends} {unit})" if reaches else "",
         f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
     )
     reading = (
         f"Each row is one sample; each place of a map tells what happens when the patch covers it: how much {target} "
         "drops (red: what lay there spoke for it)"
         + (", what the network then takes the sample for" if predicted is not None else "")
-        + ", and how active a feature map remains."
+        + (", and how active a feature map remains." if activity is not None else ".")
     )
     warnings = count_flaws([tile.flaw for tile in drops], "maps")
     body = VStack([VStack(rows, gap=4), bar, *keys], gap=6)

@@ -14,7 +14,7 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.layout import INNER_WIDTH, draw
 from lightning_viz.render.parts import Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
-from lightning_viz.render.tiles import VERDICTS, Verdict
+from lightning_viz.render.tiles import PREDICTIONS, VERDICTS, Verdict
 
 __all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
@@ -155,7 +155,8 @@ def compose(
     """
     step = info.get("step")
     details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
-    key = (VERDICTS,) if info.get("verdicts") else ()
+    verdicts = info.get("verdicts", ())
+    key = (VERDICTS if any(verdict.truth is not None for verdict in verdicts) else PREDICTIONS,) if verdicts else ()
     reading = info.get("reading") or sentence
     return Page(tag, title, body, (*details, *key), reading, (*warnings, *info.get("notes", ())), step)
 

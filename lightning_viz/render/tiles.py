@@ -55,6 +55,7 @@ def describe_channels(channels: int) -> str:
 
 
 VERDICTS = "true → predicted, confidence"
+PREDICTIONS = "predicted, confidence"
 """What is written under samples."""
 
 

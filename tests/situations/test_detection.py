@@ -65,27 +65,20 @@ def explains_boxes(seen) -> None:
     targets = {float(image.sum()): target for image, target in zip(*scenes(), strict=True)}
     shown = seen.last("grad_cam")
     assert "box" in str(shown["target"]), shown["target"]
-    for heat, image in zip(seen.map("grad_cam"), seen.inputs, strict=False):
+    images, _ = seen.inputs  # and their sizes
+    for heat, image in zip(seen.map("grad_cam"), images, strict=True):
         left, top, *_ = targets[min(targets, key=lambda key: abs(key - float(image.sum())))]["boxes"][0].int().tolist()
         full = F.interpolate(heat[None, None], (24, 32), mode="bilinear")[0, 0]
         row, column = divmod(int(full.argmax()), 32)
         assert top <= row < top + CELL and left <= column < left + CELL, (row, column, top, left)
 
 
-@situation(
-    5,
-    "a detector in training: losses in training mode, detections in evaluation; every view draws `box[0]`",
-    today="GradCAM and Saliency fail at every look: boxes, the first tensor, are explained as classes",
-)
+@situation(5, "a detector in training: losses in training mode, detections in evaluation; every view draws `box[0]`")
 def detector():
     return Training(Detection(Detector()), batches(*scenes()), draws=DRAWN), explains_boxes
 
 
-@situation(
-    5,
-    "images of unlike sizes in a list",
-    today="GradCAM and Saliency fail at every look: boxes, the first tensor, are explained as classes",
-)
+@situation(5, "images of unlike sizes in a list")
 def images_of_unlike_sizes():
     def check(seen):
         assert seen.of("grad_cam")
@@ -93,20 +86,12 @@ def images_of_unlike_sizes():
     return Training(Detection(Detector()), batches(*scenes(16, (24, 32), (16, 40), (32, 24))), draws=DRAWN), check
 
 
-@situation(
-    5,
-    "instance segmentation: masks beside boxes",
-    today="GradCAM and Saliency fail at every look: boxes, the first tensor, are explained as classes",
-)
+@situation(5, "instance segmentation: masks beside boxes")
 def instance_segmentation():
     return Training(Detection(Detector(masks=True)), batches(*scenes()), draws=DRAWN), explains_boxes
 
 
-@situation(
-    5,
-    "`Predictions` of a detector: boxes beside the truth, matched and missed ones told apart",
-    today="Predictions fails at every look: predictions are shown of maps",
-)
+@situation(5, "`Predictions` of a detector: boxes beside the truth, matched and missed ones told apart")
 def predicted_boxes():
     def check(seen):
         drawn = seen.last("predictions")
@@ -116,9 +101,7 @@ def predicted_boxes():
     return Training(Detection(Detector()), batches(*scenes()), views=views, draws=("filters", "predictions")), check
 
 
-@situation(
-    5, "activation maps and embeddings of a detector's layers", today="one image of the list is drawn alone, silently"
-)
+@situation(5, "activation maps and embeddings of a detector's layers")
 def layers_of_detector():
     views = [ActivationMaps(), LayerEmbeddings(layers=["net.backbone"])]
 
@@ -135,7 +118,6 @@ def layers_of_detector():
     "nothing is detected above 0.05: that is said once, filters and activations are drawn",
     ARGUMENT,
     says=r"no detection above 0\.05",
-    today="views fail at every look: 1 targets for 0 samples",
 )
 def nothing_detected():
     images, targets = scenes()
@@ -253,11 +235,7 @@ def torchvision_detector():
     return Call(lambda: gradient(net, images, "box[0]")), check
 
 
-@situation(
-    5,
-    "a detector that returns `logits` and `pred_boxes`, as Hugging Face's DETR",
-    today="all candidates are summed over and called a class, silently",
-)
+@situation(5, "a detector that returns `logits` and `pred_boxes`, as Hugging Face's DETR")
 def detr():
     class Net(torch.nn.Module):
         def __init__(self):
