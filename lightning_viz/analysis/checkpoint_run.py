@@ -40,7 +40,7 @@ from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.catalogue import views
 from lightning_viz.errors import AnalysisError, ViewError, warn_safely
-from lightning_viz.hooks.calls import call_model
+from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
 
@@ -351,8 +351,9 @@ def _forward_alone(module: Any, pl: Any) -> Iterator[None]:
 
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         inputs = split_batch(batch, network_of(self)).inputs
+        listed = isinstance(inputs, Call) and inputs.images is not None
         try:
-            call_model(network_of(self), inputs)
+            call_model(network_of(self), (batch[0],) if listed else inputs)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -23,6 +23,7 @@ Data = Any
 """A LightningDataModule, a DataLoader, a data set of samples and labels, a list of batches; or one of them named."""
 
 _BATCH = 64
+_LISTED = 2  # images of a detector, which are large
 
 
 class _Batches(list[Any]):
@@ -53,7 +54,9 @@ def loaded(data: Data, pl: Any) -> Iterator[dict[str, Any]]:
         AnalysisError: the data module is of the other package.
     """
     if not hasattr(data, "val_dataloader"):
-        loader = DataLoader(data, batch_size=_BATCH) if isinstance(data, Dataset) else data
+        listed = isinstance(data, Images) and data.listed
+        options: dict[str, Any] = {"batch_size": _LISTED, "collate_fn": _as_list} if listed else {"batch_size": _BATCH}
+        loader = DataLoader(data, **options) if isinstance(data, Dataset) else data
         batches = isinstance(loader, (list, tuple)) and not any(isinstance(one, DataLoader) for one in loader)
         yield {"dataloaders": _Batches(loader) if batches else loader}
         return
@@ -109,6 +112,7 @@ class Images(Dataset[Any]):
         transform: from a PIL image to what the model takes, ``[C, H, W]``.
         classes: of the model, in order. Folders are matched with them: by name, or in order where there are as many.
             Where they do not match, the images' classes are not known. The folders' names, sorted, if omitted.
+        listed: whether the model takes a list of images of their own sizes, as a detector; folders are no classes.
 
     Attributes:
         classes: names, in order.
@@ -119,9 +123,14 @@ class Images(Dataset[Any]):
     """
 
     def __init__(
-        self, folder: Path | str, transform: Callable[[Image.Image], Tensor], *, classes: Sequence[str] = ()
+        self,
+        folder: Path | str,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        classes: Sequence[str] = (),
+        listed: bool = False,
     ) -> None:
-        self._folder, self.transform = Path(folder), transform
+        self._folder, self.transform, self.listed = Path(folder), transform, listed
         if not self._folder.is_dir():
             raise AnalysisError(f"there is no folder {self._folder}: give one with images, --images FOLDER")
         self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path, self._folder))
@@ -130,7 +139,7 @@ class Images(Dataset[Any]):
         parts = [path.relative_to(self._folder).parts for path in self._paths]
         folders = sorted({part[0] for part in parts if len(part) > 1}) if all(len(part) > 1 for part in parts) else []
         self.classes = list(classes) or folders
-        numbers = _matched(folders, classes)
+        numbers = None if listed else _matched(folders, classes)
         self.targets = None if numbers is None else [numbers[part[0]] for part in parts]
 
     def __len__(self) -> int:
@@ -143,6 +152,11 @@ class Images(Dataset[Any]):
     def identity(self) -> list[Any]:
         """What tells these images from others: files, sizes, times, classes, and how they are prepared."""
         return [listing(self._folder, self._paths), self.classes, self.targets, repr(self.transform)]
+
+
+def _as_list(images: list[Tensor]) -> tuple[list[Tensor]]:
+    """A batch of a detector's images, each of its own size."""
+    return (images,)
 
 
 def listing(folder: Path, paths: Iterable[Path] | None = None) -> list[list[Any]]:

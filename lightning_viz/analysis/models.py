@@ -310,6 +310,11 @@ class Pretrained:
     transform: Callable[..., Any]
     classes: tuple[str, ...]
 
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector, which takes a list of images."""
+        return isinstance(self.transform, _presets.ObjectDetection)
+
     def load(self, seed: int = 0) -> nn.Module:
         """The model with its weights, downloaded where they are not there yet.
 

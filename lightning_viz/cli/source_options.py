@@ -309,7 +309,7 @@ def _data(
     if options.data is not None:
         raise AnalysisError("--data and --images are two sources of data: give one of them")
     if known is not None:
-        return Images(options.images, known.transform, classes=known.classes)
+        return Images(options.images, known.transform, classes=known.classes, listed=known.detects)
     return Images(options.images, fitting(options.size, pixel_space or PixelSpace(), gray=options.gray))
 
 
