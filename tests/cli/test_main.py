@@ -123,6 +123,17 @@ def test_a_torchvision_model_and_a_folder_of_images(tmp_path):
     assert list((tmp_path / "out/findings/views-00000000").glob("*.png"))
 
 
+def test_a_torchvision_detector_takes_images_of_their_own_sizes(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for number, size in enumerate([(96, 64), (64, 80)]):
+        Image.fromarray(load_sample_images().images[number]).resize(size).save(tmp_path / f"photographs/{number}.jpg")
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    named = ["--torchvision", name, "--weights", "none", "--images", tmp_path / "photographs"]
+    assert analyze(*named, "--out", tmp_path / "out", "--views", "filters", "predictions", "--techniques") == 0
+    drawn = {path.name for path in (tmp_path / "out/findings/views-00000000").glob("*.png")}
+    assert any("predictions" in path for path in drawn) and len(drawn) >= 2
+
+
 class Payload:
     def __reduce__(self):
         return os.mkdir, ("payload-ran",)
