@@ -173,7 +173,14 @@ def run_checkpoint(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ViewWarning)
         recorded = checkpoint.content if checkpoint is not None and config.as_logged else {}
-        views = views_for(recorded, earlier, probe=config.probe, pixel_space=config.pixel_space, kinds=config.views)
+        views = views_for(
+            recorded,
+            earlier,
+            probe=config.probe,
+            pixel_space=config.pixel_space,
+            kinds=config.views,
+            detector=getattr(data, "listed", False),
+        )
         probe = config.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, probe=probe, samples=config.samples)
         own = validate(net, data, [replay, metrics], **config.trainer)

@@ -39,10 +39,12 @@ from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.catalogue import views
-from lightning_viz.errors import AnalysisError, ViewError, warn_safely
+from lightning_viz.errors import AnalysisError, ViewError, inform, warn_safely
 from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
+
+_FEW = 8  # noisy copies, of a model whose passes take long
 
 
 def views_for(
@@ -52,6 +54,7 @@ def views_for(
     probe: Probe | None,
     pixel_space: PixelSpace | None,
     kinds: Sequence[str] | None,
+    detector: bool = False,
 ) -> list[View]:
     """The views that a run had, in the state that its checkpoint holds, and every other.
 
@@ -61,6 +64,8 @@ def views_for(
         probe: of the others; that of the run's first view, or the default, if omitted.
         pixel_space: of the others.
         kinds: of views, which alone are wanted; None: all.
+        detector: whether the model is one of torchvision's detectors, each pass of which takes long: maps are drawn
+            without those of random weights beside them, from fewer passes, and occlusion only where it is named.
 
     Raises:
         AnalysisError: there is no such kind of view.
@@ -71,11 +76,23 @@ def views_for(
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
     given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
-    every = (entry.load()(**options, **given) for entry in views().values() for options in entry.offline)
+    chosen = [kind for kind in views() if kind in (kinds or views())]
+    if detector and kinds is None:
+        chosen.remove("occlusion")
+        inform("occlusion of a detector takes thousands of its passes and is left out: name it, --views occlusion")
+    options = ({**own, **(_spared(own) if detector else {})} for kind in chosen for own in views()[kind].offline)
+    entries = (views()[kind] for kind in chosen for _ in views()[kind].offline)
+    every = (entry.load()(**own, **given) for entry, own in zip(entries, options, strict=True))
     others = [view for view in every if not any(_alike(view, other) for other in recorded)]
     for view in others:
         view.restore({CHECKPOINT: earlier})
     return [view for view in recorded + others if kinds is None or view.kind in kinds]
+
+
+def _spared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with which a view takes fewer passes."""
+    spared: dict[str, Any] = {"sanity_check": False} if "sanity_check" in options else {}
+    return {**spared, "noise_samples": _FEW} if options.get("method") == "smooth_grad" else spared
 
 
 def _alike(view: View, other: View) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.recording import Recording
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class JoinedCalls:
     layouts: Mapping[str, list[Layout]]
     extents: Tensor | None
 
-    def of_calls(self, values: Mapping[str, list[T]]) -> dict[str, list[T]]:
+    def of_calls(self, values: Mapping[str, list[_T]]) -> dict[str, list[_T]]:
         """Values by call, one for all images where the calls were joined."""
         return {name: own[:1] if name in self.joined else own for name, own in values.items()}
 

@@ -43,8 +43,22 @@ def fully_connected(model: nn.Module) -> list[str]:
 
 
 def last_conv(model: nn.Module) -> list[str]:
-    """Name of the last convolution outside auxiliary heads, which serve training only."""
-    return [name for name in convolutions(model) if not any(part.startswith("aux") for part in name.split("."))][-1:]
+    """Name of the last convolution outside auxiliary heads, which serve training only; of a detector of its backbone.
+
+    A detector's heads, and the pyramid below them, have several maps, of which a detection depends on one or none.
+    """
+    names = [name for name in convolutions(model) if not any(part.startswith("aux") for part in name.split("."))]
+    return [name for name in names if name.startswith(_backbone(model))][-1:]
+
+
+def _backbone(model: nn.Module) -> str:
+    """Prefix of the layers of a torchvision detector's backbone, without its pyramid; empty of any other model."""
+    for name, module in [("", model), *named_layers(model).items()]:
+        kinds = {kind.__name__ for kind in type(getattr(module, "transform", None)).__mro__}
+        if "GeneralizedRCNNTransform" in kinds and isinstance(getattr(module, "backbone", None), nn.Module):
+            path = f"{name}.backbone." if name else "backbone."
+            return f"{path}body." if isinstance(getattr(module.backbone, "body", None), nn.Module) else path
+    return ""
 
 
 def last_maps(model: nn.Module) -> list[str]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_viz.attribution import grad_cam, gradient, occlusion, smooth_grad
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError
-from lightning_viz.hooks import Activations, box, detections_of, observe, parse_target
+from lightning_viz.hooks import Activations, box, detections_of, observe, parse_target, select_layers
 from lightning_viz.hooks.observe import resolve_target
 
 from ..detectors import SquareDetector, faster_rcnn, squares
@@ -116,6 +116,11 @@ def test_merged_maps_are_the_mean_of_the_normalized_ones_on_the_image_alone(torc
         expected = torch.stack(parts).mean(0)
         torch.testing.assert_close(merged[index, 0, :height, :width], expected, atol=0.05, rtol=0)
     assert merged[1, 0, 60:].sum() == merged[1, 0, :, 64:].sum() == 0
+
+
+def test_default_layer_of_a_torchvision_detector_is_its_backbone_s(torchvision_detector):
+    assert list(select_layers(torchvision_detector, "last_maps")) == ["backbone.body.16.0"]
+    assert list(select_layers(nn.ModuleDict({"net": torchvision_detector}), "last_conv")) == ["net.backbone.body.16.0"]
 
 
 def test_an_image_without_detections_is_said_and_explains_nothing(detector):
