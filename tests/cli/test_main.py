@@ -129,7 +129,8 @@ def test_a_torchvision_detector_takes_images_of_their_own_sizes(tmp_path):
         Image.fromarray(load_sample_images().images[number]).resize(size).save(tmp_path / f"photographs/{number}.jpg")
     name = "fasterrcnn_mobilenet_v3_large_320_fpn"
     named = ["--torchvision", name, "--weights", "none", "--images", tmp_path / "photographs"]
-    assert analyze(*named, "--out", tmp_path / "out", "--views", "filters", "predictions", "--techniques") == 0
+    views = ["--views", "filters", "predictions", "--techniques"]
+    assert main(["analyze", *map(str, named), "--out", str(tmp_path / "out"), *views]) == 0
     assert len(list((tmp_path / "out/findings/views-00000000").glob("*.png"))) == 2
 
 
