@@ -109,7 +109,7 @@ X, N, Y = torch.rand(4, 1, 5, 5), torch.rand(4, 3), torch.tensor([1, 0, 2, 1])
     ],
 )
 def test_inputs_and_labels_are_told_apart(model, batch, inputs, labels):
-    found, classes, _ = split_batch(batch, model)
+    found, classes, *_ = split_batch(batch, model)
     assert type(found) is type(inputs)
     if isinstance(inputs, dict):
         assert {name: id(x) for name, x in found.items()} == {name: id(x) for name, x in inputs.items()}
