@@ -38,7 +38,7 @@ from lightning_viz.callbacks.snapshot import PopulationViewLike
 from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.catalogue import views
+from lightning_viz.catalogue import method, views
 from lightning_viz.errors import AnalysisError, ViewError, inform, warn_safely
 from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.pytree import all_tensors
@@ -92,7 +92,8 @@ def views_for(
 def _spared(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with which a view takes fewer passes."""
     spared: dict[str, Any] = {"sanity_check": False} if "sanity_check" in options else {}
-    return {**spared, "noise_samples": _FEW} if options.get("method") == "smooth_grad" else spared
+    cost = method(options["method"]).cost if "method" in options else None
+    return {**spared, cost: _FEW} if cost == "noise_samples" else spared
 
 
 def _alike(view: View, other: View) -> bool:
