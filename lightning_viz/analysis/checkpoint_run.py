@@ -185,6 +185,7 @@ class CheckpointRun:
     drain_seconds: float = math.inf
     epoch: int = 0
     validates: bool = True
+    ending: str = ""
 
     def validation_place(self) -> ValidationPlace:
         """The one pass is the last."""

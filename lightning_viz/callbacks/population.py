@@ -29,7 +29,7 @@ from lightning_viz.callbacks.distributed import (
 )
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import first_loader
-from lightning_viz.callbacks.run import Trainer, error_text
+from lightning_viz.callbacks.run import Trainer, error_text, held_out_loaders
 from lightning_viz.callbacks.step_watch import is_compiled
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.calls import call_model
@@ -97,7 +97,7 @@ class Population:
         step: completed updates.
         samples: how many.
         notes: what should be said of them.
-        validation: whether they were the validation pass itself.
+        source: the data of the pass that was watched; empty where samples were run for the view alone.
     """
 
     layers: tuple[str, ...]
@@ -105,7 +105,7 @@ class Population:
     step: int
     samples: int
     notes: tuple[str, ...] = ()
-    validation: bool = True
+    source: str = "validation"
 
     def by_call(self) -> dict[str, Any]:
         """The sums by call, in the order of the layers.
@@ -123,7 +123,7 @@ class Population:
 
     def describe(self) -> str:
         """Whose samples these are, for a caption."""
-        return f"{self.samples:,} validation samples" if self.validation else f"{self.samples:,} samples"
+        return f"{self.samples:,} {self.source} samples" if self.source else f"{self.samples:,} samples"
 
 
 class Accumulator:
@@ -240,6 +240,10 @@ class PopulationPass:
     _batches: int = 0
     _doubles: int = 0
 
+    @property
+    def _source(self) -> str:
+        return "test" if self.trainer.state.fn == "test" else "validation"
+
     def start(self, step: int, layers: Mapping[str, tuple[Reader, Mapping[str, nn.Module]]]) -> None:
         """Watch, from the first batch on.
 
@@ -248,10 +252,10 @@ class PopulationPass:
             layers: by view, those that it reads.
         """
         loader, _ = first_loader(self.trainer, Probe())
-        loaders = self.trainer.val_dataloaders
+        loaders = held_out_loaders(self.trainer)
         several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
         self.step, self.numbering = step, numbering(self.trainer, loader)
-        self.notes = ("the first of the validation loaders",) if several else ()
+        self.notes = (f"the first of the {self._source} loaders",) if several else ()
         self.layers = dict(layers)
 
     def open(self, batch: Any, loader: int) -> None:
@@ -313,7 +317,7 @@ class PopulationPass:
             if whole.get(view) and len(failed) < len(shares):
                 samples = sum(share.samples for rank, share in enumerate(shares) if share and rank not in failed)
                 sums, notes = named_calls(whole[view]), (*self.notes, *alone, *lost)
-                populations[view] = Population(tuple(layers), sums, self.step, samples, notes)
+                populations[view] = Population(tuple(layers), sums, self.step, samples, notes, self._source)
         return populations, faults
 
     @contextmanager
@@ -365,7 +369,7 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
             done += size
     sums = named_calls(accumulator.sums.get(view.name, {}))
     notes = (f"{reason}: the view runs {count:,} samples by itself",)
-    return Population(tuple(layers), sums, step, count, notes, validation=False)
+    return Population(tuple(layers), sums, step, count, notes, source="")
 
 
 def unwatchable(model: nn.Module, layers: Layers) -> str:

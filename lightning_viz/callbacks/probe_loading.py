@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 from lightning_viz.callbacks.batch_parts import reading_of, split_batch, told_labels
 from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
-from lightning_viz.callbacks.run import LightningModule, Trainer
+from lightning_viz.callbacks.run import LightningModule, Trainer, held_out_loaders, say_once
 from lightning_viz.errors import NoProbeYetError, warn_safely
 from lightning_viz.hooks.calls import Call
 from lightning_viz.hooks.model_state import preserve_state
@@ -44,7 +44,6 @@ class ProbeLoader:
         self._fetcher = Fetcher(FETCH_SECONDS)
         self._passed: list[Any] = []
         self._missing: set[Any] = set()  # keys of the probes that what passes is kept for
-        self._notes: set[str] = set()
 
     @property
     def unlabeled(self) -> bool:
@@ -84,7 +83,7 @@ class ProbeLoader:
         passed, notes = self._passed, tuple[str, ...]()
         if batch is not None and (not passed or probe.source == "train"):
             passed = [batch]
-            if probe.source == "val" and self._trainer.val_dataloaders is not None:
+            if probe.source == "val" and held_out_loaders(self._trainer) is not None:
                 notes = ("no validation batch has passed before the first look: the samples are training data",)
         samples = load_samples(
             self._trainer,
@@ -100,9 +99,7 @@ class ProbeLoader:
         if self._missing <= self._samples.keys():
             self._passed = []
         for note in (*samples.notes, *(() if pixel_space_given else samples.pixel_space_notes)):
-            if note not in self._notes:
-                self._notes.add(note)
-                warn_safely(note)
+            say_once(self._trainer, note, warn_safely)
         return samples
 
 
@@ -222,7 +219,7 @@ def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
         probe: which source.
     """
     notes: tuple[str, ...] = ()
-    loaders = trainer.val_dataloaders if probe.source == "val" else None
+    loaders = held_out_loaders(trainer) if probe.source == "val" else None
     if loaders is None or (isinstance(loaders, (Mapping, list, tuple)) and not loaders):  # a stream has no length
         if probe.source == "val":
             notes = ("no validation data: the samples are training data",)
@@ -283,9 +280,9 @@ def _join(parts: list[Tensor | None]) -> Tensor | None:
 
 @contextmanager
 def _validating(trainer: Trainer) -> Iterator[None]:
-    """Batch hooks that tell training from validation (to augment, say) see validation."""
+    """Batch hooks that tell training from validation (to augment, say) see validation, or a test."""
     stage = trainer.state.stage
-    trainer.validating = True
+    trainer.validating = trainer.validating or not trainer.testing
     try:
         yield
     finally:

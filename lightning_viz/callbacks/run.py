@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -22,6 +23,9 @@ from lightning_viz.errors import ViewError, inform, warn_safely
 
 Trainer = Any
 LightningModule = Any
+
+_said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Lines that are said once for each Trainer, however often it fits."""
 
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
@@ -88,6 +92,10 @@ class Run(Protocol):
     drain_seconds: float
 
     @property
+    def ending(self) -> str:
+        """Of all tags; empty as a rule."""
+
+    @property
     def step(self) -> int:
         """Completed updates of the weights: the x of the user's own curves."""
 
@@ -121,12 +129,19 @@ class TrainerRun:
         model: the LightningModule.
         most_faults: in a row, after which a view is switched off.
         drain_seconds: the most that the end of the training waits for drawing.
+        goes_on: what continues after a fault, in words.
     """
 
     trainer: Trainer
     model: LightningModule
     most_faults: float = 3
     drain_seconds: float = 120.0
+    goes_on: str = "training continues"
+
+    @property
+    def ending(self) -> str:
+        """None: tags are the views' own."""
+        return ""
 
     @property
     def step(self) -> int:
@@ -168,13 +183,27 @@ class TrainerRun:
     def report_refusal(self, views: Sequence[Named], reason: str) -> None:
         """One line for all of them: a warning if a person has named one."""
         say = inform if all(getattr(view, "optional", False) for view in views) else warn_safely
-        say(f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {reason}")
+        say_once(self.trainer, f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {reason}", say)
 
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """One warning."""
         which = "the view is" if len(views) == 1 else "the views are"
-        end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else "training continues"
+        end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else self.goes_on
         warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
+
+
+def say_once(trainer: Trainer, line: str, say: Callable[[str], None] = inform) -> None:
+    """Say what holds for all runs of a Trainer, and do not repeat it when it fits or evaluates again.
+
+    Args:
+        trainer: of the run.
+        line: in words.
+        say: prints it.
+    """
+    said = _said.setdefault(trainer, set())
+    if line not in said:
+        said.add(line)
+        say(line)
 
 
 def view_list(views: Sequence[Named]) -> str:
@@ -268,6 +297,22 @@ def give_training_data(trainer: Trainer, loader: Any) -> None:
         loader: of the training data.
     """
     trainer.fit_loop._combined_loader = package_of().utilities.combined_loader.CombinedLoader(loader)
+
+
+def held_out_loaders(trainer: Trainer) -> Any:
+    """The loaders of validation data, of test data in ``Trainer.test``; None where there are none.
+
+    Args:
+        trainer: of the run, which remembers the loaders of an earlier fit.
+    """
+    loops = {"validate": trainer.validate_loop, "test": trainer.test_loop}
+    combined = getattr(loops.get(trainer.state.fn), "_combined_loader", None)
+    return trainer.val_dataloaders if combined is None else combined.iterables
+
+
+def held_out_step(trainer: Trainer) -> str:
+    """The name of the module's step on held-out data: ``validation_step``, or ``test_step`` in ``Trainer.test``."""
+    return "test_step" if trainer.state.fn == "test" else "validation_step"
 
 
 def package_of(module: Any = None) -> Any:

@@ -20,12 +20,20 @@ from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
-from lightning_viz.callbacks.run import Run, Trainer, ValidationPlace, error_text, muted, unobservable
+from lightning_viz.callbacks.run import (
+    Run,
+    Trainer,
+    ValidationPlace,
+    error_text,
+    held_out_step,
+    muted,
+    say_once,
+)
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.step_watch import StepReader
-from lightning_viz.callbacks.suitability import leave_out, suitable
+from lightning_viz.callbacks.suitability import leave_out
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import (
@@ -56,33 +64,6 @@ def session(trainer: Trainer) -> Session | None:
     return _sessions.get(trainer)
 
 
-def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
-    """Check all views of a run against its model, and start a session for those that suit it.
-
-    Views look on the first process alone; the validation pass is watched on all. None where no process can observe the
-    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of.
-
-    Args:
-        run: about to begin.
-        views: all that it has; the first leads the session, whose events it alone passes on.
-
-    Raises:
-        ViewError: see `suitable`.
-    """
-    first = run.trainer.is_global_zero
-    if reason := unobservable(run.trainer, run.model):
-        if first:
-            warn_safely(reason)
-        return None
-    suited = suitable(views, run.model) if first else []
-    watching = [view for view in views if isinstance(view, PopulationViewLike)]
-    if not suited and not watching:
-        return None
-    started = _sessions[run.trainer] = Session(run, suited, watching)
-    started.leader = views[0]
-    return started
-
-
 class Session:
     """Observes a model for a list of views during one run.
 
@@ -97,7 +78,6 @@ class Session:
 
     def __init__(self, run: Run, views: Sequence[ViewLike], watching: Sequence[PopulationViewLike]) -> None:
         self.run, self.views, self._exchanges = run, list(views), bool(watching)  # which is so on all processes
-        self.leader: ViewLike | None = None
         self.budget = OverheadBudget()
         self.drawing = DrawingProcess()
         self.writers: Sequence[Writer] = run.open_writers() if views else ()
@@ -108,7 +88,7 @@ class Session:
         self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
-        self._endings, self._animated = tag_endings(views), False
+        self._endings, self._animated = tag_endings(views, run.ending), False
         self._refused: defaultdict[str, list[ViewLike]] = defaultdict(list)  # by the reason
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
@@ -123,6 +103,15 @@ class Session:
         self._waiting: set[str] = set()  # views whose schedule had an occasion since they last watched
         self._populations: dict[str, Population] = {}  # of the validation pass that has just ended
         self._pass: PopulationPass | None = None
+
+    def begin(self, leader: ViewLike) -> None:
+        """Be the Trainer's session.
+
+        Args:
+            leader: the view whose hooks pass on the run's events.
+        """
+        self.leader = leader
+        _sessions[self.run.trainer] = self
 
     # Events of the run.
 
@@ -178,7 +167,7 @@ class Session:
                 probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
                 self._probes.keep(batch, probes)
             with self._harmless():
-                self._steps.start(batch, "validation_step")
+                self._steps.start(batch, held_out_step(self.run.trainer))
         if self._pass is not None:
             self._pass.open(batch, loader)
 
@@ -233,7 +222,7 @@ class Session:
             if reading is not None and (self._probes.unlabeled or not reading.plain):
                 self._probes.forget()
             if reading is not None and not reading.plain:
-                inform(reading.words())
+                say_once(self.run.trainer, reading.words())
 
     # Which views are due.
 

@@ -74,10 +74,10 @@ class StepWatch(TorchFunctionMode):
     Args:
         model: the LightningModule.
         batch: that the step is given.
-        replays: whether the step may be run again, for a part of it: ``validation_step``, which has no optimizer.
+        replays: name of the step if it may be run again, for a part of it; ``training_step`` has an optimizer.
     """
 
-    def __init__(self, model: nn.Module, batch: Any, *, replays: bool = False) -> None:
+    def __init__(self, model: nn.Module, batch: Any, *, replays: str = "") -> None:
         super().__init__()
         self._model, self._batch, self._replays = model, batch, replays
         self._parts = list(tensors_of(batch))
@@ -366,7 +366,7 @@ class StepWatch(TorchFunctionMode):
         step, made = self._calls[index].step, []
         map_leaves((step.arguments, step.keywords), Slot, lambda slot: made.append(self._sources[slot.index] is None))
         earlier = any(isinstance(origin, int) for origins in self._calls[index].origins for origin in origins)
-        return any(made) and earlier and self._replays
+        return any(made) and earlier and bool(self._replays)
 
     def _replayed(self, chosen: int) -> CallStep:
         """The step itself, up to the end of a call, as a function of the batch."""
@@ -377,7 +377,7 @@ class StepWatch(TorchFunctionMode):
         batch = map_leaves(self._batch, Tensor, lambda x: slots.get(id(x)) or Constant(x))
         module = self._calls[chosen].step.module
         number = [index for index, call in enumerate(self._calls) if call.step.module == module].index(chosen)
-        return CallStep(module, (batch,), replay=("validation_step", number))
+        return CallStep(module, (batch,), replay=(self._replays, number))
 
 
 class StepReader:
@@ -403,12 +403,12 @@ class StepReader:
 
         Args:
             batch: that it is given.
-            step: its name, ``"validation_step"`` or ``"training_step"``.
+            step: its name, ``"validation_step"``, ``"test_step"`` or ``"training_step"``.
         """
         method = getattr(self._model, step, None)
         if not self.pending or self._watch is not None or hasattr(method, "_torchdynamo_orig_callable"):
             return
-        self._watch = StepWatch(self._model, batch, replays=step == "validation_step")
+        self._watch = StepWatch(self._model, batch, replays="" if step == "training_step" else step)
         self._watch.start()
 
     def stop(self) -> BatchReading | None:

@@ -15,7 +15,7 @@ _IN_TAGS = ("method", "layers", "layer", "probe", "pixel_space")
 """Arguments that views write into their tags by themselves, or that are too long for one."""
 
 
-def tag_endings(views: Sequence[ViewLike]) -> dict[str, str]:
+def tag_endings(views: Sequence[ViewLike], last: str = "") -> dict[str, str]:
     """By view, what is added to its tags, so that no other view of its kind writes to them; nothing to most.
 
     Views of one kind are told apart by the arguments in which they differ and that are not the defaults:
@@ -23,6 +23,7 @@ def tag_endings(views: Sequence[ViewLike]) -> dict[str, str]:
 
     Args:
         views: of a run, in their order.
+        last: what every tag ends with.
     """
     endings = {}
     taken: Counter[tuple[str, ...]] = Counter()
@@ -36,7 +37,7 @@ def tag_endings(views: Sequence[ViewLike]) -> dict[str, str]:
         where = type(view).__name__, ending, *(changed.get(name, "") for name in ("method", "layers", "layer"))
         taken[where] += 1
         number = str(taken[where]) if taken[where] > 1 else ""
-        endings[view.name] = "_".join(filter(None, (ending, number)))
+        endings[view.name] = "/".join(filter(None, ("_".join(filter(None, (ending, number))), last)))
     return endings
 
 

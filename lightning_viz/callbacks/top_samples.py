@@ -256,8 +256,9 @@ class TopSamples(PopulationView):
         if not 1 <= self.best <= MOST_CROPS:
             raise InvalidArgumentError(f"best is {self.best}: give 1 to {MOST_CROPS}")
 
-    def _forget(self) -> None:
-        super()._forget()
+    def forget(self) -> None:
+        """As before the first look."""
+        super().forget()
         self._fields: dict[Any, Any] = {}  # receptive fields found so far: they never change
 
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:

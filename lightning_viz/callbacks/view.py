@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.evaluation import EVALUATIONS, KEPT, SetAside, end_evaluation, start_evaluation
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
 from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
-from lightning_viz.callbacks.session import Session, session, start_session
+from lightning_viz.callbacks.session import Session, session
+from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.catalogue import views
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
@@ -30,7 +32,6 @@ __all__ = ["PopulationView", "View", "default_views"]
 _WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "max_overhead", "animation")
 """Arguments that do not change what a view draws at a step."""
 _SHORT = 40  # characters of an argument in a line of the log
-_KEPT = ("last_step", "indices", "state", "memories", "frames")
 
 
 class View(KeywordArguments, Callback):
@@ -72,9 +73,10 @@ class View(KeywordArguments, Callback):
             )
         self.optional = False  # made by default_views(): skipped if it does not suit the model
         self._trainer: weakref.ref[Any] | None = None
-        self._forget()
+        self.set_aside: SetAside | None = None
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """As before the first look."""
         self.last_step: int | None = None
         self.indices: tuple[int, ...] | None = None
@@ -135,10 +137,11 @@ class View(KeywordArguments, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget another trainer's run, and check what can be known before the model is complete."""
-        if stage != "fit":
+        if stage not in ("fit", *EVALUATIONS):
             return
+        self._put_back()  # of an evaluation that failed
         if self._trainer is None or self._trainer() is not trainer:
-            self._forget()
+            self.forget()
             self._trainer = weakref.ref(trainer)
         twins = [view for view in views_of(trainer) if view.name == self.name]
         if len(twins) > 1:
@@ -146,6 +149,7 @@ class View(KeywordArguments, Callback):
                 f"two equal views: {self.name} is among the callbacks twice, to draw the same pictures; remove one or "
                 "change an argument"
             )
+        self.set_aside = SetAside(self, stage) if stage in EVALUATIONS else None  # type: ignore[arg-type]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check all views against the model, and start their session."""
@@ -156,7 +160,9 @@ class View(KeywordArguments, Callback):
                 inform(line)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Select the views that watch the validation pass."""
+        """Select the views that watch the validation pass; of ``Trainer.validate`` and ``test``, start a session."""
+        if (views := views_of(trainer))[0] is self:
+            start_evaluation(trainer, pl_module, views)
         if led := self._led(trainer):
             led.on_validation_start()
 
@@ -184,6 +190,23 @@ class View(KeywordArguments, Callback):
         """Merge what all processes saw."""
         if led := self._led(trainer):
             led.on_validation_end()
+            end_evaluation(led)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As of validation."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_start(self, *arguments: Any) -> None:
+        """As of validation."""
+        self.on_validation_batch_start(*arguments)
+
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        """As of validation."""
+        self.on_validation_batch_end(*arguments)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As of validation."""
+        self.on_validation_end(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look, if due: the weights are those after a whole number of updates."""
@@ -216,6 +239,13 @@ class View(KeywordArguments, Callback):
         """Leave no process behind."""
         if led := self._led(trainer):
             led.close()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        """Go on in training as before an evaluation."""
+        aside, self.set_aside = self.set_aside, None
+        if aside is not None:
+            aside.put_back()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what makes the pictures of a resumed run the same."""
@@ -226,17 +256,20 @@ class View(KeywordArguments, Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on as the run that was interrupted."""
-        self.restore(checkpoint)
+        if self.set_aside is None:
+            self.restore(checkpoint)
+        else:
+            self.set_aside.load(checkpoint)
 
     def kept(self) -> dict[str, Any]:
         """What `restore` goes on from, in plain values."""
-        return {name: to_plain(getattr(self, name)) for name in _KEPT}
+        return {name: to_plain(getattr(self, name)) for name in KEPT}
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the view's state from a checkpoint: scales, channels, the probe's indices, the last embedding."""
         kept = checkpoint.get(CHECKPOINT, {}).get(self.name)
         if kept is not None:
-            for name in _KEPT:
+            for name in KEPT:
                 setattr(self, name, from_plain(kept[name]))
 
     def _led(self, trainer: Trainer) -> Session | None:
@@ -247,7 +280,7 @@ class View(KeywordArguments, Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What lives only in this process stays here; Lightning attaches the module's ``log`` to a callback."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
-        return {**kept, "_trainer": None}
+        return {**kept, "_trainer": None, "set_aside": None}
 
 
 def views_of(trainer: Trainer) -> list[View]:

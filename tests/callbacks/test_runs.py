@@ -30,6 +30,7 @@ from lightning_viz import (
     default_views,
 )
 from lightning_viz.callbacks import Requirements
+from lightning_viz.catalogue import views
 
 from .conftest import ConvNet, Perceptron, Watch, fit, images, loader, make_trainer, plane, said
 from .test_writers import events, number_of
@@ -131,13 +132,44 @@ def test_validation_within_an_epoch_changes_no_occasion(tmp_path, drawn_at_once)
     assert drawn_at_once.tags() == {"watch/page": [0, 2, 4, 6, 8, 10, 12]}
 
 
-def test_validate_and_test_draw_nothing(tmp_path, drawn_at_once):
-    class Tested(ConvNet):
-        test_step = ConvNet.validation_step
+class Evaluated(ConvNet):
+    test_step = ConvNet.validation_step
 
+    def __init__(self):
+        super().__init__()
+        self.seen = torch.zeros(())  # which inference mode replaces by a tensor of its own
+
+    def validation_step(self, batch, batch_idx):
+        self.seen = self.seen + 1
+        return super().validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("method", ["validate", "test"])
+def test_every_view_draws_at_the_end_of_an_evaluation(method, tmp_path, drawn_at_once, capfd):
+    chosen = [
+        entry.load()(probe=Probe(samples=4))
+        for kind, entry in views().items()
+        if kind not in ("hyperplanes", "predictions")
+    ]
+    trainer = make_trainer(tmp_path, chosen)
+    getattr(trainer, method)(Evaluated(), loader(*images()), verbose=False)
+    tags = drawn_at_once.tags()
+    assert {tag.split("/")[0] for tag in tags} >= {"filters", "grad_cam", "top_samples", "embedding", "adversarial"}
+    assert all(("/test" in tag) == (method == "test") for tag in tags)
+    lines = capfd.readouterr().err
+    assert lines.count(f"UpdateRatio: drawn in training only, nothing in Trainer.{method}") == 1
+    assert "failed" not in lines
+
+
+def test_an_evaluation_has_no_training_data(tmp_path, drawn_at_once, capfd):
+    trainer = make_trainer(tmp_path, [Saliency(probe=Probe("train", samples=4))])
+    trainer.validate(Evaluated(), loader(*images()), verbose=False)
+    assert "Saliency: of training data, which Trainer.validate does not have" in capfd.readouterr().err
+    assert not drawn_at_once
+
+
+def test_predict_draws_nothing(tmp_path, drawn_at_once):
     trainer = make_trainer(tmp_path, [Saliency(), GradCAM()])
-    trainer.validate(Tested(), loader(*images()), verbose=False)
-    trainer.test(Tested(), loader(*images()), verbose=False)
     trainer.predict(ConvNet(), DataLoader(images()[0], batch_size=4))
     assert not drawn_at_once
 

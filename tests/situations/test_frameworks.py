@@ -194,7 +194,7 @@ def partial_without_trust():
     return partial_checkpoint(trusted=False), lambda seen: None
 
 
-@situation(7, "`Trainer.validate` alone: views draw once", today="nothing is drawn or said")
+@situation(7, "`Trainer.validate` alone: views draw once")
 def validate_alone():
     def check(seen):
         shown_as_images(seen)
@@ -203,7 +203,7 @@ def validate_alone():
     return Training(None, None, start=lambda trainer: trainer.validate(Classifier(), data())), check
 
 
-@situation(7, "`Trainer.test` alone: views draw once, of the test data", today="nothing is drawn or said")
+@situation(7, "`Trainer.test` alone: views draw once, of the test data")
 def only_tested():
     class Model(Classifier):
         test_step = Classifier.validation_step
@@ -213,6 +213,82 @@ def only_tested():
         assert len(seen.of("grad_cam")) == 1
 
     return Training(None, None, start=lambda trainer: trainer.test(Model(), data())), check
+
+
+def evaluated(start, looks, **options):
+    """Looks at Grad-CAM, as tags and steps, and nothing else."""
+
+    class Model(Classifier):
+        test_step = Classifier.validation_step
+
+    def check(seen):
+        shown_as_images(seen)
+        assert [(drawing.tag, drawing.step) for drawing in seen.of("grad_cam")] == looks
+
+    return Training(None, None, start=lambda trainer: start(trainer, Model()), **options), check
+
+
+@situation(7, "`Trainer.validate` after `fit`: nothing is drawn twice, and it is said", says="step 2 before")
+def validate_after_fit():
+    def start(trainer, model):
+        trainer.fit(model, data(), data())
+        trainer.validate(model, data())
+
+    return evaluated(start, [("grad_cam/net.conv", 0), ("grad_cam/net.conv", 2)])
+
+
+@situation(7, "`Trainer.validate` before `fit`: step 0 is drawn once")
+def validate_before_fit():
+    def start(trainer, model):
+        trainer.validate(model, data())
+        trainer.fit(model, data(), data())
+
+    return evaluated(start, [("grad_cam/net.conv", 0), ("grad_cam/net.conv", 2)])
+
+
+@situation(7, "`Trainer.validate(ckpt_path=...)` in a new Trainer: drawn at the checkpoint's step")
+def validate_checkpoint():
+    def start(trainer, model):
+        options = {"accelerator": "cpu", "logger": False, "max_epochs": 1, "enable_progress_bar": False}
+        first = pl.Trainer(callbacks=[GradCAM()], default_root_dir=trainer.default_root_dir, **options)
+        first.fit(model, data(), data())
+        first.save_checkpoint(path := Path(trainer.default_root_dir) / "saved.ckpt")
+        trainer.validate(model, data(), ckpt_path=path)
+
+    return evaluated(start, [("grad_cam/net.conv", 0), ("grad_cam/net.conv", 2), ("grad_cam/net.conv", 2)])
+
+
+@situation(7, "`Trainer.test` of a checkpoint after `fit`, then `fit` again: test data under tags of their own")
+def fit_test_fit():
+    def start(trainer, model):
+        trainer.fit(model, data(), data())
+        trainer.save_checkpoint(path := Path(trainer.default_root_dir) / "saved.ckpt")
+        trainer.test(model, rows(images.flip(0), labels.flip(0)), ckpt_path=path)
+        trainer.fit_loop.max_epochs = 2
+        trainer.fit(model, data(), data())
+
+    own, tested = "grad_cam/net.conv", "grad_cam/net.conv/test"
+    return evaluated(start, [(own, 0), (own, 2), (tested, 2), (own, 4)])
+
+
+@situation(7, "a Trainer fits again: views go on, and draw no step twice")
+def fit_again():
+    def start(trainer, model):
+        trainer.fit(model, data(), data())
+        trainer.fit_loop.max_epochs = 2
+        trainer.fit(model, data(), data())
+
+    return evaluated(start, [("grad_cam/net.conv", step) for step in (0, 2, 4)])
+
+
+@situation(7, "a Trainer fits another model: views go on in its steps")
+def fit_another_model():
+    def start(trainer, model):
+        trainer.fit(model, data(), data())
+        trainer.fit_loop.max_epochs = 2
+        trainer.fit(type(model)(), data(), data())
+
+    return evaluated(start, [("grad_cam/net.conv", step) for step in (0, 2, 4)])
 
 
 @situation(7, "`fast_dev_run`: nothing is written, nothing goes wrong")

@@ -1,0 +1,39 @@
+"""Starts the session of a run, if the run's model can be observed and a view suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from lightning_viz.callbacks.run import Run, say_once, unobservable
+from lightning_viz.callbacks.session import Session
+from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
+from lightning_viz.callbacks.suitability import suitable
+from lightning_viz.errors import warn_safely
+
+
+def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
+    """Check all views of a run against its model, and start a session for those that suit it.
+
+    Views look on the first process alone; the validation pass is watched on all. None where no process can observe the
+    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of.
+
+    Args:
+        run: about to begin.
+        views: all that it has; the first leads the session, whose events it alone passes on.
+
+    Raises:
+        ViewError: see `suitable`.
+    """
+    first = run.trainer.is_global_zero
+    if reason := unobservable(run.trainer, run.model):
+        if first:
+            warn_safely(reason)
+        return None
+    suited = suitable(views, run.model, say=partial(say_once, run.trainer)) if first else []
+    watching = [view for view in views if isinstance(view, PopulationViewLike)]
+    if not suited and not watching:
+        return None
+    started = Session(run, suited, watching)
+    started.begin(views[0])
+    return started
