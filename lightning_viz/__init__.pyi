@@ -12,6 +12,7 @@ from . import errors as errors
 from . import hooks as hooks
 from . import parameters as parameters
 from . import pixels as pixels
+from . import plain_text as plain_text
 from . import render as render
 from . import robustness as robustness
 from .callbacks.activation_maps import ActivationMaps as ActivationMaps

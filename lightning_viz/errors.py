@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from lightning_viz.plain_text import plain_text
+
 __all__ = [
     "AnalysisError",
     "AttackWarning",
@@ -22,6 +24,7 @@ __all__ = [
     "LayerNotReachedError",
     "LightningVizError",
     "LightningVizWarning",
+    "MalformedFileError",
     "NoGradientError",
     "NoProbeYetError",
     "ObservationError",
@@ -95,6 +98,10 @@ class ViewError(InvalidArgumentError):
 
 class AnalysisError(InvalidArgumentError):
     """An analysis cannot be carried out as it was asked for."""
+
+
+class MalformedFileError(AnalysisError):
+    """A file does not hold what is read from it: it is cut short, of another kind, too large, or of wrong types."""
 
 
 class UnsuitableModelError(AnalysisError):
@@ -171,7 +178,7 @@ def warn_safely(message: str) -> None:
 def inform(message: str) -> None:
     """Print one line of information, to the log and, as Lightning does, to the terminal."""
     _log.info("%s", message)
-    print(f"lightning_viz: {message}", file=sys.stderr)
+    print(f"lightning_viz: {plain_text(message)}", file=sys.stderr)
 
 
 def _is_internal(module: str) -> bool:

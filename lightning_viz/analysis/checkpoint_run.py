@@ -39,7 +39,7 @@ from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.catalogue import method, views
-from lightning_viz.errors import AnalysisError, ViewError, inform, warn_safely
+from lightning_viz.errors import AnalysisError, MalformedFileError, ViewError, inform, warn_safely
 from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
@@ -307,6 +307,8 @@ def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **option
         try:
             if steps:
                 found = trainer.validate(module, verbose=False, **given)
+        except MalformedFileError:
+            raise
         except Exception as error:
             name, why = type(net).__name__, error_text(error)
             warn_safely(f"the validation pass of {name} failed ({why}): its forward alone is run")

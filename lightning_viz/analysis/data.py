@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from lightning_viz.analysis.config import ClassSpec, instantiate
+from lightning_viz.analysis.files import files_in, listing
+from lightning_viz.analysis.image_files import SUFFIXES, read_image
 from lightning_viz.callbacks.run import Trainer, give_training_data, package_of
-from lightning_viz.errors import AnalysisError, InvalidArgumentError, inform
+from lightning_viz.errors import AnalysisError, inform
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.plain_text import plain_text
 
 Data = Any
 """A LightningDataModule, a DataLoader, a data set of samples and labels, a list of batches; or one of them named."""
@@ -101,9 +103,6 @@ def bring_training_data(trainer: Trainer, pl_module: Any) -> None:
     give_training_data(trainer, loader)
 
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-
 class Images(Dataset[Any]):
     """The images of a folder, and of the folders in it: a folder in it is a class.
 
@@ -133,9 +132,12 @@ class Images(Dataset[Any]):
         self._folder, self.transform, self.listed = Path(folder), transform, listed
         if not self._folder.is_dir():
             raise AnalysisError(f"there is no folder {self._folder}: give one with images, --images FOLDER")
-        self._paths = sorted(path for path in self._folder.rglob("*") if _is_image(path, self._folder))
+        files, links = files_in(self._folder)
+        if visible := [link for link in links if not _is_hidden(link, self._folder)]:
+            inform(f"{plain_text(visible[0])} is a link to a folder, and such are not followed: give a folder itself")
+        self._paths = [path for path in files if path.suffix.lower() in SUFFIXES and not _is_hidden(path, self._folder)]
         if not self._paths:
-            raise AnalysisError(f"the folder {self._folder} holds no image ({', '.join(_SUFFIXES)})")
+            raise AnalysisError(f"the folder {self._folder} holds no image ({', '.join(SUFFIXES)})")
         parts = [path.relative_to(self._folder).parts for path in self._paths]
         folders = sorted({part[0] for part in parts if len(part) > 1}) if all(len(part) > 1 for part in parts) else []
         self.classes = list(classes) or folders
@@ -159,34 +161,6 @@ def _as_list(images: list[Tensor]) -> tuple[list[Tensor]]:
     return (images,)
 
 
-def listing(folder: Path, paths: Iterable[Path] | None = None) -> list[list[Any]]:
-    """Names, sizes and times of files, which tell whether they are the same as before.
-
-    Args:
-        folder: to which names are relative.
-        paths: of the files; all that lie in the folder, however deep, if omitted.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if paths is None else paths
-    found = ((path, path.stat()) for path in files)
-    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in found]
-
-
-def read_image(path: Path) -> Image.Image:
-    """An image in color, the way up that it was taken.
-
-    Args:
-        path: of the file. Of a moving image the first frame; of gray of 16 bits the upper 8.
-
-    Raises:
-        AnalysisError: it is no image, cut short, or of values that are no gray of 8 or 16 bits.
-    """
-    try:
-        with Image.open(path) as image:
-            return _in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise AnalysisError(f"{path} cannot be read as an image: {error}; mend it or take it away") from error
-
-
 def fitting(size: int, pixel_space: PixelSpace, *, gray: bool = False) -> Callable[[Image.Image], Tensor]:
     """A transform to square images that a model takes.
 
@@ -201,19 +175,8 @@ def fitting(size: int, pixel_space: PixelSpace, *, gray: bool = False) -> Callab
     return found
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Pillow cuts 16 bits off at 255, which turns all but the darkest white."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    levels = np.asarray(image)
-    if image.mode == "F" or levels.min() < 0 or levels.max() >= 2**16:
-        raise InvalidArgumentError(f"its values, {levels.min():g} to {levels.max():g}, are no gray of 8 or 16 bits")
-    return Image.fromarray((levels // 256).astype(np.uint8))
-
-
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)  # .ipynb_checkpoints is no class
-    return path.suffix.lower() in _SUFFIXES and not hidden and path.is_file()
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)  # .ipynb_checkpoints is no class
 
 
 def _matched(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from lightning_viz.analysis.data import read_image
+from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.results import rows_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
@@ -259,8 +259,8 @@ class ModelUnderStudy:
                 raise InvalidArgumentError(f"there is no sample {text}: {len(images)} samples are numbered from 0")
             return images[int(text)]
         channels, *sides = images.shape[1:]
-        image = pil_to_tensor(read_image(Path(text)).convert("L" if channels == 1 else "RGB"))
-        scaled = resize(image, min(sides), antialias=True)[None].float() / 255
+        image = read_image(Path(text)).convert("L" if channels == 1 else "RGB")
+        scaled = pil_to_tensor(resize(image, min(sides), antialias=True))[None].float() / 255
         return self.pixel_space.to_inputs(scaled.to(images))[0]
 
     def sample_rows(self, columns: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ Checkpoints are found, read without running anything that is in them, and put in
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import pickle
 import re
@@ -25,9 +24,10 @@ from torchvision import models
 from torchvision.transforms import _presets
 
 from lightning_viz.analysis.config import ClassSpec, accepted_arguments, instantiate
+from lightning_viz.analysis.files import files_in
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.run import completed_updates, package_of
-from lightning_viz.errors import AnalysisError
+from lightning_viz.errors import AnalysisError, MalformedFileError
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.pytree import all_tensors
 
@@ -35,7 +35,6 @@ __all__ = ["read_checkpoint"]
 
 
 _SUFFIXES = (".ckpt", ".pt", ".pth")
-_CHUNK = 2**22  # bytes
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,10 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
         raise AnalysisError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         size = path.stat().st_size
-        raise AnalysisError(
+        raise MalformedFileError(
             f"{path} ({size:,} bytes) cannot be read as a checkpoint: it is cut short or of another kind; copy it again"
         ) from error
     return Checkpoint(path, _with_weights(path, content))
-
-
-def digest_of(path: Path) -> str:
-    """Digest of a file: equal for files of equal content alone."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
@@ -129,7 +119,7 @@ def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
         if place.is_dir() and not (place / ".metadata").exists():
-            inside = sorted(path for path in place.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+            inside = [path for path in files_in(place)[0] if path.suffix in _SUFFIXES]
             if not inside:
                 kinds = ", ".join(_SUFFIXES)
                 raise AnalysisError(f"the folder {place} holds no checkpoint ({kinds}): give a run's folder, or a file")
@@ -179,7 +169,7 @@ def _with_weights(path: Path, content: Any) -> Mapping[str, Any]:
     if isinstance(content, Mapping) and content and all(isinstance(one, torch.Tensor) for one in content.values()):
         return {"state_dict": content}
     found = f"the entries {list(map(str, content))[:5]}" if isinstance(content, Mapping) else type(content).__name__
-    raise AnalysisError(f"{path} holds no weights: a checkpoint has a 'state_dict', this file has {found}")
+    raise MalformedFileError(f"{path} holds no weights: a checkpoint has a 'state_dict', this file has {found}")
 
 
 def _refusal(path: Path, error: Exception) -> str:

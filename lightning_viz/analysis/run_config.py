@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_viz
 from lightning_viz.analysis.config import ClassSpec, import_object
-from lightning_viz.analysis.data import Data, listing
-from lightning_viz.analysis.models import Model, digest_of, find_checkpoints, in_order
+from lightning_viz.analysis.data import Data
+from lightning_viz.analysis.files import digest_of, listing
+from lightning_viz.analysis.models import Model, find_checkpoints, in_order
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace

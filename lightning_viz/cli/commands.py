@@ -173,7 +173,7 @@ def _example(whole: str, entry: Method) -> str:
 
 def _key(whole: str, config: RunConfig, asked: Mapping[str, object]) -> str:
     """Of all that the result depends on."""
-    from lightning_viz.analysis.models import digest_of
+    from lightning_viz.analysis.files import digest_of
 
     path = list(config.series().values())[-1]
     if path is not None and not path.is_file():

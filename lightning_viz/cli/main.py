@@ -18,7 +18,8 @@ from typing import Any
 
 from lightning_viz import __version__
 from lightning_viz.cli.progress import OutputClosedError, is_first_process, print_line
-from lightning_viz.errors import LightningVizError
+from lightning_viz.errors import LightningVizError, MalformedFileError
+from lightning_viz.plain_text import plain_text
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -59,7 +60,7 @@ def sentence_of(error: BaseException, *, resumes: bool = True) -> tuple[str, int
     if isinstance(error, ArgumentError):
         return f"{_parser_words(error)}; see --help", REFUSED
     if isinstance(error, LightningVizError):
-        return _last_line(error), REFUSED
+        return _last_line(error), FAILED if isinstance(error, MalformedFileError) else REFUSED
     return None
 
 
@@ -152,7 +153,7 @@ def _overview() -> str:
 
 def _fail(sentence: str, status: int) -> int:
     if is_first_process():
-        print(f"lightning-viz: {sentence}", file=sys.stderr)
+        print(f"lightning-viz: {plain_text(sentence)}", file=sys.stderr)
     return status
 
 
@@ -176,7 +177,8 @@ def in_sentences() -> Iterator[None]:
         if str(message) in printed:
             return
         printed.add(str(message))
-        print(f"lightning-viz: {str(message).removeprefix('lightning_viz: ')}", file=sys.stderr)
+        lines = str(message).removeprefix("lightning_viz: ").splitlines()
+        print(f"lightning-viz: {chr(10).join(map(plain_text, lines))}", file=sys.stderr)
 
     def end(thread: threading.ExceptHookArgs) -> None:
         if not isinstance(thread.exc_value, OSError):  # TensorBoard's writer: it is raised again where it is waited for

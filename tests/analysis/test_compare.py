@@ -17,7 +17,7 @@ from lightning_viz.analysis.compare import compare, together
 from lightning_viz.analysis.results import ModelReport, Output, Result
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.shape_bias import biases, read_conflicts
-from lightning_viz.errors import AnalysisError
+from lightning_viz.errors import AnalysisError, MalformedFileError
 from lightning_viz.robustness import shape_bias
 from tests.analysis.fakes import fakes
 from tests.callbacks.conftest import images
@@ -146,5 +146,13 @@ def test_a_folder_without_conflicts_is_refused(tmp_path):
     with pytest.raises(AnalysisError, match="holds no cue conflicts"):
         read_conflicts(tmp_path, ("a", "b"), (1, 4, 4), PixelSpace())
     (tmp_path / "a1-b2.png").write_bytes(b"no image")
-    with pytest.raises(AnalysisError, match=r"cannot read .*a1-b2\.png as an image"):
+    with pytest.raises(AnalysisError, match=r"a1-b2\.png cannot be read as an image"):
+        read_conflicts(tmp_path, ("a", "b"), (1, 4, 4), PixelSpace())
+
+
+@pytest.mark.parametrize("content", ['{"a": "b"}', "[1]", '{"a": [1]}', "{", "[" * 10_000, "NaN"])
+def test_a_list_of_categories_of_another_form_is_refused(content, tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a1-b2.png")
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(MalformedFileError, match=r"classes\.json (cannot be read as JSON|is no list of classes)"):
         read_conflicts(tmp_path, ("a", "b"), (1, 4, 4), PixelSpace())

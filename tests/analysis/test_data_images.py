@@ -5,13 +5,17 @@ import os
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision import models, transforms
 
+from lightning_viz.analysis import image_files
 from lightning_viz.analysis.data import Images, fitting
+from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.run_config import RunConfig
-from lightning_viz.errors import AnalysisError
+from lightning_viz.errors import AnalysisError, MalformedFileError
 from lightning_viz.pixels import PixelSpace
+
+from .hostile_images import IMAGES, READ, png, zeros
 
 SPACE = PixelSpace((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 FIT = fitting(6, SPACE)
@@ -131,6 +135,81 @@ def test_values_that_are_no_gray_levels_are_named_rather_than_shown_black(tmp_pa
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(AnalysisError, match=r"a\.tiff cannot be read as an image: its values, 0\.5 to 0\.5"):
         Images(tmp_path, FIT)[0]
+
+
+@pytest.mark.parametrize("name", [name for name, image in IMAGES.items() if not image.large])
+def test_an_image_is_read_or_refused_in_one_sentence_that_names_it(name, tmp_path, monkeypatch):
+    ghostscript = tmp_path / "bin/gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent))
+    path = tmp_path / f"a{IMAGES[name].suffix}"
+    path.write_bytes(IMAGES[name].content())
+    if IMAGES[name].outcome == READ:
+        assert FIT(read_image(path)).shape == (3, 6, 6)
+    else:
+        with pytest.raises(MalformedFileError, match=rf"a\{path.suffix} .*{IMAGES[name].outcome}") as refusal:
+            read_image(path)
+        assert str(refusal.value).isprintable()
+    assert not (tmp_path / "called").exists()
+
+
+def test_an_image_beyond_a_limit_is_not_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(7000, 7000, data=zeros(2**20)))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(MalformedFileError, match="7,000 x 7,000 pixels, more than 40,000,000"):
+        read_image(path)
+
+
+def test_of_several_images_in_a_file_the_first_is_taken_and_it_is_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(image_files, "_reported", set())
+    for number in range(2):
+        path = tmp_path / f"{number}.gif"
+        path.write_bytes(IMAGES["animated GIF"].content())
+        assert read_image(path).getpixel((0, 0)) == (80, 0, 0)
+    assert capsys.readouterr().err.count("holds several images: of it, and of other such files, the first") == 1
+
+
+def test_colors_come_from_a_palette_with_transparency_and_from_four_inks(tmp_path):
+    green = Image.new("RGB", (8, 8), (0, 255, 0))
+    green.quantize(4).save(tmp_path / "a.png", transparency=0)
+    green.convert("CMYK").save(tmp_path / "b.tif")
+    assert [read_image(tmp_path / name).getpixel((0, 0)) for name in ("a.png", "b.tif")] == [(0, 255, 0)] * 2
+
+
+@pytest.fixture
+def misleading(folder):
+    """A folder with an image, and with what is none but is called like one."""
+    place = folder("cat/a.png", "dog/b.png", "dog/line\nbreak.png", "dog/\u202egnp.png", "dog/\x1b[2Jc.png")
+    (place / "dog/folder.png").mkdir()
+    os.mkfifo(place / "dog/pipe.png")
+    (place / "dog/null.png").symlink_to("/dev/null")
+    (place / "dog/zero.png").symlink_to("/dev/zero")
+    (place / "dog/gone.png").symlink_to(place / "nowhere.png")
+    (place / "dog/itself.png").symlink_to(place / "dog/itself.png")
+    (place / "dog/around").symlink_to(place)
+    (place / "dog/up").symlink_to("..")
+    return place
+
+
+def test_pipes_devices_and_folders_called_like_images_are_none(misleading, capsys):
+    images = Images(misleading, FIT)
+    assert len(images) == 5 and images.classes == ["cat", "dog"]
+    assert capsys.readouterr().err.count("is a link to a folder, and such are not followed") == 1
+    for name in ("folder", "pipe", "zero", "gone", "itself"):
+        with pytest.raises(AnalysisError, match=rf"there is no file .*{name}\.png: give an image"):
+            read_image(misleading / f"dog/{name}.png")
+
+
+def test_names_of_files_stand_in_messages_in_one_harmless_line(misleading):
+    for name in ("line\nbreak.png", "\u202egnp.png", "\x1b[2Jc.png"):
+        path = misleading / "dog" / name
+        path.write_bytes(b"")
+        with pytest.raises(MalformedFileError) as refusal:
+            read_image(path)
+        assert str(refusal.value).isprintable() and repr(name)[1:-1] in str(refusal.value)
 
 
 def test_hidden_folders_are_no_classes(folder):

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from lightning_viz.analysis.files import files_in
+from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, rows_of
-from lightning_viz.errors import AnalysisError, UnsuitableModelError
+from lightning_viz.errors import AnalysisError, MalformedFileError, UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render.page import Page
 from lightning_viz.render.shape_bias import shape_bias_plot
 from lightning_viz.render.text import percent
@@ -58,7 +60,7 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], p
     Raises:
         AnalysisError: no such images, or of categories that the model does not have.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    paths = [path for path in files_in(folder)[0] if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
     named = [(path, match["shape"].rstrip("_ "), match["texture"].rstrip("_ ")) for path in paths
              if (match := _NAMED.fullmatch(path.stem)) and match["shape"] != match["texture"]]  # fmt: skip
     if not named:
@@ -75,7 +77,7 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], p
 
 def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dict[str, list[int]]:
     file = folder / _CLASSES
-    members = json.loads(file.read_text()) if file.is_file() else {}
+    members = _members(file) if file.is_file() else {}
     places = {name: place for place, name in enumerate(classes)}
     mapping = {category: members.get(category, [category]) for category in categories}
     unknown = [name for names in mapping.values() for name in names if name not in places]
@@ -87,17 +89,25 @@ def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dic
     return {category: [places[name] for name in names] for category, names in mapping.items()}
 
 
-def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
+def _members(file: Path) -> dict[str, list[str]]:
+    """By category, the names of its classes, as a file lists them."""
     try:
-        with Image.open(path) as image:
-            pixels = transforms.pil_to_tensor(image.convert("L" if shape[0] == 1 else "RGB")).float() / 255
-    except (OSError, UnidentifiedImageError) as error:
-        raise AnalysisError(f"cannot read {path} as an image: {error}") from error
+        members = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise MalformedFileError(f"{plain_text(file)} cannot be read as JSON: {plain_text(error)}") from error
+    lists = members.values() if isinstance(members, dict) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise MalformedFileError(f'{plain_text(file)} is no list of classes by category: {{"cat": ["tabby", ...]}}')
+    return dict(members)
+
+
+def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
+    image = read_image(path).convert("L" if shape[0] == 1 else "RGB")
     height, width = shape[1:]
-    scale = max(height / pixels.shape[1], width / pixels.shape[2])
-    size = [max(height, round(pixels.shape[1] * scale)), max(width, round(pixels.shape[2] * scale))]
-    fitted = transforms.center_crop(transforms.resize(pixels, size, antialias=True), [height, width])
-    return pixel_space.to_inputs(fitted[None])[0]
+    scale = max(height / image.height, width / image.width)
+    size = [max(height, round(image.height * scale)), max(width, round(image.width * scale))]
+    fitted = transforms.center_crop(transforms.resize(image, size, antialias=True), [height, width])
+    return pixel_space.to_inputs(transforms.pil_to_tensor(fitted)[None].float() / 255)[0]
 
 
 def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
