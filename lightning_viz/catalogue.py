@@ -276,7 +276,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         source="Erhan et al., 2009", study="dreams.dream_units",
         example="--objectives conv2[7] 3", module="dream.maximize", view="dreams"),
     _technique("inversions", "Inversion", summary="what each layer still knows of an image",
-        section="dreams", module="analysis.studies.inversion"),
+        section="dreams", module="analysis.studies.inversion", shows_inputs=True),
     _dream("invert", "Inversion",
         "Reconstructs images from a layer's activations alone: what is blurred or lost, the layer no longer "
         "represents.",
@@ -302,7 +302,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "The same samples under several attacks: to people they look unchanged, to the model they do not. DeepFool "
         "searches for the smallest perturbation, FGSM and PGD for any within epsilon.",
         summary="how small a change alters the prediction", section="adversarial", module="analysis.studies.attacks",
-        tags=("attacks",), needs=("classes", "pixels")),
+        tags=("attacks",), needs=("classes", "pixels"), shows_inputs=True),
     _attack("pgd", "PGD", "Maximizes the loss by projected gradient steps within epsilon of the sample.",
         source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost="steps"),

@@ -99,10 +99,12 @@ class Technique(Descriptor):
 
     Attributes:
         summary: what it finds out, in one line.
+        shows_inputs: whether its pictures show samples, or what was made of them, which may be private.
     """
 
     _: KW_ONLY
     summary: str
+    shows_inputs: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.serialization import is_private
 from lightning_viz.callbacks.writers import TensorBoardWriter, write_whole
 from lightning_viz.catalogue import techniques
 from lightning_viz.catalogue_types import Technique
@@ -170,6 +171,7 @@ def run_checkpoint(
     np.random.seed(config.seed % 2**32)  # noqa: NPY002
     torch.manual_seed(config.seed)
     net, data = network(config.model, checkpoint), data_of(config.data)
+    private = checkpoint is not None and is_private(checkpoint.content)
     metrics = ValidationMetrics()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ViewWarning)
@@ -181,6 +183,7 @@ def run_checkpoint(
             pixel_space=config.pixel_space,
             kinds=config.views,
             detector=getattr(data, "listed", False),
+            private=private,
         )
         probe = config.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, probe=probe, samples=config.samples)
@@ -200,6 +203,7 @@ def run_checkpoint(
         result.numbers["notes"] = notes
     pixel_space = config.pixel_space or replay.samples.pixel_space or PixelSpace()
     study = ModelUnderStudy(config.title(), net, replay.samples, pixel_space, step, config.seed, config.conflicts)
+    study = replace(study, private=private)
     return study, result
 
 
@@ -220,6 +224,9 @@ def _notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
 def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
     """Run a technique of an analysis. An error in it becomes a fault of its result; an unsuitable model has none."""
     result = Result()
+    if technique.shows_inputs and study.private:
+        result.faults.append(Fault(technique.name, "left out: its pictures show samples, which the run keeps private"))
+        return result
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LightningVizWarning)  # the pictures say it

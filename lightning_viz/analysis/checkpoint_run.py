@@ -55,6 +55,7 @@ def views_for(
     pixel_space: PixelSpace | None,
     kinds: Sequence[str] | None,
     detector: bool = False,
+    private: bool = False,
 ) -> list[View]:
     """The views that a run had, in the state that its checkpoint holds, and every other.
 
@@ -66,6 +67,7 @@ def views_for(
         kinds: of views, which alone are wanted; None: all.
         detector: whether the model is one of torchvision's detectors, each pass of which takes long: maps are drawn
             without those of random weights beside them, from fewer passes, and occlusion only where it is named.
+        private: whether inputs are not to be shown, as the run had it.
 
     Raises:
         AnalysisError: there is no such kind of view.
@@ -75,8 +77,10 @@ def views_for(
         raise AnalysisError(f"there is no kind of view {unknown[0]!r}: choose from {', '.join(views())}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
-    given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space}
+    given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space, "private": private}
     chosen = [kind for kind in views() if kind in (kinds or views())]
+    if private:
+        inform("the run's views are private: maps and numbers are drawn, no samples, and no views of samples alone")
     if detector and kinds is None:
         chosen.remove("occlusion")
         inform("occlusion of a detector takes thousands of its passes and is left out: name it, --views occlusion")

@@ -23,7 +23,7 @@ from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, interpret, known_labels, watching_squashing
 from lightning_viz.hooks.pytree import device_of, image_of, on_device, part_at
 from lightning_viz.pixels import PixelSpace, clamp_inputs
-from lightning_viz.render.tiles import Verdict, to_rgb
+from lightning_viz.render.tiles import Verdict, neutral, to_rgb
 
 __all__ = ["ModelUnderStudy"]
 
@@ -47,6 +47,7 @@ class ModelUnderStudy:
         seed: of everything random.
         conflicts: folder of images with one class's shape and another's texture, if there is one.
         progress: show bars while techniques run.
+        private: whether the samples are not to be shown.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ModelUnderStudy:
     seed: int = 0
     conflicts: Path | None = None
     progress: bool = False
+    private: bool = False
 
     @property
     def images(self) -> Tensor | None:
@@ -129,8 +131,9 @@ class ModelUnderStudy:
         return replace(self, samples=replace(samples, **fewer))
 
     def rgb(self, inputs: Tensor) -> Any:
-        """Inputs ``[N, C, H, W]`` as they are shown, uint8 ``[N, H, W, 3]``."""
-        return to_rgb(self.pixel_space.to_pixels(inputs.detach().cpu().float()).numpy())
+        """Inputs ``[N, C, H, W]`` as they are shown, uint8 ``[N, H, W, 3]``; an even ground if they are private."""
+        shown = to_rgb(self.pixel_space.to_pixels(inputs.detach().cpu().float()).numpy())
+        return neutral(shown) if self.private else shown
 
     def verdicts(self, classes: Tensor, confidences: Tensor) -> list[Verdict]:
         """What stands under the samples' images: truth, prediction, confidence.

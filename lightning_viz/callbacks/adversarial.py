@@ -23,7 +23,7 @@ from lightning_viz.hooks.pytree import image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.attacks import twins
 from lightning_viz.render.text import number, percent
-from lightning_viz.render.tiles import Verdict, to_rgb
+from lightning_viz.render.tiles import Verdict, neutral, to_rgb
 
 __all__ = ["Adversarial"]
 
@@ -97,10 +97,13 @@ class Adversarial(View):
         self.state["limits"] = fixed_limits(differences, self.state.get("limits"))
         largest = self.state["limits"][1]
         unit, some = "largest change" if largest_counts else "length", bool(fooled.any())
-        arguments = {
-            "tag": tag,
+        pictures = {
             "images": _shown(found.original, found.pixel_space),
             "twins": _shown(found.pixels, found.pixel_space),
+        }
+        arguments = {
+            "tag": tag,
+            **{name: neutral(shown) if self.private else shown for name, shown in pictures.items()},
             "differences": differences,
             "before": _verdicts(snapshot, found, 0),
             "after": _verdicts(snapshot, found, -1),

@@ -85,10 +85,11 @@ class Hyperplanes(View):
         )
         points, extent = snapshot.observation.reduced[INPUT][: self.samples], self.state["extent"]
         labels = None if snapshot.observation.labels is None else snapshot.observation.labels[: len(points)]
+        shown = None if self.private else labels
         shared = {
             "step": snapshot.step,
-            "samples": points.numpy(),
-            "labels": None if labels is None else labels.numpy(),
+            "samples": points[: 0 if self.private else None].numpy(),
+            "labels": None if shown is None else shown.numpy(),
             "extent": extent,
             "regions": snapshot.extra["regions"].view(self.grid, self.grid).numpy(),
             "class_names": snapshot.samples.class_names or None,

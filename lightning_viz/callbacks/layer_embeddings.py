@@ -32,7 +32,7 @@ class LayerEmbeddings(View):
 
     Args:
         layers: to embed, beside the input; every top-level block if omitted.
-        input: whether to embed the input as well.
+        input: whether to embed the input as well; not if it is private.
         samples: of the probe's data set.
         perplexity: of t-SNE (30: scikit-learn's and openTSNE's; the lecture's is 50).
         engine: ``"opentsne"``, ``"sklearn"``, or ``"auto"``: openTSNE where it is installed.
@@ -66,7 +66,7 @@ class LayerEmbeddings(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """One vector per sample and layer, over the population."""
-        names = [*([INPUT] if self.input else []), *select_layers(model, self.layers)]
+        names = [*([INPUT] if self.input and not self.private else []), *select_layers(model, self.layers)]
         return Requirements(vectors=tuple(names), population=self.samples)
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -86,7 +86,7 @@ class LayerEmbeddings(View):
                     "step": snapshot.step,
                     "labels": labels,
                     "class_names": snapshot.samples.class_names or None,
-                    "images": self._images(snapshot, count) if last else None,
+                    "images": self._images(snapshot, count) if last and not self.private else None,
                     "full": last,
                     "projector": last and self.projector,
                     "perplexity": self.perplexity,

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.draw_task import DrawTask, numbers_alone
 from lightning_viz.callbacks.probe import IGNORE_INDEX
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import View
-from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.detection import WEAK, Detections
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.pytree import image_of
@@ -163,17 +163,23 @@ class Predictions(View):
         pixel_space = self._space(snapshot, truth)
         pixels, target = pixel_space.to_pixels(outputs), pixel_space.to_pixels(truth)
         ratios = peak_signal_noise_ratio(pixels, target, 1.0, reduction="none", dim=(1, 2, 3))
+        psnr = _finite({f"{self.kind}/psnr": float(ratios.mean())})
         shown: dict[str, Any] = {
             "images": snapshot.images(self.pixel_space)[:MOST_PREDICTIONS],
             "truth": to_rgb(target[:MOST_PREDICTIONS].numpy()),
             "prediction": to_rgb(pixels[:MOST_PREDICTIONS].numpy()),
             "difference": (pixels - target)[:MOST_PREDICTIONS].abs().mean(1).numpy(),
         }
+        if self.private:
+            if not self.state:
+                inform("Predictions plots numbers alone: predicted images show their inputs, which are private")
+            self.state["numbers_alone"] = True
+            return DrawTask(numbers_alone, {"tag": self.kind}, scalars=psnr)
         options = {"noise_ratios": ratios.tolist(), "limit": self.limit, "truth_name": name}
         return DrawTask(
             image_predictions,
             {"tag": self.kind, "step": snapshot.step, **shown, **options, "notes": snapshot.notes(self.pixel_space)},
-            scalars=_finite({f"{self.kind}/psnr": float(ratios.mean())}),
+            scalars=psnr,
         )
 
     def _space(self, snapshot: Snapshot, truth: Tensor) -> PixelSpace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -59,6 +60,8 @@ MOST_BYTES = 16 * 2**20
 def recipe_of(view: Any) -> dict[str, Any] | None:
     """The view's class and arguments in plain values; None of a class, or of an argument, that cannot be named so.
 
+    Samples that its probe was given are left out if they are large, or private.
+
     Args:
         view: a `View`, one of this package's. Others are made again where their class is at hand.
     """
@@ -66,15 +69,16 @@ def recipe_of(view: Any) -> dict[str, Any] | None:
     if name not in dir(lightning_viz) or getattr(lightning_viz, name) is not type(view):
         return None
     arguments = {name: getattr(view, name) for name in arguments_of(type(view))}
-    plain = to_plain({name: _taken_apart(value) for name, value in arguments.items()})
+    most = 0 if view.private else MOST_BYTES
+    plain = to_plain({name: _taken_apart(value, most) for name, value in arguments.items()})
     return {"view": name, "arguments": plain} if _is_plain(plain) else None
 
 
-def _taken_apart(value: Any) -> Any:
+def _taken_apart(value: Any, most: int) -> Any:
     if isinstance(value, Probe):
         size = sum(x.nbytes for part in (value.inputs, value.labels) for x in all_tensors(part))
         kept = {field.name: getattr(value, field.name) for field in fields(value)}
-        return kept if size <= MOST_BYTES else {**kept, "inputs": None, "labels": None}
+        return kept if size <= most else {**kept, "inputs": None, "labels": None}
     return asdict(value) if isinstance(value, PixelSpace) else value
 
 
@@ -84,3 +88,18 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str, Tensor)
+
+
+def is_private(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a view of the run that a checkpoint is from was to keep inputs private.
+
+    Args:
+        checkpoint: as Lightning saved it.
+    """
+    kept = checkpoint.get(CHECKPOINT)
+    recipes = (_part(state, RECIPE) for state in kept.values()) if isinstance(kept, dict) else ()
+    return any(_part(_part(recipe, "arguments"), "private") is True for recipe in recipes)
+
+
+def _part(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None

@@ -329,6 +329,7 @@ class Session:
             self.budget.charge(view.name, step, share + extra + held + time.monotonic() - started)
 
     def _compute_and_draw(self, view: ViewLike, snapshot: Snapshot) -> None:
+        snapshot = replace(snapshot, private=view.private)
         with self.shared.context():
             if isinstance(view, PopulationViewLike):
                 snapshot = replace(snapshot, population=self._population(view, snapshot))

@@ -31,7 +31,7 @@ from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import as_target, class_list, logit, parse_target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.detections import ObjectFrame, Objects, framed_page
-from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels
+from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, neutral
 
 __all__ = ["Snapshot", "Requirements"]
 
@@ -98,6 +98,7 @@ class Snapshot:
         extra: what the view's own passes gave.
         population: what the view has summed up over the validation pass, or over samples run for it alone.
         form: of the inputs, as far as the model tells it, see `input_form`.
+        private: whether the inputs are not to be shown.
     """
 
     observation: Observation
@@ -107,6 +108,7 @@ class Snapshot:
     extra: Mapping[str, Any] = field(default_factory=dict)
     population: Population | None = None
     form: InputForm | None = None
+    private: bool = False
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded.
@@ -124,14 +126,17 @@ class Snapshot:
         return self.form or input_form(None, self.observation.inputs)
 
     def images(self, pixel_space: PixelSpace | None) -> NDArray[Any]:
-        """The head's inputs as pages take them, see `shown_inputs`: images ``[N, H, W, 3]``, series, volumes."""
-        return shown_inputs(self.observation.inputs, self.input_form, pixel_space or self.samples.pixel_space)
+        """The head's inputs as pages take them, see `shown_inputs`; of private ones an even ground."""
+        shown = shown_inputs(self.observation.inputs, self.input_form, pixel_space or self.samples.pixel_space)
+        return neutral(shown) if self.private else shown
 
     def notes(self, pixel_space: PixelSpace | None) -> tuple[str, ...]:
         """What should be said of the images shown."""
         image = image_of(self.observation.inputs)
         channels = "" if image is None else describe_channels(image.shape[1])
         guessed = () if pixel_space is not None else self.samples.pixel_space_notes
+        if self.private:
+            return ("inputs are private, gray in their place",)
         return (*((f"images: {channels}",) if channels else ()), *guessed)
 
     @property
@@ -379,6 +384,7 @@ class ViewLike(Named, Protocol):
     max_overhead: float
     animation: bool
     optional: bool
+    private: bool
     last_step: int | None
     indices: tuple[int, ...] | None
     memories: dict[str, Any]

@@ -24,7 +24,7 @@ from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
-from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError
+from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError, ViewError
 from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
 from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
@@ -255,6 +255,13 @@ class TopSamples(PopulationView):
             raise InvalidArgumentError(f"channels is {self.channels!r}: give 'random', 'first' or a list of numbers")
         if not 1 <= self.best <= MOST_CROPS:
             raise InvalidArgumentError(f"best is {self.best}: give 1 to {MOST_CROPS}")
+        self.optional = self.private  # then it is left out, which ends no run
+
+    def check(self, model: nn.Module) -> None:
+        """The layers must exist, and samples be shown."""
+        super().check(model)
+        if self.private:
+            raise ViewError("its pictures are samples and nothing else, which private=True keeps out of logs")
 
     def forget(self) -> None:
         """As before the first look."""

@@ -49,6 +49,8 @@ class View(KeywordArguments, Callback):
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
         animation: at the end of fit, one animation over all logged steps.
+        private: keep inputs out of logs, kept files and checkpoints: maps and numbers are drawn, on a gray ground. Maps
+            may resemble their input all the same: those of a first layer, or a gradient times the input.
     """
 
     every_n_epochs: int | None = None
@@ -58,6 +60,7 @@ class View(KeywordArguments, Callback):
     pixel_space: PixelSpace | None = None
     max_overhead: float = 0.05
     animation: bool = False
+    private: bool = False
 
     kind: ClassVar[str] = "view"
     """First part of the view's tags."""
@@ -379,6 +382,7 @@ def default_views(
     probe: Probe | None = None,
     pixel_space: PixelSpace | None = None,
     max_overhead: float = 0.05,
+    private: bool = False,
 ) -> Views:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
 
@@ -393,6 +397,7 @@ def default_views(
         probe: the samples to watch; 16, and for embeddings 1,000, of the validation data if omitted.
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
+        private: keep inputs out of logs, kept files and checkpoints: maps and numbers alone, see `View`.
 
     Returns:
         The views, a Trainer's callbacks, or one among others; a sequence.
@@ -410,6 +415,7 @@ def default_views(
             probe=probe,
             pixel_space=pixel_space,
             max_overhead=max_overhead,
+            private=private,
         )
         view.optional = True
         chosen.append(view)

@@ -30,6 +30,8 @@ __all__ = [
 
 CROSS = "✗ "
 
+_NEUTRAL = 208  # gray of a ground on which nothing is shown
+
 
 def to_rgb(pixels: NDArray[Any]) -> Colors:
     """Images for display.
@@ -47,6 +49,15 @@ def to_rgb(pixels: NDArray[Any]) -> Colors:
         pixels = pixels.mean(axis=1, keepdims=True).repeat(3, axis=1)
     bytewise = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(bytewise.transpose(0, 2, 3, 1))
+
+
+def neutral(images: NDArray[Any]) -> NDArray[Any]:
+    """An even ground in place of images, of their shape: gray pixels, or curves at zero.
+
+    Args:
+        images: uint8 ``[N, ..., 3]``, or series ``[N, C, L]``.
+    """
+    return np.full_like(images, _NEUTRAL if images.dtype == np.uint8 else 0)
 
 
 def describe_channels(channels: int) -> str:

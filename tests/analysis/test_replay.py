@@ -17,9 +17,13 @@ from lightning_viz import (
     Probe,
     Saliency,
 )
+from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.checkpoint_run import Replay, recorded_views, validate, view_of, views_for
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import find_checkpoints, in_order, network, read_checkpoint
-from lightning_viz.callbacks.serialization import recipe_of
+from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.serialization import is_private, recipe_of
+from lightning_viz.catalogue import techniques
 from lightning_viz.errors import ViewError
 from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
 
@@ -100,6 +104,24 @@ def test_a_probe_that_was_given_is_in_the_checkpoint(drawn_at_once, tmp_path):  
     live = drawn_at_once.pictures("grad_cam/conv2")[6]
     (path,) = in_order(find_checkpoints([tmp_path])).values()
     assert replayed(path, loader(*images(9)))["grad_cam/conv2", 6] == live
+
+
+def test_a_private_run_is_analyzed_in_private(drawn_at_once, tmp_path):  # noqa: F811
+    inputs, labels = images(4)
+    saver = ModelCheckpoint(dirpath=tmp_path / "saved", save_top_k=-1)
+    view = GradCAM(private=True, probe=Probe(inputs=inputs, labels=labels))
+    fit(tmp_path, ConvNet(), [view, saver], enable_checkpointing=True)
+    content = read_checkpoint(in_order(find_checkpoints(tmp_path / "saved"))[-1]).content
+    assert is_private(content)
+    (again,) = recorded_views(content)
+    assert again.private and again.probe.inputs is None
+    every = views_for(content, {}, probe=None, pixel_space=None, kinds=None, private=True)
+    assert len(every) > 5 and all(view.private for view in every)
+    study = ModelUnderStudy("net", ConvNet(), Samples(inputs, labels, 4), PixelSpace(), private=True)
+    (fault,) = run_technique(techniques()["attacks"], study).faults
+    assert "keeps private" in fault.message
+    ground = study.rgb(inputs)
+    assert ground.shape == (4, *inputs.shape[2:], 3) and ground.min() == ground.max()
 
 
 def test_views_are_made_again_as_they_were():

@@ -253,7 +253,8 @@ def corruption_errors(
 
     def pictures() -> Iterator[Page]:
         yield corruption_page("corruptions/table", errors, details=[f"on {errors.count} samples"], **ratios)
-        yield _corrupted_image(study, images[:1], errors)
+        if not study.private:
+            yield _corrupted_image(study, images[:1], errors)
 
     rows = [
         {"corruption": kind, "severity": severity, "error": error}
