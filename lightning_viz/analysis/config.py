@@ -10,9 +10,9 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from torch import nn
@@ -174,6 +174,18 @@ _SECTIONS = ("model", "data", "trainer")
 _NOTHING = object()
 
 
+class RecordedClass(NamedTuple):
+    """A class that a checkpoint names.
+
+    Attributes:
+        file: the checkpoint.
+        class_path: of the class.
+    """
+
+    file: Path
+    class_path: str
+
+
 @dataclass(frozen=True)
 class Configuration:
     """A run's configuration.
@@ -195,6 +207,7 @@ class Configuration:
         *,
         packages: frozenset[str] = frozenset(),
         trusted: bool = False,
+        recorded: RecordedClass | None = None,
     ) -> ClassSpec | None:
         """The class that is meant, and its arguments.
 
@@ -203,6 +216,8 @@ class Configuration:
             given: ``class_path`` and ``init_args`` that go before those of the file, as far as they are there.
             packages: top packages of the classes that the user named, from which the file may name classes, too.
             trusted: whether the file may name anything, to be imported and called.
+            recorded: the class that the run's checkpoint names, for a file that does not, as of a LightningCLI whose
+                classes are given in code; under the same rules.
 
         Returns:
             None where neither says anything.
@@ -212,6 +227,10 @@ class Configuration:
         """
         section = self._section(what)
         given = dict(given or {})
+        if self.lacks_class(what) and recorded is not None and self.path is not None:
+            section = {"class_path": recorded.class_path, "init_args": section}
+        else:
+            recorded = None
         if not section and not given:
             return None
         kept: Mapping[str, Any] = section if "class_path" in section or not section else {"init_args": section}
@@ -223,11 +242,12 @@ class Configuration:
         if other is not None and path is not None and path.rpartition(".")[2] != other.rpartition(".")[2]:
             kept = {}  # the arguments of another class
         said = merge_class_specs({**kept, **({"class_path": path} if path else {})}, given)
+        file = self.path if recorded is None else recorded.file
         if said["class_path"].startswith("__main__."):
             name = said["class_path"].rpartition(".")[2]
             raise AnalysisError(
-                f"{self.path} says {said['class_path']}, a class of the script that was run: give --{what} "
-                f"SCRIPT.{name}, where SCRIPT.py is that script"
+                f"{file} says {said['class_path']}, a class of the script that was run: give --{what} SCRIPT.{name}, "
+                "where SCRIPT.py is that script"
             )
         arguments, typed = said.get("init_args") or {}, given.get("init_args") or {}
         read = (name for name in kept.get("init_args") or {} if arguments[name] is not typed.get(name, _NOTHING))
@@ -240,8 +260,13 @@ class Configuration:
             name = next(name for name, value in arguments.items() if unresolved(value))
             raise AnalysisError(f"{self.path} gives {what}.{name} as {reference}: give --{what}.{name} VALUE")
         if path is None and not (self.hydra and trusted):
-            self._only_a_class(found, what)
+            checked = None if origin is None or file is None else replace(origin, file=file)
+            self._only_a_class(replace(found, origin=checked), what)
         return found
+
+    def lacks_class(self, what: str) -> bool:
+        """Whether the file gives arguments alone, if any, of model or data."""
+        return not self.hydra and "class_path" not in self._section(what)
 
     @property
     def seed(self) -> int | None:

@@ -23,10 +23,11 @@ from torch.nn.parameter import is_lazy
 from torchvision import models
 from torchvision.transforms import _presets
 
-from lightning_viz.analysis.config import ClassSpec, accepted_arguments, instantiate
+from lightning_viz.analysis.config import ClassSpec, RecordedClass, accepted_arguments, instantiate
 from lightning_viz.analysis.files import files_in
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.run import completed_updates, package_of
+from lightning_viz.callbacks.serialization import CLASSES
 from lightning_viz.errors import AnalysisError, MalformedFileError
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.pytree import all_tensors
@@ -127,6 +128,23 @@ def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
         else:
             found.append(place)
     return list(dict.fromkeys(found))
+
+
+def recorded_class(places: Iterable[Path | str], what: str, *, trusted: bool = False) -> RecordedClass | None:
+    """The class of model or data that a run's views left in its last checkpoint; None where they did not.
+
+    Args:
+        places: files, run folders, folders of checkpoints.
+        what: ``"model"`` or ``"data"``.
+        trusted: read also checkpoints that hold more than weights.
+    """
+    try:
+        path = find_checkpoints(places)[-1]
+        classes = read_checkpoint(path, trusted=trusted, mapped=True).content.get(CLASSES)
+    except AnalysisError:
+        return None  # which is told where the checkpoint is needed
+    name = classes.get(what) if isinstance(classes, Mapping) else None
+    return RecordedClass(path, name) if isinstance(name, str) else None
 
 
 def in_order(paths: Iterable[Path], *, trusted: bool = False) -> dict[int, Path]:

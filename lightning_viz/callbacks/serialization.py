@@ -90,6 +90,24 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str, Tensor)
 
 
+CLASSES = "lightning_viz_classes"
+"""Where a checkpoint holds the class paths of model and data, which a LightningCLI of fixed classes does not say."""
+
+
+def class_paths(**objects: Any) -> dict[str, str]:
+    """Names of the classes of objects, from which they can be imported; none of a class within a function.
+
+    Args:
+        **objects: by what they are; None where there is none.
+    """
+    classes = {what: type(thing) for what, thing in objects.items() if thing is not None}
+    return {
+        what: f"{found.__module__}.{found.__name__}"
+        for what, found in classes.items()
+        if found.__qualname__ == found.__name__
+    }
+
+
 def is_private(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a view of the run that a checkpoint is from was to keep inputs private.
 

@@ -17,7 +17,15 @@ from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
 from lightning_viz.callbacks.schedule import Schedule, Steps
-from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain, recipe_of, to_plain
+from lightning_viz.callbacks.serialization import (
+    CHECKPOINT,
+    CLASSES,
+    RECIPE,
+    class_paths,
+    from_plain,
+    recipe_of,
+    to_plain,
+)
 from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
@@ -254,6 +262,7 @@ class View(KeywordArguments, Callback):
         """Keep what makes the pictures of a resumed run the same."""
         if running := session(trainer):
             running.collect()
+        checkpoint.setdefault(CLASSES, class_paths(model=pl_module, data=trainer.datamodule))
         if self.last_step is not None:
             checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), RECIPE: recipe_of(self)}
 

@@ -269,9 +269,13 @@ def _configuration(options: Namespace) -> Configuration:
 def _named(options: Namespace, configuration: Configuration, what: str, given: Any) -> Any:
     """The class of model or data; the file may name others of the packages that the user typed."""
     from lightning_viz.analysis.config_values import packages_of
+    from lightning_viz.analysis.models import recorded_class
 
     packages = packages_of(options.model, options.data)
-    return configuration.named(what, given, packages=packages, trusted=options.trust)
+    recorded = None
+    if configuration.content and configuration.lacks_class(what) and not (given or {}).get("class_path"):
+        recorded = recorded_class(options.checkpoints, what, trusted=options.trust)
+    return configuration.named(what, given, packages=packages, trusted=options.trust, recorded=recorded)
 
 
 def _pretrained(options: Namespace) -> Pretrained | None:

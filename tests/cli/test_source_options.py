@@ -1,14 +1,17 @@
 """What is said of model and data, by a run's config.yaml, by the checkpoint and by the user, comes together rightly."""
 
 import sys
+import warnings
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from lightning_viz import FirstLayerFilters
 from lightning_viz.analysis.config import ClassSpec, instantiate
 from lightning_viz.analysis.models import pretrained
+from lightning_viz.callbacks.serialization import CLASSES
 from lightning_viz.cli.source_options import (
     add_source,
     command_parser,
@@ -79,6 +82,55 @@ def test_a_cli_of_fixed_classes_needs_their_names_alone(run_folder):
     found = case(place, "--model", NET, "--data", SQUARES, "--data.batch", 2)
     assert found.model == ClassSpec(NET, {"width": 5})
     assert found.data == ClassSpec(SQUARES, {"count": 8, "batch": "2"})
+
+
+@pytest.fixture(scope="module")
+def fixed_run(tmp_path_factory):
+    """The folder of a run of LightningCLI whose classes are given in code, with a view."""
+    from pytorch_lightning.cli import LightningCLI
+
+    folder = tmp_path_factory.mktemp("fixed")
+    trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": "false", "default_root_dir": folder}
+    arguments = [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    options = {"trainer_defaults": {"callbacks": [FirstLayerFilters()]}, "save_config_kwargs": {"overwrite": True}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        LightningCLI(nets.Net, nets.Squares, args=["fit", *arguments, "--model.width=5", "--data.count=8"], **options)
+    return next(folder.rglob("config.yaml")).parent
+
+
+def test_the_classes_of_a_cli_of_fixed_classes_are_in_its_checkpoint(fixed_run):
+    assert "class_path" not in yaml.safe_load((fixed_run / "config.yaml").read_text())["model"]
+    found = case(fixed_run, "--trust")
+    assert found.model == ClassSpec(NET, {"width": 5, "classes": 3, "rate": 0.05})
+    assert found.data == ClassSpec(SQUARES, {"count": 8, "batch": 4})
+    assert case(fixed_run, "--model", NET).data.class_path == SQUARES  # of a package that was typed
+    assert case(fixed_run, "--data", SQUARES, "--model.width", "6").model == ClassSpec(
+        NET, {"width": "6", "classes": 3, "rate": 0.05}
+    )
+
+
+def test_a_class_that_a_checkpoint_names_is_not_imported_without_trust(fixed_run):
+    with pytest.raises(AnalysisError, match=r"ckpt would call tests\.analysis\.nets\.Net .*--trust"):
+        case(fixed_run)
+
+
+@pytest.mark.parametrize(
+    ("path", "trust", "says"),
+    [
+        ("os.system", True, "os.system as its model, which is none of Lightning's"),
+        ("os.system", False, "without --trust a file may name only"),
+        ("__main__.Net", True, r"last\.ckpt says __main__\.Net, .*give --model SCRIPT\.Net"),
+        ("nowhere.Net", True, "there is no module 'nowhere' here"),
+        (7, True, "does not name the class of its model"),
+    ],
+)
+def test_what_a_checkpoint_names_as_its_class_is_checked(run_folder, path, trust, says):
+    place = run_folder(model={"width": 5}, data={"count": 8})
+    kept = {"state_dict": nets.Net(5).state_dict(), "global_step": 4, CLASSES: {"model": path}}
+    torch.save(kept, place / "checkpoints/last.ckpt")
+    with pytest.raises(AnalysisError, match=says):
+        case(place, *(["--trust"] if trust else []))
 
 
 def test_a_class_of_the_script_that_was_run_is_asked_for(run_folder):

@@ -18,10 +18,11 @@ from pytorch_lightning.tuner import Tuner
 
 from lightning_viz import FirstLayerFilters, GradCAM, View, default_views
 from lightning_viz.analysis.models import network, read_checkpoint
+from lightning_viz.cli.source_options import add_source, command_parser, run_config_of
 from tests.analysis import nets
 
 from .brought import Classifier, Quarters, pictures, rows
-from .situation import REFUSED, Call, Training, situation, situations, usual_views
+from .situation import ARGUMENT, REFUSED, Call, Training, situation, situations, usual_views
 from .truth import all_right, shown_as_images
 
 images, labels = pictures()
@@ -192,6 +193,40 @@ def partial_in_hyper_parameters():
 @situation(7, "the same without `--trust`: one sentence", REFUSED, says="--trust")
 def partial_without_trust():
     return partial_checkpoint(trusted=False), lambda seen: None
+
+
+def fixed_classes(model, *options):
+    """A LightningCLI's run whose configuration names no classes, which the run's views leave in its checkpoint."""
+
+    def start(trainer):
+        trainer.fit(model, nets.Squares(8, 4))
+        folder = Path(trainer.default_root_dir)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        (folder / "config.yaml").write_text("model: {width: 5}\n")
+        parser = command_parser("test", "A test.", "none")
+        add_source(parser, out="out")
+        return run_config_of(parser.parse_args([str(folder), *options])).model
+
+    def check(seen):
+        assert seen.error or (seen.value.class_path == f"{nets.__name__}.Net" and seen.value.init_args == {"width": 5})
+
+    return Training(None, None, views=[FirstLayerFilters()], start=start, draws=("filters",)), check
+
+
+@situation(7, "`LightningCLI(Model, Data)`, the classes given in code: `analyze RUN --trust` finds them", ARGUMENT)
+def classes_in_code():
+    return fixed_classes(nets.Net(5), "--trust")
+
+
+@situation(7, "the same without `--trust`: one sentence names the class", REFUSED, says=r"nets\.Net .*--trust")
+def classes_in_code_without_trust():
+    return fixed_classes(nets.Net(5))
+
+
+@situation(7, "the same of a class of the script that was run: one sentence", REFUSED, says=r"give --model SCRIPT\.Own")
+def classes_of_a_script():
+    kind = type("Own", (nets.Net,), {"__module__": "__main__", "__qualname__": "Own"})
+    return fixed_classes(kind(), "--trust")
 
 
 @situation(7, "`Trainer.validate` alone: views draw once")
