@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Union
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lightning_viz.errors import LayerNotFoundError
 
@@ -64,26 +66,99 @@ def _backbone(model: nn.Module) -> str:
 def last_maps(model: nn.Module) -> list[str]:
     """Name of the last layer with spatial positions that all influence the output.
 
-    In a transformer this is the normalization before the last attention, because after it a classifier on the class
-    token depends on no other token. In any other model, including hybrids that begin with convolutions, it is the last
-    convolution.
+    - In a transformer the normalization before the last attention, because after it a classifier on the class token
+      depends on no other token; of an encoder with a decoder the encoder's.
+    - In a mixer, whose only convolution cuts the patches, the last of the repeated blocks.
+    - In a segmentation net the last block of the encoder, because behind it every place has a score of its own.
+    - In any other model, including hybrids that begin with convolutions, the block that ends with the last convolution
+      (the convolution itself where there is none), or the normalization and activation that follow it.
     """
-    layers = list(named_layers(model).items())
-    names = [name for name, _ in layers]
-    attentions = [index for index, (_, module) in enumerate(layers) if "Attention" in type(module).__name__]
+    layers = named_layers(model)
+    encoder = _encoder(layers)
+    if encoder:
+        inner = layers[encoder]
+        return [f"{encoder}.{name}" for name in last_maps(inner)] or [encoder]
+    names = list(layers)
     convolution = last_conv(model)
-    if attentions and (not convolution or names.index(convolution[0]) < attentions[0]):
-        for attention in reversed(attentions):
-            block = names[attention].rpartition(".")[0]
-            norms = [
-                index
-                for index, (name, module) in enumerate(layers)
-                if name.rpartition(".")[0] == block and type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
-            ]
-            before = [index for index in norms if index < attention] or norms[:1]
-            if before:
-                return [names[before[-1]]]
-    return convolution
+    attention = _before_attention(layers)
+    attentions = [name for name in names if "Attention" in type(layers[name]).__name__]
+    if attention and (not convolution or names.index(convolution[0]) < names.index(attentions[0])):
+        return [attention]
+    if not convolution:
+        return []
+    upsampling = [name for name in names if isinstance(layers[name], (nn.Upsample, _ConvTransposeNd))]
+    if upsampling:  # the coarsest maps are those before the first
+        before = [name for name in convolutions(model) if names.index(name) < names.index(upsampling[0])]
+        convolution = before[-1:] or convolution
+    mixers = [name for name in _repeated(model) if names.index(name) > names.index(convolution[0])]
+    mixers = [name for name in mixers if _holds(layers[name], nn.Linear) and not _holds(layers[name], _ConvNd)]
+    return mixers[-1:] or [_end_of_block(model, convolution[0])]
+
+
+def _encoder(layers: dict[str, nn.Module]) -> str | None:
+    """The part of a segmentation net whose maps its head reads; None if the model is no such net."""
+    for name, module in layers.items():
+        prefix, _, last = name.rpartition(".")
+        beside = {other: part for other, part in layers.items() if other.rpartition(".")[0] == prefix}
+        head = [part for other, part in beside.items() if other.rpartition(".")[2] in _DENSE_HEADS]
+        convolutional = any(_holds(part, _ConvNd) for part in head)
+        if last in ("encoder", "backbone") and _holds(module, _ConvNd) and convolutional:
+            return name
+    return None
+
+
+_DENSE_HEADS = ("decoder", "decode_head", "segmentation_head", "classifier", "seg_head")
+
+
+def _before_attention(layers: dict[str, nn.Module]) -> str | None:
+    """The normalization before the last attention; of an encoder's, if there is one beside the decoder."""
+    names = list(layers)
+    attentions = [index for index, module in enumerate(layers.values()) if "Attention" in type(module).__name__]
+    encoding = [index for index in attentions if "encoder" in names[index].split(".")]
+    decoding = [index for index in attentions if "decoder" in names[index].split(".")]
+    for attention in reversed(encoding if encoding and decoding else attentions):
+        block = names[attention].rpartition(".")[0]
+        norms = [
+            index
+            for index, (name, module) in enumerate(layers.items())
+            if name.rpartition(".")[0] == block and type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+        ]
+        before = [index for index in norms if index < attention] or norms[:1]
+        if before:
+            return names[before[-1]]
+    return None
+
+
+def _end_of_block(model: nn.Module, convolution: str) -> str:
+    """The block that ends with a convolution, or what normalizes and activates its output in the same container."""
+    layers, classes = named_layers(model), _block_classes(model)
+    parts = convolution.split(".")
+    for depth in range(1, len(parts)):
+        name = ".".join(parts[:depth])
+        if type(layers[name]) in classes and not _ends_in_vector(layers[name]):
+            holder = name.rpartition(".")[0]  # a dense block joins the outputs of its layers
+            joins = isinstance(layers.get(holder), _LISTS) and type(layers[holder]) not in _LISTS
+            return holder if joins else name
+    parent = convolution.rpartition(".")[0]
+    beside = [name for name in layers if name.rpartition(".")[0] == parent]
+    after = beside[beside.index(convolution) + 1 :]
+    if not after or not isinstance(layers[after[0]], _NormBase):
+        return convolution
+    if not isinstance(layers.get(parent, model), nn.Sequential):
+        return after[0]
+    end = after[1] if len(after) > 1 and type(layers[after[1]]).__module__ == nn.ReLU.__module__ else after[0]
+    return parent if parent and end == beside[-1] else end
+
+
+def _ends_in_vector(module: nn.Module) -> bool:
+    """Whether a module's own parts make a vector of its maps, as a whole net's do."""
+    return any(isinstance(part, nn.Flatten) for part in module.modules()) or any(
+        isinstance(part, nn.Linear) for part in module.children()
+    )
+
+
+def _holds(module: nn.Module, kind: type[nn.Module]) -> bool:
+    return any(isinstance(part, kind) for part in module.modules())
 
 
 def top_level_blocks(model: nn.Module) -> list[str]:
@@ -93,6 +168,91 @@ def top_level_blocks(model: nn.Module) -> list[str]:
     while len(names) == 1 and (inner := _parts(layers, names[0] + ".")):
         names = inner
     return names
+
+
+def repeated_blocks(model: nn.Module) -> list[str]:
+    """Names of the blocks of which a model is built: modules of one class that follow each other in a container.
+
+    Also modules of one class that are attributes of one module. Of more than 16 blocks the stages that hold them, or,
+    where there are none, as many of them, evenly spaced, with the last. Without any such block the outermost modules
+    with weights.
+    """
+    layers = named_layers(model)
+    blocks = _repeated(model)
+    if len(blocks) < 2:
+        return top_level_blocks(model)
+    if len(blocks) <= _MOST_BLOCKS:
+        return blocks
+    stages = list(dict.fromkeys(_stage(layers, name) for name in blocks))
+    if "" not in stages and 1 < len(stages) <= _MOST_BLOCKS:
+        return stages
+    step = -(-len(blocks) // _MOST_BLOCKS)
+    return blocks[::-1][::step][::-1]
+
+
+_MOST_BLOCKS = 16
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+_CONTAINERS = (nn.Sequential, *_LISTS)
+_WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase, nn.MultiheadAttention)
+
+
+def _repeated(model: nn.Module) -> list[str]:
+    """Names of all repeated blocks, of which none lies in another; of stages that repeat, those inside."""
+    layers, classes = named_layers(model), _block_classes(model)
+    for outer in list(classes):
+        stages = [module for module in layers.values() if type(module) is outer]
+        inside = [_block_classes(stage, attributes=False) for stage in stages]
+        if all(_make_up(stage, inner) for stage, inner in zip(stages, inside, strict=True)):
+            classes = (classes - {outer}).union(*inside)
+    return _outermost(layers, classes)
+
+
+def _block_classes(model: nn.Module, *, attributes: bool = True) -> set[type[nn.Module]]:
+    """Classes of modules with several weight layers, or at least one, of which two follow each other."""
+    repeated: dict[type[nn.Module], int] = {}  # with the number of weight layers inside
+    for holder in model.modules():
+        items = list(holder.children())
+        if isinstance(holder, _CONTAINERS):
+            pairs = [one for one, other in pairwise(items) if type(one) is type(other)]
+        else:
+            kinds = [type(item) for item in items] if attributes else []
+            pairs = [item for item in items if kinds.count(type(item)) > 1 and _weight_layers(item) > 1]
+        repeated.update({type(item): _weight_layers(item) for item in pairs if type(item) not in _CONTAINERS})
+    several = {kind for kind, count in repeated.items() if count > 1}
+    return several or ({kind for kind, count in repeated.items() if count} if attributes else set())
+
+
+def _make_up(stage: nn.Module, classes: set[type[nn.Module]]) -> bool:
+    """Whether modules of some classes hold nearly all weights of a stage."""
+    blocks = [part for part in stage.modules() if type(part) in classes]
+    held = {id(weight): weight.numel() for block in blocks for weight in block.parameters()}
+    return bool(held) and sum(held.values()) > 0.8 * sum(weight.numel() for weight in stage.parameters())
+
+
+def _weight_layers(module: nn.Module) -> int:
+    """Number of the layers with weights inside a module, itself not among them."""
+    return sum(isinstance(part, _WEIGHTED) for part in module.modules() if part is not module)
+
+
+def _outermost(layers: dict[str, nn.Module], classes: set[type[nn.Module]]) -> list[str]:
+    """Names of the modules of some classes that lie in no other, each module once."""
+    names: list[str] = []
+    visited: set[int] = set()
+    for name, module in layers.items():
+        auxiliary = any(part.startswith("aux") for part in name.split("."))  # serves training only
+        if type(module) in classes and id(module) not in visited and not auxiliary:
+            visited.add(id(module))
+            if not any(name.startswith(f"{outer}.") for outer in names):
+                names.append(name)
+    return names
+
+
+def _stage(layers: dict[str, nn.Module], block: str) -> str:
+    """The innermost module that holds a block and is called, not a mere list; empty for the model itself."""
+    name = block.rpartition(".")[0]
+    while name and type(layers[name]) in _LISTS:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _parts(layers: dict[str, nn.Module], prefix: str) -> list[str]:
@@ -113,7 +273,8 @@ ROLES: dict[str, Callable[[nn.Module], list[str]]] = {
     "last_maps": last_maps,
     "first_linear": lambda model: fully_connected(model)[:1],
     "last_linear": lambda model: fully_connected(model)[-1:],
-    "blocks": top_level_blocks,
+    "blocks": repeated_blocks,
+    "parts": top_level_blocks,
 }
 """Layers by their role in a model; the key of a role may be used instead of a name."""
 
@@ -143,7 +304,7 @@ def select_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 def _matching(model: nn.Module, layers_by_name: dict[str, nn.Module], selector: str | type[nn.Module]) -> list[str]:
     if isinstance(selector, type):
         names = _distinct(model, lambda module: isinstance(module, selector))
-    elif selector in layers_by_name:
+    elif selector in layers_by_name and not (selector in ROLES and type(layers_by_name[selector]) in _CONTAINERS):
         names = [selector]
     elif selector in ROLES:
         names = ROLES[selector](model)

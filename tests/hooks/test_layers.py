@@ -67,7 +67,9 @@ CONVOLUTIONS += ["layer2.conv1", "layer2.conv2"]
         ("last_conv", ["layer2.conv2"]),
         ("first_linear", ["head"]),
         (["last_linear", "first_conv"], ["head", "stem"]),
-        ("blocks", ["stem", "layer1", "layer2", "head"]),
+        ("blocks", ["layer1.0", "layer1.1", "layer2"]),
+        ("parts", ["stem", "layer1", "layer2", "head"]),
+        ("last_maps", ["layer2"]),
         ([], []),
     ],
 )  # fmt: skip
@@ -128,7 +130,7 @@ def test_one_wrong_name_among_right_ones_is_an_error():
 def test_a_compiled_model_and_compiled_parts_keep_their_names():
     whole = torch.compile(Net(), backend="eager")
     assert list(select_layers(whole, nn.Conv2d)) == CONVOLUTIONS
-    assert list(select_layers(whole, "blocks")) == ["stem", "layer1", "layer2", "head"]
+    assert list(select_layers(whole, "blocks")) == ["layer1.0", "layer1.1", "layer2"]
     part = Net()
     inner, part.layer2 = part.layer2, torch.compile(part.layer2, backend="eager")
     assert select_layers(part, "layer2")["layer2"] is inner
@@ -175,3 +177,49 @@ def test_roles_on_a_real_network():
     net = torchvision.models.resnet18()
     assert list(select_layers(net, ["first_conv", "last_conv", "last_linear"])) == ["conv1", "layer4.1.conv2", "fc"]
     assert top_level_blocks(net) == ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "first_block", "blocks"),
+    [
+        ("resnet18", "layer4.1", "layer1.0", 8),
+        ("densenet121", "features.denseblock4", "features.denseblock1", 4),  # 58 layers in 4 stages
+        ("googlenet", "inception5b", "inception3a", 9),
+        ("efficientnet_b0", "features.8", "features.1.0", 16),
+        ("convnext_tiny", "features.7.2", "features.1", 4),
+        ("swin_t", "features.7.1.norm1", "features.1.0", 12),
+        ("maxvit_t", "blocks.3", "blocks.0.layers.0", 11),
+        ("vit_b_16", "encoder.layers.encoder_layer_11.ln_1", "encoder.layers.encoder_layer_0", 12),
+        ("vgg11", "features.18", "features", 2),
+    ],
+)
+def test_the_last_maps_and_the_blocks_of_known_architectures(name, last, first_block, blocks):
+    options = {"googlenet": {"init_weights": False, "aux_logits": True}}.get(name, {})
+    with torch.device("meta"):
+        net = getattr(torchvision.models, name)(**options)
+    assert list(select_layers(net, "last_maps")) == [last]
+    assert next(iter(select_layers(net, "blocks"))) == first_block
+    assert len(select_layers(net, "blocks")) == blocks
+
+
+def test_the_last_maps_of_a_segmentation_net_are_those_of_its_encoder():
+    with torch.device("meta"):
+        net = torchvision.models.segmentation.fcn_resnet50(weights_backbone=None)
+    assert list(select_layers(net, "last_maps")) == ["backbone.layer4.2"]
+    up = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ConvTranspose2d(8, 4, 2, 2))
+    assert list(select_layers(nn.Sequential(*up, nn.Conv2d(4, 2, 1)), "last_maps")) == ["2"]
+
+
+def test_a_lone_convolution_goes_on_to_its_normalization_and_activation():
+    normalized = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    assert list(select_layers(normalized, "last_maps")) == ["2"]
+    assert list(select_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "last_maps")) == ["0"]
+
+
+def test_many_blocks_without_stages_are_thinned_and_end_with_the_last():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.ModuleList([Block(2) for _ in range(24)])
+
+    assert list(select_layers(Encoder(), "blocks")) == [f"layer.{index}" for index in range(1, 24, 2)]

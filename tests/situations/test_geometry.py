@@ -301,13 +301,12 @@ def default_layer(model: nn.Module, *expected: str):
 @situation(
     4,
     "Grad-CAM's layer in a ResNet: the last block, no convolution before its BatchNorm and skip",
-    today="layer2.1.conv2, before its BatchNorm and skip",
 )
 def last_block_of_resnet():
     return default_layer(ResNet(), "layer2", "layer2.1")
 
 
-@situation(4, "Grad-CAM's layer in an MLP-Mixer: the last mixer, on its grid", today="stem.proj, before any mixer")
+@situation(4, "Grad-CAM's layer in an MLP-Mixer: the last mixer, on its grid")
 def last_mixer():
     model, images = MlpMixer((3, 5)).eval(), torch.rand(4, 3, 12, 20)
 
@@ -322,7 +321,6 @@ def last_mixer():
 @situation(
     4,
     "Grad-CAM's layer in a segmentation net: the last block of the encoder",
-    today="head, after which every place has a score of its own",
 )
 def last_encoder_block():
     return default_layer(UNet(), "encoder.1")
@@ -337,17 +335,17 @@ def blocks(model: nn.Module, *expected: str):
     return Call(lambda: select_layers(model, "blocks")), check
 
 
-@situation(4, '`"blocks"` of a timm transformer', today="blocks, the container")
+@situation(4, '`"blocks"` of a timm transformer')
 def blocks_of_timm():
     return blocks(VisionTransformer((2, 3)), "blocks.0", "blocks.1")
 
 
-@situation(4, '`"blocks"` of a torchvision ResNet', today="conv1, bn1, layer1, layer2, fc")
+@situation(4, '`"blocks"` of a torchvision ResNet')
 def blocks_of_torchvision():
     return blocks(ResNet(), "layer1.0", "layer1.1", "layer2.0", "layer2.1")
 
 
-@situation(4, '`"blocks"` of a Hugging Face encoder', today="embeddings, encoder, pooler, classifier")
+@situation(4, '`"blocks"` of a Hugging Face encoder')
 def blocks_of_hugging_face():
     return blocks(BertClassifier(), "encoder.layer.0", "encoder.layer.1")
 
@@ -355,7 +353,6 @@ def blocks_of_hugging_face():
 @situation(
     4,
     "a U-Net in training: activation maps and Grad-CAM of a class over its region",
-    today="Grad-CAM is drawn at the head, the last convolution",
 )
 def unet_in_training():
     class Model(Classifier):

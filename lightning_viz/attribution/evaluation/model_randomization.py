@@ -59,7 +59,7 @@ def model_randomization(
     inputs: Any,
     target: TargetLike = None,
     *,
-    layers: Layers = "blocks",
+    layers: Layers = "parts",
     signed: bool = True,
     seed: int = 0,
     original: Any = None,
