@@ -130,8 +130,13 @@ def strongest_slices(maps: NDArray[Any], lead: int = 2) -> NDArray[np.int64]:
         maps: see `as_planes`.
         lead: likewise.
     """
+    return np.asarray(_peaks(maps, lead).argmax(axis=1))
+
+
+def _peaks(maps: NDArray[Any], lead: int) -> NDArray[Any]:
+    """The largest absolute value in each slice of each sample's maps, ``[N, d]``."""
     by_slice = np.moveaxis(np.abs(maps), (lead - 2, -3), (0, 1))
-    return np.asarray(by_slice.reshape(*by_slice.shape[:2], -1).max(axis=-1).argmax(axis=1))
+    return np.asarray(by_slice.reshape(*by_slice.shape[:2], -1).max(axis=-1))
 
 
 def _slices(
@@ -144,7 +149,8 @@ def _slices(
     strongest: list[int | None] = [None] * len(volumes)
     if deep is not None:
         deep = _along_depth(np.nan_to_num(np.asarray(deep, dtype=np.float32)), depth)
-        strongest = strongest_slices(deep, lead).tolist()
+        peaks = _peaks(deep, lead)
+        strongest = [row.argmax() if row.max() > row.min() else None for row in peaks]  # an even map has none
     pictures, planes = [], []
     for index, volume in enumerate(volumes):
         places = choose_slices(depth, strongest[index], most)

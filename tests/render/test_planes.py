@@ -37,6 +37,11 @@ def test_of_a_volume_the_strongest_slice_is_shown_at_its_place():
     assert planes.shape == (2, 1, *pictures.shape[1:3])
     assert (np.abs(planes).max(axis=(1, 2, 3)) == 5).all()
     assert "9 of 20 slices" in facts[0]
+    red = [
+        (picture == (190, 20, 30)).all(axis=-1).sum()
+        for picture in as_planes(volumes, maps * [[[[[1]]]], [[[[0]]]]])[0]
+    ]
+    assert red[0] > 1000 and red[1] == 0  # a map that is zero has no strongest slice
     _, alone, _ = as_planes(volumes, maps, most=1)
     assert alone[0, 0, 10, 20] == alone[1, 0, 10, 20] == -5
 
