@@ -18,7 +18,7 @@ from lightning_viz.hooks.outputs import BINARY_LOSSES, MULTI_LABEL_LOSSES, REGRE
 from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at
 
 LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
-_REMEDY = "give probe=Probe(inputs=..., labels=...): tensors, or names of the batch's fields"
+REMEDY = "give probe=Probe(inputs=..., labels=...): tensors, or names of the batch's fields"
 
 
 class BatchParts(NamedTuple):
@@ -157,7 +157,7 @@ class BatchReading:
             InvalidTypeError: it has not the form of the batch that was watched.
         """
         if not self.complete:
-            raise InvalidTypeError(f"{self.words()}: {_REMEDY}")
+            raise InvalidTypeError(f"{self.words()}: {REMEDY}")
         sources = [source for source in self.sources if source is not None]
         inputs, objects = self.inputs([source.of(batch) for source in sources]), objects_of(batch)
         return BatchParts(inputs, *self.truth(batch)) if objects is None else BatchParts(inputs, None, None, objects)
@@ -403,7 +403,7 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
         else:
             floats = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.is_floating_point()}
             if not floats:
-                raise InvalidTypeError(f"no input among the batch's keys {list(batch)}: {_REMEDY}")
+                raise InvalidTypeError(f"no input among the batch's keys {list(batch)}: {REMEDY}")
             name = max(floats, key=lambda key: floats[key].dim())
             inputs, used = floats[name], {name}
         rest = {name: x for name, x in batch.items() if name not in used}
@@ -418,7 +418,7 @@ def _split(batch: Any, model: nn.Module) -> tuple[Any, list[Any]]:
         inputs = batch[0] if count == 1 else tuple(batch[:count])
         if all_tensors(inputs):
             return inputs, list(batch[count:])
-    raise InvalidTypeError(f"no input found in a batch of type {type(batch).__name__}: {_REMEDY}")
+    raise InvalidTypeError(f"no input found in a batch of type {type(batch).__name__}: {REMEDY}")
 
 
 def _required(model: nn.Module) -> list[str]:

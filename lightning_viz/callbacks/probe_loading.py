@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from lightning_viz.callbacks.batch_parts import reading_of, split_batch, told_labels
+from lightning_viz.callbacks.batch_parts import REMEDY, reading_of, split_batch, told_labels
 from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer, held_out_loaders, say_once
-from lightning_viz.errors import NoProbeYetError, warn_safely
+from lightning_viz.errors import InvalidTypeError, NoProbeYetError, warn_safely
 from lightning_viz.hooks.calls import Call
 from lightning_viz.hooks.model_state import preserve_state
 from lightning_viz.hooks.pytree import all_tensors, map_tensors, sample_count
@@ -246,6 +246,12 @@ def _prepare(
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             inputs, known, truth, found = split_batch(batch, pl_module, reading)
+            rows = list(dict.fromkeys(len(x) for x in all_tensors(inputs) if x.dim()))
+            if len(rows) > 1:
+                raise InvalidTypeError(
+                    f"the model takes tensors of {' and '.join(map(str, rows))} rows at once, not of one for each "
+                    f"sample, as graphs and packed sequences are: {REMEDY}"
+                )
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
             truths.append(truth)

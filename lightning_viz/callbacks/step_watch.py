@@ -93,6 +93,7 @@ class StepWatch(TorchFunctionMode):
         self._sources: list[Source | None] = []
         self._calls: list[_Outermost] = []
         self._meetings: list[Meeting] = []
+        self._compared: set[int] = set()  # calls whose outputs meet those of others
         self._restore: Callable[[], Any] = bool
 
     def start(self) -> None:
@@ -271,6 +272,8 @@ class StepWatch(TorchFunctionMode):
         used = [source.path for source in sources if source.path not in whole]
         apart = [some for some in origins if len(some) == 1 and not any(isinstance(origin, int) for origin in some)]
         labels = next((path for some in apart for path in some if path not in used), None)
+        parts = list(dict.fromkeys(some & calls for some in origins if some & calls))
+        self._compared.update(parts[0].union(*parts[1:]) if len(parts) > 1 else ())
         if is_loss or labels is not None:
             outputs = [self._calls[call].output for call in calls]
             scored = [x for x, some in zip(given, origins, strict=True) if some & calls]
@@ -295,6 +298,8 @@ class StepWatch(TorchFunctionMode):
         first = next((meeting for meeting in meetings if meeting.loss), None)
         met = next((meeting for meeting in meetings if meeting.labels is not None), None)
         form: dict[str, Any] = {} if first is None else {"scores": first.scores, "direct": first.direct}
+        if not meetings and chosen in self._compared:
+            form["direct"] = False
         form |= {} if met is None else {"shift": met.shift, "paired": met.paired}
         steps = self._chain(chosen)
         if any(self._between(call) for call in self._needed(chosen)):

@@ -119,7 +119,7 @@ def test_merged_maps_are_the_mean_of_the_normalized_ones_on_the_image_alone(torc
 
 
 def test_default_layer_of_a_torchvision_detector_is_its_backbone_s(torchvision_detector):
-    assert list(select_layers(torchvision_detector, "last_maps")) == ["backbone.body.16.0"]
+    assert list(select_layers(torchvision_detector, "last_maps")) == ["backbone.body.16"]
     assert list(select_layers(nn.ModuleDict({"net": torchvision_detector}), "last_conv")) == ["net.backbone.body.16.0"]
 
 
