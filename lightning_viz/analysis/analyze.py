@@ -18,12 +18,12 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.data import Data, data_of
 from lightning_viz.analysis.files import digest_of
-from lightning_viz.analysis.metrics import ValidationMetrics
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import Model, describe, network, read_checkpoint
 from lightning_viz.analysis.report.report import report as write_report
 from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain, replaced
 from lightning_viz.analysis.run_config import RunConfig
+from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import error_text

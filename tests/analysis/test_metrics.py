@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.checkpoint_run import validate
-from lightning_viz.analysis.metrics import Task, ValidationMetrics, metric_for
+from lightning_viz.analysis.metrics import Task, metric_for
+from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.pixels import PixelSpace
 from tests.callbacks.conftest import ConvNet, Net, images, loader
 
@@ -27,6 +28,13 @@ class Identity(Net):
 
     def validation_step(self, batch, batch_idx):
         self(batch[0])
+
+
+class Squashed(Identity):
+    """Returns probabilities."""
+
+    def forward(self, x):
+        return x.softmax(1) if x.dim() == 2 and x.shape[1] > 1 else x.sigmoid()
 
 
 def measure(data, model=None, batch_size=7, **options):
@@ -60,7 +68,7 @@ def test_a_classifiers_values_equal_independent_computations(classes, probabilit
         torch.randint(0, classes, (90,), generator=torch.Generator().manual_seed(1)),
     )
     scores[:50].scatter_add_(1, labels[:50, None], torch.full((50, 1), 4.0))
-    values = measure(TensorDataset(scores.softmax(1) if probabilities else scores, labels))
+    values = measure(TensorDataset(scores, labels), Squashed() if probabilities else None)
     predicted = scores.argmax(1)
     assert values["samples"] == 90
     assert values["accuracy"] == six_digits((predicted == labels).float().mean())
@@ -84,7 +92,7 @@ def test_a_classifiers_values_equal_independent_computations(classes, probabilit
 @pytest.mark.parametrize("shape", [(60,), (60, 1)])
 def test_one_score_decides_between_two_classes(shape, probabilities):
     logits, labels = drawn(*shape), torch.arange(60) % 2
-    values = measure(TensorDataset(logits.sigmoid() if probabilities else logits, labels))
+    values = measure(TensorDataset(logits, labels), Squashed() if probabilities else None)
     assert values["accuracy"] == six_digits(((logits.flatten() > 0) == labels).float().mean())
     entropy = F.binary_cross_entropy_with_logits(logits.flatten(), labels.float())
     assert values["cross_entropy"] == six_digits(entropy)
@@ -112,7 +120,8 @@ def test_outputs_that_are_not_finite_are_left_out_with_a_note():
 
 
 def test_a_certain_and_wrong_prediction_has_no_finite_cross_entropy():
-    values = measure(TensorDataset(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])))
+    logits = torch.tensor([[200.0, 0.0], [200.0, 0.0]])  # more than a probability in float32 can be apart from 1
+    values = measure(TensorDataset(logits, torch.tensor([0, 1])), Squashed())
     assert (values["accuracy"], values["cross_entropy"], values["calibration_error"]) == (0.5, None, 0.5)
 
 
@@ -137,7 +146,7 @@ def test_batches_and_order_make_no_difference(kind):
 
 TASKS = {
     "classes": Task("classification", 8),
-    "single scores": Task("classification", 2, single_score=True),
+    "single scores": Task("classification", 1),
     "masks": Task("segmentation", 3),
     "images": Task("images"),
 }
@@ -211,7 +220,7 @@ def test_a_segmentations_values_leave_out_pixels_that_do_not_count(size):
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_a_segmentation_of_one_score_has_two_classes(probabilities):
     logits, masks = drawn(9, 1, 6, 6), drawn(9, 6, 6, seed=1) > 0
-    values = measure(TensorDataset(logits.sigmoid() if probabilities else logits, masks.long()))
+    values = measure(TensorDataset(logits, masks.long()), Squashed() if probabilities else None)
     assert values["pixel_accuracy"] == six_digits(((logits[:, 0] > 0) == masks).float().mean())
 
 
@@ -285,6 +294,6 @@ def test_the_first_of_several_loaders_counts():
 
 
 def test_an_error_is_a_note(monkeypatch):
-    monkeypatch.setattr("lightning_viz.analysis.metrics.split_batch", lambda *args: 1 / 0)
+    monkeypatch.setattr("lightning_viz.analysis.validation_metrics.split_batch", lambda *args: 1 / 0)
     note = "the metrics of the validation pass failed: ZeroDivisionError: division by zero"
     assert measure(loader(*images(20)), ConvNet()) == {"note": note}
