@@ -118,7 +118,7 @@ def test_guided_backprop_does_not_depend_on_the_weights_as_grad_cam_and_the_grad
 def test_of_two_objects_each_class_has_its_mass_on_its_own(model):
     """One glyph on the left, another on the right: which is meant decides where Grad-CAM looks, on the same image."""
     pairs = images(40, seed=5, objects=2, distractors=2)
-    heat = grad_cam(model, pairs.inputs, pairs.labels.T)["11"]  # [2, N, 1, 12, 12]
+    [heat] = grad_cam(model, pairs.inputs, pairs.labels.T).values()  # [2, N, 1, 12, 12]
     own, others, side = (torch.zeros(2, len(pairs.inputs)) for _ in range(3))
     for index, of_class in enumerate(heat):
         mass = F.interpolate(of_class, (SIZE, SIZE), mode="bilinear")[:, 0]
@@ -139,7 +139,7 @@ def within(mass, box, margin=4):
 def test_classes_side_by_side_see_their_own_object(model):
     """All four classes over one forward: of a pair the two that are there light up where they are."""
     pairs = images(40, seed=6, objects=2, distractors=2)
-    every = grad_cam(model, pairs.inputs, classes(0, 1, 2, 3))["11"]
+    [every] = grad_cam(model, pairs.inputs, classes(0, 1, 2, 3)).values()
     for index in range(2):
         labels = pairs.labels[:, index]
         mass = every[labels, torch.arange(len(labels)), 0]  # [N, 12, 12]
