@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz.analysis.checkpoint_run import validate
-from lightning_viz.analysis.metrics import ValidationMetrics
+from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from tests.callbacks.conftest import images
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_viz.analysis.checkpoint_run import Replay, validate
-from lightning_viz.analysis.metrics import ValidationMetrics
+from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.callbacks.first_layer_filters import FirstLayerFilters
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError, ViewWarning
