@@ -101,7 +101,7 @@ class Occlusion(View):
         if self.sanity_check:
             own = {self.kind: own_maps.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
-            score = randomization_scores(again, model, own, seed=self.probe.seed)[self.kind]
+            score = randomization_scores(again, model, own, several=snapshot.several, seed=self.probe.seed)[self.kind]
         return {"maps": own_maps, "score": score, "targets": target}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:

@@ -109,7 +109,9 @@ class Saliency(View):
             def again() -> dict[str, Tensor]:
                 return {name: _of_input(self._attribute(model, snapshot, targets), snapshot)}
 
-            extra["score"] = randomization_scores(again, model, {name: maps}, seed=self.probe.seed)[name]
+            extra["score"] = randomization_scores(
+                again, model, {name: maps}, several=snapshot.several, seed=self.probe.seed
+            )[name]
         return extra
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:

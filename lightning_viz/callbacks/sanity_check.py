@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_viz.attribution.evaluation.heatmap import as_heat
 from lightning_viz.attribution.evaluation.model_randomization import rank_correlation
 from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.random_weights import randomized_weights
@@ -17,12 +18,17 @@ from lightning_viz.hooks.random_weights import randomized_weights
 SCORE_TAG = "/randomization"
 """End of the tag under which a view plots the score of its maps."""
 
-SIDE = 64
-"""Maps are compared at this size at the most: ranks of more places take long and tell nothing more."""
+MOST_PLACES = 64 * 64
+"""Maps are compared at no more places than these: ranks of more take long and tell nothing more."""
 
 
 def randomization_scores(
-    attribute: Callable[[], Mapping[str, Tensor]], model: nn.Module, own: Mapping[str, Tensor], *, seed: int
+    attribute: Callable[[], Mapping[str, Tensor]],
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    *,
+    several: bool,
+    seed: int,
 ) -> dict[str, float]:
     """Mean rank correlation of maps with those of the same network with random weights (Adebayo et al., 2018).
 
@@ -31,13 +37,15 @@ def randomization_scores(
     Args:
         attribute: makes the maps once more, by name, with the weights that the model then has.
         model: whose weights are replaced for a while.
-        own: the maps of the model itself, ``[..., C, H, W]``, by name.
+        own: the maps of the model itself, ``[N, C, ...]`` in time, the plane or space, by name.
+        several: whether they are of several targets, ``[T, N, C, ...]``.
         seed: of the random weights.
     """
     with randomized_weights(model, seed=seed), warnings.catch_warnings():
         warnings.simplefilter("ignore", AttributionWarning)  # a map without ranks is told from its score, NaN
         random = attribute()
-    return {name: float(rank_correlation(_small(maps), _small(random[name])).nanmean()) for name, maps in own.items()}
+    small = partial(_small, lead=3 if several else 2)
+    return {name: float(rank_correlation(small(maps), small(random[name])).nanmean()) for name, maps in own.items()}
 
 
 def sanity_check_text(score: float) -> str:
@@ -51,8 +59,13 @@ def sanity_check_text(score: float) -> str:
     return f"rank correlation with an untrained network's maps {score:.2f} (0 is best)"
 
 
-def _small(maps: Tensor) -> Tensor:
-    """Signed sums over the channels, as `checks.model_randomization` compares them."""
-    flat = maps.reshape(-1, *maps.shape[-3:])  # also of several targets
-    heat = as_heat(flat, (flat.shape[-2], flat.shape[-1]), signed=True)
-    return F.adaptive_avg_pool2d(heat[:, None], (min(SIDE, heat.shape[-2]), min(SIDE, heat.shape[-1])))[:, 0]
+def _small(maps: Tensor, lead: int) -> Tensor:
+    """Signed sums over the channels, as `model_randomization` compares them; of vectors the numbers themselves."""
+    flat = maps.flatten(0, lead - 2)
+    places = flat.dim() - 2
+    if places == 0:
+        return flat
+    heat, side = flat.sum(1, keepdim=True), round(MOST_PLACES ** (1 / places))
+    sizes = [min(side, size) for size in heat.shape[2:]]
+    pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[places - 1]
+    return cast("Tensor", pool(heat, sizes if places > 1 else sizes[0]))[:, 0]
