@@ -21,13 +21,14 @@ from lightning_viz.dream.regularization import Preset
 from lightning_viz.errors import DreamWarning, InvalidArgumentError, LayerNotFoundError, ViewError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.feature_maps import feature_count
+from lightning_viz.hooks.layer_target import LayerTarget
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, class_scores
 from lightning_viz.hooks.pytree import image_of, map_tensors, on_device, part_at, take_samples
-from lightning_viz.hooks.target_types import ClassTarget, LayerTarget, Target
+from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import channel, logit, parse_target
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.dreams import dream_tiles

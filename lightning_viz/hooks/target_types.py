@@ -6,7 +6,7 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,9 @@ from lightning_viz.errors import InvalidArgumentError, TargetError
 from lightning_viz.hooks.layers import nearest_names
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores, known_labels, no_classes, no_position, two_classes
 from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.target_indices import Indices, check_indices, indices_of, listed_indices, picked
 
 __all__ = ["FunctionTarget", "Target"]
-
-Indices = Union[int, Sequence[int], Sequence[Sequence[int]], Tensor]
-"""Numbers of classes or channels: one for all samples, one each ``[N]``, or several ``[T, N]`` or ``[T, 1]``."""
 
 
 class Scores(NamedTuple):
@@ -181,7 +179,7 @@ class ClassTarget(Target):
         position: int | None = None,
         labels: bool = False,
     ) -> None:
-        name = word or ("predicted class" if index is None else f"logit {_listed(index)}")
+        name = word or ("predicted class" if index is None else f"logit {listed_indices(index)}")
         name = f"top {count} classes" if count is not None else name
         name = name if position is None else f"{name} at position {position}"
         super().__init__(name if mask is None else f"{name} in a region", outputs=True)
@@ -216,7 +214,7 @@ class ClassTarget(Target):
         elif self.labels:
             labels = known_labels(torch.as_tensor(index, device=table.device).long(), table.shape[1])
             index = torch.where(labels < 0, table.detach().argmax(1), labels)
-        values, chosen = _picked(table, index, "target class", "outputs")
+        values, chosen = picked(table, index, "target class", "outputs")
         return Scores(values, chosen, self._of(chosen) if self.open else self)
 
     def _placed(self, scores: Tensor, meaning: OutputMeaning) -> tuple[Tensor, OutputMeaning]:
@@ -246,7 +244,7 @@ class ClassTarget(Target):
         mask = self.mask
         if mask is not None and mask.dim() == 3:
             mask = mask[samples.to(mask.device)]
-        index = None if self.index is None else _of_samples(self.index, samples)
+        index = None if self.index is None else indices_of(self.index, samples)
         return ClassTarget(
             index, count=self.count, mask=mask, word=self.word, position=self.position, labels=self.labels
         )
@@ -257,7 +255,7 @@ class ClassTarget(Target):
                 f"{len(self.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
             )
         if self.index is not None:
-            _check_indices(torch.as_tensor(self.index).shape, count)
+            check_indices(torch.as_tensor(self.index).shape, count)
 
     def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
         kind, _, label = (self.word or "").partition(":")
@@ -272,78 +270,6 @@ class ClassTarget(Target):
             largest = torch.stack([torch.bincount(mask[mask > 0].long(), minlength=1).argmax() for mask in labels])
             return ClassTarget(largest, mask=labels == largest[:, None, None])
         return self
-
-
-_AXES = {2: "channel, place", 3: "channel, row, column", 4: "channel, slice, row, column"}
-
-
-def _is_place(index: Indices) -> bool:
-    """Whether a unit's index is that in maps, a tuple or three numbers, and not one for each sample."""
-    return isinstance(index, tuple) or torch.as_tensor(index).shape[-1:] == (3,)
-
-
-class LayerTarget(Target):
-    """A unit, a channel or the maximum of a layer's output.
-
-    Attributes:
-        layer: its name, or that of a call.
-        index: of the unit or channel; None for the maximum of the whole layer.
-        kind: ``"unit"``, ``"channel"`` or ``"maximum"``.
-    """
-
-    def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
-        number = "" if index is None else _listed(index)
-        place = None if index is None else torch.as_tensor(index, device="cpu")
-        if kind == "unit" and index is not None and place is not None and place.dim() == 1 and _is_place(index):
-            name = f"{layer} unit {int(place[0])} at ({', '.join(str(int(axis)) for axis in place[1:])})"
-        elif kind == "maximum":
-            name = f"maximum of {layer}{f' channel {number}' if number else ''}"
-        else:
-            name = f"{layer} {kind} {number}"
-        super().__init__(name, layers=(layer,))
-        self.layer, self.index, self.kind = layer, index, kind
-        self._samples = samples  # for which of the samples that `index` is for; all in order if None
-
-    def scores(self, activations: Activations) -> Scores:
-        output, of = activations[self.layer], f"in layer {self.layer!r}"
-        if self.index is None:
-            if self.kind != "maximum":
-                raise InvalidArgumentError(f"no {self.kind} given {of}")
-            return Scores(output.flatten(1).max(1).values if output.dim() > 1 else output, None, self)
-        what = "unit" if self.kind == "unit" else "channel"
-        if what == "channel":
-            places = activations.maps(self.layer).flatten(2)  # [N, K, P]
-            scores = places.sum(2) if self.kind == "channel" else places.max(2).values
-        elif (maps := activations.planes(self.layer)) is not None:
-            return Scores(self._units(maps, self.index), None, self)
-        else:
-            scores = output.flatten(1) if output.dim() > 1 else output[:, None]
-        index = self.index if self._samples is None else _of_samples(self.index, self._samples)
-        return Scores(_picked(scores, index, what, f"{what}s {of}")[0], None, self)
-
-    def _units(self, maps: Tensor, index: Indices) -> Tensor:
-        """Single values ``[N]`` of maps ``[N, K, *S]``."""
-        place, shape = _saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
-        of = f"in layer {self.layer!r}"
-        if place.dim() == 0:  # a channel alone: in the middle of its map
-            place = torch.stack([place, *place.new_tensor([side // 2 for side in shape[1:]])])
-        if self._samples is not None and place.dim() == 2:
-            place = place[self._samples.to(place.device)]
-        if place.shape[-1:] != (len(shape),) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
-            raise InvalidArgumentError(f"unit {index} {of}, whose output is {shape}: give ({_AXES[len(shape)]})")
-        if ((place < 0) | (place >= place.new_tensor(shape))).any():
-            raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
-        where = (torch.arange(len(maps), device=maps.device), *place.expand(len(maps), len(shape)).T)
-        return maps[where]
-
-    def select(self, samples: Tensor) -> Target:
-        # whether [3] is a place in a map, or a unit for each of three, its layer tells
-        return LayerTarget(self.layer, self.index, self.kind, samples=samples)
-
-    def check_count(self, count: int) -> None:
-        if self.index is not None:
-            shape = torch.as_tensor(self.index).shape
-            _check_indices(shape[:-1] if self.kind == "unit" and _is_place(self.index) else shape, count)
 
 
 class _Combination(Target):
@@ -396,56 +322,6 @@ def _named(part: Target | float) -> str:
 def _grouped(part: Target | float) -> str:
     name = _named(part)
     return f"({name})" if " + " in name or " - " in name else name
-
-
-def _saved(tensor: Tensor) -> Tensor:
-    """Fit to be kept for a backward, also where it was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _shared(shape: Sequence[int]) -> bool:
-    """Whether indices of a shape are the same for all samples: a number, or several ``[T, 1]``."""
-    return len(shape) == 0 or (len(shape) == 2 and shape[1] == 1)
-
-
-def _of_samples(index: Indices, samples: Tensor) -> Indices:
-    """The indices of some samples."""
-    if isinstance(index, int):
-        return index
-    tensor = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
-    return tensor if _shared(tensor.shape) else tensor[..., samples.to(tensor.device)]
-
-
-def _picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor, Tensor]:
-    """From scores ``[N, K]`` those chosen, ``[N]`` or ``[T, N]``, and their indices."""
-    index = _saved(torch.as_tensor(chosen, device=scores.device).long())
-    samples, count = scores.shape
-    if _shared(index.shape):
-        index = index.expand(*index.shape[:-1], samples)
-    if index.dim() > 2 or index.shape[-1] != samples:
-        raise InvalidArgumentError(_miscounted(index.shape[-1], samples, what))
-    wrong = sorted({place for place in index.flatten().tolist() if not 0 <= place < count})
-    if wrong:
-        raise TargetError(f"{what} {', '.join(map(str, wrong[:8]))} is out of range: the model has {count} {of}")
-    rows = index if index.dim() == 2 else index[None]
-    return scores.gather(1, rows.T).T.view(index.shape), index
-
-
-def _check_indices(shape: Sequence[int], count: int) -> None:
-    if not _shared(shape) and shape[-1] != count:
-        raise InvalidArgumentError(_miscounted(shape[-1], count, "target"))
-
-
-def _miscounted(given: int, samples: int, what: str) -> str:
-    return f"{given} targets for {samples} samples: give one {what}, one per sample [N], or several [T, N]"
-
-
-def _listed(index: Indices) -> str:
-    """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
-    tensor = torch.as_tensor(index, device="cpu")
-    if tensor.dim() == 2 and tensor.shape[1] == 1:
-        return ", ".join(map(str, tensor[:, 0].tolist()))
-    return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"
 
 
 def _class_index(name: str, class_names: Sequence[str]) -> int:

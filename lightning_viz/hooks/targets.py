@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.box_target import box
+from lightning_viz.hooks.layer_target import LayerTarget
 from lightning_viz.hooks.layers import named_layers, nearest_names
-from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, Indices, LayerTarget, Target
+from lightning_viz.hooks.target_indices import Indices
+from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, Target
 
 __all__ = [
     "TargetLike",
