@@ -18,10 +18,10 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.data import Data, data_of
 from lightning_viz.analysis.files import digest_of
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
 from lightning_viz.analysis.models import Model, describe, network, read_checkpoint
 from lightning_viz.analysis.report.report import report as write_report
-from lightning_viz.analysis.results import Fault, ModelReport, Result, Results, as_plain, replaced
+from lightning_viz.analysis.results import LEFT_OUT, Fault, ModelReport, Result, Results, as_plain, replaced
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.callbacks.distributed import first_process
@@ -193,7 +193,7 @@ def run_checkpoint(
     if not first_process():
         return None, result
     if replay.samples is None:
-        why = "; ".join(map(str, result.faults)) or (
+        why = "; ".join(dict.fromkeys(fault.message for fault in result.faults)) or (
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
         raise AnalysisError(f"no samples of the data can be taken: {why}")
@@ -202,7 +202,8 @@ def run_checkpoint(
     if notes:
         result.numbers["notes"] = notes
     pixel_space = config.pixel_space or replay.samples.pixel_space or PixelSpace()
-    study = ModelUnderStudy(config.title(), net, replay.samples, pixel_space, step, config.seed, config.conflicts)
+    net, samples = of_one_tensor(net, replay.samples)
+    study = ModelUnderStudy(config.title(), net, samples, pixel_space, step, config.seed, config.conflicts)
     study = replace(study, private=private)
     return study, result
 
@@ -222,7 +223,7 @@ def _notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
 
 
 def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
-    """Run a technique of an analysis. An error in it becomes a fault of its result; an unsuitable model has none."""
+    """Run a technique of an analysis. An error in it becomes a fault of its result; why it was left out, a number."""
     result = Result()
     if technique.shows_inputs and study.private:
         result.faults.append(Fault(technique.name, "left out: its pictures show samples, which the run keeps private"))
@@ -232,8 +233,8 @@ def run_technique(technique: Technique, study: ModelUnderStudy) -> Result:
             warnings.simplefilter("ignore", LightningVizWarning)  # the pictures say it
             for output in technique.load()(study):
                 result.add(output, study.step)
-    except UnsuitableModelError:
-        pass
+    except UnsuitableModelError as error:
+        result.numbers[LEFT_OUT] = {technique.name: str(error)}
     except Exception as error:
         result.faults.append(Fault(technique.name, error_text(error)))
     return result

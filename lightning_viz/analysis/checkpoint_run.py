@@ -204,9 +204,12 @@ class CheckpointRun:
         if not isinstance(error, ViewError):
             self.result.faults += [Fault(view.kind, error_text(error), step) for view in views]
 
-    def report_refusal(self, views: Sequence[Any], reason: str) -> None:
-        """One line in the result for each of them."""
-        self.result.faults += [Fault(view.kind, reason, self.step) for view in views]
+    def report_refusal(self, views: Sequence[Any], error: Exception) -> None:
+        """A line in the result for each kind of them; nothing of views that do not suit the model."""
+        if isinstance(error, ViewError):
+            return
+        kinds = dict.fromkeys(view.kind for view in views)
+        self.result.faults += [Fault(kind, str(error), self.step) for kind in kinds]
 
 
 class Replay(Callback):

@@ -20,8 +20,16 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.outputs import OutputMeaning, class_probabilities, interpret, known_labels, watching_squashing
-from lightning_viz.hooks.pytree import device_of, image_of, on_device, part_at
+from lightning_viz.hooks.outputs import (
+    OutputMeaning,
+    class_probabilities,
+    interpret,
+    keep_knowledge,
+    knowledge_of,
+    known_labels,
+    watching_squashing,
+)
+from lightning_viz.hooks.pytree import all_tensors, device_of, image_of, map_tensors, on_device, part_at
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 from lightning_viz.render.tiles import Verdict, neutral, to_rgb
 
@@ -32,6 +40,25 @@ _LEAST = 5e6  # of a pass: below that the time goes to calling operations
 _BATCH = 64
 _BATCH_VALUES = 2**21  # of a batch's input: 13 images of 3 x 224 x 224
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
+
+
+def of_one_tensor(model: nn.Module, samples: Samples) -> tuple[nn.Module, Samples]:
+    """A model that takes one tensor, for one that takes a single tensor in another way, and samples to match.
+
+    ``forward(batch)``, ``forward(pixel_values=...)`` and a step that flattens images before ``net(x)`` are such ways.
+    Modules, weights and state are those of the model itself.
+
+    Args:
+        model: as it is.
+        samples: as the model takes them.
+    """
+    inputs = samples.inputs
+    if isinstance(inputs, Tensor) or len(all_tensors(inputs)) != 1:
+        return model, samples
+    plain = type(model).__new__(type(model))
+    plain.__dict__ = {**model.__dict__, "forward": lambda x: call_model(model, map_tensors(inputs, lambda _: x))}
+    keep_knowledge(plain, knowledge_of(model))
+    return plain, replace(samples, inputs=all_tensors(inputs)[0])
 
 
 @dataclass(frozen=True)
@@ -68,8 +95,8 @@ class ModelUnderStudy:
 
     @property
     def labels(self) -> Tensor | None:
-        """The samples' classes ``[N]``; None where they are not known."""
-        return self.samples.labels
+        """The samples' classes ``[N]``; None where they are not known, or the model is not to predict them."""
+        return self.samples.true_classes
 
     def outputs(self, count: int) -> Tensor | None:
         """The model's outputs for the first samples, on the CPU: scores ``[n, K]`` or maps ``[n, K, H, W]``.

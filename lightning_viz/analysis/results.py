@@ -112,6 +112,9 @@ class ModelReport:
         return (shown for result in self.findings for shown in result.pictures)
 
 
+LEFT_OUT = "left out"
+"""Among a result's numbers, by technique, why the model does not suit it."""
+
 _LIST, _STATE = "finding.json", "state.pt"
 _DAMAGED = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError,

@@ -148,7 +148,8 @@ class ValidationMetrics(Callback):
         self._handles = []
 
     def _update(self, trainer: Trainer, network: nn.Module, batch: Any) -> None:
-        parts = split_batch(batch, network, reading_of(network))
+        reading = reading_of(network)
+        parts = split_batch(batch, network, reading)
         size = sample_count(parts.inputs)
         valid = len(self._numbering.among(self._samples, size))
         self._samples += size
@@ -156,6 +157,8 @@ class ValidationMetrics(Callback):
             outputs = self._scores(trainer, network, parts)
             meaning = self._meaning_of(network, outputs, parts)
             inferred = infer_task(outputs, parts.labels, parts.truth, parts.inputs, meaning)
+            if reading is not None and reading.compared == "nothing":  # noise that the step makes, say
+                return
             if len(outputs) == size and inferred is not None:
                 self._add(*inferred, outputs, valid)
 
@@ -176,7 +179,9 @@ class ValidationMetrics(Callback):
         """What the output means, told once: by what is known of the model, and by its first pass."""
         if self._meaning is None:
             if knowledge_of(network) is None:
-                samples = Samples(parts.inputs, parts.labels, 1, self._names, truths=parts.truth)
+                reading = reading_of(network)
+                compared = "" if reading is None else reading.compared
+                samples = Samples(parts.inputs, parts.labels, 1, self._names, truths=parts.truth, compared=compared)
                 keep_knowledge(network, output_knowledge(network, samples))
             self._meaning = interpret(network, outputs, self._watch)
         return self._meaning

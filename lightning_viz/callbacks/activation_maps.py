@@ -66,7 +66,7 @@ class ActivationMaps(View):
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
-        images, verdicts = snapshot.images(self.pixel_space)[:_ROWS], snapshot.verdicts()[:_ROWS]
+        verdicts = snapshot.verdicts()[:_ROWS]
         for layer in snapshot.requirements.layers:
             for call in snapshot.calls(layer):
                 maps = snapshot.observation.maps(call)
@@ -83,7 +83,7 @@ class ActivationMaps(View):
                     activation_maps,
                     {
                         "tag": f"{self.kind}/{call}",
-                        "images": images,
+                        "images": snapshot.images(self.pixel_space, call)[:_ROWS],
                         "maps": shown,
                         "layer": call,
                         "step": snapshot.step,
@@ -91,6 +91,6 @@ class ActivationMaps(View):
                         "limits": state["limits"],
                         "limits_note": "1st to 99th percentile of the first look" if self.scale == "fixed" else "",
                         "verdicts": verdicts,
-                        "notes": snapshot.notes(self.pixel_space),
+                        "notes": snapshot.notes(self.pixel_space, call),
                     },
                 )

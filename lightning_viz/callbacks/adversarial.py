@@ -76,6 +76,8 @@ class Adversarial(View):
         inputs, outputs = snapshot.observation.inputs, snapshot.observation.outputs
         if not isinstance(inputs, Tensor):
             raise ViewError("the model takes several inputs: an attack moves a single one")
+        if snapshot.input_form not in ("image", "vector"):
+            raise ViewError(f"the model takes a {snapshot.input_form}: adversarial twins are drawn of images")
         if outputs is None or snapshot.probabilities is None:
             raise TargetError(
                 f"the model returns {'no scores' if outputs is None else list(outputs.shape)}, which are not of "

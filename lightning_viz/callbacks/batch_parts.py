@@ -11,11 +11,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.callbacks.true_objects import objects_of
 from lightning_viz.errors import InvalidTypeError
 from lightning_viz.hooks.calls import Call, CallStep, Slot, as_call, padded
 from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.outputs import BINARY_LOSSES, MULTI_LABEL_LOSSES, REGRESSION_LOSSES
-from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at
+from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, part_at, sample_count
 
 LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "classes", "mask", "masks")
 REMEDY = "give probe=Probe(inputs=..., labels=...): tensors, or names of the batch's fields"
@@ -118,6 +119,7 @@ class BatchReading:
         direct: whether the loss is given a number for each of the output's, not similarities of samples, say.
         shift: what the step adds to the labels; None if it changes them otherwise.
         paired: whether the labels only tell which samples are alike.
+        itself: whether the loss compares the output with an input, as an autoencoder's does.
         made: the inputs as the step made them, of the first samples; None where all come from the batch.
         made_labels: the labels of these samples.
     """
@@ -132,6 +134,7 @@ class BatchReading:
     direct: bool = True
     shift: int | None = 0
     paired: bool = False
+    itself: bool = False
     made: Any = None
     made_labels: Tensor | None = None
 
@@ -146,6 +149,16 @@ class BatchReading:
         first = self.sources[0] if len(self.sources) == 1 else None
         usual = self.labels in (None, (1,)) and not self.shifted
         return first in (Source(()), Source((0,))) and self.steps == (CallStep(),) and usual
+
+    @property
+    def compared(self) -> str:
+        """What of the batch the step compares the output with: ``"labels"``, ``"inputs"`` or ``"nothing"``.
+
+        Noise that the step makes is nothing of the batch. Empty if no loss was seen.
+        """
+        if self.labels is not None:
+            return "labels"
+        return "inputs" if self.itself else "nothing" if self.loss else ""
 
     def split(self, batch: Any) -> BatchParts:
         """The parts of a batch, as the step tells them apart.
@@ -254,41 +267,11 @@ def split_batch(batch: Any, model: nn.Module, reading: BatchReading | None = Non
         return reading.split(batch)
     inputs, left = _split(batch, model)
     objects = objects_of(batch)
-    return BatchParts(inputs, *_labels_among(left)) if objects is None else BatchParts(inputs, None, None, objects)
-
-
-def objects_path(batch: Any) -> Path | None:
-    """Where a batch holds what a detector is to find: a list with a dict of ``boxes`` and ``labels`` for each image."""
-    entries: list[tuple[Any, Any]] = []
-    if isinstance(batch, Mapping):
-        entries = list(batch.items())
-    elif isinstance(batch, (tuple, list)):
-        entries = list(enumerate(batch))
-    return next(((key,) for key, part in entries if are_objects(part)), None)
-
-
-def are_objects(part: Any) -> bool:
-    """Whether a part of a batch is a list of true objects, image by image."""
     return (
-        isinstance(part, (tuple, list))
-        and len(part) > 0
-        and all(isinstance(image, Mapping) and {"boxes", "labels"} <= set(image) for image in part)
+        BatchParts(inputs, *_labels_among(left, sample_count(inputs)))
+        if objects is None
+        else BatchParts(inputs, None, None, objects)
     )
-
-
-def objects_of(batch: Any) -> tuple[Detections, ...] | None:
-    """What a detector is to find in each image of a batch, on the CPU; None if the batch does not say."""
-    path = objects_path(batch)
-    if path is None:
-        return None
-    images = []
-    for image in part_at(batch, path):
-        boxes, labels, masks = (image.get(name) for name in ("boxes", "labels", "masks"))
-        boxes, labels = (part.detach().cpu() for part in (boxes.reshape(-1, 4).float(), labels.reshape(-1).long()))
-        if masks is not None:
-            masks = masks.detach().cpu().reshape(len(labels), *masks.shape[-2:]) > 0
-        images.append(Detections(boxes, labels, torch.ones(len(labels)), masks))
-    return tuple(images)
 
 
 def _of_example(model: nn.Module, batch: Any) -> BatchReading | None:
@@ -324,11 +307,14 @@ def labels_of(
         return told_labels(value, loss) if isinstance(value, Tensor) else (None, None)
     rest = {path: x for path, x in tensors_of(batch) if not any(path[: len(used)] == used for used in inputs)}
     named = [x for path, x in rest.items() if path and path[-1] in LABEL_NAMES]
-    return _labels_among(named or list(rest.values()))
+    given = [part for path in inputs if isinstance(part := field_at(batch, path), (list, tuple, Tensor))]
+    count = next((len(part) for part in given if not isinstance(part, Tensor) or part.dim()), 0)
+    return _labels_among(named or list(rest.values()), count)
 
 
-def _labels_among(parts: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
-    tensors = [part for part in parts if isinstance(part, Tensor)]
+def _labels_among(parts: Sequence[Any], count: int = 0) -> tuple[Tensor | None, Tensor | None]:
+    """Classes and truth among parts of a batch of so many samples; not known if 0."""
+    tensors = [part for part in parts if isinstance(part, Tensor) and count in (0, *part.shape[:1])]
     whole = [part for part in tensors if not part.is_floating_point()]
     first = next((part for part in whole if part.dim() == 1 or is_dense(part)), None)
     labels = None if first is None or is_dense(first) else first.long()  # after masks come numbers of samples, say

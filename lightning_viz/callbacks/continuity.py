@@ -204,8 +204,9 @@ def draw_embedding(
     embedding = tsne(scores, previous=memory.get("points"), perplexity=perplexity, seed=seed, engine=engine)  # type: ignore[arg-type]
     points = _unit_radius(embedding.points)
     limits = extent(points, memory.get("extent"))
+    known = slice(None) if labels is None else labels >= 0
     numbers: dict[str, Any] = {
-        "knn_accuracy": knn_accuracy(scores, labels, seed=seed),
+        "knn_accuracy": knn_accuracy(scores[known], None if labels is None else labels[known], seed=seed),
         "trustworthiness": trustworthiness(scores, embedding.points),
     }
     caption: dict[str, Any] = {"layer": layer, "step": step, "labels": labels, "dimension": dimension}
@@ -254,8 +255,10 @@ def _compared(
     kept = float(plane.var(0).sum() / max(scores.var(0).sum(), np.finfo(np.float32).tiny))
     grouped = "k-means"
     if labels is not None:
-        majority = sum(np.bincount(labels[clusters == cluster]).max() for cluster in np.unique(clusters))
-        grouped += f" ({majority / len(labels):.0%} pure)"
+        known = labels >= 0
+        groups = [labels[known & (clusters == cluster)] for cluster in np.unique(clusters[known])]
+        majority = sum(np.bincount(group).max() for group in groups)
+        grouped += f" ({majority / max(1, known.sum()):.0%} pure)"
     panels = [("t-SNE", embedding.points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, embedding.points)]
     by_panel = {grouped: clusters}
     return embedding_panels(f"{tag}/compare", panels, **caption, **names, details=projected, clusters=by_panel)

@@ -153,8 +153,9 @@ class Dreams(View):
         self._units(model, self.each)
 
     def requirements(self, model: nn.Module) -> Requirements:
-        """The outputs, to count the classes."""
-        return Requirements()
+        """The outputs, to count the classes, and the layers, to count their calls."""
+        layers = [layer_of_call(unit.layer) for unit in self._units(model, self.each) if unit.layer != LOGITS]
+        return Requirements(layers=tuple(dict.fromkeys(layers)))
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The climb, from where the last look ended."""
@@ -163,7 +164,7 @@ class Dreams(View):
             raise ViewError("the model takes no image [N, C, H, W], so there is nothing to dream of")
         meaning = snapshot.observation.meaning
         classes = 0 if outputs is None or meaning is None else dreamed_classes(outputs, meaning)
-        units = self._units(model, classes, snapshot.samples.class_names)
+        units = [self._called(unit, snapshot) for unit in self._units(model, classes, snapshot.samples.class_names)]
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
         forward = _image_alone(on_device(model, snapshot.observation.inputs))
@@ -206,7 +207,11 @@ class Dreams(View):
         """What to draw of a layer: some of the dreams, by their places."""
         extra, classes = snapshot.extra, layer == LOGITS
         units, still = [extra["units"][place] for place in places], extra["still"][places]
-        names = [snapshot.samples.name(unit.index) if classes else f"channel {unit.index}" for unit in units]
+        meaning = snapshot.observation.meaning
+        numbers = classes and meaning is not None and meaning.kind in ("features", "regression")
+        kind, what = ("output", "its value") if numbers else ("channel", "its sum over the map")
+        names = [snapshot.samples.name(u.index) if classes and not numbers else f"{kind} {u.index}" for u in units]
+        whose = "the outputs" if numbers else "classes" if classes else f"channels of {layer}"
         shares = [extra["confidences"].get(unit) for unit in units]
         words = [_said(extra["values"][place], share) for place, share in zip(places, shares, strict=True)]
         shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
@@ -214,13 +219,13 @@ class Dreams(View):
         return {
             "tag": f"{self.kind}/{layer}",
             "images": to_rgb(shown.numpy()),
-            "title": f"What {'classes' if classes else f'channels of {layer}'} want to see",
+            "title": f"What {whose} want to see",
             "names": names,
             "words": words,
             "step": snapshot.step,
             "details": [
                 f"{self.updates} updates of each image",
-                f"under it: {'its logit and confidence' if classes else 'its sum over the map'}",
+                f"under it: {'its logit and confidence' if classes and not numbers else what}",
             ],
             "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "
             "look before: it follows what the network learns. Brightness and contrast are each image's own.",
@@ -229,6 +234,13 @@ class Dreams(View):
                 *snapshot.notes(self.pixel_space),
             ],
         }
+
+    def _called(self, unit: Unit, snapshot: Snapshot) -> Unit:
+        """A unit of a layer that is called several times: in the first call that depends on the image dreamed."""
+        calls = [] if unit.layer == LOGITS else snapshot.calls(layer_of_call(unit.layer))
+        if unit.layer in calls or len(calls) < 2:
+            return unit
+        return Unit(next(call for call in calls if snapshot.seen.get(call, 0) == 0), unit.index)
 
     def _units(self, model: nn.Module, classes: int, class_names: Sequence[str] | None = None) -> list[Unit]:
         """What to dream of, in order.

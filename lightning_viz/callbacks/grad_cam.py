@@ -107,12 +107,14 @@ class GradCAM(View):
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page per call of each layer."""
         described = method(self.method)
+        if snapshot.input_form == "vector":
+            raise ViewError(f"the model's input is a vector without places, over which no map of {self.method} can lie")
         for call, heat in snapshot.extra["maps"].items():
             tag = f"{self.method}/{call}"
             score = snapshot.extra.get("scores", {}).get(call)
             arguments = {
                 "tag": tag,
-                "images": snapshot.images(self.pixel_space),
+                "images": snapshot.images(self.pixel_space, call),
                 "layer": " and ".join(snapshot.requirements.layers) or "several layers" if call == MERGED else call,
                 "step": snapshot.step,
                 "method": described.title,
@@ -120,7 +122,7 @@ class GradCAM(View):
                 "unit": snapshot.unit(described.unit),
                 "details": [] if score is None else [sanity_check_text(score)],
                 "verdicts": snapshot.verdicts(),
-                "notes": snapshot.notes(self.pixel_space),
+                "notes": snapshot.notes(self.pixel_space, call),
             }
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
             if snapshot.several:

@@ -48,7 +48,7 @@ class Hyperplanes(View):
         if not plane_layers(model):
             raise ViewError(
                 "the model's input is not the plane: Hyperplanes is for perceptrons whose first layer is "
-                "nn.Linear(2, units); remove it for this model"
+                "nn.Linear(2, units)"
             )
 
     def requirements(self, model: nn.Module) -> Requirements:

@@ -73,7 +73,8 @@ class LayerEmbeddings(View):
         """One sketch per call of each layer; the last gets all kinds of picture."""
         calls = [call for name in snapshot.requirements.vectors for call in snapshot.observation.calls(name)]
         count = min(self.samples, len(snapshot.samples))
-        labels = None if snapshot.observation.labels is None else snapshot.observation.labels[:count].numpy()
+        known = snapshot.observation.labels if snapshot.samples.true_classes is not None else snapshot.samples.labels
+        labels = None if known is None else known[:count].numpy()  # colors, also of a model that predicts no class
         for call in calls:
             last = call == calls[-1]
             yield DrawTask(

@@ -27,6 +27,7 @@ class Meeting:
         direct: whether there is a number for each of the output's, not similarities of samples, say.
         shift: what was added to the labels before; None if they were changed otherwise.
         paired: whether the labels tell which samples are alike.
+        itself: whether the output is compared with an input of the model.
     """
 
     calls: frozenset[int]
@@ -37,6 +38,7 @@ class Meeting:
     direct: bool = True
     shift: int | None = 0
     paired: bool = False
+    itself: bool = False
 
 
 def form_of_meeting(

@@ -143,6 +143,9 @@ class Occlusion(View):
         """The channel that each sample excites most, the same at every step."""
         for layer in snapshot.requirements.layers:
             calls = [] if layer in snapshot.observation.unreached else snapshot.calls(layer)
+            calls = [
+                call for call in calls if snapshot.seen.get(call, 0) == 0
+            ]  # of several images the first is covered
             maps = snapshot.observation.maps(calls[-1]) if calls else None
             if maps is not None:
                 strongest = maps[: self.samples].flatten(2).amax(2).argmax(1).tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -160,6 +160,16 @@ class Accumulator:
                     hook = module.register_forward_hook(self._hook(view, name, batch, geometry))
                     self._watch.callback(hook.remove)
 
+    def reread(self, inputs: Any, labels: Tensor | None) -> None:
+        """Tell the parts of the batch that has passed better than before.
+
+        Args:
+            inputs: as the model takes them.
+            labels: classes ``[n]``.
+        """
+        if self._batch is not None:
+            self._batch = replace(self._batch, inputs=inputs, labels=labels)
+
     def close(self) -> None:
         """Remove the hooks, and add up what they read."""
         self._watch.close()
@@ -236,6 +246,7 @@ class PopulationPass:
     faults: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     _accumulator: Accumulator = field(default_factory=Accumulator)
+    _unread: Any = None  # a batch that passes before its step was seen to tell its parts apart
     _samples: int = 0
     _batches: int = 0
     _doubles: int = 0
@@ -270,7 +281,13 @@ class PopulationPass:
             return
         with self._guarded():
             known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
-            inputs, labels, *_ = split_batch(batch, self.model, known if known and known.complete else None)
+            try:
+                inputs, labels, *_ = split_batch(batch, self.model, known if known and known.complete else None)
+            except InvalidTypeError:
+                if known is not None or not all_tensors(batch):
+                    raise
+                inputs, labels = batch, None
+            self._unread = batch if known is None else None
             size = len(all_tensors(inputs)[0])
             numbers = self.numbering.among(self._samples, size, self._batches)
             self._batches += 1
@@ -281,6 +298,11 @@ class PopulationPass:
     def close(self) -> None:
         """The batch has passed: remove the hooks, and add up what they read."""
         with self._guarded():
+            known, batch = reading_of(self.model), self._unread
+            if batch is not None and known is not None and known.complete:
+                inputs, labels, *_ = known.split(batch)
+                self._accumulator.reread(inputs, labels)
+            self._unread = None
             self._accumulator.close()
             for view, error in self._accumulator.faults.items():
                 self.faults.setdefault(view, error_text(error))

@@ -80,6 +80,11 @@ class Predictions(View):
             return
         image = image_of(snapshot.observation.inputs)
         itself = truth is None and image is not None and image.shape == outputs.shape
+        if itself and snapshot.samples.compared == "nothing":
+            raise ViewError(
+                "the step's loss compares the output with nothing in the batch (noise that it makes, say): to compare "
+                "it with something, give probe=Probe(inputs=..., labels=...) with images"
+            )
         target = image if itself else truth
         if target is None or target.shape != outputs.shape:
             found = "no masks and no images" if target is None else list(target.shape)

@@ -135,6 +135,7 @@ class Samples:
         truths: what a dense model is to predict for the head: masks of classes ``[n, H, W]``, or images
             ``[n, C, H, W]``; of a multi-label one zeros and ones ``[n, K]``; None where the batches hold no such thing.
         objects: what a detector is to find in each image of the head; None likewise.
+        compared: what of a batch the step compares the output with, see `BatchReading.compared`.
     """
 
     inputs: Any
@@ -147,6 +148,12 @@ class Samples:
     pixel_space_guessed: bool = False
     truths: Tensor | None = None
     objects: tuple[Detections, ...] | None = None
+    compared: str = ""
+
+    @property
+    def true_classes(self) -> Tensor | None:
+        """The labels, if the model is to predict them as far as is known; None if its loss is of something else."""
+        return None if self.compared in ("inputs", "nothing") else self.labels
 
     def __len__(self) -> int:
         return len(all_tensors(self.inputs)[0])

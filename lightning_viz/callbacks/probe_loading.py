@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from lightning_viz.callbacks.batch_parts import REMEDY, reading_of, split_batch, told_labels
+from lightning_viz.callbacks.batch_parts import REMEDY, BatchReading, reading_of, split_batch, told_labels
 from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import LightningModule, Trainer, held_out_loaders, say_once
@@ -36,10 +36,17 @@ class ProbeLoader:
         trainer: of the run.
         model: its module.
         count: how many samples of a probe are needed, the head among them.
+        named: how many of them a person has asked for in numbers, and is told of if there are fewer.
     """
 
-    def __init__(self, trainer: Trainer, model: LightningModule, count: Callable[[Probe], int]) -> None:
-        self._trainer, self._model, self._count = trainer, model, count
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: LightningModule,
+        count: Callable[[Probe], int],
+        named: Callable[[Probe], int] = lambda probe: 0,
+    ) -> None:
+        self._trainer, self._model, self._count, self._named = trainer, model, count, named
         self._samples: dict[Any, Samples] = {}
         self._fetcher = Fetcher(FETCH_SECONDS)
         self._passed: list[Any] = []
@@ -95,6 +102,11 @@ class ProbeLoader:
             passed=passed,
             passed_notes=notes,
         )
+        if samples.indices is not None and len(samples) < (named := self._named(probe)):
+            samples = replace(
+                samples,
+                notes=(*samples.notes, f"the data set holds {len(samples)} samples, {named} were asked for"),
+            )
         self._samples[probe.key()] = samples
         if self._missing <= self._samples.keys():
             self._passed = []
@@ -147,7 +159,7 @@ def load_samples(
         reading.split(None)  # raises
     if reading is not None and not reading.complete:
         made = Samples(_through(probe, reading.made), reading.made_labels, probe.samples)
-        return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes)
+        return _describe(replace(made, head=min(probe.samples, len(made))), dataset, notes, reading)
     if is_indexable(loader):
         fetched, picked = _fetch(loader, fetcher, probe, count, indices)
         if not fetched.failure or sum(map(sample_count, fetched.batches)) >= min(count, probe.samples):
@@ -160,8 +172,7 @@ def load_samples(
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
     notes = notes if ours else (*notes, *passed_notes)
     samples = _prepare(trainer, pl_module, batches, probe, moved=not ours)
-    numbers = reading is not None and reading.labels is not None
-    return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes, numbers=numbers)
+    return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes, reading)
 
 
 def _fetch(
@@ -203,12 +214,8 @@ def _fetched_samples(
     notes = (*notes, *fetched.notes)
     if len(samples) < count and fetched.failure:
         notes = (*notes, f"{fetched.failure}: {len(samples)} of {count} samples are shown")
-    elif len(samples) < count and not fetched.broken:
-        notes = (*notes, f"the data set holds {len(samples)} samples, {count} were asked for")
     samples = replace(samples, indices=None if indices is None else tuple(indices))
-    reading = reading_of(pl_module)
-    numbers = reading is not None and reading.labels is not None
-    return _describe(samples, loader.dataset, notes, numbers=numbers)
+    return _describe(samples, loader.dataset, notes, probe.reading(reading_of(pl_module)))
 
 
 def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
@@ -308,16 +315,17 @@ def _select(samples: Samples, order: Sequence[int]) -> Samples:
     return replace(samples, inputs=inputs, labels=labels, truths=truths, objects=objects)
 
 
-def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...], *, numbers: bool = False) -> Samples:
-    """With what the data set tells, and what is to be said; `numbers`: whether the labels are of no classes."""
+def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...], reading: BatchReading | None = None) -> Samples:
+    """With what the data set and the step tell, and what is to be said."""
+    compared = "" if reading is None else reading.compared
     pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
     objects = None if samples.objects is None else samples.objects[: samples.head]
-    if samples.labels is None and truths is None and objects is None and not numbers:
+    if samples.labels is None and truths is None and objects is None and not compared:
         notes = (*notes, "no labels found in the batches")
     names = find_class_names(dataset)
     described = replace(samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, notes=notes)
-    return replace(described, truths=truths, objects=objects)
+    return replace(described, truths=truths, objects=objects, compared=compared)
 
 
 def pick_balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:

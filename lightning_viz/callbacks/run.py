@@ -116,8 +116,8 @@ class Run(Protocol):
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """Tell that views failed of one cause, without ending the run."""
 
-    def report_refusal(self, views: Sequence[Named], reason: str) -> None:
-        """Tell why views explain nothing of the model, and are skipped from now on."""
+    def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
+        """Tell why views can draw nothing of the model, and are skipped from now on."""
 
 
 @dataclass
@@ -180,10 +180,10 @@ class TrainerRun:
             warn_safely(line)
         return writers
 
-    def report_refusal(self, views: Sequence[Named], reason: str) -> None:
+    def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
         """One line for all of them: a warning if a person has named one."""
         say = inform if all(getattr(view, "optional", False) for view in views) else warn_safely
-        say_once(self.trainer, f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {reason}", say)
+        say_once(self.trainer, f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {error}", say)
 
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """One warning."""

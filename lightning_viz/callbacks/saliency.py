@@ -88,7 +88,7 @@ class Saliency(View):
     def requirements(self, model: nn.Module) -> Requirements:
         """The gradient with respect to the input, perhaps under a rule; some methods have passes of their own."""
         if self._copies:
-            return Requirements(target=self.target)
+            return Requirements(target=self.target, continuous=True)
         rule, layers = self._rule, tuple(self._layers(model))
         rules = () if rule is None else (rule,)
         return Requirements(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)

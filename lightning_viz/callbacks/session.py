@@ -33,7 +33,7 @@ from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.step_watch import StepReader
-from lightning_viz.callbacks.suitability import leave_out
+from lightning_viz.callbacks.suitability import leave_out, named_count
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import (
@@ -42,6 +42,7 @@ from lightning_viz.errors import (
     LightningVizError,
     OutputError,
     TargetError,
+    ViewError,
     inform,
     warn_safely,
 )
@@ -83,13 +84,13 @@ class Session:
         self.writers: Sequence[Writer] = run.open_writers() if views else ()
         self.shared = SharedPass(run.trainer, run.model)
         self._by_name = {view.name: view for view in views}
-        self._probes = ProbeLoader(run.trainer, run.model, self._count)
+        self._probes = ProbeLoader(run.trainer, run.model, self._count, lambda probe: named_count(self.views, probe))
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
         self._endings, self._animated = tag_endings(views, run.ending), False
-        self._refused: defaultdict[str, list[ViewLike]] = defaultdict(list)  # by the reason
+        self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
@@ -453,20 +454,21 @@ class Session:
 
     def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
         """What a view raised: of a target that the model does not have it is told once, and the view is done with."""
-        if not isinstance(error, (TargetError, OutputError)):
+        if not isinstance(error, (TargetError, OutputError, ViewError)):
             self._fault(view, step, error)
         elif self._steps.pending:  # what the output means shows in the step that comes now
             view.last_step = None
             self._wait_for_step(step, error)
         else:
-            self._refused[str(error)].append(view)
+            self._refused[str(error)].append((view, error))
 
     def _skip_refused(self) -> None:
         """Tell why views are skipped from now on, in one line for each reason."""
         refused, self._refused = self._refused, defaultdict(list)
-        for reason, views in refused.items():
+        for together in refused.values():
+            views = [view for view, _ in together]
             self.views = [view for view in self.views if view not in views]
-            self.run.report_refusal(views, reason)
+            self.run.report_refusal(views, together[0][1])
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""

@@ -27,10 +27,11 @@ from lightning_viz.errors import (
     inform,
     warn_safely,
 )
+from lightning_viz.hooks.dependence import images_of_calls
 from lightning_viz.hooks.detection import WEAK
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.observation import Observation
+from lightning_viz.hooks.observation import Observation, layer_of_call
 from lightning_viz.hooks.observe import observe, observe_batches
 from lightning_viz.hooks.outputs import OutputKnowledge, keep_knowledge, knowledge_of, known_labels
 from lightning_viz.hooks.pytree import map_tensors, on_device
@@ -48,6 +49,7 @@ class SharedPass:
         self._trainer, self._model = trainer, model
         self._flatten = vectorizer()
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
+        self._seen: dict[tuple[str, ...], dict[str, int]] = {}  # by layers, see `Snapshot.seen`
         self._said_empty = False
         self.population_seconds = 0.0
         """What the last run took for the population alone."""
@@ -74,7 +76,7 @@ class SharedPass:
         self.population_seconds, self.failures = 0.0, {}
         if not any(need.head for need in requirements.values()):
             weights = self._weights(_union(need.weights for need in requirements.values()))
-            alone = Observation(samples.part(0, samples.head), labels=samples.labels, weights=weights, step=step)
+            alone = Observation(samples.part(0, samples.head), labels=samples.true_classes, weights=weights, step=step)
             alone = map_tensors(alone, Tensor.cpu)
             return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
         keep_knowledge(self._model, output_knowledge(self._model, samples))
@@ -103,7 +105,12 @@ class SharedPass:
         self, views: list[str], requirements: Mapping[str, Requirements], observation: Observation, samples: Samples
     ) -> dict[str, Snapshot]:
         form, step = input_form(self._model, observation.inputs), observation.step or 0
-        return {view: Snapshot(observation, samples, step, requirements[view], form=form) for view in views}
+        layers = tuple(dict.fromkeys(map(layer_of_call, observation.activations)))
+        if layers not in self._seen:
+            inputs = on_device(self._model, observation.inputs)
+            self._seen[layers] = images_of_calls(self._model, inputs, layers)
+        told = {"form": form, "seen": self._seen[layers]}
+        return {view: Snapshot(observation, samples, step, requirements[view], **told) for view in views}
 
     def _observe(
         self, requirements: list[Requirements], target: TargetChoice | None, samples: Samples, step: int
@@ -127,7 +134,7 @@ class SharedPass:
                 reduce=reduce,
             )
             self._check_detections(seen)
-            reduced = dict(seen.reduced)
+            reduced = self._rows_of_samples(seen.reduced, min(samples.head, len(samples)))
             if reduce and population > samples.head:
                 started = time.monotonic()
                 rest = map(partial(on_device, self._model), samples.batches(samples.head, population))
@@ -139,12 +146,20 @@ class SharedPass:
             seen = replace(seen, dimensions={**seen.dimensions, INPUT: displayed_input(samples.inputs)[:1].numel()})
         plain = replace(
             seen,
-            labels=self._known_labels(seen, samples.labels),
+            labels=self._known_labels(seen, samples.true_classes),
             reduced=reduced,
             weights=self._weights(_union(need.weights for need in requirements)),
             step=step,
         )
         return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
+
+    def _rows_of_samples(self, reduced: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+        """What layers put out, if it has a row for each sample; else the layer is left out, which is said once."""
+        rows = {name: result for name, result in reduced.items() if len(result) == count}
+        for name in sorted(reduced.keys() - rows.keys() - self._said):
+            self._said.add(name)
+            inform(f"layer {name!r} puts out {len(reduced[name])} rows for {count} samples: its vectors are left out")
+        return rows
 
     def _known_labels(self, seen: Observation, labels: Tensor | None) -> Tensor | None:
         """The labels with -1 for those that name no class, which is said once; None where none does."""
@@ -207,13 +222,16 @@ def output_knowledge(model: nn.Module, samples: Samples) -> OutputKnowledge:
         model: the LightningModule.
         samples: of its data.
     """
-    reading, labels, truths = reading_of(model), samples.labels, samples.truths
+    reading, labels, truths = reading_of(model), samples.true_classes, samples.truths
     if reading is not None and reading.paired:
         kind = "pairs"
     elif labels is not None and len(labels):
         kind = "binary" if bool(((labels == 0) | (labels == 1)).all()) else "classes"
     elif truths is not None:
-        kind = {2: "several", 3: "masks"}.get(truths.dim(), "images")
+        zeros_and_ones = truths.dim() == 4 and truths.shape[1] == 1 and bool(((truths == 0) | (truths == 1)).all())
+        kind = "several" if truths.dim() == 2 else "masks" if truths.dim() == 3 or zeros_and_ones else "images"
+    elif samples.compared in ("inputs", "nothing"):
+        kind = samples.compared
     else:
         kind = "numbers" if reading is not None and reading.labels is not None and reading.loss else ""
     earlier = knowledge_of(model)

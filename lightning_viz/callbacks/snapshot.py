@@ -20,6 +20,7 @@ from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
 from lightning_viz.hooks.box_target import BoxTarget
 from lightning_viz.hooks.calls import image_sizes
+from lightning_viz.hooks.dependence import images_among
 from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers
@@ -58,6 +59,7 @@ class Requirements:
         population: how many samples of the probe, the head among them.
         weights: parameters of which a copy is wanted.
         head: whether the head of the probe is to go forward; a view that asks for weights alone needs no pass.
+        continuous: whether the view differentiates by the inputs in passes of its own.
     """
 
     layers: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Requirements:
     population: int = 0
     weights: tuple[str, ...] = ()
     head: bool = True
+    continuous: bool = False
 
     @property
     def samples(self) -> bool:
@@ -99,6 +102,7 @@ class Snapshot:
         population: what the view has summed up over the validation pass, or over samples run for it alone.
         form: of the inputs, as far as the model tells it, see `input_form`.
         private: whether the inputs are not to be shown.
+        seen: of a model that takes several images, by call of a layer the number of the one that it depends on.
     """
 
     observation: Observation
@@ -109,6 +113,7 @@ class Snapshot:
     population: Population | None = None
     form: InputForm | None = None
     private: bool = False
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded.
@@ -125,19 +130,27 @@ class Snapshot:
         """Whether the inputs are images, series, volumes or vectors."""
         return self.form or input_form(None, self.observation.inputs)
 
-    def images(self, pixel_space: PixelSpace | None) -> NDArray[Any]:
-        """The head's inputs as pages take them, see `shown_inputs`; of private ones an even ground."""
-        shown = shown_inputs(self.observation.inputs, self.input_form, pixel_space or self.samples.pixel_space)
+    def images(self, pixel_space: PixelSpace | None, call: str = "") -> NDArray[Any]:
+        """The head's inputs as pages take them, see `shown_inputs`; of private ones an even ground.
+
+        Args:
+            pixel_space: of images.
+            call: of a layer, for the image that it depends on; the first if omitted.
+        """
+        number, inputs = self.seen.get(call, 0), self.observation.inputs
+        inputs = images_among(inputs)[number] if number else inputs
+        shown = shown_inputs(inputs, self.input_form, pixel_space or self.samples.pixel_space)
         return neutral(shown) if self.private else shown
 
-    def notes(self, pixel_space: PixelSpace | None) -> tuple[str, ...]:
+    def notes(self, pixel_space: PixelSpace | None, call: str = "") -> tuple[str, ...]:
         """What should be said of the images shown."""
-        image = image_of(self.observation.inputs)
+        image, count = image_of(self.observation.inputs), len(images_among(self.observation.inputs))
+        several = (f"image {self.seen.get(call, 0) + 1} of the {count} that the model takes",) if count > 1 else ()
         channels = "" if image is None else describe_channels(image.shape[1])
         guessed = () if pixel_space is not None else self.samples.pixel_space_notes
         if self.private:
             return ("inputs are private, gray in their place",)
-        return (*((f"images: {channels}",) if channels else ()), *guessed)
+        return (*several, *((f"images: {channels}",) if channels else ()), *guessed)
 
     @property
     def probabilities(self) -> Tensor | None:
@@ -194,7 +207,7 @@ class Snapshot:
         if self.observation.detections is not None:
             return unit.replace("logits", "score")
         words = {"probability": "probability", "output": "units of the output"}
-        return unit if meaning is None or unit != "logits" else words.get(meaning.unit, unit)
+        return unit if meaning is None else unit.replace("logits", words.get(meaning.unit, "logits"))
 
     def _detection_verdicts(self) -> tuple[Verdict, ...]:
         """Of each image the detection that is explained, and its score."""
@@ -352,7 +365,8 @@ def resolved(choice: TargetChoice, samples: Samples) -> Target:
                 "target is 'region', and the batches hold no masks [N, H, W]: give 'predicted', or masks"
             )
         return target.bind(masks.where(masks != IGNORE_INDEX, 0), names)
-    target = target.bind(None if samples.labels is None else samples.labels[: samples.head], names)
+    labels = samples.true_classes
+    target = target.bind(None if labels is None else labels[: samples.head], names)
     return ClassTarget() if isinstance(target, ClassTarget) and target.word == "label" else target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -15,17 +14,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_viz.callbacks.batch_parts import (
-    LABEL_NAMES,
     BatchReading,
     Source,
-    are_objects,
     keep_reading,
-    objects_path,
     tensors_of,
 )
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
+from lightning_viz.callbacks.given_labels import named_labels, without_labels
 from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.true_objects import are_objects, objects_path
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded
 from lightning_viz.hooks.pytree import Path, all_tensors, map_leaves, sample_count
 
@@ -237,6 +235,8 @@ class StepWatch(TorchFunctionMode):
         return result
 
     def _follow(self, name: str, given: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        if name.endswith("_like") or name.startswith("new_"):  # takes the form alone
+            return
         origins = [self._origin(x) for x in given]
         together = frozenset().union(*origins) if origins else frozenset()
         if not together:
@@ -272,6 +272,7 @@ class StepWatch(TorchFunctionMode):
         used = [source.path for source in sources if source.path not in whole]
         apart = [some for some in origins if len(some) == 1 and not any(isinstance(origin, int) for origin in some)]
         labels = next((path for some in apart for path in some if path not in used), None)
+        itself = is_loss and labels is None and any(some <= set(used) for some in apart)
         parts = list(dict.fromkeys(some & calls for some in origins if some & calls))
         self._compared.update(parts[0].union(*parts[1:]) if len(parts) > 1 else ())
         if is_loss or labels is not None:
@@ -282,7 +283,7 @@ class StepWatch(TorchFunctionMode):
             form: dict[str, Any] = {}
             with self._comparison(), suppress(Exception):  # a step never fails by being watched
                 form = form_of_meeting(outputs, scored, part, compared)
-            self._meetings.append(Meeting(calls, labels, name if is_loss else "", logarithm, **form))
+            self._meetings.append(Meeting(calls, labels, name if is_loss else "", logarithm, itself=itself, **form))
 
     # What was seen.
 
@@ -297,18 +298,22 @@ class StepWatch(TorchFunctionMode):
         labels = next((meeting.labels for meeting in meetings if meeting.labels is not None), None)
         first = next((meeting for meeting in meetings if meeting.loss), None)
         met = next((meeting for meeting in meetings if meeting.labels is not None), None)
-        form: dict[str, Any] = {} if first is None else {"scores": first.scores, "direct": first.direct}
+        form: dict[str, Any] = {}
+        if first is not None:
+            form = {"scores": first.scores, "direct": first.direct, "itself": first.itself}
         if not meetings and chosen in self._compared:
             form["direct"] = False
         form |= {} if met is None else {"shift": met.shift, "paired": met.paired}
         steps = self._chain(chosen)
         if any(self._between(call) for call in self._needed(chosen)):
             steps = [self._replayed(chosen)]
-        steps[-1], named = _without_labels(self._model, steps[-1], self._sources)
+        steps[-1], named = without_labels(self._model, steps[-1], self._sources)
         used: list[int] = []
         for step in steps:
             map_leaves((step.arguments, step.keywords), Slot, lambda slot: used.extend((slot.index, slot.sizes)))
         kept = [index for index in dict.fromkeys(used) if index is not None]
+        if not kept:  # a graph, say, whose tensors no batch of samples holds
+            return None
         place = {index: number for number, index in enumerate(kept)}
 
         def moved(slot: Slot) -> Slot:
@@ -327,7 +332,7 @@ class StepWatch(TorchFunctionMode):
             objects_path(self._batch)
             or labels
             or named
-            or _named_labels(self._sources)
+            or named_labels(self._sources)
             or next(iter(self._inner_labels), None),
             first.loss if first else self._calls[chosen].loss,
             self._calls[chosen].squashed,
@@ -453,30 +458,3 @@ def _entrances(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modu
         if not is_compiled(module):
             for key, child in module.named_children():
                 yield from _entrances(child, f"{name}.{key}" if name else key)
-
-
-def _named_labels(sources: Sequence[Source | None]) -> Path | None:
-    """Where labels are that the model is given as well."""
-    paths = [source.path for source in sources if source is not None and source.path]
-    return next((path for path in paths if path[-1] in LABEL_NAMES), None)
-
-
-def _without_labels(model: nn.Module, step: CallStep, sources: Sequence[Source | None]) -> tuple[CallStep, Path | None]:
-    """A call without the labels that its module can do without, which it only makes a loss of, and where they are."""
-    if step.replay is not None:
-        return step, None
-    try:
-        parameters = inspect.signature(model.get_submodule(step.module).forward).parameters
-    except (TypeError, ValueError):
-        return step, None
-    positions = [name for name in parameters if name != "self"]
-    given = {**dict(zip(positions, step.arguments, strict=False)), **step.keywords}
-    for name, slot in given.items():
-        optional = name in LABEL_NAMES and (name not in parameters or parameters[name].default is None)
-        if not optional or isinstance(slot, Returned):
-            continue
-        source = sources[slot.index] if isinstance(slot, Slot) else None
-        arguments = step.arguments if name in step.keywords else step.arguments[: positions.index(name)]
-        keywords = {key: value for key, value in step.keywords.items() if key != name}
-        return CallStep(step.module, arguments, keywords), None if source is None else source.path
-    return step, None

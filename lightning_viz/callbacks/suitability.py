@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_viz.callbacks.probe import Samples
+from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text, view_list
 from lightning_viz.callbacks.snapshot import Requirements, ViewLike
 from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
@@ -53,7 +53,20 @@ def leave_out(views: Sequence[ViewLike], needs: Mapping[str, Requirements], samp
     tensors = all_tensors(samples.inputs)
     if not tensors or any(x.is_floating_point() for x in tensors):
         return []
-    unsuited = [view for view in views if needs[view.name].input_gradient or needs[view.name].rules]
+    wanting = {name: need.input_gradient or need.rules or need.continuous for name, need in needs.items()}
+    unsuited = [view for view in views if wanting[view.name]]
     if unsuited:
         inform(f"{view_list(unsuited)} left out: the inputs are whole numbers, towards which there is no gradient")
     return unsuited
+
+
+def named_count(views: Iterable[ViewLike], probe: Probe) -> int:
+    """How many samples of a probe a person has named, in the probe or for a view; 0 if none.
+
+    Args:
+        views: of the run.
+        probe: of some of them.
+    """
+    same = [view for view in views if view.probe.key() == probe.key() and "samples" in view.changed()]
+    given = [getattr(view, "samples", 0) for view in same]
+    return max([*given, probe.samples if probe.samples != Probe.samples else 0])

@@ -25,8 +25,12 @@ from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError, ViewError
+from lightning_viz.hooks.dependence import images_among, images_of_calls
 from lightning_viz.hooks.geometry import Layout, as_maps
-from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors
+from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.hooks.observe import observe
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
 from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
@@ -89,6 +93,7 @@ def crops_of(
     *,
     places: tuple[int, ...],
     known: dict[Any, Rectangle | None],
+    number: int = 0,
 ) -> tuple[Mapping[int, list[Crop]], dict[str, str]]:
     """Each entry's crop, by row, and in words how large they are and how their maps were found.
 
@@ -100,6 +105,7 @@ def crops_of(
         name: of a class.
         places: shape of the layer's maps; () where its channels are the scalars of a vector.
         known: receptive fields found before, to which those found now are added.
+        number: of the image that the call depends on, where the model takes several.
     """
     device = next(iter(model.parameters())).device
     crops: dict[int, Crop] = {}
@@ -107,8 +113,10 @@ def crops_of(
     for some in _alike(entries):
         inputs = _together([entries[one].inputs for one in some], device)
         towards, method = _towards_inputs(model, call, inputs, [entries[one].unit for one in some], places, method)
-        fields = _fields(model, call, inputs, [entries[one].unit[1:] for one in some], known)
-        pixels, evidence = _shown(towards, map_tensors(inputs, Tensor.cpu), input_form(model, inputs), pixel_space)
+        units = [entries[one].unit[1:] for one in some]
+        fields = [None] * len(some) if number else _fields(model, call, inputs, units, known)
+        form = input_form(model, inputs)
+        pixels, evidence = _shown(towards, map_tensors(inputs, Tensor.cpu), form, pixel_space, number)
         for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
             field = field or Rectangle(0, image.shape[0], 0, image.shape[1])
             entry, (top, bottom, left, right) = entries[one], field
@@ -189,24 +197,21 @@ def _fields(
 
 
 def _shown(
-    towards: Any, inputs: Any, form: InputForm, pixel_space: PixelSpace | None
+    towards: Any, inputs: Any, form: InputForm, pixel_space: PixelSpace | None, number: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.floating] | None]:
     """Inputs as images ``[N, H, W, 3]``, and the maps towards them ``[N, C, H, W]``."""
-    images = shown_inputs(inputs, form, pixel_space)
+    shown = images_among(inputs)[number] if number else displayed_input(inputs)
+    images = shown_inputs(shown, form, pixel_space)
     if towards is None:
         return as_images(images), None
-    own = flatten_like(towards, inputs)[_place(inputs)]
-    gradient = torch.zeros_like(displayed_input(inputs)) if own is None else own.float().cpu()
+    place = next(place for place, x in enumerate(all_tensors(inputs)) if x is shown)
+    own = flatten_like(towards, inputs)[place]
+    gradient = torch.zeros_like(shown) if own is None else own.float().cpu()
     pictures, maps, _ = as_planes(images, arrange(gradient, form).numpy())
     if images.ndim == 3:
         size = pictures.shape[2], pictures.shape[1]
         maps = np.stack([[stretch(plane, size, smooth=False) for plane in planes] for planes in maps])
     return pictures, maps
-
-
-def _place(inputs: Any) -> int:
-    """Which of the inputs is shown."""
-    return next(place for place, x in enumerate(all_tensors(inputs)) if x is displayed_input(inputs))
 
 
 def _smaller(crop: Crop, step: float) -> Crop:
@@ -267,6 +272,7 @@ class TopSamples(PopulationView):
         """As before the first look."""
         super().forget()
         self._fields: dict[Any, Any] = {}  # receptive fields found so far: they never change
+        self._images: dict[str, int] = {}  # by call, which of several images is meant
 
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """The maximum of each shown channel's map, and where it is."""
@@ -289,12 +295,20 @@ class TopSamples(PopulationView):
         population = snapshot.population
         assert population is not None
         pixel_space = self.pixel_space or snapshot.samples.pixel_space
-        pages = {}
+        inputs, pages = on_device(model, map_tensors(snapshot.samples.inputs, lambda x: x[:1])), {}
+        self._images = images_of_calls(model, inputs, list(select_layers(model, self.layers)))
+        if any(layer_of_call(call) != call for call in population.by_call()):
+            own = observe(model, inputs, layers=self.layers).activations
+            if strange := [call for call in population.by_call() if call not in own]:
+                raise ViewError(f"call {strange[0]!r} of the step is given other samples than the probe's inputs")
         for call, ranking in population.by_call().items():
             state = self.state.get(call) or self.state[f"{call}:0"]
             entries = entries_of(ranking, state["channels"])
             name = snapshot.samples.name
-            pages[call] = crops_of(model, call, entries, pixel_space, name, places=state["places"], known=self._fields)
+            places, number = state["places"], self._images.get(call, 0)
+            pages[call] = crops_of(
+                model, call, entries, pixel_space, name, places=places, known=self._fields, number=number
+            )
         return {"pages": pages}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -312,7 +326,7 @@ class TopSamples(PopulationView):
                     "step": snapshot.step,
                     "channels": channels,
                     "population": population.describe(),
-                    "notes": (*population.notes, *snapshot.notes(self.pixel_space)),
+                    "notes": (*population.notes, *replace(snapshot, seen=self._images).notes(self.pixel_space, call)),
                     **details,
                 },
             )

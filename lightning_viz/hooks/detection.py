@@ -102,9 +102,7 @@ def _of_fields(fields: Mapping[str, Any]) -> list[Detections] | None:
     logits = next((fields[name] for name in _LOGIT_NAMES if name in fields), None)
     if isinstance(boxes, Tensor) and isinstance(logits, Tensor):
         scores, labels = logits.softmax(-1)[..., :-1].max(-1)
-        center, half = boxes[..., :2], boxes[..., 2:] / 2
-        corners = torch.cat([center - half, center + half], -1)
-        return [Detections(*parts, relative=True) for parts in zip(corners, labels, scores, strict=True)]
+        return [Detections(*parts, relative=True) for parts in zip(corners_of(boxes), labels, scores, strict=True)]
     boxes, confidences = fields.get("boxes"), fields.get("scores")
     if not isinstance(boxes, Tensor) or not isinstance(confidences, Tensor):
         return None
@@ -116,6 +114,12 @@ def _of_fields(fields: Mapping[str, Any]) -> list[Detections] | None:
     names = [name for name in ("boxes", "scores", "labels", "masks") if isinstance(fields.get(name), Tensor)]
     images = [_of_image({name: fields[name][index] for name in names}) for index in range(len(boxes))]
     return [image for image in images if image is not None]
+
+
+def corners_of(boxes: Tensor) -> Tensor:
+    """Left, top, right and bottom ``[..., 4]`` of boxes that are given by their centers and sizes."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([center - half, center + half], -1)
 
 
 def overlaps(boxes: Tensor, fixed: Tensor) -> Tensor:

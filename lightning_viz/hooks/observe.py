@@ -209,22 +209,26 @@ def observe_batches(
         forward: calls the model, ``forward(model, inputs)``; ``model(inputs)`` if omitted.
 
     Returns:
-        The results of all samples ``[count, d]``, by call (see `observe`).
+        The results of all samples ``[count, d]``, by call (see `observe`); of a call that puts out anything else than a
+        row for each sample (of a box, say, or of a graph's node) none.
     """
     layers = {name: (select_layers(model, name)[name], function) for name, function in reduce.items()}
     results: dict[str, Tensor] = {}
-    done = 0
+    uneven, done = set[str](), 0
     with evaluation_mode(model), torch.no_grad():
         for batch in batches:
             with recording(model, batch, {}, reduce=layers) as record:
                 call_model(model, map_tensors(batch, torch.clone), forward)
             outer = joined_calls(record, {}, (), image_sizes(batch))
+            uneven |= {name for name, result in call_names(outer.reduced).items() if len(result) != sample_count(batch)}
             for name, result in call_names(outer.reduced).items():
+                if name in uneven:
+                    continue
                 if name not in results:  # NaN where a layer is not called
                     results[name] = result.new_full((count, *result.shape[1:]), torch.nan)
                 results[name][done : done + len(result)] = result
             done += len(all_tensors(batch)[0])
-    return results
+    return {name: result for name, result in results.items() if name not in uneven}
 
 
 def _copied(tensor: Tensor, differentiable: bool = False) -> Tensor:

@@ -51,7 +51,8 @@ class OutputMeaning:
         kind: of what the scores are: of classes that exclude one another (``"classifier"``; ``"scores"`` if that is
             assumed, because nothing is known of the model), of two of them by one number (``"binary"``), of classes
             each by itself (``"multi-label"``); numbers (``"regression"``: one, ``"features"``: several); classes at
-            each position of a sequence (``"tokens"``) or of a map (``"dense"``); or an image (``"images"``).
+            each position of a sequence (``"tokens"``) or of a map (``"dense"``); or an image, a series or a volume
+            (``"images"``).
         path: keys of the scores in what the model returns; empty where it returns them alone.
         squashed: ``"softmax"`` or ``"sigmoid"`` if they are probabilities; empty if they are logits or plain numbers.
     """
@@ -84,7 +85,8 @@ class OutputKnowledge:
         field: keys of the tensor that the loss is given, in what the model returns; None if not seen.
         direct: whether the loss is given a number for each number of the output, not similarities of samples, say.
         labels: ``"classes"``, ``"binary"`` (zeros and ones), ``"several"`` (multi-hot), ``"numbers"``, ``"pairs"``
-            (which samples are alike), ``"masks"`` or ``"images"``; empty if there are none.
+            (which samples are alike), ``"masks"``, ``"images"``, ``"inputs"`` (an autoencoder's) or ``"nothing"``
+            (noise, say, that the step makes); empty if there are none.
         named: whether the classes' names are known.
     """
 
@@ -314,7 +316,8 @@ def no_scores(outputs: Any) -> OutputError:
 
 def no_classes(scores: Tensor, meaning: OutputMeaning) -> TargetError:
     """The error of a class that goes without saying, where the output is not of classes."""
-    shape, what = list(scores.shape), "numbers" if meaning.kind == "features" else "an image"
+    shape, what = list(scores.shape), {3: "a series", 5: "a volume"}.get(scores.dim(), "an image")
+    what = "numbers" if meaning.kind == "features" else what
     how = "target='2' (one of them)" if meaning.kind == "features" else "target='conv2[7]' (a channel)"
     return TargetError(
         f"the model returns {what} {shape}, no scores of classes as far as is known, so what to explain must be named: "
@@ -332,6 +335,8 @@ def no_position(scores: Tensor) -> TargetError:
 
 def _kind(scores: Tensor, path: Path, knowledge: OutputKnowledge | None) -> OutputKind:
     """Of what scores are."""
+    if scores.dim() > 1 and knowledge is not None and knowledge.labels == "inputs":
+        return "images" if scores.dim() > 2 else "features"
     if scores.dim() == 3:
         return "tokens"
     if knowledge is None:
@@ -339,11 +344,13 @@ def _kind(scores: Tensor, path: Path, knowledge: OutputKnowledge | None) -> Outp
     loss, labels, name = knowledge.loss, knowledge.labels, str(path[-1]) if path else ""
     of_classes = loss in CLASS_LOSSES | BINARY_LOSSES | MULTI_LABEL_LOSSES
     if scores.dim() > 3:
-        if of_classes or labels == "masks" or name in _FIELDS:
+        if loss in CLASS_LOSSES or labels == "masks" or (name in _FIELDS and labels != "images"):
+            return "dense"
+        if of_classes and labels != "images":
             return "dense"
         return "images" if loss in REGRESSION_LOSSES or labels == "images" or not knowledge.direct else "dense"
     if scores.dim() == 1 or scores.shape[1] == 1:
-        if loss in REGRESSION_LOSSES or (labels == "numbers" and loss not in BINARY_LOSSES):
+        if labels == "nothing" or loss in REGRESSION_LOSSES or (labels == "numbers" and loss not in BINARY_LOSSES):
             return "regression"
         return "binary" if loss in BINARY_LOSSES or labels == "binary" else "regression"
     if not knowledge.direct or labels == "pairs" or _METRIC.search(loss):

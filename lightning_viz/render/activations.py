@@ -79,7 +79,8 @@ def activation_maps(
     images, maps, places = as_planes(images[:most], maps[:most, : COLUMNS - 1], most=1)
     check_rgb(images)
     check_shape("maps", maps, len(images), min(len(channels), COLUMNS - 1), "h", "w")
-    verdicts, aspect = info.get("verdicts", ()), images.shape[1] / images.shape[2]
+    shape = maps.shape[2:] if images.shape[1] == 1 < maps.shape[2] else images.shape[1:3]  # a vector is a strip
+    verdicts, aspect = info.get("verdicts", ()), shape[0] / shape[1]
     count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
     shown = maps[:count]
     scale = _Scale(shown, limits, curves)

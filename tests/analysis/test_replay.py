@@ -4,11 +4,15 @@ Whatever the moment at which the checkpoint was saved: the views' state in it is
 """
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.nn import functional as F
 
 from lightning_viz import (
     ActivationMaps,
+    ActivationStatistics,
     FirstLayerFilters,
     GradCAM,
     Hyperplanes,
@@ -57,6 +61,24 @@ def replayed(path, data, model=ConvNet):
     validate(network(model, checkpoint), data, [replay], accelerator="cpu")
     assert not replay.result.faults
     return {(shown.picture.tag, shown.step): shown.picture for shown in replay.result.pictures}
+
+
+def test_token_ids_are_watched_in_the_first_batch_whose_step_tells_how_they_are_given():
+    class Words(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.fc = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, **inputs):
+            return self.fc(self.embedding(inputs["input_ids"]).mean(1))
+
+        def validation_step(self, batch, batch_idx):
+            F.cross_entropy(self(input_ids=batch["input_ids"]), batch["labels"])
+
+    rows = [{"input_ids": torch.arange(5) + index % 4, "labels": index % 2} for index in range(8)]
+    replay = Replay([ActivationStatistics(layers="fc")], 0, probe=Probe(), samples=1)
+    validate(Words(), torch.utils.data.DataLoader(rows, 4), [replay], accelerator="cpu")
+    assert not replay.result.faults and [shown.picture.tag for shown in replay.result.pictures] == ["statistics/fc"]
 
 
 @pytest.mark.parametrize("saved", SAVED)

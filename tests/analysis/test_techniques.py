@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from lightning_viz import attribution
 from lightning_viz.adversarial import deepfool, fgsm, pgd
 from lightning_viz.analysis.analyze import run_technique
-from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
 from lightning_viz.analysis.studies.dreams import dream_classes
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.catalogue import entry_of, techniques
 from lightning_viz.errors import UnsuitableModelError
+from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import corrupt, epsilon_curve
 
@@ -207,8 +208,45 @@ def test_what_does_not_suit_says_why(names, subject, words):
             unsuited[name] = str(error)
     assert "conflicts" in unsuited.pop("biases")  # tested with comparisons
     assert list(unsuited) == list(names) and all(words in reason for reason in unsuited.values())
-    result = run_technique(ROWS[next(iter(names))], subject)
-    assert not result.pictures and not result.numbers and not result.faults
+    first = next(iter(names))
+    result = run_technique(ROWS[first], subject)
+    assert not result.pictures and not result.faults and result.numbers == {"left out": {first: unsuited[first]}}
+
+
+class Keywords(nn.Module):
+    """Takes its images by name, as Hugging Face's models do, and flat."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = CLASSIFIER
+
+    def forward(self, **inputs):
+        return {"logits": self.net(inputs["pixel_values"])}
+
+
+FLATTENED = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "plain"),
+    [
+        (Keywords(), {"pixel_values": IMAGES}, CLASSIFIER),
+        (
+            nn.ModuleDict({"net": FLATTENED[1]}),
+            Call((IMAGES,), (CallStep("net", (Slot(0, (768,)),)),)),
+            FLATTENED,
+        ),
+    ],
+    ids=["by name", "flattened by the step"],
+)
+def test_a_model_that_takes_its_images_in_another_way_is_studied_like_one_that_takes_them_alone(model, inputs, plain):
+    own, samples = of_one_tensor(model.eval(), Samples(inputs, LABELS, 4))
+    found, known = (
+        run_technique(ROWS["attacks"], ModelUnderStudy("net", of, given, PixelSpace()))
+        for of, given in ((own, samples), (plain.eval(), Samples(IMAGES, LABELS, 4)))
+    )
+    assert found.faults == [] and found.numbers == known.numbers
+    assert [shown.picture.image for shown in found.pictures] == [shown.picture.image for shown in known.pictures]
 
 
 def test_samples_a_little_beyond_the_pixels_are_clamped():

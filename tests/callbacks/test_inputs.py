@@ -247,7 +247,7 @@ def test_default_views_of_a_small_vit_are_all_that_suit(tmp_path, drawn_at_once,
     assert kinds == {"filters", "activations", "grad_cam", "saliency", "embedding"}
     assert [line for line in capsys.readouterr().err.splitlines() if "skipped" in line] == [
         "lightning_viz: skipped Hyperplanes: the model's input is not the plane: Hyperplanes is for perceptrons "
-        "whose first layer is nn.Linear(2, units); remove it for this model"
+        "whose first layer is nn.Linear(2, units)"
     ]
 
 

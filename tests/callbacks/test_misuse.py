@@ -58,9 +58,9 @@ class Flat(Perceptron):
             ConvNet,
             ViewError,
             "the model's input is not the plane: Hyperplanes is for perceptrons whose first layer is "
-            "nn.Linear(2, units); remove it for this model",
+            "nn.Linear(2, units)",
         ),
-        (Hyperplanes(), Flat, ViewError, "nn.Linear(2, units); remove it for this model"),
+        (Hyperplanes(), Flat, ViewError, "nn.Linear(2, units)"),
         (GradCAM(), Flat, ViewError, "the model has no convolution, so no maps to weigh: name layers= with maps"),
         (ActivationMaps(), Flat, LayerNotFoundError, "the model has no first conv; its layers are 'hidden'"),
         (ActivationMaps(layers=[]), ConvNet, ViewError, "no layers given: name at least one"),
@@ -182,7 +182,8 @@ def test_what_only_a_pass_can_tell_is_a_warning_that_names_the_view(view, messag
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, Unused(), [view, Saliency()])
     (line,) = said(caught)  # at step 6 it is the same
-    assert f"{view.label} failed at step 0" in line and message in line
+    assert f"{view.label} failed at step 0" in line or f"skipped {view.label}: " in line
+    assert message in line
     assert trainer.global_step == 6
     assert drawn_at_once.tags() == {"saliency/gradient": [0, 6]}
 
@@ -257,10 +258,8 @@ def test_embeddings_of_a_few_samples_are_pca_and_say_so(count, tmp_path, drawn_a
     assert f"{count} samples" in picture.description
 
 
-def test_embeddings_of_a_data_set_of_three_samples_are_a_warning_too(tmp_path, drawn_at_once):
-    with pytest.warns(ViewWarning) as caught:
-        fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False)], loader(*images()), loader(*images(3)))
-    assert said(caught) == ["lightning_viz: the data set holds 3 samples, 1000 were asked for"]
+def test_embeddings_of_a_data_set_of_three_samples_are_no_warning_as_nobody_named_more(tmp_path, drawn_at_once):
+    fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False)], loader(*images()), loader(*images(3)))
     assert "only 3 samples: PCA instead of t-SNE" in drawn_at_once.pictures("embedding/fc")[6].description
 
 

@@ -665,3 +665,17 @@ def test_a_population_needs_no_more_memory_than_a_batch():
         Big(), (torch.randn(3, 2) for _ in range(5)), count=15, reduce={"big": lambda y: y.sum(1, keepdim=True)}
     )
     assert len(alive) == 5
+
+
+def test_layers_without_a_row_for_each_sample_are_left_out_of_what_is_reduced():
+    class Nodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.node, self.fc = nn.Linear(2, 3), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.fc(self.node(x.flatten(0, 1)).view(len(x), -1, 3).mean(1))
+
+    batches = list(torch.rand(2, 4, 5, 2))
+    reduced = observe_batches(Nodes(), batches, count=8, reduce={"node": lambda y: y, "fc": lambda y: y})
+    assert reduced.keys() == {"fc"} and reduced["fc"].shape == (8, 1)

@@ -69,11 +69,36 @@ def siamese():
         are_rows_of(first, images)
         are_rows_of(second, images)
         assert not torch.equal(first, second)
+        for image, call in ((first, "net.conv:0"), (second, "net.conv:1")):  # maps lie over the image that they are of
+            shown = torch.as_tensor(seen.last(f"grad_cam/{call}")["images"]).permute(0, 3, 1, 2) / 255
+            torch.testing.assert_close(shown[:8], image[:8], atol=3e-3, rtol=0)
 
     pairs = loader(
         lambda index: ((images[index], images[index * 3 % 16]), int(labels[index] == labels[index * 3 % 16]))
     )
     return Training(Model(Quarters(sharpness=3.0)), pairs, draws=("filters", "activations")), check
+
+
+@situation(
+    1, "a batch that is a graph, no tensors: one line gives the reason, weights are drawn", REFUSED, says="Graph"
+)
+def graph():
+    class Graph:
+        def __init__(self, parts):
+            self.nodes, self.labels = (torch.stack(column) for column in zip(*parts, strict=True))
+
+        def to(self, device):
+            return self
+
+    class Model(Module):
+        def forward(self, graph):
+            return self.net(graph.nodes)
+
+        def step(self, batch):
+            return F.cross_entropy(self(batch), batch.labels)
+
+    graphs = loader(lambda index: (images[index], labels[index]), collate_fn=Graph)
+    return Training(Model(), graphs, draws=("filters",)), lambda seen: None
 
 
 @situation(1, "a triplet net: the batch is `(anchor, positive, negative)`, the net is called three times")

@@ -144,11 +144,7 @@ def encoder_then_decoder():
     return Training(Model(), rows(images, labels), draws=("filters", "activations")), check
 
 
-@situation(
-    1,
-    "a GAN: `forward(z)`, the discriminator in the step, two optimizers by hand",
-    today="one cause is said twice (no validation data)",
-)
+@situation(1, "a GAN: `forward(z)`, the discriminator in the step, two optimizers by hand")
 def gan():
     class Model(Module):
         def __init__(self):

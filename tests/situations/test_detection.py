@@ -235,7 +235,10 @@ def torchvision_detector():
     return Call(lambda: gradient(net, images, "box[0]")), check
 
 
-@situation(5, "a detector that returns `logits` and `pred_boxes`, as Hugging Face's DETR")
+@situation(
+    5,
+    "Hugging Face's DETR: `logits` and `pred_boxes`, the truth as `class_labels` and centers in shares of the image",
+)
 def detr():
     class Net(torch.nn.Module):
         def __init__(self):
@@ -253,14 +256,25 @@ def detr():
             return self.net(images)
 
         def step(self, batch):
-            output = self(batch)
+            output = self(batch["pixel_values"])
             return output["logits"].square().mean() + output["pred_boxes"].mean()
 
     def check(seen):
         assert "box" in str(seen.last("grad_cam")["target"])
+        (truth,) = seen.last("predictions")["truth"][:1]
+        assert truth.boxes.tolist() == [[4, 4, 12, 12]] and truth.labels.tolist() == [2]
 
     images = scenes()[0]
-    return Training(Model(Net()), loader(lambda index: images[index]), views=usual_views(), draws=DRAWN), check
+    height, width = images[0].shape[1:]
+    middle = torch.tensor([[8 / width, 8 / height, 8 / width, 8 / height]])
+
+    def collated(parts):
+        found = [{"class_labels": torch.tensor([2]), "boxes": middle} for _ in parts]
+        return {"pixel_values": torch.stack(parts), "labels": found}
+
+    data = loader(lambda index: images[index], collate_fn=collated)
+    views = [*usual_views(), Predictions()]
+    return Training(Model(Net()), data, views=views, draws=(*DRAWN, "predictions")), check
 
 
 @pytest.mark.parametrize("row", situations(__name__))

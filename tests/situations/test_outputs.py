@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_viz import Adversarial
+from lightning_viz import Adversarial, Predictions
 from lightning_viz.attribution import grad_cam, gradient, occlusion
 from lightning_viz.dream import maximize
 
 from .brought import Classifier, Quarters, pictures, rows
-from .situation import ARGUMENT, REFUSED, Call, Training, situation, situations
+from .situation import ARGUMENT, REFUSED, Call, Training, situation, situations, usual_views
 from .truth import all_right, no_class_words
 
 images, labels = pictures()
@@ -277,6 +277,53 @@ def features():
         nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 8)
     )
     return Training(Model(net), rows(images, labels), draws=WITHOUT_TARGETS), no_class_words
+
+
+@situation(
+    2,
+    "an autoencoder, `binary_cross_entropy` with the image itself, digits beside: an image, no class words",
+    ARGUMENT,
+    says="returns an image.*target=",
+)
+def reconstruction():
+    class Model(Classifier):
+        def step(self, batch):
+            made, mean = self(batch[0])
+            return F.binary_cross_entropy(made, batch[0]) + mean.square().mean()
+
+        def forward(self, images):
+            return self.net(images), images.mean((2, 3))
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.Sigmoid())
+
+    def check(seen):
+        no_class_words(seen)
+        (page,) = {drawing.arguments["truth_name"] for drawing in seen.of("predictions")}
+        assert page == "input itself"
+
+    views = [*usual_views(), Predictions()]
+    return Training(Model(net), rows(images, labels), views=views, draws=(*WITHOUT_TARGETS, "predictions")), check
+
+
+@situation(
+    2,
+    "noise that the step makes is what the model predicts: compared with nothing in the batch",
+    ARGUMENT,
+    says="no scores of classes",
+)
+def noise_predictor():
+    class Model(Classifier):
+        def step(self, batch):
+            noise = torch.randn_like(batch[0])
+            return F.mse_loss(self(batch[0] + noise), noise)
+
+    def check(seen):
+        no_class_words(seen)
+        assert not seen.of("predictions") and len(seen.said("skipped Predictions.*nothing in the batch")) == 1
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    views = [*usual_views(), Predictions()]
+    return Training(Model(net), rows(images, labels), views=views, draws=WITHOUT_TARGETS), check
 
 
 class Tagger(nn.Module):

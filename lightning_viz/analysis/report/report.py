@@ -23,13 +23,13 @@ from lightning_viz.analysis.report.tables import (
     numbers_over_steps,
     tables,
 )
-from lightning_viz.analysis.results import ModelReport, Result, Shown
+from lightning_viz.analysis.results import LEFT_OUT, ModelReport, Result, Shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
 from lightning_viz.catalogue_types import Descriptor
 from lightning_viz.render.text import step_text
 
-_OURS = ("model", "fares", "notes")  # numbers that have places of their own
+_OURS = ("model", "fares", "notes", LEFT_OUT)  # numbers that have places of their own
 _LISTED = 10  # classes that are named
 _FIGURES = {
     "recall": "Recall of each class",
@@ -218,8 +218,13 @@ def _fares(studies: Sequence[ModelReport]) -> tuple[Numbers | None, list[Table]]
 
 
 def _notes(study: ModelReport) -> list[str]:
-    """The views' notes on all checkpoints, each once."""
-    return list(dict.fromkeys(str(note) for result in study.findings for note in result.numbers.get("notes", [])))
+    """The views' notes on all checkpoints, each once, and why techniques were left out, each reason once."""
+    notes = dict.fromkeys(str(note) for result in study.findings for note in result.numbers.get("notes", []))
+    reasons: dict[str, list[str]] = {}
+    for result in study.findings:
+        for technique, reason in result.numbers.get(LEFT_OUT, {}).items():
+            reasons.setdefault(reason, []).append(technique)
+    return [*notes, *(f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items())]
 
 
 def _slug(text: str) -> str:

@@ -48,7 +48,7 @@ def embed(
         raise UnsuitableModelError(f"{study.name} has no such layers to embed: name them with layers")
     function = described(method).load()
     embeddings = {name: function(array, seed=study.seed, **(options or {})) for name, array in vectors.items()}
-    labels = None if study.labels is None else study.labels.numpy()
+    labels = None if study.samples.labels is None else study.samples.labels.numpy()
     measured: dict[str, dict[str, Any]] = {
         name: {
             "knn_accuracy": knn_accuracy(vectors[name], labels, seed=study.seed),

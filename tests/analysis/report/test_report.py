@@ -168,9 +168,11 @@ def test_faults_and_what_is_left_to_do_are_said():
     net = study()
     net.views[20].faults.append(Fault("hyperplanes", "ValueError: no plane", 20))
     net.views[0].numbers["notes"] = ["the data set holds 600 samples"]
+    net.views[20].numbers["left out"] = {"attacks": "Net is no classifier", "landscape": "Net is no classifier"}
     net.waiting = ["corruptions"]
     html = report([net])
-    assert "the data set holds 600 samples." in part(html, "model")
+    assert "left out: attacks, landscape: Net is no classifier." in part(html, "model")
+    assert "the data set holds 600 samples" in part(html, "model")
     assert "hyperplanes at step 20: ValueError: no plane" in part(html, "parameters")
     assert "the same command goes on with: corruptions" in html.split("<section")[0]
 
