@@ -109,8 +109,8 @@ class SharedPass:
         if layers not in self._seen:
             inputs = on_device(self._model, observation.inputs)
             self._seen[layers] = images_of_calls(self._model, inputs, layers)
-        told = {"form": form, "seen": self._seen[layers]}
-        return {view: Snapshot(observation, samples, step, requirements[view], **told) for view in views}
+        seen = self._seen[layers]
+        return {view: Snapshot(observation, samples, step, requirements[view], form=form, seen=seen) for view in views}
 
     def _observe(
         self, requirements: list[Requirements], target: TargetChoice | None, samples: Samples, step: int

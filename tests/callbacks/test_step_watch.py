@@ -47,7 +47,7 @@ def step(model: Model, batch: object, body: object, *, validation: bool = True) 
     outputs: list[object] = []
     model.validation_step = types.MethodType(lambda self, given, index: body(self, given), model)
     before = [dict(module.__dict__) for module in model.modules()]
-    watch = StepWatch(model, batch, replays=validation)
+    watch = StepWatch(model, batch, replays="validation_step" if validation else "")
     watch.start()
     try:
         outputs.append(model.validation_step(batch, 0))
