@@ -202,7 +202,8 @@ class CheckpointRun:
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """A line for each in the result; nothing of views that do not suit the model, since every view is tried."""
         if not isinstance(error, ViewError):
-            self.result.faults += [Fault(view.kind, error_text(error), step) for view in views]
+            kinds = dict.fromkeys(view.kind for view in views)
+            self.result.faults += [Fault(kind, error_text(error), step) for kind in kinds]
 
     def report_refusal(self, views: Sequence[Any], error: Exception) -> None:
         """A line in the result for each kind of them; nothing of views that do not suit the model."""

@@ -37,6 +37,7 @@ from lightning_viz.callbacks.suitability import leave_out, named_count
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import (
+    InterceptionError,
     InvalidArgumentError,
     LayerNotFoundError,
     LightningVizError,
@@ -454,7 +455,7 @@ class Session:
 
     def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
         """What a view raised: of a target that the model does not have it is told once, and the view is done with."""
-        if not isinstance(error, (TargetError, OutputError, ViewError)):
+        if not isinstance(error, (TargetError, OutputError, ViewError, InterceptionError)):
             self._fault(view, step, error)
         elif self._steps.pending:  # what the output means shows in the step that comes now
             view.last_step = None

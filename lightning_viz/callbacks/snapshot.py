@@ -292,7 +292,8 @@ class Snapshot:
         if kind == "label" and self.observation.labels is not None:
             head = self.observation.labels[: self.samples.head]
             return f"each sample's true class{', predicted where unknown' if bool((head < 0).any()) else ''}"
-        return "each sample's predicted class" if target.index is None else f"class {self._class_name(target.index)}"
+        words = "each sample's predicted class" if target.index is None else f"class {self._class_name(target.index)}"
+        return f"{words}, summed over places" if meaning is not None and meaning.kind == "dense" else words
 
     def _class_name(self, word: Any) -> str:
         """A class's name, of its number or of itself."""

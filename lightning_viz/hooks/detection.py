@@ -127,10 +127,12 @@ def overlaps(boxes: Tensor, fixed: Tensor) -> Tensor:
 
     It has a kink where both are the same, which no gradient describes: there it counts as constant.
     """
-    size = (torch.minimum(boxes[:, 2:], fixed[2:]) - torch.maximum(boxes[:, :2], fixed[:2])).clamp_min(0)
+    size = torch.minimum(boxes[:, 2:], fixed[2:]) - torch.maximum(boxes[:, :2], fixed[:2])
+    size = torch.where(size > 0, size, 0.0)  # no ReLU, which rules at ReLUs would take for one of the model's
     shared = size[:, 0] * size[:, 1]
     whole = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) + (fixed[2] - fixed[0]) * (fixed[3] - fixed[1])
-    ratio = shared / (whole - shared).clamp_min(1e-12)
+    union = whole - shared
+    ratio = shared / torch.where(union > 1e-12, union, 1e-12)
     return torch.where(ratio > 1 - _SAME, ratio.detach(), ratio)
 
 

@@ -261,6 +261,7 @@ def detr():
 
     def check(seen):
         assert "box" in str(seen.last("grad_cam")["target"])
+        assert seen.of("saliency/guided_backprop")
         (truth,) = seen.last("predictions")["truth"][:1]
         assert truth.boxes.tolist() == [[4, 4, 12, 12]] and truth.labels.tolist() == [2]
 
@@ -273,7 +274,7 @@ def detr():
         return {"pixel_values": torch.stack(parts), "labels": found}
 
     data = loader(lambda index: images[index], collate_fn=collated)
-    views = [*usual_views(), Predictions()]
+    views = [*usual_views(), Predictions(), Saliency(method="guided_backprop")]
     return Training(Model(Net()), data, views=views, draws=(*DRAWN, "predictions")), check
 
 
