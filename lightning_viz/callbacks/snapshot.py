@@ -315,9 +315,7 @@ class Snapshot:
     @property
     def several(self) -> bool:
         """Whether the view's own passes explained several classes of each sample."""
-        target = self.extra["targets"]
-        index = target.index if isinstance(target, ClassTarget) else None
-        return index is not None and torch.as_tensor(index).dim() == 2
+        return explains_several(self.extra["targets"])
 
     def explained(self, shape: Sequence[int]) -> Tensor:
         """The classes that the view's own passes explained, ``[T, N]``."""
@@ -325,6 +323,12 @@ class Snapshot:
         if not isinstance(target, ClassTarget) or target.index is None:
             raise ViewError(f"target {target} is several, and no classes: give one, or a list of classes")
         return torch.as_tensor(target.index).cpu().expand(*shape)
+
+
+def explains_several(target: Any) -> bool:
+    """Whether a target is several classes of each sample."""
+    index = target.index if isinstance(target, ClassTarget) else None
+    return index is not None and torch.as_tensor(index).dim() == 2
 
 
 def target_choice(choice: TargetChoice) -> TargetChoice:
