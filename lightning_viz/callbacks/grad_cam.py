@@ -16,6 +16,7 @@ from lightning_viz.callbacks.snapshot import (
     Snapshot,
     TargetChoice,
     explained_target,
+    explains_several,
     resolved,
     target_choice,
 )
@@ -101,7 +102,7 @@ class GradCAM(View):
         if not self.sanity_check:
             return {"targets": targets, "maps": maps}
         again = lambda: self._attribute(model, snapshot, targets)  # noqa: E731
-        scores = randomization_scores(again, model, maps, several=snapshot.several, seed=self.probe.seed)
+        scores = randomization_scores(again, model, maps, several=explains_several(targets), seed=self.probe.seed)
         return {"targets": targets, "maps": maps, "scores": scores}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from lightning_viz.attribution.occlusion import Baseline, OcclusionMaps, blurred, grid_of, mean_color, occlusion
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
-from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, resolved, target_choice
+from lightning_viz.callbacks.snapshot import (
+    Requirements,
+    Snapshot,
+    TargetChoice,
+    explains_several,
+    resolved,
+    target_choice,
+)
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
@@ -101,7 +108,9 @@ class Occlusion(View):
         if self.sanity_check:
             own = {self.kind: own_maps.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
-            score = randomization_scores(again, model, own, several=snapshot.several, seed=self.probe.seed)[self.kind]
+            score = randomization_scores(again, model, own, several=explains_several(target), seed=self.probe.seed)[
+                self.kind
+            ]
         return {"maps": own_maps, "score": score, "targets": target}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:

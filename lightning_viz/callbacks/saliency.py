@@ -19,6 +19,7 @@ from lightning_viz.callbacks.snapshot import (
     Snapshot,
     TargetChoice,
     explained_target,
+    explains_several,
     resolved,
     target_choice,
 )
@@ -110,7 +111,7 @@ class Saliency(View):
                 return {name: _of_input(self._attribute(model, snapshot, targets), snapshot)}
 
             extra["score"] = randomization_scores(
-                again, model, {name: maps}, several=snapshot.several, seed=self.probe.seed
+                again, model, {name: maps}, several=explains_several(targets), seed=self.probe.seed
             )[name]
         return extra
 
