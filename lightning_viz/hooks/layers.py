@@ -104,10 +104,17 @@ def _encoder(layers: dict[str, nn.Module]) -> str | None:
         convolutional = any(_holds(part, _ConvNd) for part in head)
         if last in ("encoder", "backbone") and _holds(module, _ConvNd) and convolutional:
             return name
+    for name in (name for name, module in layers.items() if name.rpartition(".")[2] in _SEGMENTATION_HEADS):
+        prefix = name.rpartition(".")[0]
+        beside = [other for other in layers if other.rpartition(".")[0] == prefix and other != name]
+        encoders = [other for other in beside if _holds(layers[other], _ConvNd)]
+        if len(encoders) == 1 and _holds(layers[name], _ConvNd):  # Hugging Face calls it by the model's name
+            return encoders[0]
     return None
 
 
-_DENSE_HEADS = ("decoder", "decode_head", "segmentation_head", "classifier", "seg_head")
+_SEGMENTATION_HEADS = ("decode_head", "segmentation_head", "seg_head")
+_DENSE_HEADS = ("decoder", "classifier", *_SEGMENTATION_HEADS)
 
 
 def _before_attention(layers: dict[str, nn.Module]) -> str | None:
@@ -322,7 +329,7 @@ def _not_found(selector: str | type[nn.Module], layers_by_name: Iterable[str]) -
         return f"no layer is a {selector.__name__}; the model's layers are {_listed(names)}"
     if selector in ROLES:
         role = "convolution or attention, so no last maps" if selector == "last_maps" else selector.replace("_", " ")
-        return f"the model has no {role}; its layers are {_listed(names)}"
+        return f"the model has no {role}; its layers are {_listed(names, most=4)}"
     nearest = nearest_names(selector, names)
     hint = f"did you mean {_listed(nearest)}?" if nearest else f"the model's layers are {_listed(names)}"
     return f"no layer matches {selector!r}; {hint}"
@@ -333,9 +340,9 @@ def nearest_names(name: str, names: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
 
 
-def _listed(names: list[str]) -> str:
-    printed = ", ".join(repr(name) for name in names[:12])
-    return printed + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "none"
+def _listed(names: list[str], most: int = 12) -> str:
+    printed = ", ".join(repr(name) for name in names[:most])
+    return printed + (f" and {len(names) - most} more" if len(names) > most else "") if names else "none"
 
 
 def _distinct(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[str]:

@@ -208,6 +208,8 @@ def test_the_last_maps_of_a_segmentation_net_are_those_of_its_encoder():
     assert list(select_layers(net, "last_maps")) == ["backbone.layer4.2"]
     up = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ConvTranspose2d(8, 4, 2, 2))
     assert list(select_layers(nn.Sequential(*up, nn.Conv2d(4, 2, 1)), "last_maps")) == ["2"]
+    parts = {"segformer": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), "decode_head": nn.Conv2d(4, 2, 1)}
+    assert list(select_layers(nn.ModuleDict({"model": nn.ModuleDict(parts)}), "last_maps")) == ["model.segformer.1"]
 
 
 def test_a_lone_convolution_goes_on_to_its_normalization_and_activation():
