@@ -106,10 +106,10 @@ def _encoder(layers: dict[str, nn.Module]) -> str | None:
             return name
     for name in (name for name, module in layers.items() if name.rpartition(".")[2] in _SEGMENTATION_HEADS):
         prefix = name.rpartition(".")[0]
-        beside = [other for other in layers if other.rpartition(".")[0] == prefix and other != name]
-        encoders = [other for other in beside if _holds(layers[other], _ConvNd)]
-        if len(encoders) == 1 and _holds(layers[name], _ConvNd):  # Hugging Face calls it by the model's name
-            return encoders[0]
+        others = [other for other in layers if other.rpartition(".")[0] == prefix and other != name]
+        others = [other for other in others if _holds(layers[other], _ConvNd)]
+        if len(others) == 1 and _holds(layers[name], _ConvNd):  # Hugging Face calls it by the model's name
+            return others[0]
     return None
 
 
