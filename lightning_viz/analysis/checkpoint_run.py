@@ -122,7 +122,7 @@ def view_of(recipe: Mapping[str, Any]) -> View:
         arguments = from_plain(dict(recipe["arguments"]))
         parts = {part: _PARTS[part](value) for part, value in arguments.items() if part in _PARTS and value is not None}
         return made(**{**arguments, **parts})
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
+    except Exception as error:  # a view's constructor may do anything with values of another version
         raise ViewError(f"{name} cannot be made again as the checkpoint says: {error}") from error
 
 

@@ -11,7 +11,9 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from torch.nn.parameter import is_lazy
 from torchvision import models
 from torchvision.transforms import _presets
 
+from lightning_viz.analysis.checkpoint_schema import TENSORS, check_archive, check_content
 from lightning_viz.analysis.config import ClassSpec, RecordedClass, accepted_arguments, instantiate
 from lightning_viz.analysis.files import files_in
 from lightning_viz.callbacks.probe import Samples
@@ -31,6 +34,7 @@ from lightning_viz.callbacks.serialization import CLASSES
 from lightning_viz.errors import AnalysisError, MalformedFileError
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.pytree import all_tensors
+from lightning_viz.plain_text import plain_text
 
 __all__ = ["read_checkpoint"]
 
@@ -74,7 +78,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = False) -> Checkpoint:
-    """Load a checkpoint onto the CPU; nothing in it is run.
+    """Load a checkpoint onto the CPU; nothing in it is run, and what is read of it has the form that it must have.
 
     Args:
         path: of the file.
@@ -82,30 +86,41 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
         mapped: leave the weights on the disk until they are asked for (to read the step, say).
 
     Raises:
-        AnalysisError: no such file, not a checkpoint, cut short, or more in it than weights.
+        AnalysisError: no such file, or more in it than weights.
+        MalformedFileError: it is no checkpoint, cut short, or one of wrong types (see `checkpoint_schema`).
     """
     path = Path(path)
+    name = plain_text(path)
     if path.is_dir():
         raise AnalysisError(
-            f"{path} is a folder: a checkpoint that is saved in shards is not supported, give one file (in Lightning: "
+            f"{name} is a folder: a checkpoint that is saved in shards is not supported, give one file (in Lightning: "
             "a strategy that gathers the weights, or consolidate it with lightning's consolidate_checkpoint)"
         )
     if not path.is_file():
-        raise AnalysisError(f"there is no checkpoint {path}: give the file that ModelCheckpoint saved")
+        raise AnalysisError(f"there is no checkpoint {name}: give the file that ModelCheckpoint saved")
     try:
+        check_archive(path)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # another's file: it is refused in our words
-            content = torch.load(
-                path, map_location="cpu", weights_only=not trusted, mmap=mapped and zipfile.is_zipfile(path)
-            )
+            warnings.simplefilter("ignore")  # another's file: it is refused in our words
+            # Otherwise torch reads beyond what it has of a weight whose entry is shorter than the weight says.
+            on_disk = zipfile.is_zipfile(path) and (mapped or not trusted)
+            content = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=on_disk)
     except pickle.UnpicklingError as error:
-        raise AnalysisError(_refusal(path, error)) from error
+        raise AnalysisError(_refusal(name, error)) from error
+    except MalformedFileError:
+        raise
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         size = path.stat().st_size
         raise MalformedFileError(
-            f"{path} ({size:,} bytes) cannot be read as a checkpoint: it is cut short or of another kind; copy it again"
+            f"{name} ({size:,} bytes) cannot be read as a checkpoint: it is cut short or of another kind; copy it again"
         ) from error
-    return Checkpoint(path, _with_weights(path, content))
+    except Exception as error:  # a pickle's instructions in an order that nobody wrote raise anything
+        said = plain_text(f"{type(error).__name__}: {error}")
+        raise MalformedFileError(f"{name} cannot be read as a checkpoint: {said}") from error
+    checkpoint = check_content(content, path)
+    if on_disk and not mapped:  # the file may be written anew
+        checkpoint = {**checkpoint, **{name: deepcopy(checkpoint[name]) for name in TENSORS if name in checkpoint}}
+    return Checkpoint(path, checkpoint)
 
 
 def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
@@ -163,8 +178,8 @@ def in_order(paths: Iterable[Path], *, trusted: bool = False) -> dict[int, Path]
         before = steps.setdefault(found.step, found)
         if before is not found and not _same_weights(before, found):
             raise AnalysisError(
-                f"{before.path} and {path} are both of step {found.step:,} and hold different weights: give the "
-                "checkpoints of one run, or compare them (--compare)"
+                f"{plain_text(before.path)} and {plain_text(path)} are both of step {found.step:,} and hold different "
+                "weights: give the checkpoints of one run, or compare them (--compare)"
             )
     return {step: found.path for step, found in sorted(steps.items())}
 
@@ -181,20 +196,11 @@ def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     )
 
 
-def _with_weights(path: Path, content: Any) -> Mapping[str, Any]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        return content
-    if isinstance(content, Mapping) and content and all(isinstance(one, torch.Tensor) for one in content.values()):
-        return {"state_dict": content}
-    found = f"the entries {list(map(str, content))[:5]}" if isinstance(content, Mapping) else type(content).__name__
-    raise MalformedFileError(f"{path} holds no weights: a checkpoint has a 'state_dict', this file has {found}")
-
-
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(name: str, error: Exception) -> str:
     named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
     what = f"it names {named[1]}" if named else "it is a pickle of more than tensors"
     return (
-        f"{path} is not loaded: {what}, and loading that would run code. If you trust where the file comes from, "
+        f"{name} is not loaded: {what}, and loading that would run code. If you trust where the file comes from, "
         "add --trust (trusted=True)"
     )
 
@@ -223,7 +229,8 @@ def network(model: Model, checkpoint: Checkpoint | None) -> nn.Module:
     else:
         found = instantiate(model, nn.Module, "model", kept)
     if isinstance(found, package_of(found).LightningModule):
-        found.configure_model()  # as Lightning does before it loads weights
+        with _in_own_code(found, "configure_model"):
+            found.configure_model()  # as Lightning does before it loads weights
     if checkpoint is not None:
         _load(found, checkpoint)
     return found.eval()
@@ -263,33 +270,57 @@ def network_of(pl_module: Any) -> nn.Module:
 def _of_class(model: type[nn.Module], kept: Mapping[str, Any]) -> nn.Module:
     try:
         return model(**accepted_arguments(model, kept))
-    except TypeError as error:
+    except Exception as error:
+        said = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
         raise AnalysisError(
-            f"{model.__name__} cannot be made: {error}; give an instance, or call save_hyperparameters() in its "
-            "__init__ so that checkpoints know its arguments"
+            f"{model.__name__} cannot be made: {' '.join(said.split())}; give an instance, or call "
+            "save_hyperparameters() in its __init__ so that checkpoints know its arguments"
         ) from error
 
 
 def _load(net: nn.Module, checkpoint: Checkpoint) -> None:
     weights = checkpoint.state_dict
     if isinstance(net, package_of(net).LightningModule):
-        net.on_load_checkpoint(dict(checkpoint.content))
+        with _in_own_code(net, "on_load_checkpoint"):
+            net.on_load_checkpoint(dict(checkpoint.content))
     own = net.state_dict()
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
-    other = [name for name in own if name in weights and not _fits(own[name], weights[name])]
+    both = [(name, own[name], weights[name]) for name in own if name in weights]
+    shapes = [name for name, mine, saved in both if not _fits(mine, saved)]
+    kinds = [name for name, mine, saved in both if name not in shapes and not _is_of_kind(mine, saved)]
     strict = getattr(net, "strict_loading", True)
-    if other or (strict and (missing or unexpected)):
-        said = [
+    if shapes or kinds or (strict and (missing or unexpected)):
+        faults = {
+            "weights missing": missing,
+            "unexpected": unexpected,
+            "of another shape": shapes,
+            "of another kind of numbers": kinds,
+        }
+        listed = "; ".join(
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for names, what in ((missing, "weights missing"), (unexpected, "unexpected"), (other, "of another shape"))
+            for what, names in faults.items()
             if names
-        ]
-        raise AnalysisError(
-            f"{checkpoint.path} is not of {type(net).__name__}: {'; '.join(said)}; give the model that was trained, "
-            "with its arguments"
         )
-    net.load_state_dict(dict(weights), strict=strict)
+        raise AnalysisError(
+            f"{plain_text(checkpoint.path)} is not of {type(net).__name__}: {plain_text(listed)}; give the model that "
+            "was trained, with its arguments"
+        )
+    with _in_own_code(net, "load_state_dict"):
+        net.load_state_dict(dict(weights), strict=strict)
+
+
+@contextmanager
+def _in_own_code(net: nn.Module, method: str) -> Iterator[None]:
+    """Say what a module's own code says of a checkpoint."""
+    try:
+        yield
+    except Exception as error:
+        said = plain_text(" ".join(f"{type(error).__name__}: {error}".split()))
+        raise AnalysisError(
+            f"{type(net).__name__}.{method} fails with this checkpoint ({said}): give the model that was trained, with "
+            "its arguments"
+        ) from error
 
 
 def _fits(own: Any, saved: Any) -> bool:
@@ -297,6 +328,13 @@ def _fits(own: Any, saved: Any) -> bool:
     if not isinstance(own, Tensor) or not isinstance(saved, Tensor) or is_lazy(own):
         return True
     return own.shape == saved.shape
+
+
+def _is_of_kind(own: Any, saved: Any) -> bool:
+    """Whether nothing is lost: real numbers come neither from complex ones nor from whole ones, which may be codes."""
+    if not isinstance(own, Tensor) or not isinstance(saved, Tensor) or is_lazy(own):
+        return True
+    return saved.is_floating_point() if own.is_floating_point() else own.is_complex() or not saved.is_complex()
 
 
 _OF_IMAGES = (_presets.ImageClassification, _presets.ObjectDetection, _presets.SemanticSegmentation)

@@ -16,7 +16,8 @@ from lightning_viz.callbacks.probe import Probe
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
 
-_TUPLE = "__tuple__"
+TUPLE = "__tuple__"
+"""Name under which a tuple stands in plain values."""
 
 
 def to_plain(value: Any) -> Any:
@@ -28,7 +29,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_plain(part) for key, part in value.items()}
     if isinstance(value, tuple):
-        return {_TUPLE: [to_plain(part) for part in value]}
+        return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):
         return [to_plain(part) for part in value]
     return value
@@ -43,8 +44,8 @@ def from_plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.numpy()
     if isinstance(value, dict):
-        if _TUPLE in value:
-            return tuple(from_plain(part) for part in value[_TUPLE])
+        if TUPLE in value:
+            return tuple(from_plain(part) for part in value[TUPLE])
         return {key: from_plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [from_plain(part) for part in value]

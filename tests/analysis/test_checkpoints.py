@@ -83,7 +83,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         "zip.ckpt": "cannot be read",
         "shards.ckpt": "saved in shards",
         "no_weights.ckpt": r"holds no weights: .*\['optimizer', 'epoch'\]",
-        "list.ckpt": "this file has list",
+        "list.ckpt": "this file has a list",
         "absent.ckpt": "there is no checkpoint",
     }.items():
         with pytest.raises(AnalysisError, match=words):

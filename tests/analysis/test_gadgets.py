@@ -344,7 +344,7 @@ def test_a_checkpoint_keeps_it_for_the_model(path, mark):
 def test_a_checkpoint_full_of_them_is_analyzed(way, mark, tmp_path, capsys):
     hyper = {f"note_{number}": gadget_of(path, mark) for number, path in enumerate(GADGETS)}
     hyper |= {"note": hyper["note_0"], "_instantiator": "evil.make", "_class_path": "evil.Net"}
-    saved = dict.fromkeys(("state", "memories", "indices", "last_step"), hyper["note_0"])
+    saved = {**dict.fromkeys(("state", "memories"), hyper["note_0"]), "indices": None, "last_step": 3, "frames": {}}
     recipes = {
         name: {**saved, "recipe": {"view": name, "arguments": {"layers": hyper["note_0"], "probe": hyper["note_0"]}}}
         for name in ("GradCAM", "default_views", "os.system", "__loader__")
