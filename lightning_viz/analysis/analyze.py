@@ -25,7 +25,7 @@ from lightning_viz.analysis.results import LEFT_OUT, Fault, ModelReport, Result,
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.callbacks.distributed import first_process
-from lightning_viz.callbacks.probe import Probe
+from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.serialization import is_private
 from lightning_viz.callbacks.writers import TensorBoardWriter, write_whole
@@ -132,7 +132,7 @@ def fill_report(
             study, result = run_checkpoint(config, step, path, earlier, with_views=views in missing)
             if views in missing:
                 finished[views] = result
-                if study is not None:
+                if first_process():
                     results.put(views.name, views.key, result)
         report.views[step] = finished[views]
         earlier = {**earlier, **finished[views].state}
@@ -187,16 +187,27 @@ def run_checkpoint(
         )
         probe = config.probe or (views[0].probe if views else Probe())
         replay = Replay(views if with_views else [], step, probe=probe, samples=config.samples)
-        own = validate(net, data, [replay, metrics], **config.trainer)
+        failure: AnalysisError | None = None
+        try:
+            own = validate(net, data, [replay, metrics], **config.trainer)
+        except AnalysisError as error:
+            own, failure = {}, error
     result = replay.result
     result.state = {view.name: view.kept() for view in replay.views}
+    if failure is not None and not result.pictures:
+        raise failure
     if not first_process():
         return None, result
     if replay.samples is None:
         why = "; ".join(dict.fromkeys(fault.message for fault in result.faults)) or (
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
-        raise AnalysisError(f"no samples of the data can be taken: {why}")
+        error = failure or AnalysisError(f"no samples of the data can be taken: {why}")
+        if not result.pictures:
+            raise error
+        result.faults = [Fault("samples", f"weights alone are drawn: {error}", step)]
+        result.numbers = {"model": describe(net, Samples((), None, 0))}
+        return None, result
     notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
     result.numbers = {"model": describe(net, replay.samples), "fares": as_plain({**own, **metrics.values})}
     if notes:

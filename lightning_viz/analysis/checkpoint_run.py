@@ -285,10 +285,14 @@ class Replay(Callback):
             session.abort()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no hook and no process behind."""
-        if self._session is not None:
-            self._session.abort()
-            self._session = None
+        """Leave no hook and no process behind; where the model cannot take its data, weights are drawn all the same."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        own = type(pl_module).training_step is not package_of(pl_module).LightningModule.training_step
+        if isinstance(exception, AnalysisError) and own and trainer.is_global_zero:
+            session.finish_without_samples()
+        session.abort()
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:

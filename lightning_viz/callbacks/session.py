@@ -39,6 +39,7 @@ from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import (
     InterceptionError,
     InvalidArgumentError,
+    InvalidTypeError,
     LayerNotFoundError,
     LightningVizError,
     OutputError,
@@ -139,6 +140,13 @@ class Session:
         with self._harmless():
             step = self.run.step
             self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
+        self.close()
+
+    def finish_without_samples(self) -> None:
+        """Draw what needs no samples, where there are none."""
+        with self._harmless(), preserve_state(self.run.model):
+            alone = [view for view in self.views if not view.requirements(self.run.model).samples]
+        self.look(alone, self.run.step, last=True)
         self.close()
 
     def on_validation_start(self) -> None:
@@ -303,6 +311,8 @@ class Session:
                 # how the model is called shows in the step that comes now
                 views[0].last_step = None
                 self._wait_for_step(step, error)
+            elif len(views) == 1 and isinstance(error, InvalidTypeError):  # batches stay what they are
+                self._refused[str(error)].append((views[0], error))
             elif len(views) == 1:
                 unread = reading_of(self.run.model) is None and not isinstance(error, LightningVizError)
                 self._fault(views[0], step, f"{error_text(error)} {_UNREAD}" if unread else error)

@@ -28,7 +28,7 @@ from lightning_viz.analysis.models import find_checkpoints, in_order, network, r
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.serialization import is_private, recipe_of
 from lightning_viz.catalogue import techniques
-from lightning_viz.errors import ViewError
+from lightning_viz.errors import AnalysisError, ViewError
 from tests.callbacks.conftest import ConvNet, Perceptron, drawn_at_once, fit, images, loader, plane  # noqa: F401
 
 SAVED = {
@@ -184,3 +184,21 @@ def test_more_samples_than_the_run_had_begin_with_those_of_the_run(drawn_at_once
     assert len(replay.samples) == 30 and replay.samples.indices[:16] == view.indices[:16]
     assert len(set(replay.samples.indices)) == 30
     torch.testing.assert_close(replay.samples.inputs, images(40)[0][list(replay.samples.indices)])
+
+
+def test_weights_are_drawn_of_a_model_whose_forward_cannot_take_its_data():
+    class Generator(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(5, 16), nn.Unflatten(1, (1, 4, 4)), nn.ConvTranspose2d(1, 1, 2))
+
+        def forward(self, codes):
+            return self.net(codes)
+
+        def training_step(self, batch, batch_idx):
+            return self(torch.randn(len(batch[0]), 5)).mean()
+
+    replay = Replay([FirstLayerFilters(), ActivationMaps(layers="net.2")], 0, probe=Probe(), samples=1)
+    with pytest.raises(AnalysisError, match="cannot take a batch"):
+        validate(Generator(), loader(*images(4)), [replay], accelerator="cpu")
+    assert [shown.picture.tag for shown in replay.result.pictures] == ["filters/net.2"]
