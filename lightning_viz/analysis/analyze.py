@@ -202,10 +202,10 @@ def run_checkpoint(
         why = "; ".join(dict.fromkeys(fault.message for fault in result.faults)) or (
             "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
         )
-        error = failure or AnalysisError(f"no samples of the data can be taken: {why}")
+        reason = failure or AnalysisError(f"no samples of the data can be taken: {why}")
         if not result.pictures:
-            raise error
-        result.faults = [Fault("samples", f"weights alone are drawn: {error}", step)]
+            raise reason
+        result.faults = [Fault("samples", f"weights alone are drawn: {reason}", step)]
         result.numbers = {"model": describe(net, Samples((), None, 0))}
         return None, result
     notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
