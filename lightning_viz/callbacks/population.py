@@ -27,10 +27,10 @@ from lightning_viz.callbacks.distributed import (
     to_the_first_process,
     with_kept,
 )
+from lightning_viz.callbacks.entrances import is_compiled
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Trainer, error_text, held_out_loaders
-from lightning_viz.callbacks.step_watch import is_compiled
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.geometry import Geometry, Layout, watch_geometry

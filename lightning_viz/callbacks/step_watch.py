@@ -20,6 +20,7 @@ from lightning_viz.callbacks.batch_parts import (
     tensors_of,
 )
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
+from lightning_viz.callbacks.entrances import entrances, is_compiled, is_redirected
 from lightning_viz.callbacks.given_labels import named_labels, without_labels
 from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
@@ -96,12 +97,12 @@ class StepWatch(TorchFunctionMode):
 
     def start(self) -> None:
         """Begin, right before the step."""
-        entrances = {id(module): (name, is_compiled(module)) for name, module in _entrances(self._model)}
+        known = {id(module): (name, is_compiled(module)) for name, module in entrances(self._model)}
         call = nn.Module.__call__
 
         def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            name, compiled = entrances.get(id(module), (None, False))
-            if name is None or not self._open or self._comparing or _is_redirected(module):
+            name, compiled = known.get(id(module), (None, False))
+            if name is None or not self._open or self._comparing or is_redirected(module):
                 return call(module, *args, **kwargs)
             with self._suspended() if compiled else nullcontext():
                 return call(module, *args, **kwargs) if self._inside else self._passed(name, module, call, args, kwargs)
@@ -120,11 +121,14 @@ class StepWatch(TorchFunctionMode):
 
     @contextmanager
     def _suspended(self) -> Iterator[None]:
-        """Compiled code would be compiled anew under a function mode."""
+        """Compiled code finds everything as it was compiled, or it would be compiled anew."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        watched = nn.Module.__call__
+        self._restore()
         try:
             yield
         finally:
+            nn.Module.__call__ = watched  # type: ignore[method-assign]
             self.__enter__()  # type: ignore[no-untyped-call]
 
     def _passed(self, name: str, module: nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -339,11 +343,13 @@ class StepWatch(TorchFunctionMode):
             first is not None and first.logarithm,
             **form,
         )
-        return reading if reading.complete else self._made(reading, [self._tensors[index] for index in kept])
+        return reading if reading.complete else self._made(reading, [self._tensors[index] for index in kept], chosen)
 
-    def _made(self, reading: BatchReading, tensors: Sequence[Tensor]) -> BatchReading:
-        """With inputs that only the step can make, as it made them, and their labels if there are as many."""
-        labels, _ = reading.truth(self._batch)
+    def _made(self, reading: BatchReading, tensors: Sequence[Tensor], chosen: int) -> BatchReading:
+        """With inputs that only the step can make, as it made them, and their labels if they are of the batch."""
+        origins = [some for index in self._needed(chosen) for some in self._calls[index].origins]
+        of_batch = any(not isinstance(origin, int) for some in origins for origin in some)
+        labels, _ = reading.truth(self._batch) if of_batch else (None, None)
         if labels is not None and labels.dim() and len(labels) == len(tensors[0]):
             reading = replace(reading, made_labels=labels[:_KEPT].cpu().clone())
         if len({len(x) for x in tensors}) > 1:  # a graph's nodes and edges, say
@@ -405,8 +411,7 @@ class StepReader:
         self._model, self._probe = model, probe
         keep_reading(model, probe.reading(None))  # not that of another run, of other data perhaps
         self._watch: StepWatch | None = None
-        # With compiled modules inside, whatever changes around a call may have them compiled anew.
-        self.pending = not probe.named and not any(map(is_compiled, model.modules()))
+        self.pending = not probe.named and not is_compiled(model)
 
     def start(self, batch: Any, step: str) -> None:
         """Watch the step that is about to be run, if none has been read.
@@ -431,30 +436,3 @@ class StepReader:
         reading = self._probe.reading(watch.reading())
         keep_reading(self._model, reading)
         return reading
-
-
-def _is_redirected(module: nn.Module) -> bool:
-    """Whether a call runs the step: Lightning leads it through DistributedDataParallel as the module's forward."""
-    return getattr(module.__dict__.get("forward"), "__name__", "") == "wrapped_forward"
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether calls of a module run compiled code."""
-    return (
-        "_orig_mod" in module._modules
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's, of a module compiled as a whole
-        or hasattr(module.forward, "_torchdynamo_orig_callable")
-    )
-
-
-def _entrances(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules that the step may call; not those inside compiled or scripted ones, nor losses and metrics."""
-    kinds = {kind.__name__ for kind in type(module).__mro__}
-    if "_Loss" in kinds or "Metric" in kinds or "MetricCollection" in kinds:
-        return
-    if not isinstance(module, torch.jit.ScriptModule):
-        yield name, module
-        if not is_compiled(module):
-            for key, child in module.named_children():
-                yield from _entrances(child, f"{name}.{key}" if name else key)

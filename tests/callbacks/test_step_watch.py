@@ -139,9 +139,11 @@ def test_a_step_says_what_its_model_is_given(name):
 def test_inputs_that_only_the_step_makes_are_kept_as_it_made_them():
     model = Model()
     reading, _ = step(model, [X, Y], lambda m, b: m(torch.randn(8, 1, 6, 6)).mean())
-    assert not reading.complete and reading.made.shape == X.shape and torch.equal(reading.made_labels, Y)
+    assert not reading.complete and reading.made.shape == X.shape and reading.made_labels is None
     with pytest.raises(InvalidTypeError, match=r"made by the step itself.*give probe=Probe"):
         split_batch([X, Y], model, reading)
+    reading, _ = step(model, [X, Y], lambda m, b: m(b[0] + torch.randn(8, 1, 6, 6)).mean())
+    assert torch.equal(reading.made_labels, Y)  # of the batch's own samples
 
 
 @pytest.mark.parametrize(
@@ -215,8 +217,9 @@ def test_the_step_is_the_same_and_read_once():
     assert StepReader(model).pending and reading_of(model) is None  # another run may have other data
 
 
+@pytest.mark.parametrize("first", ["watched", "not watched"])
 @pytest.mark.parametrize("place", ["inside", "in place", "within another"])
-def test_compiled_modules_are_watched_from_outside(place):
+def test_compiled_modules_are_watched_from_outside(place, first):
     model = Model()
     calls: list[int] = []
 
@@ -231,9 +234,10 @@ def test_compiled_modules_are_watched_from_outside(place):
     else:
         model.net.compile(backend=backend)
     with torch.no_grad():
-        model.net(X)
-        before = len(calls)
+        if first == "not watched":
+            model.net(X)
+        assert StepReader(model).pending
         reading, _ = step(model, [X, Y], lambda m, b: F.cross_entropy(m.net(b[0]), b[1]))
         model.net(X)
-    assert len(calls) == before  # not compiled anew
+    assert len(calls) == 1  # not compiled anew
     assert reading.words() == "inputs: batch[0], through net; labels: batch[1]"

@@ -197,7 +197,6 @@ def noise_and_time():
 @situation(
     1,
     "a net compiled by `torch.compile`, called on what the step flattens",
-    today="a step beside compiled modules is not watched, so `batch[0]` is taken: the model cannot be called",
 )
 def compiled():
     class Model(Module):
