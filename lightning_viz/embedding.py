@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -24,6 +25,7 @@ Floats = NDArray[np.float32]
 _Extent = tuple[float, float, float, float]
 Engine = Literal["auto", "sklearn", "opentsne"]
 
+_EXACT = 1000  # samples and dimensions up to which PCA is exact
 _GROWTH = 1.25  # margin of the first extent, and factor by which it grows
 
 
@@ -54,7 +56,7 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
     Args:
         vectors: one row per sample, ``[N, D]``.
         dimensions: maximum number of components (50, as in van der Maaten and Hinton, 2008).
-        seed: of the randomized solver (Halko et al., 2011), used where both N and D exceed 500.
+        seed: of the randomized solver (Halko et al., 2011), used where both N and D exceed 1,000.
 
     Returns:
         Centered scores, ``[N, min(D, dimensions, N)]``, in the vectors' unit, widest first; each component's largest
@@ -68,12 +70,25 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
     centered, scale = _standardize(_matrix(vectors, "vectors"))
     count = min(*centered.shape, dimensions)
     with threadpool_limits(1):
-        if min(centered.shape) > 500 and count < 0.5 * min(centered.shape):
-            left, singular, right = randomized_svd(centered, count, n_iter=7, random_state=seed)
+        if min(centered.shape) > _EXACT and count < 0.5 * min(centered.shape):
+            left, singular, loadings = randomized_svd(centered, count, n_iter=7, random_state=seed)
+            scores = left * singular
         else:
-            left, singular, right = np.linalg.svd(centered, full_matrices=False)
-    largest = np.take_along_axis(right, np.abs(right).argmax(axis=1)[:, None], axis=1)[:count, 0]
-    return np.asarray(left[:, :count] * (singular[:count] * np.where(largest < 0, -1, 1)) * scale, dtype=np.float32)
+            scores, loadings = _principal(centered.astype(np.float64), count)
+    largest = np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.asarray(scores * np.where(largest < 0, -1, 1) * scale, dtype=np.float32)
+
+
+def _principal(centered: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores ``[N, count]`` and loadings ``[count, D]``, from the smaller of the two matrices of inner products."""
+    samples, dimensions = centered.shape
+    size = min(samples, dimensions)
+    products = centered @ centered.T if samples <= dimensions else centered.T @ centered
+    values, vectors = eigh(products, subset_by_index=[size - count, size - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if samples > dimensions:
+        return centered @ vectors, vectors.T
+    return vectors * np.sqrt(values.clip(0)), vectors.T @ centered
 
 
 def pca(vectors: ArrayLike, *, previous: ArrayLike | None = None, dimensions: int = 2, seed: int = 0) -> Embedding:
@@ -112,7 +127,7 @@ def tsne(
     A cold start is PCA shrunk to a standard deviation of 1e-4 (Kobak and Berens, 2019), exaggeration 12 and learning
     rate N / 12 (Belkina et al., 2019). A warm start from the previous points is short: with scikit-learn 250 iterations
     (its minimum) at a tenth of that package's ``"auto"`` rate, without exaggeration, which would scatter the points;
-    with openTSNE 70 iterations, the first 20 with exaggeration 1.5. Measured in ``benchmarks/embedding.py``.
+    with openTSNE 50 iterations, the first 20 with exaggeration 1.5. Measured in ``benchmarks/embedding.py``.
 
     Args:
         vectors: one row per sample, ``[N, D]``; more than 50 dimensions are reduced by PCA.
@@ -179,7 +194,7 @@ def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: b
 
     affinities = PerplexityBasedNN(data, perplexity=perplexity, method="exact", n_jobs=1, random_state=seed)
     points: Any = TSNEEmbedding(start, affinities, negative_gradient_method="bh", n_jobs=1, random_state=seed)
-    early, exaggeration, late = (20, 1.5, 50) if warm else (250, 12, 500)
+    early, exaggeration, late = (20, 1.5, 30) if warm else (250, 12, 500)
     points = points.optimize(n_iter=early, exaggeration=exaggeration, momentum=0.8)
     points = points.optimize(n_iter=late, momentum=0.8)
     return np.array(points, dtype=np.float32), float(points.kl_divergence)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_viz.callbacks.draw_task import DrawResult, Projection
-from lightning_viz.embedding import Embedding, extent, kmeans, knn_accuracy, pca, reduce, trustworthiness, tsne
+from lightning_viz.embedding import (
+    Embedding,
+    extent,
+    kmeans,
+    knn_accuracy,
+    pca,
+    procrustes,
+    reduce,
+    trustworthiness,
+    tsne,
+)
 from lightning_viz.render.activations import Distribution, distributions, rebin
 from lightning_viz.render.animation import thin
 from lightning_viz.render.embedding import embedding_panels, grid, scatter, sprite, thumbnails
@@ -24,6 +36,8 @@ Limits = tuple[float, float]
 _CLIPPED = 0.02  # of the values may lie outside before a scale is widened
 _KEPT = 32  # steps of which the histograms are kept
 _BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened
+_TRUSTED = 0.9  # trustworthiness below which a start from the layer before is given up
+_LESS_TRUSTED = 0.05  # ... or so far below that layer's
 _CLUSTERS = 10  # of k-means, where the classes are not known
 
 
@@ -175,8 +189,12 @@ def draw_embedding(
     engine: str,
     seed: int,
     memory: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> DrawResult:
     """Embed a layer's samples, starting from and aligned to the step before, and draw them.
+
+    The first embedding of a layer starts from that of the layer before it, so that panels side by side are aligned,
+    too. Vectors that are as they were, of the input say, are not embedded again.
 
     Args:
         tag: of the scatter; the other pictures' and numbers' begin with it.
@@ -192,7 +210,8 @@ def draw_embedding(
         perplexity: of t-SNE.
         engine: of t-SNE.
         seed: of everything random.
-        memory: of the previous step: its points and the extent of its page.
+        memory: of the previous step: its points, the extent of its page, and how they were found.
+        before: the memory of the layer before.
     """
     memory = memory or {}
     projected = (f"random projection to {vectors.shape[1]:,}",) if vectors.shape[1] != dimension else ()
@@ -201,14 +220,16 @@ def draw_embedding(
             (_nothing(tag, layer, step, int((~np.isfinite(vectors).all(1)).sum()), len(vectors)),), memory=memory
         )
     scores = reduce(vectors, seed=seed)
-    embedding = tsne(scores, previous=memory.get("points"), perplexity=perplexity, seed=seed, engine=engine)  # type: ignore[arg-type]
+    digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
+    digest.update(repr((perplexity, engine, seed, None if labels is None else labels.tolist())).encode())
+    if memory.get("digest") == digest.hexdigest():
+        found = _Embedded(Embedding(memory["points"], **memory["embedding"]), memory["start"], memory["numbers"])
+    else:
+        options = {"perplexity": perplexity, "seed": seed, "engine": engine}
+        found = _embed(scores, labels, memory, before or {}, options)
+    embedding, numbers = found.embedding, found.numbers
     points = _unit_radius(embedding.points)
     limits = extent(points, memory.get("extent"))
-    known = slice(None) if labels is None else labels >= 0
-    numbers: dict[str, Any] = {
-        "knn_accuracy": knn_accuracy(scores[known], None if labels is None else labels[known], seed=seed),
-        "trustworthiness": trustworthiness(scores, embedding.points),
-    }
     caption: dict[str, Any] = {"layer": layer, "step": step, "labels": labels, "dimension": dimension}
     names: dict[str, Any] = {"class_names": class_names}
     pictures = [
@@ -220,8 +241,8 @@ def draw_embedding(
             **numbers,
             extent=limits,
             method="PCA" if embedding.method == "PCA" else "t-SNE",
-            details=projected,
-            notes=_notes(embedding, len(vectors), perplexity),
+            details=(*projected, *found.words()),
+            notes=_notes(embedding, len(vectors), perplexity, memory.get("embedding", {}).get("engine")),
         )
     ]
     if full:
@@ -232,9 +253,58 @@ def draw_embedding(
     return DrawResult(
         pictures,
         {f"{tag}/{name}": value for name, value in numbers.items() if value is not None},
-        memory={**memory, "points": embedding.points, "extent": limits},
+        memory={
+            **memory,
+            "points": embedding.points,
+            "extent": limits,
+            "embedding": {key: value for key, value in asdict(embedding).items() if key != "points"},
+            "start": found.start,
+            "numbers": numbers,
+            "layer": layer,
+            "digest": digest.hexdigest(),
+        },
         projection=_projection(tag, scores, labels, class_names, images) if projector else None,
     )
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An embedding of a layer, the layer whose points it began with at its first step (empty: none), its measures."""
+
+    embedding: Embedding
+    start: str
+    numbers: dict[str, Any]
+
+    def words(self) -> tuple[str, ...]:
+        """How it was found, for the caption."""
+        if self.embedding.engine is None:
+            return ()
+        engine = {"opentsne": "openTSNE", "sklearn": "scikit-learn"}[self.embedding.engine]
+        return (f"by {engine}, begun at the points of {self.start}" if self.start else f"by {engine}, begun cold",)
+
+
+def _embed(
+    scores: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    memory: Mapping[str, Any],
+    before: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> _Embedded:
+    """Of the step before if there was one; else of the layer before, unless a cold start is more trustworthy."""
+    start = memory.get("points")
+    name = memory.get("start", "")
+    if start is None and before.get("points") is not None and len(before["points"]) == len(scores):
+        start, name = before["points"], str(before["layer"])
+    embedding = tsne(scores, previous=start, **options)
+    trust = trustworthiness(scores, embedding.points)
+    if "points" not in memory and start is not None and embedding.warm and trust is not None:
+        least = max(_TRUSTED, (before["numbers"]["trustworthiness"] or 0.0) - _LESS_TRUSTED)
+        if trust < least:
+            cold = tsne(scores, **options)
+            embedding, name = replace(cold, points=procrustes(cold.points, start)), ""
+            trust = trustworthiness(scores, embedding.points)
+    accuracy = knn_accuracy(scores, labels, seed=options["seed"])
+    return _Embedded(embedding, name if embedding.engine else "", {"knn_accuracy": accuracy, "trustworthiness": trust})
 
 
 def _compared(
@@ -271,8 +341,10 @@ def _unit_radius(points: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(centered / radius if radius > 0 else centered)
 
 
-def _notes(embedding: Embedding, count: int, perplexity: float) -> tuple[str, ...]:
+def _notes(embedding: Embedding, count: int, perplexity: float, earlier: str | None) -> tuple[str, ...]:
     notes = []
+    if earlier is not None and embedding.engine not in (None, earlier):
+        notes.append(f"earlier steps were embedded by {earlier}")
     if embedding.method == "constant":
         notes.append("all samples are the same in this layer")
     elif embedding.method == "PCA":

@@ -57,6 +57,7 @@ class DrawTask:
         name: set if a drawing depends on the one before it: the function also gets ``memory=``, the last
             one's `DrawResult.memory`, or `memory` here if there is none.
         memory: of the first task of this name.
+        after: name of a task whose memory the function also gets, as ``before=``; None if that has not been drawn.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
@@ -64,6 +65,7 @@ class DrawTask:
     arguments: Mapping[str, Any]
     name: str | None = None
     memory: Any = None
+    after: str | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, memories: dict[str, Any] | None = None) -> DrawResult:
@@ -76,7 +78,8 @@ class DrawTask:
             result = self.function(**self.arguments)
         else:
             memories = {} if memories is None else memories
-            result = self.function(**self.arguments, memory=memories.get(self.name, self.memory))
+            before = {} if self.after is None else {"before": memories.get(self.after)}
+            result = self.function(**self.arguments, **before, memory=memories.get(self.name, self.memory))
         drawn = result if isinstance(result, DrawResult) else DrawResult((result,))
         pictures = tuple(lay_out(page) for page in drawn.pictures)
         drawn = replace(drawn, pictures=pictures, scalars={**self.scalars, **drawn.scalars})

@@ -75,7 +75,7 @@ class LayerEmbeddings(View):
         count = min(self.samples, len(snapshot.samples))
         known = snapshot.observation.labels if snapshot.samples.true_classes is not None else snapshot.samples.labels
         labels = None if known is None else known[:count].numpy()  # colors, also of a model that predicts no class
-        for call in calls:
+        for earlier, call in zip([None, *calls], calls, strict=False):
             last = call == calls[-1]
             yield DrawTask(
                 draw_embedding,
@@ -96,6 +96,7 @@ class LayerEmbeddings(View):
                 },
                 name=f"{self.name} {call}",
                 memory=self.memories.get(f"{self.name} {call}"),
+                after=None if earlier is None else f"{self.name} {earlier}",
             )
 
     def _images(self, snapshot: Snapshot, count: int) -> NDArray[np.uint8] | None:

@@ -18,6 +18,7 @@ _FRAME_MILLISECONDS = 125
 _LAST_MILLISECONDS = 2000
 _SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
 _FEWEST = 12
+_SPARED = 2
 _EXACT = ((255, 255, 255), DARK, GRAY, RED)  # ground and text keep their colors
 
 
@@ -102,9 +103,10 @@ def _encode(pages: list[Image.Image], scale: float) -> tuple[bytes, tuple[int, i
 def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
     """One palette for all frames, so that colors do not flicker: of a few of them, the first and the last included."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(samples, len(frames))).round().astype(int))
-    strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
-    for place, index in enumerate(chosen):
-        strip.paste(frames[index], (0, place * frames[0].height))
+    width, height = -(-frames[0].width // _SPARED), -(-frames[0].height // _SPARED)
+    strip = Image.new("RGB", (width, height * len(chosen)))
+    for place, index in enumerate(chosen):  # every second pixel of every second row holds the same colors
+        strip.paste(frames[index].resize((width, height), Image.Resampling.NEAREST), (0, place * height))
     exact = [value for color in _EXACT for value in color]
     chosen_colors = strip.quantize(colors=256 - len(_EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
     palette = Image.new("P", (1, 1))

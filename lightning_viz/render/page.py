@@ -18,6 +18,7 @@ from lightning_viz.render.tiles import PREDICTIONS, VERDICTS, Verdict
 
 __all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
+_COMPRESSION = 4  # of 9: a twentieth larger than at 6, in two thirds of the time
 _MARGIN = 12
 WIDTH = INNER_WIDTH + 2 * _MARGIN  # TensorBoard's card shows it at half
 
@@ -194,5 +195,5 @@ def _header(page: Page) -> Part:
 def png(image: Image.Image) -> bytes:
     """The image as PNG bytes."""
     buffer = BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", compress_level=_COMPRESSION)
     return buffer.getvalue()
