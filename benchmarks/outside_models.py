@@ -4,7 +4,8 @@ Each model runs in a process of its own, on the CPU with one thread, for a few b
 views and once with `default_views()`, which must end in the same weights bit for bit; then its checkpoint is analyzed
 by every view and technique. What was drawn, every warning, everything that was raised and the time of each part become
 a table (``DIR/outside.md``, ``DIR/outside.json``). The last picture of every tag lies in ``DIR/NAME/pictures``, one of
-each kind and more on a sheet: whether they are right is for a person to see.
+each kind and more on a sheet: whether they are right is for a person to see. What is not as expected (kinds that were
+drawn, raw errors) is printed, and the exit status is 1.
 
     pip install ".[outside]"
     python benchmarks/outside_models.py [--only NAME ...] [--out DIR] [--no-analyze] [--limit SECONDS]
@@ -41,6 +42,24 @@ FAULT = re.compile(
 )
 NUMBER = re.compile(r"\d+(\.\d+)?")
 RESULT = "result.json"
+
+USUAL = frozenset(["filters", "activations", "grad_cam", "saliency", "embedding"])
+"""Kinds of views that `default_views` draws of a model that takes images and tells classes."""
+
+LESS = {
+    "hf_clip": {"grad_cam", "saliency"},  # features: what to explain must be named
+    "hf_bert": {"filters", "activations", "grad_cam", "saliency"},  # token ids have no gradient and no maps
+    "vae": {"grad_cam", "saliency"},  # an image
+    "diffusion": {"grad_cam", "saliency"},  # noise
+    "simclr": {"grad_cam", "saliency"},  # features
+    "gan": {"grad_cam"},  # a vector goes in
+    "lstm": {"filters", "activations", "grad_cam"},
+    "gnn": {"activations", "grad_cam", "saliency", "embedding"},  # graphs are no samples
+    "mlp_flattened": {"activations", "grad_cam"},
+}
+"""By model, what of this is left out, with the reason."""
+
+RAW = re.compile(r"\b(Type|Value|Index|Key|Runtime|Attribute|NotImplemented)Error\b")
 
 
 # --- In the process of one model.
@@ -243,6 +262,22 @@ def run_all(names: list[str], out: Path, *, analyzed: bool, limit: float) -> Non
         result["analysis"] = analysis_of(folder / "analysis")  # of one that was stopped, too: as far as it came
         (folder / RESULT).write_text(json.dumps(result, indent=1))
         print(f"{name}: {time.monotonic() - started:.0f} s; {verdict(result)}", flush=True)
+        for line in unexpected(name, result):
+            print(f"{name}: UNEXPECTED {line}", flush=True)
+
+
+def unexpected(name: str, result: dict[str, Any]) -> list[str]:
+    """What of a model's run is not as it should be: weights, kinds of pictures, raw errors among what was said."""
+    wrong = [f"{part} raised {error}" for part, (error, _) in result.get("exceptions", {}).items()]
+    if result.get("identical") is not True:
+        wrong.append("not the same weights")
+    drawn = {tag.partition("/")[0] for tag in result.get("drawn", {})}
+    expected = USUAL - LESS.get(name, set())
+    if drawn != expected:
+        wrong.append(f"drew {sorted(drawn)}, not {sorted(expected)}")
+    said = [line for line in result.get("lines", {}).get("views", {}) if "the look at step 0" not in line]
+    said += [fault for part in result.get("analysis", {}).values() for fault in part["faults"]]
+    return [*wrong, *(line for line in said if RAW.search(line) or " failed at step " in line)]
 
 
 def verdict(result: dict[str, Any]) -> str:
@@ -356,6 +391,9 @@ def main() -> None:
     if not options.table:
         run_all(options.only or list(MODELS), options.out, analyzed=options.analyze, limit=options.limit)
     (options.out / "outside.md").write_text(table(list(MODELS), options.out))
+    found = {name: options.out / name / RESULT for name in options.only or MODELS}
+    if any(path.exists() and unexpected(name, json.loads(path.read_text())) for name, path in found.items()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
