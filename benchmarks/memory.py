@@ -186,10 +186,10 @@ class Leak(pl.Callback):
             return
         running = session(trainer)
         assert running is not None
-        running.drawing.drain(60.0)  # all events are to be looked at, and none waits
+        running.pictures.process.drain(60.0)  # all events are to be looked at, and none waits
         running.collect()
         gc.collect()
-        process = running.drawing.process
+        process = running.pictures.process.process
         self.rows.append((batch_idx, resident(), status("VmRSS", process.pid), len(running.budget.ledger)))
 
 

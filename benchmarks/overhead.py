@@ -36,8 +36,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import Dreams, default_views
+from lightning_viz.callbacks import picture_log
 from lightning_viz.callbacks import schedule as budget
-from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.view import View
@@ -113,19 +113,19 @@ class Watch:
         self.session: Session | None = None
         self._wrap(Session, "look")
         self._wrap(Session, "collect")
-        drain, close = Session._drain, DrawingProcess.close
+        end, close = Session.close, DrawingProcess.close
 
-        def draining(session: Session) -> None:
+        def ending(session: Session) -> None:
             self.drains.append(time.perf_counter())
             self.session = session
-            drain(session)
+            end(session)
 
         def closing(artist: DrawingProcess) -> None:
             if artist.process is not None:
                 self.process = process_cost(artist.process.pid)
             close(artist)
 
-        Session._drain, DrawingProcess.close = draining, closing  # type: ignore[method-assign]
+        Session.close, DrawingProcess.close = ending, closing  # type: ignore[method-assign]
 
     def _wrap(self, owner: type, name: str) -> None:
         function = getattr(owner, name)
@@ -267,7 +267,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    session_module.inform = lambda message: None
+    picture_log.inform = lambda message: None
     budget.FREE_SECONDS = 0.0
     dataset, watch = data(), Watch()
     trial = 40

@@ -25,8 +25,8 @@ from pathlib import Path
 import overhead
 
 from lightning_viz.callbacks import drawing as artist
+from lightning_viz.callbacks import picture_log
 from lightning_viz.callbacks import schedule as budget
-from lightning_viz.callbacks import session
 from lightning_viz.callbacks.run import TrainerRun
 
 TURN = 2.0  # seconds
@@ -51,7 +51,7 @@ def train(folder: Path, index: int, steps: int) -> None:
     warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    session.inform = lambda message: None
+    picture_log.inform = lambda message: None
     budget.FREE_SECONDS = 0.0
     artist.BEHIND_SECONDS *= len(ARMS)  # the drawing process's own clock goes on while it is stopped
     TrainerRun.__init__ = partialmethod(TrainerRun.__init__, drain_seconds=120.0 * len(ARMS))  # type: ignore[assignment]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from lightning_viz.callbacks.batch_parts import reading_of
-from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.notices import Faults, LeftOut
+from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
@@ -35,7 +33,6 @@ from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewL
 from lightning_viz.callbacks.step_watch import StepReader
 from lightning_viz.callbacks.suitability import leave_out, named_count
 from lightning_viz.callbacks.tags import tag_endings, with_ending
-from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import (
     InterceptionError,
     InvalidArgumentError,
@@ -51,7 +48,6 @@ from lightning_viz.errors import (
 from lightning_viz.hooks.batching import free_memory
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
-from lightning_viz.render.page import lay_out
 
 _UNREAD = "(its step was not seen to call a module: give probe=Probe(inputs=..., forward=...))"
 
@@ -82,16 +78,14 @@ class Session:
     def __init__(self, run: Run, views: Sequence[ViewLike], watching: Sequence[PopulationViewLike]) -> None:
         self.run, self.views, self._exchanges = run, list(views), bool(watching)  # which is so on all processes
         self.budget = OverheadBudget()
-        self.drawing = DrawingProcess()
-        self.writers: Sequence[Writer] = run.open_writers() if views else ()
         self.shared = SharedPass(run.trainer, run.model)
-        self._by_name = {view.name: view for view in views}
         self._probes = ProbeLoader(run.trainer, run.model, self._count, lambda probe: named_count(self.views, probe))
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
-        self._endings, self._animated = tag_endings(views, run.ending), False
+        self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded)
+        self._endings = tag_endings(views, run.ending)
         self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
@@ -205,12 +199,13 @@ class Session:
     def close(self) -> None:
         """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
         with self._harmless():
-            self._drain()
-            self._animate()
-            self._drain()
+            with self._faults.gathered():
+                self.pictures.wait()
+                self.pictures.animate()
+                self.pictures.wait()
             self._left_out.report()
         self.abort()
-        for writer in self.writers:
+        for writer in self.pictures.writers:
             with self._harmless():
                 writer.flush()
 
@@ -221,7 +216,7 @@ class Session:
             self._pass = None
         with self._harmless():
             self._steps.stop()
-        self.drawing.close()
+        self.pictures.process.close()
         if _sessions.get(self.run.trainer) is self:
             del _sessions[self.run.trainer]
 
@@ -279,7 +274,7 @@ class Session:
             return
         must = [view for view in due if last or view.last_step is None]
         may = [view for view in due if view not in must]
-        if may and self.drawing.behind():
+        if may and self.pictures.process.behind():
             for view in may:  # they wait for their next occasion, training does not
                 self._left_out.add(view, step, "as drawing is behind")
             may = []
@@ -347,7 +342,7 @@ class Session:
                 snapshot = replace(snapshot, population=self._population(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
         for task in view.draw(snapshot):
-            self.drawing.submit(view.name, snapshot.step, with_ending(task, self._endings[view.name]))
+            self.pictures.submit(view, snapshot.step, with_ending(task, self._endings[view.name]))
 
     def _population(self, view: PopulationViewLike, snapshot: Snapshot) -> Population:
         """What was seen of the validation pass, or what a pass for this view alone sees now."""
@@ -399,51 +394,10 @@ class Session:
                     counts.append(max(own, view.requirements(self.run.model).population))
         return max(counts)
 
-    # What comes of it.
-
     def collect(self) -> None:
         """Write what was drawn meanwhile."""
         with self._faults.gathered():
-            self._collect()
-
-    def _collect(self) -> None:
-        for result in self.drawing.results():
-            view = self._by_name[result.owner]
-            if result.drawn is None:
-                self._fault(view, result.step, result.error)
-                continue
-            pictures = [lay_out(picture) for picture in result.drawn.pictures]
-            try:
-                for writer in self.writers:
-                    for picture in pictures:
-                        writer.picture(picture, result.step)
-                    if result.drawn.projection is not None:
-                        writer.projection(result.drawn.projection)
-                    for tag, value in result.drawn.scalars.items():
-                        writer.scalar(tag, value, result.step)
-            except Exception as error:
-                self._fault(view, result.step, error)
-                continue
-            if view.animation and pictures:
-                keep_frame(view, pictures[0], result.step)
-            self._faults.succeeded(view)
-            if result.drawn.memory is not None and result.name is not None:
-                view.memories[result.name] = result.drawn.memory
-
-    def _animate(self) -> None:
-        views, self._animated = [] if self._animated else list(self._by_name.values()), True
-        for view in (view for view in views if view.animation):
-            for step, task in animations(view):
-                self.drawing.submit(view.name, step, task)
-
-    def _drain(self) -> None:
-        seconds = self.run.drain_seconds
-        if self.drawing.waiting and self.drawing.drain(1.0):
-            if math.isfinite(seconds):
-                inform(f"finishing {self.drawing.waiting} drawings, for at most {seconds:.0f} s")
-            if lost := self.drawing.drain(seconds):
-                warn_safely(f"{lost} drawings were not finished within {seconds:.0f} s and are lost")
-        self.collect()
+            self.pictures.collect()
 
     # Faults.
 

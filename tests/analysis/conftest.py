@@ -83,4 +83,4 @@ def drawing_process():
 def drawn_here(request, monkeypatch):
     """A test draws in its own process, unless it asks for the `drawing_process`, in which shared fixtures draw."""
     if "drawing_process" not in request.fixturenames:
-        monkeypatch.setattr("lightning_viz.callbacks.session.DrawingProcess", DrawsHere)
+        monkeypatch.setattr("lightning_viz.callbacks.picture_log.DrawingProcess", DrawsHere)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 
 from lightning_viz.analysis import results as findings
-from lightning_viz.callbacks import session
+from lightning_viz.callbacks import picture_log
 from lightning_viz.callbacks.distributed import first_process
 from tests.callbacks.conftest import ConvNet, images, loader
 from tests.callbacks.watched_run import write_into
@@ -58,7 +58,7 @@ def run(checkpoints, out, processes, scenario="nothing fails"):
     options = {"strategy": "ddp"} if processes > 1 else {}
     data = loader(*images(41), batch_size=6)  # no batch of one sample: torch convolves that with other last digits
     with ExitStack() as patches:
-        patches.enter_context(patch.object(session, "DrawingProcess", DrawsHere))
+        patches.enter_context(patch.object(picture_log, "DrawingProcess", DrawsHere))
         patches.enter_context(patch.object(findings.Results, "put", watched))
         patches.enter_context(patch.object(analyzing, "techniques", lambda: fakes(mean=mean)))
         analyzing.analyze(

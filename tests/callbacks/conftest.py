@@ -220,5 +220,5 @@ def drawn_at_once(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr("lightning_viz.callbacks.session.DrawingProcess", AtOnce)
+    monkeypatch.setattr("lightning_viz.callbacks.picture_log.DrawingProcess", AtOnce)
     return gallery

@@ -331,7 +331,7 @@ def test_a_drawing_process_killed_from_outside_is_started_again(tmp_path):
     class Killing(ConvNet):
         def training_step(self, batch, batch_idx):
             if batch_idx == 3:
-                os.kill(session(self.trainer).drawing.process.pid, signal.SIGKILL)
+                os.kill(session(self.trainer).pictures.process.process.pid, signal.SIGKILL)
             return super().training_step(batch, batch_idx)
 
     view = FaultyDrawing(every_n_train_steps=1)

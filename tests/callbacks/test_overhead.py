@@ -203,7 +203,7 @@ def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, c
 
     class Patient(ConvNet):
         def training_step(self, batch, batch_idx):
-            while batch_idx == 0 and session(self.trainer).drawing.waiting:  # until the first page is drawn
+            while batch_idx == 0 and session(self.trainer).pictures.process.waiting:  # until the first page is drawn
                 time.sleep(0.01)
             return super().training_step(batch, batch_idx)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import population, session, top_samples
+from lightning_viz.callbacks import picture_log, population, top_samples
 from lightning_viz.callbacks import top_samples as crops
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import FinishedDrawing
@@ -481,7 +481,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(session, "DrawingProcess", Counts)
+    monkeypatch.setattr(picture_log, "DrawingProcess", Counts)
     return handed_in
 
 

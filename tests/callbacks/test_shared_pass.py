@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
             return grad(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr("lightning_viz.callbacks.session.DrawingProcess", Recorder)
+            patch.setattr("lightning_viz.callbacks.picture_log.DrawingProcess", Recorder)
             patch.setattr(Session, "look", counted_look)
             patch.setattr(torch.autograd, "grad", counted_grad)
             patch.setattr(torch.Tensor, "backward", guarded(torch.Tensor.backward))

@@ -29,8 +29,8 @@ from lightning_viz import (
     Predictions,
     Saliency,
 )
+from lightning_viz.callbacks import picture_log, session, shared_pass, step_watch
 from lightning_viz.callbacks import probe_loading as sampling
-from lightning_viz.callbacks import session, shared_pass, step_watch
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import FinishedDrawing
 from lightning_viz.callbacks.fetching import Fetched
@@ -178,7 +178,7 @@ def sketches(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(session, "DrawingProcess", Counting)
+    monkeypatch.setattr(picture_log, "DrawingProcess", Counting)
     return handed_in
 
 

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 
 from lightning_viz import ActivationStatistics, TopSamples
-from lightning_viz.callbacks import population, session, top_samples
+from lightning_viz.callbacks import picture_log, population, top_samples
 
 from .conftest import ConvNet, images, loader, make_trainer
 
@@ -83,7 +83,7 @@ def run(folder, processes, scenario="nothing fails"):
     views = [TopSamples(layers=["conv1", "conv2"], channels="first"), ActivationStatistics(layers="conv2")]
     options = {"strategy": "ddp"} if processes > 1 else {}
     trainer = make_trainer(folder, views, devices=processes, max_epochs=2, **options)
-    with patch.object(session, "DrawingProcess", keeps(sketches)), SCENARIOS[scenario]():
+    with patch.object(picture_log, "DrawingProcess", keeps(sketches)), SCENARIOS[scenario]():
         trainer.fit(Still(), loader(*images(24)), loader(*images(41), batch_size=8))
     if trainer.is_global_zero:
         (folder / "sketches").write_bytes(pickle.dumps(sketches))

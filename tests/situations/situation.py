@@ -235,7 +235,7 @@ class Training:
             "enable_checkpointing": False,
         }
         at_once = mock.patch(
-            "lightning_viz.callbacks.session.DrawingProcess",
+            "lightning_viz.callbacks.picture_log.DrawingProcess",
             lambda *_, **__: DrawsAtOnce(seen.drawings, draws_all=self.draws_all, slow=self.slow),
         )
         with at_once, listening(seen):

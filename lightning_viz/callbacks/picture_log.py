@@ -1,0 +1,96 @@
+"""The pictures of a run: drawn beside it, written as they are finished, animated and waited for at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.frames import animations, keep_frame
+from lightning_viz.callbacks.run import Run
+from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.callbacks.writers import Writer
+from lightning_viz.errors import inform, warn_safely
+from lightning_viz.render.page import lay_out
+
+
+class PictureLog:
+    """Has the views' tasks drawn, and writes what comes of them.
+
+    Args:
+        run: that is watched.
+        views: those that suit the model.
+        fault: takes what goes wrong: the view, its step, and the error.
+        succeeded: takes a view of which a picture was written.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        views: Sequence[ViewLike],
+        fault: Callable[[ViewLike, int, Exception | str], None],
+        succeeded: Callable[[ViewLike], None],
+    ) -> None:
+        self._run, self._fault, self._succeeded = run, fault, succeeded
+        self._views = {view.name: view for view in views}
+        self._animated = False
+        self.process = DrawingProcess()
+        self.writers: Sequence[Writer] = run.open_writers() if views else ()
+
+    def submit(self, view: ViewLike, step: int, task: DrawTask) -> None:
+        """Have a task drawn beside the run.
+
+        Args:
+            view: whose it is.
+            step: of the observation.
+            task: what to draw.
+        """
+        self.process.submit(view.name, step, task)
+
+    def collect(self) -> None:
+        """Write what was drawn meanwhile."""
+        for result in self.process.results():
+            view = self._views[result.owner]
+            if result.drawn is None:
+                self._fault(view, result.step, result.error)
+                continue
+            try:
+                self._write(view, result)
+            except Exception as error:
+                self._fault(view, result.step, error)
+                continue
+            self._succeeded(view)
+            if result.drawn.memory is not None and result.name is not None:
+                view.memories[result.name] = result.drawn.memory
+
+    def _write(self, view: ViewLike, result: FinishedDrawing) -> None:
+        drawn = result.drawn
+        assert drawn is not None
+        pictures = [lay_out(picture) for picture in drawn.pictures]
+        for writer in self.writers:
+            for picture in pictures:
+                writer.picture(picture, result.step)
+            if drawn.projection is not None:
+                writer.projection(drawn.projection)
+            for tag, value in drawn.scalars.items():
+                writer.scalar(tag, value, result.step)
+        if view.animation and pictures:
+            keep_frame(view, pictures[0], result.step)
+
+    def wait(self) -> None:
+        """Wait, within the run's limit, for what is still being drawn, and write it."""
+        seconds = self._run.drain_seconds
+        if self.process.waiting and self.process.drain(1.0):
+            if math.isfinite(seconds):
+                inform(f"finishing {self.process.waiting} drawings, for at most {seconds:.0f} s")
+            if lost := self.process.drain(seconds):
+                warn_safely(f"{lost} drawings were not finished within {seconds:.0f} s and are lost")
+        self.collect()
+
+    def animate(self) -> None:
+        """Have each view's pictures of all steps drawn as animations, once."""
+        views, self._animated = [] if self._animated else list(self._views.values()), True
+        for view in (view for view in views if view.animation):
+            for step, task in animations(view):
+                self.submit(view, step, task)
