@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _INVISIBLE = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2060\ufeff")  # marks of direction, and of no width
@@ -24,6 +25,32 @@ def plain_text(text: object) -> str:
     if written.isascii() and written.isprintable():
         return written
     return "".join(_escaped(letter) if _is_harmful(letter) else letter for letter in written)
+
+
+_BOLD = re.compile(r"\*\*(?=\S)(.*\S)\*\*(\s*)")
+_MARKS = re.compile(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w)|^\s*(?:[#>+-]|\d+\.(?= )))")
+
+
+def harmless_markdown(description: str) -> str:
+    r"""A picture's description, in which nothing but its own bold line and its paragraphs is Markdown.
+
+    Names of layers and classes stand in it as they are: no link, image, heading, code or HTML comes of them.
+
+    Args:
+        description: of a page: a line in bold, further lines, paragraphs.
+
+    >>> harmless_markdown("**Maps of conv_1**  \n![x](http://a.b/c), <b>bold</b>")
+    '**Maps of conv_1**  \n!\\[x\\](http://a.b/c), &lt;b>bold&lt;/b>'
+    """
+    lines = []
+    for line in description.split("\n"):
+        bold = _BOLD.fullmatch(line)
+        lines.append(f"**{_without_marks(bold[1])}**{bold[2]}" if bold else _without_marks(line))
+    return "\n".join(lines)
+
+
+def _without_marks(line: str) -> str:
+    return _MARKS.sub(lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", line).replace("<", "&lt;")
 
 
 def _is_harmful(letter: str) -> bool:

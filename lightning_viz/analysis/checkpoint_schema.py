@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_viz.callbacks.run import UPDATES
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, TUPLE
 from lightning_viz.errors import MalformedFileError
 from lightning_viz.plain_text import plain_text
@@ -95,11 +96,10 @@ def _check_counts(checkpoint: Mapping[str, Any]) -> None:
     """Steps and epochs."""
     for name in ("global_step", "epoch"):
         _count(checkpoint.get(name, 0), name)
-    part, place = checkpoint, "checkpoint"
-    for name in ("loops", "fit_loop", "epoch_loop.state_dict"):
-        place = name if part is checkpoint else f"{place}.{name}"
-        part = _mapping(part.get(name, {}), place)
-    _count(part.get("_batches_that_stepped", 0), f"{place}._batches_that_stepped")
+    part, (*places, number) = checkpoint, UPDATES
+    for depth, place in enumerate(places, 1):
+        part = _mapping(part.get(place, {}), ".".join(places[:depth]))
+    _count(part.get(number, 0), ".".join(UPDATES))
 
 
 def _check_hyper_parameters(checkpoint: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from lightning_viz.embedding import (
     trustworthiness,
     tsne,
 )
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render.activations import Distribution, distributions, rebin
 from lightning_viz.render.animation import thin
 from lightning_viz.render.embedding import embedding_panels, grid, scatter, sprite, thumbnails
@@ -373,7 +374,8 @@ def _projection(
     known = class_names or ()
     metadata = None
     if labels is not None:
-        metadata = "\n".join(known[label] if label < len(known) else str(label) for label in labels.tolist()).encode()
+        names = (known[label] if 0 <= label < len(known) else str(label) for label in labels.tolist())
+        metadata = "\n".join(map(plain_text, names)).encode()
     image, side = sprite(images) if images is not None else (None, 0)
     return Projection(tag, rows.encode(), metadata, image, side)
 

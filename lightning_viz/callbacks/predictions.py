@@ -20,6 +20,7 @@ from lightning_viz.hooks.detection import WEAK, Detections
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render.dense import MOST_PREDICTIONS, UNCOUNTED, class_predictions, image_predictions
 from lightning_viz.render.detections import MATCHING, detection_predictions, matches
 from lightning_viz.render.tiles import to_rgb
@@ -62,7 +63,7 @@ class Predictions(View):
         super().__post_init__()
         if not self.limit > 0:
             raise InvalidArgumentError(f"limit is {self.limit!r}: give a difference of pixels, above 0")
-        self.class_names = tuple(self.class_names)
+        self.class_names = tuple(map(plain_text, self.class_names))
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page."""

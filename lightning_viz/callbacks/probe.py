@@ -15,6 +15,7 @@ from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import Path, all_tensors, image_of, map_tensors
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.plain_text import plain_text
 
 __all__ = ["Probe"]
 
@@ -185,11 +186,11 @@ def displayed_input(inputs: Any) -> Tensor:
 
 
 def find_class_names(dataset: Any) -> tuple[str, ...]:
-    """The names of the classes where the data set, or one that it wraps, knows them."""
+    """The names of the classes where the data set, or one that it wraps, knows them; as names of folders, harmless."""
     while dataset is not None:
         names = getattr(dataset, "classes", None)
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-            return tuple(names)
+            return tuple(map(plain_text, names))
         dataset = getattr(dataset, "dataset", None)
     return ()
 

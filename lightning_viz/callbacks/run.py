@@ -275,6 +275,10 @@ def check_forward(model: nn.Module) -> None:
         )
 
 
+UPDATES = ("loops", "fit_loop", "epoch_loop.state_dict", "_batches_that_stepped")
+"""Where a checkpoint keeps how many batches the weights were updated with: names of mappings, and of the number."""
+
+
 def completed_updates(checkpoint: Mapping[str, Any]) -> int:
     """Completed updates of a checkpoint's weights: the x of the run's own curves.
 
@@ -282,8 +286,10 @@ def completed_updates(checkpoint: Mapping[str, Any]) -> int:
         checkpoint: as Lightning saved it.
     """
     steps = int(checkpoint.get("global_step", 0))
-    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.state_dict", {})
-    stepped = int(loop.get("_batches_that_stepped", steps))
+    *places, number = UPDATES
+    for place in places:
+        checkpoint = checkpoint.get(place, {})
+    stepped = int(checkpoint.get(number, steps))
     # With one optimizer Lightning's count of its steps is right wherever a checkpoint is saved, the other lags by
     # one within a batch; with several optimizers the first counts each of them.
     return steps if steps - stepped in (0, 1) else stepped

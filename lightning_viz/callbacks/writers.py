@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import io
 import math
 import re
@@ -20,6 +22,7 @@ from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.plain_text import harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
 
 
@@ -51,13 +54,13 @@ class TensorBoardWriter:
         size = [str(picture.width).encode(), str(picture.height).encode()]
         tensor = TensorProto(dtype=types_pb2.DT_STRING, string_val=[*size, picture.image])
         tensor.tensor_shape.dim.add(size=3)
-        metadata = create_summary_metadata(display_name="", description=picture.description)
-        value = Summary.Value(tag=picture.tag, tensor=tensor, metadata=metadata)
+        metadata = create_summary_metadata(display_name="", description=harmless_markdown(picture.description))
+        value = Summary.Value(tag=plain_text(picture.tag), tensor=tensor, metadata=metadata)
         self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Plot a number."""
-        self._writer.add_scalar(tag, value, step)
+        self._writer.add_scalar(plain_text(tag), value, step)
 
     def projection(self, projection: Projection) -> None:
         """Put the vectors beside the events, in place of an earlier step's."""
@@ -101,16 +104,17 @@ class FolderWriter:
         kind = "gif" if picture.image.startswith(b"GIF") else "png"
         path = self._folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        for file, content in ((path, picture.image), (path.with_suffix(".md"), picture.description.encode())):
-            write_whole(file, content)
+        write_whole(path, picture.image)
+        write_whole(path.with_suffix(".md"), harmless_markdown(picture.description).encode())
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Add a line to the numbers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "scalars.csv"
-        header = "" if path.exists() else "tag,step,value\n"
-        with path.open("a") as file:
-            file.write(f"{header}{tag},{step},{'' if math.isnan(value) else value}\n")
+        rows = [] if path.exists() else [("tag", "step", "value")]
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([*rows, (plain_text(tag), step, "" if math.isnan(value) else value)])
 
     def projection(self, projection: Projection) -> None:
         """There is no projector here."""
@@ -152,12 +156,20 @@ def _made(folder: Path) -> bool:
 
 
 def _as_path(tag: str) -> str:
-    """A tag as a path of its own: what a file system may not take is written as in an address."""
-    parts = (quote(part, safe=" =,()[]") for part in tag.split("/") if part)
-    return "/".join(part.replace(".", "%2E") if set(part) == {"."} else part for part in parts)
+    """A tag as a path of its own: what a file system may not take is written as in an address, long names shortened."""
+    return "/".join(_as_name(part, quote(plain_text(part), safe=" =,()[]")) for part in tag.split("/") if part)
+
+
+def _as_name(text: str, written: str) -> str:
+    """A name for a file or folder: as written, but neither dots alone nor longer than file systems take."""
+    if set(written) == {"."}:
+        return written.replace(".", "%2E")
+    digest = hashlib.sha256(plain_text(text).encode()).hexdigest()
+    return written if len(written.encode()) <= _LONGEST_NAME else f"{written[:_KEPT_OF_NAME]}~{digest[:16]}"
 
 
 _OURS = "lightning_viz_projector"
+_LONGEST_NAME, _KEPT_OF_NAME = 200, 60  # bytes; letters, of four bytes at most
 
 
 def write_projection(folder: Path, projection: Projection) -> None:
@@ -170,7 +182,8 @@ def write_projection(folder: Path, projection: Projection) -> None:
         folder: of the run's event files; the projector takes paths relative to it.
         projection: what to write.
     """
-    name = re.sub(r"[^\w.-]", "_", projection.tag)
+    tag = plain_text(projection.tag)
+    name = _as_name(tag, re.sub(r"[^\w.-]", "_", tag))
     place = folder / _OURS / name
     place.mkdir(parents=True, exist_ok=True)
     files = {"vectors.tsv": projection.vectors, "labels.tsv": projection.metadata, "sprite.png": projection.sprite}
@@ -181,10 +194,10 @@ def write_projection(folder: Path, projection: Projection) -> None:
     config = ProjectorConfig()
     if path.exists():
         text_format.Parse(path.read_text(), config)
-    others = [entry for entry in config.embeddings if entry.tensor_name != projection.tag]
+    others = [entry for entry in config.embeddings if entry.tensor_name != tag]
     del config.embeddings[:]
     config.embeddings.extend(others)
-    entry = config.embeddings.add(tensor_name=projection.tag, tensor_path=f"{_OURS}/{name}/vectors.tsv")
+    entry = config.embeddings.add(tensor_name=tag, tensor_path=f"{_OURS}/{name}/vectors.tsv")
     if projection.metadata is not None:
         entry.metadata_path = f"{_OURS}/{name}/labels.tsv"
     if projection.sprite is not None:

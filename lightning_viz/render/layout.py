@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render import parts
 from lightning_viz.render.colors import apply, hatch, table
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, WHITE, font, shorten, text_width, wrap
@@ -115,7 +116,7 @@ def _sheet(part: parts.Sheet) -> Image.Image:
         if isinstance(item, parts.At):
             sheet.paste(draw(item.part), (item.left, item.top))
         elif isinstance(item, parts.Label):
-            pen.text((item.x, item.y), item.text, fill=item.color, font=font(), anchor=item.anchor)
+            pen.text((item.x, item.y), plain_text(item.text), fill=item.color, font=font(), anchor=item.anchor)
         elif isinstance(item, parts.Cell):
             _cell(pen, item)
     return sheet
@@ -128,7 +129,7 @@ def _cell(pen: ImageDraw.ImageDraw, cell: parts.Cell) -> None:
     for place, line in enumerate(cell.lines):
         middle = cell.top + cell.height / 2 + pitch * (place + 0.5 - len(cell.lines) / 2)
         text = shorten(line, cell.width - 4)
-        pen.text((cell.left + cell.width / 2, middle), text, fill=cell.ink, font=font(), anchor="mm")
+        pen.text((cell.left + cell.width / 2, middle), plain_text(text), fill=cell.ink, font=font(), anchor="mm")
 
 
 @draw.register
@@ -138,7 +139,7 @@ def _text(part: parts.Text) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for index, line in enumerate(part.lines):
         left = (part.width - text_width(line, part.size)) // 2 if part.centered else 0
-        pen.text((max(0, left), index * pitch), line, fill=part.color, font=font(part.size))
+        pen.text((max(0, left), index * pitch), plain_text(line), fill=part.color, font=font(part.size))
     return image
 
 
@@ -268,7 +269,7 @@ def _class_key(part: parts.ClassKey) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for (x, y), entry, color in zip(places, entries, part.colors, strict=True):
         pen.ellipse((x, y + 4, x + _DOT, y + 4 + _DOT), fill=tuple(int(value) for value in color))
-        pen.text((x + _DOT + 6, y), entry, fill=DARK, font=font())
+        pen.text((x + _DOT + 6, y), plain_text(entry), fill=DARK, font=font())
     return image
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render.layout import INNER_WIDTH, draw
 from lightning_viz.render.parts import Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
@@ -100,8 +101,9 @@ class Page:
     @property
     def description(self) -> str:
         """The caption as Markdown."""
-        head = [f"**{self.title}**", SEPARATOR.join(filter(None, self.details)), *(f"⚠ {note}" for note in self.notes)]
-        return "\n\n".join(filter(None, ("  \n".join(filter(None, head)), self.reading)))
+        notes = (f"⚠ {plain_text(note)}" for note in self.notes)
+        head = [f"**{plain_text(self.title)}**", plain_text(SEPARATOR.join(filter(None, self.details))), *notes]
+        return "\n\n".join(filter(None, ("  \n".join(filter(None, head)), plain_text(self.reading))))
 
     def parts(self, kind: type[_Kind]) -> Iterator[_Kind]:
         """All parts of a kind, in reading order.
@@ -181,7 +183,7 @@ def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
         sheet = Image.new("RGB", (WIDTH, top + body.height + _MARGIN), "white")
         sheet.paste(head, (_MARGIN, _MARGIN))
         sheet.paste(body, (_MARGIN, top))
-    return Picture(page.tag, png(sheet), sheet.width, sheet.height, page.description)
+    return Picture(plain_text(page.tag), png(sheet), sheet.width, sheet.height, page.description)
 
 
 def _header(page: Page) -> Part:

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render import parts
 from lightning_viz.render.colors import class_colors, colors_of, pale, table
 from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
@@ -202,11 +203,11 @@ def _bias(figure: Figure, plot: parts.BiasPlot) -> None:
         values = plot.values[place]
         label = shorten(model, 260, suffix="  –" if np.isnan(values[-1]) else f"  {number(values[-1])}")
         style = {"color": color, "markersize": 14 * _POINT, "clip_on": False, "zorder": 3}
-        axes.plot(values, rows + spread[place], "oDs^vPX*"[place % 8], label=label, **style)
+        axes.plot(values, rows + spread[place], "oDs^vPX*"[place % 8], label=_literal(label), **style)
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xticks([0, 0.5, 1], ["0 texture", "0.5", "shape 1"])
-    axes.set_yticks(rows, [shorten(name, left - 12) for name in plot.names])
+    axes.set_yticks(rows, [_literal(shorten(name, left - 12)) for name in plot.names])
     axes.tick_params(colors="0.2", labelsize=_SIZE, length=0)
     axes.set_xlabel("shape / (shape + texture)", **_WORDS)
     _hide(axes, "top", "right", "left")
@@ -229,6 +230,11 @@ def _percent_axis(axes: Axes, highest: float, label: str) -> None:
     axes.grid(axis="y", color="0.9", linewidth=_POINT)
     axes.set_axisbelow(True)
     _hide(axes, "top", "right")
+
+
+def _literal(name: str) -> str:
+    """A name as matplotlib writes it, which takes what stands between dollar signs for a formula."""
+    return plain_text(name).replace("$", r"\$")
 
 
 def _level(axes: Axes, at: float, words: str, color: str, dashes: str, *, right: bool) -> None:
@@ -256,7 +262,7 @@ def _names_at_ends(
         shift = (edge * (1 + 30 / max(axes.bbox.width, 1)), place)
         lead = {"arrowstyle": "-", "color": color, "linewidth": _POINT, "shrinkA": 2, "shrinkB": 5}
         style = {**_WORDS, "color": color, "va": "center", "annotation_clip": False}
-        axes.annotate(shorten(name, _NAME_WIDTH), ends[name], shift, arrowprops=lead, **style)
+        axes.annotate(_literal(shorten(name, _NAME_WIDTH)), ends[name], shift, arrowprops=lead, **style)
 
 
 def space_out(values: Sequence[float], apart: float, highest: float) -> list[float]:

@@ -27,6 +27,7 @@ from lightning_viz.analysis.results import LEFT_OUT, ModelReport, Result, Shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
 from lightning_viz.catalogue_types import Descriptor
+from lightning_viz.plain_text import plain_text
 from lightning_viz.render.text import step_text
 
 _OURS = ("model", "fares", "notes", LEFT_OUT)  # numbers that have places of their own
@@ -89,6 +90,7 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
@@ -227,6 +229,11 @@ def _notes(study: ModelReport) -> list[str]:
     return [*notes, *(f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items())]
 
 
+def _harmless(value: Any) -> Any:
+    """What the page shows of a name, before it is escaped: without what turns the text around it."""
+    return plain_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
@@ -353,7 +360,7 @@ class Frames:
 
 
 def paragraphs(description: str) -> tuple[Markup, ...]:
-    r"""A picture's description as HTML: escaped, but for bold and line breaks.
+    r"""A picture's description as HTML: escaped, but for lines in bold and line breaks.
 
     Args:
         description: Markdown, as `Picture.description`.
@@ -363,9 +370,8 @@ def paragraphs(description: str) -> tuple[Markup, ...]:
     """
     blocks = []
     for part in re.split(r"\n\s*\n", description.strip()):
-        lines = [
-            re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(line.strip()))) for line in part.split("\n")
-        ]
+        escaped = (str(escape(plain_text(line.strip()))) for line in part.split("\n"))
+        lines = (re.sub(r"^\*\*(.+)\*\*$", r"<strong>\1</strong>", line) for line in escaped)
         blocks.append(Markup("<br>".join(lines)))
     return tuple(blocks)
 

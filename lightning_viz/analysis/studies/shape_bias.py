@@ -61,8 +61,9 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], p
         AnalysisError: no such images, or of categories that the model does not have.
     """
     paths = [path for path in files_in(folder)[0] if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
-    named = [(path, match["shape"].rstrip("_ "), match["texture"].rstrip("_ ")) for path in paths
-             if (match := _NAMED.fullmatch(path.stem)) and match["shape"] != match["texture"]]  # fmt: skip
+    matches = [(path, match) for path in paths if (match := _NAMED.fullmatch(path.stem))]
+    cues = [(path, _cue(match["shape"]), _cue(match["texture"])) for path, match in matches]
+    named = [(path, shape_cue, texture_cue) for path, shape_cue, texture_cue in cues if shape_cue != texture_cue]
     if not named:
         raise AnalysisError(f"{folder} holds no cue conflicts, which are files with names like 'cat4-elephant2.png'")
     mapping = _mapping(folder, sorted({cue for _, *cues in named for cue in cues}), classes)
@@ -73,6 +74,10 @@ def read_conflicts(folder: Path, classes: Sequence[str], shape: Sequence[int], p
         torch.tensor([categories.index(texture_cue) for *_, texture_cue in named]),
         mapping,
     )
+
+
+def _cue(name: str) -> str:
+    return plain_text(name.rstrip("_ "))
 
 
 def _mapping(folder: Path, categories: list[str], classes: Sequence[str]) -> dict[str, list[int]]:
