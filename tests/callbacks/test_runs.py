@@ -161,6 +161,18 @@ def test_every_view_draws_at_the_end_of_an_evaluation(method, tmp_path, drawn_at
     assert "failed" not in lines
 
 
+def test_an_evaluation_is_what_it_is_without_views(tmp_path, drawn_at_once):
+    def outcome(chosen):
+        torch.manual_seed(3)
+        trainer, model = make_trainer(tmp_path, chosen), Evaluated()
+        measured = trainer.validate(model, loader(*images()), verbose=False)
+        return measured, model.seen.item(), model.state_dict(), torch.get_rng_state()
+
+    (plain, seen, weights, state), watched = outcome([]), outcome([GradCAM(), Saliency()])
+    assert drawn_at_once and (plain, seen) == watched[:2]
+    assert all(torch.equal(weights[name], watched[2][name]) for name in weights) and torch.equal(state, watched[3])
+
+
 def test_an_evaluation_has_no_training_data(tmp_path, drawn_at_once, capfd):
     trainer = make_trainer(tmp_path, [Saliency(probe=Probe("train", samples=4))])
     trainer.validate(Evaluated(), loader(*images()), verbose=False)
