@@ -1,4 +1,4 @@
-"""Drawing beside training: one background process of low priority, fed and read by two threads.
+"""Drawing beside training: a background process of low priority; several of normal priority when training is over.
 
 The process runs this module, ``python -m lightning_viz.callbacks.drawing``: it reads tasks, writes pictures, and ends
 when its input does. Nothing here imports more than Python's own library.
@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # the process must not lose time before it ignores Ctrl-C
@@ -30,6 +30,7 @@ BEHIND_BYTES = 256 * 2**20
 """... or takes more memory than this."""
 _FIRST_GUESS = 0.5  # seconds that a view's first drawing is expected to take
 _DEATHS = 3
+_MOST_ARTISTS = 4  # processes that draw at once when training is over
 _GIVEN_UP = "the drawing process died too often and is not started again"
 
 
@@ -54,29 +55,52 @@ class FinishedDrawing:
 
 @dataclass
 class _Job:
+    """A task on its way: by which process it is drawn, and what came of it."""
+
     number: int
+    task: DrawTask
     owner: str
     step: int
-    name: str | None
     payload: bytes
+    artist: _Artist | None = None
+    finished: FinishedDrawing | None = None
+
+
+@dataclass(eq=False)
+class _Artist:
+    """A process that draws, whether its priority is low, and whether it is to take no more tasks."""
+
+    process: subprocess.Popen[bytes]
+    low: bool
+    retired: bool = False
 
 
 class DrawingProcess:
     """Draws tasks in a process of its own, which is started at the first task, and returns results in their order.
 
-    A process that dies (out of memory, killed) is started again, without the task that it died of.
+    Tasks of a name wait for those of the same view before them, since they depend on what these leave. A process that
+    dies (out of memory, killed) is started again, without the task that it died of. At the end of a run several draw.
+
+    Attributes:
+        cpu_seconds: processor time of all tasks.
     """
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
         self.cpu_seconds = 0.0
         self._results: queue.SimpleQueue[FinishedDrawing] = queue.SimpleQueue()
-        self._waiting: deque[_Job] = deque()  # not yet answered, the first being drawn
+        self._jobs: deque[_Job] = deque()  # not yet among the results, in their order
+        self._artists: list[_Artist] = []
+        self._memories: dict[str, Any] = {}  # by name, what the last task left
         self._seconds: dict[str, float] = {}
         self._changed = threading.Condition()
         self._number = 0
         self._deaths = 0
         self._log: IO[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The process that draws beside the run; None before the first task."""
+        return self._artists[0].process if self._artists else None
 
     def submit(self, owner: str, step: int, task: DrawTask) -> None:
         """Queue a task; returns at once.
@@ -90,28 +114,29 @@ class DrawingProcess:
             self._results.put(_draw_here(owner, step, task))
             return
         if self._deaths > _DEATHS:
-            self._results.put(
-                FinishedDrawing(owner, step, None, "the drawing process died too often and is not started again")
-            )
+            self._results.put(FinishedDrawing(owner, step, None, _GIVEN_UP))
             return
         payload = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
-        if self.process is None:
-            self._start()
         with self._changed:
+            if not self._artists:
+                self._start(low=True)
             self._number += 1
-            self._waiting.append(_Job(self._number, owner, step, task.name, payload))
+            slim = replace(task, arguments={}, memory=None, scalars={})
+            self._jobs.append(_Job(self._number, slim, owner, step, payload))
             self._changed.notify_all()
 
     def behind(self) -> bool:
         """Whether the waiting tasks would take too long to draw, or too much memory to keep."""
         with self._changed:
-            seconds = sum(self._seconds.get(job.owner, _FIRST_GUESS) for job in self._waiting)
-            return seconds > BEHIND_SECONDS or sum(len(job.payload) for job in self._waiting) > BEHIND_BYTES
+            waiting = [job for job in self._jobs if job.finished is None]
+            seconds = sum(self._seconds.get(job.owner, _FIRST_GUESS) for job in waiting)
+            return seconds > BEHIND_SECONDS or sum(len(job.payload) for job in waiting) > BEHIND_BYTES
 
     @property
     def waiting(self) -> int:
         """Sketches not yet drawn."""
-        return len(self._waiting)
+        with self._changed:
+            return sum(job.finished is None for job in self._jobs)
 
     def results(self) -> list[FinishedDrawing]:
         """The drawings finished since the last call."""
@@ -120,6 +145,20 @@ class DrawingProcess:
             while True:
                 finished.append(self._results.get_nowait())
         return finished
+
+    def hurry(self) -> None:
+        """Draw what is left at normal priority, several tasks at once: nothing else needs the cores any more."""
+        with self._changed:
+            left = sum(job.finished is None and job.artist is None for job in self._jobs)
+            if not left or self._deaths > _DEATHS:
+                return
+            for artist in self._artists:
+                artist.retired = artist.low and not _raised(artist.process.pid)
+                artist.low = artist.retired
+            ready = sum(not artist.retired for artist in self._artists)
+            for _ in range(min(_cores(), _MOST_ARTISTS, left) - ready):
+                self._start(low=False)
+            self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
         """Wait until all tasks are drawn, or the time is over.
@@ -132,97 +171,120 @@ class DrawingProcess:
         """
         deadline = time.monotonic() + seconds
         with self._changed:
-            while self._waiting and (left := deadline - time.monotonic()) > 0:
+            while (waiting := self.waiting) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(min(left, 1.0))
-            return len(self._waiting)
+            return waiting
 
     def close(self) -> None:
-        """End the process and drop the waiting tasks."""
+        """End the processes and drop the waiting tasks."""
         with self._changed:
-            self._waiting.clear()
-            process, self.process = self.process, None
+            self._jobs.clear()
+            artists, self._artists = self._artists, []
             self._changed.notify_all()
-        if process is not None:
-            process.kill()
-            process.wait()
+        for artist in artists:
+            artist.process.kill()
+            artist.process.wait()
         if self._log is not None:
             self._log.close()
             self._log = None
 
-    def _start(self) -> None:
+    def _start(self, *, low: bool) -> None:
         self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_viz.callbacks.drawing"],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_viz.callbacks.drawing", *(["low"] if low else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=_environment(),
         )
-        for work in (self._feed, self._read):
-            threading.Thread(target=work, args=(self.process,), name="lightning_viz", daemon=True).start()
+        artist = _Artist(process, low)
+        self._artists.append(artist)
+        threading.Thread(target=self._work, args=(artist,), name="lightning_viz", daemon=True).start()
 
-    def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        """Send the process one task after the other."""
-        assert process.stdin is not None
-        sent = 0
-        with contextlib.suppress(OSError):  # `_read` reports a death
-            while True:
-                with self._changed:
-                    job = next((job for job in self._waiting if job.number > sent), None)
-                    while job is None and self.process is process:
-                        self._changed.wait()
-                        job = next((job for job in self._waiting if job.number > sent), None)
-                    if self.process is not process or job is None:
-                        break
-                    sent = job.number
-                pickle.dump((job.number, job.payload), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
-                process.stdin.flush()
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        """Read its answers, and notice its death."""
-        assert process.stdout is not None
-        while True:
+    def _work(self, artist: _Artist) -> None:
+        """Give a process one task after the other, until it is retired, closed or dead."""
+        process = artist.process
+        assert process.stdin is not None and process.stdout is not None
+        while (job := self._take(artist)) is not None:
+            memories = {
+                name: self._memories[name] for name in (job.task.name, job.task.after) if name in self._memories
+            }
             try:
+                pickle.dump((job.number, job.payload, memories), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+                process.stdin.flush()
                 number, answer, worked, seconds = pickle.load(process.stdout)
+                assert number == job.number
             except Exception:  # the end of the stream, in whatever state a death left it
-                process.stdout.close()
-                self._died(process)
-                return
+                self._died(artist, job)
+                break
+            drawn, error = (None, answer) if isinstance(answer, str) else (answer, "")
             with self._changed:
-                if self.process is not process:
-                    return
-                job = self._waiting.popleft()
-                assert job.number == number
                 self.cpu_seconds += worked
                 before = self._seconds.get(job.owner, seconds)
                 self._seconds[job.owner] = 0.5 * before + 0.5 * seconds
-                drawn, error = (None, answer) if isinstance(answer, str) else (answer, "")
-                self._results.put(FinishedDrawing(job.owner, job.step, drawn, error, job.name))
-                self._changed.notify_all()
+                if drawn is not None and job.task.name is not None:
+                    self._memories[job.task.name] = drawn.memory
+                self._answer(job, FinishedDrawing(job.owner, job.step, drawn, error, job.task.name))
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        process.wait()
 
-    def _died(self, process: subprocess.Popen[bytes]) -> None:
+    def _take(self, artist: _Artist) -> _Job | None:
+        """The next task for a process; None if there will be none. A death while it had nothing to do costs nothing."""
         with self._changed:
-            if self.process is not process:
-                return  # closed by us
-            code = process.wait()
-            self._deaths += 1
-            if self._waiting:
-                job = self._waiting.popleft()
-                reason = f"the drawing process died (exit code {code}){self._last_words()}"
-                self._results.put(FinishedDrawing(job.owner, job.step, None, reason))
-            if self._deaths <= _DEATHS:
-                self._start()
-            else:
-                self.process = None
-                self._drop(_GIVEN_UP)
-            self._changed.notify_all()
+            while True:
+                if artist not in self._artists:
+                    return None
+                if artist.retired:
+                    self._artists.remove(artist)
+                    return None
+                job = self._next()
+                if job is None:
+                    self._changed.wait()
+                elif artist.process.poll() is not None:
+                    self._died(artist, None)
+                    return None
+                else:
+                    job.artist = artist
+                    return job
 
-    def _drop(self, reason: str) -> None:
-        while self._waiting:
-            job = self._waiting.popleft()
-            self._results.put(FinishedDrawing(job.owner, job.step, None, reason))
+    def _next(self) -> _Job | None:
+        """The first task that can be begun."""
+        held: set[str] = set()  # views of which a task is being drawn that others depend on
+        for job in self._jobs:
+            if job.finished is not None or (job.task.name is not None and job.owner in held):
+                continue
+            if job.artist is None:
+                return job
+            if job.task.name is not None:
+                held.add(job.owner)
+        return None
+
+    def _answer(self, job: _Job, finished: FinishedDrawing) -> None:
+        """Note what came of a task, and hand on what is finished in the tasks' order."""
+        job.finished = finished
+        while self._jobs and (first := self._jobs[0].finished) is not None:
+            self._results.put(first)
+            self._jobs.popleft()
+        self._changed.notify_all()
+
+    def _died(self, artist: _Artist, job: _Job | None) -> None:
+        with self._changed:
+            if artist not in self._artists:
+                return  # closed by us
+            self._artists.remove(artist)
+            code = artist.process.wait()
+            self._deaths += 1
+            if job is not None:
+                reason = f"the drawing process died (exit code {code}){self._last_words()}"
+                self._answer(job, FinishedDrawing(job.owner, job.step, None, reason))
+            if self._deaths <= _DEATHS:
+                self._start(low=artist.low)
+            elif not self._artists:
+                for other in [job for job in self._jobs if job.finished is None]:
+                    self._answer(other, FinishedDrawing(other.owner, other.step, None, _GIVEN_UP))
+            self._changed.notify_all()
 
     def _last_words(self) -> str:
         if self._log is None:
@@ -230,6 +292,22 @@ class DrawingProcess:
         self._log.seek(0)
         lines = self._log.read()[-2000:].decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _raised(process: int) -> bool:
+    """Whether a process has normal priority again, which not every user may give it."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, process, os.getpriority(os.PRIO_PROCESS, 0))
+    except AttributeError:  # Windows, where it never was low
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _draw_here(owner: str, step: int, task: DrawTask) -> FinishedDrawing:
@@ -249,7 +327,7 @@ def _environment() -> dict[str, str]:
 def _main() -> None:
     """Draw tasks from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then collects the finished drawings
-    if hasattr(os, "nice"):
+    if "low" in sys.argv[1:] and hasattr(os, "nice"):
         os.nice(19)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
@@ -257,16 +335,15 @@ def _main() -> None:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each pickled ``(number, pickled task)`` with ``(number, drawn or error, CPU seconds, seconds)``.
+    """Answer each pickled ``(number, pickled task, memories)`` with ``(number, drawn or error, CPU seconds, seconds)``.
 
     Args:
         requests: read until its end.
         replies: written to, in the order of the requests.
     """
-    memories: dict[str, Any] = {}
     while True:
         try:
-            number, payload = pickle.load(requests)
+            number, payload, memories = pickle.load(requests)
         except EOFError:
             return
         started, worked = time.monotonic(), time.process_time()

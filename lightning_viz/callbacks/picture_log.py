@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
+
+from tqdm import tqdm
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
@@ -78,17 +81,28 @@ class PictureLog:
         if view.animation and pictures:
             keep_frame(view, pictures[0], result.step)
 
-    def wait(self) -> None:
-        """Wait, within the run's limit, for what is still being drawn, and write it."""
-        seconds = self._run.drain_seconds
-        if self.process.waiting and self.process.drain(1.0):
-            if math.isfinite(seconds):
-                inform(f"finishing {self.process.waiting} drawings, for at most {seconds:.0f} s")
-            if lost := self.process.drain(seconds):
-                warn_safely(f"{lost} drawings were not finished within {seconds:.0f} s and are lost")
+    def finish(self) -> None:
+        """Wait, within the run's limit, until all is drawn, animations last, and write it."""
+        limit = self._run.drain_seconds
+        deadline = time.monotonic() + limit
+        self.process.drain(min(1.0, limit))
+        if (waiting := self.process.waiting) and math.isfinite(limit):
+            inform(f"finishing {waiting} drawings, for at most {limit:.0f} s")
+        self._wait(deadline)
+        self._animate()
+        self._wait(deadline)
+        if lost := self.process.waiting:
+            warn_safely(f"{lost} drawings were not finished within {limit:.0f} s and are lost")
+
+    def _wait(self, deadline: float) -> None:
+        """Wait until all is drawn, with a progress bar in a terminal, and write it."""
+        self.process.hurry()  # training needs the cores no more
+        with tqdm(total=self.process.waiting, desc="lightning_viz", unit="drawing", leave=False, disable=None) as bar:
+            while (left := deadline - time.monotonic()) > 0 and (waiting := self.process.drain(min(left, 0.5))):
+                bar.update(bar.total - waiting - bar.n)
         self.collect()
 
-    def animate(self) -> None:
+    def _animate(self) -> None:
         """Have each view's pictures of all steps drawn as animations, once."""
         views, self._animated = [] if self._animated else list(self._views.values()), True
         for view in (view for view in views if view.animation):

@@ -135,7 +135,7 @@ class TrainerRun:
     trainer: Trainer
     model: LightningModule
     most_faults: float = 3
-    drain_seconds: float = 120.0
+    drain_seconds: float = 60.0
     goes_on: str = "training continues"
 
     @property

@@ -200,9 +200,7 @@ class Session:
         """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
         with self._harmless():
             with self._faults.gathered():
-                self.pictures.wait()
-                self.pictures.animate()
-                self.pictures.wait()
+                self.pictures.finish()
             self._left_out.report()
         self.abort()
         for writer in self.pictures.writers:

@@ -214,6 +214,9 @@ def drawn_at_once(monkeypatch):
             finished, self._results = self._results, []
             return finished
 
+        def hurry(self):
+            pass
+
         def drain(self, seconds):
             return 0
 

@@ -172,6 +172,9 @@ def sketches(monkeypatch):
             finished, self._results = self._results, []
             return finished
 
+        def hurry(self):
+            pass
+
         def drain(self, seconds):
             return 0
 

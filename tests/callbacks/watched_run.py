@@ -45,6 +45,9 @@ def keeps(sketches):
         def results(self):
             return []
 
+        def hurry(self):
+            pass
+
         def drain(self, seconds):
             return 0
 

@@ -174,6 +174,9 @@ class DrawsAtOnce:
         finished, self._results = self._results, []
         return finished
 
+    def hurry(self):
+        pass
+
     def drain(self, seconds):
         return 0
 
