@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lightning_viz import Saliency, ViewWarning
-from lightning_viz.callbacks import DrawTask
+from lightning_viz.callbacks import DrawTask, drawing
 from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.session import session
@@ -95,6 +95,23 @@ def test_results_come_in_order_and_remember_within_a_name(artist):
     ]
     assert [one.drawn.memory for one in found] == [11, 1, 12, 2, 13, 3]
     assert artist.waiting == 0
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_at_the_end_several_draw_in_order_and_remember_within_a_name(artist, monkeypatch, raised):
+    monkeypatch.setattr(drawing, "_cores", lambda: 3)
+    monkeypatch.setattr(drawing, "_raised", lambda process: raised)
+    for step in range(8):
+        artist.submit("a", step, sketch(step=step, seconds=0.05 * (step % 3)))
+        task = DrawTask(drawings.count, {"tag": "page", "step": step}, name="count", memory=10)
+        artist.submit("b", step, task)
+    artist.hurry()
+    artist.hurry()
+    assert 3 <= len(artist._artists) <= 4
+    finished = results(artist, 16)
+    assert [(drawn.owner, drawn.step) for drawn in finished] == [(who, step) for step in range(8) for who in "ab"]
+    assert [drawn.drawn.memory for drawn in finished if drawn.owner == "b"] == list(range(11, 19))
+    assert len([other for other in artist._artists if not other.retired]) == 3
 
 
 def test_an_error_in_drawing_comes_back_and_the_process_goes_on(artist):
