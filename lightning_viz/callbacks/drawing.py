@@ -95,6 +95,7 @@ class DrawingProcess:
         self._changed = threading.Condition()
         self._number = 0
         self._deaths = 0
+        self._given_up = ""  # why nothing is drawn any more
         self._log: IO[bytes] | None = None
 
     @property
@@ -113,13 +114,13 @@ class DrawingProcess:
         if task.function.__module__ == "__main__":
             self._results.put(_draw_here(owner, step, task))
             return
-        if self._deaths > _DEATHS:
-            self._results.put(FinishedDrawing(owner, step, None, _GIVEN_UP))
-            return
         payload = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
         with self._changed:
-            if not self._artists:
+            if not self._artists and not self._given_up:
                 self._start(low=True)
+            if self._given_up:
+                self._results.put(FinishedDrawing(owner, step, None, self._given_up))
+                return
             self._number += 1
             slim = replace(task, arguments={}, memory=None, scalars={})
             self._jobs.append(_Job(self._number, slim, owner, step, payload))
@@ -150,7 +151,7 @@ class DrawingProcess:
         """Draw what is left at normal priority, several tasks at once: nothing else needs the cores any more."""
         with self._changed:
             left = sum(job.finished is None and job.artist is None for job in self._jobs)
-            if not left or self._deaths > _DEATHS:
+            if not left or self._given_up:
                 return
             for artist in self._artists:
                 artist.retired = artist.low and not _raised(artist.process.pid)
@@ -189,17 +190,33 @@ class DrawingProcess:
             self._log = None
 
     def _start(self, *, low: bool) -> None:
-        self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_viz.callbacks.drawing", *(["low"] if low else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=_environment(),
-        )
-        artist = _Artist(process, low)
-        self._artists.append(artist)
-        threading.Thread(target=self._work, args=(artist,), name="lightning_viz", daemon=True).start()
+        """Start a process; where none can be started, and none is there, everything is given up."""
+        try:
+            self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lightning_viz.callbacks.drawing", *(["low"] if low else [])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(),
+            )
+            artist = _Artist(process, low)
+            self._artists.append(artist)
+            try:
+                threading.Thread(target=self._work, args=(artist,), name="lightning_viz", daemon=True).start()
+            except RuntimeError:
+                self._artists.remove(artist)
+                process.kill()
+                process.wait()
+                raise
+        except (OSError, RuntimeError) as error:  # no processes, threads, memory or pipes left
+            if not self._artists:
+                self._give_up(f"the drawing process cannot be started: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        self._given_up = reason
+        for job in [job for job in self._jobs if job.finished is None]:
+            self._answer(job, FinishedDrawing(job.owner, job.step, None, reason))
 
     def _work(self, artist: _Artist) -> None:
         """Give a process one task after the other, until it is retired, closed or dead."""
@@ -282,8 +299,7 @@ class DrawingProcess:
             if self._deaths <= _DEATHS:
                 self._start(low=artist.low)
             elif not self._artists:
-                for other in [job for job in self._jobs if job.finished is None]:
-                    self._answer(other, FinishedDrawing(other.owner, other.step, None, _GIVEN_UP))
+                self._give_up(_GIVEN_UP)
             self._changed.notify_all()
 
     def _last_words(self) -> str:

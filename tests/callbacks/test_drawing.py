@@ -158,6 +158,31 @@ def test_a_process_that_keeps_dying_is_given_up(artist):
     assert artist.process is None
 
 
+@pytest.mark.parametrize("what", ["process", "thread"])
+def test_where_no_process_can_be_started_that_is_the_error_and_nothing_waits(artist, monkeypatch, what):
+    def no_process(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def no_thread(thread):
+        raise RuntimeError("can't start new thread")
+
+    if what == "process":
+        monkeypatch.setattr(subprocess, "Popen", no_process)
+    else:
+        monkeypatch.setattr(drawing.threading.Thread, "start", no_thread)
+    for step in range(2):
+        artist.submit("a", step, sketch(step=step))
+    artist.hurry()
+    assert artist.drain(60) == 0
+    finished = results(artist, 2, seconds=1)
+    assert len(finished) == 2 and {drawn.drawn for drawn in finished} == {None}
+    words = "Resource temporarily unavailable" if what == "process" else "can't start new thread"
+    assert all(
+        f"the drawing process cannot be started: {words}" in drawn.error.replace("[Errno 11] ", "")
+        for drawn in finished
+    )
+
+
 def test_closing_leaves_no_process(artist):
     artist.submit("a", 1, sketch(seconds=60))
     process = artist.process
