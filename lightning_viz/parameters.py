@@ -14,19 +14,21 @@ __all__ = ["count_units", "filter_images", "first_layer", "hides_inputs", "impor
 def first_layer(model: nn.Module) -> str | None:
     """Name of the first convolution, else of the first fully connected layer; None if there is neither.
 
-    A fully connected layer behind a recurrent layer or an embedding is not first.
+    A fully connected layer behind a recurrent layer, an embedding or one of another kind is not first.
     """
     names = convolutions(model)[:1] or fully_connected(model)[:1]
     return None if not names or (hides_inputs(model) and not convolutions(model)) else names[0]
 
 
 def hides_inputs(model: nn.Module) -> str | None:
-    """Name of a recurrent layer or an embedding that stands before the first fully connected layer; None without."""
+    """Name of a layer of another kind before the first fully connected one: recurrent, an embedding, a graph's, say."""
     for name, module in named_layers(model).items():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.EmbeddingBag)):
-            return name
         if isinstance(module, nn.Linear):
             return None
+        weight = getattr(module, "weight", None)
+        weighted = not any(module.children()) and isinstance(weight, nn.Parameter) and weight.dim() > 1
+        if weighted or isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            return name
     return None
 
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.parameters import count_units, filter_images, first_layer, importance, is_transposed, plane_layers
+from lightning_viz.parameters import (
+    count_units,
+    filter_images,
+    first_layer,
+    hides_inputs,
+    importance,
+    is_transposed,
+    plane_layers,
+)
 
 EXTENT = (-1.0, 1.0, -1.0, 1.0)
 SAMPLES = torch.tensor([[-0.5, -0.5], [0.5, 0.5], [0.5, -0.5]])
@@ -100,3 +108,14 @@ def test_behind_a_recurrent_layer_or_an_embedding_no_layer_is_first():
     assert first_layer(nn.ModuleList([nn.Embedding(6, 8), nn.Linear(8, 4)])) is None
     assert first_layer(nn.ModuleList([nn.Linear(6, 8), nn.LSTM(8, 8)])) == "0"
     assert first_layer(nn.ModuleList([nn.Embedding(6, 8), nn.Conv2d(3, 4, 3)])) == "1"
+
+
+def test_a_layer_that_is_not_the_first_is_not_taken_for_it():
+    class Convolution(nn.Module):  # a graph's, with a linear layer of its package's own
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4, 3))
+
+    assert first_layer(nn.Sequential(Convolution(), nn.Linear(4, 2))) is None
+    assert hides_inputs(nn.Sequential(nn.BatchNorm1d(3), Convolution(), nn.Linear(4, 2))) == "1"
+    assert first_layer(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2), Convolution())) == "1"

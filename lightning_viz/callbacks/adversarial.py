@@ -78,11 +78,12 @@ class Adversarial(View):
             raise ViewError("the model takes several inputs: an attack moves a single one")
         if snapshot.input_form not in ("image", "vector"):
             raise ViewError(f"the model takes a {snapshot.input_form}: adversarial twins are drawn of images")
+        meaning = snapshot.observation.meaning
         if outputs is None or snapshot.probabilities is None:
-            raise TargetError(
-                f"the model returns {'no scores' if outputs is None else list(outputs.shape)}, which are not of "
-                "classes as far as is known: an attack needs a classifier"
-            )
+            shape = "no scores" if outputs is None else list(outputs.shape)
+            dense = meaning is not None and meaning.kind in ("dense", "tokens")
+            what = "scores of classes at each place" if dense else "which are not of classes as far as is known"
+            raise TargetError(f"the model returns {shape}, {what}: an attack needs a classifier")
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)  # the picture says it
             return {"found": self._attack(model, on_device(model, inputs), snapshot)}

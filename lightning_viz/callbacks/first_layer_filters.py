@@ -45,7 +45,9 @@ class FirstLayerFilters(View):
         name = self.layer or first_layer(model)
         hiding = hides_inputs(model)
         if name is None and hiding is not None:
-            kind = type(select_layers(model, hiding)[hiding]).__name__
+            own = type(select_layers(model, hiding)[hiding])
+            package = own.__module__.partition(".")[0]
+            kind = own.__name__ if package == "torch" else f"{package}.{own.__name__}"
             raise ViewError(
                 f"the first layer, {hiding!r}, is of type {kind}, which has no filters: name another layer="
             )
