@@ -205,7 +205,7 @@ def repeated(small: TensorDataset, count: int = 4, label: int | None = None) -> 
         (lambda x, y: {"image": x, "number": y.float()}, "this one has .* and no labels"),
         (lambda x, y: ("a name", y), "this one has .* and no labels"),
         (lambda x, y: ((255 * x).byte(), y), "floating-point .*torch.uint8"),
-        (lambda x, y: (x, y[:-1]), "this one has .* and 7 labels"),
+        (lambda x, y: (x, y[:-1]), "this one has .* and no labels"),  # 7 are not those of 8 images
         (lambda x, y: (x, y + 10), "cannot attack the batch: .*the model has 10 classes"),
     ],
 )
