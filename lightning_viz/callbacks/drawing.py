@@ -206,8 +206,8 @@ class DrawingProcess:
                 threading.Thread(target=self._work, args=(artist,), name="lightning_viz", daemon=True).start()
             except RuntimeError:
                 self._artists.remove(artist)
-                process.kill()
-                process.wait()
+                with process:  # closes its pipes, and waits for its end
+                    process.kill()
                 raise
         except (OSError, RuntimeError) as error:  # no processes, threads, memory or pipes left
             if not self._artists:
