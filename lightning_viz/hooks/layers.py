@@ -50,7 +50,8 @@ def last_conv(model: nn.Module) -> list[str]:
     A detector's heads, and the pyramid below them, have several maps, of which a detection depends on one or none.
     """
     names = [name for name in convolutions(model) if not any(part.startswith("aux") for part in name.split("."))]
-    return [name for name in names if name.startswith(_backbone(model))][-1:]
+    backbone = _backbone(model)
+    return [name for name in names if name.startswith(backbone)][-1:]
 
 
 def _backbone(model: nn.Module) -> str:
@@ -98,18 +99,18 @@ def last_maps(model: nn.Module) -> list[str]:
 def _encoder(layers: dict[str, nn.Module]) -> str | None:
     """The part of a segmentation net whose maps its head reads; None if the model is no such net."""
     for name, module in layers.items():
-        prefix, _, last = name.rpartition(".")
-        beside = {other: part for other, part in layers.items() if other.rpartition(".")[0] == prefix}
-        head = [part for other, part in beside.items() if other.rpartition(".")[2] in _DENSE_HEADS]
-        convolutional = any(_holds(part, _ConvNd) for part in head)
-        if last in ("encoder", "backbone") and _holds(module, _ConvNd) and convolutional:
-            return name
-    for name in (name for name, module in layers.items() if name.rpartition(".")[2] in _SEGMENTATION_HEADS):
-        prefix = name.rpartition(".")[0]
-        others = [other for other in layers if other.rpartition(".")[0] == prefix and other != name]
-        others = [other for other in others if _holds(layers[other], _ConvNd)]
-        if len(others) == 1 and _holds(layers[name], _ConvNd):  # Hugging Face calls it by the model's name
-            return others[0]
+        holder, _, last = name.rpartition(".")
+        if last in ("encoder", "backbone") and _holds(module, _ConvNd):
+            heads = [other for other in _directly_in(layers, holder) if other.rpartition(".")[2] in _DENSE_HEADS]
+            if any(_holds(layers[head], _ConvNd) for head in heads):
+                return name
+    for name, module in layers.items():
+        holder, _, last = name.rpartition(".")
+        if last in _SEGMENTATION_HEADS and _holds(module, _ConvNd):
+            others = [other for other in _directly_in(layers, holder) if _holds(layers[other], _ConvNd)]
+            others.remove(name)
+            if len(others) == 1:  # Hugging Face calls it by the model's name
+                return others[0]
     return None
 
 
@@ -124,15 +125,11 @@ def _before_attention(layers: dict[str, nn.Module]) -> str | None:
     encoding = [index for index in attentions if "encoder" in names[index].split(".")]
     decoding = [index for index in attentions if "decoder" in names[index].split(".")]
     for attention in reversed(encoding if encoding and decoding else attentions):
-        block = names[attention].rpartition(".")[0]
-        norms = [
-            index
-            for index, (name, module) in enumerate(layers.items())
-            if name.rpartition(".")[0] == block and type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
-        ]
-        before = [index for index in norms if index < attention] or norms[:1]
+        beside = _directly_in(layers, names[attention].rpartition(".")[0])
+        norms = [name for name in beside if type(layers[name]).__name__.endswith(("LayerNorm", "RMSNorm"))]
+        before = [name for name in norms if names.index(name) < attention] or norms[:1]
         if before:
-            return names[before[-1]]
+            return before[-1]
     return None
 
 
@@ -147,7 +144,7 @@ def _end_of_block(model: nn.Module, convolution: str) -> str:
             joins = isinstance(layers.get(holder), _LISTS) and type(layers[holder]) not in _LISTS
             return holder if joins else name
     parent = convolution.rpartition(".")[0]
-    beside = [name for name in layers if name.rpartition(".")[0] == parent]
+    beside = _directly_in(layers, parent)
     after = beside[beside.index(convolution) + 1 :]
     if not after or not isinstance(layers[after[0]], _NormBase):
         return convolution
@@ -162,6 +159,11 @@ def _ends_in_vector(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Flatten) for part in module.modules()) or any(
         isinstance(part, nn.Linear) for part in module.children()
     )
+
+
+def _directly_in(layers: dict[str, nn.Module], holder: str) -> list[str]:
+    """Names of the modules that a module holds itself; empty is the name of the model."""
+    return [name for name in layers if name.rpartition(".")[0] == holder]
 
 
 def _holds(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -225,3 +225,14 @@ def test_many_blocks_without_stages_are_thinned_and_end_with_the_last():
             self.layer = nn.ModuleList([Block(2) for _ in range(24)])
 
     assert list(select_layers(Encoder(), "blocks")) == [f"layer.{index}" for index in range(1, 24, 2)]
+
+
+@pytest.mark.parametrize("role", ["last_conv", "last_maps", "blocks"])
+def test_a_role_is_found_without_listing_the_layers_for_each_of_them(role, monkeypatch):
+    counts, listed = [], named_layers
+    for size in (2, 20):
+        calls = []
+        monkeypatch.setattr("lightning_viz.hooks.layers.named_layers", lambda model: calls.append(1) or listed(model))
+        select_layers(nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()) for _ in range(size))), role)
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
