@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # the process must not lose time before it ignores Ctrl-C
@@ -55,12 +55,12 @@ class FinishedDrawing:
 
 @dataclass
 class _Job:
-    """A task on its way: by which process it is drawn, and what came of it."""
+    """A task on its way: its name and that of the one whose memory it needs, its process, and what came of it."""
 
-    number: int
-    task: DrawTask
     owner: str
     step: int
+    name: str | None
+    after: str | None
     payload: bytes
     artist: _Artist | None = None
     finished: FinishedDrawing | None = None
@@ -93,7 +93,6 @@ class DrawingProcess:
         self._memories: dict[str, Any] = {}  # by name, what the last task left
         self._seconds: dict[str, float] = {}
         self._changed = threading.Condition()
-        self._number = 0
         self._deaths = 0
         self._given_up = ""  # why nothing is drawn any more
         self._log: IO[bytes] | None = None
@@ -121,9 +120,7 @@ class DrawingProcess:
             if self._given_up:
                 self._results.put(FinishedDrawing(owner, step, None, self._given_up))
                 return
-            self._number += 1
-            slim = replace(task, arguments={}, memory=None, scalars={})
-            self._jobs.append(_Job(self._number, slim, owner, step, payload))
+            self._jobs.append(_Job(owner, step, task.name, task.after, payload))
             self._changed.notify_all()
 
     def behind(self) -> bool:
@@ -154,11 +151,12 @@ class DrawingProcess:
             if not left or self._given_up:
                 return
             for artist in self._artists:
-                artist.retired = artist.low and not _raised(artist.process.pid)
-                artist.low = artist.retired
-            ready = sum(not artist.retired for artist in self._artists)
-            for _ in range(min(_cores(), _MOST_ARTISTS, left) - ready):
+                artist.low = artist.low and not _raised(artist.process.pid)
+            for _ in range(min(_cores(), _MOST_ARTISTS, left) - sum(not artist.low for artist in self._artists)):
                 self._start(low=False)
+            replaced = not all(artist.low for artist in self._artists)
+            for artist in self._artists:  # one of low priority goes on where no other can be started
+                artist.retired = artist.low and replaced
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
@@ -223,14 +221,11 @@ class DrawingProcess:
         process = artist.process
         assert process.stdin is not None and process.stdout is not None
         while (job := self._take(artist)) is not None:
-            memories = {
-                name: self._memories[name] for name in (job.task.name, job.task.after) if name in self._memories
-            }
+            memories = {name: self._memories[name] for name in (job.name, job.after) if name in self._memories}
             try:
-                pickle.dump((job.number, job.payload, memories), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+                pickle.dump((job.payload, memories), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
                 process.stdin.flush()
-                number, answer, worked, seconds = pickle.load(process.stdout)
-                assert number == job.number
+                answer, worked, seconds = pickle.load(process.stdout)
             except Exception:  # the end of the stream, in whatever state a death left it
                 self._died(artist, job)
                 break
@@ -239,9 +234,9 @@ class DrawingProcess:
                 self.cpu_seconds += worked
                 before = self._seconds.get(job.owner, seconds)
                 self._seconds[job.owner] = 0.5 * before + 0.5 * seconds
-                if drawn is not None and job.task.name is not None:
-                    self._memories[job.task.name] = drawn.memory
-                self._answer(job, FinishedDrawing(job.owner, job.step, drawn, error, job.task.name))
+                if drawn is not None and job.name is not None:
+                    self._memories[job.name] = drawn.memory
+                self._answer(job, FinishedDrawing(job.owner, job.step, drawn, error, job.name))
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -270,11 +265,11 @@ class DrawingProcess:
         """The first task that can be begun."""
         held: set[str] = set()  # views of which a task is being drawn that others depend on
         for job in self._jobs:
-            if job.finished is not None or (job.task.name is not None and job.owner in held):
+            if job.finished is not None or (job.name is not None and job.owner in held):
                 continue
             if job.artist is None:
                 return job
-            if job.task.name is not None:
+            if job.name is not None:
                 held.add(job.owner)
         return None
 
@@ -351,7 +346,7 @@ def _main() -> None:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each pickled ``(number, pickled task, memories)`` with ``(number, drawn or error, CPU seconds, seconds)``.
+    """Answer each pickled ``(pickled task, memories by name)`` with ``(drawn or error, CPU seconds, seconds)``.
 
     Args:
         requests: read until its end.
@@ -359,7 +354,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """
     while True:
         try:
-            number, payload, memories = pickle.load(requests)
+            payload, memories = pickle.load(requests)
         except EOFError:
             return
         started, worked = time.monotonic(), time.process_time()
@@ -372,7 +367,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         del payload
         took = time.process_time() - worked, time.monotonic() - started
         try:
-            pickle.dump((number, answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)
+            pickle.dump((answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)
             replies.flush()
         except BrokenPipeError:
             return

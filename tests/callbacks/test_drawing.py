@@ -183,6 +183,19 @@ def test_where_no_process_can_be_started_that_is_the_error_and_nothing_waits(art
     )
 
 
+def test_at_the_end_the_process_goes_on_where_no_other_can_be_started(artist, monkeypatch):
+    def no_process(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(drawing, "_raised", lambda process: False)
+    for step in range(3):
+        artist.submit("a", step, sketch(step=step, seconds=0.1))
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    artist.hurry()
+    assert artist.drain(60) == 0
+    assert [drawn.error for drawn in results(artist, 3, seconds=1)] == [""] * 3
+
+
 def test_closing_leaves_no_process(artist):
     artist.submit("a", 1, sketch(seconds=60))
     process = artist.process
