@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_viz.analysis.files import is_overgrown
 from lightning_viz.callbacks.run import UPDATES
 from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, TUPLE
 from lightning_viz.errors import MalformedFileError
@@ -191,16 +192,11 @@ def _memory() -> float:
 
 
 def _check_nesting(value: Any, place: str) -> None:
-    """Refuse what holds itself, what is nested too deep, and few values that stand in very many places."""
-    waiting, count = [(value, 0)], 0
-    while waiting:
-        part, level = waiting.pop()
-        count += 1
-        if level > _MOST_LEVELS or count > _MOST_VALUES:
-            raise _WrongFormError(
-                f"{place} is nested deeper than {_MOST_LEVELS} levels, or holds more than {_MOST_VALUES:,} values"
-            )
-        waiting += [(inner, level + 1) for inner in _inner(part)]
+    """Refuse what `is_overgrown`."""
+    if is_overgrown(value, _inner, levels=_MOST_LEVELS, values=_MOST_VALUES):
+        raise _WrongFormError(
+            f"{place} is nested deeper than {_MOST_LEVELS} levels, or holds more than {_MOST_VALUES:,} values"
+        )
 
 
 def _values(value: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path, PurePath
@@ -26,6 +26,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lightning_viz.analysis.files import is_overgrown
 from lightning_viz.analysis.hydra_config import PARTIAL, POSITIONAL
 from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
@@ -93,17 +94,17 @@ def check_size(value: Any, file: Path) -> None:
     Raises:
         AnalysisError: it is so.
     """
-    waiting, count = [(value, 0)], 0
-    while waiting:
-        part, level = waiting.pop()
-        count += 1
-        if level > _MOST_LEVELS or count > _MOST_VALUES:
-            raise AnalysisError(
-                f"{file} is nested deeper than {_MOST_LEVELS} levels, or holds more than {_MOST_VALUES:,} values: give "
-                "the config.yaml that LightningCLI saved"
-            )
-        parts = part.values() if isinstance(part, Mapping) else part if isinstance(part, (list, tuple, set)) else ()
-        waiting += [(inner, level + 1) for inner in parts]
+    if is_overgrown(value, _parts, levels=_MOST_LEVELS, values=_MOST_VALUES):
+        raise AnalysisError(
+            f"{file} is nested deeper than {_MOST_LEVELS} levels, or holds more than {_MOST_VALUES:,} values: give "
+            "the config.yaml that LightningCLI saved"
+        )
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple, set)) else ()
 
 
 def permitted_class(path: str, place: str, origin: Origin) -> type:
