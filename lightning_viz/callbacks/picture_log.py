@@ -11,6 +11,7 @@ from tqdm import tqdm
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.frames import animations, keep_frame
+from lightning_viz.callbacks.log_limits import limited
 from lightning_viz.callbacks.run import Run
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import Writer
@@ -39,7 +40,7 @@ class PictureLog:
         self._views = {view.name: view for view in views}
         self._animated = False
         self.process = DrawingProcess()
-        self.writers: Sequence[Writer] = run.open_writers() if views else ()
+        self.writers: Sequence[Writer] = limited(run.open_writers(), views) if views else ()
 
     def submit(self, view: ViewLike, step: int, task: DrawTask) -> None:
         """Have a task drawn beside the run.

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lightning_viz.callbacks.writers import Writer, find_writers
+from lightning_viz.callbacks.writers import Writer, find_writers, local_path
 from lightning_viz.errors import ViewError, inform, warn_safely
 
 Trainer = Any
@@ -175,7 +175,8 @@ class TrainerRun:
         """The user's loggers that take images, or a folder; none in a ``fast_dev_run``, as with Lightning's own."""
         if self.trainer.fast_dev_run:
             return []
-        writers, line = find_writers(self.trainer.loggers, Path(self.trainer.default_root_dir) / "lightning_viz_logs")
+        root = local_path(self.trainer.default_root_dir) or Path.cwd()  # nothing else here writes to gs:// and the like
+        writers, line = find_writers(self.trainer.loggers, root / "lightning_viz_logs")
         if line:
             warn_safely(line)
         return writers

@@ -401,6 +401,8 @@ class ViewLike(Named, Protocol):
     schedule: Schedule
     pixel_space: PixelSpace | None
     max_overhead: float
+    free_megabytes: float
+    log_megabytes: float
     animation: bool
     optional: bool
     private: bool

@@ -37,7 +37,8 @@ from lightning_viz.pixels import PixelSpace
 
 __all__ = ["PopulationView", "View", "default_views"]
 
-_WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "max_overhead", "animation")
+_AMOUNTS = {"max_overhead": "a share of the training time", "free_megabytes": "a size", "log_megabytes": "a size"}
+_WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "animation", *_AMOUNTS)
 """Arguments that do not change what a view draws at a step."""
 _SHORT = 40  # characters of an argument in a line of the log
 
@@ -56,6 +57,8 @@ class View(KeywordArguments, Callback):
         probe: the samples to watch.
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
+        free_megabytes: of the log's disk, below which pictures stop until there is room.
+        log_megabytes: that the pictures of a run may add to each log before they stop.
         animation: at the end of fit, one animation over all logged steps.
         private: keep inputs out of logs, kept files and checkpoints: maps and numbers are drawn, on a gray ground. Maps
             may resemble their input all the same: those of a first layer, or a gradient times the input.
@@ -67,6 +70,8 @@ class View(KeywordArguments, Callback):
     probe: Probe = Probe()
     pixel_space: PixelSpace | None = None
     max_overhead: float = 0.05
+    free_megabytes: float = 200.0
+    log_megabytes: float = 1000.0
     animation: bool = False
     private: bool = False
 
@@ -78,10 +83,9 @@ class View(KeywordArguments, Callback):
             setattr(self, name, plain_containers(getattr(self, name)))
         self.probe = as_probe(self.probe)
         self.schedule = Schedule(self.every_n_epochs, self.every_n_train_steps, self.steps)
-        if not self.max_overhead >= 0:
-            raise InvalidArgumentError(
-                f"max_overhead is {self.max_overhead!r}: give a share of the training time, 0 or more"
-            )
+        for name, amount in _AMOUNTS.items():
+            if not getattr(self, name) >= 0:
+                raise InvalidArgumentError(f"{name} is {getattr(self, name)!r}: give {amount}, 0 or more")
         self.optional = False  # made by default_views(): skipped if it does not suit the model
         self._trainer: weakref.ref[Any] | None = None
         self.set_aside: SetAside | None = None
@@ -391,6 +395,8 @@ def default_views(
     probe: Probe | None = None,
     pixel_space: PixelSpace | None = None,
     max_overhead: float = 0.05,
+    free_megabytes: float = 200.0,
+    log_megabytes: float = 1000.0,
     private: bool = False,
 ) -> Views:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
@@ -406,6 +412,8 @@ def default_views(
         probe: the samples to watch; 16, and for embeddings 1,000, of the validation data if omitted.
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
+        free_megabytes: of the log's disk, below which pictures stop until there is room.
+        log_megabytes: that the pictures of a run may add to each log before they stop.
         private: keep inputs out of logs, kept files and checkpoints: maps and numbers alone, see `View`.
 
     Returns:
@@ -424,6 +432,8 @@ def default_views(
             probe=probe,
             pixel_space=pixel_space,
             max_overhead=max_overhead,
+            free_megabytes=free_megabytes,
+            log_megabytes=log_megabytes,
             private=private,
         )
         view.optional = True

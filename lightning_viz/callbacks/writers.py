@@ -6,8 +6,11 @@ import csv
 import hashlib
 import io
 import math
+import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +19,15 @@ from urllib.parse import quote
 from google.protobuf import text_format
 from PIL import Image
 from tensorboard.compat.proto import types_pb2
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.errors import warn_safely
 from lightning_viz.plain_text import harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
 
@@ -43,11 +49,24 @@ class Writer(Protocol):
 
 
 class TensorBoardWriter:
-    """Writes encoded pictures as they are: `add_image` would decode a 700 px page and encode it again, 130 ms."""
+    """Writes encoded pictures as they are: `add_image` would decode a 700 px page and encode it again, 130 ms.
+
+    They go into the user's event file, since TensorBoard follows only the newest of a folder.
+
+    Attributes:
+        folder: of the event file; None where it is on no local file system.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._folder = Path(writer.log_dir)
+        self.folder = local_path(writer.log_dir)
+        self._shield: _Shield | None = None
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written, the user's and ours."""
+        waiting = getattr(self._events(), "_byte_queue", None)
+        return 0 if waiting is None else sum(len(one) for one in list(waiting.queue) if isinstance(one, bytes))
 
     def picture(self, picture: Picture, step: int) -> None:
         """Show a picture, its description behind the card's info sign."""
@@ -56,26 +75,94 @@ class TensorBoardWriter:
         tensor.tensor_shape.dim.add(size=3)
         metadata = create_summary_metadata(display_name="", description=harmless_markdown(picture.description))
         value = Summary.Value(tag=plain_text(picture.tag), tensor=tensor, metadata=metadata)
-        self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
+        self._shield = _shield(self._events()) or self._shield
+        if self._shield is None:
+            self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
+        else:
+            self._shield.report()
+            event = Event(wall_time=time.time(), step=int(step), summary=Summary(value=[value]))
+            self._events().write(_Picture(event.SerializeToString()))
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Plot a number."""
         self._writer.add_scalar(plain_text(tag), value, step)
 
     def projection(self, projection: Projection) -> None:
-        """Put the vectors beside the events, in place of an earlier step's."""
-        write_projection(self._folder, projection)
+        """Put the vectors beside the events, in place of an earlier step's; only where there are local files."""
+        if self.folder is not None:
+            write_projection(self.folder, projection)
 
     def flush(self) -> None:
         """Make sure that everything is on the disk."""
         self._writer.flush()
+        if self._shield is not None:
+            self._shield.report()
+
+    def _events(self) -> Any:
+        """TensorBoard's queue of events, which a thread writes."""
+        return getattr(getattr(self._writer._get_file_writer(), "event_writer", None), "_async_writer", None)
+
+
+class _Picture(bytes):
+    """A picture's record among the user's."""
+
+
+class _Shield:
+    """Stands before what writes records, in TensorBoard's thread: a picture that cannot be written is dropped whole.
+
+    TensorBoard reads nothing past half a record, and would raise the thread's error in the user's next call.
+    """
+
+    def __init__(self, records: Any, path: Path) -> None:
+        self._records, self._path = records, path
+        self._error: OSError | None = None
+
+    def write(self, record: bytes) -> None:
+        if not isinstance(record, _Picture):
+            self._records.write(record)
+            return
+        try:
+            with whole_addition(self._path):
+                self._records.write(record)
+        except OSError as error:
+            self._error = self._error or error
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def report(self) -> None:
+        """Say in the caller's thread what went wrong in the other."""
+        error, self._error = self._error, None
+        if error is not None:
+            warn_safely(f"a picture could not be written: {error}")
+
+
+def _shield(events: Any) -> _Shield | None:
+    """The shield of a queue of events, set up if there is none; None where files are not local or TensorFlow's own."""
+    worker: Any = getattr(events, "_worker", None)
+    records: Any = getattr(worker, "_record_writer", None)
+    if isinstance(records, _Shield):
+        return records
+    file: Any = getattr(records, "_writer", None)
+    if not isinstance(getattr(file, "fs", None), LocalFileSystem):
+        return None
+    shield = _Shield(records, Path(os.fsdecode(file.filename)))
+    worker._record_writer = shield
+    return shield
 
 
 class ImageLoggerWriter:
-    """Another Lightning logger with ``log_image`` (Weights & Biases, MLflow, ...)."""
+    """Another Lightning logger with ``log_image`` (Weights & Biases, MLflow, ...).
+
+    Attributes:
+        folder: of what it keeps on this machine, if anything.
+    """
+
+    queued = 0
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
+        self.folder = local_path(getattr(logger, "save_dir", None))
 
     def picture(self, picture: Picture, step: int) -> None:
         """Log an image with its caption."""
@@ -94,25 +181,31 @@ class ImageLoggerWriter:
 
 
 class FolderWriter:
-    """Files in a folder: ``<tag>/<step>.png`` with the description beside it, and ``scalars.csv``."""
+    """Files in a folder: ``<tag>/<step>.png`` with the description beside it, and ``scalars.csv``.
+
+    Attributes:
+        folder: of the files.
+    """
+
+    queued = 0
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def picture(self, picture: Picture, step: int) -> None:
         """Write a picture; a file is whole or not there."""
         kind = "gif" if picture.image.startswith(b"GIF") else "png"
-        path = self._folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
+        path = self.folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, picture.image)
         write_whole(path.with_suffix(".md"), harmless_markdown(picture.description).encode())
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Add a line to the numbers."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / "scalars.csv"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "scalars.csv"
         rows = [] if path.exists() else [("tag", "step", "value")]
-        with path.open("a", newline="") as file:
+        with whole_addition(path), path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([*rows, (plain_text(tag), step, "" if math.isnan(value) else value)])
 
@@ -132,10 +225,15 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
     """
     boards: list[Writer] = []
     others: list[Writer] = []
+    why = "no logger takes images"
     for logger in loggers:
         if type(logger).__name__ == "DummyLogger":  # claims to be able to do anything
             continue
-        writer = getattr(logger, "experiment", None)
+        try:
+            writer = getattr(logger, "experiment", None)
+        except Exception as error:  # its folder cannot be made: the user's own call will tell
+            why = f"{type(logger).__name__} cannot be opened ({error})"
+            continue
         if hasattr(writer, "_get_file_writer") and getattr(writer, "log_dir", None):
             boards.append(TensorBoardWriter(writer))
         elif callable(getattr(logger, "log_image", None)):
@@ -143,7 +241,7 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
     if boards or others:
         return boards + others, ""
     folder = next(filter(_made, (fallback / f"version_{number}" for number in count())))
-    return [FolderWriter(folder)], f"no logger takes images: pictures go to {folder}"
+    return [FolderWriter(folder)], f"{why}: pictures go to {folder}"
 
 
 def _made(folder: Path) -> bool:
@@ -213,6 +311,41 @@ def write_whole(path: Path, content: bytes) -> None:
         path: of the file, which is replaced.
         content: all of it.
     """
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # other runs may write to the same folder
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_addition(path: Path) -> Iterator[None]:
+    """What is added to the end of a file within is there whole or, where that fails, not at all.
+
+    Args:
+        path: of the file, which may not exist.
+    """
+    size = path.stat().st_size if path.exists() else None
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):
+            if size is None:
+                path.unlink(missing_ok=True)
+            else:
+                os.truncate(path, size)
+        raise
+
+
+def local_path(place: Any) -> Path | None:
+    """A place as a path; None if it is none on a local file system (``memory://``, ``gs://``).
+
+    Args:
+        place: as a logger or Trainer names it.
+    """
+    if not isinstance(place, (str, os.PathLike)) or "://" in str(place):
+        return None
+    return Path(place)

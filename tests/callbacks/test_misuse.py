@@ -87,6 +87,8 @@ def test_a_view_that_does_not_suit_is_an_error_with_the_remedy(view, model, erro
         (lambda: GradCAM(steps="linear"), "steps is 'linear': give a list of numbers, or 'log'"),
         (lambda: GradCAM(steps=[1, -1]), "steps is [1, -1]: give whole numbers of completed updates, 0 or more"),
         (lambda: GradCAM(max_overhead=-0.1), "max_overhead is -0.1: give a share of the training time"),
+        (lambda: GradCAM(free_megabytes=-1), "free_megabytes is -1: give a size, 0 or more"),
+        (lambda: default_views(log_megabytes=float("nan")), "log_megabytes is nan: give a size, 0 or more"),
         (lambda: default_views(every_n_epochs=0), "every_n_epochs is 0: give 1 or more"),
         (lambda: Probe(samples=0), "samples is 0: give 1 or more"),
         (lambda: Probe(source="test"), "source is 'test': give 'val' or 'train', or inputs"),
@@ -109,7 +111,9 @@ def test_a_wrong_argument_is_an_error_where_it_is_given(make, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("schedule", [{}, {"steps": [1, 2]}, {"max_overhead": 0.5}, {"animation": True}])
+@pytest.mark.parametrize(
+    "schedule", [{}, {"steps": [1, 2]}, {"max_overhead": 0.5}, {"log_megabytes": 9}, {"animation": True}]
+)
 def test_two_views_that_would_draw_the_same_are_an_error(schedule, tmp_path, drawn_at_once):
     with pytest.raises(ViewError, match=r"two equal views: GradCAM\(layers='conv1'\) is .* remove one or change an"):
         fit(tmp_path, ConvNet(), [GradCAM(layers="conv1"), GradCAM(layers="conv1", **schedule)])

@@ -1,0 +1,105 @@
+"""How much pictures may take where a run's log is: never the last of a disk, and no more than a run gives them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.callbacks.writers import FolderWriter, ImageLoggerWriter, TensorBoardWriter, Writer
+from lightning_viz.errors import warn_safely
+from lightning_viz.render.page import Picture
+
+_MEGABYTE = 1e6
+_AROUND = 4096  # bytes around a picture or number: tag, check sums, the rest of a block
+_LOGS = (TensorBoardWriter, ImageLoggerWriter, FolderWriter)
+
+
+def limited(writers: Sequence[Writer], views: Sequence[ViewLike]) -> list[Writer]:
+    """A run's writers, those that write to a log within the strictest limits of its views.
+
+    Args:
+        writers: of the run.
+        views: one or more, with their ``free_megabytes`` and ``log_megabytes``.
+    """
+    spare = max(view.free_megabytes for view in views)
+    most = min(view.log_megabytes for view in views)
+    return [LimitedWriter(writer, spare, most) if isinstance(writer, _LOGS) else writer for writer in writers]
+
+
+class LimitedWriter:
+    """Passes on to a log what finds room there; the rest is dropped, which is said once.
+
+    Args:
+        writer: of the log.
+        spare: megabytes of the disk that are left to others.
+        most: megabytes that may be added to the log.
+    """
+
+    def __init__(self, writer: TensorBoardWriter | ImageLoggerWriter | FolderWriter, spare: float, most: float) -> None:
+        self._writer, self._spare, self._most = writer, spare, most
+        self._written = 0
+        self._warned = False
+
+    def picture(self, picture: Picture, step: int) -> None:
+        """Show a picture at a step."""
+        if self._has_room(size := len(picture.image) + len(picture.description.encode(errors="replace"))):
+            self._written += size
+            self._writer.picture(picture, step)
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Plot a number at a step."""
+        if self._has_room(len(tag)):
+            self._writer.scalar(tag, value, step)
+
+    def projection(self, projection: Projection) -> None:
+        """Show vectors in a projector, in place of an earlier step's."""
+        parts = (projection.vectors, projection.metadata, projection.sprite)
+        if self._has_room(sum(len(part) for part in parts if part is not None)):
+            self._writer.projection(projection)
+
+    def flush(self) -> None:
+        """Make sure that everything is written."""
+        self._writer.flush()
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes may be written now; once the run's share is used up, nothing may."""
+        if self._written + size > self._most * _MEGABYTE:
+            self._written = math.ceil(self._most * _MEGABYTE) + 1
+            self._warn(f"pictures have added {self._most:g} MB to the log and stop (log_megabytes)")
+            return False
+        folder = self._writer.folder
+        if folder is None or not self._spare:
+            return True
+        free = free_space(folder) - self._writer.queued - size - _AROUND
+        if free < self._spare * _MEGABYTE:
+            self._warn(
+                f"less than {self._spare:g} MB of the disk would be left where {folder} is: pictures stop until there "
+                "is room (free_megabytes)"
+            )
+            return False
+        return True
+
+    def _warn(self, line: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warn_safely(line)
+
+
+def free_space(folder: Path) -> float:
+    """Bytes that are free where a folder is or will be; infinite where that cannot be known.
+
+    Args:
+        folder: of a local file system.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except FileNotFoundError:  # not made yet, or deleted
+            continue
+        except OSError:
+            break
+    return math.inf
