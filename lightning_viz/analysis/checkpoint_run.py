@@ -186,10 +186,11 @@ class CheckpointRun:
     step: int
     result: Result
     most_faults: float = math.inf
-    drain_seconds: float = math.inf
+    finish_seconds: float = math.inf
     epoch: int = 0
     validates: bool = True
     ending: str = ""
+    interrupted: bool = False
 
     def validation_place(self) -> ValidationPlace:
         """The one pass is the last."""

@@ -165,6 +165,7 @@ class Result:
     numbers: dict[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
+    folder: Path | None = None  # all is drawn
     state: dict[str, Any] = field(default_factory=dict)
 
     def add(self, output: Output, step: int) -> None:

@@ -1,7 +1,7 @@
 """Drawing beside training: a background process of low priority; several of normal priority when training is over.
 
-The process runs this module, ``python -m lightning_viz.callbacks.drawing``: it reads tasks, writes pictures, and ends
-when its input does. Nothing here imports more than Python's own library.
+What the processes run is in ``draw_worker``. The first of them also holds what is not yet drawn and written: whatever
+becomes of this process, it is kept in a file beside the run.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import contextlib
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import deque
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the process must not lose time before it ignores Ctrl-C
+if TYPE_CHECKING:
     from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 
 BEHIND_SECONDS = 60.0
@@ -29,6 +30,7 @@ BEHIND_SECONDS = 60.0
 BEHIND_BYTES = 256 * 2**20
 """... or takes more memory than this."""
 _FIRST_GUESS = 0.5  # seconds that a view's first drawing is expected to take
+_WORKER = "lightning_viz.callbacks.draw_worker"
 _DEATHS = 3
 _MOST_ARTISTS = 4  # processes that draw at once when training is over
 _GIVEN_UP = "the drawing process died too often and is not started again"
@@ -57,6 +59,7 @@ class FinishedDrawing:
 class _Job:
     """A task on its way: its name and that of the one whose memory it needs, its process, and what came of it."""
 
+    number: int
     owner: str
     step: int
     name: str | None
@@ -65,14 +68,23 @@ class _Job:
     artist: _Artist | None = None
     finished: FinishedDrawing | None = None
 
+    @property
+    def to_be_kept(self) -> tuple[Any, ...]:
+        """The message that hands it to the process that keeps it."""
+        return "keep", self.number, self.owner, self.step, self.payload
+
 
 @dataclass(eq=False)
 class _Artist:
-    """A process that draws, whether its priority is low, and whether it is to take no more tasks."""
+    """A process that draws, of low priority or not; one that is retired takes no more tasks.
+
+    What is put into the outbox is sent to it.
+    """
 
     process: subprocess.Popen[bytes]
     low: bool
     retired: bool = False
+    outbox: queue.SimpleQueue[tuple[Any, ...] | None] = field(default_factory=queue.SimpleQueue)
 
 
 class DrawingProcess:
@@ -81,16 +93,26 @@ class DrawingProcess:
     Tasks of a name wait for those of the same view before them, since they depend on what these leave. A process that
     dies (out of memory, killed) is started again, without the task that it died of. At the end of a run several draw.
 
+    Args:
+        memories: by name of a task, what the first one of that name goes on from.
+
     Attributes:
         cpu_seconds: processor time of all tasks.
+        folder: where what is not drawn is kept in the end; it is lost if None. To be set before the first task.
+        spare: bytes of the folder's disk that are left to others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memories: Mapping[str, Any] | None = None) -> None:
         self.cpu_seconds = 0.0
-        self._results: queue.SimpleQueue[FinishedDrawing] = queue.SimpleQueue()
+        self.folder: Path | None = None
+        self.spare = 0.0
+        self._results: queue.SimpleQueue[tuple[_Job | None, FinishedDrawing]] = queue.SimpleQueue()
+        self._numbers = count()
+        self._unwritten: dict[int, _Job] = {}  # in their order, also those that are drawn
         self._jobs: deque[_Job] = deque()  # not yet among the results, in their order
         self._artists: list[_Artist] = []
-        self._memories: dict[str, Any] = {}  # by name, what the last task left
+        self._memories: dict[str, Any] = dict(memories or {})  # by name, what the last task left
+        self._written: dict[str, Any] = {}  # likewise, of those that are written
         self._seconds: dict[str, float] = {}
         self._changed = threading.Condition()
         self._deaths = 0
@@ -111,16 +133,19 @@ class DrawingProcess:
             task: its function must be importable; one from the user's script (``__main__``) is drawn here and now.
         """
         if task.function.__module__ == "__main__":
-            self._results.put(_draw_here(owner, step, task))
+            self._results.put((None, _draw_here(owner, step, task)))
             return
         payload = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
         with self._changed:
             if not self._artists and not self._given_up:
                 self._start(low=True)
             if self._given_up:
-                self._results.put(FinishedDrawing(owner, step, None, self._given_up))
+                self._results.put((None, FinishedDrawing(owner, step, None, self._given_up)))
                 return
-            self._jobs.append(_Job(owner, step, task.name, task.after, payload))
+            job = _Job(next(self._numbers), owner, step, task.name, task.after, payload)
+            self._jobs.append(job)
+            self._unwritten[job.number] = job
+            self._artists[0].outbox.put(job.to_be_kept)
             self._changed.notify_all()
 
     def behind(self) -> bool:
@@ -136,13 +161,40 @@ class DrawingProcess:
         with self._changed:
             return sum(job.finished is None for job in self._jobs)
 
-    def results(self) -> list[FinishedDrawing]:
-        """The drawings finished since the last call."""
-        finished = []
+    def results(self) -> Iterator[FinishedDrawing]:
+        """The drawings finished since the last call; each counts as written when the next is asked for."""
         with contextlib.suppress(queue.Empty):
             while True:
-                finished.append(self._results.get_nowait())
-        return finished
+                job, finished = self._results.get_nowait()
+                yield finished
+                if job is not None:
+                    self._drop(job, finished)
+
+    def _drop(self, job: _Job, finished: FinishedDrawing) -> None:
+        """A task needs to be kept no longer."""
+        memory = None if finished.drawn is None else finished.drawn.memory
+        with self._changed:
+            self._unwritten.pop(job.number, None)
+            if self._artists:
+                self._artists[0].outbox.put(("drop", job.number, None if finished.drawn is None else job.name, memory))
+            if job.name is not None and finished.drawn is not None:
+                self._written[job.name] = memory
+
+    def _entrust(self) -> None:
+        """Have the first process keep what is not written: it has just become the first."""
+        if self._artists:
+            for job in self._unwritten.values():
+                self._artists[0].outbox.put(job.to_be_kept)
+            for name, memory in self._written.items():
+                self._artists[0].outbox.put(("drop", None, name, memory))
+
+    def _remove(self, artist: _Artist) -> None:
+        """A process draws and keeps no more."""
+        first = artist is self._artists[0]
+        self._artists.remove(artist)
+        artist.process.kill()
+        if first:
+            self._entrust()
 
     def hurry(self) -> None:
         """Draw what is left at normal priority, several tasks at once: nothing else needs the cores any more."""
@@ -174,39 +226,72 @@ class DrawingProcess:
                 self._changed.wait(min(left, 1.0))
             return waiting
 
+    def hand_over(self, frames: Mapping[str, Any], seconds: float = 0.0) -> int:
+        """Have what is not drawn and written kept in a file beside the run, and end the processes.
+
+        Args:
+            frames: by view that is animated, its pages so far.
+            seconds: the longest time to wait for the file.
+
+        Returns:
+            The number of tasks that are kept; 0 if there is nobody to keep them, or no folder.
+        """
+        with self._changed:
+            kept = len(self._unwritten) if self._artists and self.folder is not None else 0
+            artists, self._artists = self._artists, []
+            self._jobs.clear()
+            self._unwritten.clear()
+            self._changed.notify_all()
+        for artist in artists[1:] if kept else artists:
+            artist.process.kill()
+        if kept:
+            artists[0].outbox.put(("leave", dict(frames)))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                artists[0].process.wait(seconds)
+        self._close_log()
+        return kept
+
     def close(self) -> None:
         """End the processes and drop the waiting tasks."""
         with self._changed:
             self._jobs.clear()
+            self._unwritten.clear()
             artists, self._artists = self._artists, []
             self._changed.notify_all()
         for artist in artists:
             artist.process.kill()
             artist.process.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._close_log()
+
+    def _close_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
 
     def _start(self, *, low: bool) -> None:
         """Start a process; where none can be started, and none is there, everything is given up."""
         try:
             self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
+            arguments = [str(os.getpid()), "low" if low else "normal", str(self.folder or ""), str(self.spare)]
             process = subprocess.Popen(
-                [sys.executable, "-m", "lightning_viz.callbacks.drawing", *(["low"] if low else [])],
+                [sys.executable, "-m", _WORKER, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 env=_environment(),
             )
             artist = _Artist(process, low)
-            self._artists.append(artist)
             try:
-                threading.Thread(target=self._work, args=(artist,), name="lightning_viz", daemon=True).start()
+                for serve in (_send, self._work):
+                    threading.Thread(target=serve, args=(artist,), name="lightning_viz", daemon=True).start()
             except RuntimeError:
-                self._artists.remove(artist)
+                process.kill()
+                artist.outbox.put(None)  # ends the thread that has begun
                 with process:  # closes its pipes, and waits for its end
-                    process.kill()
-                raise
+                    raise
+            self._artists.append(artist)
+            if len(self._artists) == 1:
+                self._entrust()
         except (OSError, RuntimeError) as error:  # no processes, threads, memory or pipes left
             if not self._artists:
                 self._give_up(f"the drawing process cannot be started: {error}")
@@ -219,12 +304,9 @@ class DrawingProcess:
     def _work(self, artist: _Artist) -> None:
         """Give a process one task after the other, until it is retired, closed or dead."""
         process = artist.process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout is not None
         while (job := self._take(artist)) is not None:
-            memories = {name: self._memories[name] for name in (job.name, job.after) if name in self._memories}
             try:
-                pickle.dump((job.payload, memories), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
-                process.stdin.flush()
                 answer, worked, seconds = pickle.load(process.stdout)
             except Exception:  # the end of the stream, in whatever state a death left it
                 self._died(artist, job)
@@ -237,19 +319,18 @@ class DrawingProcess:
                 if drawn is not None and job.name is not None:
                     self._memories[job.name] = drawn.memory
                 self._answer(job, FinishedDrawing(job.owner, job.step, drawn, error, job.name))
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
         process.wait()
+        artist.outbox.put(None)
+        process.stdout.close()
 
     def _take(self, artist: _Artist) -> _Job | None:
-        """The next task for a process; None if there will be none. A death while it had nothing to do costs nothing."""
+        """Give a process its next task; None if there will be none. A death with nothing to do costs nothing."""
         with self._changed:
             while True:
                 if artist not in self._artists:
                     return None
                 if artist.retired:
-                    self._artists.remove(artist)
+                    self._remove(artist)
                     return None
                 job = self._next()
                 if job is None:
@@ -259,6 +340,9 @@ class DrawingProcess:
                     return None
                 else:
                     job.artist = artist
+                    what = job.number if artist is self._artists[0] else job.payload  # the first has it already
+                    memories = {name: self._memories[name] for name in (job.name, job.after) if name in self._memories}
+                    artist.outbox.put(("draw", what, memories))
                     return job
 
     def _next(self) -> _Job | None:
@@ -277,16 +361,15 @@ class DrawingProcess:
         """Note what came of a task, and hand on what is finished in the tasks' order."""
         job.finished = finished
         while self._jobs and (first := self._jobs[0].finished) is not None:
-            self._results.put(first)
-            self._jobs.popleft()
+            self._results.put((self._jobs.popleft(), first))
         self._changed.notify_all()
 
     def _died(self, artist: _Artist, job: _Job | None) -> None:
         with self._changed:
             if artist not in self._artists:
                 return  # closed by us
-            self._artists.remove(artist)
             code = artist.process.wait()
+            self._remove(artist)
             self._deaths += 1
             if job is not None:
                 reason = f"the drawing process died (exit code {code}){self._last_words()}"
@@ -303,6 +386,21 @@ class DrawingProcess:
         self._log.seek(0)
         lines = self._log.read()[-2000:].decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
+
+
+def _send(artist: _Artist) -> None:
+    """Send a process what is put for it, since it may be slow to read; until there is nothing more."""
+    stdin = artist.process.stdin
+    assert stdin is not None
+    try:
+        while (message := artist.outbox.get()) is not None:
+            pickle.dump(message, stdin, protocol=pickle.HIGHEST_PROTOCOL)
+            if artist.outbox.empty():
+                stdin.flush()
+    except Exception:  # it has died, or is of no use any more: the thread that reads sees its end
+        artist.process.kill()
+    with contextlib.suppress(OSError):
+        stdin.close()
 
 
 def _cores() -> int:
@@ -333,45 +431,3 @@ def _environment() -> dict[str, str]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     path = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, **threads, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
-
-
-def _main() -> None:
-    """Draw tasks from standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training, which then collects the finished drawings
-    if "low" in sys.argv[1:] and hasattr(os, "nice"):
-        os.nice(19)
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
-    serve(sys.stdin.buffer, replies)
-
-
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer each pickled ``(pickled task, memories by name)`` with ``(drawn or error, CPU seconds, seconds)``.
-
-    Args:
-        requests: read until its end.
-        replies: written to, in the order of the requests.
-    """
-    while True:
-        try:
-            payload, memories = pickle.load(requests)
-        except EOFError:
-            return
-        started, worked = time.monotonic(), time.process_time()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                answer = pickle.loads(payload).draw(memories)
-        except Exception as error:
-            answer = f"{type(error).__name__}: {error}"
-        del payload
-        took = time.process_time() - worked, time.monotonic() - started
-        try:
-            pickle.dump((answer, *took), replies, protocol=pickle.HIGHEST_PROTOCOL)
-            replies.flush()
-        except BrokenPipeError:
-            return
-
-
-if __name__ == "__main__":
-    _main()

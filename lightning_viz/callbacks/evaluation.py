@@ -124,7 +124,8 @@ def start_evaluation(trainer: Trainer, model: LightningModule, views: Sequence[R
     if trainer.state.fn not in EVALUATIONS or session(trainer) is not None or _logs_nothing(trainer):
         return
     aside, name = views[0].set_aside, f"Trainer.{trainer.state.fn.value}"
-    run = EvaluationRun(trainer, model, loaded=None if aside is None else aside.step)
+    loaded = None if aside is None else aside.step
+    run = EvaluationRun(trainer, model, loaded=loaded, finish_seconds=max(view.finish_seconds for view in views))
     suited = [view for view in views if (row := catalogue().get(view.kind)) is None or row.offline]
     unseen = [view for view in suited if view.last_step != run.step]
     lacking = [view for view in unseen if view.probe.source == "train" and not view.probe.given]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.free_space import free_space
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import FolderWriter, ImageLoggerWriter, TensorBoardWriter, Writer
 from lightning_viz.errors import warn_safely
 from lightning_viz.render.page import Picture
 
-_MEGABYTE = 1e6
+MEGABYTE = 1e6
+"""Bytes."""
 _AROUND = 4096  # bytes around a picture or number: tag, check sums, the rest of a block
 _LOGS = (TensorBoardWriter, ImageLoggerWriter, FolderWriter)
 
@@ -44,6 +45,11 @@ class LimitedWriter:
         self._written = 0
         self._warned = False
 
+    @property
+    def folder(self) -> Path | None:
+        """Of the log, on this machine."""
+        return self._writer.folder
+
     def picture(self, picture: Picture, step: int) -> None:
         """Show a picture at a step."""
         if self._has_room(size := len(picture.image) + len(picture.description.encode(errors="replace"))):
@@ -67,15 +73,15 @@ class LimitedWriter:
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes may be written now; once the run's share is used up, nothing may."""
-        if self._written + size > self._most * _MEGABYTE:
-            self._written = math.ceil(self._most * _MEGABYTE) + 1
+        if self._written + size > self._most * MEGABYTE:
+            self._written = math.ceil(self._most * MEGABYTE) + 1
             self._warn(f"pictures have added {self._most:g} MB to the log and stop (log_megabytes)")
             return False
         folder = self._writer.folder
         if folder is None or not self._spare:
             return True
         free = free_space(folder) - self._writer.queued - size - _AROUND
-        if free < self._spare * _MEGABYTE:
+        if free < self._spare * MEGABYTE:
             self._warn(
                 f"less than {self._spare:g} MB of the disk would be left where {folder} is: pictures stop until there "
                 "is room (free_megabytes)"
@@ -87,19 +93,3 @@ class LimitedWriter:
         if not self._warned:
             self._warned = True
             warn_safely(line)
-
-
-def free_space(folder: Path) -> float:
-    """Bytes that are free where a folder is or will be; infinite where that cannot be known.
-
-    Args:
-        folder: of a local file system.
-    """
-    for place in (folder, *folder.parents):
-        try:
-            return shutil.disk_usage(place).free
-        except FileNotFoundError:  # not made yet, or deleted
-            continue
-        except OSError:
-            break
-    return math.inf

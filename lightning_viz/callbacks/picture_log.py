@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.frames import animations, keep_frame
-from lightning_viz.callbacks.log_limits import limited
+from lightning_viz.callbacks.log_limits import MEGABYTE, limited
 from lightning_viz.callbacks.run import Run
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import inform, warn_safely
-from lightning_viz.render.page import lay_out
+from lightning_viz.render.page import Picture, lay_out
+
+_KEEP_SECONDS = 6.0  # that the end of a run waits for the file of what is not drawn
+_HAND_OVER_SECONDS = 0.2  # that an interrupted run writes what is drawn
 
 
 class PictureLog:
@@ -41,6 +45,8 @@ class PictureLog:
         self._animated = False
         self.process = DrawingProcess()
         self.writers: Sequence[Writer] = limited(run.open_writers(), views) if views else ()
+        self.process.folder = next((writer.folder for writer in self.writers if writer.folder is not None), None)
+        self.process.spare = max((view.free_megabytes for view in views), default=0.0) * MEGABYTE
 
     def submit(self, view: ViewLike, step: int, task: DrawTask) -> None:
         """Have a task drawn beside the run.
@@ -52,48 +58,66 @@ class PictureLog:
         """
         self.process.submit(view.name, step, task)
 
-    def collect(self) -> None:
-        """Write what was drawn meanwhile."""
+    def collect(self, seconds: float = math.inf) -> None:
+        """Write what was drawn meanwhile.
+
+        Args:
+            seconds: what is not written by then waits for the next call.
+        """
+        deadline = time.monotonic() + seconds
         for result in self.process.results():
             view = self._views[result.owner]
             if result.drawn is None:
                 self._fault(view, result.step, result.error)
-                continue
-            try:
-                self._write(view, result)
-            except Exception as error:
-                self._fault(view, result.step, error)
-                continue
-            self._succeeded(view)
-            if result.drawn.memory is not None and result.name is not None:
-                view.memories[result.name] = result.drawn.memory
+            else:
+                try:
+                    self._write(view, result)
+                except Exception as error:
+                    self._fault(view, result.step, error)
+                else:
+                    self._succeeded(view)
+                    if result.drawn.memory is not None and result.name is not None:
+                        view.memories[result.name] = result.drawn.memory
+            if time.monotonic() > deadline:
+                break
 
     def _write(self, view: ViewLike, result: FinishedDrawing) -> None:
-        drawn = result.drawn
-        assert drawn is not None
-        pictures = [lay_out(picture) for picture in drawn.pictures]
-        for writer in self.writers:
-            for picture in pictures:
-                writer.picture(picture, result.step)
-            if drawn.projection is not None:
-                writer.projection(drawn.projection)
-            for tag, value in drawn.scalars.items():
-                writer.scalar(tag, value, result.step)
+        assert result.drawn is not None
+        pictures = write_result(self.writers, result.drawn, result.step)
         if view.animation and pictures:
-            keep_frame(view, pictures[0], result.step)
+            keep_frame(view.frames, pictures[0], result.step)
 
     def finish(self) -> None:
-        """Wait, within the run's limit, until all is drawn, animations last, and write it."""
-        limit = self._run.drain_seconds
+        """Wait, within the run's limit, until all is drawn, animations last, and write it; keep what is not drawn."""
+        limit = self._run.finish_seconds
         deadline = time.monotonic() + limit
         self.process.drain(min(1.0, limit))
         if (waiting := self.process.waiting) and math.isfinite(limit):
-            inform(f"finishing {waiting} drawings, for at most {limit:.0f} s")
+            inform(f"finishing {waiting} drawings, for at most {limit:g} s")
         self._wait(deadline)
-        self._animate()
-        self._wait(deadline)
-        if lost := self.process.waiting:
-            warn_safely(f"{lost} drawings were not finished within {limit:.0f} s and are lost")
+        if not self.process.waiting:
+            self._animate()
+            self._wait(deadline)
+        if self.process.waiting:
+            self._keep(
+                f"were not finished {'in time' if self._run.interrupted else f'within {limit:g} s'}", _KEEP_SECONDS
+            )
+
+    def hand_over(self) -> None:
+        """Write what is drawn, if that is soon done, and have the rest kept: the run ends now."""
+        self.collect(_HAND_OVER_SECONDS)
+        self._keep("were not finished")
+
+    def _keep(self, what: str, seconds: float = 0.0) -> None:
+        """Have what is not drawn kept in a file, and say how it is drawn."""
+        waiting = self.process.waiting
+        animated = [] if self._animated else [view for view in self._views.values() if view.animation]
+        kept = self.process.hand_over({view.name: view.frames for view in animated}, seconds)
+        if kept:
+            command = f"lightning-viz draw {shlex.quote(str(self.process.folder))}"
+            inform(f"{kept} drawings {what}: they are kept beside the run, and drawn by: {command}")
+        elif waiting:
+            warn_safely(f"{waiting} drawings {what} and are lost")
 
     def _wait(self, deadline: float) -> None:
         """Wait until all is drawn, with a progress bar in a terminal, and write it."""
@@ -101,11 +125,35 @@ class PictureLog:
         with tqdm(total=self.process.waiting, desc="lightning_viz", unit="drawing", leave=False, disable=None) as bar:
             while (left := deadline - time.monotonic()) > 0 and (waiting := self.process.drain(min(left, 0.5))):
                 bar.update(bar.total - waiting - bar.n)
+                if self._run.interrupted:
+                    break
         self.collect()
 
     def _animate(self) -> None:
         """Have each view's pictures of all steps drawn as animations, once."""
         views, self._animated = [] if self._animated else list(self._views.values()), True
         for view in (view for view in views if view.animation):
-            for step, task in animations(view):
+            for step, task in animations(view.frames):
                 self.submit(view, step, task)
+
+
+def write_result(writers: Sequence[Writer], drawn: DrawResult, step: int) -> list[Picture]:
+    """Write what was drawn.
+
+    Args:
+        writers: take it.
+        drawn: of a task.
+        step: of the observation.
+
+    Returns:
+        The pictures.
+    """
+    pictures = [lay_out(picture) for picture in drawn.pictures]
+    for writer in writers:
+        for picture in pictures:
+            writer.picture(picture, step)
+        if drawn.projection is not None:
+            writer.projection(drawn.projection)
+        for tag, value in drawn.scalars.items():
+            writer.scalar(tag, value, step)
+    return pictures

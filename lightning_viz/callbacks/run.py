@@ -83,13 +83,13 @@ class Run(Protocol):
         trainer: Lightning's, which tells devices, precision, data and processes.
         model: whose layers are watched.
         most_faults: in a row, after which a view is switched off.
-        drain_seconds: the most that the end of the run waits for drawing.
+        finish_seconds: the most that the end of the run waits for drawing.
     """
 
     trainer: Trainer
     model: Any
     most_faults: float
-    drain_seconds: float
+    finish_seconds: float
 
     @property
     def ending(self) -> str:
@@ -106,6 +106,10 @@ class Run(Protocol):
     @property
     def validates(self) -> bool:
         """Whether there are validation passes."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the process is to end soon, so that nothing may wait."""
 
     def validation_place(self) -> ValidationPlace:
         """Where the validation pass stands that runs now."""
@@ -128,14 +132,14 @@ class TrainerRun:
         trainer: in ``fit``.
         model: the LightningModule.
         most_faults: in a row, after which a view is switched off.
-        drain_seconds: the most that the end of the training waits for drawing.
+        finish_seconds: the most that the end of the training waits for drawing.
         goes_on: what continues after a fault, in words.
     """
 
     trainer: Trainer
     model: LightningModule
     most_faults: float = 3
-    drain_seconds: float = 60.0
+    finish_seconds: float = 60.0
     goes_on: str = "training continues"
 
     @property
@@ -157,6 +161,11 @@ class TrainerRun:
     def batch(self) -> int:
         """Batches so far, of all epochs; goes on after a resume."""
         return int(self.trainer.fit_loop.epoch_loop.total_batch_idx)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the process was asked to terminate; Lightning raises that only at the next batch."""
+        return bool(self.trainer.received_sigterm)
 
     @property
     def validates(self) -> bool:

@@ -207,6 +207,14 @@ class Session:
             with self._harmless():
                 writer.flush()
 
+    def interrupt(self) -> None:
+        """Have what is not drawn kept beside the run, without waiting; leave no hook and no process behind."""
+        with self._harmless():
+            with self._faults.gathered():
+                self.pictures.hand_over()
+            self._left_out.report()
+        self.abort()
+
     def abort(self) -> None:
         """Leave no hook and no process behind; what is still being drawn is lost."""
         if self._pass is not None:

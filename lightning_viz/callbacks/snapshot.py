@@ -401,6 +401,7 @@ class ViewLike(Named, Protocol):
     schedule: Schedule
     pixel_space: PixelSpace | None
     max_overhead: float
+    finish_seconds: float
     free_megabytes: float
     log_megabytes: float
     animation: bool

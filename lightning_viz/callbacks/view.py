@@ -37,7 +37,12 @@ from lightning_viz.pixels import PixelSpace
 
 __all__ = ["PopulationView", "View", "default_views"]
 
-_AMOUNTS = {"max_overhead": "a share of the training time", "free_megabytes": "a size", "log_megabytes": "a size"}
+_AMOUNTS = {
+    "max_overhead": "a share of the training time",
+    "finish_seconds": "a number of seconds",
+    "free_megabytes": "a size",
+    "log_megabytes": "a size",
+}
 _WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "animation", *_AMOUNTS)
 """Arguments that do not change what a view draws at a step."""
 _SHORT = 40  # characters of an argument in a line of the log
@@ -57,6 +62,8 @@ class View(KeywordArguments, Callback):
         probe: the samples to watch.
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
+        finish_seconds: the longest time that the end of a run waits for its pictures; what is not drawn by then is kept
+            beside the run, and ``lightning-viz draw`` draws it. Of several views the longest holds.
         free_megabytes: of the log's disk, below which pictures stop until there is room.
         log_megabytes: that the pictures of a run may add to each log before they stop.
         animation: at the end of fit, one animation over all logged steps.
@@ -70,6 +77,7 @@ class View(KeywordArguments, Callback):
     probe: Probe = Probe()
     pixel_space: PixelSpace | None = None
     max_overhead: float = 0.05
+    finish_seconds: float = 60.0
     free_megabytes: float = 200.0
     log_megabytes: float = 1000.0
     animation: bool = False
@@ -170,7 +178,8 @@ class View(KeywordArguments, Callback):
         """Check all views against the model, and start their session."""
         views = views_of(trainer)
         if views[0] is self:
-            started = start_session(TrainerRun(trainer, pl_module), views)
+            run = TrainerRun(trainer, pl_module, finish_seconds=max(view.finish_seconds for view in views))
+            started = start_session(run, views)
             if started is not None and trainer.is_global_zero and (line := averaging_text(trainer, self)):
                 inform(line)
 
@@ -246,9 +255,9 @@ class View(KeywordArguments, Callback):
             led.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draw and write what was observed; after Ctrl-C too."""
+        """Have what is not drawn kept: nothing waits, since Lightning's checkpoint callbacks come after this."""
         if led := self._led(trainer):
-            led.close()
+            led.interrupt()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no process behind."""
@@ -395,6 +404,7 @@ def default_views(
     probe: Probe | None = None,
     pixel_space: PixelSpace | None = None,
     max_overhead: float = 0.05,
+    finish_seconds: float = 60.0,
     free_megabytes: float = 200.0,
     log_megabytes: float = 1000.0,
     private: bool = False,
@@ -412,6 +422,8 @@ def default_views(
         probe: the samples to watch; 16, and for embeddings 1,000, of the validation data if omitted.
         pixel_space: how the model's inputs map to pixels; found in the data's ``Normalize`` transform if omitted.
         max_overhead: share of the training time for which training may be held, after 60 s in all.
+        finish_seconds: the longest time that the end of a run waits for its pictures; what is not drawn by then is kept
+            beside the run, and ``lightning-viz draw`` draws it.
         free_megabytes: of the log's disk, below which pictures stop until there is room.
         log_megabytes: that the pictures of a run may add to each log before they stop.
         private: keep inputs out of logs, kept files and checkpoints: maps and numbers alone, see `View`.
@@ -432,6 +444,7 @@ def default_views(
             probe=probe,
             pixel_space=pixel_space,
             max_overhead=max_overhead,
+            finish_seconds=finish_seconds,
             free_megabytes=free_megabytes,
             log_megabytes=log_megabytes,
             private=private,

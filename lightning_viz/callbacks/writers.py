@@ -35,6 +35,10 @@ from lightning_viz.render.page import Picture
 class Writer(Protocol):
     """Takes pictures and numbers, in the training process."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Of the log on this machine, where undrawn pictures are kept; None if there is none."""
+
     def picture(self, picture: Picture, step: int) -> None:
         """Show a picture at a step."""
 

@@ -79,6 +79,29 @@ def _report(options: Namespace, progress: ProgressBar) -> Path:
     return analyze_run(configs[0], options.out, overwrite=options.overwrite, progress=progress)
 
 
+def draw_parser() -> ArgumentParser:
+    """The parser of the command."""
+    parser = command_parser(
+        "draw",
+        "Draw what a run observed and had no time to draw, as its last lines say, and add it to the run's events or "
+        "folder of pictures.",
+        "lightning-viz draw lightning_logs/version_0",
+    )
+    parser.add_argument("folder", type=str, help="folder of a run, or of several")
+    parser.add_argument(
+        "--trust", action="store_true", help="import and call what views of other packages draw with, by its name"
+    )
+    return parser
+
+
+def run_draw(options: Namespace) -> None:
+    """Draw what is kept, and print what became of it."""
+    from lightning_viz.analysis.late_drawing import draw_undrawn
+
+    if draw_undrawn(Path(options.folder), trusted=options.trust, report=print_line):
+        raise SystemExit(1)
+
+
 def board_parser() -> ArgumentParser:
     """The parser of the command."""
     parser = command_parser(

@@ -7,14 +7,12 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_viz import Saliency, ViewWarning
 from lightning_viz.callbacks import DrawTask, drawing
-from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.session import session
 
@@ -311,6 +309,8 @@ def test_warnings_turned_into_errors_do_not_end_the_run(tmp_path, drawn_at_once,
 class Broken:
     """A sink on a full disk."""
 
+    folder = None
+
     def __init__(self, failing=lambda picture, step: True):
         self.failing, self.written = failing, []
 
@@ -396,75 +396,6 @@ def test_a_drawing_process_killed_from_outside_is_started_again(tmp_path):
     assert len(said(caught)) == 1
     assert "the drawing process died (exit code -9)" in said(caught)[0]
     assert len(events(tmp_path)["faulty/page"]) == 6
-
-
-# The end of a run that was cut short.
-
-
-class Interrupted(ConvNet):
-    error: BaseException = KeyboardInterrupt()
-
-    def training_step(self, batch, batch_idx):
-        if batch_idx == 4:
-            raise self.error
-        return super().training_step(batch, batch_idx)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("training broke")])
-def test_a_run_cut_short_keeps_what_was_observed(error, tmp_path):
-    class Slow(FaultyDrawing):
-        def draw(self, snapshot):
-            yield DrawTask(drawings.draw, {"tag": "slow/page", "step": snapshot.step, "seconds": 0.2})
-
-    model, view = Interrupted(), Slow(every_n_train_steps=1)
-    model.error = error
-    with pytest.raises((type(error), SystemExit)) as caught:
-        fit(tmp_path, model, [view])
-    if isinstance(error, RuntimeError):
-        assert caught.value is error
-    assert events(tmp_path)["slow/page"].keys() == {0, 1, 2, 3, 4}
-    assert not session_module._sessions
-
-
-SCRIPT = """
-import signal, time, torch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
-from tests.callbacks.conftest import ConvNet, images, loader, make_trainer
-from lightning_viz import FirstLayerFilters
-
-class Slow(ConvNet):
-    def training_step(self, batch, batch_idx):
-        print("step", batch_idx, flush=True)
-        time.sleep(0.2)
-        return super().training_step(batch, batch_idx)
-
-torch.set_num_threads(1)
-data = loader(*images())
-make_trainer({folder!r}, [FirstLayerFilters(every_n_train_steps=1)], max_epochs=100).fit(Slow(), data, data)
-"""
-
-
-@pytest.mark.slow
-def test_ctrl_c_drains_and_writes(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        start_new_session=True,  # Ctrl-C reaches the drawing process as well: the whole group
-    )
-    try:
-        while "step 4" not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()  # closes its pipes, of which a later test would be told
-    assert {0, 1, 2, 3, 4} <= events(tmp_path)["filters/conv1"].keys()
 
 
 # What a callback is beside a run.

@@ -12,7 +12,8 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from lightning_viz import Saliency, ViewWarning
 from lightning_viz.callbacks.draw_task import Projection
-from lightning_viz.callbacks.log_limits import LimitedWriter, free_space, limited
+from lightning_viz.callbacks.free_space import free_space
+from lightning_viz.callbacks.log_limits import LimitedWriter, limited
 from lightning_viz.callbacks.writers import (
     FolderWriter,
     ImageLoggerWriter,

@@ -2,20 +2,19 @@
 
 import re
 import time
-from functools import partialmethod
 from itertools import pairwise
 
 import pytest
 
-from lightning_viz import Saliency, ViewWarning
+from lightning_viz import Saliency
 from lightning_viz.callbacks import DrawTask
 from lightning_viz.callbacks import schedule as budget
-from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.session import session
+from lightning_viz.callbacks.undrawn import PATTERN, read_undrawn
 
 from . import drawings
-from .conftest import ConvNet, Watch, fit, images, loader, said
+from .conftest import ConvNet, Watch, fit, images, loader
 from .test_writers import events
 
 
@@ -192,9 +191,7 @@ def test_where_drawing_is_behind_events_wait_and_all_that_was_observed_is_drawn(
 
 
 @pytest.mark.slow
-def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, drain_seconds=1.0))
-
+def test_drawing_that_does_not_end_is_kept_and_said(tmp_path, capsys):
     class Endless(Watch):
         def draw(self, snapshot):
             yield DrawTask(
@@ -207,10 +204,11 @@ def test_drawing_that_does_not_end_is_given_up_and_said(tmp_path, monkeypatch, c
                 time.sleep(0.01)
             return super().training_step(batch, batch_idx)
 
-    started, view = time.monotonic(), Endless(every_n_train_steps=3)
-    with pytest.warns(ViewWarning) as caught:
-        fit(tmp_path, Patient(), [view])
+    started, view = time.monotonic(), Endless(every_n_train_steps=3, finish_seconds=1.0)
+    fit(tmp_path, Patient(), [view])
     assert time.monotonic() - started < 300
-    assert said(caught)[0] == "lightning_viz: 2 drawings were not finished within 1 s and are lost"
-    assert "finishing 2 drawings, for at most 1 s" in capsys.readouterr().err
+    words = capsys.readouterr().err
+    assert "finishing 2 drawings, for at most 1 s" in words
+    assert "2 drawings were not finished within 1 s: they are kept beside the run" in words
+    assert [step for _, step, _ in read_undrawn(next(tmp_path.rglob(PATTERN)), trusted=True).tasks] == [3, 6]
     assert list(events(tmp_path)["slow/page"]) == [0]

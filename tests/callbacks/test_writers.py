@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections import defaultdict
-from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from lightning_viz import (
     ViewWarning,
 )
 from lightning_viz.callbacks.draw_task import Projection
-from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.writers import FolderWriter, find_writers, write_projection
 from lightning_viz.render.page import Picture
 
@@ -59,9 +57,8 @@ def number_of(value):
 def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
     # On a machine with much else to do.
     monkeypatch.setattr("lightning_viz.callbacks.drawing.BEHIND_SECONDS", float("inf"))
-    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, drain_seconds=float("inf")))
     views = [
-        FirstLayerFilters(table="conv2"),
+        FirstLayerFilters(table="conv2", finish_seconds=float("inf")),
         ActivationMaps(),
         GradCAM(),
         Saliency(),
