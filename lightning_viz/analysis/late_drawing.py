@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.frames import Frames, animations, keep_frame
+from lightning_viz.callbacks.frames import AnimationFrames, animations, keep_frame
 from lightning_viz.callbacks.picture_log import write_result
 from lightning_viz.callbacks.undrawn import PATTERN, Undrawn, read_undrawn
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter, Writer
@@ -54,7 +54,7 @@ def draw_undrawn(folder: Path, *, trusted: bool = False, report: Callable[[str],
 def _draw(undrawn: Undrawn, folder: Path) -> list[str]:
     """Draw all tasks, then animations; what failed, in words."""
     writer = _writer(folder)
-    frames: dict[str, Frames] = {
+    frames: dict[str, AnimationFrames] = {
         owner: {tag: list(pages) for tag, pages in tags.items()} for owner, tags in undrawn.frames.items()
     }
     with closing(DrawingProcess(undrawn.memories)) as process:
@@ -69,7 +69,7 @@ def _draw_all(
     process: DrawingProcess,
     tasks: Sequence[tuple[str, int, DrawTask]],
     writer: Writer,
-    frames: Mapping[str, Frames],
+    frames: Mapping[str, AnimationFrames],
 ) -> list[str]:
     """Draw tasks, write what comes of them, and keep the pages of those that are animated."""
     faults, left = [], len(tasks)

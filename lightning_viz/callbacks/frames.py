@@ -11,13 +11,13 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.render.animation import animate, thin
 from lightning_viz.render.page import Picture
 
-Frames = dict[str, list[tuple[int, NDArray[np.uint8]]]]
+AnimationFrames = dict[str, list[tuple[int, NDArray[np.uint8]]]]
 """By tag, the steps and encoded pages."""
 _MOST = 120  # pages of an animation, before they are thinned to half
 _MOST_BYTES = 16 * 2**20  # of all of a view's, as a checkpoint holds them
 
 
-def keep_frame(frames: Frames, picture: Picture, step: int) -> None:
+def keep_frame(frames: AnimationFrames, picture: Picture, step: int) -> None:
     """Keep a page for the view's animation; of many, every other one.
 
     Args:
@@ -35,7 +35,7 @@ def keep_frame(frames: Frames, picture: Picture, step: int) -> None:
             frames[tag] = [pages[index] for index in kept]
 
 
-def animations(frames: Frames) -> Iterator[tuple[int, DrawTask]]:
+def animations(frames: AnimationFrames) -> Iterator[tuple[int, DrawTask]]:
     """What draws a view's animations, each with its last step.
 
     Args:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.frames import AnimationFrames
 from lightning_viz.callbacks.free_space import free_space
 from lightning_viz.errors import MalformedFileError
 
@@ -28,9 +29,6 @@ _JSON = "tasks.json"
 _MOST_JSON = 2**26  # bytes
 _OURS = ("lightning_viz.render.", "lightning_viz.callbacks.continuity", "lightning_viz.callbacks.draw_task")
 _RETURNS = ("Page", "Picture", "DrawResult")
-
-Frames = Mapping[str, Sequence[tuple[int, Any]]]
-"""By tag, the steps and encoded pages of an animation so far."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Undrawn:
 
     tasks: Sequence[tuple[str, int, DrawTask]]
     memories: Mapping[str, Any] = field(default_factory=dict)
-    frames: Mapping[str, Frames] = field(default_factory=dict)
+    frames: Mapping[str, AnimationFrames] = field(default_factory=dict)
 
 
 def write_undrawn(folder: Path, undrawn: Undrawn, *, spare: float = 0.0) -> Path:
