@@ -187,6 +187,7 @@ class CheckpointRun:
     result: Result
     most_faults: float = math.inf
     finish_seconds: float = math.inf
+    beside_training: bool = False
     epoch: int = 0
     validates: bool = True
     ending: str = ""

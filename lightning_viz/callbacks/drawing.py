@@ -22,6 +22,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from lightning_viz.callbacks import task_watch
+
 if TYPE_CHECKING:
     from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 
@@ -78,20 +80,24 @@ class _Job:
 class _Artist:
     """A process that draws, of low priority or not; one that is retired takes no more tasks.
 
-    What is put into the outbox is sent to it.
+    What is put into the outbox is sent to it. It has a job or none, and if it hung, why, in words.
     """
 
     process: subprocess.Popen[bytes]
     low: bool
     retired: bool = False
     outbox: queue.SimpleQueue[tuple[Any, ...] | None] = field(default_factory=queue.SimpleQueue)
+    job: _Job | None = None
+    hung: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class DrawingProcess:
     """Draws tasks in a process of its own, which is started at the first task, and returns results in their order.
 
     Tasks of a name wait for those of the same view before them, since they depend on what these leave. A process that
-    dies (out of memory, killed) is started again, without the task that it died of. At the end of a run several draw.
+    dies (out of memory, killed) is started again, without the task that it died of; one that hangs is killed. At the
+    end of a run several draw.
 
     Args:
         memories: by name of a task, what the first one of that name goes on from.
@@ -100,10 +106,11 @@ class DrawingProcess:
         cpu_seconds: processor time of all tasks.
         folder: where what is not drawn is kept in the end; it is lost if None. To be set before the first task.
         spare: bytes of the folder's disk that are left to others.
+        low: whether drawing leaves the cores to a training beside it.
     """
 
     def __init__(self, memories: Mapping[str, Any] | None = None) -> None:
-        self.cpu_seconds = 0.0
+        self.cpu_seconds, self.low = 0.0, True
         self.folder: Path | None = None
         self.spare = 0.0
         self._results: queue.SimpleQueue[tuple[_Job | None, FinishedDrawing]] = queue.SimpleQueue()
@@ -138,7 +145,7 @@ class DrawingProcess:
         payload = pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL)
         with self._changed:
             if not self._artists and not self._given_up:
-                self._start(low=True)
+                self._start(low=self.low)
             if self._given_up:
                 self._results.put((None, FinishedDrawing(owner, step, None, self._given_up)))
                 return
@@ -260,7 +267,7 @@ class DrawingProcess:
             self._changed.notify_all()
         for artist in artists:
             artist.process.kill()
-            artist.process.wait()
+            task_watch.exit_code(artist.process)
         self._close_log()
 
     def _close_log(self) -> None:
@@ -282,19 +289,20 @@ class DrawingProcess:
             )
             artist = _Artist(process, low)
             try:
-                for serve in (_send, self._work):
+                for serve in (self._watch, _send, self._work):
                     threading.Thread(target=serve, args=(artist,), name="lightning_viz", daemon=True).start()
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 process.kill()
-                artist.outbox.put(None)  # ends the thread that has begun
+                artist.ended.set()
+                artist.outbox.put(None)  # ends the threads that have begun
                 with process:  # closes its pipes, and waits for its end
                     raise
             self._artists.append(artist)
             if len(self._artists) == 1:
                 self._entrust()
-        except (OSError, RuntimeError) as error:  # no processes, threads, memory or pipes left
+        except (OSError, RuntimeError, MemoryError) as error:  # no processes, threads, memory or pipes left
             if not self._artists:
-                self._give_up(f"the drawing process cannot be started: {error}")
+                self._give_up(f"the drawing process cannot be started: {str(error) or type(error).__name__}")
 
     def _give_up(self, reason: str) -> None:
         self._given_up = reason
@@ -319,13 +327,30 @@ class DrawingProcess:
                 if drawn is not None and job.name is not None:
                     self._memories[job.name] = drawn.memory
                 self._answer(job, FinishedDrawing(job.owner, job.step, drawn, error, job.name))
-        process.wait()
+        process.wait()  # for long, if it keeps what is not drawn
+        artist.ended.set()
         artist.outbox.put(None)
         process.stdout.close()
+
+    def _watch(self, artist: _Artist) -> None:
+        """Kill a process that hangs: the thread that waits for its answer then sees its end."""
+        job, watch = None, None
+        while not artist.ended.wait(task_watch.TICK_SECONDS):
+            with self._changed:
+                if artist not in self._artists:
+                    return
+                changed, job = artist.job is not job, artist.job
+                usual = 0.0 if job is None else self._seconds.get(job.owner, 0.0)
+            if changed:
+                watch = None if job is None else task_watch.TaskWatch(artist.process.pid, usual)
+            if watch is not None and (hung := watch.tick()) and artist.job is job:
+                artist.hung = hung
+                artist.process.kill()
 
     def _take(self, artist: _Artist) -> _Job | None:
         """Give a process its next task; None if there will be none. A death with nothing to do costs nothing."""
         with self._changed:
+            artist.job = None
             while True:
                 if artist not in self._artists:
                     return None
@@ -339,7 +364,7 @@ class DrawingProcess:
                     self._died(artist, None)
                     return None
                 else:
-                    job.artist = artist
+                    job.artist, artist.job = artist, job
                     what = job.number if artist is self._artists[0] else job.payload  # the first has it already
                     memories = {name: self._memories[name] for name in (job.name, job.after) if name in self._memories}
                     artist.outbox.put(("draw", what, memories))
@@ -368,11 +393,12 @@ class DrawingProcess:
         with self._changed:
             if artist not in self._artists:
                 return  # closed by us
-            code = artist.process.wait()
+            code = task_watch.exit_code(artist.process)
             self._remove(artist)
             self._deaths += 1
             if job is not None:
-                reason = f"the drawing process died (exit code {code}){self._last_words()}"
+                died = f"the drawing process died (exit code {code}){self._last_words()}"
+                reason = f"the drawing process hung and was killed: it {artist.hung}" if artist.hung else died
                 self._answer(job, FinishedDrawing(job.owner, job.step, None, reason))
             if self._deaths <= _DEATHS:
                 self._start(low=artist.low)

@@ -84,12 +84,14 @@ class Run(Protocol):
         model: whose layers are watched.
         most_faults: in a row, after which a view is switched off.
         finish_seconds: the most that the end of the run waits for drawing.
+        beside_training: whether drawing leaves the cores to a training.
     """
 
     trainer: Trainer
     model: Any
     most_faults: float
     finish_seconds: float
+    beside_training: bool
 
     @property
     def ending(self) -> str:
@@ -133,6 +135,7 @@ class TrainerRun:
         model: the LightningModule.
         most_faults: in a row, after which a view is switched off.
         finish_seconds: the most that the end of the training waits for drawing.
+        beside_training: drawing leaves the cores to it.
         goes_on: what continues after a fault, in words.
     """
 
@@ -140,6 +143,7 @@ class TrainerRun:
     model: LightningModule
     most_faults: float = 3
     finish_seconds: float = 60.0
+    beside_training: bool = True
     goes_on: str = "training continues"
 
     @property

@@ -85,6 +85,7 @@ class Session:
         self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
         self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded)
+        self.pictures.process.low = run.beside_training
         self._endings = tag_endings(views, run.ending)
         self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
         self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look

@@ -156,15 +156,21 @@ def test_a_process_that_keeps_dying_is_given_up(artist):
     assert artist.process is None
 
 
-@pytest.mark.parametrize("what", ["process", "thread"])
+@pytest.mark.parametrize("what", ["process", "thread", "memory", "pipe"])
 def test_where_no_process_can_be_started_that_is_the_error_and_nothing_waits(artist, monkeypatch, what):
+    errors = {
+        "process": BlockingIOError(11, "Resource temporarily unavailable"),
+        "memory": MemoryError(),
+        "pipe": OSError(24, "Too many open files"),
+    }
+
     def no_process(*args, **options):
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+        raise errors[what]
 
     def no_thread(thread):
         raise RuntimeError("can't start new thread")
 
-    if what == "process":
+    if what in errors:
         monkeypatch.setattr(subprocess, "Popen", no_process)
     else:
         monkeypatch.setattr(drawing.threading.Thread, "start", no_thread)
@@ -174,11 +180,8 @@ def test_where_no_process_can_be_started_that_is_the_error_and_nothing_waits(art
     assert artist.drain(60) == 0
     finished = results(artist, 2, seconds=1)
     assert len(finished) == 2 and {drawn.drawn for drawn in finished} == {None}
-    words = "Resource temporarily unavailable" if what == "process" else "can't start new thread"
-    assert all(
-        f"the drawing process cannot be started: {words}" in drawn.error.replace("[Errno 11] ", "")
-        for drawn in finished
-    )
+    words = str(errors.get(what, "can't start new thread")) or "MemoryError"
+    assert all(f"the drawing process cannot be started: {words}" in drawn.error for drawn in finished)
 
 
 def test_at_the_end_the_process_goes_on_where_no_other_can_be_started(artist, monkeypatch):
