@@ -190,5 +190,12 @@ def _main(parent: str, priority: str, folder: str, spare: str) -> None:
     os._exit(0)  # in the midst of a drawing that nobody will see
 
 
+def environment() -> dict[str, str]:
+    """One thread: more would take training's cores. The same import path as here, for views of the user's own."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, **threads, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
+
+
 if __name__ == "__main__":
     _main(*sys.argv[1:])

@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lightning_viz.callbacks import task_watch
+from lightning_viz.callbacks import draw_worker, task_watch
 
 if TYPE_CHECKING:
     from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
@@ -32,7 +32,6 @@ BEHIND_SECONDS = 60.0
 BEHIND_BYTES = 256 * 2**20
 """... or takes more memory than this."""
 _FIRST_GUESS = 0.5  # seconds that a view's first drawing is expected to take
-_WORKER = "lightning_viz.callbacks.draw_worker"
 _DEATHS = 3
 _MOST_ARTISTS = 4  # processes that draw at once when training is over
 _GIVEN_UP = "the drawing process died too often and is not started again"
@@ -281,11 +280,11 @@ class DrawingProcess:
             self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
             arguments = [str(os.getpid()), "low" if low else "normal", str(self.folder or ""), str(self.spare)]
             process = subprocess.Popen(
-                [sys.executable, "-m", _WORKER, *arguments],
+                [sys.executable, "-m", draw_worker.__name__, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=_environment(),
+                env=draw_worker.environment(),
             )
             artist = _Artist(process, low)
             try:
@@ -450,10 +449,3 @@ def _draw_here(owner: str, step: int, task: DrawTask) -> FinishedDrawing:
         return FinishedDrawing(owner, step, task.draw({}), name=task.name)
     except Exception as error:
         return FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")
-
-
-def _environment() -> dict[str, str]:
-    """One thread: more would take training's cores. The same import path as here, for views of the user's own."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    path = os.pathsep.join(filter(None, sys.path))
-    return {**os.environ, **threads, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
