@@ -19,6 +19,7 @@ from .callbacks.activation_maps import ActivationMaps as ActivationMaps
 from .callbacks.activation_statistics import ActivationStatistics as ActivationStatistics
 from .callbacks.adversarial import Adversarial as Adversarial
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
+from .callbacks.applicable_views import default_views as default_views
 from .callbacks.display import InputForm as InputForm
 from .callbacks.display import arrange as arrange
 from .callbacks.display import input_form as input_form
@@ -36,7 +37,6 @@ from .callbacks.top_samples import TopSamples as TopSamples
 from .callbacks.update_ratio import UpdateRatio as UpdateRatio
 from .callbacks.view import PopulationView as PopulationView
 from .callbacks.view import View as View
-from .callbacks.view import default_views as default_views
 from .errors import LayerNotFoundError as LayerNotFoundError
 from .errors import LightningVizError as LightningVizError
 from .errors import LightningVizWarning as LightningVizWarning

@@ -22,7 +22,7 @@ PACKAGES = [path.parent for path in Path(lightning_viz.__file__).parent.rglob("_
 TYPES = {  # what a checker must say of ten public names
     "lv.GradCAM": r"-> lightning_viz\.callbacks\.grad_cam\.GradCAM|type\[GradCAM\]",
     "lv.PixelSpace": r"-> lightning_viz\.pixels\.PixelSpace|type\[PixelSpace\]",
-    "lv.default_views": r"lightning_viz\.callbacks\.view\.Views|-> Views",
+    "lv.default_views": r"lightning_viz\.callbacks\.applicable_views\.Views|-> Views",
     "lv.observe": r"lightning_viz\.hooks\.observation\.Observation|-> Observation",
     "lv.attribution.grad_cam": r"-> dict\[(builtins\.)?str, (torch\._tensor\.)?Tensor\]",
     "lv.attribution.occlusion": r"OcclusionMaps",

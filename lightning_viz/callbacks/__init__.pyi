@@ -2,6 +2,7 @@ from .activation_maps import ActivationMaps as ActivationMaps
 from .activation_statistics import ActivationStatistics as ActivationStatistics
 from .adversarial import Adversarial as Adversarial
 from .adversarial_training import AdversarialTraining as AdversarialTraining
+from .applicable_views import default_views as default_views
 from .display import InputForm as InputForm
 from .display import arrange as arrange
 from .display import input_form as input_form
@@ -24,4 +25,3 @@ from .top_samples import TopSamples as TopSamples
 from .update_ratio import UpdateRatio as UpdateRatio
 from .view import PopulationView as PopulationView
 from .view import View as View
-from .view import default_views as default_views
