@@ -26,10 +26,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_viz.analysis.files import is_overgrown
 from lightning_viz.analysis.hydra_config import PARTIAL, POSITIONAL
 from lightning_viz.callbacks.run import data_modules
 from lightning_viz.errors import AnalysisError
+from lightning_viz.hooks.pytree import is_overgrown
 
 PACKAGES = ("torch.nn", "torch.optim", "torchvision", "lightning", "pytorch_lightning", "lightning_viz")
 """Packages whose modules a file may have imported; importing others of torch may start a compiler or a process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,6 @@ def listing(folder: Path, paths: Iterable[Path] | None = None) -> list[list[Any]
     """
     stats = ((path, path.stat()) for path in (files_in(folder)[0] if paths is None else paths))
     return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-
-def is_overgrown(content: Any, parts: Callable[[Any], Iterable[Any]], *, levels: int, values: int) -> bool:
-    """Whether what a file holds is nested too deep, holds itself, or is few values that stand in very many places.
-
-    Args:
-        content: of the file.
-        parts: the values directly in one.
-        levels: that it may have.
-        values: that it may hold.
-    """
-    waiting, count = [(content, 0)], 0
-    while waiting:
-        part, level = waiting.pop()
-        count += 1
-        if level > levels or count > values:
-            return True
-        waiting += [(inner, level + 1) for inner in parts(part)]
-    return False
 
 
 def digest_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.evaluation import EVALUATIONS, KEPT, SetAside, end_evaluation, start_evaluation
+from lightning_viz.callbacks.kept_state import WrongFormError, check_views
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
 from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
@@ -29,7 +30,7 @@ from lightning_viz.callbacks.serialization import (
 from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
-from lightning_viz.errors import InvalidArgumentError, ViewError, inform
+from lightning_viz.errors import InvalidArgumentError, ViewError, inform, warn_safely
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
@@ -291,10 +292,15 @@ class View(KeywordArguments, Callback):
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the view's state from a checkpoint: scales, channels, the probe's indices, the last embedding."""
-        kept = checkpoint.get(CHECKPOINT, {}).get(self.name)
-        if kept is not None:
-            for name in KEPT:
-                setattr(self, name, from_plain(kept[name]))
+        try:
+            states = checkpoint.get(CHECKPOINT, {})
+            list(check_views(states))
+        except WrongFormError as error:
+            warn_safely(f"{self.label} begins as in a new run: the checkpoint's {error}")
+            return
+        kept = states.get(self.name, {})
+        for name in (name for name in KEPT if name in kept):
+            setattr(self, name, from_plain(kept[name]))
 
     def _led(self, trainer: Trainer) -> Session | None:
         """The session, if this view leads it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -142,3 +142,22 @@ def _with_part(structure: Any, key: Any, part: Any) -> Any:
     else:
         object.__setattr__(changed, key, part)  # also in a frozen dataclass
     return changed
+
+
+def is_overgrown(content: Any, parts: Callable[[Any], Iterable[Any]], *, levels: int, values: int) -> bool:
+    """Whether a structure is nested too deep, holds itself, or is few values that stand in very many places.
+
+    Args:
+        content: of a file.
+        parts: the values directly in one.
+        levels: that it may have.
+        values: that it may hold.
+    """
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        part, level = waiting.pop()
+        count += 1
+        if level > levels or count > values:
+            return True
+        waiting += [(inner, level + 1) for inner in parts(part)]
+    return False

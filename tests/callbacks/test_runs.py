@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import lightning.pytorch
@@ -403,6 +404,64 @@ def test_what_a_checkpoint_keeps_is_what_a_resumed_view_has(tmp_path, drawn_at_o
     assert now["channels"] == looks[0]["channels"]
     _, high = looks[0]["limits"]
     assert now["limits"][1] / high in (1, 2, 4)  # the same scale, or doubled
+
+
+NAN = float("nan")
+WRONG_STATES = {
+    "words": "state",
+    "None": None,
+    "a list": [1],
+    "a number": 3,
+    "a view of words": {"Saliency": "state"},
+    "a view of a list": {"Saliency": []},
+    "a step in words": {"Saliency": {"last_step": "abc"}},
+    "a step that is no number": {"Saliency": {"last_step": NAN}},
+    "a step below 0": {"Saliency": {"last_step": -1}},
+    "places in words": {"Saliency": {"indices": "all"}},
+    "places that are halves": {"Saliency": {"indices": [0.5]}},
+    "a state in words": {"Saliency": {"state": "x"}},
+    "memories in a list": {"Saliency": {"memories": [1]}},
+    "frames of words": {"Saliency": {"frames": {"tag": ["page"]}}},
+    "no mark of a tuple": {"Saliency": {"state": {"limits": {"__tuple__": 3}}}},
+    "a sparse tensor": {"Saliency": {"state": {"a": torch.ones(2, 2).to_sparse()}}},
+    "a tensor without values": {"Saliency": {"state": {"a": torch.ones(2, device="meta")}}},
+    "a type that NumPy lacks": {"Saliency": {"state": {"a": torch.ones(2, dtype=torch.bfloat16)}}},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("wrong", WRONG_STATES.values(), ids=WRONG_STATES)
+def test_a_state_of_a_wrong_form_is_said_and_costs_the_run_nothing(wrong, tmp_path, drawn_at_once):
+    path = tmp_path / "end.ckpt"
+    fit(tmp_path, ConvNet(), [Saliency(every_n_epochs=2)]).save_checkpoint(path)
+    drawn_at_once.clear()
+    torch.save({**torch.load(path, weights_only=True), "lightning_viz": wrong}, path)
+    with pytest.warns(ViewWarning, match="Saliency begins as in a new run: the checkpoint's (tensor in )?lightning_viz"):
+        trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_epochs=2)], ckpt_path=path, max_epochs=2)
+    assert trainer.global_step == 12
+    assert drawn_at_once.tags()["saliency/gradient"] == [6, 12]
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {},
+        {"last_step": 3},
+        {"indices": [10**9]},
+        {"state": {"limits": "x"}},
+        {"memories": {"saliency/gradient": "x"}},
+        {"state": {"saliency/gradient": torch.zeros(2)}},
+    ],
+    ids=["nothing", "a step", "no such samples", "words for limits", "words for a memory", "an array"],
+)
+def test_a_state_of_strange_content_ends_no_run(strange, tmp_path, drawn_at_once):
+    path = tmp_path / "end.ckpt"
+    fit(tmp_path, ConvNet(), [Saliency()]).save_checkpoint(path)
+    torch.save({**torch.load(path, weights_only=True), "lightning_viz": {"Saliency": strange}}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ViewWarning)
+        assert fit(tmp_path, ConvNet(), [Saliency()], ckpt_path=path, max_epochs=2).global_step == 12
 
 
 def test_embeddings_go_on_from_the_saved_points(tmp_path, drawn_at_once):
