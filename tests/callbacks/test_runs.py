@@ -436,7 +436,9 @@ def test_a_state_of_a_wrong_form_is_said_and_costs_the_run_nothing(wrong, tmp_pa
     fit(tmp_path, ConvNet(), [Saliency(every_n_epochs=2)]).save_checkpoint(path)
     drawn_at_once.clear()
     torch.save({**torch.load(path, weights_only=True), "lightning_viz": wrong}, path)
-    with pytest.warns(ViewWarning, match="Saliency begins as in a new run: the checkpoint's (tensor in )?lightning_viz"):
+    with pytest.warns(
+        ViewWarning, match="Saliency begins as in a new run: the checkpoint's (tensor in )?lightning_viz"
+    ):
         trainer = fit(tmp_path, ConvNet(), [Saliency(every_n_epochs=2)], ckpt_path=path, max_epochs=2)
     assert trainer.global_step == 12
     assert drawn_at_once.tags()["saliency/gradient"] == [6, 12]
