@@ -42,7 +42,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from lightning_viz import default_views
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # both are ignored in what a shell starts in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 folder, with_views, workers = sys.argv[1], sys.argv[2] == "with", int(sys.argv[3])
 

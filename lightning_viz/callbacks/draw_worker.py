@@ -11,6 +11,7 @@ Messages are pickled tuples: ``("draw", pickled task or number of a kept one, me
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import queue
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _WATCH_SECONDS = 0.5
+_SIGNAL_AT_PARENTS_END = 1  # PR_SET_PDEATHSIG
 
 
 class Keeper:
@@ -183,6 +185,9 @@ def _main(parent: str, priority: str, folder: str, spare: str) -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
     keeper = Keeper(folder, float(spare))
+    if sys.platform == "linux":  # where this process is stopped, the parent's end wakes it
+        with contextlib.suppress(Exception):
+            ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGCONT)
     if os.name == "posix":
         threading.Thread(target=_watch, args=(int(parent), keeper), daemon=True).start()
     keeper.save(serve(sys.stdin.buffer, replies, keeper))

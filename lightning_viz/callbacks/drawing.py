@@ -68,6 +68,7 @@ class _Job:
     payload: bytes
     artist: _Artist | None = None
     finished: FinishedDrawing | None = None
+    given_up: bool = False  # not drawn, and still to be kept
 
     @property
     def to_be_kept(self) -> tuple[Any, ...]:
@@ -145,12 +146,12 @@ class DrawingProcess:
         with self._changed:
             if not self._artists and not self._given_up:
                 self._start(low=self.low)
+            job = _Job(next(self._numbers), owner, step, task.name, task.after, payload)
+            self._unwritten[job.number] = job
             if self._given_up:
                 self._results.put((None, FinishedDrawing(owner, step, None, self._given_up)))
                 return
-            job = _Job(next(self._numbers), owner, step, task.name, task.after, payload)
             self._jobs.append(job)
-            self._unwritten[job.number] = job
             self._artists[0].outbox.put(job.to_be_kept)
             self._changed.notify_all()
 
@@ -166,6 +167,12 @@ class DrawingProcess:
         """Sketches not yet drawn."""
         with self._changed:
             return sum(job.finished is None for job in self._jobs)
+
+    @property
+    def undrawn(self) -> int:
+        """Tasks not drawn and written, those of a process that was given up among them."""
+        with self._changed:
+            return len(self._unwritten)
 
     def results(self) -> Iterator[FinishedDrawing]:
         """The drawings finished since the last call; each counts as written when the next is asked for."""
@@ -240,22 +247,34 @@ class DrawingProcess:
             seconds: the longest time to wait for the file.
 
         Returns:
-            The number of tasks that are kept; 0 if there is nobody to keep them, or no folder.
+            The number of tasks that are kept; 0 if there is no folder.
+
+        Raises:
+            OSError: no process can write the file, nor can this one.
         """
         with self._changed:
-            kept = len(self._unwritten) if self._artists and self.folder is not None else 0
+            jobs = [] if self.folder is None else list(self._unwritten.values())
             artists, self._artists = self._artists, []
             self._jobs.clear()
             self._unwritten.clear()
             self._changed.notify_all()
-        for artist in artists[1:] if kept else artists:
-            artist.process.kill()
-        if kept:
-            artists[0].outbox.put(("leave", dict(frames)))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                artists[0].process.wait(seconds)
+        keeper = artists[0] if artists and jobs else None
+        for artist in artists:
+            if artist is not keeper:
+                artist.process.kill()
+        if keeper is not None:
+            keeper.outbox.put(("leave", dict(frames)))
+            if seconds:
+                try:
+                    keeper.process.wait(seconds)
+                except subprocess.TimeoutExpired:  # it hangs
+                    keeper.process.kill()
+                    keeper = None
         self._close_log()
-        return kept
+        if keeper is None and self.folder is not None and jobs:
+            left = [(job.owner, job.step, job.payload) for job in jobs]
+            draw_worker.save_tasks(self.folder, left, self._written, dict(frames), spare=self.spare)
+        return len(jobs)
 
     def close(self) -> None:
         """End the processes and drop the waiting tasks."""
@@ -306,6 +325,7 @@ class DrawingProcess:
     def _give_up(self, reason: str) -> None:
         self._given_up = reason
         for job in [job for job in self._jobs if job.finished is None]:
+            job.given_up = True
             self._answer(job, FinishedDrawing(job.owner, job.step, None, reason))
 
     def _work(self, artist: _Artist) -> None:
@@ -385,7 +405,8 @@ class DrawingProcess:
         """Note what came of a task, and hand on what is finished in the tasks' order."""
         job.finished = finished
         while self._jobs and (first := self._jobs[0].finished) is not None:
-            self._results.put((self._jobs.popleft(), first))
+            job = self._jobs.popleft()
+            self._results.put((None if job.given_up else job, first))
         self._changed.notify_all()
 
     def _died(self, artist: _Artist, job: _Job | None) -> None:

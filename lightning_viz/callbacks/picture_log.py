@@ -13,7 +13,7 @@ from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.log_limits import MEGABYTE, limited
-from lightning_viz.callbacks.run import Run
+from lightning_viz.callbacks.run import Run, error_text
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import inform, warn_safely
@@ -98,26 +98,29 @@ class PictureLog:
         if not self.process.waiting:
             self._animate()
             self._wait(deadline)
-        if self.process.waiting:
-            self._keep(
-                f"were not finished {'in time' if self._run.interrupted else f'within {limit:g} s'}", _KEEP_SECONDS
-            )
+        self._keep(_KEEP_SECONDS)
 
     def hand_over(self) -> None:
         """Write what is drawn, if that is soon done, and have the rest kept: the run ends now."""
         self.collect(_HAND_OVER_SECONDS)
-        self._keep("were not finished")
+        self._keep()
 
-    def _keep(self, what: str, seconds: float = 0.0) -> None:
+    def _keep(self, seconds: float = 0.0) -> None:
         """Have what is not drawn kept in a file, and say how it is drawn."""
-        waiting = self.process.waiting
+        undrawn = self.process.undrawn
+        if not undrawn:
+            return
         animated = [] if self._animated else [view for view in self._views.values() if view.animation]
-        kept = self.process.hand_over({view.name: view.frames for view in animated}, seconds)
+        try:
+            kept = self.process.hand_over({view.name: view.frames for view in animated}, seconds)
+        except Exception as error:
+            warn_safely(f"{undrawn} drawings were not finished and are lost: {error_text(error)}")
+            return
         if kept:
             command = f"lightning-viz draw {shlex.quote(str(self.process.folder))}"
-            inform(f"{kept} drawings {what}: they are kept beside the run, and drawn by: {command}")
-        elif waiting:
-            warn_safely(f"{waiting} drawings {what} and are lost")
+            inform(f"{kept} drawings were not finished: they are kept beside the run, and drawn by: {command}")
+        else:
+            warn_safely(f"{undrawn} drawings were not finished and are lost: the run has no folder on this machine")
 
     def _wait(self, deadline: float) -> None:
         """Wait until all is drawn, with a progress bar in a terminal, and write it."""

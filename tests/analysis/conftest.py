@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
 
 
@@ -42,13 +42,11 @@ def cli_run(tmp_path_factory):
     return next(folder.rglob("config.yaml")).parent
 
 
-class DrawsHere:
+class DrawsHere(DrawingProcess):
     """Draws from the pickled sketch, as the drawing process does, without the seconds that starting a process takes."""
 
-    process, waiting, cpu_seconds = None, 0, 0.0
-
     def __init__(self):
-        self._results, self._memories = [], {}
+        super().__init__()
 
     def submit(self, owner, step, sketch):
         drawn, error = None, ""
@@ -58,23 +56,7 @@ class DrawsHere:
                 drawn = pickle.loads(pickle.dumps(sketch)).draw(self._memories)
             except Exception as fault:
                 error = f"{type(fault).__name__}: {fault}"
-        self._results.append(FinishedDrawing(owner, step, drawn, error, sketch.name))
-
-    def behind(self):
-        return False
-
-    def results(self):
-        finished, self._results = self._results, []
-        return finished
-
-    def hurry(self):
-        pass
-
-    def drain(self, seconds):
-        return 0
-
-    def close(self):
-        pass
+        self._results.put((None, FinishedDrawing(owner, step, drawn, error, sketch.name)))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import View
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 
 from .drawings import draw
 
@@ -193,35 +193,18 @@ def drawn_at_once(monkeypatch):
     """Sketches are drawn in this process as they are handed in, and kept."""
     gallery = Gallery()
 
-    class AtOnce:
+    class AtOnce(DrawingProcess):
         def __init__(self):
-            self.process, self.waiting, self.cpu_seconds = None, 0, 0.0
-            self._results, self._memories = [], {}
+            super().__init__()
 
         def submit(self, owner, step, sketch):
             drawing = Drawing(owner, step, sketch)
             gallery.append(drawing)
             try:
                 drawing.drawn = sketch.draw(self._memories)
-                self._results.append(FinishedDrawing(owner, step, drawing.drawn, name=sketch.name))
+                self._results.put((None, FinishedDrawing(owner, step, drawing.drawn, name=sketch.name)))
             except Exception as error:
-                self._results.append(FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}"))
-
-        def behind(self):
-            return False
-
-        def results(self):
-            finished, self._results = self._results, []
-            return finished
-
-        def hurry(self):
-            pass
-
-        def drain(self, seconds):
-            return 0
-
-        def close(self):
-            pass
+                self._results.put((None, FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")))
 
     monkeypatch.setattr("lightning_viz.callbacks.picture_log.DrawingProcess", AtOnce)
     return gallery

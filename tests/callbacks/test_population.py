@@ -17,7 +17,7 @@ from lightning_viz import ActivationStatistics, TopSamples
 from lightning_viz.callbacks import picture_log, population, top_samples
 from lightning_viz.callbacks import top_samples as crops
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.hooks import receptive_fields
 
@@ -457,32 +457,14 @@ def population_views(is_image, dense=False):
 def sketches(monkeypatch):
     handed_in = []
 
-    class Counts:
-        process, waiting, cpu_seconds = None, 0, 0.0
-
+    class Counts(DrawingProcess):
         def __init__(self):
-            self._results = []
+            super().__init__()
 
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in.append((owner, step))
-            self._results.append(FinishedDrawing(owner, step, DrawResult(), name=sketch.name))
-
-        def behind(self):
-            return False
-
-        def results(self):
-            finished, self._results = self._results, []
-            return finished
-
-        def hurry(self):
-            pass
-
-        def drain(self, seconds):
-            return 0
-
-        def close(self):
-            pass
+            self._results.put((None, FinishedDrawing(owner, step, DrawResult(), name=sketch.name)))
 
     monkeypatch.setattr(picture_log, "DrawingProcess", Counts)
     return handed_in

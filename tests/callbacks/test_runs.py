@@ -430,6 +430,7 @@ WRONG_STATES = {
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 @pytest.mark.parametrize("wrong", WRONG_STATES.values(), ids=WRONG_STATES)
 def test_a_state_of_a_wrong_form_is_said_and_costs_the_run_nothing(wrong, tmp_path, drawn_at_once):
     path = tmp_path / "end.ckpt"

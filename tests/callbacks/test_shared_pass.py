@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_viz import ActivationMaps, FirstLayerFilters, GradCAM, LayerEmbeddings, Saliency
+from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.session import Session
 
@@ -15,31 +16,16 @@ from .conftest import ConvNet, fit, images, loader
 HEAD, POPULATION, BATCH = 16, 150, 64
 
 
-class Recorder:
+class Recorder(DrawingProcess):
     """Takes sketches and draws none of them."""
 
     sketches: list
 
     def __init__(self):
-        self.process, self.waiting, self.cpu_seconds = None, 0, 0.0
+        super().__init__()
 
     def submit(self, owner, step, sketch):
         self.sketches.append((step, sketch.arguments))
-
-    def behind(self):
-        return False
-
-    def results(self):
-        return []
-
-    def hurry(self):
-        pass
-
-    def drain(self, seconds):
-        return 0
-
-    def close(self):
-        pass
 
 
 class Counting(ConvNet):

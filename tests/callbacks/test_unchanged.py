@@ -32,7 +32,7 @@ from lightning_viz import (
 from lightning_viz.callbacks import picture_log, session, shared_pass, step_watch
 from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.fetching import Fetched
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View
@@ -153,33 +153,15 @@ def sketches(monkeypatch):
     """Sketches handed in, counted by view, run and step; not drawn, which another process would do."""
     handed_in = []
 
-    class Counting:
-        process, waiting, cpu_seconds = None, 0, 0.0
-
+    class Counting(DrawingProcess):
         def __init__(self):
             handed_in.append(defaultdict(Counter))
-            self._results = []
+            super().__init__()
 
         def submit(self, owner, step, sketch):
             pickle.dumps(sketch)
             handed_in[-1][owner][step] += 1
-            self._results.append(FinishedDrawing(owner, step, DrawResult(), name=sketch.name))
-
-        def behind(self):
-            return False
-
-        def results(self):
-            finished, self._results = self._results, []
-            return finished
-
-        def hurry(self):
-            pass
-
-        def drain(self, seconds):
-            return 0
-
-        def close(self):
-            pass
+            self._results.put((None, FinishedDrawing(owner, step, DrawResult(), name=sketch.name)))
 
     monkeypatch.setattr(picture_log, "DrawingProcess", Counting)
     return handed_in

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_viz import LayerEmbeddings, Probe, default_views
+from lightning_viz import FirstLayerFilters, LayerEmbeddings, Probe, ViewWarning, default_views
 from lightning_viz.analysis.late_drawing import draw_undrawn
 from lightning_viz.callbacks import DrawTask, drawing
 from lightning_viz.callbacks.session import session
@@ -27,7 +27,7 @@ from lightning_viz.render.tiles import Verdict
 from lightning_viz.render.weights import filters
 
 from . import drawings
-from .conftest import ConvNet, Watch, fit
+from .conftest import ConvNet, Watch, fit, said
 from .test_writers import events
 
 
@@ -287,6 +287,49 @@ def test_a_run_cut_short_keeps_what_is_not_drawn_and_waits_for_nothing(error, tm
         f"10 drawings were not finished: they are kept beside the run, and drawn by: lightning-viz draw {tmp_path}/run"
         in (capfd.readouterr().err)
     )
+
+
+def test_where_nobody_draws_the_run_itself_keeps_what_it_saw(tmp_path, monkeypatch):
+    def no_process(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    with pytest.warns(ViewWarning, match="the drawing process cannot be started"):
+        fit(tmp_path, ConvNet(), [FirstLayerFilters(every_n_train_steps=3)])
+    monkeypatch.undo()
+    assert [step for _, step, _ in read_undrawn(kept(tmp_path, seconds=0)).tasks] == [0, 3, 6]
+
+
+class Stopped(ConvNet):
+    """The drawing process is stopped, as by a debugger, and training ends soon after."""
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 2:
+            os.kill(session(self.trainer).pictures.process.process.pid, signal.SIGSTOP)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.slow
+def test_where_the_drawing_process_hangs_the_run_itself_keeps_what_it_saw(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_viz.callbacks.picture_log._KEEP_SECONDS", 0.2)
+    fit(tmp_path, Stopped(), [Slow(every_n_train_steps=1, finish_seconds=0.0)])
+    tasks = read_undrawn(kept(tmp_path, seconds=0), trusted=True).tasks
+    assert sorted({step for _, step, _ in tasks})[-4:] == [3, 4, 5, 6]
+
+
+def test_on_a_disk_with_no_room_nothing_is_kept_and_that_is_said(tmp_path, monkeypatch):
+    def no_process(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    monkeypatch.setattr("lightning_viz.callbacks.undrawn.free_space", lambda folder: 150e6)
+    with pytest.warns(ViewWarning) as caught:
+        fit(tmp_path, ConvNet(), [FirstLayerFilters(every_n_train_steps=3)])
+    assert any(
+        "3 drawings were not finished and are lost: OSError: [Errno 28] No space left on device" in line
+        for line in said(caught)
+    )
+    assert not list(tmp_path.rglob(PATTERN + "*"))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 
 from lightning_viz import ActivationStatistics, TopSamples
 from lightning_viz.callbacks import picture_log, population, top_samples
+from lightning_viz.callbacks.drawing import DrawingProcess
 
 from .conftest import ConvNet, images, loader, make_trainer
 
@@ -33,26 +34,9 @@ class Still(ConvNet):
 def keeps(sketches):
     """An artist that keeps each sketch's step and arguments in a list."""
 
-    class Keeps:
-        process, waiting, cpu_seconds = None, 0, 0.0
-
+    class Keeps(DrawingProcess):
         def submit(self, owner, step, sketch):
             sketches.append((step, dict(sketch.arguments)))
-
-        def behind(self):
-            return False
-
-        def results(self):
-            return []
-
-        def hurry(self):
-            pass
-
-        def drain(self, seconds):
-            return 0
-
-        def close(self):
-            pass
 
     return Keeps
 

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_viz import View, default_views
-from lightning_viz.callbacks.drawing import FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.hooks.calls import Call as ModelCall
 
@@ -148,12 +148,12 @@ def usual_views() -> list[View]:
     return [view for view in default_views() if view.kind != "embedding"]
 
 
-class DrawsAtOnce:
+class DrawsAtOnce(DrawingProcess):
     """In place of the drawing process: keeps what it is to draw, and draws the first picture of each tag, or all."""
 
     def __init__(self, drawings: list[Drawing], *, draws_all: bool, slow: bool) -> None:
-        self.process, self.waiting, self.cpu_seconds = None, 0, 0.0
-        self._drawings, self._results, self._memories = drawings, [], {}
+        super().__init__()
+        self._drawings = drawings
         self._draws_all, self._slow = draws_all, slow
 
     def submit(self, owner, step, task):
@@ -163,25 +163,12 @@ class DrawsAtOnce:
         if again and task.name is None and not self._draws_all:
             return
         try:
-            self._results.append(FinishedDrawing(owner, step, task.draw(self._memories), name=task.name))
+            self._results.put((None, FinishedDrawing(owner, step, task.draw(self._memories), name=task.name)))
         except Exception as error:
-            self._results.append(FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}"))
+            self._results.put((None, FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")))
 
     def behind(self):
         return self._slow
-
-    def results(self):
-        finished, self._results = self._results, []
-        return finished
-
-    def hurry(self):
-        pass
-
-    def drain(self, seconds):
-        return 0
-
-    def close(self):
-        pass
 
 
 @contextlib.contextmanager
