@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -62,3 +63,22 @@ def _is_harmful(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
+
+
+_LONGEST_NAME, _KEPT_OF_NAME = 200, 60  # bytes; letters, of four bytes at most
+
+
+def file_name(text: str, written: str) -> str:
+    """A name for a file or folder: as written, but neither dots alone nor longer than file systems take.
+
+    Args:
+        text: that is to be told from other text, however long.
+        written: the same in letters that a name may have.
+
+    >>> file_name("..", ".."), len(file_name("a" * 300, "a" * 300))
+    ('%2E%2E', 77)
+    """
+    if set(written) == {"."}:
+        return written.replace(".", "%2E")
+    digest = hashlib.sha256(plain_text(text).encode()).hexdigest()
+    return written if len(written.encode()) <= _LONGEST_NAME else f"{written[:_KEPT_OF_NAME]}~{digest[:16]}"

@@ -34,6 +34,7 @@ from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.plain_text import file_name
 
 __all__ = ["analyze"]
 
@@ -326,7 +327,7 @@ def slug(name: str) -> str:
     >>> slug("../plain: 1"), slug("..")
     ('_plain__1', 'model')
     """
-    return re.sub(r"[^\w.-]", "_", name).strip(".") or "model"
+    return file_name(name, re.sub(r"[^\w.-]", "_", name).strip(".") or "model")
 
 
 def _write_events(folder: Path, results: Sequence[Result]) -> None:

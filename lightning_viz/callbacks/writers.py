@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 import os
@@ -28,7 +27,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.errors import warn_safely
-from lightning_viz.plain_text import harmless_markdown, plain_text
+from lightning_viz.plain_text import file_name, harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
 
 
@@ -259,19 +258,10 @@ def _made(folder: Path) -> bool:
 
 def _as_path(tag: str) -> str:
     """A tag as a path of its own: what a file system may not take is written as in an address, long names shortened."""
-    return "/".join(_as_name(part, quote(plain_text(part), safe=" =,()[]")) for part in tag.split("/") if part)
-
-
-def _as_name(text: str, written: str) -> str:
-    """A name for a file or folder: as written, but neither dots alone nor longer than file systems take."""
-    if set(written) == {"."}:
-        return written.replace(".", "%2E")
-    digest = hashlib.sha256(plain_text(text).encode()).hexdigest()
-    return written if len(written.encode()) <= _LONGEST_NAME else f"{written[:_KEPT_OF_NAME]}~{digest[:16]}"
+    return "/".join(file_name(part, quote(plain_text(part), safe=" =,()[]")) for part in tag.split("/") if part)
 
 
 _OURS = "lightning_viz_projector"
-_LONGEST_NAME, _KEPT_OF_NAME = 200, 60  # bytes; letters, of four bytes at most
 
 
 def write_projection(folder: Path, projection: Projection) -> None:
@@ -285,7 +275,7 @@ def write_projection(folder: Path, projection: Projection) -> None:
         projection: what to write.
     """
     tag = plain_text(projection.tag)
-    name = _as_name(tag, re.sub(r"[^\w.-]", "_", tag))
+    name = file_name(tag, re.sub(r"[^\w.-]", "_", tag))
     place = folder / _OURS / name
     place.mkdir(parents=True, exist_ok=True)
     files = {"vectors.tsv": projection.vectors, "labels.tsv": projection.metadata, "sprite.png": projection.sprite}
