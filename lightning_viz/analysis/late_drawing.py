@@ -58,6 +58,7 @@ def _draw(undrawn: Undrawn, folder: Path) -> list[str]:
         owner: {tag: list(pages) for tag, pages in tags.items()} for owner, tags in undrawn.frames.items()
     }
     with closing(DrawingProcess(undrawn.memories)) as process:
+        process.low = False
         faults = _draw_all(process, undrawn.tasks, writer, frames)
         last = [(owner, step, task) for owner, pages in frames.items() for step, task in animations(pages)]
         faults += _draw_all(process, last, writer, {})

@@ -1,4 +1,4 @@
-"""The drawing process: ``python -m lightning_viz.callbacks.draw_worker PARENT PRIORITY FOLDER SPARE``.
+"""The drawing process: ``python -m lightning_viz.callbacks.draw_worker PARENT FOLDER SPARE``.
 
 It reads messages, draws, and ends when its input or its parent does; what was given to it to keep, and is not drawn by
 then, it writes into the run's folder. Nothing here imports more than Python's own library.
@@ -24,6 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_Tasks = queue.SimpleQueue[tuple[bytes, dict[str, Any]]]
 _WATCH_SECONDS = 0.5
 _SIGNAL_AT_PARENTS_END = 1  # PR_SET_PDEATHSIG
 
@@ -115,56 +116,63 @@ def save_tasks(
     write_undrawn(folder, Undrawn([entry for entry in undrawn if storable(entry)], memories, frames), spare=spare)
 
 
-def serve(requests: BinaryIO, replies: BinaryIO, keeper: Keeper) -> dict[str, Any]:
-    """Read messages until the last, and draw meanwhile.
+def serve(requests: BinaryIO, replies: BinaryIO, keeper: Keeper) -> None:
+    """Draw what messages ask for, and end the process after the last, in the midst of a drawing if need be.
+
+    Drawing is the main thread's, whose priority is the process's; another reads.
 
     Args:
         requests: the messages.
         replies: written to, in the order of the requests to draw.
         keeper: of the tasks that are not drawn.
-
-    Returns:
-        The frames of the last message.
     """
-    tasks: queue.SimpleQueue[tuple[bytes, dict[str, Any]]] = queue.SimpleQueue()
-    threading.Thread(target=_draw, args=(tasks, replies), daemon=True).start()
-    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the input's end, in the midst of a message
+    tasks: _Tasks = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(requests, keeper, tasks), daemon=True)
+    reader.start()
+    with contextlib.suppress(BrokenPipeError):
         while True:
-            kind, *content = pickle.load(requests)
-            if kind == "draw":
-                task, memories = content
-                tasks.put((keeper.payload(task) if isinstance(task, int) else task, memories))
-            elif kind == "keep":
-                keeper.keep(*content)
-            elif kind == "drop":
-                keeper.drop(*content)
-            else:
-                return content[0]  # type: ignore[no-any-return]
-    return {}
+            _answer(*tasks.get(), replies)
+    reader.join()
 
 
-def _draw(tasks: queue.SimpleQueue[tuple[bytes, dict[str, Any]]], replies: BinaryIO) -> None:
-    """Draw one task after the other, and answer."""
-    while True:
-        payload, memories = tasks.get()
-        started, worked = time.monotonic(), time.process_time()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                answer = pickle.loads(payload).draw(memories)
-        except Exception as error:
-            answer = f"{type(error).__name__}: {error}"
-        took = time.process_time() - worked, time.monotonic() - started
-        del payload
-        try:
-            content = pickle.dumps((answer, *took), protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            content = pickle.dumps((f"{type(error).__name__}: {error}", *took))
-        try:
-            replies.write(content)
-            replies.flush()
-        except BrokenPipeError:
-            return
+def _read(requests: BinaryIO, keeper: Keeper, tasks: _Tasks) -> None:
+    """Read messages; after the last have kept what is not drawn, and end the process."""
+    try:
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the end, in the midst of a message
+            while True:
+                kind, *content = pickle.load(requests)
+                if kind == "draw":
+                    task, memories = content
+                    tasks.put((keeper.payload(task) if isinstance(task, int) else task, memories))
+                elif kind == "keep":
+                    keeper.keep(*content)
+                elif kind == "drop":
+                    keeper.drop(*content)
+                else:
+                    keeper.save(content[0])
+                    break
+        keeper.save({})
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _answer(payload: bytes, memories: dict[str, Any], replies: BinaryIO) -> None:
+    """Draw a task, and send what comes of it."""
+    started, worked = time.monotonic(), time.process_time()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answer = pickle.loads(payload).draw(memories)
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    took = time.process_time() - worked, time.monotonic() - started
+    try:
+        content = pickle.dumps((answer, *took), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        content = pickle.dumps((f"{type(error).__name__}: {error}", *took))
+    replies.write(content)
+    replies.flush()
 
 
 def _watch(parent: int, keeper: Keeper) -> None:
@@ -175,13 +183,11 @@ def _watch(parent: int, keeper: Keeper) -> None:
     os._exit(0)
 
 
-def _main(parent: str, priority: str, folder: str, spare: str) -> None:
+def _main(parent: str, folder: str, spare: str) -> None:
     """Draw what standard input asks for, until it ends."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to the whole group: the run, which ends first, decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if priority == "low" and hasattr(os, "nice"):
-        os.nice(19)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the replies
     keeper = Keeper(folder, float(spare))
@@ -190,9 +196,7 @@ def _main(parent: str, priority: str, folder: str, spare: str) -> None:
             ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGCONT)
     if os.name == "posix":
         threading.Thread(target=_watch, args=(int(parent), keeper), daemon=True).start()
-    keeper.save(serve(sys.stdin.buffer, replies, keeper))
-    sys.stderr.flush()
-    os._exit(0)  # in the midst of a drawing that nobody will see
+    serve(sys.stdin.buffer, replies, keeper)
 
 
 def environment() -> dict[str, str]:

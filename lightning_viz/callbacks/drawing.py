@@ -297,7 +297,7 @@ class DrawingProcess:
         """Start a process; where none can be started, and none is there, everything is given up."""
         try:
             self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115
-            arguments = [str(os.getpid()), "low" if low else "normal", str(self.folder or ""), str(self.spare)]
+            arguments = [str(os.getpid()), str(self.folder or ""), str(self.spare)]
             process = subprocess.Popen(
                 [sys.executable, "-m", draw_worker.__name__, *arguments],
                 stdin=subprocess.PIPE,
@@ -305,7 +305,7 @@ class DrawingProcess:
                 stderr=self._log,
                 env=draw_worker.environment(),
             )
-            artist = _Artist(process, low)
+            artist = _Artist(process, low and _lowered(process.pid))
             try:
                 for serve in (self._watch, _send, self._work):
                     threading.Thread(target=serve, args=(artist,), name="lightning_viz", daemon=True).start()
@@ -454,12 +454,19 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _lowered(process: int) -> bool:
+    """Whether a process has low priority now."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, process, 19)
+    except (AttributeError, OSError):  # AttributeError: Windows
+        return False
+    return True
+
+
 def _raised(process: int) -> bool:
     """Whether a process has normal priority again, which not every user may give it."""
     try:
         os.setpriority(os.PRIO_PROCESS, process, os.getpriority(os.PRIO_PROCESS, 0))
-    except AttributeError:  # Windows, where it never was low
-        return True
     except OSError:
         return False
     return True

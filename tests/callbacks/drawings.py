@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -48,3 +49,9 @@ def count(tag, step, memory=None):
 
 def draw_large(tag, step, values):
     return DrawResult((draw(tag, step),), {f"{tag}/sum": float(np.sum(values))})
+
+
+def priority(tag, step):
+    """A page, and the priority with which it is drawn: that of the thread, which on Linux each has for itself."""
+    time.sleep(0.05)
+    return DrawResult((draw(tag, step),), {"priority": os.getpriority(os.PRIO_PROCESS, threading.get_native_id())})

@@ -112,6 +112,19 @@ def test_at_the_end_several_draw_in_order_and_remember_within_a_name(artist, mon
     assert len([other for other in artist._artists if not other.retired]) == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root may raise a priority again")
+def test_what_draws_has_low_priority_beside_training_and_the_trainings_own_after_it(artist, monkeypatch):
+    monkeypatch.setattr(drawing, "_cores", lambda: 1)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    artist.submit("a", 0, sketch(drawings.priority))
+    (first,) = results(artist, 1)
+    for step in range(1, 4):
+        artist.submit("a", step, sketch(drawings.priority, step))
+    artist.hurry()
+    last = results(artist, 3)[-1]
+    assert (first.drawn.scalars["priority"], last.drawn.scalars["priority"]) == (19, own)
+
+
 def test_an_error_in_drawing_comes_back_and_the_process_goes_on(artist):
     artist.submit("a", 1, sketch(drawings.draw_or_fail))
     artist.submit("b", 1, sketch())
