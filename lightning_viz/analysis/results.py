@@ -165,8 +165,8 @@ class Result:
     numbers: dict[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
-    folder: Path | None = None  # all is drawn
     state: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None  # all is drawn
 
     def add(self, output: Output, step: int) -> None:
         """Keep what a technique gives.

@@ -359,7 +359,8 @@ def test_what_fails_is_told_and_its_file_stays(tmp_path):
 
 SCRIPT = """
 import signal, sys, time, torch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # both are ignored in what a shell starts in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from tests.callbacks.conftest import ConvNet, images, loader, make_trainer
 from tests.callbacks.test_undrawn import Slow
 from pytorch_lightning.callbacks import OnExceptionCheckpoint
