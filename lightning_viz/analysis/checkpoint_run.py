@@ -256,7 +256,7 @@ class Replay(Callback):
         run = CheckpointRun(trainer, model, self._step, self.result)
         self._session = Session(run, self.views if first else [], watching)
         if first:
-            self._session.reserve(self._probe, self._count)
+            self._session.samples.reserve(self._probe, self._count)
         self._session.on_validation_start()
 
     def on_validation_batch_start(
@@ -280,7 +280,7 @@ class Replay(Callback):
             session.on_validation_end()
             if trainer.is_global_zero:
                 session.finish()
-                self.samples = session.samples(self._probe)
+                self.samples = session.samples.get(self._probe)
         except Exception as error:
             self.result.faults.append(Fault("samples", error_text(error), self._step))
         finally:

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -174,10 +174,14 @@ class DrawingProcess:
         with self._changed:
             return len(self._unwritten)
 
-    def results(self) -> Iterator[FinishedDrawing]:
-        """The drawings finished since the last call; each counts as written when the next is asked for."""
+    def results(self, more: Callable[[], bool] = lambda: True) -> Iterator[FinishedDrawing]:
+        """The drawings finished since the last call; each counts as written when the next is asked for.
+
+        Args:
+            more: whether another is wanted.
+        """
         with contextlib.suppress(queue.Empty):
-            while True:
+            while more():
                 job, finished = self._results.get_nowait()
                 yield finished
                 if job is not None:

@@ -31,6 +31,7 @@ class PictureLog:
         views: those that suit the model.
         fault: takes what goes wrong: the view, its step, and the error.
         succeeded: takes a view of which a picture was written.
+        wrote: takes a view, a step, and the seconds that writing a picture took.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class PictureLog:
         views: Sequence[ViewLike],
         fault: Callable[[ViewLike, int, Exception | str], None],
         succeeded: Callable[[ViewLike], None],
+        wrote: Callable[[str, int, float], None] = lambda view, step, seconds: None,
     ) -> None:
-        self._run, self._fault, self._succeeded = run, fault, succeeded
+        self._run, self._fault, self._succeeded, self._wrote = run, fault, succeeded, wrote
         self._views = {view.name: view for view in views}
         self._animated = False
         self.process = DrawingProcess()
@@ -58,18 +60,20 @@ class PictureLog:
         """
         self.process.submit(view.name, step, task)
 
-    def collect(self, seconds: float = math.inf) -> None:
+    def collect(self, seconds: float = math.inf, may_write: Callable[[], bool] = lambda: True) -> None:
         """Write what was drawn meanwhile.
 
         Args:
             seconds: what is not written by then waits for the next call.
+            may_write: likewise from when this is false.
         """
         deadline = time.monotonic() + seconds
-        for result in self.process.results():
+        for result in self.process.results(lambda: time.monotonic() <= deadline and may_write()):
             view = self._views[result.owner]
             if result.drawn is None:
                 self._fault(view, result.step, result.error)
             else:
+                started = time.monotonic()
                 try:
                     self._write(view, result)
                 except Exception as error:
@@ -78,8 +82,8 @@ class PictureLog:
                     self._succeeded(view)
                     if result.drawn.memory is not None and result.name is not None:
                         view.memories[result.name] = result.drawn.memory
-            if time.monotonic() > deadline:
-                break
+                finally:
+                    self._wrote(view.name, result.step, time.monotonic() - started)
 
     def _write(self, view: ViewLike, result: FinishedDrawing) -> None:
         assert result.drawn is not None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.distributed.constants import default_pg_timeout
 from torch.nn.parameter import is_lazy
 
 from lightning_viz.callbacks.writers import Writer, find_writers, local_path
@@ -254,6 +255,16 @@ def unobservable(trainer: Trainer, model: LightningModule) -> str:
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
     return ""
+
+
+def collective_timeout(trainer: Trainer) -> float:
+    """Seconds after which a process that waits for others in a collective gives up.
+
+    Args:
+        trainer: of several processes.
+    """
+    timeout = getattr(trainer.strategy, "_timeout", None) or default_pg_timeout
+    return float(timeout.total_seconds())
 
 
 def averaging_text(trainer: Trainer, first_view: Callback) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Union
 
@@ -78,14 +79,18 @@ class OverheadBudget:
     """Keeps account of the seconds for which training was held, per view, against those for which it ran.
 
     A view may look if, with what its look is expected to take, the time held in all stays within `FREE_SECONDS` and a
-    share of the time trained so far; what the last look will take, which is never dropped, is set aside. Views that
-    have held training least come first.
+    share of the time trained so far; what the last look will take, which is never dropped, is set aside. A look takes
+    what writing its pictures takes, too, later. Views that have held training least come first.
     """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._held: defaultdict[str, float] = defaultdict(float)
         self._last: dict[str, float] = {}
+        self._writing: dict[str, tuple[int, float]] = {}  # by view, the last step that was written, and its seconds
+        self._unwritten: defaultdict[str, set[int]] = defaultdict(set)  # steps of looks
+        self._picture = 0.0  # seconds that the last picture took to be written
+        self._measured = False
         self.ledger: deque[tuple[str, int, float]] = deque(maxlen=_LEDGER)
         """View, step and seconds of the last looks."""
 
@@ -99,10 +104,63 @@ class OverheadBudget:
         """Seconds of training so far, looks not counted."""
         return time.monotonic() - self._started - self.held
 
+    @property
+    def held_by(self) -> dict[str, float]:
+        """The same by view; by "" of what no view is there for."""
+        return dict(self._held)
+
+    @contextmanager
+    def measured(
+        self, views: Callable[[], Collection[str]], apart: Callable[[], float] = lambda: 0.0
+    ) -> Iterator[None]:
+        """An event for which training is held; what inside it is charged to no view is shared by all.
+
+        Args:
+            views: those that share.
+            apart: seconds that are measured, and not yet charged.
+        """
+        if self._measured:  # a part of another event
+            yield
+            return
+        started, before, self._measured = time.monotonic(), self.held + apart(), True
+        try:
+            yield
+        finally:
+            self._measured = False
+            rest = time.monotonic() - started - (self.held + apart() - before)
+            sharing = tuple(views()) or ("",)
+            for view in sharing:
+                self._held[view] += rest / len(sharing)
+
+    def book(self, view: str, seconds: float) -> None:
+        """Book what held training for a view, and was no look."""
+        self._held[view] += seconds
+
+    def wrote(self, view: str, step: int, seconds: float) -> None:
+        """Book what a logger took for one of the pictures of a look."""
+        self._held[view] += seconds
+        last, before = self._writing.get(view, (step, 0.0))
+        self._writing[view] = step, seconds + (before if last == step else 0.0)
+        self._unwritten[view] = {other for other in self._unwritten[view] if other > step}
+        self._picture = seconds
+
+    def may_write(self, share: float) -> bool:
+        """Whether one more picture may be written now, if it takes as long as the last."""
+        return self.held + self._picture <= FREE_SECONDS + share * self.trained
+
+    def look_seconds(self, view: str) -> float:
+        """What a view's last look took; 0 before the first."""
+        return self._last.get(view, 0.0)
+
+    def _cost(self, view: str) -> float:
+        """What a look is expected to take, with its pictures."""
+        return self.look_seconds(view) + self._writing.get(view, (0, 0.0))[1]
+
     def charge(self, view: str, step: int, seconds: float) -> None:
         """Book what a look at a step took."""
         self._held[view] += seconds
         self._last[view] = seconds
+        self._unwritten[view].add(step)
         self.ledger.append((view, step, seconds))
 
     def affordable(self, shares: dict[str, float]) -> set[str]:
@@ -111,10 +169,11 @@ class OverheadBudget:
         Args:
             shares: for each view that is due, the share of the training time that may be held (``max_overhead``).
         """
-        expected = self.held + sum(self._last.values())
+        unwritten = sum(len(steps) * self._writing.get(view, (0, 0.0))[1] for view, steps in self._unwritten.items())
+        expected = self.held + sum(map(self._cost, self._last)) + unwritten
         chosen = set()
         for view in sorted(shares, key=lambda name: self._held[name]):
-            cost = self._last.get(view, 0.0)
+            cost = self._cost(view)
             if expected + cost <= FREE_SECONDS + shares[view] * self.trained:
                 expected += cost
                 chosen.add(view)

@@ -7,17 +7,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from lightning_viz.callbacks.batch_parts import reading_of
+from lightning_viz.callbacks.heartbeat import Heartbeat
 from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
-from lightning_viz.callbacks.probe import Probe, Samples
-from lightning_viz.callbacks.probe_loading import ProbeLoader
+from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import (
     Run,
     Trainer,
@@ -27,11 +28,12 @@ from lightning_viz.callbacks.run import (
     muted,
     say_once,
 )
+from lightning_viz.callbacks.run_samples import RunSamples
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewLike
 from lightning_viz.callbacks.step_watch import StepReader
-from lightning_viz.callbacks.suitability import leave_out, named_count
+from lightning_viz.callbacks.suitability import leave_out
 from lightning_viz.callbacks.tags import tag_endings, with_ending
 from lightning_viz.errors import (
     InterceptionError,
@@ -51,6 +53,8 @@ from lightning_viz.hooks.model_state import preserve_state
 
 _UNREAD = "(its step was not seen to call a module: give probe=Probe(inputs=..., forward=...))"
 
+Arguments = ParamSpec("Arguments")
+
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
 
@@ -63,6 +67,18 @@ def session(trainer: Trainer) -> Session | None:
     return _sessions.get(trainer)
 
 
+def _held(event: Callable[Concatenate[Session, Arguments], None]) -> Callable[Concatenate[Session, Arguments], None]:
+    """Training is held by what the session does at an event, and it is booked."""
+
+    @wraps(event)
+    def measured(self: Session, /, *args: Arguments.args, **options: Arguments.kwargs) -> None:
+        names, watching = lambda: [view.name for view in self.views], lambda: getattr(self._pass, "seconds", 0.0)
+        with self.budget.measured(names, watching):
+            event(self, *args, **options)
+
+    return measured
+
+
 class Session:
     """Observes a model for a list of views during one run.
 
@@ -70,27 +86,34 @@ class Session:
         run: a training, or the validation pass of a checkpoint.
         views: those that suit the model, on the first process; none on the others.
         watching: views that read whole validation passes, all that the run has, whether they suit the model or not.
+        heartbeat: by which the other processes wait for the first; none if omitted.
 
     Attributes:
         leader: the view whose hooks pass on the run's events.
+        samples: of the views' probes, and of others that are reserved.
     """
 
-    def __init__(self, run: Run, views: Sequence[ViewLike], watching: Sequence[PopulationViewLike]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        views: Sequence[ViewLike],
+        watching: Sequence[PopulationViewLike],
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        self._heartbeat = heartbeat or Heartbeat()
         self.run, self.views, self._exchanges = run, list(views), bool(watching)  # which is so on all processes
         self.budget = OverheadBudget()
         self.shared = SharedPass(run.trainer, run.model)
-        self._probes = ProbeLoader(run.trainer, run.model, self._count, lambda probe: named_count(self.views, probe))
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
-        self._reserved: dict[Any, tuple[Probe, int]] = {}
         self._faults, self._left_out = Faults(run), LeftOut()
-        self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded)
+        self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded, self.budget.wrote)
         self.pictures.process.low = run.beside_training
         self._endings = tag_endings(views, run.ending)
         self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
-        self._held: defaultdict[str, float] = defaultdict(float)  # seconds of watching, to be charged at the next look
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
+        self.samples = RunSamples(run, lambda: self.views, self._watching)
         for view in watching:
             with self._harmless(), suppress(LayerNotFoundError):  # which is told where views are checked
                 reason = unwatchable(run.model, view.layers) if run.validates else "no validation to watch"
@@ -113,16 +136,19 @@ class Session:
 
     # Events of the run.
 
+    @_held
     def on_batch(self, batch: Any) -> None:
         """Between two updates: the weights are those after a whole number of updates."""
         self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
         with self._harmless():
             self._steps.start(batch, "training_step")
 
+    @_held
     def on_batch_end(self) -> None:
         """After the update, or the batch that was only added to its gradients."""
         self._read_step()
 
+    @_held
     def on_epoch_end(self) -> None:
         """After an epoch's last update."""
         self._on_occasion(lambda view, step: view.schedule.at_epoch_end(self.run.epoch))
@@ -132,10 +158,11 @@ class Session:
         never = [type(view).__name__ for name, (view, _) in self._watching.items() if name not in self._watched]
         if never and self.run.trainer.is_global_zero:
             warn_safely(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
-        with self._harmless():
-            step = self.run.step
-            self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
-        self.close()
+        with self._heartbeat.turn():
+            with self._harmless():
+                step = self.run.step
+                self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
+            self.close()
 
     def finish_without_samples(self) -> None:
         """Draw what needs no samples, where there are none."""
@@ -144,6 +171,7 @@ class Session:
         self.look(alone, self.run.step, last=True)
         self.close()
 
+    @_held
     def on_validation_start(self) -> None:
         """A validation pass starts; the few batches of Lightning's sanity check are none."""
         self._pass = None
@@ -160,6 +188,7 @@ class Session:
                 self._waiting.discard(name)
             self._pass.seconds += time.monotonic() - started
 
+    @_held
     def on_validation_batch_start(self, batch: Any, loader: int) -> None:
         """A validation batch is about to pass.
 
@@ -169,21 +198,23 @@ class Session:
         """
         if loader == 0:
             with self._harmless():
-                probes = [*(view.probe for view in self.views), *(probe for probe, _ in self._reserved.values())]
-                self._probes.keep(batch, probes)
+                self.samples.keep(batch)
             with self._harmless():
                 self._steps.start(batch, held_out_step(self.run.trainer))
         if self._pass is not None:
             self._pass.open(batch, loader)
 
+    @_held
     def on_validation_batch_end(self) -> None:
         """It has passed."""
         self._read_step()
         if self._pass is not None:
             self._pass.close()
 
+    @_held
     def on_validation_end(self) -> None:
         """The pass has ended: bring together what all processes saw, for the views on the first."""
+        self._heartbeat.validated()
         watched, self._pass = self._pass, None
         if watched is None:
             return
@@ -195,14 +226,12 @@ class Session:
                 for name in watched.layers:
                     for words in faults[name]:
                         self._fault(self._watching[name][0], watched.step, words)
-                    self._held[name] += watched.seconds / len(watched.layers)
+                    self.budget.book(name, watched.seconds / len(watched.layers))
 
     def close(self) -> None:
         """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
-        with self._harmless():
-            with self._faults.gathered():
-                self.pictures.finish()
-            self._left_out.report()
+        with self._harmless(), self._faults.gathered():
+            self.pictures.finish()
         self.abort()
         for writer in self.pictures.writers:
             with self._harmless():
@@ -210,10 +239,9 @@ class Session:
 
     def interrupt(self) -> None:
         """Have what is not drawn kept beside the run, without waiting; leave no hook and no process behind."""
-        with self._harmless():
-            with self._faults.gathered():
-                self.pictures.hand_over()
-            self._left_out.report()
+        self._heartbeat.close()
+        with self._harmless(), self._faults.gathered():
+            self.pictures.hand_over()
         self.abort()
 
     def abort(self) -> None:
@@ -223,6 +251,9 @@ class Session:
             self._pass = None
         with self._harmless():
             self._steps.stop()
+        with self._harmless():
+            self._left_out.report()
+        self._heartbeat.close()
         self.pictures.process.close()
         if _sessions.get(self.run.trainer) is self:
             del _sessions[self.run.trainer]
@@ -231,8 +262,8 @@ class Session:
         """How the step that was watched calls the model; samples that were taken otherwise are taken anew."""
         with self._harmless():
             reading = self._steps.stop()
-            if reading is not None and (self._probes.unlabeled or not reading.plain):
-                self._probes.forget()
+            if reading is not None:
+                self.samples.reconsider(plain=reading.plain)
             if reading is not None and not reading.plain:
                 say_once(self.run.trainer, reading.words())
 
@@ -244,8 +275,9 @@ class Session:
             step = self.run.step
             asking = {name for name, (view, _) in self._watching.items() if asks(view, step)}
             self._waiting |= {name for name in asking if self._watched.get(name) != step}
-            due = [view for view in self.views if self._is_due(view, step, asks(view, step))]
-            self.look(due, step, batch)
+            with self._heartbeat.turn(lambda view: asks(view, step)):
+                due = [view for view in self.views if self._is_due(view, step, asks(view, step))]
+                self.look(due, step, batch)
 
     def _is_due(self, view: ViewLike, step: int, occasion: bool) -> bool:
         """By the schedule, or before the first update; of a view that watches when a validation pass has just ended."""
@@ -277,6 +309,7 @@ class Session:
             batch: that is about to be trained on, if any.
             last: whether the run ends.
         """
+        due = self._short_enough(due, step)
         if not due:
             return
         must = [view for view in due if last or view.last_step is None]
@@ -292,8 +325,17 @@ class Session:
         chosen = must + [view for view in may if view.name in affordable]
         with preserve_state(self.run.model), muted(self.run.trainer), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
+                if self._heartbeat.alone:
+                    break
                 self._look_at_probe([view for view in chosen if view.probe.key() == key], step, batch)
         self._skip_refused()
+
+    def _short_enough(self, due: Sequence[ViewLike], step: int) -> Sequence[ViewLike]:
+        """Without the views whose last look nearly outlasted the patience of other processes."""
+        longest = self._heartbeat.longest_look
+        for view in (long := [view for view in due if self.budget.look_seconds(view.name) > longest]):
+            self._left_out.add(view, step, f"as its look took more than {longest:g} s, a quarter of the time-out")
+        return [view for view in due if view not in long]
 
     def _look_at_probe(self, views: list[ViewLike], step: int, batch: Any = None) -> None:
         """One shared pass for views of one probe; if it fails, each by itself, so that only the cause suffers."""
@@ -303,7 +345,7 @@ class Session:
         try:
             requirements = {view.name: view.requirements(self.run.model) for view in views}
             needed = any(need.samples for need in requirements.values())
-            samples = self._samples_of(views[0].probe, batch, needed=needed)
+            samples = self.samples.of_look(views[0].probe, batch, needed=needed)
             unsuited = leave_out(views, requirements, samples)
             self.views, views = ([view for view in some if view not in unsuited] for some in (self.views, views))
             snapshots = self.shared.run({view.name: requirements[view.name] for view in views}, samples, step)
@@ -331,6 +373,8 @@ class Session:
         asking = sum(requirements[view.name].beyond_head for view in views)
         share = (time.monotonic() - started - beyond_head) / max(1, len(views))
         for view in views:
+            if self._heartbeat.alone:
+                return
             started = time.monotonic()
             try:
                 view.indices = samples.indices
@@ -339,8 +383,7 @@ class Session:
                 free_memory(error)
                 self._fail(view, step, error)
             extra = beyond_head / asking if requirements[view.name].beyond_head else 0.0
-            held = self._held.pop(view.name, 0.0)
-            self.budget.charge(view.name, step, share + extra + held + time.monotonic() - started)
+            self.budget.charge(view.name, step, share + extra + time.monotonic() - started)
 
     def _compute_and_draw(self, view: ViewLike, snapshot: Snapshot) -> None:
         snapshot = replace(snapshot, private=view.private)
@@ -359,52 +402,12 @@ class Session:
         reason = self._reasons.get(view.name, "the validation pass was not watched")
         return run_population(self.run.model, view, snapshot.samples, snapshot.step, reason=reason)
 
-    def reserve(self, probe: Probe, count: int) -> None:
-        """Have samples of a probe fetched for what is no view.
-
-        Args:
-            probe: which samples.
-            count: how many, the head among them.
-        """
-        self._reserved[probe.key()] = probe, count
-
-    def samples(self, probe: Probe) -> Samples:
-        """The samples of a probe, fetched so that the run does not notice.
-
-        Args:
-            probe: of a view, or reserved.
-
-        Raises:
-            NoProbeYetError: the data can only be taken as it passes, and nothing has passed yet.
-        """
-        with preserve_state(self.run.model), muted(self.run.trainer):
-            return self._samples_of(probe)
-
-    def _samples_of(self, probe: Probe, batch: Any = None, *, needed: bool = True) -> Samples:
-        same = [view for view in self.views if view.probe.key() == probe.key()]
-        indices = max((view.indices for view in same if view.indices), key=len, default=None)
-        given = probe.key() not in self._reserved and all(view.pixel_space is not None for view in same)
-        try:
-            return self._probes.get(probe, indices, batch, pixel_space_given=given)
-        except Exception:
-            if needed:
-                raise
-            return Samples((), None, 0)  # weights are drawn all the same
-
-    def _count(self, probe: Probe) -> int:
-        """How many samples of a probe are needed; a view that watches validation needs none beyond the head."""
-        counts = [probe.samples, *(count for other, count in self._reserved.values() if other.key() == probe.key())]
-        for view in self.views:
-            if view.probe.key() == probe.key() and view.name not in self._watching:
-                own = view.samples if isinstance(view, PopulationViewLike) else 0
-                with preserve_state(self.run.model):
-                    counts.append(max(own, view.requirements(self.run.model).population))
-        return max(counts)
-
+    @_held
     def collect(self) -> None:
-        """Write what was drawn meanwhile."""
+        """Write what was drawn meanwhile, as far as time allows; all is written at the end."""
+        share = max((view.max_overhead for view in self.views), default=0.0)
         with self._faults.gathered():
-            self.pictures.collect()
+            self.pictures.collect(may_write=lambda: self.budget.may_write(share))
 
     # Faults.
 

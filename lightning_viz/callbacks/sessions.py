@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from lightning_viz.callbacks.heartbeat import heartbeat_of
 from lightning_viz.callbacks.run import Run, say_once, unobservable
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
@@ -32,8 +33,10 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
         return None
     suited = suitable(views, run.model, say=partial(say_once, run.trainer)) if first else []
     watching = [view for view in views if isinstance(view, PopulationViewLike)]
-    if not suited and not watching:
+    heartbeat = heartbeat_of(run.trainer, views)
+    if not suited and not watching and (first or not heartbeat.waits):
+        heartbeat.close()
         return None
-    started = Session(run, suited, watching)
+    started = Session(run, suited, watching, heartbeat)
     started.begin(views[0])
     return started

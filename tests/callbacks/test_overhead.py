@@ -12,6 +12,7 @@ from lightning_viz.callbacks import schedule as budget
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.undrawn import PATTERN, read_undrawn
+from lightning_viz.callbacks.writers import TensorBoardWriter
 
 from . import drawings
 from .conftest import ConvNet, Watch, fit, images, loader
@@ -94,6 +95,72 @@ def test_who_has_held_least_comes_first(clock, monkeypatch):
     assert book.affordable({"dear": 0.05, "cheap": 0.05}) == {"cheap"}
 
 
+def test_what_holds_training_has_an_owner(clock):
+    book, apart = OverheadBudget(), [0.0]
+    with book.measured(lambda: ["a", "b"], lambda: apart[0]):
+        clock.now += 1  # of nobody
+        with book.measured(lambda: ["c"]):  # a part of the same event
+            clock.now += 2
+            book.charge("a", 1, 2.0)
+        clock.now += 4
+        book.wrote("b", 1, 4.0)
+        clock.now += 8
+        apart[0] += 8.0
+    assert book.held_by == {"a": 2.5, "b": 4.5}
+    book.book("a", apart.pop())
+    with book.measured(list):
+        clock.now += 16
+    assert book.held_by == {"a": 10.5, "b": 4.5, "": 16.0}
+    assert book.held == 31
+    assert book.trained == 0
+
+
+def test_a_look_takes_what_its_pictures_take_to_be_written(clock, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    book = OverheadBudget()
+    for step in (0, 1, 2):
+        book.charge("a", step, 0.0)
+    clock.now += 1000
+    assert book.affordable({"a": 0.05})
+    for _ in range(2):  # two pictures of a look
+        book.wrote("a", 0, 5.0)
+        clock.now += 5
+    # 10 s are held, the last look and this one take 10 s each, and two looks are not yet written
+    assert not book.affordable({"a": 0.049})
+    assert book.affordable({"a": 0.051})
+    assert book.may_write(0.016)  # 5 s more
+    assert not book.may_write(0.014)
+
+
+def test_a_slow_logger_is_written_to_less_often_and_all_is_written_at_the_end(tmp_path, drawn_at_once, monkeypatch):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+    written, held = [], {}
+    picture = TensorBoardWriter.picture
+
+    def slow(writer, drawn, step):
+        time.sleep(0.05)
+        picture(writer, drawn, step)
+        written.append(step)
+
+    class Reading(ConvNet):
+        def on_train_end(self):
+            written.append("end")
+
+        def on_train_batch_end(self, *_):
+            book = session(self.trainer).budget
+            assert sum(book.held_by.values()) == pytest.approx(book.held)
+            held.update(book.held_by)
+
+    monkeypatch.setattr(TensorBoardWriter, "picture", slow)
+    view = Watch(every_n_train_steps=1)
+    fit(tmp_path, Reading(), [view], loader(*images(48), batch_size=2), max_epochs=2)
+    during = [step for step in written if step != "end"]
+    assert during == drawn_at_once.tags()["watch/page"]  # what was drawn is written, in order
+    assert len(during) < 12
+    early = [step for step in during[:-1] if step < 48]
+    assert held[view.name] >= 0.05 * (len(early) - 2)
+
+
 def test_the_ledger_holds_every_look(tmp_path, drawn_at_once):
     ledgers = []
 
@@ -125,6 +192,21 @@ def test_a_slow_view_is_looked_at_less_often_which_is_said_once(tmp_path, drawn_
     assert re.match(
         rf"lightning_viz: {49 - len(steps)} looks were left out of Slow, at steps 1, .*, to stay within", count
     )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the user's"), KeyboardInterrupt()])
+def test_what_was_left_out_is_said_once_where_the_run_fails_too(tmp_path, drawn_at_once, monkeypatch, capsys, error):
+    monkeypatch.setattr(budget, "FREE_SECONDS", 0.0)
+
+    class Failing(ConvNet):
+        def training_step(self, batch, batch_idx):
+            if self.global_step == 4:
+                raise error
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, Failing(), [Slow(every_n_train_steps=1, max_overhead=0)])
+    assert capsys.readouterr().err.count("4 looks were left out of Slow, at steps 1, 2, 3, 4, to stay within") == 1
 
 
 def test_a_large_share_gets_every_look(tmp_path, drawn_at_once, monkeypatch, capsys):
