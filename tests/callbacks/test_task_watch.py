@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -119,7 +120,8 @@ class Killing(ConvNet):
     def training_step(self, batch, batch_idx):
         process = session(self.trainer).pictures.process.process
         if process is not None:
-            os.kill(process.pid, self.signal)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process.pid, self.signal)
             time.sleep(0.1)
         return super().training_step(batch, batch_idx)
 
