@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -220,10 +221,11 @@ def draw_embedding(
         return DrawResult(
             (_nothing(tag, layer, step, int((~np.isfinite(vectors).all(1)).sum()), len(vectors)),), memory=memory
         )
-    scores = reduce(vectors, seed=seed)
     digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
     digest.update(repr((perplexity, engine, seed, None if labels is None else labels.tolist())).encode())
-    if memory.get("digest") == digest.hexdigest():
+    known = memory.get("digest") == digest.hexdigest()
+    scores = reduce(vectors, seed=seed) if full or projector or not known else vectors
+    if known:
         found = _Embedded(Embedding(memory["points"], **memory["embedding"]), memory["start"], memory["numbers"])
     else:
         options = {"perplexity": perplexity, "seed": seed, "engine": engine}
@@ -376,8 +378,14 @@ def _projection(
     if labels is not None:
         names = (known[label] if 0 <= label < len(known) else str(label) for label in labels.tolist())
         metadata = "\n".join(map(plain_text, names)).encode()
-    image, side = sprite(images) if images is not None else (None, 0)
+    image, side = (None, 0) if images is None else _sprite(images.tobytes(), images.shape)
     return Projection(tag, rows.encode(), metadata, image, side)
+
+
+@lru_cache(maxsize=1)
+def _sprite(pixels: bytes, shape: tuple[int, ...]) -> tuple[bytes, int]:
+    """The sprite of samples, which are the same at every step."""
+    return sprite(np.frombuffer(pixels, np.uint8).reshape(shape))
 
 
 def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
