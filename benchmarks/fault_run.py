@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -226,7 +225,7 @@ def views_of(row: Row) -> list[Any]:
     """Cheap views, of three probes."""
     options = {"every_n_train_steps": 2 // row.accumulate}
     waits = row.stage == "draw" and row.how in ("hang", "stop")
-    options["finish_seconds"] = 1.0 if waits else FINISH_SECONDS
+    options["finish_seconds"] = 2.0 if waits else FINISH_SECONDS
     options["free_megabytes"] = 1.0
     return [
         FirstLayerFilters(probe=Probe(samples=2), **options),
@@ -245,7 +244,13 @@ def run(row: Row, folder: Path) -> None:
         folder: for everything that the run writes.
     """
     torch.set_num_threads(1)
-    clock = Clock(folder, None if row.views else row.event, waits=row.stage in ("write", "collect"))
+    if row.stage != "drain":
+        drawing._cores = lambda: 1  # no second process at the end, which takes longer to start than there is to draw
+    clock = Clock(
+        folder,
+        None if row.views else row.event,
+        waits=row.stage in ("write", "collect") or (row.stage, row.place) == ("draw", "last"),
+    )
     if not row.resumes:
         with plant(row, clock) if row.views else contextlib.nullcontext():
             fit(row, folder, clock, EPOCHS)
@@ -335,7 +340,7 @@ class Fault:
 @contextlib.contextmanager
 def plant(row: Row, clock: Clock) -> Iterator[None]:
     """Plant a row's fault; the process ends with the run, so that nothing is put back."""
-    probe_loading.FETCH_SECONDS = FETCH_SECONDS
+    probe_loading.FETCH_SECONDS = FETCH_SECONDS if row.fault == "hang" else FINISH_SECONDS
     fault = Fault(row, clock)
     _PLANTS[row.stage](fault)
     yield

@@ -94,8 +94,7 @@ def matrix(runs: int) -> list[Row]:
     ]
     layers = itertools.zip_longest(*cells)
     rows = [row for layer in layers for row in layer if row is not None][:runs]
-    rows += [replace(row, workers=2) for row in rows[:: max(1, len(rows) // 20)]]  # with workers that load data
-    return sorted(rows, key=lambda row: (STAGES.index(row.stage), FAULTS.index(row.fault), PLACES.index(row.place)))
+    return rows + [replace(row, workers=2) for row in rows[:: max(1, len(rows) // 20)]]  # that load training data
 
 
 NASTIEST = (
@@ -249,7 +248,12 @@ def inspection(folder: Path) -> dict[str, Any]:
         try:
             kept = torch.load(path, weights_only=False)
             optimizers = [state["state"] for state in kept["optimizer_states"]]
-            flat = {f"{i}/{key}": value for i, one in enumerate(optimizers) for key, value in one[0].items()}
+            flat = {
+                f"{i}/{j}/{key}": value
+                for i, one in enumerate(optimizers)
+                for j in one
+                for key, value in one[j].items()
+            }
             checkpoints[path.name] = fault_run.digest(kept["state_dict"] | flat) + f" at {kept['global_step']}"
         except Exception as error:
             torn.append(f"{path.name}: {error!r}")
@@ -322,7 +326,7 @@ def compared(row: Row, references: dict[Any, Result]) -> Iterator[None]:
     result = yield from watched(row)
     columns = {
         "end": "" if result.end == plain.end else f"{result.end!r}, without views {plain.end!r}: {result.said}",
-        "weights": "" if result.trail == plain.trail and result.trail or result.trail == plain.trail else "differ",
+        "weights": "" if (result.trail == plain.trail and result.trail) or result.trail == plain.trail else "differ",
         "checkpoints": "" if result.checkpoints == plain.checkpoints else f"{result.checkpoints} {plain.checkpoints}",
         "torn": "; ".join(result.torn),
         "left": f"{result.left} processes" if result.left else "",
@@ -351,9 +355,7 @@ def show(results: Sequence[dict[str, Any]]) -> int:
     reached = Counter((result["row"]["stage"], result["row"]["fault"]) for result in results if result["fired"])
     print(f"{'':<12}" + "".join(f"{fault:>15}" for fault in FAULTS))
     for stage in STAGES:
-        cells = [
-            "n/a" if (stage, fault) in NOT_APPLICABLE else str(reached[stage, fault]) for fault in FAULTS
-        ]
+        cells = ["n/a" if (stage, fault) in NOT_APPLICABLE else str(reached[stage, fault]) for fault in FAULTS]
         print(f"{stage:<12}" + "".join(f"{cell:>15}" for cell in cells))
     for (stage, fault), why in NOT_APPLICABLE.items():
         print(f"n/a: {fault} in {stage}: {why}")

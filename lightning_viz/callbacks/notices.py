@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_viz.callbacks.run import Named, Run, error_text
-from lightning_viz.errors import inform
+from lightning_viz.errors import inform, warn_safely
 
 _LISTED = 8  # steps named at the end
+
+
+@contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """Nothing that goes wrong inside reaches the run: one line tells of it.
+
+    Args:
+        what: failed, in words.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.__traceback__ = None  # holds what is no longer needed
+        warn_safely(f"{what}: {error_text(error)}")
 
 
 class Faults:

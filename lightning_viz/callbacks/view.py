@@ -14,6 +14,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.evaluation import EVALUATIONS, KEPT, SetAside, end_evaluation, start_evaluation
 from lightning_viz.callbacks.kept_state import WrongFormError, check_views
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
+from lightning_viz.callbacks.notices import harmless
 from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
@@ -273,18 +274,22 @@ class View(KeywordArguments, Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what makes the pictures of a resumed run the same."""
-        if running := session(trainer):
-            running.collect()
-        checkpoint.setdefault(CLASSES, class_paths(model=pl_module, data=trainer.datamodule))
-        if self.last_step is not None:
-            checkpoint.setdefault(CHECKPOINT, {})[self.name] = {**self.kept(), RECIPE: recipe_of(self)}
+        with harmless("writing pictures before a checkpoint failed"):
+            if running := session(trainer):
+                running.collect()
+        with harmless(f"{self.label} could not be kept in a checkpoint, its resumed run begins anew"):
+            checkpoint.setdefault(CLASSES, class_paths(model=pl_module, data=trainer.datamodule))
+            if self.last_step is not None:
+                kept = {**self.kept(), RECIPE: recipe_of(self)}
+                checkpoint.setdefault(CHECKPOINT, {})[self.name] = kept
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on as the run that was interrupted."""
-        if self.set_aside is None:
-            self.restore(checkpoint)
-        else:
-            self.set_aside.load(checkpoint)
+        with harmless(f"{self.label} could not go on from the checkpoint and begins anew"):
+            if self.set_aside is None:
+                self.restore(checkpoint)
+            else:
+                self.set_aside.load(checkpoint)
 
     def kept(self) -> dict[str, Any]:
         """What `restore` goes on from, in plain values."""
@@ -299,8 +304,9 @@ class View(KeywordArguments, Callback):
             warn_safely(f"{self.label} begins as in a new run: the checkpoint's {error}")
             return
         kept = states.get(self.name, {})
-        for name in (name for name in KEPT if name in kept):
-            setattr(self, name, from_plain(kept[name]))
+        state = {name: from_plain(kept[name]) for name in KEPT if name in kept}  # whole, or none of it
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def _led(self, trainer: Trainer) -> Session | None:
         """The session, if this view leads it."""
