@@ -455,9 +455,9 @@ def _write_of_file(fault: Fault, here: Callable[..., bool]) -> None:
 def _collect(fault: Fault) -> None:
     results = DrawingProcess.results
 
-    def struck(self: DrawingProcess) -> Iterator[Any]:
+    def struck(self: DrawingProcess, *more: Any) -> Iterator[Any]:
         spoils = fault.strikes()
-        for result in results(self):
+        for result in results(self, *more):
             yield planted.spoiled(result) if spoils else result
 
     DrawingProcess.results = struck
