@@ -126,10 +126,10 @@ def tsne(
 
     A cold start is PCA shrunk to a standard deviation of 1e-4 (Kobak and Berens, 2019), exaggeration 12 and learning
     rate N / 12 (Belkina et al., 2019), with openTSNE for 125 iterations and 300 more: half of its own 250 and 500, and
-    as trustworthy to 0.003 (12 neighbors, five layers of a LeNet on 500 digits). A warm start from the previous points
-    is short: with scikit-learn 250 iterations (its minimum) at a tenth of that package's ``"auto"`` rate, without
-    exaggeration, which would scatter the points; with openTSNE 50 iterations, the first 20 with exaggeration 1.5.
-    Measured in ``benchmarks/embedding.py``.
+    as trustworthy to 0.0013 (12 neighbors, four layers of a small net, 500 digits, two steps). A warm start from the
+    previous points is short: with scikit-learn 250 iterations (its minimum) at a tenth of that package's ``"auto"``
+    rate, without exaggeration, which would scatter the points; with openTSNE 50 iterations, the first 20 with
+    exaggeration 1.5. Measured in ``benchmarks/embedding.py``.
 
     Args:
         vectors: one row per sample, ``[N, D]``; more than 50 dimensions are reduced by PCA.
