@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lightning_viz.callbacks.kept_state import (
     WrongFormError,
-    check_count,
     check_nesting,
     check_tensor,
     check_views,
+    check_whole_number,
     kind_of,
     mapping_of,
     word_of,
@@ -94,11 +94,11 @@ def _weights_of(content: Any, name: str) -> Any:
 def _check_counts(checkpoint: Mapping[str, Any]) -> None:
     """Steps and epochs."""
     for name in ("global_step", "epoch"):
-        check_count(checkpoint.get(name, 0), name)
+        check_whole_number(checkpoint.get(name, 0), name)
     part, (*places, number) = checkpoint, UPDATES
     for depth, place in enumerate(places, 1):
         part = mapping_of(part.get(place, {}), ".".join(places[:depth]))
-    check_count(part.get(number, 0), ".".join(UPDATES))
+    check_whole_number(part.get(number, 0), ".".join(UPDATES))
 
 
 def _check_hyper_parameters(checkpoint: Mapping[str, Any]) -> None:

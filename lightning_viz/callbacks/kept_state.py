@@ -36,10 +36,10 @@ def check_views(views: Any) -> Iterator[Tensor]:
             if part in ("state", "memories", "frames"):
                 mapping_of(value, where)
             elif part == "last_step" and value is not None:
-                check_count(value, where)
+                check_whole_number(value, where)
             elif part == "indices" and value is not None:
                 for index in items_of(value, where):
-                    check_count(index, where)
+                    check_whole_number(index, where)
             elif part == RECIPE and value is not None:
                 recipe = mapping_of(value, where)
                 mapping_of(recipe.get("arguments"), f"{where}.arguments")
@@ -48,7 +48,7 @@ def check_views(views: Any) -> Iterator[Tensor]:
         for tag, pages in mapping_of(kept.get("frames", {}), f"{place}.frames").items():
             for page in items_of(pages, where := f"{place}.frames[{word_of(tag)}]"):
                 step, image = [*items_of(page, where), None, None][:2]
-                check_count(step, where)
+                check_whole_number(step, where)
                 if not isinstance(image, Tensor):
                     raise WrongFormError(f"{where} holds {kind_of(image)}, no picture")
         for value in _values(kept):
@@ -111,7 +111,7 @@ def items_of(value: Any, place: str) -> Sequence[Any]:
     return inner
 
 
-def check_count(value: Any, place: str) -> None:
+def check_whole_number(value: Any, place: str) -> None:
     """A whole number from 0 on."""
     if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= int(value) < _MOST_STEPS:
         raise WrongFormError(f"{place} is {word_of(value)}, no whole number from 0 on")
