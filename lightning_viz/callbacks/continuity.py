@@ -219,7 +219,8 @@ def draw_embedding(
     projected = (f"random projection to {vectors.shape[1]:,}",) if vectors.shape[1] != dimension else ()
     if not np.isfinite(vectors).all():
         return DrawResult(
-            (_nothing(tag, layer, step, int((~np.isfinite(vectors).all(1)).sum()), len(vectors)),), memory=memory
+            (_nothing(tag, layer, step, int((~np.isfinite(vectors).all(1)).sum()), len(vectors)),),
+            memory=memory or None,
         )
     digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
     digest.update(repr((perplexity, engine, seed, None if labels is None else labels.tolist())).encode())

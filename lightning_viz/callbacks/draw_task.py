@@ -57,7 +57,8 @@ class DrawTask:
         name: set if a drawing depends on the one before it: the function also gets ``memory=``, the last
             one's `DrawResult.memory`, or `memory` here if there is none.
         memory: of the first task of this name.
-        after: name of a task whose memory the function also gets, as ``before=``; None if that has not been drawn.
+        after: name of a task from whose memory the first of this name goes on: the function also gets it, as
+            ``before=``; None if that has not been drawn, or if there is a ``memory`` to go on from.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
@@ -78,8 +79,10 @@ class DrawTask:
             result = self.function(**self.arguments)
         else:
             memories = {} if memories is None else memories
-            before = {} if self.after is None else {"before": memories.get(self.after)}
-            result = self.function(**self.arguments, **before, memory=memories.get(self.name, self.memory))
+            memory = memories.get(self.name, self.memory)
+            earlier = None if self.after is None or memory is not None else memories.get(self.after)
+            before = {} if self.after is None else {"before": earlier}
+            result = self.function(**self.arguments, **before, memory=memory)
         drawn = result if isinstance(result, DrawResult) else DrawResult((result,))
         pictures = tuple(lay_out(page) for page in drawn.pictures)
         drawn = replace(drawn, pictures=pictures, scalars={**self.scalars, **drawn.scalars})

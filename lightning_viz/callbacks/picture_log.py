@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.log_limits import MEGABYTE, limited
 from lightning_viz.callbacks.run import Run, error_text

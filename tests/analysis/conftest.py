@@ -5,7 +5,8 @@ import warnings
 
 import pytest
 
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from tests.callbacks.conftest import LIGHTNING_SAYS, own_seeds  # noqa: F401
 
 
@@ -47,13 +48,14 @@ class DrawsHere(DrawingProcess):
 
     def __init__(self):
         super().__init__()
+        self.memories = {}
 
     def submit(self, owner, step, sketch):
         drawn, error = None, ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                drawn = pickle.loads(pickle.dumps(sketch)).draw(self._memories)
+                drawn = pickle.loads(pickle.dumps(sketch)).draw(self.memories)
             except Exception as fault:
                 error = f"{type(fault).__name__}: {fault}"
         self._results.put((None, FinishedDrawing(owner, step, drawn, error, sketch.name)))

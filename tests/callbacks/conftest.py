@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import View
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 
 from .drawings import draw
 
@@ -196,12 +197,13 @@ def drawn_at_once(monkeypatch):
     class AtOnce(DrawingProcess):
         def __init__(self):
             super().__init__()
+            self.memories = {}
 
         def submit(self, owner, step, sketch):
             drawing = Drawing(owner, step, sketch)
             gallery.append(drawing)
             try:
-                drawing.drawn = sketch.draw(self._memories)
+                drawing.drawn = sketch.draw(self.memories)
                 self._results.put((None, FinishedDrawing(owner, step, drawing.drawn, name=sketch.name)))
             except Exception as error:
                 self._results.put((None, FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")))

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from lightning_viz import Saliency, ViewWarning
-from lightning_viz.callbacks import DrawTask, drawing
+from lightning_viz.callbacks import DrawResult, DrawTask, drawing
+from lightning_viz.callbacks.artist import Artist
 from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import DrawingQueue, FinishedDrawing
 from lightning_viz.callbacks.session import session
 
 from . import drawings
@@ -98,7 +100,7 @@ def test_results_come_in_order_and_remember_within_a_name(artist):
 @pytest.mark.parametrize("raised", [False, True])
 def test_at_the_end_several_draw_in_order_and_remember_within_a_name(artist, monkeypatch, raised):
     monkeypatch.setattr(drawing, "_cores", lambda: 3)
-    monkeypatch.setattr(drawing, "_raised", lambda process: raised)
+    monkeypatch.setattr(Artist, "raise_priority", lambda one: setattr(one, "low", one.low and not raised))
     for step in range(8):
         artist.submit("a", step, sketch(step=step, seconds=0.05 * (step % 3)))
         task = DrawTask(drawings.count, {"tag": "page", "step": step}, name="count", memory=10)
@@ -201,7 +203,7 @@ def test_at_the_end_the_process_goes_on_where_no_other_can_be_started(artist, mo
     def no_process(*args, **options):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(drawing, "_raised", lambda process: False)
+    monkeypatch.setattr(Artist, "raise_priority", lambda one: None)
     for step in range(3):
         artist.submit("a", step, sketch(step=step, seconds=0.1))
     monkeypatch.setattr(subprocess, "Popen", no_process)
@@ -430,3 +432,32 @@ def test_a_view_that_is_at_work_can_be_pickled(tmp_path, drawn_at_once):
     assert copies[0].name == view.name
     assert copies[2].last_step == 2
     assert copies[2].indices == view.indices
+
+
+def test_a_task_waits_for_what_it_depends_on_and_for_nothing_else():
+    def task(name, after=None):
+        return DrawTask(drawings.count, {"tag": name, "step": 0}, name=name, after=after)
+
+    def drawn(memory):
+        return FinishedDrawing("view", 0, DrawResult(memory=memory))
+
+    tasks = DrawingQueue({})
+    first, second = (
+        [tasks.add("view", step, task(name, after)) for name, after in (("a", None), ("b", "a"), ("c", "b"))]
+        for step in range(2)
+    )
+    first[0].begun = True
+    assert tasks.next() is None  # all others need the first
+    assert tasks.finish(first[0], drawn("a1")) == [first[0]]
+    assert tasks.next() is first[1]
+    first[1].begun = True
+    assert tasks.next() is second[0]  # beside the first of "b", which it needs not
+    second[0].begun = True
+    assert tasks.finish(second[0], drawn("a2")) == []  # handed on in order
+    assert first[1].memories == {"b": None, "a": "a1"}  # that of its own look
+    assert tasks.finish(first[1], FinishedDrawing("view", 0, None, "failed")) == [first[1]]
+    first[2].begun = True
+    assert second[1].memories == {"b": None, "a": "a2"}  # there is still no "b" to go on from
+    assert tasks.next() is second[1]
+    assert tasks.finish(first[2], drawn("c1")) == [first[2], second[0]]
+    assert second[2].ready  # without the second "b"

@@ -17,7 +17,8 @@ from lightning_viz import ActivationStatistics, TopSamples
 from lightning_viz.callbacks import picture_log, population, top_samples
 from lightning_viz.callbacks import top_samples as crops
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.hooks import receptive_fields
 

@@ -32,7 +32,8 @@ from lightning_viz import (
 from lightning_viz.callbacks import picture_log, session, shared_pass, step_watch
 from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.fetching import Fetched
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.view import View

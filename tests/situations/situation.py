@@ -17,7 +17,8 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_viz import View, default_views
-from lightning_viz.callbacks.drawing import DrawingProcess, FinishedDrawing
+from lightning_viz.callbacks.drawing import DrawingProcess
+from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.hooks.calls import Call as ModelCall
 
@@ -153,7 +154,7 @@ class DrawsAtOnce(DrawingProcess):
 
     def __init__(self, drawings: list[Drawing], *, draws_all: bool, slow: bool) -> None:
         super().__init__()
-        self._drawings = drawings
+        self._drawings, self._left = drawings, {}
         self._draws_all, self._slow = draws_all, slow
 
     def submit(self, owner, step, task):
@@ -163,7 +164,7 @@ class DrawsAtOnce(DrawingProcess):
         if again and task.name is None and not self._draws_all:
             return
         try:
-            self._results.put((None, FinishedDrawing(owner, step, task.draw(self._memories), name=task.name)))
+            self._results.put((None, FinishedDrawing(owner, step, task.draw(self._left), name=task.name)))
         except Exception as error:
             self._results.put((None, FinishedDrawing(owner, step, None, f"{type(error).__name__}: {error}")))
 
