@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import ActivationStatistics, FirstLayerFilters, GradCAM, Probe, Saliency
-from lightning_viz.callbacks import drawing, fetching, picture_log, probe_loading, view
+from lightning_viz.callbacks import draw_worker, drawing, drawing_queue, fetching, picture_log, probe_loading, view
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.picture_log import PictureLog
@@ -116,6 +119,7 @@ class Row:
         logger: ``board``, ``folder`` or ``images``.
         accumulate: batches for an update.
         workers: that load training data.
+        cold: whether drawing processes are started as ever; else they are forked from the run, see `ForkedDrawing`.
         views: whether there are any.
     """
 
@@ -129,6 +133,7 @@ class Row:
     logger: str = "board"
     accumulate: int = 1
     workers: int = 0
+    cold: bool = False
     views: bool = True
 
     @property
@@ -222,18 +227,24 @@ def digest(state: Any) -> str:
 
 
 def views_of(row: Row) -> list[Any]:
-    """Cheap views, of three probes."""
-    options = {"every_n_train_steps": 2 // row.accumulate}
+    """Cheap views: of a probe of two samples, and one of three; more where the row needs them."""
     waits = row.stage == "draw" and row.how in ("hang", "stop")
-    options["finish_seconds"] = 2.0 if waits else FINISH_SECONDS
-    options["free_megabytes"] = 1.0
-    return [
+    between = (6, 9) if row.lasting else (6,) if row.place == "middle" else ()  # batches between first and last look
+    options = {
+        "steps": [batch // row.accumulate for batch in between],
+        "finish_seconds": 2.0 if waits else FINISH_SECONDS,
+        "free_megabytes": 1.0,
+    }
+    views = [
         FirstLayerFilters(probe=Probe(samples=2), **options),
         Saliency(probe=Probe(samples=2), **options),
         GradCAM(probe=Probe(samples=3), **options),
-        Saliency(method="input_times_gradient", probe=Probe(samples=4), **options),
-        ActivationStatistics(layers="conv", probe=Probe(samples=2), **options),
     ]
+    if row.cold or row.stage == "fetch":
+        views.append(Saliency(method="input_times_gradient", probe=Probe(samples=4), **options))
+    if row.cold or row.stage == "reduce":
+        views.append(ActivationStatistics(layers="conv", probe=Probe(samples=2), **options))
+    return views
 
 
 def run(row: Row, folder: Path) -> None:
@@ -244,6 +255,8 @@ def run(row: Row, folder: Path) -> None:
         folder: for everything that the run writes.
     """
     torch.set_num_threads(1)
+    if not row.cold:
+        subprocess.Popen = ForkedDrawing
     if row.stage != "drain":
         drawing._cores = lambda: 1  # no second process at the end, which takes longer to start than there is to draw
     clock = Clock(
@@ -279,6 +292,29 @@ def fit(row: Row, folder: Path, clock: Clock, epochs: int, checkpoint: str | Non
     )  # fmt: skip
     options = {} if checkpoint is None else {"weights_only": False}
     trainer.fit(Net(), train, DataLoader(data, 8), ckpt_path=checkpoint, **options)
+
+
+class ForkedDrawing(subprocess.Popen):
+    """A drawing process that is forked from the run, which has imported all that it draws with; others as ever."""
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        if draw_worker.__name__ not in args:
+            super()._execute_child(args, *rest)
+            return
+        requests, _, _, replies, _, errors = pipes = rest[9:15]
+        self.pid = os.fork()
+        self._child_created = True
+        if self.pid:
+            self._close_pipe_fds(*pipes)
+            return
+        for number, end in enumerate((requests, replies, errors)):
+            os.dup2(end, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
+        try:
+            draw_worker._main(*args[3:])
+        finally:
+            os._exit(1)
 
 
 # Planting.
@@ -389,9 +425,7 @@ def _pickle(fault: Fault) -> None:
             value = replace(value, arguments=planted.spoiled(value.arguments))
         return pickle.dumps(value, protocol)
 
-    drawing.pickle = SimpleNamespace(
-        dumps=dumps, dump=pickle.dump, load=pickle.load, HIGHEST_PROTOCOL=pickle.HIGHEST_PROTOCOL
-    )
+    drawing_queue.pickle = SimpleNamespace(dumps=dumps, HIGHEST_PROTOCOL=pickle.HIGHEST_PROTOCOL)
 
 
 def _draw(fault: Fault) -> None:

@@ -1,10 +1,11 @@
 """A fault matrix: every stage of the views' work x every fault x where in the run; with views a run ends as without.
 
-    python benchmarks/faults.py [--runs 1200] [--only STAGE:FAULT[:PLACE]] [--slice] [--progress FILE] [--json FILE]
+    python benchmarks/faults.py [--runs 1200] [--only STAGE:FAULT[:PLACE]] [--slice] [--kept FILE]
 
-Every run is a tiny training in a process of its own, forked from this one, which has imported everything; the drawing
-processes are started as ever. Its fault is planted in our own functions, or strikes the process that does the work. The
-same run without views, to which the same happens (a signal, its death) at the same hook, is the reference.
+Every run is a tiny training in a process of its own, forked from this one, which has imported everything. In every
+tenth run drawing processes are started as ever, in the others they are forked from the run. Its fault is planted in our
+own functions, or strikes the process that does the work. The same run without views, to which the same happens (a
+signal, its death) at the same hook, is the reference.
 
 A run that ends otherwise, weights that differ after a batch, checkpoints that differ, a file half written (also what
 cannot be read or drawn of what was kept of undrawn pictures), and a process of the run's session that is alive
@@ -17,6 +18,7 @@ import argparse
 import atexit
 import itertools
 import json
+import multiprocessing.util
 import os
 import random
 import shutil
@@ -24,6 +26,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -39,12 +42,14 @@ import torch
 from fault_run import PLACES, STAGES, Row
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
+from tqdm import tqdm
 
 from lightning_viz.analysis.late_drawing import draw_undrawn
 from lightning_viz.callbacks.undrawn import PATTERN, read_undrawn
 
 LINGER_SECONDS = 6.0
 HUNG_SECONDS = 90.0
+COLD_EVERY = 10  # rows of which one starts its drawing processes as ever
 FAULTS = ("exception", "out of memory", "hang", "kill", "NaN", "disk full", "read-only", "signal")
 _ERRORS = {
     "exception": ("RuntimeError", "odd", "StopIteration"),
@@ -92,8 +97,9 @@ def matrix(runs: int) -> list[Row]:
         for stage, fault, place in itertools.product(STAGES, FAULTS, PLACES)
         if (stage, fault) not in NOT_APPLICABLE and (rows := variants(stage, fault, place))
     ]
-    layers = itertools.zip_longest(*cells)
+    layers = itertools.zip_longest(*generator.sample(cells, len(cells)))
     rows = [row for layer in layers for row in layer if row is not None][:runs]
+    rows = [replace(row, cold=number % COLD_EVERY == 0) for number, row in enumerate(rows)]
     return rows + [replace(row, workers=2) for row in rows[:: max(1, len(rows) // 20)]]  # that load training data
 
 
@@ -134,7 +140,12 @@ def forked(work: Callable[[], Any], folder: Path, name: str) -> int:
         os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        warnings.resetwarnings()
         warnings.simplefilter("ignore", DeprecationWarning)
+        tqdm.set_lock(threading.RLock())  # the usual one is shared by processes, one of which may be killed
+        atexit._clear()  # what the process that was forked would do at its end
+        atexit.register(multiprocessing.util._exit_function)
         try:
             work()
             code = 0
@@ -387,26 +398,23 @@ def main() -> int:
     parser.add_argument("--only", default="", help="STAGE:FAULT[:PLACE]")
     parser.add_argument("--slice", action="store_true", help="the nastiest rows alone")
     parser.add_argument("--at-once", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="a file for what came of each run")
-    parser.add_argument("--progress", type=Path, help="a file that tells how far it is")
+    parser.add_argument("--kept", type=Path, help="a file that keeps what came of each run; those in it are not rerun")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = list(NASTIEST) if options.slice else matrix(options.runs)
     asked = options.only.split(":") if options.only else []
     rows = [row for row in rows if [row.stage, row.fault, row.place][: len(asked)] == asked]
-    results: list[dict[str, Any]] = []
+    kept = options.kept.read_text().splitlines() if options.kept and options.kept.exists() else ()
+    known = {Row(**result["row"]): result for result in map(json.loads, kept)}
+    results = [known[row] for row in rows if row in known]
 
     def report(result: dict[str, Any]) -> None:
         results.append(result)
-        if options.progress:
-            wrong = {name: words for name, words in result["wrong"].items() if words}
-            with options.progress.open("a") as file:
-                given = " ".join(map(str, result["row"].values()))
-                file.write(f"{len(results)}/{len(rows)} {result['seconds']:.1f} s {result['fired']} {given} {wrong}\n")
+        if options.kept:
+            with options.kept.open("a") as file:
+                file.write(json.dumps(result) + "\n")
 
-    in_turn(rows, options.at_once, report)
-    if options.json:
-        options.json.write_text(json.dumps(results))
+    in_turn([row for row in rows if row not in known], options.at_once, report)
     return 1 if show(results) else 0
 
 

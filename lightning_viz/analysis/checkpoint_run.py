@@ -8,7 +8,7 @@ import signal
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-import lightning_viz
 from lightning_viz.analysis.data import Data, bring_training_data, loaded
 from lightning_viz.analysis.models import for_trainer, network_of
+from lightning_viz.analysis.recipes import recorded_views
 from lightning_viz.analysis.results import Fault, Result
 from lightning_viz.callbacks.batch_parts import split_batch
 from lightning_viz.callbacks.probe import Probe, Samples
@@ -32,7 +32,7 @@ from lightning_viz.callbacks.run import (
     package_of,
     quiet_logger,
 )
-from lightning_viz.callbacks.serialization import CHECKPOINT, RECIPE, from_plain
+from lightning_viz.callbacks.serialization import CHECKPOINT
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike
 from lightning_viz.callbacks.suitability import suitable
@@ -103,69 +103,6 @@ def _spared(options: Mapping[str, Any]) -> dict[str, Any]:
 def _alike(view: View, other: View) -> bool:
     """Whether both draw under the same tags."""
     return type(view) is type(other) and getattr(view, "method", None) == getattr(other, "method", None)
-
-
-def view_of(recipe: Mapping[str, Any]) -> View:
-    """The view of a recipe. No class but this package's views can be named in it.
-
-    Args:
-        recipe: of `recipe_of`, from a checkpoint.
-
-    Raises:
-        ViewError: it names another class, or arguments that this version's view does not take.
-    """
-    name = recipe.get("view")
-    made = getattr(lightning_viz, str(name)) if name in dir(lightning_viz) else None
-    if not (isinstance(made, type) and issubclass(made, View)):
-        raise ViewError(f"the checkpoint names a view {name!r}, which lightning_viz does not have")
-    try:
-        arguments = from_plain(dict(recipe["arguments"]))
-        parts = {part: _PARTS[part](value) for part, value in arguments.items() if part in _PARTS and value is not None}
-        return made(**{**arguments, **parts})
-    except Exception as error:  # a view's constructor may do anything with values of another version
-        raise ViewError(f"{name} cannot be made again as the checkpoint says: {error}") from error
-
-
-def recorded_views(checkpoint: Mapping[str, Any]) -> list[View]:
-    """The views of the run that a checkpoint is from, as they were then: scales, channels, the probe's indices.
-
-    Args:
-        checkpoint: of which those views are found that are this package's own. One that cannot be made again, as
-            another version saved it, is left out, which is said.
-    """
-    views = []
-    kept = checkpoint.get(CHECKPOINT)
-    for name, one in (kept if isinstance(kept, Mapping) else {}).items():
-        if not isinstance(one, Mapping) or one.get(RECIPE) is None:
-            continue
-        try:
-            view = view_of(one[RECIPE])
-            view.restore(checkpoint)
-            views.append(view)
-        except (ViewError, TypeError, ValueError, LookupError, AttributeError) as error:
-            warn_safely(f"{str(name).partition('(')[0]} is not drawn as it was: {type(error).__name__}: {error}")
-    return views
-
-
-def _probe(arguments: Mapping[str, Any]) -> Probe:
-    given = {name: _as_tensors(arguments[name]) for name in ("inputs", "labels")}
-    return Probe(**{**arguments, **given})
-
-
-_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "probe": _probe,
-    **dict.fromkeys(("pixel_space", "target_pixel_space"), lambda arguments: PixelSpace(**arguments)),
-}
-"""Arguments that are not plain values, and how they are put together."""
-
-
-def _as_tensors(value: Any) -> Any:
-    """What `from_plain` made arrays of."""
-    if isinstance(value, dict):
-        return {key: _as_tensors(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_as_tensors, value))
-    return torch.as_tensor(value) if hasattr(value, "__array__") else value
 
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")

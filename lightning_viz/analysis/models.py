@@ -106,7 +106,7 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
             on_disk = zipfile.is_zipfile(path) and (mapped or not trusted)
             content = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=on_disk)
     except pickle.UnpicklingError as error:
-        raise AnalysisError(_refusal(name, error)) from error
+        raise _refusal(path, error) from error
     except MalformedFileError:
         raise
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
@@ -196,13 +196,27 @@ def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     )
 
 
-def _refusal(name: str, error: Exception) -> str:
+def _refusal(path: Path, error: Exception) -> AnalysisError:
+    """Why a file is not loaded that torch would load only by running what its pickle names, or not at all."""
+    trust = "If you trust where the file comes from, add --trust (trusted=True)"
+    if not _names_code(path):
+        return MalformedFileError(
+            f"{plain_text(path)} cannot be read as a checkpoint: its pickle is not one of tensors and plain values as "
+            f"torch.save writes it. {trust}"
+        )
     named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
     what = f"it names {named[1]}" if named else "it is a pickle of more than tensors"
-    return (
-        f"{name} is not loaded: {what}, and loading that would run code. If you trust where the file comes from, "
-        "add --trust (trusted=True)"
-    )
+    return AnalysisError(f"{plain_text(path)} is not loaded: {what}, and loading that would run code. {trust}")
+
+
+def _names_code(path: Path) -> bool:
+    """Whether a file's pickle names more than torch's own parts of tensors, as far as that can be told."""
+    if not zipfile.is_zipfile(path):
+        return True
+    try:
+        return bool(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # its instructions are none that torch.save writes
+        return False
 
 
 Model = nn.Module | type[nn.Module] | ClassSpec

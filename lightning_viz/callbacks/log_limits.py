@@ -28,22 +28,29 @@ def limited(writers: Sequence[Writer], views: Sequence[ViewLike]) -> list[Writer
     """
     spare = max(view.free_megabytes for view in views)
     most = min(view.log_megabytes for view in views)
-    return [LimitedWriter(writer, spare, most) if isinstance(writer, _LOGS) else writer for writer in writers]
+    said: set[str] = set()
+    return [LimitedWriter(writer, spare, most, said) if isinstance(writer, _LOGS) else writer for writer in writers]
 
 
 class LimitedWriter:
-    """Passes on to a log what finds room there; the rest is dropped, which is said once.
+    """Passes on to a log what finds room there; the rest is dropped, which is said once for all logs of a run.
 
     Args:
         writer: of the log.
         spare: megabytes of the disk that are left to others.
         most: megabytes that may be added to the log.
+        said: the limits that were spoken of, shared by the logs of a run.
     """
 
-    def __init__(self, writer: TensorBoardWriter | ImageLoggerWriter | FolderWriter, spare: float, most: float) -> None:
-        self._writer, self._spare, self._most = writer, spare, most
+    def __init__(
+        self,
+        writer: TensorBoardWriter | ImageLoggerWriter | FolderWriter,
+        spare: float,
+        most: float,
+        said: set[str],
+    ) -> None:
+        self._writer, self._spare, self._most, self._said = writer, spare, most, said
         self._written = 0
-        self._warned = False
 
     @property
     def folder(self) -> Path | None:
@@ -75,7 +82,7 @@ class LimitedWriter:
         """Whether so many bytes may be written now; once the run's share is used up, nothing may."""
         if self._written + size > self._most * MEGABYTE:
             self._written = math.ceil(self._most * MEGABYTE) + 1
-            self._warn(f"pictures have added {self._most:g} MB to the log and stop (log_megabytes)")
+            self._warn("log_megabytes", f"pictures have added {self._most:g} MB to the log and stop")
             return False
         folder = self._writer.folder
         if folder is None or not self._spare:
@@ -83,13 +90,14 @@ class LimitedWriter:
         free = free_space(folder) - self._writer.queued - size - _AROUND
         if free < self._spare * MEGABYTE:
             self._warn(
+                "free_megabytes",
                 f"less than {self._spare:g} MB of the disk would be left where {folder} is: pictures stop until there "
-                "is room (free_megabytes)"
+                "is room",
             )
             return False
         return True
 
-    def _warn(self, line: str) -> None:
-        if not self._warned:
-            self._warned = True
-            warn_safely(line)
+    def _warn(self, limit: str, line: str) -> None:
+        if limit not in self._said:
+            self._said.add(limit)
+            warn_safely(f"{line} ({limit})")

@@ -237,7 +237,7 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
         except Exception as error:  # its folder cannot be made: the user's own call will tell
             why = f"{type(logger).__name__} cannot be opened ({error})"
             continue
-        if hasattr(writer, "_get_file_writer") and getattr(writer, "log_dir", None):
+        if hasattr(writer, "_get_file_writer") and isinstance(getattr(writer, "log_dir", None), (str, os.PathLike)):
             boards.append(TensorBoardWriter(writer))
         elif callable(getattr(logger, "log_image", None)):
             others.append(ImageLoggerWriter(logger))

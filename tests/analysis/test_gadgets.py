@@ -25,11 +25,11 @@ from torch.nn import functional as F
 
 from lightning_viz.__main__ import main
 from lightning_viz.analysis import analyze, config_values
-from lightning_viz.analysis.checkpoint_run import recorded_views
 from lightning_viz.analysis.config import ClassSpec, Configuration
 from lightning_viz.analysis.config_values import Origin, permitted_class
 from lightning_viz.analysis.data import data_of
 from lightning_viz.analysis.models import Checkpoint, network
+from lightning_viz.analysis.recipes import recorded_views
 from lightning_viz.cli.source_options import add_source, command_parser, folded, run_config_of
 from lightning_viz.errors import AnalysisError
 

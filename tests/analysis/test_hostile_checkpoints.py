@@ -1,5 +1,6 @@
 """A checkpoint of any other form than Lightning and this package give it ends in one sentence, with status 1."""
 
+import shutil
 import sys
 import warnings
 
@@ -9,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_viz.__main__ import main
-from lightning_viz.analysis.checkpoint_run import recorded_views
 from lightning_viz.analysis.models import in_order, network, read_checkpoint
+from lightning_viz.analysis.recipes import recorded_views
 from lightning_viz.errors import AnalysisError, MalformedFileError, ViewWarning
 from lightning_viz.plain_text import plain_text
 
@@ -69,9 +70,18 @@ def test_a_file_that_is_no_checkpoint_is_refused_when_it_is_read(form, tmp_path)
     path = tmp_path / "a.ckpt"
     FILES[form](path)
     for mapped in (False, True):
-        with pytest.raises(AnalysisError) as refusal:
+        with pytest.raises(MalformedFileError) as refusal:
             read_checkpoint(path, mapped=mapped)
         assert_one_sentence(refusal, path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_names_code_is_refused_as_it_was_asked_for(zipped, tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save(content(hyper_parameters={"width": shutil.copy}), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(AnalysisError, match=r"names shutil\.copy, and loading that would run") as refusal:
+        read_checkpoint(path)
+    assert not isinstance(refusal.value, MalformedFileError)
 
 
 def test_what_lightning_saves_is_read(tmp_path):

@@ -3,6 +3,8 @@
 Whatever the moment at which the checkpoint was saved: the views' state in it is from before or after their look.
 """
 
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -22,9 +24,10 @@ from lightning_viz import (
     Saliency,
 )
 from lightning_viz.analysis.analyze import run_technique
-from lightning_viz.analysis.checkpoint_run import Replay, recorded_views, validate, view_of, views_for
+from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import find_checkpoints, in_order, network, read_checkpoint
+from lightning_viz.analysis.recipes import recorded_views, view_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.serialization import is_private, recipe_of
 from lightning_viz.catalogue import techniques
@@ -163,6 +166,24 @@ def test_a_checkpoint_can_name_no_class_but_this_packages_views():
     for name in ("Probe", "observe", "os.system", "ViewError", "View", None):
         with pytest.raises(ViewError, match=r"which lightning_viz does not have|cannot be made again"):
             view_of({"view": name, "arguments": {"nonsense": 1}})
+
+
+@pytest.mark.parametrize(
+    ("view", "arguments"),
+    [
+        ("Saliency", {"method": "smooth_grad", "noise_samples": 10**9}),
+        ("Saliency", {"method": "integrated_gradients", "integration_steps": 10**9}),
+        ("Dreams", {"updates": 10**9}),
+        ("Dreams", {"each": math.inf}),
+        ("Adversarial", {"attack_steps": 10**9}),
+        ("Hyperplanes", {"grid": 10**6}),
+        ("LayerEmbeddings", {"samples": 10**9}),
+        ("GradCAM", {"probe": {"source": "val", "samples": 10**9}}),
+    ],
+)
+def test_a_checkpoint_cannot_ask_for_passes_or_memory_without_a_bound(view, arguments):
+    with pytest.raises(ViewError, match="is the most that is taken from a checkpoint"):
+        view_of({"view": view, "arguments": arguments})
 
 
 def test_a_view_of_the_users_own_leaves_no_recipe():

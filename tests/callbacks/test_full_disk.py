@@ -94,7 +94,7 @@ def test_what_is_queued_takes_room(tmp_path, free):
         assert inner.queued == 5_000_000
         free.bytes = 203e6
         with pytest.warns(ViewWarning, match="less than 200 MB"):
-            LimitedWriter(inner, 200, 1000).picture(PAGE, 0)
+            LimitedWriter(inner, 200, 1000, set()).picture(PAGE, 0)
         queue.queue.clear()
 
 
@@ -108,6 +108,19 @@ def test_a_run_adds_no_more_than_it_may(tmp_path, drawn_at_once):
     assert list(written["watch/page"]) == [0, 1, 2]
     assert list(written["loss"]) == [0, 1, 2, 3, 4, 5]
     assert said(caught) == [f"lightning_viz: pictures have added {most:g} MB to the log and stop (log_megabytes)"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"), [({"free_megabytes": 300}, "free_megabytes"), ({"log_megabytes": 0}, "log_megabytes")]
+)
+def test_a_limit_is_spoken_of_once_for_all_logs_of_a_run(limits, name, tmp_path, free):
+    logs = limited([board(tmp_path), FolderWriter(tmp_path / "pictures")], [Watch(**limits)])
+    free.bytes = 250e6
+    with pytest.warns(ViewWarning) as caught:
+        for step in range(3):
+            for log in logs:
+                log.picture(PAGE, step)
+    assert len(said(caught)) == 1 and said(caught)[0].endswith(f"({name})")
 
 
 @pytest.mark.parametrize("place", ["missing/a/b", ".", "file"])

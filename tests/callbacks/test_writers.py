@@ -24,7 +24,7 @@ from lightning_viz import (
     ViewWarning,
 )
 from lightning_viz.callbacks.draw_task import Projection
-from lightning_viz.callbacks.writers import FolderWriter, find_writers, write_projection
+from lightning_viz.callbacks.writers import FolderWriter, ImageLoggerWriter, find_writers, write_projection
 from lightning_viz.render.page import Picture
 
 from .conftest import ConvNet, Perceptron, Watch, fit, images, loader, plane, said
@@ -258,3 +258,17 @@ def test_a_dummy_logger_is_no_sink(tmp_path):
     writers, line = find_writers([DummyLogger()], tmp_path / "pictures")
     assert isinstance(writers[0], FolderWriter)
     assert str(tmp_path / "pictures") in line
+
+
+def test_an_experiment_that_claims_to_be_able_to_do_anything_is_no_tensorboard(tmp_path):
+    from pytorch_lightning.loggers.logger import DummyExperiment
+
+    class TakesImages:
+        save_dir = str(tmp_path)
+        experiment = DummyExperiment()
+
+        def log_image(self, **options):
+            """Takes them."""
+
+    writers, line = find_writers([TakesImages()], tmp_path / "pictures")
+    assert [type(writer) for writer in writers] == [ImageLoggerWriter] and not line

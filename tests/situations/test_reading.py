@@ -223,8 +223,20 @@ def fed_by_thread():
 
 @situation(6, "a lock that another thread holds while the samples are fetched")
 def held_lock():
-    lock = threading.Lock()
-    parent = os.getpid()
+    lock, done = threading.Lock(), threading.Event()
+    take, give, parent = queue.Queue(), queue.Queue(), os.getpid()
+
+    def serve():  # the other thread: it holds the lock whenever a process is about to begin
+        while take.get():
+            with lock:
+                give.put(None)
+                take.get()
+            give.put(None)
+
+    def hand_over():
+        if os.getpid() == parent and not done.is_set():
+            take.put(True)
+            give.get()
 
     def read(index):
         if not lock.acquire(timeout=0.1):
@@ -234,19 +246,13 @@ def held_lock():
         finally:
             lock.release()
 
+    threading.Thread(target=serve, daemon=True).start()
+    os.register_at_fork(before=hand_over, after_in_parent=hand_over)
     training, check = reading(read)
-
-    def hold():
-        while os.getpid() == parent and not done.is_set():
-            with lock:
-                time.sleep(0.002)
-
-    done = threading.Event()
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
 
     def check_and_end(seen):
         done.set()
+        take.put(False)
         check(seen)
 
     return training, check_and_end
