@@ -94,7 +94,8 @@ class LeftOut:
     """Looks that were left out: each view's first is said at once, with the reason, their number at the end."""
 
     def __init__(self) -> None:
-        self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)  # the first of them
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, view: Named, step: int, reason: str) -> None:
         """Note a look that is left out.
@@ -107,12 +108,16 @@ class LeftOut:
         steps = self._steps[view.label, reason]
         if not steps:
             inform(f"{view.label} is logged less often from step {step} {reason}")
-        steps.append(step)
+        self._counts[view.label, reason] += 1
+        if len(steps) < _LISTED:
+            steps.append(step)
 
     def report(self) -> None:
         """Say how many there were, view by view."""
         for (view, reason), steps in self._steps.items():
-            looks = "1 look was" if len(steps) == 1 else f"{len(steps)} looks were"
-            at = f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps[:_LISTED]))}"
-            inform(f"{looks} left out of {view}, at {at}{', ...' * (len(steps) > _LISTED)}, {reason}")
+            count = self._counts[view, reason]
+            looks = "1 look was" if count == 1 else f"{count} looks were"
+            at = f"step{'s' * (count > 1)} {', '.join(map(str, steps))}"
+            inform(f"{looks} left out of {view}, at {at}{', ...' * (count > len(steps))}, {reason}")
         self._steps.clear()
+        self._counts.clear()

@@ -88,7 +88,7 @@ class OverheadBudget:
         self._held: defaultdict[str, float] = defaultdict(float)
         self._last: dict[str, float] = {}
         self._writing: dict[str, tuple[int, float]] = {}  # by view, the last step that was written, and its seconds
-        self._unwritten: defaultdict[str, set[int]] = defaultdict(set)  # steps of looks
+        self._unwritten: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_LEDGER))  # steps of looks
         self._picture = 0.0  # seconds that the last picture took to be written
         self._measured = False
         self.ledger: deque[tuple[str, int, float]] = deque(maxlen=_LEDGER)
@@ -141,7 +141,9 @@ class OverheadBudget:
         self._held[view] += seconds
         last, before = self._writing.get(view, (step, 0.0))
         self._writing[view] = step, seconds + (before if last == step else 0.0)
-        self._unwritten[view] = {other for other in self._unwritten[view] if other > step}
+        unwritten = self._unwritten[view]
+        while unwritten and unwritten[0] <= step:
+            unwritten.popleft()
         self._picture = seconds
 
     def may_write(self, share: float) -> bool:
@@ -160,7 +162,7 @@ class OverheadBudget:
         """Book what a look at a step took."""
         self._held[view] += seconds
         self._last[view] = seconds
-        self._unwritten[view].add(step)
+        self._unwritten[view].append(step)
         self.ledger.append((view, step, seconds))
 
     def affordable(self, shares: dict[str, float]) -> set[str]:
