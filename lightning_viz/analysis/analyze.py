@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.data import Data, data_of
@@ -21,14 +20,23 @@ from lightning_viz.analysis.files import digest_of
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
 from lightning_viz.analysis.models import Model, describe, network, read_checkpoint
 from lightning_viz.analysis.report.report import report as write_report
-from lightning_viz.analysis.results import LEFT_OUT, Fault, ModelReport, Result, Results, as_plain, replaced
+from lightning_viz.analysis.results import (
+    LEFT_OUT,
+    Fault,
+    ModelReport,
+    Result,
+    Results,
+    as_plain,
+    replaced,
+    write_events,
+)
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.validation_metrics import ValidationMetrics
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.serialization import is_private
-from lightning_viz.callbacks.writers import TensorBoardWriter, write_whole
+from lightning_viz.callbacks.writers import write_whole
 from lightning_viz.catalogue import techniques
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
@@ -220,6 +228,24 @@ def run_checkpoint(
     return study, result
 
 
+def model_alone(config: RunConfig, step: int, path: Path | None) -> ModelUnderStudy:
+    """A checkpoint's model without samples, for what needs its weights alone.
+
+    Args:
+        config: the model.
+        step: completed updates.
+        path: of the checkpoint.
+
+    Raises:
+        AnalysisError: see its message.
+    """
+    torch.manual_seed(config.seed)
+    checkpoint = None if path is None else read_checkpoint(path, trusted=config.trusted)
+    pixel_space = config.pixel_space or PixelSpace()
+    samples = Samples(torch.empty(0), None, 0)
+    return ModelUnderStudy(config.title(), network(config.model, checkpoint), samples, pixel_space, step, config.seed)
+
+
 _SHARE = "values that the module logs without sync_dist are of the first process's share of the data alone"
 
 
@@ -314,9 +340,9 @@ def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | 
         return folder / "report.html"
     with replaced(folder / "tensorboard") as board:
         for report in reports:
-            _write_events(board / slug(report.name) if len(reports) > 1 else board, report.findings)
+            write_events(board / slug(report.name) if len(reports) > 1 else board, report.findings)
         if together is not None:
-            _write_events(board / "compared", [together])
+            write_events(board / "compared", [together])
     write_whole(folder / "report.html", write_report(reports, together=together).encode())
     return folder / "report.html"
 
@@ -328,16 +354,3 @@ def slug(name: str) -> str:
     ('_plain__1', 'model')
     """
     return file_name(name, re.sub(r"[^\w.-]", "_", name).strip(".") or "model")
-
-
-def _write_events(folder: Path, results: Sequence[Result]) -> None:
-    """Write event files of results."""
-    with SummaryWriter(str(folder)) as writer:
-        writer = TensorBoardWriter(writer)
-        for result in results:
-            for shown in result.pictures:
-                writer.picture(shown.picture, shown.step)
-            for tag, value, step in result.scalars:
-                writer.scalar(tag, value, step)
-            for projection in result.projections:
-                writer.projection(projection)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
-from lightning_viz.callbacks.writers import FolderWriter, write_whole
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter, write_whole
 from lightning_viz.errors import AnalysisError
 from lightning_viz.render.page import Page, Picture, lay_out
 
@@ -39,6 +40,7 @@ class Output:
         numbers: by name, plain values, arrays and tensors.
         tables: by name, rows, which become a CSV file each.
         arrays: by name of the file, arrays by name, which become an ``.npz`` each.
+        found: what they say, in one line.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Output:
     numbers: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Rows] = field(default_factory=dict)
     arrays: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    found: str = ""
 
 
 def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
@@ -114,6 +117,8 @@ class ModelReport:
 
 LEFT_OUT = "left out"
 """Among a result's numbers, by technique, why the model does not suit it."""
+FOUND = "found"
+"""Among a result's numbers, by technique, what it says in one line."""
 
 _LIST, _STATE = "finding.json", "state.pt"
 _DAMAGED = (
@@ -177,6 +182,8 @@ class Result:
         """
         if output.numbers:
             self.numbers[output.name] = as_plain(output.numbers)
+        if output.found:
+            self.numbers.setdefault(FOUND, {})[output.name] = output.found
         for picture in output.pictures:
             self.picture(picture, step)
 
@@ -259,14 +266,19 @@ def _read(place: Path, listed: dict[str, Any]) -> Result:
 _NUMBERS, _PICTURES = "numbers.json", "pictures"
 
 
-def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -> None:
+def keep(output: Output, result: Result, page: str, folder: Path, about: Mapping[str, Any]) -> list[Path]:
     """Write a technique's output in place of that of an earlier run, the numbers last: they say that all is there.
 
     Args:
         output: of a technique.
-        folder: takes ``pictures/``, ``numbers.json``, and a file for each table and group of arrays.
-        step: completed updates of the model, for the pictures' names.
+        result: the same as a result, its pictures drawn.
+        page: the same as HTML.
+        folder: takes ``index.html``, ``pictures/``, with events for TensorBoard beside them, ``numbers.json``, and a
+            file for each table and group of arrays.
         about: what the numbers begin with.
+
+    Returns:
+        The pictures.
 
     Raises:
         AnalysisError: the folder holds pictures that are not ours.
@@ -276,14 +288,35 @@ def keep(output: Output, folder: Path, *, step: int, about: Mapping[str, Any]) -
         raise AnalysisError(f"{place} is there already, and no {_NUMBERS} beside it: give another --out")
     with replaced(place) as partial:
         writer = FolderWriter(partial)
-        for picture in output.pictures:
-            writer.picture(lay_out(picture), step)
+        for shown in result.pictures:
+            writer.picture(shown.picture, shown.step)
+        write_events(partial, [result])
     for name, rows in output.tables.items():
         write_whole(folder / f"{name}.csv", _csv([as_plain(row) for row in rows]))
     for name, arrays in output.arrays.items():
         write_whole(folder / f"{name}.npz", _npz(arrays))
-    content = as_plain({**about, "numbers": output.numbers, **output.tables})
+    write_whole(folder / "index.html", page.encode())
+    content = as_plain({**about, "found": output.found, "numbers": output.numbers, **output.tables})
     write_whole(numbers, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    return [FolderWriter(place).path(shown.picture, shown.step) for shown in result.pictures]
+
+
+def write_events(folder: Path, results: Sequence[Result]) -> None:
+    """Write results for TensorBoard.
+
+    Args:
+        folder: takes the events.
+        results: whose pictures, numbers over steps, and vectors.
+    """
+    with SummaryWriter(str(folder)) as events:
+        writer = TensorBoardWriter(events)
+        for result in results:
+            for shown in result.pictures:
+                writer.picture(shown.picture, shown.step)
+            for tag, value, step in result.scalars:
+                writer.scalar(tag, value, step)
+            for projection in result.projections:
+                writer.projection(projection)
 
 
 def is_kept(folder: Path, key: str) -> bool:

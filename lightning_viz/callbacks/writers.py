@@ -195,10 +195,14 @@ class FolderWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def path(self, picture: Picture, step: int) -> Path:
+        """Where a picture is written."""
+        kind = "gif" if picture.image.startswith(b"GIF") else "png"
+        return self.folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
+
     def picture(self, picture: Picture, step: int) -> None:
         """Write a picture; a file is whole or not there."""
-        kind = "gif" if picture.image.startswith(b"GIF") else "png"
-        path = self.folder / _as_path(picture.tag) / f"{step:08d}.{kind}"
+        path = self.path(picture, step)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, picture.image)
         write_whole(path.with_suffix(".md"), harmless_markdown(picture.description).encode())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
-import subprocess
 import sys
+import threading
+import webbrowser
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_viz.catalogue import techniques
+from lightning_viz.catalogue import techniques, views
 from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line, working
 from lightning_viz.cli.source_options import (
     FLAG,
@@ -73,10 +77,25 @@ def _report(options: Namespace, progress: ProgressBar) -> Path:
     conflicts = None if options.conflicts is None else Path(options.conflicts)
     chosen = {"views": options.views, "techniques": options.techniques, "conflicts": conflicts}
     named = run_configs_of(options) if options.compare else [run_config_of(options)]
+    _check_names("view", options.views, views())
+    _check_names("technique", options.techniques, techniques())
     configs = [replace(config, **chosen) for config in named]
     if options.compare:
         return compare(configs, out=options.out, overwrite=options.overwrite, progress=progress)
     return analyze_run(configs[0], options.out, overwrite=options.overwrite, progress=progress)
+
+
+def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any]) -> None:
+    """What is to be computed must exist.
+
+    Raises:
+        AnalysisError: it does not.
+    """
+    for name in names or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose of {', '.join(known)}"
+            raise AnalysisError(f"there is no {what} {name!r}: {hint}")
 
 
 def draw_parser() -> ArgumentParser:
@@ -106,31 +125,47 @@ def board_parser() -> ArgumentParser:
     """The parser of the command."""
     parser = command_parser(
         "board",
-        "Open TensorBoard on a folder of runs. It shows every step of every picture, not only ten, and follows runs "
-        "that are still being written.",
-        "lightning-viz board analysis",
+        "Open TensorBoard on the pictures of a folder of runs, of an analysis or of another command's output. It shows "
+        "every step of every picture, not only ten, and follows runs that are still being written.",
+        "lightning-viz board lightning_logs",
     )
-    parser.add_argument("folder", type=str, help="folder of runs, or of an analysis")
+    parser.add_argument("folder", type=str, help="folder of runs, or of what another command wrote")
     parser.add_argument("--port", type=int, default=6006, metavar="N", help="port of the local server")
     parser.add_argument(
         "--host", type=str, default="localhost", metavar="NAME", help="0.0.0.0: from other machines too"
     )
+    parser.add_argument("--no_browser", action="store_true", help="print the address only")
     return parser
 
 
 def run_board(options: Namespace) -> None:
-    """Run TensorBoard until it is ended."""
-    command = board_command(Path(options.folder), options.host, options.port)
+    """Run TensorBoard until it is ended, print where its pictures are, and open them where there is a display."""
+    from tensorboard import program
+
+    check_board(Path(options.folder))
+    board = program.TensorBoard()
+    board.configure([None, *board_options(Path(options.folder), options.host, options.port)])
+    try:
+        address = f"{board.launch()}#images"
+    except program.TensorBoardServerException as error:  # the port is in use, or there is no such host
+        raise AnalysisError(f"{error}: give another --port or --host") from error
+    print_line(f"pictures: {address} (Ctrl-C ends it)")
+    if not options.no_browser and has_display():
+        webbrowser.open(address)
     with suppress(KeyboardInterrupt):
-        if status := subprocess.call(command):
-            raise SystemExit(status)
+        threading.Event().wait()
 
 
-def board_command(folder: Path, host: str, port: int) -> list[str]:
-    """The command that starts TensorBoard on a folder of runs, where it listens at a host and port.
+def has_display() -> bool:
+    """Whether a browser could be seen."""
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def check_board(folder: Path) -> None:
+    """There must be something to be shown.
 
     Raises:
-        AnalysisError: there is nothing to be shown.
+        AnalysisError: there is not.
     """
     if not folder.is_dir():
         raise AnalysisError(f"there is no folder {folder}: give that of a run, or of an analysis")
@@ -139,6 +174,9 @@ def board_command(folder: Path, host: str, port: int) -> list[str]:
             f"the folder {folder} holds nothing for TensorBoard (events.out.tfevents.*): give that of a run, or of an "
             "analysis"
         )
+
+
+def board_options(folder: Path, host: str, port: int) -> list[str]:
+    """TensorBoard's options for a folder of runs, where it listens at a host and port."""
     options = [f"--logdir={folder}", f"--host={host}", f"--port={port}"]
-    ours = ["--samples_per_plugin=images=1000", "--reload_multifile=true"]
-    return [sys.executable, "-m", "tensorboard.main", *options, *ours]
+    return [*options, "--samples_per_plugin=images=1000", "--reload_multifile=true"]

@@ -125,16 +125,19 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
     Raises:
         AnalysisError: the model does not suit it, or an option cannot be used.
     """
-    from lightning_viz.analysis.results import is_kept, keep
+    from lightning_viz.analysis.report.report import report
+    from lightning_viz.analysis.results import ModelReport, Result, is_kept, keep
     from lightning_viz.cli.source_options import model_under_study_of, run_config_of
 
-    folder, config = Path(options.out), run_config_of(options)
+    needs_data = whole != "filters"
+    folder, config = Path(options.out), run_config_of(options, needs_data=needs_data)
     asked = {name: value for name, value in options.as_dict().items() if value is not None and name not in _NOT_ASKED}
     key = _key(whole, config, asked)
     if not options.overwrite and is_kept(folder, key):
         print_line(f"{folder} holds this result already: --overwrite computes it again")
         return
-    study = replace(model_under_study_of(options, config).first(options.samples), progress=True)
+    study = model_under_study_of(options, config, needs_data=needs_data)
+    study = replace(study.first(options.samples) if len(study.samples) else study, progress=True)
     function = _function(entry)
     arguments = {option.name: option.value(options) for option in options_of(function)}
     parameters = inspect.signature(function).parameters
@@ -146,8 +149,12 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
         progress(study.name, 0, 1)
         output = function(study, **arguments)
         about = {"command": whole, "key": key, "model": study.name, "step": study.step, "options": asked}
-        keep(output, folder, step=study.step, about=about)
-    print_line(f"{folder}: numbers.json, pictures")
+        result = Result()
+        result.add(output, study.step)
+        page = report([ModelReport(study.name, techniques={output.name: result})])
+        pictures = keep(output, result, page, folder, about)
+    print_line(f"{output.found} → {next(iter(pictures), folder)}")
+    print_line(f"all of it: {folder / 'index.html'}; lightning-viz board {folder}")
 
 
 def _function(entry: Method) -> Any:

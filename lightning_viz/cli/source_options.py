@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import textwrap
@@ -116,7 +117,20 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         InvalidArgumentError: an option without a value.
         ArgumentError: an option that does not exist, or a value of another type.
     """
+    _check_options(parser, arguments)
     return parser.parse_args(folded(arguments))
+
+
+def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """An option that does not exist may be another one misspelt."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        taken = name in known or name.removeprefix("--").partition(".")[0] in _NAMED
+        if not argument.startswith("--") or argument == "--" or taken:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        raise InvalidArgumentError(f"there is no option {name}: {f'did you mean {near[0]}?' if near else 'see --help'}")
 
 
 def add_source(parser: ArgumentParser, *, out: str, samples: int = 256) -> None:
@@ -182,8 +196,10 @@ _OPTIONS: Mapping[str, Sequence[OptionRow]] = {  # by group
 # fmt: on
 
 
-def run_config_of(options: Namespace) -> RunConfig:
+def run_config_of(options: Namespace, *, needs_data: bool = True) -> RunConfig:
     """The configuration of an analysis, from the options of a parser with `add_source`.
+
+    Without data, which are taken only if the options name them, it is of the model alone.
 
     Raises:
         AnalysisError: model or data are not given, or cannot be loaded.
@@ -197,7 +213,8 @@ def run_config_of(options: Namespace) -> RunConfig:
         _named(options, configuration, "model", options.model), _swallowed(options) or _WHICH_MODEL
     )
     pixel_space = _space(options, known)
-    data = _data(options, configuration, known, pixel_space)
+    named = options.data is not None or options.images is not None
+    data = _data(options, configuration, known, pixel_space) if needs_data or named else None
     return RunConfig(
         known.load(seed) if known else model,
         data,
@@ -211,18 +228,23 @@ def run_config_of(options: Namespace) -> RunConfig:
     )
 
 
-def model_under_study_of(options: Namespace, config: RunConfig | None = None) -> ModelUnderStudy:
+def model_under_study_of(
+    options: Namespace, config: RunConfig | None = None, *, needs_data: bool = True
+) -> ModelUnderStudy:
     """The model of the last checkpoint, and samples of its data, on the device that was chosen.
 
-    The configuration is that of the options (see `run_config_of`), if it is not given.
+    The configuration is that of the options (see `run_config_of`), if it is not given; without data there are no
+    samples.
 
     Raises:
         AnalysisError: see its message.
     """
-    from lightning_viz.analysis.analyze import run_checkpoint
+    from lightning_viz.analysis.analyze import model_alone, run_checkpoint
     from lightning_viz.callbacks.probe import Probe
 
     config = config or run_config_of(options)
+    if config.data is None and not needs_data:
+        return model_alone(config, *list(config.series().items())[-1])
     head = min(Probe.samples, config.samples)  # no more samples than were asked for
     config = replace(config, probe=config.probe or Probe(samples=head))
     step, path = list(config.series().items())[-1]

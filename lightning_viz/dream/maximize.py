@@ -105,7 +105,7 @@ def maximize(
         transforms: random changes of the image before each pass, the same for all images.
         small_gradients: so many per cent of the values of each image's gradient, the smallest, count as 0.
         steps: updates; those of the preset, else 250.
-        lr: learning rate of Adam; that of the kind of image if omitted (0.1 for pixels).
+        lr: learning rate of Adam; that of the preset, else of the kind of image, if omitted (0.1 for pixels).
         optimizer: from parameters to another optimizer of torch's; L-BFGS runs several passes for each step.
         copies: images of each objective, from seeds of their own.
         seed: of the first copy's start, the next ones count on; also of the transformations.
@@ -143,7 +143,10 @@ def maximize(
             copies=copies,
             seed=seed,
         )
-        ascent = (optimizer or partial(torch.optim.Adam, lr=drawn.rate if lr is None else lr))(climb.parameters)
+        rate = next(
+            one for one in (lr, preset.lr if isinstance(preset, Preset) else None, drawn.rate) if one is not None
+        )
+        ascent = (optimizer or partial(torch.optim.Adam, lr=rate))(climb.parameters)
         curve: list[Tensor] = []
         film: dict[int, Tensor] = {}
         for number in filmed(climb.picture, film, "dream", count, frames, progress):

@@ -12,8 +12,8 @@ from lightning_viz.render.colors import class_colors
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, Picture, check_count, check_rgb, check_shape, compose, lay_out
 from lightning_viz.render.parts import ClassKey, ClimbPlot, Color, CurveTile, HStack, Part, Text, Tile, TileSize, VStack
-from lightning_viz.render.text import DARK, GRAY, LINE, first_of, shorten, text_width, wrap
-from lightning_viz.render.tiles import Flaw, count_flaws
+from lightning_viz.render.text import DARK, GRAY, LINE, RED, first_of, shorten, text_width, wrap
+from lightning_viz.render.tiles import CROSS, Flaw, count_flaws
 
 __all__ = ["climb_curves", "dream_animation", "dream_table", "dream_tiles"]
 
@@ -32,6 +32,7 @@ def dream_tiles(
     title: str,
     names: Sequence[str],
     words: Sequence[str] = (),
+    reached: Sequence[bool] = (),
     curves: NDArray[Any] | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
@@ -43,31 +44,35 @@ def dream_tiles(
         title: what they are.
         names: what each was made for.
         words: how far each came ("logit 12.3, 99 %"), or none.
+        reached: whether the model takes each for what it was made for; one that it does not carries a cross.
         curves: the objective before each update ``[N, steps]``, drawn under each tile on its own scale.
         info: see `PageInfo`.
     """
     check_rgb(images)
     check_count("names", names, len(images))
     check_count("words", words or names, len(images))
+    check_count("reached", reached or names, len(images))
     shown = images[:_MOST_TILES]
     if curves is not None:
         check_shape("curves", curves, len(images), "steps")
     climbs = None if curves is None else np.asarray(curves, dtype=np.float64)[: len(shown)]
-    under = list(words[: len(shown)]) or [""] * len(shown)
+    missed = [not each for each in reached] if reached else [False] * len(images)
+    under = [CROSS * miss + word for miss, word in zip(missed, words or [""] * len(images), strict=True)][: len(shown)]
     size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0)
     flaws = [_find_flaw(image, None if climbs is None else climbs[index]) for index, image in enumerate(shown)]
     blocks: list[Sequence[Part]] = [
         _tiles(size, shown, flaws),
-        _texts(names[: len(shown)], size[0], columns, DARK),
+        _texts(names[: len(shown)], size[0], columns, [DARK] * len(shown)),
     ]
     if any(under):
-        blocks.append(_texts(under, size[0], columns, GRAY))
+        blocks.append(_texts(under, size[0], columns, [RED if miss else GRAY for miss in missed]))
     if climbs is not None:
         blocks.append([CurveTile(climb, size[0], _SPARK) for climb in climbs])
     body = VStack(in_rows(in_columns(*blocks, gap=0), columns, GUTTER), gap=_APART)
     facts = (first_of(len(shown), len(images), ""),)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
-    warnings = count_flaws(flaws, "dreams")
+    lost = f"{sum(missed)} of {len(images)} are not taken for what they were made for" if any(missed) else ""
+    warnings = (*filter(None, [lost]), *count_flaws(flaws, "dreams"))
     return compose(tag, title, body, facts, _READING, warnings=warnings, last=last, **info)
 
 
@@ -201,10 +206,11 @@ def _lines(texts: Sequence[str], width: int) -> int:
     return min(_MOST_LINES, max([1, *(len(wrap(text, width)) for text in texts)]))
 
 
-def _texts(texts: Sequence[str], width: int, columns: int, color: Color) -> list[Text]:
+def _texts(texts: Sequence[str], width: int, columns: int, colors: Sequence[Color]) -> list[Text]:
     """What stands under tiles; in a row of them all of one height."""
     rows = [texts[at : at + columns] for at in range(0, len(texts), columns)]
-    return [_text(text, width, _lines(row, width), color) for row in rows for text in row]
+    lines = [_lines(row, width) for row in rows for _ in row]
+    return [_text(*each) for each in zip(texts, [width] * len(texts), lines, colors, strict=False)]
 
 
 def _text(text: str, width: int, lines: int, color: Color) -> Text:

@@ -3,13 +3,16 @@ called with the same options."""
 
 import csv
 import json
+import re
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 from torch.nn import functional as F
 
@@ -77,7 +80,7 @@ def subject():
 def command(monkeypatch, subject, tmp_path):
     """Run a command as it is typed; what it wrote."""
 
-    def study_of(options, config):
+    def study_of(options, config, *, needs_data):
         return replace(subject, seed=options.seed or 0)
 
     monkeypatch.setattr("lightning_viz.cli.source_options.model_under_study_of", study_of)
@@ -127,8 +130,12 @@ def dreamt(subject, objectives, **options):
 
 
 def wanted(subject):
-    how = {"image": fourier((1, 16, 16), decay=1.5), "bounded": True, "priors": {edge_energy: 40 / 256}, "frames": 0}
-    return dreamt(subject, [logit(2), logit(0)], **how, transforms=standard(2), steps=4)
+    targets, how = [logit(2), logit(0)], {"image": fourier((1, 16, 16), decay=1.5), "bounded": True, "frames": 0}
+    free = maximize(subject.model, targets, **how, transforms=standard(1), steps=50, **QUIET)
+    energies = edge_energy(free.pixels - free.pixels.mean((1, 2, 3), keepdim=True))
+    shares = 0.03 * (free.curve[:, -1] - free.curve[:, 0]) / energies
+    weight = min(40 / 256, float(shares.median()))
+    return dreamt(subject, targets, **how, priors={edge_energy: weight}, transforms=standard(1), steps=4)
 
 
 def climbed(subject):
@@ -398,6 +405,8 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
     pictures = list((tmp_path / "pictures").rglob("*.png"))
     assert pictures and all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
     assert not list(tmp_path.rglob("*.part"))
+    assert numbers["found"] and str(escape(numbers["found"])) in (tmp_path / "index.html").read_text()
+    assert list(tmp_path.rglob("events.out.tfevents.*"))  # which the board shows
     assert numbers["command"] == name and numbers["step"] == 7
     for table in tmp_path.glob("*.csv"):
         with table.open() as file:
@@ -472,3 +481,42 @@ def test_what_is_random_goes_by_the_seed_that_was_asked_for(command, subject):
     losses = [pgd(subject.model, subject.images, seed=seed, **options).record.losses[-1] for seed in (3, 0)]
     written = [row["loss"] for row in found["samples"]]
     assert close(written, losses[0]) and not close(written, losses[1])
+
+
+def test_what_was_found_is_said_in_one_line_with_its_picture(command, tmp_path, capsys):
+    numbers = command("attack fgsm", "--epsilon", "0.1")
+    found, where = capsys.readouterr().out.splitlines()[0].split(" → ")
+    assert found == numbers["found"]
+    fooled = sum(row["fooled"] and not row["initially_misclassified"] for row in numbers["samples"])
+    assert re.search(rf": {fooled} of \d fooled", found)
+    assert Path(where).is_relative_to(tmp_path) and Path(where).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dream_that_is_not_taken_for_its_class_is_said(command, tmp_path):
+    numbers = command(
+        "dream classes", "--classes", "0", "1", "2", "--steps", "1", "--frames", "0", "--priors", "l2=1000000"
+    )
+    reached = numbers["numbers"]["reached"]
+    assert not all(reached)  # the model says the same of all, which are gray
+    missed = [row["of"] for row, each in zip(numbers["dreams"], reached, strict=True) if not each]
+    assert numbers["found"] == f"{sum(reached)} of 3 images are taken for their class; not {', '.join(missed)}"
+    assert f"{len(missed)} of 3 are not taken for what they were made for" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["attack", "pgd", "--epsilonn", "0.1"], "there is no option --epsilonn: did you mean --epsilon?"),
+        (["filters", "--layer=conv1"], "there is no option --layer: did you mean --layers?"),
+        (["embed", "tsne", "--quite_another", "1"], "there is no option --quite_another: see --help"),
+    ],
+)
+def test_a_misspelt_option_is_named_with_the_nearest(typed, words):
+    with pytest.raises(InvalidArgumentError, match=re.escape(words)):
+        run_command(typed[0], typed[1:])
+
+
+def test_filters_need_no_data(tmp_path, capsys):
+    run_command("filters", [*SOURCE[:2], "--layers", "conv1", "fc", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("conv1: 4 filters of 1 x 3 x 3, fc: 3 filters of 1 x 1 x 6 → ")
+    assert list((tmp_path / "pictures/filters/conv1").glob("*.png"))

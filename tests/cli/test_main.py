@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_images
 from lightning_viz.__main__ import main
 from lightning_viz.analysis.checkpoint_run import validate
 from lightning_viz.cli import progress as bars
-from lightning_viz.cli.analyze import board_command
+from lightning_viz.cli.analyze import board_options, has_display
 from lightning_viz.cli.main import COMMANDS, in_sentences
 from lightning_viz.cli.progress import working
 from lightning_viz.errors import AnalysisError, LayerNotFoundError
@@ -103,7 +103,7 @@ def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd, d
     assert (tmp_path / "out/report.html").stat().st_size > 1000
     assert analyze(cli_run, "--trust", "--out", tmp_path / "out") == 0
     assert capfd.readouterr().err == ""  # it is done already
-    assert board_command(tmp_path / "out", "localhost", 7)[-2:] == [
+    assert board_options(tmp_path / "out", "localhost", 7)[-2:] == [
         "--samples_per_plugin=images=1000",
         "--reload_multifile=true",
     ]
@@ -157,7 +157,15 @@ REFUSED = {
     "wrong type": (["good.ckpt", *SOURCES, "--model.width", "four"], "cannot be made: .*width.*four"),
     "breaks": (["good.ckpt", "--model", "tests.analysis.nets.Breaks", "--data", SQUARES], "ZeroDivisionError: made to"),
     "no such model": (["--torchvision", "resnet51", "--data", SQUARES], "did you mean resnet50"),
-    "no such option": (["good.ckpt", "--bogus"], r"unrecognized arguments: --bogus; see --help"),
+    "no such option": (["good.ckpt", "--bogus"], "there is no option --bogus: see --help"),
+    "no such view": (
+        ["good.ckpt", *SOURCES, "--views", "grad_cm"],
+        r"there is no view 'grad_cm': did you mean grad_cam",
+    ),
+    "no such technique": (
+        ["good.ckpt", *SOURCES, "--techniques", "dream"],
+        r"no technique 'dream': did you mean dreams",
+    ),
     "wrong number": (["good.ckpt", "--samples", "0"], r"--samples: 0 does not conform .*; see --help"),
     "no such device": (["good.ckpt", *SOURCES, "--accelerator", "abacus"], r"Lightning refuses these .*abacus"),
     "no devices": (["good.ckpt", *SOURCES, "--devices", "x"], r"Lightning refuses these .*devices"),
@@ -202,7 +210,7 @@ def test_a_warning_is_told_once(capsys):
 
 
 def test_an_interrupted_method_does_not_claim_to_go_on(checkpoint, capsys, monkeypatch, tmp_path):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lightning_viz.cli.source_options.model_under_study_of", interrupted)
@@ -331,3 +339,28 @@ def test_lightnings_words_for_those_who_train_are_not_shown(caplog):
         assert logger.level == before
     finally:
         logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.filterwarnings("ignore:html5lib:DeprecationWarning")
+def test_the_board_opens_on_the_pictures_where_there_is_a_display(tmp_path, monkeypatch, capsys):
+    (tmp_path / "events.out.tfevents.1").touch()
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tensorboard.program.TensorBoard.launch", lambda board: f"http://there:{board.flags.port}/")
+
+    class Ended:
+        def wait(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_viz.cli.analyze.threading.Event", Ended)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert main(["board", str(tmp_path), "--port", "7007"]) == 0
+    assert opened == [] and not has_display()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(["board", str(tmp_path), "--port", "7007", "--no_browser"]) == 0
+    assert opened == []
+    assert main(["board", str(tmp_path), "--port", "7007"]) == 0
+    assert opened == ["http://there:7007/#images"]
+    assert capsys.readouterr().out.splitlines() == ["pictures: http://there:7007/#images (Ctrl-C ends it)"] * 3

@@ -166,3 +166,10 @@ def test_the_presets_are_those_of_the_paper():
 def test_a_strength_that_makes_no_sense_is_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_the_preset_decay_leaves_pixels_their_range(digits):
+    """At 0.1, of all other presets, a pixel gets no further from the mean than a third of its range."""
+    own, usual = (dream(digits, update_steps="decay", **options) for options in ({}, {"lr": 0.1}))
+    assert (digits.model(own.inputs).argmax(1) == torch.arange(10)).all()
+    assert (own.values > 2 * usual.values).all()

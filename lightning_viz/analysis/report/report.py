@@ -23,14 +23,14 @@ from lightning_viz.analysis.report.tables import (
     numbers_over_steps,
     tables,
 )
-from lightning_viz.analysis.results import LEFT_OUT, ModelReport, Result, Shown
+from lightning_viz.analysis.results import FOUND, LEFT_OUT, ModelReport, Result, Shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
 from lightning_viz.catalogue_types import Descriptor
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.text import step_text
 
-_OURS = ("model", "fares", "notes", LEFT_OUT)  # numbers that have places of their own
+_OURS = ("model", "fares", "notes", LEFT_OUT, FOUND)  # numbers that have places of their own
 _LISTED = 10  # classes that are named
 _FIGURES = {
     "recall": "Recall of each class",
@@ -103,6 +103,7 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
         model=_model(studies),
         layers=[(study.name, _layers(study)) for study in studies],
         fares=_fares(studies),
+        found=[(study.name, found) for study in studies if (found := _found(study))],
         notes=[(study.name, notes) for study in studies if (notes := _notes(study))],
         sections=_sections(studies, frames, together or Result()),
         waiting=[(study.name, study.waiting) for study in studies if study.waiting],
@@ -217,6 +218,12 @@ def _fares(studies: Sequence[ModelReport]) -> tuple[Numbers | None, list[Table]]
     ]
     names = _names(studies)
     return numbers_over_steps("How it fares", metrics, names), tables("", nested, names) if any(nested) else []
+
+
+def _found(study: ModelReport) -> list[tuple[str, str]]:
+    """What the techniques found: title of each, and its sentence."""
+    found = {name: text for result in study.findings for name, text in result.numbers.get(FOUND, {}).items()}
+    return [(entry_of(name).title, text) for name, text in found.items()]
 
 
 def _notes(study: ModelReport) -> list[str]:

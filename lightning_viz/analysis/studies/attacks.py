@@ -65,7 +65,8 @@ def attack(
         "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
         "images": {"original": result.original, "attacked": result.pixels},
     }
-    return Output("attacks", pictures(), numbers, {"samples": study.sample_rows(_columns(result))}, arrays)
+    tables = {"samples": study.sample_rows(_columns(result))}
+    return Output("attacks", pictures(), numbers, tables, arrays, _found(study, method, result, options))
 
 
 def attacks(study: ModelUnderStudy) -> Iterator[Output]:
@@ -96,7 +97,8 @@ def attacks(study: ModelUnderStudy) -> Iterator[Output]:
         name: {"success": result.success, **_medians(result), "epsilon": options.get("epsilon")}
         for name, (result, options) in {**results, "ascent": (ascent, {})}.items()
     }
-    yield Output("attacks", pictures, numbers)
+    found = "; ".join(_found(few, name, result, options) for name, (result, options) in results.items())
+    yield Output("attacks", pictures, numbers, found=found)
 
 
 def _attacked(
@@ -116,6 +118,17 @@ def _attacked(
     truths = study.true_classes() if labels == "true" else None
     result: AttackResult = function(study.model, images, truths, **arguments)
     return result
+
+
+def _found(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> str:
+    """How many samples are fooled, and by how small a perturbation."""
+    low, high = study.pixel_space.bounds
+    right = int((~result.initially_misclassified).sum())
+    fooled = int((result.fooled & ~result.initially_misclassified).sum())
+    relative = _medians(result)["relative"]
+    size = "" if relative is None else f", perturbations of {percent(float(relative), 1)} % of the image's norm"
+    title = described(method).title if described(method).unit == "pixels" else _title(method, options, high - low)
+    return f"{title}: {fooled} of {right} fooled{size}"
 
 
 def _medians(result: AttackResult) -> dict[str, Tensor | None]:

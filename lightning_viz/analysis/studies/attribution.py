@@ -92,7 +92,10 @@ def attribute(
         "explained": _describe(study, chosen),
         "shapes": {layer: list(each.shape) for layer, each in maps.items()},
     }
-    return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays})
+    empty = sum(int((each.flatten(1) == 0).all(1).sum()) for each in maps.values())
+    found = f"{entry.title} of {_describe(study, chosen)}: {len(images)} samples, maps of {', '.join(maps)}"
+    found += f"; {empty} maps are zero everywhere" if empty else ""
+    return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays}, found)
 
 
 def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:

@@ -33,7 +33,9 @@ Settings = Mapping[str, float] | Sequence[str]
 """Values by name, or ``NAME=VALUE`` each."""
 
 _COUNT = 10  # of channels or classes if no number is given
-_NATURAL = 40.0  # weight of the edge energy at one pixel: it is a sum over pixels, the logit is not
+_NATURAL = 40.0  # weight of the edge energy at one pixel, at most: it is a sum over pixels, the logit is not
+_SHARE = 0.03  # of what the logits gain without it, that the edge energy may cost
+_TRIAL = 50  # updates without it
 _MOST = 8  # samples on a page
 _IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "cppn": cppn}
 
@@ -76,7 +78,11 @@ def dream_units(
         words = [f"{word}; {name}, {confidence_text(confidence)}" for word, name, confidence in rows]
         details = ["under it: the objective; the prediction"]
     page = {"tag": "dreams", "title": "Images that maximize units", "words": words, "details": details}
-    return _output(study, dream, list(dream.names), page, columns)
+    values = ", ".join(
+        f"{name} {format_number(round(value, 2))}"
+        for name, value in zip(dream.names, dream.values.tolist(), strict=True)
+    )
+    return _output(study, dream, list(dream.names), page, columns, found=f"the objectives reached: {values}")
 
 
 def dream_classes(
@@ -99,10 +105,11 @@ def dream_classes(
         image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
         bounded: keep pixels within their range, by a sigmoid.
         priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm; edge_energy with
-            40 / (height x width) if omitted.
+            40 / (height x width), or less where the logits gain little, if omitted.
         update_steps: what follows each update: 'small norm', 'decay', 'blur' or 'contribution', or NAME=VALUE of decay,
             blur_width, blur_every, norm_percentile, contribution_percentile.
-        jitter: pixels of random transformations before each pass, 0 for none; a fourteenth of the side if omitted.
+        jitter: pixels of random transformations before each pass, 0 for none; a fourteenth of the side, but at least
+            1, if omitted.
 
     Raises:
         UnsuitableModelError: the model is not a classifier of images.
@@ -112,21 +119,38 @@ def dream_classes(
     count = min(_COUNT, study.classes)
     chosen = list(range(count)) if classes is None else [study.class_index(word) for word in classes]
     height, width = study.require_images().shape[2:]
-    natural: dict[Any, float] = {edge_energy: _NATURAL / (height * width)} if min(height, width) > 5 else {}
-    moved = max(2, min(height, width) // 14) if jitter is None else jitter
-    arguments = _arguments(study, image, natural if priors is None else priors, update_steps, moved)
-    dream = maximize(study.model, [logit(index) for index in chosen], bounded=bounded, **arguments, **(options or {}))
+    moved = max(1, min(height, width) // 14) if jitter is None else jitter
+    arguments = {**_arguments(study, image, priors or (), update_steps, moved), "bounded": bounded, **(options or {})}
+    targets = [logit(index) for index in chosen]
+    if priors is None and min(height, width) > 5:
+        arguments["priors"] = {edge_energy: _natural_weight(study, targets, arguments)}
+    dream = maximize(study.model, targets, **arguments)
     copies = len(dream.values) // len(chosen)
     indices = torch.tensor(chosen).repeat_interleave(copies)
-    confidences = study.probabilities(dream.inputs).gather(1, indices[:, None])[:, 0]
+    probabilities = study.probabilities(dream.inputs).cpu()
+    confidences, reached = probabilities.gather(1, indices[:, None])[:, 0], probabilities.argmax(1) == indices
     names = [study.samples.name(index) for index in indices.tolist()]
     pairs = zip(dream.values.tolist(), confidences.tolist(), strict=True)
     words = [f"{format_number(round(value, 1))}, {percentage(confidence)}" for value, confidence in pairs]
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds), "confidence": confidences.tolist()}
-    numbers = {"classes": names, "logits": dream.values, "confidences": confidences}
+    columns["reached"] = reached.tolist()
+    numbers = {"classes": names, "logits": dream.values, "confidences": confidences, "reached": reached}
     page = {"tag": "dreams/classes", "title": "Images that maximize classes", "words": words}
-    page["details"] = ["under it: its logit and confidence"]
-    return _output(study, dream, names, page, columns, numbers)
+    page |= {"details": ["under it: its logit and confidence"], "reached": reached.tolist()}
+    missed = ", ".join(dict.fromkeys(name for name, each in zip(names, reached.tolist(), strict=True) if not each))
+    found = f"{int(reached.sum())} of {len(names)} images are taken for their class" + f"; not {missed}" * bool(missed)
+    return _output(study, dream, names, page, columns, numbers, found)
+
+
+def _natural_weight(study: ModelUnderStudy, targets: list[Target], arguments: Mapping[str, Any]) -> float:
+    """Weight of the edge energy: what is usual, but no more than a share of what the logits gain without it."""
+    free = maximize(study.model, targets, **{**arguments, "steps": _TRIAL, "copies": 1, "frames": 0})
+    energy = edge_energy(free.pixels - free.pixels.mean((1, 2, 3), keepdim=True))
+    gain = (free.curve[:, -1] - free.curve[:, 0]).to(energy)
+    height, width = free.pixels.shape[2:]
+    usual = _NATURAL / (height * width)
+    found = float((_SHARE * gain / energy.clamp_min(1e-12)).median())
+    return min(usual, found) if found > 0 else usual
 
 
 def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = None, *, layer: str) -> Output:
@@ -156,7 +180,11 @@ def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = No
         yield from animation(dream, title, [f"sample {place}" for place in range(len(images))])
 
     numbers = {"of": dream.name, "octaves": octaves}
-    return Output("deep_dream", pictures(), numbers, arrays={"images": {"pixels": dream.pixels}})
+    before, after = (float(getattr(dream.octaves[-1], when).mean()) for when in ("before", "after"))
+    found = (
+        f"{dream.name} of {len(images)} samples: {format_number(before)} to {format_number(after)} in the last octave"
+    )
+    return Output("deep_dream", pictures(), numbers, arrays={"images": {"pixels": dream.pixels}}, found=found)
 
 
 def transfer_style(
@@ -191,7 +219,11 @@ def transfer_style(
 
     numbers: dict[str, Any] = {"content_weight": result.content_weight, "style_weight": result.style_weight}
     numbers |= {f"{name}_loss": loss for name, loss in losses.items()}
-    return Output("style_transfer", pictures(), numbers, arrays={"images": {"pixels": result.pixels}})
+    fell = [
+        f"{name} {percentage(float(loss[-1] / loss.max().clamp_min(1e-12)), '{:.0%}')}" for name, loss in losses.items()
+    ]
+    found = f"losses at the end, of their largest: {', '.join(fell)}"
+    return Output("style_transfer", pictures(), numbers, arrays={"images": {"pixels": result.pixels}}, found=found)
 
 
 def fooling_images(
@@ -235,15 +267,20 @@ def fooling_images(
     rows = rows_of({"class": result.classes, "name": names, "confidence": confidences})
     numbers = {"curve": result.curve, "evaluations": result.evaluations}
     arrays = {"images": {"pixels": result.pixels, "inputs": result.inputs}}
-    return Output("fooling_images", pictures(), numbers, {"classes": rows}, arrays)
+    sure = sum(confidence >= 0.5 for confidence in confidences)
+    found = f"{sure} of {len(names)} classes: the model is surer than 50 % of an image that means nothing"
+    return Output("fooling_images", pictures(), numbers, {"classes": rows}, arrays, found)
 
 
 def dreams(study: ModelUnderStudy) -> Iterator[Output]:
-    """Images that maximize a classifier's first ten classes, as an analysis shows them."""
+    """Images that maximize the ten classes that are most frequent among the samples, as an analysis shows them."""
     few = study.first(_MOST)
     few.predictions()
-    steps = few.affordable(3 * min(_COUNT, few.classes), most=250, least=80)
-    yield dream_classes(few, {"steps": steps, "frames": 0})
+    predicted = study.predictions()[0] if study.labels is None else study.labels
+    found = torch.bincount(predicted[(predicted >= 0) & (predicted < study.classes)].cpu(), minlength=study.classes)
+    classes = sorted(found.argsort(descending=True, stable=True)[:_COUNT].tolist())
+    steps = few.affordable(3 * len(classes), most=250, least=80)
+    yield dream_classes(few, {"steps": steps, "frames": 0}, classes=classes)
 
 
 def _output(
@@ -253,6 +290,7 @@ def _output(
     page: Mapping[str, Any],
     columns: Mapping[str, Sequence[Any]],
     numbers: Mapping[str, Any] | None = None,
+    found: str = "",
 ) -> Output:
     """Dreams, a tile each, with their curves and the animation."""
 
@@ -263,7 +301,7 @@ def _output(
 
     rows = rows_of({"of": names, **columns})
     arrays = {"images": {"pixels": dream.pixels, "inputs": dream.inputs}, "curve": {"curve": dream.curve}}
-    return Output("dreams", pictures(), numbers or {}, {"dreams": rows}, arrays)
+    return Output("dreams", pictures(), numbers or {}, {"dreams": rows}, arrays, found)
 
 
 def animation(result: Any, title: str, names: Sequence[str], tag: str = "") -> Iterator[Page | Picture]:

@@ -82,4 +82,8 @@ def embed(
         f"points.{name}": study.sample_rows(dict(zip("xyz", embedding.points.T, strict=False)))
         for name, embedding in embeddings.items()
     }
-    return Output("embeddings", pictures(), numbers, tables)
+    scores = [
+        f"{name} {each['knn_accuracy']:.2f}" for name, each in measured.items() if each["knn_accuracy"] is not None
+    ]
+    found = f"k-NN accuracy: {', '.join(scores)}" if scores else f"{count} samples, whose classes are not known"
+    return Output("embeddings", pictures(), numbers, tables, found=found)

@@ -36,7 +36,7 @@ def layer_filters(
     chosen = first_layer(study.model) if layers is None else layers
     if chosen is None:
         raise UnsuitableModelError(f"{study.name} has no convolution or fully connected layer: name others with layers")
-    shape = tuple(displayed_input(study.samples.inputs).shape[1:])
+    shape = tuple(displayed_input(study.samples.inputs).shape[1:]) if len(study.samples) else None
     filters: dict[str, Tensor] = {}
     for name, module in select_layers(study.model, chosen).items():
         weight = getattr(module, "weight", None)
@@ -65,4 +65,7 @@ def layer_filters(
         for number, weights in enumerate(torch.unbind(images))
     ]
     shapes = {name: list(images.shape) for name, images in filters.items()}
-    return Output("filters", pictures(), {"shapes": shapes}, {"filters": rows}, {"weights": filters})
+    found = ", ".join(
+        f"{name}: {len(images)} filters of {' x '.join(map(str, images.shape[1:]))}" for name, images in filters.items()
+    )
+    return Output("filters", pictures(), {"shapes": shapes}, {"filters": rows}, {"weights": filters}, found)

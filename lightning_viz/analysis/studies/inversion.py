@@ -95,7 +95,9 @@ def invert_layers(
     ]
     tables = {"samples": study.sample_rows(columns), "layers": layers}
     arrays = {"images": {name: inversion.pixels for name, inversion in inversions.items()}}
-    return Output("inversions", pictures(), numbers, tables, arrays)
+    distances = [f"{name} {percentage(float(error.mean()), '{:.0%}')}" for name, error in errors.items()]
+    found = f"distance of the inversions to the images, of their norm: {', '.join(distances)}"
+    return Output("inversions", pictures(), numbers, tables, arrays, found)
 
 
 def inversions(study: ModelUnderStudy) -> Iterator[Output]:

@@ -34,6 +34,7 @@ from lightning_viz.render.robustness import (
     sphere_plot,
 )
 from lightning_viz.render.text import number as format_number
+from lightning_viz.render.text import percent
 from lightning_viz.render.weights import landscape_table
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions
@@ -97,7 +98,11 @@ def accuracy_curve(
         "curve": rows_of({"epsilon": shown.tolist(), "accuracy": accuracy.tolist()}),
         "samples": study.sample_rows({"fooled_at": curve.fooled_at}),
     }
-    return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables)
+    first, last = accuracy[0].item(), accuracy[-1].item()
+    found = (
+        f"accuracy {first:.2f} at ε {format_number(shown[0].item())}, {last:.2f} at ε {format_number(shown[-1].item())}"
+    )
+    return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables, found=found)
 
 
 def changed_by_chance(
@@ -145,9 +150,9 @@ def changed_by_chance(
 
     numbers = {"changed": changed[moved].mean(), "radius": lengths[moved].median(), "points": directions}
     rows = study.sample_rows({"label": result.labels, "radius": lengths, "changed": changed})
-    return Output(
-        "random_directions", pictures(), numbers, {"samples": rows}, {"directions": {"counts": result.counts}}
-    )
+    found = f"{percent(changed[moved].mean().item(), 1)} % of {directions} random directions change the prediction"
+    arrays = {"directions": {"counts": result.counts}}
+    return Output("random_directions", pictures(), numbers, {"samples": rows}, arrays, found)
 
 
 def defended_accuracy(
@@ -202,7 +207,9 @@ def defended_accuracy(
     measured = {"clean": result.clean.tolist(), "attacked": result.attacked.tolist()}
     accuracy = dict(zip(result.names, rows_of(measured), strict=True))
     rows = rows_of({"defense": result.names, **measured})
-    return Output("defenses", pictures(), {"epsilon": epsilon, "accuracy": accuracy}, {"ways": rows})
+    best = max(range(len(ways)), key=measured["attacked"].__getitem__)
+    found = f"under attack best: {result.names[best]}, accuracy {measured['attacked'][best]:.2f}"
+    return Output("defenses", pictures(), {"epsilon": epsilon, "accuracy": accuracy}, {"ways": rows}, found=found)
 
 
 def corruption_errors(
@@ -261,7 +268,9 @@ def corruption_errors(
         for kind, of_kind in zip(errors.kinds, errors.errors.tolist(), strict=True)
         for severity, error in zip(errors.severities, of_kind, strict=True)
     ]
-    return Output("corruptions", pictures(), numbers, {"corruptions": rows})
+    worst = max(numbers["kinds"], key=numbers["kinds"].__getitem__)
+    found = f"error {errors.clean:.2f}, {errors.errors.mean():.2f} under corruptions; worst {worst}"
+    return Output("corruptions", pictures(), numbers, {"corruptions": rows}, found=found)
 
 
 def recorded_corruption_error(
@@ -406,7 +415,8 @@ def loss_landscape(
     betas, alphas = zip(*places, strict=True)
     rows = rows_of({"alpha": alphas, "beta": betas, "loss": values})
     numbers = {"loss": center, "rise": rise, "distance": step, "least": losses.min(), "samples": len(images)}
-    return Output("loss_landscape", pictures(), numbers, {"landscape": rows}, {"grid": {"losses": losses}})
+    found = f"loss {float(center):.3g} at the trained weights, {float(rise):+.3g} at distance {step:.2g} from them"
+    return Output("loss_landscape", pictures(), numbers, {"landscape": rows}, {"grid": {"losses": losses}}, found)
 
 
 def landscape(study: ModelUnderStudy) -> Iterator[Output]:

@@ -146,7 +146,8 @@ def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
     classes = dict(zip(bias.names, bias.class_bias.tolist(), strict=True))
     numbers = {"bias": bias.bias, "decided": bias.decided, "conflicts": len(images.images), "classes": classes}
     rows = rows_of({"class": bias.names, "shape_bias": bias.class_bias.tolist()})
-    return Output("shape_bias", pictures(), numbers, {"shape_bias": rows})
+    found = f"{percent(bias.bias)} % of the {len(images.images)} cue conflicts decided for either cue, by shape"
+    return Output("shape_bias", pictures(), numbers, {"shape_bias": rows}, found=found)
 
 
 def biases(study: ModelUnderStudy) -> Iterator[Output]:
