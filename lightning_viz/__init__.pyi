@@ -27,6 +27,7 @@ from .callbacks.display import shown_inputs as shown_inputs
 from .callbacks.dreams import Dreams as Dreams
 from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .callbacks.grad_cam import GradCAM as GradCAM
+from .callbacks.health import Health as Health
 from .callbacks.hyperplanes import Hyperplanes as Hyperplanes
 from .callbacks.layer_embeddings import LayerEmbeddings as LayerEmbeddings
 from .callbacks.occlusion import Occlusion as Occlusion

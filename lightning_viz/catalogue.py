@@ -149,6 +149,10 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _compared("compared/shape_bias", "Shape or texture",
         "The share of cue-conflict images that each model decides by shape rather than by texture. People are near 1; "
         "networks trained on photographs alone mostly follow the texture.", tags=("compared/shape_bias",)),
+    ViewEntry("health", "Health of the layers",
+        "Each row is a layer, each bar a step: dead units, the size of single updates, the scale of activations. The "
+        "sentence says what is wrong and since when; red is only what is beyond doubt.",
+        section="parameters", module="callbacks.health", symbol="Health", tags=("health",), default=True),
     ViewEntry("filters", "Filters of the first layer",
         "Each tile is a filter that the layer slides over the image: edges, blobs and colors show that it has learned. "
         "Noise that stays the same from step to step shows an unused filter.",

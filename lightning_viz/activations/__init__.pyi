@@ -2,6 +2,8 @@ from .random_projection import PROJECTED_ABOVE as PROJECTED_ABOVE
 from .random_projection import PROJECTED_TO as PROJECTED_TO
 from .random_projection import count_sketch as count_sketch
 from .random_projection import vectorizer as vectorizer
+from .ranges import UnitRanges as UnitRanges
+from .ranges import range_sums as range_sums
 from .statistics import LayerStatistics as LayerStatistics
 from .statistics import SaturationBounds as SaturationBounds
 from .statistics import batch_statistics as batch_statistics

@@ -214,8 +214,7 @@ def _histogram(flat: Tensor, whole: Tensor) -> Tensor:
 
     The exponent of a float32 and the first four bits of its fraction are the index of its bin.
     """
-    if flat.shape[1] > HISTOGRAM_VALUES:
-        flat = flat[:, _places(flat.shape[1]).to(flat.device)]
+    flat = sampled(flat)
     middle = 2 * _OCTAVES * _PER_OCTAVE + 1
     sizes = (flat.contiguous().view(torch.int32) & 0x7FFFFFFF) >> 19
     steps = (sizes - (127 - _OCTAVES) * _PER_OCTAVE + 1).clamp(0, middle)
@@ -223,6 +222,11 @@ def _histogram(flat: Tensor, whole: Tensor) -> Tensor:
     numbers = torch.where(whole[:, None], numbers, 2 * middle + 1).flatten()
     counts = torch.zeros(2 * middle + 2, dtype=torch.int64, device=flat.device)
     return counts.index_add_(0, numbers, torch.ones_like(numbers, dtype=torch.int64))[:-1]
+
+
+def sampled(flat: Tensor) -> Tensor:
+    """Of each sample's values ``[n, d]`` those at fixed random positions ``[n, at most 512]``."""
+    return flat if flat.shape[1] <= HISTOGRAM_VALUES else flat[:, _places(flat.shape[1]).to(flat.device)]
 
 
 @lru_cache(maxsize=64)

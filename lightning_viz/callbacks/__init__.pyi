@@ -13,6 +13,7 @@ from .draw_task import Projection as Projection
 from .dreams import Dreams as Dreams
 from .first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .grad_cam import GradCAM as GradCAM
+from .health import Health as Health
 from .hyperplanes import Hyperplanes as Hyperplanes
 from .layer_embeddings import LayerEmbeddings as LayerEmbeddings
 from .occlusion import Occlusion as Occlusion

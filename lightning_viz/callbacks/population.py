@@ -83,6 +83,10 @@ class Reader(Protocol):
     def name(self) -> str:
         """Tells it from others."""
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
+
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device."""
 
@@ -199,6 +203,11 @@ class Accumulator:
                 return
             try:
                 tensor = first_tensor(output)
+                if not view.by_sample:
+                    if tensor is not None and tensor.dim() and tensor.numel() and valid:
+                        counted = tensor[:valid] if len(tensor) == size else tensor
+                        self._readings.append((view.name, call, view.read(call, module, counted.detach(), Layout())))
+                    return
                 if tensor is None:
                     raise InvalidTypeError(f"layer {layer!r} puts out no tensor of floating-point numbers")
                 if tensor.dim() == 0 or len(tensor) != size:

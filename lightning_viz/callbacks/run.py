@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,6 +206,36 @@ class TrainerRun:
         which = "the view is" if len(views) == 1 else "the views are"
         end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else self.goes_on
         warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
+
+
+def validates_after(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation pass is to be expected after a batch of training.
+
+    Args:
+        trainer: before the batch.
+        batch_idx: number of the batch within the epoch.
+    """
+    if not trainer.enable_validation:
+        return False
+    every, per_epoch = trainer.val_check_batch, trainer.check_val_every_n_epoch is not None
+    passed = batch_idx if per_epoch else int(trainer.fit_loop.epoch_loop.total_batch_idx)
+    between = every is not None and math.isfinite(every) and every > 0 and (passed + 1) % every == 0
+    return bool(between or batch_idx + 1 == trainer.num_training_batches)
+
+
+def learning_rates(trainer: Trainer) -> dict[int, tuple[int, float]]:
+    """By the id of each parameter in training the number of its optimizer, and its learning rate.
+
+    Args:
+        trainer: of the run; of one that does not train, or whose optimizers are others, there are none.
+    """
+    if trainer.state.fn != "fit":
+        return {}
+    rates: dict[int, tuple[int, float]] = {}
+    for number, optimizer in enumerate(trainer.optimizers):
+        for group in optimizer.param_groups:
+            rates.update({id(parameter): (number, float(group.get("lr", 1.0))) for parameter in group["params"]})
+    return rates
 
 
 def say_once(trainer: Trainer, line: str, say: Callable[[str], None] = inform) -> None:

@@ -155,9 +155,11 @@ class Session:
 
     def finish(self) -> None:
         """After the last update: a last look, and everything drawn."""
-        never = [type(view).__name__ for name, (view, _) in self._watching.items() if name not in self._watched]
+        never = [view for name, (view, _) in self._watching.items() if name not in self._watched]
         if never and self.run.trainer.is_global_zero:
-            warn_safely(f"no validation pass ran, so {', '.join(never)} had nothing to watch")
+            say = inform if all(view.optional for view in never) else warn_safely
+            names = ", ".join(type(view).__name__ for view in never)
+            say(f"no validation pass ran, so {names} had nothing to watch")
         with self._heartbeat.turn():
             with self._harmless():
                 step = self.run.step

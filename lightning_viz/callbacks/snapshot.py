@@ -435,5 +435,9 @@ class PopulationViewLike(ViewLike, Protocol):
     layers: Layers
     samples: int
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
+
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """What to take of a layer's output for a batch."""

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
+from lightning_viz.callbacks.weight_copy import WeightCopy, precedes_look, trained_weights
 from lightning_viz.errors import InvalidArgumentError, ViewError
-from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+from lightning_viz.hooks.layers import Layers
 from lightning_viz.render.animation import thin
 from lightning_viz.render.weights import update_ratios
 
@@ -48,11 +48,11 @@ class UpdateRatio(View):
         super().__post_init__()
         if self.max_bytes < 1:
             raise InvalidArgumentError(f"max_bytes is {self.max_bytes}: give 1 or more")
-        self._before: tuple[int, dict[str, Tensor]] | None = None  # completed updates, and the weights after these
+        self._copy = WeightCopy(self.max_bytes)
 
     def check(self, model: nn.Module) -> None:
         """The model must have weights that are trained."""
-        if not _weights(model, self.layers):
+        if not trained_weights(model, self.layers):
             raise ViewError("no layer has a weight of two or more dimensions: name others in layers=")
 
     def requirements(self, model: nn.Module) -> Requirements:
@@ -64,18 +64,10 @@ class UpdateRatio(View):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         running = session(trainer)
         if running is None or self not in running.views:
-            self._before = None
+            self._copy.forget()
             return
-        step, epoch = running.run.step, running.run.epoch
-        if self._before is not None and self._before[0] == step:  # gradients are accumulated over several batches
-            return
-        ends_epoch = batch_idx + 1 == trainer.num_training_batches
-        due = (
-            self.schedule.at_step(step + 1)
-            or step + 1 == trainer.max_steps
-            or (ends_epoch and (self.schedule.at_epoch_end(epoch) or epoch + 1 == trainer.max_epochs))
-        )
-        self._before = (step, self._copy(pl_module)) if due else None
+        due = precedes_look(running.run, self.schedule, batch_idx)
+        self._copy.before_batch(running.run.step, due, lambda: trained_weights(pl_module, self.layers))
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The ratio of each layer; nothing if the weights before the update were not copied."""
@@ -84,17 +76,9 @@ class UpdateRatio(View):
                 "UpdateRatio compares the weights of two consecutive updates, which a checkpoint does not hold: it is "
                 "drawn in training only"
             )
-        before, self._before = self._before, None
-        if before is None or before[0] + 1 != snapshot.step:
-            return {}
-        after = _weights(model, self.layers)
-        norms = {
-            name: torch.stack([(after[name].detach() - old).norm(), old.norm()]).float()
-            for name, old in before[1].items()
-        }
-        values = torch.stack(list(norms.values())).cpu().tolist()  # one transfer for all layers
-        ratios = {name: change / size for name, (change, size) in zip(norms, values, strict=True) if size > 0}
-        return {"ratios": ratios, "left_out": len(after) - len(norms)}
+        copied, after = set(self._copy.weights), trained_weights(model, self.layers)
+        ratios = self._copy.ratios(snapshot.step, after)
+        return {} if ratios is None else {"ratios": ratios, "left_out": len(after.keys() - copied)}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page of all steps so far, and a number for each layer."""
@@ -115,27 +99,3 @@ class UpdateRatio(View):
         }
         scalars = {f"{self.kind}/{name}": value for name, value in ratios.items() if math.isfinite(value)}
         yield DrawTask(update_ratios, arguments, scalars=scalars)
-
-    def _copy(self, model: nn.Module) -> dict[str, Tensor]:
-        """Copies of the weights, layer by layer, as far as `max_bytes` goes."""
-        copies, left = {}, self.max_bytes
-        for name, weight in _weights(model, self.layers).items():
-            if weight.nbytes <= left:
-                copies[name], left = weight.detach().clone(), left - weight.nbytes
-        return copies
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_before": None}
-
-
-def _weights(model: nn.Module, layers: Layers) -> dict[str, Tensor]:
-    """The weights of layers by name, but those that are shared, not trained, or vectors."""
-    modules = select_layers(model, layers) if layers else named_layers(model)
-    weights = {name: getattr(module, "weight", None) for name, module in modules.items()}
-    trained = {name: weight for name, weight in weights.items() if isinstance(weight, nn.Parameter)}
-    own = {id(weight): name for name, weight in reversed(trained.items())}
-    return {
-        name: weight
-        for name, weight in trained.items()
-        if weight.requires_grad and weight.dim() > 1 and own[id(weight)] == name
-    }

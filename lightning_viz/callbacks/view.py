@@ -339,6 +339,9 @@ class PopulationView(View):
     layers: Layers = "last_conv"
     samples: int = 1000
 
+    by_sample: ClassVar[bool] = True
+    """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 1:

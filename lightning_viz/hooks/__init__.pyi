@@ -1,3 +1,5 @@
+from .activation_functions import ActivationFunction as ActivationFunction
+from .activation_functions import activation_functions as activation_functions
 from .box_target import box as box
 from .calls import Call as Call
 from .detection import Detections as Detections

@@ -21,6 +21,11 @@ Layers = Union[str, type[nn.Module], Sequence[Union[str, type[nn.Module]]]]
 """Names (``"layer4.1"``), globs (``"layer4.*"``), types (``nn.Conv2d`` or ``"Conv2d"``) or roles (see `ROLES`)."""
 
 
+NORMALIZATIONS: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Types of layers that normalize what another layer puts out."""
+_FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """All submodules by name; a module wrapped by `torch.compile` keeps its own name.
 
@@ -42,6 +47,26 @@ def convolutions(model: nn.Module) -> list[str]:
 def fully_connected(model: nn.Module) -> list[str]:
     """Names of the fully connected layers, in order of registration."""
     return _distinct(model, lambda module: isinstance(module, nn.Linear))
+
+
+def weighted(model: nn.Module) -> list[str]:
+    """Names of the layers with weights of their own, normalizations among them, in order of registration.
+
+    Left out is what lies inside torch's own attention and transformer layers: its fast path in eval mode calls no
+    modules, and a hook there would switch it off, which changes the last digits of outputs.
+    """
+    outer = [module for module in named_layers(model).values() if isinstance(module, _FAST_PATHS)]
+    inside = {id(part) for module in outer for part in module.modules()}
+    return _distinct(model, lambda module: _has_weight(module) and id(module) not in inside)
+
+
+def _has_weight(module: nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule):  # does not support hooks
+        return False
+    weight = module._parameters.get("weight")  # not the attribute: one that is computed moves on when asked for
+    parts = module._modules.get("parametrizations")
+    computed = parts is not None and "weight" in parts._modules
+    return computed or isinstance(module, (nn.RNNBase, *NORMALIZATIONS)) or (weight is not None and weight.dim() > 1)
 
 
 def last_conv(model: nn.Module) -> list[str]:
@@ -284,6 +309,7 @@ ROLES: dict[str, Callable[[nn.Module], list[str]]] = {
     "last_linear": lambda model: fully_connected(model)[-1:],
     "blocks": repeated_blocks,
     "parts": top_level_blocks,
+    "weighted": weighted,
 }
 """Layers by their role in a model; the key of a role may be used instead of a name."""
 

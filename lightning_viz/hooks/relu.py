@@ -196,6 +196,18 @@ class _RuledReLU(torch.autograd.Function):
         return torch.where(_PASSES[ctx.mode.rule](on, g), g, 0), None, None
 
 
+def relu_ceiling(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """The upper bound of a call that is a ReLU, 6 or infinity; None if it is none.
+
+    Args:
+        func: torch's function, as a `TorchFunctionMode` sees it.
+        args: of the call.
+        kwargs: likewise.
+    """
+    call = _read(func, args, kwargs) if func in _SPELLINGS else None
+    return None if call is None else call.ceiling
+
+
 def _spellings() -> Iterator[tuple[Any, str]]:
     """Every torch function that can be a ReLU, with its name."""
     for owner in (torch, Tensor, F, torch._C._nn, torch.ops.aten):

@@ -38,6 +38,7 @@ from .embedding import grid as grid
 from .embedding import scatter as scatter
 from .embedding import sprite as sprite
 from .embedding import thumbnails as thumbnails
+from .health import layer_health as layer_health
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets

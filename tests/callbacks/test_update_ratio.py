@@ -29,8 +29,8 @@ class Weights(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if len(self.weights) == trainer.global_step:
             self.note(module)
-        copied = self.view._before
-        self.held.append(0 if copied is None else sum(weight.nbytes for weight in copied[1].values()))
+        copied = self.view._copy.weights
+        self.held.append(sum(weight.nbytes for weight in copied.values()))
 
     def on_train_end(self, trainer, module):
         self.note(module)
@@ -76,7 +76,7 @@ def test_it_is_the_norm_of_the_last_update_by_that_of_the_weights(tmp_path, monk
             expected = watch.ratio(step, name)
             assert np.isclose(task.arguments["ratios"][-1][place], expected, rtol=1e-5)
             assert np.isclose(task.scalars[f"update_ratio/{name}"], expected, rtol=1e-5)
-    assert view._before is None
+    assert view._copy.step is None
 
 
 def test_the_copy_lives_for_one_update_and_is_bounded(tmp_path, monkeypatch):

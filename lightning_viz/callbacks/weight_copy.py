@@ -1,0 +1,151 @@
+"""The weights before an update that a look follows, from which the update's relative size is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_viz.callbacks.run import Run
+from lightning_viz.callbacks.schedule import Schedule
+from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+
+
+class WeightCopy:
+    r"""A copy that lives for one update: :math:`\lVert w_k - w_{k-1} \rVert_2 / \lVert w_{k-1} \rVert_2`.
+
+    Args:
+        max_bytes: size of the copy; weights beyond it are left out.
+
+    Attributes:
+        step: completed updates of the weights that are copied; None if none are.
+        weights: the copies by layer.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the copy."""
+        self.step: int | None = None
+        self.weights: dict[str, Tensor] = {}
+
+    def take(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights, layer by layer, as far as `max_bytes` goes.
+
+        Args:
+            step: completed updates.
+            weights: after these.
+        """
+        self.step, self.weights, left = step, {}, self.max_bytes
+        for name, weight in weights.items():
+            if weight.nbytes <= left:
+                self.weights[name], left = weight.detach().clone(), left - weight.nbytes
+
+    def before_batch(self, step: int, due: bool, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Copy the weights if the update that comes now is followed by a look, else drop an earlier copy.
+
+        Args:
+            step: completed updates.
+            due: whether a look follows.
+            weights: gives them.
+        """
+        if self.step == step:  # gradients are accumulated over several batches
+            return
+        self.forget()
+        if due:
+            self.take(step, weights())
+
+    def ratios(self, step: int, after: Mapping[str, Tensor]) -> dict[str, float] | None:
+        """Of each copied layer the norm of the update by that of the weights; None if the update was not foreseen.
+
+        Args:
+            step: completed updates, the one in question among them.
+            after: weights after it.
+        """
+        before, earlier = self.weights, self.step
+        self.forget()
+        if earlier is None or earlier + 1 != step:
+            return None
+        norms = {
+            name: torch.stack([(after[name].detach() - old).norm(), old.norm()]).float()
+            for name, old in before.items()
+            if name in after
+        }
+        values = torch.stack(list(norms.values())).cpu().tolist() if norms else []  # one transfer for all layers
+        return {name: change / size for name, (change, size) in zip(norms, values, strict=True) if size > 0}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What lives only in this process stays here."""
+        return {"max_bytes": self.max_bytes, "step": None, "weights": {}}
+
+
+def precedes_look(run: Run, schedule: Schedule, batch_idx: int) -> bool:
+    """Whether the update that comes now is followed by a look, as far as that can be foreseen.
+
+    Args:
+        run: before the batch.
+        schedule: of the view.
+        batch_idx: number of the batch within the epoch.
+    """
+    trainer, step = run.trainer, run.step + 1
+    ends_epoch = batch_idx + 1 == trainer.num_training_batches
+    return bool(
+        schedule.at_step(step)
+        or step == trainer.max_steps
+        or (ends_epoch and (schedule.at_epoch_end(run.epoch) or run.epoch + 1 == trainer.max_epochs))
+    )
+
+
+def own_weights(model: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
+    """The weights of layers by name, but vectors and those that an earlier layer shares.
+
+    Args:
+        model: of the run.
+        layers: whose; all if empty.
+    """
+    modules = select_layers(model, layers) if layers else named_layers(model)
+    # Not the attribute: a weight that is computed (spectral norm) moves on when it is asked for.
+    weights = {name: module._parameters.get("weight") for name, module in modules.items()}
+    found = {name: weight for name, weight in weights.items() if weight is not None and weight.dim() > 1}
+    own = {id(weight): name for name, weight in reversed(found.items())}
+    return {name: weight for name, weight in found.items() if own[id(weight)] == name}
+
+
+def trained_weights(model: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
+    """Those of `own_weights` that want a gradient.
+
+    Args:
+        model: of the run.
+        layers: whose; all if empty.
+    """
+    return {name: weight for name, weight in own_weights(model, layers).items() if weight.requires_grad}
+
+
+def checksums(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """A number for each weight that changes if any of its values does, as far as one number can.
+
+    The sum of the values' bits, which does not depend on the order of summation.
+
+    Args:
+        weights: by name; those of other than floating-point types are left out.
+    """
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    floating = {name: weight.detach() for name, weight in weights.items() if weight.is_floating_point()}
+    sums = [
+        weight.contiguous().view(kinds[weight.element_size()]).sum(dtype=torch.int64) for weight in floating.values()
+    ]
+    return dict(zip(floating, torch.stack(sums).cpu().tolist() if sums else [], strict=True))
+
+
+def all_finite(weights: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Whether each weight is free of NaN and infinity.
+
+    Args:
+        weights: by name.
+    """
+    finite = [weight.detach().isfinite().all() for weight in weights.values()]
+    return dict(zip(weights, torch.stack(finite).cpu().tolist() if finite else [], strict=True))
