@@ -38,7 +38,7 @@ from lightning_viz.callbacks.shared_pass import SharedPass
 
 EPOCHS, BATCHES = 3, 4
 PLACES = ("first", "middle", "last")
-FINISH_SECONDS, FETCH_SECONDS = 20.0, 1.0
+FINISH_SECONDS, FETCH_SECONDS = 20.0, 4.0
 Moment = tuple[str, int]
 """A hook, and which time it is called: ``("batch", 6)``; ``("end", 0)`` is the end of training."""
 

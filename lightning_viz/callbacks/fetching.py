@@ -162,9 +162,10 @@ def _from_fork(
     with reader:
         with writer, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
+            run = os.getpid()
             process = os.fork()
             if process == 0:
-                _serve(writer, loader, order, count, seed, deadline)
+                _serve(writer, loader, order, count, seed, deadline, run)
         try:
             while True:
                 if not reader.poll(max(0.0, deadline - time.monotonic())):
@@ -194,14 +195,14 @@ def _received(reader: Connection) -> FetchedPart | None:
 
 
 def _serve(
-    writer: Connection, loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float
+    writer: Connection, loader: DataLoader[Any], order: Sequence[int], count: int, seed: int, deadline: float, run: int
 ) -> None:
     """The forked process: send parts, and end."""
     try:
         try:
             from lightning_viz.callbacks.isolation import isolate_process  # which other systems cannot import
 
-            isolate_process(writer.fileno(), max(0.01, deadline - time.monotonic() + _GRACE))
+            isolate_process(writer.fileno(), max(0.01, deadline - time.monotonic() + _GRACE), run)
             _become_worker(loader, seed)
             for part in _read(_Source.of(loader), order, count):
                 _send(writer, FetchedPart(part.indices, map_tensors(part.batch, _alone), part.fault))

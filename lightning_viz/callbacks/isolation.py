@@ -22,10 +22,11 @@ MOST_COPIED = 2**30
 
 _FILES, _MAPS = Path("/proc/self/fd"), Path("/proc/self/maps")
 _PRIVATE, _FIXED, _ANONYMOUS = mmap.MAP_PRIVATE, 0x10, mmap.MAP_ANONYMOUS
+_SIGNAL_AT_PARENTS_END = 1  # PR_SET_PDEATHSIG
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def isolate_process(keep: int, seconds: float) -> None:
+def isolate_process(keep: int, seconds: float, parent: int) -> None:
     """Cut a process that has just been forked off from its parent; call it before anything else there.
 
     Files get a description, and so an offset, of their own, and can only be read; what is shared in memory becomes
@@ -35,10 +36,14 @@ def isolate_process(keep: int, seconds: float) -> None:
     Args:
         keep: number of the one file that stays as it is.
         seconds: after which the process ends, whatever it does.
+        parent: number of the parent, at whose end it ends, too, however that comes about.
 
     Raises:
         InvalidArgumentError: more memory without a file is shared than can be copied.
     """
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(0)
     gc.disable()  # what is collected here might close or delete what the parent still uses
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):

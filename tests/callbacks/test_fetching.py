@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import namedtuple
 from pathlib import Path
 
@@ -92,6 +93,33 @@ def test_handlers_of_signals_stay_in_the_run(tmp_path):
         signal.signal(signal.SIGUSR1, before)
     assert "process that reads it has ended" in fetched.failure
     assert not list(tmp_path.iterdir())
+
+
+def test_no_process_stays_where_the_run_is_killed_while_it_fetches(tmp_path):
+    def item(index):
+        (tmp_path / "new").write_text(str(os.getpid()))
+        (tmp_path / "new").rename(tmp_path / "process")
+        time.sleep(60)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of a fork beside threads
+        run = os.fork()
+    if run == 0:
+        fetch(item)
+        os._exit(0)
+    path, deadline = tmp_path / "process", time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(run, signal.SIGKILL)
+    os.waitpid(run, 0)
+    while is_alive(process := int(path.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(process)
+
+
+def is_alive(process):
+    path = Path(f"/proc/{process}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 # One limit of time.
