@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from lightning_viz.activations.top_k import Channels, choose_channels
-from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
@@ -74,23 +74,23 @@ class ActivationMaps(View):
                     maps = snapshot.observation.activations[call].float().flatten(1)[:, :, None, None]
                 if call not in self.state:
                     chosen = choose_channels(maps, self.channels, _COLUMNS, seed=self.probe.seed)
-                    self.state[call] = {"channels": chosen, "limits": None}
-                state = self.state[call]
-                shown = maps[:_ROWS, state["channels"]].numpy()
+                    self.state[call] = {"channels": chosen, "scale": None}
+                state, scale = self.state[call], None
                 if self.scale == "fixed":
-                    state["limits"] = fixed_limits(maps[:, state["channels"]].numpy(), state["limits"])
+                    scale = fixed_scale(maps[:, state["channels"]].numpy(), snapshot.step, state["scale"])
+                    state["scale"] = scale.state
                 yield DrawTask(
                     activation_maps,
                     {
                         "tag": f"{self.kind}/{call}",
                         "images": snapshot.images(self.pixel_space, call)[:_ROWS],
-                        "maps": shown,
+                        "maps": maps[:_ROWS, state["channels"]].numpy(),
                         "layer": call,
                         "step": snapshot.step,
                         "channels": state["channels"],
-                        "limits": state["limits"],
-                        "limits_note": "1st to 99th percentile of the first look" if self.scale == "fixed" else "",
+                        "limits": scale and scale.limits,
+                        "limits_note": scale.words if scale else "",
                         "verdicts": verdicts,
-                        "notes": snapshot.notes(self.pixel_space, call),
+                        "notes": (*(scale.warnings if scale else ()), *snapshot.notes(self.pixel_space, call)),
                     },
                 )

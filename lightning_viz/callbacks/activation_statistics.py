@@ -14,6 +14,7 @@ from lightning_viz.activations.statistics import LayerStatistics, batch_statisti
 from lightning_viz.callbacks.continuity import draw_distribution
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Batch, Reading
+from lightning_viz.callbacks.shared_axes import axis_states, axis_words, shared_axes
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.hooks.geometry import Layout
@@ -21,13 +22,17 @@ from lightning_viz.hooks.layers import Layers
 
 __all__ = ["ActivationStatistics"]
 
+_AXES = "axes"
+"""Where the state holds them, beside the calls'."""
+
 
 class ActivationStatistics(PopulationView):
     """How a layer's activations are distributed, step by step (tag ``statistics/<layer>``).
 
-    Histograms over the run; as scalars mean, standard deviation, the fraction of dead units (zero on every sample; of
-    maps whole channels count) and, where a layer's outputs are bounded, of saturated activations: those within 1 % of
-    a sigmoid's or tanh's range of its bounds, at a hardtanh's or hardsigmoid's bounds, at a ReLU6's 6.
+    Histograms over the run, on one axis for all layers (ten, a hundred, ... times finer for a layer that would be a
+    line on it, which is said); as scalars mean, standard deviation, the fraction of dead units (zero on every sample;
+    of maps whole channels count) and, where a layer's outputs are bounded, of saturated activations: those within 1 %
+    of a sigmoid's or tanh's range of its bounds, at a hardtanh's or hardsigmoid's bounds, at a ReLU6's 6.
 
     Args:
         layers: to watch; every top-level block if omitted.
@@ -53,14 +58,18 @@ class ActivationStatistics(PopulationView):
         """One page and its numbers per call of each layer."""
         population = snapshot.population
         assert population is not None
-        for call, found in population.by_call().items():
+        found_by_call, edges = population.by_call(), histogram_edges()
+        counts = {call: found.bins for call, found in found_by_call.items()}
+        axes = shared_axes(counts, edges, snapshot.step, self.state.get(_AXES, {}))
+        self.state[_AXES] = axis_states(axes)
+        for call, found in found_by_call.items():
             tag, state = f"{self.kind}/{call}", self.state.get(call) or self.state[f"{call}:0"]
             yield DrawTask(
                 draw_distribution,
                 {
                     "tag": tag,
                     "counts": found.bins,
-                    "edges": histogram_edges(),
+                    "edges": edges,
                     "layer": call,
                     "step": snapshot.step,
                     "population": population.describe(),
@@ -73,7 +82,9 @@ class ActivationStatistics(PopulationView):
                         "zero": found.zero,
                     },
                     "units": (len(found.lowest), "channels" if state["places"] else "units"),
-                    "notes": (*population.notes, *_broken(found)),
+                    "limits": axes[call].limits,
+                    "axis": axis_words(axes, call),
+                    "notes": (*axes[call].warnings, *population.notes, *_broken(found)),
                 },
                 name=tag,
                 memory=self.memories.get(tag),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.result import AttackResult
-from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import AttackMethod, method, methods
@@ -97,8 +97,8 @@ class Adversarial(View):
         relative = record.relative[-1].cpu()
         low, high = found.pixel_space.bounds
         differences = (_as_image(found.perturbations) / (high - low)).float().cpu().numpy()
-        self.state["limits"] = fixed_limits(differences, self.state.get("limits"))
-        largest = self.state["limits"][1]
+        scale = fixed_scale(differences, snapshot.step, self.state.get("scale"))
+        self.state["scale"], largest = scale.state, scale.limits[1]
         unit, some = "largest change" if largest_counts else "length", bool(fooled.any())
         pictures = {
             "images": _shown(found.original, found.pixel_space),
@@ -115,8 +115,8 @@ class Adversarial(View):
             "norm": "its L2 norm, of the image's",
             "step": snapshot.step,
             "magnify": 0.5 / largest if largest > 0 else None,
-            "details": [f"median {unit} {number(float(lengths[fooled].median()))} in pixels"] if some else [],
-            "notes": snapshot.notes(self.pixel_space),
+            "details": [f"median {unit} {number(float(lengths[fooled].median())) if some else '–'} in pixels"],
+            "notes": (*scale.warnings, *snapshot.notes(self.pixel_space)),
         }
         scalars = {f"{tag}/fooled": float(fooled.float().mean())}
         for name, values in (("length", lengths), ("relative", relative)) if some else ():

@@ -1,4 +1,4 @@
-"""Continuity from step to step: scales that hold, histograms over the run, aligned embeddings. Imports no torch."""
+"""Continuity from step to step: histograms over the run, aligned embeddings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -32,50 +32,12 @@ from lightning_viz.render.embedding import embedding_panels, grid, scatter, spri
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, compose
 from lightning_viz.render.parts import Tile
+from lightning_viz.render.text import percent
 
-Limits = tuple[float, float]
-
-_CLIPPED = 0.02  # of the values may lie outside before a scale is widened
 _KEPT = 32  # steps of which the histograms are kept
-_BEYOND = 1e-4  # of the activations on either side may lie outside the axis before it is widened
 _TRUSTED = 0.9  # trustworthiness below which a start from the layer before is given up
 _LESS_TRUSTED = 0.05  # ... or so far below that layer's
 _CLUSTERS = 10  # of k-means, where the classes are not known
-
-
-def fixed_limits(values: NDArray[np.floating], previous: Limits | None) -> Limits:
-    """The scale for values: the previous one while it holds, doubled until it holds again.
-
-    The first is from the 1st to the 99th percentile, and keeps zero at its end or in its middle. It is doubled, which
-    is rare and shows in the caption, when more than one value in fifty lies outside.
-
-    Args:
-        values: to be shown; what is not finite does not count.
-        previous: the scale of the step before.
-
-    >>> fixed_limits(np.linspace(0, 100, 101), None)
-    (0.0, 99.0)
-    >>> fixed_limits(np.linspace(0, 150, 101), (0.0, 99.0))
-    (0.0, 198.0)
-    """
-    finite = values[np.isfinite(values)]
-    if previous is None:
-        low, high = np.percentile(finite, [1, 99]).tolist() if finite.size else (0.0, 0.0)
-        if low < 0:
-            high = max(-low, high)
-            low = -high
-        else:
-            low = 0.0
-        previous = (low, high)
-    low, high = previous
-    if finite.size and finite.min() < 0 <= low:
-        low = -high
-    if not high > low:  # nothing but zeros so far
-        high = float(np.abs(finite).max(initial=0.0))
-        low = -high if finite.min(initial=0.0) < 0 else 0.0
-    while finite.size and high > low and np.mean((finite < low) | (finite > high)) > _CLIPPED:
-        low, high = 2 * low, 2 * high
-    return float(low), float(high)
 
 
 def draw_distribution(
@@ -88,6 +50,8 @@ def draw_distribution(
     population: str,
     numbers: Mapping[str, float | None],
     units: tuple[int, str],
+    limits: tuple[float, float],
+    axis: str = "",
     notes: Sequence[str] = (),
     memory: Mapping[str, Any] | None = None,
 ) -> DrawResult:
@@ -102,10 +66,12 @@ def draw_distribution(
         population: whose activations they are, in words.
         numbers: mean, std, dead, never_positive, saturated (None if it has no meaning) and zero.
         units: number of the layer's units, and their name.
+        limits: of the axis of activations.
+        axis: what the caption says of it.
         notes: warnings for the caption.
-        memory: the earlier steps' histograms and numbers, and the axis.
+        memory: the earlier steps' histograms and numbers.
     """
-    memory = memory or {"steps": [], "counts": [], "means": [], "deviations": [], "limits": None}
+    memory = memory or {"steps": [], "counts": [], "means": [], "deviations": []}
     scalars = {
         f"{tag}/{name}": float(value)
         for name, value in numbers.items()
@@ -126,38 +92,20 @@ def draw_distribution(
         "deviations": [*(memory["deviations"][place] for place in past), float(numbers["std"] or 0.0)],
     }
     history = {name: [values[place] for place in kept] for name, values in history.items()}
-    limits = axis(counts, edges, memory["limits"])
     curves = [
         Distribution(at, rebin(earlier, edges, limits), mean, deviation)
         for at, earlier, mean, deviation in zip(*history.values(), strict=True)
     ]
     picture = distributions(
-        tag, curves, layer=layer, limits=limits, population=population, facts=_facts(numbers, units), notes=notes
+        tag,
+        curves,
+        layer=layer,
+        limits=limits,
+        population=population,
+        facts=(*_facts(numbers, units), axis),
+        notes=notes,
     )
-    return DrawResult((picture,), scalars, memory={**history, "limits": limits})
-
-
-def axis(
-    counts: NDArray[np.float64], edges: NDArray[np.float64], previous: tuple[float, float] | None
-) -> tuple[float, float]:
-    """From where to where the activations are drawn: as before while they fit, widened on the side where they do not.
-
-    Args:
-        counts: as in `draw_distribution`.
-        edges: likewise.
-        previous: the axis of the step before.
-    """
-    ends = np.concatenate([edges[:1], edges, edges[-1:]])  # of the bins, the open ones as narrow as can be
-    running = np.cumsum(counts) / counts.sum()
-    low = min(0.0, float(ends[int(np.searchsorted(running, _BEYOND))]))
-    high = max(0.0, float(ends[int(np.searchsorted(running, 1 - _BEYOND)) + 1]))
-    if previous is None:
-        span = max(high - low, 1e-6)
-        return (low - 0.1 * span if low < 0 else -0.05 * span), high + 0.25 * span
-    span = previous[1] - previous[0]
-    low = previous[0] if low >= previous[0] else min(2 * previous[0], low - 0.1 * span)
-    high = previous[1] if high <= previous[1] else max(2 * previous[1], high + 0.1 * span)
-    return low, high
+    return DrawResult((picture,), scalars, memory=history)
 
 
 def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple[str, ...]:
@@ -165,14 +113,10 @@ def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple
     saturated = numbers["saturated"]
     return (
         f"{round(dead * units[0])} of {units[0]:,} {units[1]} dead",
-        f"{round(silent * units[0])} never above 0" if silent > dead else "",
-        f"{_percent(numbers['zero'] or 0.0)} of activations zero" if numbers["zero"] else "",
-        f"{_percent(saturated)} saturated" if saturated is not None else "",
+        f"{round(silent * units[0])} never above 0",
+        f"{percent(numbers['zero'] or 0.0)} % of activations zero",
+        f"{percent(saturated)} % saturated" if saturated is not None else "",
     )
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def draw_embedding(

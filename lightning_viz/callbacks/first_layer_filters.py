@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_viz.callbacks.continuity import fixed_limits
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
@@ -76,15 +76,19 @@ class FirstLayerFilters(View):
         for place, asked in enumerate(snapshot.requirements.weights):
             name, weight = asked.removesuffix(".weight"), snapshot.observation.weights[asked]
             images = filter_images(weight.transpose(0, 1) if snapshot.extra[asked] else weight, shape=shape).numpy()
-            limits = self.state[name] = fixed_limits(images, self.state.get(name))
+            scale = fixed_scale(images, snapshot.step, self.state.get(name))
+            self.state[name] = scale.state
             arguments = {
                 "tag": f"{self.kind}/{name}",
                 "weights": images,
                 "layer": name,
                 "step": snapshot.step,
-                "limit": max(map(abs, limits)) or None,
+                "limit": max(map(abs, scale.limits)) or None,
             }
+            shared = {"limit_note": scale.words, "notes": scale.warnings}
             if place and images.shape[1] > 1:
-                yield DrawTask(filter_table, {**arguments, "weights": images[:20, :15]})
+                yield DrawTask(filter_table, {**arguments, **shared, "weights": images[:20, :15]})
+            elif self.per_filter:
+                yield DrawTask(filters, {**arguments, "per_filter": True, "as_rgb": self.as_rgb})
             else:
-                yield DrawTask(filters, {**arguments, "per_filter": self.per_filter, "as_rgb": self.as_rgb})
+                yield DrawTask(filters, {**arguments, **shared, "as_rgb": self.as_rgb})

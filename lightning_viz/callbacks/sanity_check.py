@@ -55,8 +55,12 @@ def sanity_check_text(score: float) -> str:
         score: of `randomization_scores`.
     """
     if math.isnan(score):
-        return "no rank correlation with an untrained network's maps: they are constant"
-    return f"rank correlation with an untrained network's maps {score:.2f} (0 is best)"
+        return "rank correlation with an untrained network's maps: none, as maps are constant"
+    return f"rank correlation with an untrained network's maps {score:.2f} ({SANITY_KEY})"
+
+
+SANITY_KEY = "near 1: does not depend on what was learned; near 0 alone proves nothing"
+"""How to read the score: noise has 0, too."""
 
 
 def _small(maps: Tensor, lead: int) -> Tensor:

@@ -171,11 +171,13 @@ class Snapshot:
             return ()
         confidence, predicted = probabilities.max(1)
         sets = self._memberships(probabilities)
+        longest = "" if sets else max(map(self.samples.name, range(probabilities.shape[1])), key=len)
         return tuple(
             Verdict(
                 truth=sets[0][index] if sets else self._truth(None if labels is None else int(labels[index])),
                 prediction=sets[1][index] if sets else self.samples.name(int(predicted[index])),
                 confidence=float(confidence[index]) if bool(confidence[index].isfinite()) else None,
+                longest=longest,
             )
             for index in range(len(probabilities))
         )

@@ -64,7 +64,7 @@ class Entry:
 
 
 def entries_of(ranking: TopK, channels: Sequence[int]) -> list[Entry]:
-    """The entries of a ranking, channel by channel, strongest first; none of channels that are zero everywhere.
+    """The entries of a ranking, channel by channel, strongest first; none that is not above 0.
 
     Args:
         ranking: that keeps of each sample its inputs and its class.
@@ -78,9 +78,10 @@ def entries_of(ranking: TopK, channels: Sequence[int]) -> list[Entry]:
             *ranking.kept[number],
         )
         for row, numbers in enumerate(ranking.samples.tolist())
-        if ranking.values[row].any()
         for rank, (number, place) in enumerate(zip(numbers, ranking.places[row], strict=True))
-        if number != NO_SAMPLE and number in ranking.kept  # what a failed process held is gone
+        if ranking.values[row, rank] > 0
+        and number != NO_SAMPLE
+        and number in ranking.kept  # what a failed process held is gone
     ]
 
 

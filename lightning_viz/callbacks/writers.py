@@ -76,7 +76,8 @@ class TensorBoardWriter:
         size = [str(picture.width).encode(), str(picture.height).encode()]
         tensor = TensorProto(dtype=types_pb2.DT_STRING, string_val=[*size, picture.image])
         tensor.tensor_shape.dim.add(size=3)
-        metadata = create_summary_metadata(display_name="", description=harmless_markdown(picture.description))
+        lasting = harmless_markdown(picture.explanation or picture.description)  # the first step's is shown for ever
+        metadata = create_summary_metadata(display_name="", description=lasting)
         value = Summary.Value(tag=plain_text(picture.tag), tensor=tensor, metadata=metadata)
         self._shield = _shield(self._events()) or self._shield
         if self._shield is None:

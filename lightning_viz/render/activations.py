@@ -27,7 +27,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.planes import as_planes
-from lightning_viz.render.text import DARK, LINE, number, shorten, some_of, text_width
+from lightning_viz.render.text import DARK, LINE, number, percent, shorten, some_of, text_width
 from lightning_viz.render.tiles import count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
 __all__ = [
@@ -81,7 +81,8 @@ def activation_maps(
     check_shape("maps", maps, len(images), min(len(channels), COLUMNS - 1), "h", "w")
     shape = maps.shape[2:] if images.shape[1] == 1 < maps.shape[2] else images.shape[1:3]  # a vector is a strip
     verdicts, aspect = info.get("verdicts", ()), shape[0] / shape[1]
-    count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, LINE if verdicts else 0)
+    under = LINE * max((len(verdict.lines(INNER_WIDTH)) for verdict in verdicts), default=0)
+    count, size = _rows_and_size(len(images), min(len(channels), COLUMNS - 1) + 1, aspect, under)
     shown = maps[:count]
     scale = _Scale(shown, limits, curves)
     rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
@@ -98,9 +99,10 @@ def activation_maps(
         some_of(shown.shape[1], len(channels), "channels"),
         scale.words(limits_note),
     )
-    shades = "red where it is positive, blue where negative." if scale.signed else "brighter where it is more active."
     reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
-        "as a curve over time: the higher, the more active; the thin line is zero." if curves else shades
+        "as a curve over time: the higher, the more active; the thin line is zero."
+        if curves
+        else "in the colors of the bar below: on one from blue to red, red is positive and blue negative."
     )
     warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
@@ -144,9 +146,7 @@ class _Scale:
             return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
         beyond = ((self.finite < self.ends[0]) | (self.finite > self.ends[1])).sum() / max(1, self.finite.size)
         words = f"one scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
-        share = f"{beyond:.0%}".replace("%", " %") if beyond >= 0.01 else "under 1 %"
-        inside = list(filter(None, (note, f"{share} beyond" if beyond else "")))
-        return f"{words} ({', '.join(inside)})" if inside else words
+        return f"{words} ({', '.join(filter(None, (note, f'{percent(float(beyond))} % beyond')))})"
 
 
 def _over_columns(channels: Sequence[int], width: int) -> HStack:
@@ -217,7 +217,7 @@ def excitations(
     Args:
         tag: of the page.
         crops: by channel, strongest first; up to 9 of up to 8 channels are shown. None of a channel that is never
-            active.
+            above 0.
         layer: name, for the caption.
         channels: the channels' numbers.
         population: among what the samples are the strongest, such as "600 validation samples".
@@ -241,22 +241,20 @@ def excitations(
     label = "of each map, in each of its three colors" if colored else "of each map"
     bar = ColorBar("gray", "−max", "max", middle="0", label=label)
     dead = sum(not some for some in shown)
-    cut = any(crop.image.shape[:2] != frame for crop in every)
-    nth = f"{most}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
+    nth = f"{most or MOST_CROPS}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
     facts = (
         some_of(len(shown), len(channels), "channels"),
-        f"the {most} strongest of {population}",
-        f"cut to what it sees, {field}" + (" (light gray: beyond the image)" if cut else ""),
-        f"beside them what drives the channel ({method})",
-        "above: " + ("commonest class, " if any(crop.name for crop in every) else "") + f"largest and {nth} value",
+        f"the {most or MOST_CROPS} strongest of {population}",
+        f"cut to what it sees, {field}",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
         "strongest first, each cut to the part of the image that the channel's maximum depends on (its receptive "
         "field; light gray lies outside the image). On its right is what in each crop drives that one activation "
-        f"({method}): brighter than gray for what raises it, darker for what lowers it."
+        f"({method}): brighter than gray for what raises it, darker for what lowers it. Above them stand the commonest "
+        f"class among them and the largest and {nth} value. A channel that is never above 0 is excited by none."
     )
-    warnings = (f"{dead} of {len(shown)} channels are never active",) if dead else ()
+    warnings = (f"{dead} of {len(shown)} channels never above 0",) if dead else ()
     body = VStack([*rows, bar] if maps else rows, gap=_ROWS)
     title = f"What excites the channels of {layer} most"
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
@@ -276,7 +274,7 @@ def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], 
     title = Text([_title(channel, crops, width)], width, color=DARK)
     if not crops:
         square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
-        both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never active", layer=layer, channel=channel)
+        both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never above 0", layer=layer, channel=channel)
         return VStack([title, both], gap=_CLOSE)
     images = [
         Tile(size, _framed(crop, crop.image, frame), layer=layer, channel=channel, value=crop.value) for crop in crops
@@ -317,7 +315,7 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
     values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
     common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
-    return shorten(f"ch {channel} · {common}{values}", width)
+    return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {values}")
 
 
 _MOST = 8  # distributions
@@ -392,8 +390,6 @@ def distributions(
         population,
         f"mean {number(latest.mean)}, deviation {number(latest.deviation)}",
         *facts,
-        "heights are logarithmic",
-        "black: the mean",
     )
     reading = (
         f"Each hill is the histogram of all activations of {layer} at one step, the latest in front and lowest; black "

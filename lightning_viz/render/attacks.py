@@ -96,7 +96,6 @@ def twins(
         _was_wrong(before),
         first_of(count, len(images), "samples"),
         f"images: {channels}" if channels else "",
-        f"differences above {end} are cut off" if factor * largest > 0.5 + 1e-6 else "",
     )
     # A sample that was wrong already is mostly left as it is: no news.
     news = [None if flaw is Flaw.ZERO and old.mistaken else flaw for flaw, old in zip(flaws, before, strict=False)]
@@ -104,7 +103,8 @@ def twins(
         "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
-    warnings, title = count_flaws(news, "samples", _UNCHANGED), f"Adversarial twins: {attack}"
+    cut = (f"differences above {end} are cut off",) if factor * largest > 0.5 + 1e-6 else ()
+    warnings, title = (*cut, *count_flaws(news, "samples", _UNCHANGED)), f"Adversarial twins: {attack}"
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
 
 

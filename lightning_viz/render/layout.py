@@ -16,7 +16,7 @@ from lightning_viz.render.tiles import DISPLAYS, enlarge, stretch
 __all__ = ["draw", "fit"]
 
 INNER_WIDTH = 676  # pixels between a page's margins
-BODY_HEIGHT = 780  # with the header about 900
+BODY_HEIGHT = 756  # with the header about 900
 GUTTER = 6
 COLUMNS = 8
 

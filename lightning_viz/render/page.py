@@ -14,8 +14,8 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.layout import INNER_WIDTH, draw
 from lightning_viz.render.parts import Part, Text, VStack
-from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, wrap, wrap_items
-from lightning_viz.render.tiles import PREDICTIONS, VERDICTS, Verdict
+from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, text_width, wrap, wrap_items
+from lightning_viz.render.tiles import Verdict, verdict_key
 
 __all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
@@ -99,6 +99,11 @@ class Page:
     step: int | None = None
 
     @property
+    def explanation(self) -> str:
+        """What never changes from step to step, as Markdown: the title, and how to read the picture."""
+        return "\n\n".join(filter(None, (f"**{plain_text(self.title)}**", plain_text(self.reading))))
+
+    @property
     def description(self) -> str:
         """The caption as Markdown."""
         notes = (f"⚠ {plain_text(note)}" for note in self.notes)
@@ -124,6 +129,8 @@ class Picture:
         width: of the image, in pixels.
         height: of the image, in pixels.
         description: Markdown: the header's lines in full, then how to read the picture.
+        explanation: of that, what never changes from step to step; empty: all of it. TensorBoard shows the first step's
+            for ever.
     """
 
     tag: str
@@ -131,6 +138,7 @@ class Picture:
     width: int
     height: int
     description: str
+    explanation: str = ""
 
 
 def compose(
@@ -144,24 +152,24 @@ def compose(
     last: Sequence[str] = (),
     **info: Unpack[PageInfo],
 ) -> Page:
-    """A page of a title and a body; the caption's line is step, facts, further details, and the key to verdicts.
+    """A page of a title and a body; the caption's lines are step, facts and further details.
+
+    From step to step only numbers should change in them, and none should come and go: the page then keeps its layout.
 
     Args:
         tag: where the picture stands in TensorBoard.
         title: what is shown.
         body: the parts.
         facts: scale and counts; empty ones are left out.
-        sentence: on how to read the picture, if the info has none.
+        sentence: on how to read the picture, if the info has none; the key to verdicts follows.
         warnings: before the notes.
         last: facts after the further details.
         info: see `PageInfo`.
     """
     step = info.get("step")
     details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
-    verdicts = info.get("verdicts", ())
-    key = (VERDICTS if any(verdict.truth is not None for verdict in verdicts) else PREDICTIONS,) if verdicts else ()
-    reading = info.get("reading") or sentence
-    return Page(tag, title, body, (*details, *key), reading, (*warnings, *info.get("notes", ())), step)
+    reading = " ".join(filter(None, (info.get("reading") or sentence, verdict_key(info.get("verdicts", ())))))
+    return Page(tag, title, body, details, reading, (*warnings, *info.get("notes", ())), step)
 
 
 def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
@@ -178,20 +186,33 @@ def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:
         height = max(1, round(sheet.height * INNER_WIDTH / sheet.width))
         sheet = sheet.resize((INNER_WIDTH, height), Image.Resampling.LANCZOS)
     if header:
-        body, head = sheet, draw(_header(page))
-        top = _MARGIN + head.height + _MARGIN // 2
-        sheet = Image.new("RGB", (WIDTH, top + body.height + _MARGIN), "white")
-        sheet.paste(head, (_MARGIN, _MARGIN))
-        sheet.paste(body, (_MARGIN, top))
-    return Picture(plain_text(page.tag), png(sheet), sheet.width, sheet.height, page.description)
+        above, below = _captions(page)
+        blocks, gap = [draw(above), sheet, *([draw(below)] if below.lines else [])], _MARGIN // 2
+        height = sum(block.height + gap for block in blocks) - gap + 2 * _MARGIN
+        sheet, top = Image.new("RGB", (WIDTH, height), "white"), _MARGIN
+        for block in blocks:
+            sheet.paste(block, (_MARGIN, top))
+            top += block.height + gap
+    return Picture(plain_text(page.tag), png(sheet), sheet.width, sheet.height, page.description, page.explanation)
 
 
-def _header(page: Page) -> Part:
-    """The caption: title dark, details gray, notes red with a warning sign; lines longer than the page wrap."""
+def _captions(page: Page) -> tuple[VStack, Text]:
+    """What stands above the body, title dark, details gray, warnings red; and the warnings that stand below it.
+
+    Of a page that has steps there is room for one line of warnings at each, so that its body does not move when one
+    comes or goes. What does not fit on that line stands below the body.
+    """
     title = Text(wrap(page.title, INNER_WIDTH, TITLE_SIZE), INNER_WIDTH, size=TITLE_SIZE)
     details = Text(wrap_items(page.details, INNER_WIDTH), INNER_WIDTH, color=GRAY)
-    notes = Text(wrap_items([f"⚠ {note}" for note in page.notes], INNER_WIDTH), INNER_WIDTH, color=RED)
-    return VStack([title, details, *([notes] if notes.lines else [])], gap=2)
+    notes, line, count = [f"⚠ {note}" for note in page.notes], "", 0
+    while count < len(notes) and text_width(SEPARATOR.join(notes[: count + 1])) <= INNER_WIDTH:
+        count += 1
+        line = SEPARATOR.join(notes[:count])
+    line = line or ("⚠ see below the picture" if notes else "")
+    warning = [Text([line], INNER_WIDTH, color=RED)] if line or page.step is not None else []
+    return VStack([title, details, *warning], gap=2), Text(
+        wrap_items(notes[count:], INNER_WIDTH), INNER_WIDTH, color=RED
+    )
 
 
 def png(image: Image.Image) -> bytes:

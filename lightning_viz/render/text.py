@@ -1,7 +1,8 @@
 """Text as it stands in every picture: one typeface, measured, wrapped and shortened."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,13 +38,30 @@ def text_width(text: str, size: int = TEXT_SIZE) -> int:
     return int(font(size).getlength(text)) + 1
 
 
-def wrap(text: str, width: int, size: int = TEXT_SIZE) -> list[str]:
-    """Lines of at most ``width`` pixels, broken between words, or within a word longer than a line."""
+def steady_width(text: str, size: int = TEXT_SIZE) -> int:
+    """Width in pixels, with room for any other number of the usual length in place of each that stands there."""
+    return text_width(_NUMBER.sub(lambda found: max(found[0], _LONGEST, key=len), text), size)
+
+
+_NUMBER = re.compile(r"(?<![\w.])−?\d[\d,.]*(?:e-?\d+)?(?![\w×]| ×)")  # neither "1st" nor a size, "5 × 5"
+_LONGEST = "000000"
+_FIGURE = re.compile(r"−?\d(?:[\d,.]*\d)?(?:e-?\d+)?")
+
+
+def wrap(text: str, width: int, size: int = TEXT_SIZE, *, measure: Callable[[str, int], int] = text_width) -> list[str]:
+    """Lines of at most ``width`` pixels, broken between words, or within a word longer than a line.
+
+    Args:
+        text: of any length.
+        width: in pixels.
+        size: of the type, in pixels.
+        measure: `steady_width`, if the lines are to break at the same words whatever the numbers are.
+    """
     lines: list[str] = []
     line = ""
     for word in text.split():
         longer = f"{line} {word}" if line else word
-        if text_width(longer, size) <= width:
+        if measure(longer, size) <= width:
             line = longer
             continue
         if line:
@@ -57,15 +75,15 @@ def wrap(text: str, width: int, size: int = TEXT_SIZE) -> list[str]:
     return [*lines, line] if line else lines
 
 
-def wrap_items(items: Sequence[str], width: int, size: int = TEXT_SIZE) -> list[str]:
-    """Join items with " · ", breaking lines between items where possible."""
+def wrap_items(items: Sequence[str], width: int) -> list[str]:
+    """Join items with " · ", breaking lines between items where possible, and at the same ones whatever numbers say."""
     lines: list[str] = []
     for item in filter(None, items):
         longer = f"{lines[-1]}{SEPARATOR}{item}" if lines else item
-        if lines and text_width(longer, size) <= width:
+        if lines and steady_width(longer) <= width:
             lines[-1] = longer
         else:
-            lines.extend(wrap(item, width, size))
+            lines.extend(wrap(item, width, measure=steady_width))
     return lines
 
 
@@ -76,12 +94,20 @@ def level(texts: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def shorten(text: str, width: int, size: int = TEXT_SIZE, *, suffix: str = "") -> str:
-    """The text, cut with an ellipsis where it is wider than ``width`` pixels; ``suffix`` is never cut."""
-    text = " ".join(text.split())
+    """The text, cut with an ellipsis where it is wider than ``width`` pixels; ``suffix`` is never cut.
+
+    A number is whole, or left out: one that is cut would be another number.
+
+    >>> shorten("from 12 to 12345", 140)
+    'from 12 to…'
+    """
+    text = whole = " ".join(text.split())
     if text_width(text + suffix, size) <= width:
         return text + suffix
     while text and text_width(f"{text}…{suffix}", size) > width:
         text = text[:-1]
+    inside = (found.start() for found in _FIGURE.finditer(whole) if found.start() < len(text) < found.end())
+    text = whole[: next(inside, len(text))]
     return f"{text.rstrip()}…{suffix}"
 
 

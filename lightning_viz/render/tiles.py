@@ -25,10 +25,11 @@ __all__ = [
     "find_flaw",
     "map_tile",
     "to_rgb",
+    "verdict_key",
     "verdict_texts",
 ]
 
-CROSS = "✗ "
+CROSS, CHECK = "✗ ", "✓ "
 
 _NEUTRAL = 208  # gray of a ground on which nothing is shown
 
@@ -65,11 +66,6 @@ def describe_channels(channels: int) -> str:
     return "" if channels in (1, 3) else f"mean of {channels} channels"
 
 
-VERDICTS = "true → predicted, confidence"
-PREDICTIONS = "predicted, confidence"
-"""What is written under samples."""
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What a sample is and what the network says.
@@ -78,11 +74,13 @@ class Verdict:
         truth: the label's name.
         prediction: the predicted class's name.
         confidence: of the prediction, 0 to 1.
+        longest: of the names that may stand there at other steps, for which room is left.
     """
 
     truth: str | None = None
     prediction: str | None = None
     confidence: float | None = None
+    longest: str = ""
 
     @property
     def mistaken(self) -> bool:
@@ -90,20 +88,41 @@ class Verdict:
         return None not in (self.truth, self.prediction) and self.truth != self.prediction
 
     def lines(self, width: int) -> list[str]:
-        """``truth → prediction 87 %`` where it fits into `width` pixels; else ``✓ truth 87 %``, or two lines."""
-        cross = CROSS if self.mistaken else ""
+        """``✓ class 99 %``, ``✗ truth → prediction 87 %``, or ``prediction 87 %`` if the truth is not known.
+
+        On two lines where the longest names would not fit on one of `width` pixels; names are cut, numbers never.
+        """
+        sign = "" if self.truth is None or self.prediction is None else CROSS if self.mistaken else CHECK
         percent = "" if self.confidence is None else f"  {confidence_text(self.confidence)}"
         if self.prediction is None:
             return [shorten(self.truth, width)] if self.truth is not None else []
-        if self.truth is None:
-            return [shorten(self.prediction, width, suffix=percent)]
-        whole = f"{cross}{self.truth} → {self.prediction}{percent}"
-        if text_width(whole) <= width:
-            return [whole]
-        if not cross:
-            right = f"✓ {self.truth}{percent}"
-            return [right] if text_width(right) <= width else [shorten(f"✓ {self.truth}", width), percent.strip()]
-        return [shorten(cross + self.truth, width, suffix=" →"), shorten(self.prediction, width, suffix=percent)]
+        room = max(filter(None, (self.truth, self.prediction, self.longest)), key=text_width, default="")
+        pair = f"{CROSS}{room} → {room}" if self.truth is not None else room
+        if text_width(f"{pair}  100 %") <= width:
+            return [
+                f"{sign}{self.truth} → {self.prediction}{percent}"
+                if self.mistaken
+                else f"{sign}{self.prediction}{percent}"
+            ]
+        if self.mistaken:
+            return [
+                shorten(f"{sign}{self.truth}", width, suffix=" →"),
+                shorten(f"{self.prediction}", width, suffix=percent),
+            ]
+        return [shorten(f"{sign}{self.prediction}", width), percent.strip()]
+
+
+def verdict_key(verdicts: Sequence[Verdict]) -> str:
+    """How to read what is written under samples; nothing if there is nothing.
+
+    Args:
+        verdicts: of the samples of a page.
+    """
+    if not verdicts:
+        return ""
+    if any(verdict.truth is not None for verdict in verdicts):
+        return "Under a sample: ✓ its class, or ✗ true → predicted class, and the confidence in the prediction."
+    return "Under a sample: the predicted class and the confidence in it."
 
 
 def confidence_text(confidence: float) -> str:

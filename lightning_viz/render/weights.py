@@ -104,6 +104,7 @@ def filters(
     *,
     layer: str,
     limit: float | None = None,
+    limit_note: str = "",
     per_filter: bool = False,
     as_rgb: bool = True,
     **info: Unpack[PageInfo],
@@ -118,6 +119,7 @@ def filters(
             of 15 images or curves are shown.
         layer: name, for the caption.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
+        limit_note: where the limit comes from, such as "1st to 99th percentile at step 0".
         per_filter: scale each filter by its own largest weight instead.
         as_rgb: show three input channels as one RGB image.
         info: see `PageInfo`.
@@ -139,8 +141,8 @@ def filters(
         _how_many(grid.shown, count, "filters"),
         "" if rgb else _how_many(shown.shape[1], channels, "input channels"),
         f"{_how_many(min(depth, _MOST_CHANNELS), depth, 'slices')} each, side by side" if len(kernel) == 3 else "",
-        _scale(limits, per_filter, rgb or curves, "the thin line" if curves else "gray"),
-        _clipped(shown, limits),
+        _scale(limits, per_filter, rgb or curves, limit_note, "the thin line" if curves else "gray"),
+        "" if per_filter else _clipped(shown, limits),
     ]
     warnings = count_flaws([find_flaw(filter_weights, single=False) for filter_weights in shown], "filters")
     size = times([*kernel[:-2], *kernel[:-3:-1]])
@@ -173,7 +175,13 @@ def _planes(weights: NDArray[Any], rgb: bool) -> NDArray[Any]:
 
 
 def filter_table(
-    tag: str, weights: NDArray[Any], *, layer: str, limit: float | None = None, **info: Unpack[PageInfo]
+    tag: str,
+    weights: NDArray[Any],
+    *,
+    layer: str,
+    limit: float | None = None,
+    limit_note: str = "",
+    **info: Unpack[PageInfo],
 ) -> Page:
     """Page of kernels of a deeper convolution: filters as rows, input channels as columns.
 
@@ -183,6 +191,7 @@ def filter_table(
             first 15 channels of the first 20 filters are shown.
         layer: name, for the caption.
         limit: the absolute weight at the scale's ends; this picture's largest if omitted.
+        limit_note: where the limit comes from, such as "1st to 99th percentile at step 0".
         info: see `PageInfo`.
     """
     if weights.ndim == 5:
@@ -196,7 +205,7 @@ def filter_table(
     grid = _Layout(rows, 1, columns, *_cell_size(height, width, room), left, top)
     limits = _limits(weights, rows, limit, per_filter=False)
     cells = Sheet(*grid.size(), [*_cells(grid, shown, limits, False, layer), *_axes(grid)])
-    facts = (_scale(limits, False, False), _clipped(shown, limits))
+    facts = (_scale(limits, False, False, limit_note), _clipped(shown, limits))
     of = f"{_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
@@ -250,16 +259,17 @@ def _bar(ends: str, per_filter: bool) -> ColorBar:
     return ColorBar("diverging", f"−{ends}", ends, middle="0", label="weight")
 
 
-def _scale(limits: NDArray[np.float64], per_filter: bool, both_ends: bool, zero: str = "gray") -> str:
+def _scale(limits: NDArray[np.float64], per_filter: bool, both_ends: bool, note: str, zero: str = "gray") -> str:
     low, high = number(float(limits.min())), number(float(limits.max()))
     if per_filter:
         return f"each filter divided by its own maximum ({low} to {high})"
-    return f"weights −{high} to {high}, zero {zero}" if both_ends else f"scale ±{high}"
+    words = f"weights −{high} to {high}, zero {zero}" if both_ends else f"scale ±{high}"
+    return f"{words} ({note})" if note else words
 
 
 def _clipped(weights: NDArray[Any], limits: NDArray[np.float64]) -> str:
     clipped = int((np.abs(weights) > limits * (1 + 1e-6)).sum())
-    return f"{clipped:,} of {weights.size:,} weights beyond the scale" if clipped else ""
+    return f"{clipped:,} of {weights.size:,} weights beyond the scale"
 
 
 def _how_many(shown: int, count: int, things: str) -> str:

@@ -67,7 +67,7 @@ def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path)
     train_with(view, tmp_path, ConvNet(channels=3))
     factors = [one["magnify"] for one in drawn_at_once.arguments("adversarial/fgsm").values()]
     assert factors[0] == factors[1] == pytest.approx(50, rel=0.01)
-    assert view.state["limits"] == pytest.approx((-0.01, 0.01), rel=0.01)
+    assert view.state["scale"]["limits"] == pytest.approx((-0.01, 0.01), rel=0.01)
 
 
 @pytest.mark.parametrize(

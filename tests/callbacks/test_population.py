@@ -21,6 +21,7 @@ from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.hooks import receptive_fields
+from lightning_viz.render.parts import Tile
 
 from .cells import CELLS
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, plane, said
@@ -89,7 +90,9 @@ def test_what_is_run_for_the_crops_are_the_crops(tmp_path, drawn_at_once, monkey
     deconvolved = [
         one for place, one in enumerate(after) if one != "fields" and (not place or after[place - 1] != "fields")
     ]
-    assert sum(count for _, count, _ in deconvolved) == 6 * 9
+    (page,) = drawn_at_once.arguments("top_samples/conv2").values()
+    shown = sum(map(len, page["crops"]))  # of channels that are above 0
+    assert sum(count for _, count, _ in deconvolved) == shown and shown in range(9, 6 * 9 + 1)
     assert passes[:10] == [(True, 4, True)] * 6 + [(False, 8, False)] * 3 + [(False, 6, False)]
 
 
@@ -103,7 +106,9 @@ def test_the_strongest_of_all_validation_samples_are_found_where_they_are(tmp_pa
         channels = page["channels"]
         values, order, places, maps = strongest(model, inputs, layer, channels)
         for row, found in enumerate(page["crops"]):
-            assert [crop.value for crop in found] == pytest.approx(values[row, :9].tolist(), rel=1e-5)
+            assert [crop.value for crop in found] == pytest.approx(
+                [value for value in values[row, :9].tolist() if value > 0], rel=1e-5
+            )
             for crop, number, flat in zip(found, order[row], places[row], strict=False):
                 place = divmod(int(flat), maps.shape[3])
                 ((top, bottom, left, right),) = receptive_fields(model, inputs, layer, [place])
@@ -173,11 +178,28 @@ def test_dead_and_saturated_are_told(tmp_path, drawn_at_once):
     assert "1 never above 0" in captions["statistics/conv"][0].description
 
 
+def test_a_channel_below_0_on_all_samples_is_excited_by_none(tmp_path, drawn_at_once):
+    class Below(ConvNet):
+        def __init__(self):
+            super().__init__()
+            with torch.no_grad():
+                self.conv2.bias[[0, 2]] = torch.tensor([100.0, -100.0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    fit(tmp_path, Below(), [TopSamples(channels=[0, 2])], val=validation())
+    (page,) = drawn_at_once.pages("top_samples/conv2").values()
+    assert [len(row) for row in drawn_at_once.arguments("top_samples/conv2")[6]["crops"]] == [9, 0]
+    flaws = [tile.flaw for tile in page.parts(Tile) if tile.channel == 2]
+    assert flaws == ["never above 0"] and "1 of 2 channels never above 0" in page.description
+
+
 def test_a_channel_that_is_never_active_is_said(tmp_path, drawn_at_once):
     fit(tmp_path, Activations(), [TopSamples(layers="relu")], val=validation())
     picture = drawn_at_once.pictures("top_samples/relu:0")[6]
-    assert "1 of 4 channels are never active" in picture.description
-    assert [len(row) for row in drawn_at_once.arguments("top_samples/relu:0")[6]["crops"]] == [9, 0, 9, 9]
+    assert "1 of 4 channels never above 0" in picture.description
+    assert [len(row) for row in drawn_at_once.arguments("top_samples/relu:0")[6]["crops"]] == [9, 0, 9, 2]
     assert set(drawn_at_once.tags()) == {"top_samples/relu:0", "top_samples/relu:1"}
 
 

@@ -83,7 +83,7 @@ def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():
     maps = RNG.uniform(0, 2, size=(4, 3, 6, 6))
     text = activations(maps, (0.0, 1.0), limits_note="1st to 99th percentile at step 0").description
     assert "0 to 1" in text and "1st to 99th percentile at step 0" in text and "% beyond" in text
-    assert "beyond" not in activations(maps, (0.0, 2.0)).description
+    assert "0 % beyond" in activations(maps, (0.0, 2.0)).description
 
 
 def test_the_same_activation_has_the_same_color_at_every_step_under_fixed_limits():

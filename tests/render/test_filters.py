@@ -68,7 +68,7 @@ def test_clipped_weights_and_hidden_filters_are_counted():
     weights[0, 0, 0, :2] = 5
     text = filters("t", weights, layer="conv1", step=1230, limit=1.0).description
     assert "2 of 1,728 weights beyond the scale" in text and "64 of 512 filters" in text and "step 1,230" in text
-    assert "beyond" not in filters("t", weights, layer="conv1", step=0).description
+    assert "0 of 1,728 weights beyond" in filters("t", weights, layer="conv1", step=0).description
 
 
 def test_filters_without_anything_to_see_are_named():

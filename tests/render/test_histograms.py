@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lightning_viz.callbacks.continuity import axis, draw_distribution
+from lightning_viz.callbacks.continuity import draw_distribution
+from lightning_viz.callbacks.shared_axes import axis, axis_states, axis_words, shared_axes
 from lightning_viz.render.activations import BINS, rebin
 
 from .pixels import body, fits
@@ -28,6 +29,7 @@ def draw(values, step, memory=None, **numbers):
         population="600 validation samples",
         numbers={**given, "saturated": None, "zero": 0.0, **numbers},
         units=(16, "channels"),
+        limits=axis(counted(values), EDGES, None) if len(values) else (-1.0, 1.0),
         memory=memory,
     )
 
@@ -55,6 +57,40 @@ def test_the_axis_stays_while_values_fit_and_widens_on_the_side_where_they_do_no
 
 def test_one_outlier_in_a_hundred_thousand_does_not_squeeze_the_picture():
     assert axis(counted(np.concatenate([normal(1.0, 200_000), [200.0] * 2])), EDGES, None)[1] < 10
+
+
+def on_axes(step, previous=None, **scales):
+    counts = {name: counted(normal(scale)) for name, scale in scales.items()}
+    return shared_axes(counts, EDGES, step, axis_states(previous) if previous else {})
+
+
+def test_all_layers_have_one_axis_and_a_layer_that_would_be_a_line_a_finer_one():
+    axes = on_axes(0, conv=1.0, fc=3.0, tiny=0.02)
+    assert axes["conv"].limits == axes["fc"].limits
+    assert np.divide(axes["fc"].limits, axes["tiny"].limits) == pytest.approx([100, 100])
+    assert axis_words(axes, "conv") == "the axis of all layers"
+    assert axis_words(axes, "tiny") == "axis 100 times finer than other layers'"
+
+
+def test_an_axis_that_widens_is_told_of_all_layers_and_one_that_stays_is_not():
+    first = on_axes(0, conv=1.0, fc=3.0, tiny=0.02)
+    same = on_axes(38, first, conv=1.2, fc=2.0, tiny=0.02)
+    assert [axis.limits for axis in same.values()] == [axis.limits for axis in first.values()]
+    assert not any(axis.warnings for axis in same.values())
+    wide = on_axes(76, same, conv=1.0, fc=12.0, tiny=0.02)
+    assert wide["conv"].limits == wide["fc"].limits
+    assert wide["conv"].warnings == wide["fc"].warnings and "times wider than at step 38" in wide["fc"].warnings[0]
+    after = on_axes(114, wide, conv=1.0, fc=12.0, tiny=0.02)
+    assert not after["conv"].warnings and "since step 76" in axis_words(after, "conv")
+    grown = on_axes(152, after, conv=1.0, fc=12.0, tiny=10.0)
+    assert grown["tiny"].limits == grown["conv"].limits and not grown["conv"].warnings
+    assert grown["tiny"].warnings == ("scale 100 times wider than at step 114",)
+
+
+def test_a_layer_without_finite_activations_keeps_its_axis():
+    first = on_axes(0, conv=1.0, tiny=0.02)
+    lost = shared_axes({"conv": counted(normal(1.0)), "tiny": 0 * counted(normal(1.0))}, EDGES, 1, axis_states(first))
+    assert lost["tiny"].limits == first["tiny"].limits
 
 
 def test_earlier_steps_stay_and_a_replayed_step_replaces_itself():
@@ -89,6 +125,7 @@ def test_numbers_are_plotted_and_told():
     ):
         assert words in description
     unbounded = draw(normal(1.0), 5)
+    assert "0 of 16 channels dead · 0 never above 0 · 0 % of activations zero" in unbounded.pictures[0].description
     assert "statistics/conv1/saturated" not in unbounded.scalars
     assert "saturated" not in unbounded.pictures[0].description
 

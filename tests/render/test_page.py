@@ -8,7 +8,8 @@ import pytest
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Picture, compose, lay_out
 from lightning_viz.render.parts import HStack, Label, Text, Tile, VStack
-from lightning_viz.render.text import number, shorten, text_width, wrap, wrap_items
+from lightning_viz.render.text import RED, number, shorten, text_width, wrap, wrap_items
+from lightning_viz.render.tiles import Verdict
 
 from .pixels import body, decoded
 
@@ -104,3 +105,65 @@ def test_shortened_text_fits_and_keeps_its_suffix():
 )
 def test_numbers_are_short(value, text):
     assert number(value) == text
+
+
+CAPTIONS = [  # step, and what stands in the caption: numbers differ, nothing else
+    (7, (0.0, 3, "−1.2e-5")),
+    (1230, (0.42, 16, "0.0421")),
+    (123_456, (99.9, 128, "−3,210")),
+]
+
+
+def test_lines_of_the_caption_break_at_the_same_words_whatever_the_numbers_are():
+    def broken(step, numbers):
+        share, count, value = numbers
+        facts = [f"{share} % beyond", f"{count} of 128 channels", f"mean {value}, deviation {value}", "5 × 5 px", "1st"]
+        lines = wrap_items([f"step {step:,}", *facts, f"one scale, {value} to {value} (since step {step:,})"], 400)
+        return ["".join(letter for letter in line if letter.isalpha() and letter != "e") for line in lines]
+
+    assert len({tuple(broken(*caption)) for caption in CAPTIONS}) == 1
+    assert all(text_width(line) <= 400 for step, numbers in CAPTIONS for line in broken(step, numbers))
+
+
+NOTES = [[], ["scale 8 times wider than at step 38"], ["NaN in 3 of 16 maps", "all zero in 2 of 16 maps"]]
+
+
+def test_a_warning_does_not_move_the_picture_below_it():
+    tops = [
+        np.nonzero((decoded(compose("t", "", BODY, step=38, notes=notes)) == GREEN).all(-1))[0].min() for notes in NOTES
+    ]
+    assert len(set(tops)) == 1
+
+
+def test_warnings_that_do_not_fit_above_the_picture_stand_below_it():
+    few, many = (compose("t", "", BODY, step=38, notes=["NaN in 3 of 16 maps"] * count) for count in (1, 9))
+    assert lay_out(many).height > lay_out(few).height
+    pixels, red = decoded(many), np.array(RED)
+    rows = np.nonzero((np.abs(pixels - red.astype(int)).sum(-1) < 40).any(1))[0]
+    body_rows = np.nonzero((pixels == GREEN).all(-1))[0]
+    assert (rows < body_rows.min()).any() and (rows > body_rows.max()).any()
+
+
+def test_what_tensorboard_shows_for_ever_says_nothing_that_changes():
+    pictures = [
+        lay_out(
+            compose(
+                "t", "Maps of conv1", BODY, [f"{step} maps"], "Mid gray is zero.", step=step, notes=notes, details=["a"]
+            )
+        )
+        for step, notes in zip((0, 38, 76), NOTES, strict=True)
+    ]
+    assert {picture.explanation for picture in pictures} == {"**Maps of conv1**\n\nMid gray is zero."}
+
+
+def test_the_key_to_verdicts_is_part_of_how_to_read():
+    page = compose("t", "", BODY, verdicts=[Verdict("cat", "dog", 0.9)], sentence="Left the input.")
+    assert page.explanation.startswith("****\n\nLeft the input. Under a sample: ✓ its class, or ✗ true → predicted")
+    assert not any(page.details) and "Under a sample" not in compose("t", "", BODY).explanation
+
+
+@pytest.mark.parametrize("text", ["−0.217 to −0.21234", "12,345 of 67,890", "3.14e-5 logits"])
+def test_numbers_are_never_cut(text):
+    for width in range(20, text_width(text)):
+        shown = [word for word in shorten(text, width).removesuffix("…").split() if any(map(str.isdecimal, word))]
+        assert all(word in text.split() for word in shown)

@@ -67,7 +67,7 @@ def test_verdicts_say_what_was_taken_for_what():
     wrong = Verdict("cat", "dog", 0.874)
     assert wrong.mistaken and wrong.lines(400) == ["✗ cat → dog  87 %"]
     assert not Verdict("cat", "cat", 1.0).mistaken and not Verdict("cat").mistaken and not Verdict(None, "dog").mistaken
-    assert Verdict("cat", "cat", 0.9996).lines(400) == ["cat → cat  99 %"]
+    assert Verdict("cat", "cat", 0.9996).lines(400) == ["✓ cat  99 %"]
     assert Verdict(None, "dog", 0.5).lines(400) == ["dog  50 %"]
     assert Verdict("cat").lines(400) == ["cat"] and Verdict().lines(400) == []
 
@@ -85,9 +85,10 @@ def test_tiles_fit_the_page(columns, rows, aspect):
     assert columns * (width + 6) - 6 <= 676 and rows * (height + 30) <= 800
 
 
-def test_a_correct_verdict_is_said_shortly_before_a_name_is_cut():
-    right, wrong = Verdict("corner", "corner", 0.97), Verdict("corner", "cross", 0.97)
-    assert right.lines(400) == ["corner → corner  97 %"]
-    assert right.lines(150) == ["✓ corner  97 %"]
-    assert right.lines(90) == ["✓ corner", "97 %"]
-    assert wrong.lines(150) == ["✗ corner →", "cross  97 %"]
+def test_verdicts_take_the_lines_that_the_longest_would_take():
+    right, wrong = Verdict("corner", "corner", 0.97, "corner"), Verdict("cross", "corner", 1.0, "corner")
+    assert right.lines(400) == ["✓ corner  97 %"] and wrong.lines(400) == ["✗ cross → corner  100 %"]
+    assert right.lines(150) == ["✓ corner", "97 %"] and wrong.lines(150) == ["✗ cross →", "corner  100 %"]
+    for width in range(60, 300, 10):
+        names = ["a", "cross", "corner"]
+        assert len({len(Verdict(t, p, c, "corner").lines(width)) for t in names for p in names for c in (0, 1)}) == 1

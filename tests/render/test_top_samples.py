@@ -58,7 +58,7 @@ def test_a_crop_that_the_edge_cut_lies_where_its_center_would_be():
 
 def test_what_cannot_be_seen_is_said():
     picture, page = draw([[], [crop(1.0, evidence="none")], [crop(1.0, evidence="zero"), crop(0.5)]])
-    assert "⚠ 1 of 3 channels are never active" in picture.description
+    assert "⚠ 1 of 3 channels never above 0" in picture.description
     hatched = (page == 205).all(2) | (page == 240).all(2)
     assert hatched.sum() > 160 * 300
 
@@ -71,8 +71,8 @@ def test_the_caption_counts_and_names():
         "8 of 10 channels",
         "the 3 strongest of 600 validation samples",
         "cut to what it sees, 6 × 6 of 32 × 32 pixels",
-        "what drives the channel (gradient, as no ReLU can be intercepted)",
-        "above: commonest class, largest and 3rd value",
+        "what in each crop drives that one activation (gradient, as no ReLU can be intercepted)",
+        "the commonest class among them and the largest and 3rd value",
         "⚠ pixel range guessed",
     ):
         assert words in picture.description, words

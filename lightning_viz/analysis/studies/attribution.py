@@ -15,6 +15,7 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.attribution.evaluation import Attribute, deletion, insertion, model_randomization
 from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
+from lightning_viz.callbacks.sanity_check import SANITY_KEY
 from lightning_viz.catalogue import method as described
 from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Method
@@ -287,15 +288,15 @@ def _sheet(
         rows,
         title="Attribution methods, " + ("seen from the last layer with maps" if layered else "toward the pixels"),
         target="the predicted class's logit",
-        key=["random net: 0 is best", "del.: less is better", "ins.: more is better"],
+        key=["random net: near 1 is bad", "del.: less is better", "ins.: more is better"],
         step=study.step,
         verdicts=_verdicts(study)[:SHOWN],
         details=[
             f"numbers: means of {len(study.samples)} samples",
             f"in {CHANCE}: del. {_rounded(chance['deletion'])}, ins. {_rounded(chance['insertion'])}",
         ],
-        reading="random net: rank correlation with the maps of the same network with random weights, 0 is best; "
-        "near 1 the map does not show what was learned. Deletion and insertion: mean probability of the class as "
+        reading="random net: rank correlation with the maps of the same network with random weights; "
+        f"{SANITY_KEY}. Deletion and insertion: mean probability of the class as "
         "places are deleted, or inserted, in the map's order; of deletion less is better, of insertion more.",
         notes=[f"left out: {', '.join(absent)}"] if absent else [],
     )
