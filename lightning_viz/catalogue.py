@@ -188,7 +188,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("embedding", "Embeddings of samples",
         "Each point is a sample; samples that the layer represents alike lie close together. Classes should separate "
         "from layer to layer; in t-SNE distances between groups and their sizes mean little.",
-        section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings", tags=("embedding",),
+        section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings",
+        tags=("embedding", "z_embedding"),
         default=True),
     Method("tsne", "t-SNE", "Keeps neighbors close together in the plane.", source="van der Maaten and Hinton, 2008",
         family="embedding", section="embeddings", module="embedding", view="embedding", study="embedding.embed",

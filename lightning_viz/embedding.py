@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ Engine = Literal["auto", "sklearn", "opentsne"]
 
 _EXACT = 1000  # samples and dimensions up to which PCA is exact
 _GROWTH = 1.25  # margin of the first extent, and factor by which it grows
+_INSIDE = 0.98  # of the points, at least, lie within an extent
+FEWEST = 30
+"""Samples below which PCA takes the place of t-SNE."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def tsne(
         engine: ``"opentsne"`` (Policar et al., 2024), ``"sklearn"``, or ``"auto"``: openTSNE if it is installed.
 
     Returns:
-        The embedding; by PCA for fewer than 4 samples, on one point if all samples are equal (to 1e-6).
+        The embedding; by PCA for fewer than 30 samples, on one point if all samples are equal (to 1e-6).
 
     Raises:
         InvalidArgumentError: the vectors contain NaN or infinity, ``previous`` has another shape, or an option is out
@@ -158,9 +162,9 @@ def tsne(
     if (np.ptp(data, axis=0) <= 1e-6 * np.abs(data).max(axis=0)).all():  # otherwise t-SNE would show rounding errors
         center = np.zeros(dimensions) if start is None else start.mean(axis=0)
         return Embedding(np.tile(center, (count, 1)).astype(np.float32), "constant")
-    if count < 4:
+    if count < FEWEST:
         return pca(data, previous=start, dimensions=dimensions, seed=seed)
-    perplexity = min(perplexity, max(1.0, (count - 1) / 3))
+    perplexity = min(perplexity, (count - 1) / 3)
     if engine == "auto":
         engine = "opentsne" if importlib.util.find_spec("openTSNE") else "sklearn"
     # Coincident points have no gradient, so a layer that was dead at the previous step gets a cold start.
@@ -232,32 +236,42 @@ def procrustes(points: ArrayLike, reference: ArrayLike) -> Floats:
 
 
 def extent(points: ArrayLike, previous: _Extent | None = None) -> _Extent:
-    """Extent of the axes, constant over a run: it grows in steps when a point would be cut off, and never shrinks.
+    """Extent of the axes, constant over a run: it grows in steps when it no longer holds 98 % of the points.
 
-    The first extent is a square a quarter wider than the points; later ones keep its center and grow by factors of
-    1.25, because an extent fitted at every step would move all points whenever the cloud grows during training.
+    The first extent is a square a quarter wider than those points; later ones keep its center, grow by factors of 1.25
+    and never shrink, because an extent fitted at every step would move all points whenever the cloud grows during
+    training.
 
     Args:
         points: ``[N, 2 or more]``; the first two columns count.
         previous: the previous step's extent.
 
     Returns:
-        ``(x0, x1, y0, y1)``, a square that holds all points.
+        ``(x0, x1, y0, y1)``, a square.
 
     Raises:
         InvalidArgumentError: the points contain NaN or infinity.
     """
     plane = _matrix(points, "points")[:, :2].astype(np.float64)
     if previous is None:
-        x, y = (plane.min(axis=0) + plane.max(axis=0)) / 2
-        half = _GROWTH * float(np.abs(plane - (x, y)).max()) or 1e-3 * max(1.0, abs(x), abs(y))
+        margin = (1 - _INSIDE) / 2
+        x, y = np.quantile(plane, [margin, 1 - margin], axis=0).mean(axis=0)
+        half = _GROWTH * _reach(plane, (x, y)) or 1e-3 * max(1.0, abs(x), abs(y))
     else:
         x, y = (previous[0] + previous[1]) / 2, (previous[2] + previous[3]) / 2
         half = (previous[1] - previous[0]) / 2
-        reach = float(np.abs(plane - (x, y)).max())
+        reach = _reach(plane, (x, y))
+        if reach <= half:
+            return previous
         while half < reach:
             half *= _GROWTH
     return float(x - half), float(x + half), float(y - half), float(y + half)
+
+
+def _reach(plane: NDArray[np.float64], center: tuple[float, float]) -> float:
+    """Half the side of the square around a center that holds as many of the points as an extent must."""
+    distances = np.sort(np.abs(plane - center).max(axis=1))
+    return float(distances[ceil(_INSIDE * len(plane)) - 1])
 
 
 def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None, seed: int = 0) -> NDArray[np.int64]:

@@ -59,6 +59,8 @@ class DrawTask:
         memory: of the first task of this name.
         after: name of a task from whose memory the first of this name goes on: the function also gets it, as
             ``before=``; None if that has not been drawn, or if there is a ``memory`` to go on from.
+        collects: names of tasks whose memories the function also gets, as ``collected=`` in their order, as the latest
+            of each before this one leaves them; only of a task with a name.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
     """
 
@@ -67,6 +69,7 @@ class DrawTask:
     name: str | None = None
     memory: Any = None
     after: str | None = None
+    collects: tuple[str, ...] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, memories: dict[str, Any] | None = None) -> DrawResult:
@@ -82,6 +85,8 @@ class DrawTask:
             memory = memories.get(self.name, self.memory)
             earlier = None if self.after is None or memory is not None else memories.get(self.after)
             before = {} if self.after is None else {"before": earlier}
+            if self.collects:
+                before["collected"] = tuple(memories.get(name) for name in self.collects)
             result = self.function(**self.arguments, **before, memory=memory)
         drawn = result if isinstance(result, DrawResult) else DrawResult((result,))
         pictures = tuple(lay_out(page) for page in drawn.pictures)

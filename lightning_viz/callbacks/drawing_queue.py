@@ -60,6 +60,7 @@ class Job:
         start: what the task of its name before it leaves.
         after: name of the task that the first of its name comes after.
         before: what that one leaves.
+        collected: what other tasks leave, by their names.
         left: what it leaves itself.
         begun: whether it is given to a process.
         finished: what came of it.
@@ -74,6 +75,7 @@ class Job:
     start: Memory
     after: str | None = None
     before: Memory | None = None
+    collected: dict[str, Memory] = field(default_factory=dict)
     left: Memory = field(default_factory=Memory)
     begun: bool = False
     finished: FinishedDrawing | None = None
@@ -82,7 +84,8 @@ class Job:
     @property
     def ready(self) -> bool:
         """Whether all is known that it depends on."""
-        return self.start.known and (self.before is None or self.start.value is not None or self.before.known)
+        first = self.before is None or self.start.value is not None or self.before.known
+        return self.start.known and first and all(memory.known for memory in self.collected.values())
 
     @property
     def memories(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ class Job:
         memories = {} if self.name is None else {self.name: self.start.value}
         if self.after is not None and self.before is not None:
             memories[self.after] = self.before.value
+        memories |= {name: memory.value for name, memory in self.collected.items()}
         return memories
 
     @property
@@ -101,8 +105,8 @@ class Job:
 class DrawingQueue:
     """Tasks in their order, until they are written.
 
-    A task waits for the one of its name before it, and the first of a name also for the one that it comes after: no
-    matter how many are drawn at once, each goes on from the same.
+    A task waits for the one of its name before it and for those whose memories it collects, the first of a name also
+    for the one that it comes after: no matter how many are drawn at once, each goes on from the same.
 
     Args:
         memories: by name of a task, what the first one of that name goes on from.
@@ -135,6 +139,7 @@ class DrawingQueue:
             self._left[task.name] = job.left
             if task.after is not None:
                 job.after, job.before = task.after, self._left.get(task.after)
+            job.collected = {name: self._left[name] for name in task.collects if name in self._left}
         self.unwritten[job.number] = job
         self._jobs.append(job)
         return job

@@ -27,7 +27,12 @@ PATTERN = "lightning_viz_undrawn_*.npz"
 """Names of the files."""
 _JSON = "tasks.json"
 _MOST_JSON = 2**26  # bytes
-_OURS = ("lightning_viz.render.", "lightning_viz.callbacks.continuity", "lightning_viz.callbacks.draw_task")
+_OURS = (
+    "lightning_viz.render.",
+    "lightning_viz.callbacks.continuity",
+    "lightning_viz.callbacks.draw_embeddings",
+    "lightning_viz.callbacks.draw_task",
+)
 _RETURNS = ("Page", "Picture", "DrawResult")
 
 

@@ -34,14 +34,14 @@ from .dreams import dream_animation as dream_animation
 from .dreams import dream_table as dream_table
 from .dreams import dream_tiles as dream_tiles
 from .embedding import embedding_panels as embedding_panels
-from .embedding import grid as grid
 from .embedding import scatter as scatter
-from .embedding import sprite as sprite
-from .embedding import thumbnails as thumbnails
 from .health import layer_health as layer_health
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets
+from .layer_panels import LayerPanel as LayerPanel
+from .layer_panels import evenly_chosen as evenly_chosen
+from .layer_panels import layer_panels as layer_panels
 from .layout import draw as draw
 from .layout import fit as fit
 from .page import Page as Page
@@ -60,6 +60,7 @@ from .parts import EpsilonPlot as EpsilonPlot
 from .parts import HistogramPlot as HistogramPlot
 from .parts import HStack as HStack
 from .parts import Label as Label
+from .parts import LayerPlot as LayerPlot
 from .parts import MapTile as MapTile
 from .parts import PaintedTile as PaintedTile
 from .parts import Part as Part
@@ -83,6 +84,9 @@ from .robustness import corruption_table as corruption_table
 from .robustness import defense_bars as defense_bars
 from .robustness import epsilon_curves as epsilon_curves
 from .robustness import sphere_plot as sphere_plot
+from .sample_images import grid as grid
+from .sample_images import sprite as sprite
+from .sample_images import thumbnails as thumbnails
 from .shape_bias import Conflict as Conflict
 from .shape_bias import cue_sheet as cue_sheet
 from .shape_bias import shape_bias_plot as shape_bias_plot

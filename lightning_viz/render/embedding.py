@@ -1,33 +1,25 @@
-"""A layer's samples in the plane as points: scatter, comparison of methods, sprite for the projector."""
+"""A layer's samples in the plane as points: scatter, comparison of methods."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import MOST_NAMES, class_count, colors_of, key_entries, name_of
+from lightning_viz.render.colors import MOST_NAMES, class_count, key_entries, name_of
 from lightning_viz.render.layout import INNER_WIDTH, frame_size, in_columns, in_rows
-from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose, png
-from lightning_viz.render.parts import At, ClassKey, PlotExtent, ScatterPlot, Sheet, Text, Tile, VStack
-from lightning_viz.render.text import LINE, level, shorten, wrap
+from lightning_viz.render.page import Page, PageInfo, compose
+from lightning_viz.render.parts import ClassKey, PlotExtent, ScatterPlot, Text, VStack
+from lightning_viz.render.text import LINE, TEXT_SIZE, level, shorten, text_width, wrap
 
-__all__ = ["embedding_panels", "grid", "scatter", "sprite", "thumbnails"]
+__all__ = ["embedding_panels", "scatter"]
 
 _HEIGHT = 690
-_SPRITE_SIDE = 8192  # the projector's limit, in pixels
-_SPRITE_TILE = 96
-_THUMBNAIL = 28  # pixels, frame included
-_FRAME = 3
-_COVERED = 0.5  # neighbors may overlap by the rest
-_MOST_CELLS = 20  # a side: 400 samples of 34 px
-_FRAMES = ("frame: true class", " A frame's color is the true class.")
+_MOST_MEMBERS, _CANDIDATES = 500, 50  # of a class, among whose points its name finds a place
 
 
 def scatter(
@@ -45,7 +37,7 @@ def scatter(
     clusters: NDArray[Any] | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
-    """Page of an embedding: samples as points in class colors, class names at the medians.
+    """Page of an embedding: samples as points in class colors, class names on a point of their largest cluster.
 
     Args:
         tag: of the page.
@@ -63,22 +55,18 @@ def scatter(
     """
     usable, classes = np.isfinite(points).all(axis=1), class_count(labels, class_names)
     size = frame_size(extent, INNER_WIDTH, _HEIGHT)
-    body = _panel(points, labels, class_names, clusters, size, extent, named=True)
-    x0, x1, y0, y1 = extent
-    inside = (points[:, 0] >= x0) & (points[:, 0] <= x1) & (points[:, 1] >= y0) & (points[:, 1] <= y1)
-    outside = int((usable & ~inside).sum())
+    body = panel(points, labels, class_names, size, extent, clusters=clusters, named=True)
     facts = (
         f"{len(points):,} samples",
         f"{dimension:,} dimensions",
         "" if knn_accuracy is None else f"k-NN accuracy in the layer {_percent(knn_accuracy)}",
         "" if trustworthiness is None else f"trustworthiness {trustworthiness:.2f}",
         *_purity(labels, clusters),
+        f"{beyond(points, extent):,} outliers at the rim",
         f"{classes} classes: no names, colors repeat" if classes > MOST_NAMES else "",
     )
-    warnings = (
-        *([f"NaN in {len(points) - int(usable.sum()):,} of {len(points):,} points"] if not usable.all() else []),
-        *([f"{outside:,} of {len(points):,} points out of view"] if outside else []),
-    )
+    invalid = len(points) - int(usable.sum())
+    warnings = (f"NaN in {invalid:,} of {len(points):,} points",) if invalid else ()
     near = "near each other if the layer sees them alike" if method == "t-SNE" else "seen along its two main directions"
     far = " Distances between groups, and their sizes, mean little." if method == "t-SNE" else ""
     color = "; colors are the true classes, which a good layer keeps apart" if labels is not None else ""
@@ -121,7 +109,10 @@ def embedding_panels(
     side = min((INNER_WIDTH - 10 * (columns - 1)) // columns, _HEIGHT - LINE)
     classes = class_count(labels, class_names)
     titles = [Text(lines, side, centered=True) for lines in level([wrap(name, side) for name, _ in panels])]
-    plots = [_panel(points, labels, class_names, (clusters or {}).get(name), (side, side)) for name, points in panels]
+    plots = [
+        panel(points, labels, class_names, (side, side), _square(points), clusters=(clusters or {}).get(name))
+        for name, points in panels
+    ]
     rows = in_rows(in_columns(titles, plots, gap=2), columns, 10)
     entries, colors = key_entries(labels, class_names)
     body = VStack([*rows, *([ClassKey(entries, colors)] if entries else [])], gap=8)
@@ -141,39 +132,27 @@ def embedding_panels(
     return compose(tag, title, body, facts, reading, **info)
 
 
-def sprite(images: NDArray[np.uint8]) -> tuple[bytes, int]:
-    """Thumbnails on one square PNG, row by row, for TensorBoard's projector.
-
-    Args:
-        images: ``[N, H, W, 3]``, at most 96 px a side, less where the sprite would exceed 8192; oblong: white edges.
-
-    Returns:
-        The PNG's bytes and the side of one thumbnail in pixels.
-    """
-    check_rgb(images)
-    columns = max(1, ceil(len(images) ** 0.5))
-    side = max(1, min(max(images.shape[1:3]), _SPRITE_TILE, _SPRITE_SIDE // columns))
-    sheet = Image.new("RGB", (columns * side, columns * side), "white")
-    for index, image in enumerate(images):
-        tile = Image.fromarray(np.ascontiguousarray(image))
-        if max(tile.size) > side:
-            tile.thumbnail((side, side), Image.Resampling.LANCZOS)
-        row, column = divmod(index, columns)
-        sheet.paste(tile, (column * side + (side - tile.width) // 2, row * side + (side - tile.height) // 2))
-    return png(sheet), side
-
-
-def _panel(
+def panel(
     points: NDArray[Any],
     labels: NDArray[Any] | None,
     class_names: tuple[str, ...] | None,
-    clusters: NDArray[Any] | None,
     size: tuple[int, int],
-    extent: PlotExtent | None = None,
+    extent: PlotExtent,
     *,
+    clusters: NDArray[Any] | None = None,
     named: bool = False,
 ) -> ScatterPlot:
-    """Points in their classes' colors or, with clusters, in those of their cluster's commonest class."""
+    """Points in their classes' colors or, with clusters, in those of their cluster's commonest class.
+
+    Args:
+        points: ``[N, 2]``; those that are not finite are left out.
+        labels: class indices ``[N]``, or None.
+        class_names: by class index; the indices if None.
+        size: in pixels.
+        extent: (x0, x1, y0, y1) of the view.
+        clusters: a cluster's index for each sample ``[N]``, or None.
+        named: whether classes have their names on a point of their largest cluster.
+    """
     usable = np.isfinite(points).all(axis=1)
     colored = None if labels is None else np.asarray(labels)
     crosses = None
@@ -182,7 +161,7 @@ def _panel(
         crosses = np.zeros(len(points), dtype=bool) if labels is None else colored != labels
     names: Sequence[tuple[str, float, float]] = ()
     if named and labels is not None and colored is not None:
-        names = _names_at_medians(points[usable], colored[usable], class_names)
+        names = named_places(points[usable], colored[usable], class_names, size, extent)
     return ScatterPlot(
         width=size[0],
         height=size[1],
@@ -191,23 +170,78 @@ def _panel(
         class_count=class_count(labels, class_names),
         crosses=None if crosses is None else crosses[usable],
         names=names,
-        extent=extent or _square(points[usable]),
+        extent=extent,
+        size=point_size(len(points)),
     )
 
 
-def _names_at_medians(
-    points: NDArray[Any], classes: NDArray[Any], names: tuple[str, ...] | None
+def point_size(count: int) -> float:
+    """How many pixels a point is across: 5 of many, up to 11 of few."""
+    return float(np.clip(11 - 3 * np.log10(max(count, 1) / 8), 5, 11))
+
+
+def named_places(
+    points: NDArray[Any],
+    classes: NDArray[Any],
+    names: tuple[str, ...] | None,
+    size: tuple[int, int],
+    extent: PlotExtent,
 ) -> tuple[tuple[str, float, float], ...]:
-    """Each class's name at the median of its points; none where there are too many to read."""
+    """Each class's name on a point of its largest cluster, apart from other names if it can be; none of too many.
+
+    Args:
+        points: ``[N, 2]``, finite.
+        classes: of the points ``[N]``; negative ones have no name.
+        names: by class index; the indices if None.
+        size: of the picture, in pixels.
+        extent: (x0, x1, y0, y1) of the view.
+    """
     present = [int(label) for label in np.unique(classes) if label >= 0]
     if len(present) > MOST_NAMES:
         return ()
-    medians = [np.median(points[classes == label], axis=0) for label in present]
-    return tuple((shorten(name_of(label, names), 200), *at) for label, at in zip(present, medians, strict=True))
+    span = np.array([extent[1] - extent[0], extent[3] - extent[2]])
+    taken: list[tuple[NDArray[Any], int]] = []  # places in pixels, and half the names' widths
+    placed: list[tuple[str, float, float]] = []
+    for label in present:
+        members, name = points[classes == label][:_MOST_MEMBERS], shorten(name_of(label, names), 200)
+        order = _from_the_middle(members, span[0] * float(np.clip(1.5 / len(members) ** 0.5, 0.06, 0.3)))
+        pixels, half = members / span * size, text_width(name) // 2
+        free = (place for place in order[:_CANDIDATES] if _is_free(pixels[place], half, taken))
+        chosen = next(free, order[0])
+        taken.append((pixels[chosen], half))
+        placed.append((name, float(members[chosen][0]), float(members[chosen][1])))
+    return tuple(placed)
+
+
+def _from_the_middle(points: NDArray[Any], reach: float) -> NDArray[np.int64]:
+    """The points of the largest cluster, whose neighbors are within reach, from its middle outward."""
+    distances = cdist(points, points)
+    groups = connected_components(distances < reach, directed=False)[1]
+    members = np.flatnonzero(groups == np.bincount(groups).argmax())
+    return np.asarray(members[np.argsort(distances[np.ix_(members, members)].sum(1), kind="stable")])
+
+
+def _is_free(place: NDArray[Any], half: int, taken: Sequence[tuple[NDArray[Any], int]]) -> bool:
+    """Whether a name there covers no other."""
+    return all(
+        abs(place[0] - other[0]) > half + wide + 2 or abs(place[1] - other[1]) > TEXT_SIZE for other, wide in taken
+    )
+
+
+def beyond(points: NDArray[Any], extent: PlotExtent) -> int:
+    """How many points are out of view, and stand at its rim.
+
+    Args:
+        points: ``[N, 2]``.
+        extent: (x0, x1, y0, y1) of the view.
+    """
+    x, y = points[np.isfinite(points).all(axis=1)].T
+    return int(((x < extent[0]) | (x > extent[1]) | (y < extent[2]) | (y > extent[3])).sum())
 
 
 def _square(points: NDArray[Any]) -> PlotExtent:
     """A square view around all points, with a little air."""
+    points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return (0.0, 1.0, 0.0, 1.0)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -239,120 +273,3 @@ def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple
 
 def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
-
-
-def thumbnails(
-    tag: str,
-    points: NDArray[Any],
-    images: NDArray[np.uint8],
-    *,
-    layer: str,
-    labels: NDArray[Any] | None = None,
-    extent: PlotExtent,
-    dimension: int,
-    **info: Unpack[PageInfo],
-) -> Page:
-    """Page of samples as thumbnails at their places; those that would cover an earlier one are left out.
-
-    Args:
-        tag: of the page.
-        points: ``[N, 2]``.
-        images: ``[N, H, W, 3]``.
-        layer: name, for the caption.
-        labels: class indices ``[N]`` for the frames' colors, or None.
-        extent: (x0, x1, y0, y1) of the view, fixed over a run.
-        dimension: of the layer.
-        info: see `PageInfo`.
-    """
-    check_rgb(images)
-    check_shape("points", points, len(images), 2)
-    width, height = frame_size(extent, INNER_WIDTH, _HEIGHT)
-    tiles = _framed(images, labels, _THUMBNAIL)
-    across = (points[:, 0] - extent[0]) / (extent[1] - extent[0]) * (width - _THUMBNAIL)
-    down = (extent[3] - points[:, 1]) / (extent[3] - extent[2]) * (height - _THUMBNAIL)
-    places: list[tuple[float, float]] = []
-    parts = []
-    for left, top, tile in zip(across, down, tiles, strict=True):
-        if not (0 <= left <= width - _THUMBNAIL and 0 <= top <= height - _THUMBNAIL):
-            continue  # out of view, or not finite
-        if any(max(abs(left - x), abs(top - y)) < _THUMBNAIL * _COVERED for x, y in places):
-            continue
-        places.append((left, top))
-        corner = round(left + (_THUMBNAIL - tile.width) / 2), round(top + (_THUMBNAIL - tile.height) / 2)
-        parts.append(At(*corner, tile))
-    frame, color = _FRAMES if labels is not None else ("", "")
-    shown = f"{len(places):,} of {len(points):,} samples, the rest would cover these"
-    facts = (shown, f"{dimension:,} dimensions", frame)
-    reading = f"Each sample stands at its place in the embedding; those that would cover another are left out.{color}"
-    body = Sheet(width, height, parts, (246, 246, 246))
-    return compose(tag, f"Samples at their places in {layer}'s t-SNE", body, facts, reading, **info)
-
-
-def grid(
-    tag: str,
-    points: NDArray[Any],
-    images: NDArray[np.uint8],
-    *,
-    layer: str,
-    labels: NDArray[Any] | None = None,
-    dimension: int,
-    **info: Unpack[PageInfo],
-) -> Page:
-    """Page of samples on a square grid (Karpathy's): the assignment to cells that moves points least.
-
-    Args:
-        tag: of the page.
-        points: ``[N, 2]``; the first 400 are shown.
-        images: ``[N, H, W, 3]``.
-        layer: name, for the caption.
-        labels: class indices ``[N]`` for the frames' colors, or None.
-        dimension: of the layer.
-        info: see `PageInfo`.
-    """
-    check_rgb(images)
-    check_shape("points", points, len(images), 2)
-    usable = np.flatnonzero(np.isfinite(points).all(axis=1))[: _MOST_CELLS**2]
-    side = max(1, int(np.ceil(len(usable) ** 0.5)))
-    size = min(INNER_WIDTH // side, 120)
-    tiles = _framed(images[usable], None if labels is None else np.asarray(labels)[usable], size - 2)
-    parts = []
-    for (column, row), tile in zip(assign(points[usable], side), tiles, strict=True):
-        left, top = column * size + (size - tile.width) // 2, (side - 1 - row) * size + (size - tile.height) // 2
-        parts.append(At(int(left), int(top), tile))
-    count = f"{len(usable):,}" if len(usable) == len(points) else f"{len(usable):,} of {len(points):,}"
-    frame, color = _FRAMES if labels is not None else ("", "")
-    facts = (f"{count} samples", f"{dimension:,} dimensions", frame, "gaps removed")
-    reading = f"The embedding spread over a grid: neighbors in the grid are samples that the layer sees alike.{color}"
-    warnings = ("NaN in some points",) if not np.isfinite(points).all() else ()
-    body, title = Sheet(side * size, side * size, parts), f"{layer}'s t-SNE, spread over a grid"
-    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
-
-
-def assign(points: NDArray[Any], side: int) -> NDArray[np.int64]:
-    """Each point's own cell (column, row) ``[N, 2]`` of a grid of ``side`` by ``side``, rows from the bottom up.
-
-    Args:
-        points: ``[N, 2]``, N at most side².
-        side: of the grid, in cells.
-    """
-    points = np.asarray(points, dtype=np.float64)
-    if not len(points):
-        return np.zeros((0, 2), dtype=np.int64)
-    spread = np.ptp(points, axis=0)
-    unit = (points - points.min(axis=0)) / np.where(spread > 0, spread, 1)
-    cells = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
-    cost = cdist(unit, cells / max(1, side - 1), "sqeuclidean")
-    return np.asarray(cells[linear_sum_assignment(cost)[1]], dtype=np.int64)
-
-
-def _framed(images: NDArray[np.uint8], labels: NDArray[Any] | None, side: int) -> list[Sheet]:
-    """Images fitted into ``side`` pixels, framed in their class's color where there are labels."""
-    edge = _FRAME if labels is not None else 0
-    room = max(1, side - 2 * edge)
-    height, width = images.shape[1:3]
-    size = (max(1, room * width // max(height, width)), max(1, room * height // max(height, width)))
-    colors = colors_of(labels, len(images))
-    return [
-        Sheet(size[0] + 2 * edge, size[1] + 2 * edge, [At(edge, edge, Tile(size, image, sample=index))], tuple(color))
-        for index, (image, color) in enumerate(zip(images, colors.tolist(), strict=True))
-    ]

@@ -10,6 +10,7 @@ from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render import parts
 from lightning_viz.render.colors import apply, hatch, table
+from lightning_viz.render.points import draw_layer_plot, draw_scatter
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, TEXT_SIZE, WHITE, font, shorten, text_width, wrap
 from lightning_viz.render.tiles import DISPLAYS, enlarge, stretch
 
@@ -257,6 +258,21 @@ def _words(text: str, color: parts.Color = DARK) -> parts.Text:
 @draw.register
 def _class_key(part: parts.ClassKey) -> Image.Image:
     entries = [shorten(name, 200) for name in part.names]
+    image = Image.new("RGB", (INNER_WIDTH, key_height(part.names)), WHITE)
+    pen = ImageDraw.Draw(image)
+    for (x, y), entry, color in zip(_key_places(entries), entries, part.colors, strict=True):
+        pen.ellipse((x, y + 4, x + _DOT, y + 4 + _DOT), fill=tuple(int(value) for value in color))
+        pen.text((x + _DOT + 6, y), plain_text(entry), fill=DARK, font=font())
+    return image
+
+
+def key_height(names: Sequence[str]) -> int:
+    """Pixels of a key of classes."""
+    return max((top for _, top in _key_places([shorten(name, 200) for name in names])), default=0) + LINE
+
+
+def _key_places(entries: Sequence[str]) -> list[tuple[int, int]]:
+    """Left and top of each entry of a key, in lines as wide as the page."""
     places: list[tuple[int, int]] = []
     left = top = 0
     for entry in entries:
@@ -265,12 +281,17 @@ def _class_key(part: parts.ClassKey) -> Image.Image:
             left, top = 0, top + LINE + 2
         places.append((left, top))
         left += wide
-    image = Image.new("RGB", (INNER_WIDTH, top + LINE), WHITE)
-    pen = ImageDraw.Draw(image)
-    for (x, y), entry, color in zip(places, entries, part.colors, strict=True):
-        pen.ellipse((x, y + 4, x + _DOT, y + 4 + _DOT), fill=tuple(int(value) for value in color))
-        pen.text((x + _DOT + 6, y), plain_text(entry), fill=DARK, font=font())
-    return image
+    return places
+
+
+@draw.register
+def _scatter_plot(part: parts.ScatterPlot) -> Image.Image:
+    return draw_scatter(part)
+
+
+@draw.register
+def _layer_plot(part: parts.LayerPlot) -> Image.Image:
+    return draw_layer_plot(part)
 
 
 @draw.register

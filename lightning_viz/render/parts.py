@@ -23,6 +23,7 @@ __all__ = [
     "HStack",
     "HistogramPlot",
     "Label",
+    "LayerPlot",
     "MapTile",
     "PaintedTile",
     "Part",
@@ -321,7 +322,8 @@ class ScatterPlot(Plot):
         class_count: how many there are, so that each keeps its color.
         crosses: points that are drawn as crosses ``[N]``.
         names: of classes, each with the place at which it stands.
-        extent: (x0, x1, y0, y1) of the view.
+        extent: (x0, x1, y0, y1) of the view; points beyond it stand at the rim.
+        size: of a point, in pixels across.
     """
 
     points: NDArray[Any]
@@ -330,6 +332,22 @@ class ScatterPlot(Plot):
     crosses: NDArray[np.bool_] | None = None
     names: Sequence[tuple[str, float, float]] = ()
     extent: PlotExtent
+    size: float = 5
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerPlot(Plot):
+    """A share of each layer, a curve for each step, the last of them dark; from 0 to 100 %.
+
+    Args:
+        names: of the layers, from left to right.
+        curves: ``[steps, layers]``, 0 to 1; NaN is left out.
+        chance: the share that is reached by knowing nothing, or None.
+    """
+
+    names: Sequence[str]
+    curves: NDArray[np.float64]
+    chance: float | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

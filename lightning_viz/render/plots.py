@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render import parts
 from lightning_viz.render.colors import class_colors, colors_of, pale, table
-from lightning_viz.render.text import DARK, LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
+from lightning_viz.render.text import LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
 _DPI = 100
 _POINT = 72 / _DPI  # points in a pixel
@@ -55,41 +54,6 @@ def _ticks(axes: Axes, extent: parts.PlotExtent) -> None:
     axes.get_yticklabels()[1].set_verticalalignment("top")
 
 
-def _dots(
-    axes: Axes,
-    points: NDArray[Any],
-    labels: NDArray[Any] | None,
-    *,
-    classes: int | None = None,
-    size: float = 5,
-    alpha: float = 0.6,
-    edge: str = "none",
-    marker: str = "o",
-) -> None:
-    """Points ``[N, 2]`` in class colors, ``size`` pixels across."""
-    colors, area = colors_of(labels, len(points), classes) / 255, (size * _POINT) ** 2
-    width = 2 * _POINT if marker == "x" else 0.5 if edge != "none" else 0
-    edges: dict[str, Any] = {"linewidths": width, "edgecolors": None if marker == "x" else edge}
-    axes.scatter(points[:, 0], points[:, 1], area, colors, marker=marker, alpha=alpha, zorder=3, **edges)
-
-
-def _scatter(figure: Figure, plot: parts.ScatterPlot) -> None:
-    axes = _axes(figure, 1, 1, plot.width - 2, plot.height - 2)
-    kept = np.ones(len(plot.points), dtype=bool) if plot.crosses is None else ~plot.crosses
-    classes = [None if plot.classes is None else plot.classes[chosen] for chosen in (kept, ~kept)]
-    _dots(axes, plot.points[kept], classes[0], classes=plot.class_count)
-    if plot.crosses is not None:
-        _dots(axes, plot.points[~kept], classes[1], classes=plot.class_count, size=7, alpha=0.8, marker="x")
-    halo = [withStroke(linewidth=4 * _POINT, foreground="white", alpha=0.9)]
-    style: dict[str, Any] = {"fontsize": _SIZE, "ha": "center", "va": "center", "color": np.array(DARK) / 255}
-    for name, x, y in plot.names:
-        axes.text(x, y, name, zorder=5, clip_on=True, path_effects=halo, **style)
-    # Equal units, no ticks, a pale frame.
-    axes.set(xlim=plot.extent[:2], ylim=plot.extent[2:], xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_color("0.75")
-
-
 def _plane(figure: Figure, plot: parts.PlanePlot) -> None:
     axes, extent = _axes(figure, *plot.frame), plot.extent
     if plot.regions is not None:
@@ -99,7 +63,9 @@ def _plane(figure: Figure, plot: parts.PlanePlot) -> None:
         edges = (extent[0] - x_half, extent[1] + x_half, extent[2] - y_half, extent[3] + y_half)
         ground = pale(class_colors(plot.class_count))[plot.regions.astype(int)]
         axes.imshow(ground, extent=edges, origin="lower", interpolation="nearest", aspect="auto", zorder=1)
-    _dots(axes, plot.samples, plot.labels, classes=plot.class_count, size=7, alpha=0.9, edge="white")
+    dots: dict[str, Any] = {"alpha": 0.9, "zorder": 3, "linewidths": 0.5, "edgecolors": "white"}
+    dots["c"] = colors_of(plot.labels, len(plot.samples), plot.class_count) / 255
+    axes.scatter(plot.samples[:, 0], plot.samples[:, 1], (7 * _POINT) ** 2, **dots)
     width = 1.8 * _POINT
     if plot.lines is not None and plot.strengths is not None:
         colors = [(0.1, 0.1, 0.1, strength) for strength in plot.strengths]
@@ -282,7 +248,6 @@ def space_out(values: Sequence[float], apart: float, highest: float) -> list[flo
 
 
 _DRAWINGS: dict[type[parts.Plot], Callable[[Figure, Any], None]] = {
-    parts.ScatterPlot: _scatter,
     parts.PlanePlot: _plane,
     parts.HistogramPlot: _histograms,
     parts.ClimbPlot: _climb,

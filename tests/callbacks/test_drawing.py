@@ -461,3 +461,27 @@ def test_a_task_waits_for_what_it_depends_on_and_for_nothing_else():
     assert tasks.next() is second[1]
     assert tasks.finish(first[2], drawn("c1")) == [first[2], second[0]]
     assert second[2].ready  # without the second "b"
+
+
+def test_a_task_that_collects_what_others_leave_gets_that_of_its_own_look():
+    def task(name, collects=()):
+        return DrawTask(drawings.count, {"tag": name, "step": 0}, name=name, collects=collects)
+
+    def drawn(memory):
+        return FinishedDrawing("view", 0, DrawResult(memory=memory))
+
+    tasks = DrawingQueue({})
+    parts = (("a", ()), ("b", ()), ("all", ("a", "b")))
+    first, second = ([tasks.add("view", step, task(*part)) for part in parts] for step in range(2))
+    for job in (*first[:2], second[0]):
+        job.begun = True
+    tasks.finish(first[0], drawn("a1"))
+    tasks.finish(second[0], drawn("a2"))  # sooner than the first card, which waits for "b"
+    assert not first[2].ready and not second[2].ready
+    tasks.finish(first[1], drawn("b1"))
+    assert first[2].memories == {"all": None, "a": "a1", "b": "b1"} and tasks.next() is first[2]
+    seen = {}
+    DrawTask(lambda **given: DrawResult(memory=seen.update(given)), {}, name="all", collects=("a", "b")).draw(
+        first[2].memories
+    )
+    assert seen == {"collected": ("a1", "b1"), "memory": None}

@@ -170,5 +170,7 @@ def test_a_run_draws_layers_and_classes_of_such_names(tmp_path):
     labels = list((tmp_path / "run").rglob("labels.tsv"))
     assert len(labels) == 1
     for path in labels:
-        assert path.read_text().split("\n") == [plain_text(name) for name in NAMES]
+        head, *rows = path.read_text().split("\n")
+        assert [row.split("\t")[0] for row in rows] == [plain_text(name) for name in NAMES]
+        assert {len(row.split("\t")) for row in rows} == {len(head.split("\t"))}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -96,7 +96,7 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
         "activations/conv1": ("conv1", "one scale for all maps", "1st to 99th percentile"),
         "grad_cam/conv2": ("conv2", "class cat", "divided by its maximum", "logits"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
-        "embedding/fc": ("t-SNE of fc", "k-NN accuracy", "3 dimensions", "24 samples"),
+        "embedding/every_layer": ("layer by layer", "k-NN accuracy", "24 samples", "PCA"),
     }
     for tag, words in wanted.items():
         for step, picture in drawn_at_once.pictures(tag).items():
@@ -199,7 +199,7 @@ def test_a_model_with_two_inputs(tmp_path, drawn_at_once):
     gradient = torch.autograd.grad(score, leaf)[0]
     torch.testing.assert_close(torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[6]["maps"]), gradient)
     tags = drawn_at_once.tags()
-    assert {"saliency/smooth_grad", "grad_cam/conv", "embedding/input", "embedding/fc"} <= set(tags)
+    assert {"saliency/smooth_grad", "grad_cam/conv", "embedding/every_layer"} <= set(tags)
     embedded = drawn_at_once.arguments("embedding/input")[6]["vectors"]
     torch.testing.assert_close(torch.as_tensor(embedded), watched_x.flatten(1))  # what is shown: the image
 
@@ -312,7 +312,7 @@ def test_nan_weights_are_said_in_every_caption(tmp_path, drawn_at_once):
         "activations/conv1": "NaN in 6 of 24 maps",
         "grad_cam/conv2": "NaN in 16 of 16 maps",
         "saliency/gradient": "NaN in 16 of 16 samples",
-        "embedding/conv1": "NaN or infinity in 24 of 24 samples",
+        "embedding/every_layer": "conv1: NaN or infinity in 24 of 24 samples",
     }
     for tag, said in words.items():
         assert said in drawn_at_once.pictures(tag)[0].description

@@ -65,6 +65,12 @@ class Flat(Perceptron):
         (ActivationMaps(), Flat, LayerNotFoundError, "the model has no first conv; its layers are 'hidden'"),
         (ActivationMaps(layers=[]), ConvNet, ViewError, "no layers given: name at least one"),
         (GradCAM(layers=[]), ConvNet, ViewError, "name convolutions"),
+        (
+            LayerEmbeddings(layers="fc", projector="conv1"),
+            ConvNet,
+            ViewError,
+            "'conv1', which is not embed",
+        ),
         (LayerEmbeddings(layers=[], input=False), ConvNet, ViewError, "name layers=, or leave input=True"),
     ],
 )
@@ -103,6 +109,7 @@ def test_a_view_that_does_not_suit_is_an_error_with_the_remedy(view, model, erro
         (lambda: ActivationMaps(channels="best"), "channels is 'best': give 'random', 'first', 'strongest' or a list"),
         (lambda: LayerEmbeddings(engine="umap"), "engine is 'umap': give 'auto', 'sklearn' or 'opentsne'"),
         (lambda: LayerEmbeddings(samples=0), "samples is 0"),
+        (lambda: LayerEmbeddings(pages="thumbnail"), "pages has 'thumbnail': give any of 'scatter', 'thumbnails'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_where_it_is_given(make, message):
@@ -237,7 +244,8 @@ def test_absent_labels_are_said_and_the_predicted_class_explained(tmp_path, draw
         fit(tmp_path, Autoencoder(), [Saliency(), LayerEmbeddings(samples=24)], loader(images()[0]))
     assert said(caught) == ["lightning_viz: no labels found in the batches"]
     assert "each sample's predicted class" in drawn_at_once.pictures("saliency/gradient")[6].description
-    assert "colored by class" not in drawn_at_once.pictures("embedding/fc")[6].description
+    words = drawn_at_once.pictures("embedding/every_layer")[6].description
+    assert "The samples, layer by layer" in words and "true class" not in words
 
 
 def test_a_probe_larger_than_the_data_is_said_and_takes_all(tmp_path, drawn_at_once):
@@ -255,21 +263,24 @@ def test_embeddings_of_a_few_samples_are_pca_and_say_so(count, tmp_path, drawn_a
         layers="fc", input=False, probe=Probe(inputs=images()[0][:count], labels=images()[1][:count])
     )
     fit(tmp_path, ConvNet(), [view])
-    picture = drawn_at_once.pictures("embedding/fc")[6]
-    # One sample has no spread: it stands in the middle.
-    words = "all samples are the same in this layer" if count == 1 else f"only {count} samples: PCA instead of t-SNE"
+    picture = drawn_at_once.pictures("embedding/every_layer")[6]
+    words = "fc: the same for all samples" if count == 1 else "PCA, as samples are few for t-SNE"
     assert words in picture.description
     assert f"{count} samples" in picture.description
 
 
 def test_embeddings_of_a_data_set_of_three_samples_are_no_warning_as_nobody_named_more(tmp_path, drawn_at_once):
-    fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False)], loader(*images()), loader(*images(3)))
+    view = LayerEmbeddings(layers="fc", input=False, pages="scatter")
+    fit(tmp_path, ConvNet(), [view], loader(*images()), loader(*images(3)))
+    assert "PCA, as samples are few for t-SNE" in drawn_at_once.pictures("embedding/every_layer")[6].description
     assert "only 3 samples: PCA instead of t-SNE" in drawn_at_once.pictures("embedding/fc")[6].description
 
 
-def test_embeddings_of_a_dozen_samples_say_their_perplexity(tmp_path, drawn_at_once):
-    fit(tmp_path, ConvNet(), [LayerEmbeddings(layers="fc", input=False, samples=24)])
-    assert "only 24 samples: perplexity" in drawn_at_once.pictures("embedding/fc")[6].description
+def test_embeddings_of_some_dozen_samples_say_their_perplexity(tmp_path, drawn_at_once):
+    view = LayerEmbeddings(layers="fc", input=False, samples=34, pages="scatter")
+    fit(tmp_path, ConvNet(), [view], loader(*images(34), batch_size=17))
+    assert "perplexity 11, for few samples" in drawn_at_once.pictures("embedding/every_layer")[2].description
+    assert "only 34 samples: perplexity 11" in drawn_at_once.pictures("embedding/fc")[2].description
 
 
 def test_no_logger_is_said_and_pictures_go_to_a_folder(tmp_path, drawn_at_once):

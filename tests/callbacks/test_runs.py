@@ -291,7 +291,7 @@ def test_views_come_from_yaml(package, tmp_path, drawn_at_once, monkeypatch):
         "saliency/gradient": [0, 1, 2, 3, 6],
         "activations/conv2": [0, 1, 4, 6],
         "filters/conv1": [0, 3, 6],
-        "embedding/fc": [0, 6],
+        "embedding/every_layer": [0, 6],
     }
     assert len(drawn_at_once.arguments("grad_cam/conv1")[0]["images"]) == 8
     assert drawn_at_once.arguments("activations/conv2")[0]["channels"] == [2, 0]
@@ -468,13 +468,13 @@ def test_a_state_of_strange_content_ends_no_run(strange, tmp_path, drawn_at_once
 
 
 def test_embeddings_go_on_from_the_saved_points(tmp_path, drawn_at_once):
-    view = LayerEmbeddings(layers="fc", input=False, samples=24)
-    trainer = fit(tmp_path, ConvNet(), [view])
+    view, data = LayerEmbeddings(layers="fc", input=False, samples=36), loader(*images(36), batch_size=6)
+    trainer = fit(tmp_path, ConvNet(), [view], data)
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     points = view.memories[f"{view.name} fc"]["points"]
     drawn_at_once.clear()
-    again = LayerEmbeddings(layers="fc", input=False, samples=24)
-    fit(tmp_path, ConvNet(), [again], ckpt_path=tmp_path / "end.ckpt", max_epochs=2)
+    again = LayerEmbeddings(layers="fc", input=False, samples=36)
+    fit(tmp_path, ConvNet(), [again], data, ckpt_path=tmp_path / "end.ckpt", max_epochs=2)
     first = next(one for one in drawn_at_once if one.step == 12)
     assert (first.sketch.memory["points"] == points).all()
     moved = again.memories[f"{again.name} fc"]["points"]
@@ -607,14 +607,14 @@ def test_a_copy_of_a_view_is_a_view(tmp_path, drawn_at_once):
 def test_a_second_fit_with_the_same_view_starts_afresh(tmp_path, drawn_at_once):
     view = LayerEmbeddings(layers="fc", input=False, samples=24)
     fit(tmp_path / "one", ConvNet(), [view])
-    first = drawn_at_once.pictures("embedding/fc")
+    first = drawn_at_once.pictures("embedding/every_layer")
     drawn_at_once.clear()
     fit(tmp_path / "two", ConvNet(), [view])
-    second = drawn_at_once.pictures("embedding/fc")
+    second = drawn_at_once.pictures("embedding/every_layer")
     assert {step: one.image for step, one in first.items()} == {step: one.image for step, one in second.items()}
     drawn_at_once.clear()
     fit(tmp_path / "three", ConvNet(channels=3), [view], loader(*images(10, channels=3)))
-    assert sorted(drawn_at_once.pictures("embedding/fc")) == [0, 3]
+    assert sorted(drawn_at_once.pictures("embedding/every_layer")) == [0, 3]
     assert len(view.indices) == 10
 
 

@@ -27,7 +27,7 @@ from lightning_viz.render.tiles import Verdict
 from lightning_viz.render.weights import filters
 
 from . import drawings
-from .conftest import ConvNet, Watch, fit, said
+from .conftest import ConvNet, Watch, fit, images, loader, said
 from .test_writers import events
 
 
@@ -234,11 +234,12 @@ def test_what_is_drawn_late_is_what_would_have_been_drawn(cores, tmp_path, monke
         probe = Probe(samples=8)
         return [
             *default_views(every_n_train_steps=3, probe=probe, **options),
-            LayerEmbeddings(layers=["conv2", "fc"], samples=24, animation=True, every_n_train_steps=3, **options),
+            LayerEmbeddings(layers=["conv2", "fc"], pages="scatter", every_n_train_steps=3, **options),
         ]
 
-    fit(tmp_path / "live", ConvNet(), views(finish_seconds=float("inf")))
-    fit(tmp_path / "late", ConvNet(), views(finish_seconds=0.0))
+    data = loader(*images(36), batch_size=6)  # t-SNE takes 30
+    fit(tmp_path / "live", ConvNet(), views(finish_seconds=float("inf")), data)
+    fit(tmp_path / "late", ConvNet(), views(finish_seconds=0.0), data)
     path = kept(tmp_path / "late")
     assert path.parent == tmp_path / "late" / "run"
     assert len(read_undrawn(path).tasks) > 20

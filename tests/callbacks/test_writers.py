@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from torch.nn import functional as F
 
 from lightning_viz import (
     ActivationMaps,
@@ -63,7 +65,7 @@ def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
         GradCAM(),
         Saliency(),
         Saliency(method="smooth_grad", noise_samples=2),
-        LayerEmbeddings(layers="fc", samples=24),
+        LayerEmbeddings(layers="fc", samples=24, pages=["scatter", "thumbnails", "grid", "comparison"]),
     ]
     fit(tmp_path, ConvNet(), views, max_epochs=2)
     found = events(tmp_path)
@@ -75,11 +77,12 @@ def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
         "grad_cam/conv2",
         "saliency/gradient",
         "saliency/smooth_grad",
+        "embedding/every_layer",
         "embedding/input",
         "embedding/fc",
         "embedding/fc/thumbnails",
         "embedding/fc/grid",
-        "embedding/fc/compare",
+        "embedding/fc/comparison",
     }
     assert pictures <= found.keys()
     for tag in pictures:
@@ -87,17 +90,18 @@ def test_every_view_is_in_tensorboard_under_its_tag(tmp_path, monkeypatch):
         for step, value in found[tag].items():
             assert value.metadata.plugin_data.plugin_name == "images"
             assert f"step {step}" not in value.metadata.summary_description  # the first step's is shown for ever
-            assert tag.split("/")[1] in value.metadata.summary_description or tag.startswith("saliency")
+            named = tag.split("/")[1] in value.metadata.summary_description
+            assert named or tag.startswith(("saliency", "embedding/every_layer"))
             assert image_of(value).format == "PNG"
             assert image_of(value).width == 700
     for layer in ("input", "fc"):
         for number in ("knn_accuracy", "trustworthiness"):
-            values = found[f"embedding/{layer}/{number}"]
+            values = found[f"z_embedding/{layer}/{number}"]
             assert list(values) == [0, 6, 12]
             assert all(0 <= number_of(value) <= 1 for value in values.values())
-        assert list(found[f"embedding/{layer}/animation"]) == [12]
-        animation = image_of(found[f"embedding/{layer}/animation"][12])
-        assert (animation.format, animation.n_frames) == ("GIF", 3)
+    assert list(found["embedding/every_layer/animation"]) == [12]
+    animation = image_of(found["embedding/every_layer/animation"][12])
+    assert (animation.format, animation.n_frames) == ("GIF", 3)
     assert not [tag for tag in found if tag.endswith("animation") and not tag.startswith("embedding")]
 
 
@@ -144,14 +148,19 @@ def test_the_projector_has_the_last_layers_vectors(tmp_path, drawn_at_once):
     assert config.embeddings[0].tensor_path == "theirs.tsv"
     ours = config.embeddings[1]
     vectors = np.loadtxt(folder / ours.tensor_path, delimiter="\t")
-    labels = (folder / ours.metadata_path).read_text().splitlines()
-    assert len(vectors) == len(labels) == 24
+    with (folder / ours.metadata_path).open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(vectors) == len(rows) == 24
     assert vectors.shape[1] <= 50
     drawn = drawn_at_once.arguments("embedding/fc")[6]
     distances = np.linalg.norm(drawn["vectors"][:, None] - drawn["vectors"][None], axis=-1)
     written = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     np.testing.assert_allclose(written, distances, atol=1e-4 * distances.max())
-    assert labels == [["ape", "bee", "cat"][label] for label in drawn["labels"]]
+    names, scores = ["ape", "bee", "cat"], torch.as_tensor(drawn["vectors"]).softmax(1)
+    assert [row["true"] for row in rows] == [names[label] for label in drawn["labels"]]
+    assert [row["predicted"] for row in rows] == [names[label] for label in scores.argmax(1)]
+    assert [row["result"] == "right" for row in rows] == [row["true"] == row["predicted"] for row in rows]
+    np.testing.assert_allclose([float(row["confidence"]) for row in rows], scores.amax(1), atol=6e-4)
     side = list(ours.sprite.single_image_dim)
     with Image.open(folder / ours.sprite.image_path) as sprite:
         sprite.load()
@@ -161,6 +170,26 @@ def test_the_projector_has_the_last_layers_vectors(tmp_path, drawn_at_once):
     assert (sprite.width // side[0]) * (sprite.height // side[1]) >= 24
     assert max(sprite.size) <= 8192
     assert not list(folder.rglob("*.part"))
+
+
+def test_the_projector_takes_any_layer_and_says_what_it_knows(tmp_path, drawn_at_once):
+    class Softmax(ConvNet):
+        def forward(self, x):
+            return super().forward(x).log_softmax(1)
+
+        def training_step(self, batch, batch_idx):
+            return F.nll_loss(self(batch[0]), batch[1])
+
+    view = LayerEmbeddings(samples=24, projector=["input", "conv2"])
+    fit(tmp_path, Softmax(), [view])
+    config = text_format.Parse((tmp_path / "run" / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    assert [one.tensor_name for one in config.embeddings] == ["embedding/input", "embedding/conv2"]
+    head = (tmp_path / "run" / config.embeddings[1].metadata_path).read_text().splitlines()[0]
+    assert head == "true\tpredicted\tresult\tconfidence"
+    drawn_at_once.clear()
+    fit(tmp_path / "without", ConvNet(), [LayerEmbeddings(layers="conv1", samples=24)])  # no layer tells the classes
+    labels = next((tmp_path / "without").rglob("labels.tsv")).read_text().splitlines()
+    assert set(labels) == {"0", "1", "2"} and len(labels) == 24
 
 
 def test_no_projector_where_it_is_not_wanted(tmp_path, drawn_at_once):
@@ -213,7 +242,7 @@ def test_two_loggers_get_the_same(tmp_path, drawn_at_once):
     assert logged == {
         step: ((picture.width, picture.height), picture.description) for step, picture in pictures.items()
     }
-    accuracies = [step for metrics, step in other.metrics if "embedding/fc/knn_accuracy" in metrics]
+    accuracies = [step for metrics, step in other.metrics if "z_embedding/fc/knn_accuracy" in metrics]
     assert accuracies == [0, 6]
 
 

@@ -1,15 +1,26 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from lightning_viz.render.embedding import assign, embedding_panels, grid, scatter, sprite, thumbnails
+from lightning_viz.render.embedding import (
+    embedding_panels,
+    named_places,
+    panel,
+    scatter,
+)
+from lightning_viz.render.layout import draw
 
-from .pixels import body, fits, raster
+from .pixels import body, fits
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(120) % 3
 POINTS = RNG.normal(size=(120, 2)) * 0.3 + np.array([[0, 0], [3, 0], [0, 3]])[LABELS]
-IMAGES = RNG.integers(0, 256, (120, 8, 6, 3)).astype(np.uint8)
 EXTENT = (-2.0, 5.0, -2.0, 5.0)
+
+
+def pixels(part):
+    return np.asarray(draw(part)).astype(int)
 
 
 def drawn(points=POINTS, **options):
@@ -43,7 +54,7 @@ def test_points_that_cannot_be_seen_are_counted():
     points = POINTS.copy()
     points[0], points[1] = np.nan, 99
     text = drawn(points).description
-    assert "NaN in 1 of 120 points" in text and "1 of 120 points out of view" in text
+    assert "NaN in 1 of 120 points" in text and "1 outliers at the rim" in text
 
 
 def test_points_stand_where_they_are_and_the_view_is_fixed():
@@ -73,42 +84,21 @@ def test_any_number_of_classes(classes):
     assert fits(embedding_panels("t", panels, layer="fc1", step=0, labels=labels, class_names=names, dimension=9))
 
 
-def test_the_grid_gives_each_sample_the_cell_nearest_to_it():
-    cells = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), axis=-1).reshape(-1, 2)
-    order = RNG.permutation(25)
-    shaken = cells[order] * [2.0, 7.0] + RNG.uniform(-0.2, 0.2, size=(25, 2))
-    assert (assign(shaken, 5) == cells[order]).all()
+def test_a_point_out_of_view_stands_at_the_rim():
+    inside = pixels(panel(np.array([[40, 1.5]]), None, None, (200, 200), EXTENT))[2:-2, 2:-2]
+    rows, columns = np.nonzero((inside < 200).any(axis=-1))
+    assert columns.min() > 180 and 93 < rows.mean() < 103
 
 
-def test_no_two_samples_share_a_cell():
-    assert len(np.unique(assign(np.zeros((30, 2)), 6), axis=0)) == 30
+def test_a_class_has_its_name_on_a_point_of_its_largest_cluster():
+    few = RNG.normal(size=(20, 2)) * 0.1 + [4, 4]
+    points = np.vstack([POINTS[LABELS == 0], few])  # the mean of both is on no point
+    ((name, x, y),) = named_places(points, np.zeros(60, dtype=int), ("cat",), (300, 300), EXTENT)
+    assert name == "cat" and [x, y] in POINTS[LABELS == 0].tolist() and abs(x) + abs(y) < 1
 
 
-def test_thumbnails_do_not_pile_up():
-    text = thumbnails("t", POINTS, IMAGES, layer="fc1", step=0, labels=LABELS, extent=EXTENT, dimension=9).description
-    shown = int(text.split(" of 120 samples")[0].split()[-1])
-    assert 3 < shown < 120
-    apart = np.stack(np.meshgrid(np.arange(5), np.arange(4)), axis=-1).reshape(-1, 2).astype(float)
-    picture = thumbnails("t", apart, IMAGES[:20], layer="fc1", step=0, extent=EXTENT, dimension=9)
-    assert "20 of 20 samples" in picture.description
-
-
-def test_grid_survives_nan_and_shows_at_most_400():
-    points = RNG.normal(size=(500, 2))
-    points[3] = np.nan
-    images = RNG.integers(0, 256, (500, 4, 4, 3)).astype(np.uint8)
-    picture = grid("t", points, images, layer="fc1", step=0, dimension=9)
-    assert "400 of 500 samples" in picture.description and "NaN" in picture.description
-
-
-def test_sprite_holds_every_image_at_its_place():
-    data, side = sprite(IMAGES[:10])
-    sheet = raster(data)
-    assert side == 8 and sheet.shape == (32, 32, 3)
-    assert (sheet[8:16, 8 + 1 : 8 + 7] == IMAGES[5]).all()
-
-
-def test_sprite_of_many_images_stays_within_the_projectors_limit(monkeypatch):
-    monkeypatch.setattr("lightning_viz.render.embedding._SPRITE_SIDE", 64)
-    data, side = sprite(RNG.integers(0, 256, (150, 20, 10, 3)).astype(np.uint8))
-    assert side == 64 // 13 and max(raster(data).shape) <= 64
+def test_names_of_classes_that_lie_together_do_not_cover_each_other():
+    points = np.tile(RNG.normal(size=(40, 2)), (3, 1))
+    places = named_places(points, np.repeat(np.arange(3), 40), ("ape", "bee", "cat"), (300, 300), (-3, 3, -3, 3))
+    for one, other in itertools.combinations(places, 2):
+        assert abs(one[1] - other[1]) * 50 > 18 or abs(one[2] - other[2]) * 50 > 18

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.catalogue import method as described
-from lightning_viz.embedding import extent, knn_accuracy, trustworthiness
+from lightning_viz.embedding import FEWEST, Embedding, extent, knn_accuracy, procrustes, trustworthiness
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import observe_batches
 from lightning_viz.hooks.pytree import on_device
-from lightning_viz.render.embedding import scatter, thumbnails
+from lightning_viz.render.embedding import scatter
+from lightning_viz.render.layer_panels import SAME, LayerPanel, evenly_chosen, layer_panels, unit_radius
 from lightning_viz.render.page import Page
+from lightning_viz.render.sample_images import thumbnails
 
 
 def embed(
@@ -27,7 +30,9 @@ def embed(
     *,
     layers: str | Sequence[str] = "blocks",
 ) -> Output:
-    """Embeddings of layers' outputs; of more than 4,096 dimensions a random projection is embedded.
+    """Embeddings of layers' outputs, side by side if they are several, else one large, and with thumbnails.
+
+    Of more than 4,096 dimensions a random projection is embedded.
 
     Args:
         study: the model and its samples.
@@ -57,14 +62,18 @@ def embed(
         for name, embedding in embeddings.items()
     }
 
+    names = study.samples.class_names or None
+
     def pictures() -> Iterator[Page]:
+        if len(embeddings) > 1:
+            yield _card(vectors, embeddings, measured, labels, names, study.step)
+            return
         for name, embedding in embeddings.items():
             plane, dimension = np.asarray(embedding.points[:, :2]), vectors[name].shape[1]
             about: dict[str, Any] = {"layer": name, "step": study.step, "labels": labels, "dimension": dimension}
             about["extent"] = extent(plane)
-            names = study.samples.class_names or None
-            details = () if embedding.points.shape[1] == 2 else ("the first two of three dimensions",)
             title: Any = "PCA" if embedding.method == "PCA" else "t-SNE"
+            details = _details(embedding)
             yield scatter(
                 f"embedding/{name}", plane, class_names=names, method=title, details=details, **measured[name], **about
             )
@@ -87,3 +96,45 @@ def embed(
     ]
     found = f"k-NN accuracy: {', '.join(scores)}" if scores else f"{count} samples, whose classes are not known"
     return Output("embeddings", pictures(), numbers, tables, found=found)
+
+
+def _card(
+    vectors: Mapping[str, NDArray[Any]],
+    embeddings: Mapping[str, Embedding],
+    measured: Mapping[str, Mapping[str, Any]],
+    labels: NDArray[Any] | None,
+    names: tuple[str, ...] | None,
+    step: int | None,
+) -> Page:
+    """All layers side by side, each turned and mirrored so that its samples stand where those of the one before do."""
+    layers = list(embeddings)
+    chosen = [layers[place] for place in evenly_chosen(len(layers))]
+    panels: list[LayerPanel] = []
+    before: NDArray[Any] | None = None
+    for layer in chosen:
+        points = unit_radius(np.asarray(embeddings[layer].points[:, :2]))
+        before = points if before is None else procrustes(points, before)
+        accuracy = measured[layer]["knn_accuracy"]
+        flaw = SAME if embeddings[layer].method == "constant" else ""
+        panels.append(LayerPanel(layer, vectors[layer].shape[1], before, extent(before), accuracy, flaw))
+    some = embeddings[layers[0]]
+    return layer_panels(
+        "embedding/every_layer",
+        panels,
+        labels=labels,
+        class_names=names,
+        method="PCA" if some.method == "PCA" else "t-SNE",
+        left_out=[layer for layer in layers if layer not in chosen],
+        step=step,
+        details=_details(some),
+    )
+
+
+def _details(embedding: Embedding) -> tuple[str, ...]:
+    """What was done, for the caption."""
+    few = embedding.method == "PCA" and len(embedding.points) < FEWEST
+    return (
+        embedding.method if embedding.method != "constant" else "",
+        f"fewer than {FEWEST} samples" if few else "",
+        "" if embedding.points.shape[1] == 2 else "the first two of three dimensions",
+    )
