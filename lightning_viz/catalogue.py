@@ -109,6 +109,24 @@ def entry_of(tag: str) -> Descriptor:
     return known[key]
 
 
+OVERVIEW = ("health", "mistakes", "grad_cam", "saliency", "filters", "activations")
+"""Kinds of views whose pictures come first on TensorBoard, in order: is it healthy, what is wrong, where it looks."""
+
+
+def board_tag(tag: str) -> str:
+    """The tag under which TensorBoard shows a picture: it sorts groups by name, and cards within a group.
+
+    Args:
+        tag: of the picture.
+
+    >>> board_tag("health"), board_tag("layer_cam/conv2"), board_tag("embedding/fc")
+    ('1_overview/1_health', '1_overview/3_layer_cam/conv2', 'embedding/fc')
+    """
+    entry = entry_of(tag)
+    kind = entry.view if isinstance(entry, Method) and entry.view else entry.name
+    return f"1_overview/{OVERVIEW.index(kind) + 1}_{tag}" if kind in OVERVIEW else tag
+
+
 @cache
 def _by_tag() -> dict[str, Descriptor]:
     """Entries by tag; one without tags by its name, unless that is another's tag."""
@@ -164,8 +182,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("update_ratio", "Size of single updates",
         "Each row is a layer, each column a step: the power of ten of one update's norm relative to the weights' norm. "
         "About -3 is usual; far above it training may diverge, far below it a layer hardly learns.",
-        section="parameters", module="callbacks.update_ratio", symbol="UpdateRatio", tags=("update_ratio",),
-        offline=()),
+        section="parameters", module="callbacks.update_ratio", symbol="UpdateRatio",
+        tags=("update_ratio", "z_update_ratio"), offline=()),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",
@@ -180,7 +198,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each ridge is the histogram of a layer's activations at one step, the latest in front. Ridges that drift "
         "outward or collapse onto zero are signs of exploding values and dead units.",
         section="activations", module="callbacks.activation_statistics", symbol="ActivationStatistics",
-        tags=("statistics",)),
+        tags=("statistics", "z_statistics")),
     ViewEntry("top_samples", "Top samples of each channel",
         "Each block shows one channel with the validation samples that excite it most. What they have in common is the "
         "best short description of the channel.",

@@ -195,6 +195,9 @@ class Result:
         """Keep a number to be plotted."""
         self.scalars.append((tag, float(value), step))
 
+    def text(self, tag: str, markdown: str) -> None:
+        """Do nothing: the report says how to read each picture."""
+
     def projection(self, projection: Projection) -> None:
         """Keep vectors for the projector."""
         self.projections.append(projection)

@@ -68,6 +68,11 @@ class LimitedWriter:
         if self._has_room(len(tag)):
             self._writer.scalar(tag, value, step)
 
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text, if there is a place for texts."""
+        if self._has_room(len(markdown.encode())):
+            self._writer.text(tag, markdown)
+
     def projection(self, projection: Projection) -> None:
         """Show vectors in a projector, in place of an earlier step's."""
         parts = (projection.vectors, projection.metadata, projection.sprite)

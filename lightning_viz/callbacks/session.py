@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from lightning_viz.callbacks.batch_parts import reading_of
+from lightning_viz.callbacks.guide import GUIDE_TAG, opening_line, reading_guide
 from lightning_viz.callbacks.heartbeat import Heartbeat
 from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.picture_log import PictureLog
@@ -133,6 +134,13 @@ class Session:
         """
         self.leader = leader
         _sessions[self.run.trainer] = self
+
+    def introduce(self) -> None:
+        """Say once which views watch, where their pictures are seen and how they are read."""
+        if self.views and self.pictures.writers:
+            say_once(self.run.trainer, opening_line(self.views, self.pictures.process.folder))
+            for writer in self.pictures.writers:
+                writer.text(GUIDE_TAG, reading_guide(self.views))
 
     # Events of the run.
 

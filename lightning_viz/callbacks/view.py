@@ -181,6 +181,9 @@ class View(KeywordArguments, Callback):
         if views[0] is self:
             run = TrainerRun(trainer, pl_module, finish_seconds=max(view.finish_seconds for view in views))
             started = start_session(run, views)
+            if started is not None and trainer.is_global_zero and any(view.optional for view in views):
+                with harmless("the list of views could not be written"):
+                    started.introduce()
             if started is not None and trainer.is_global_zero and (line := averaging_text(trainer, self)):
                 inform(line)
 

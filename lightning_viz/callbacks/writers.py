@@ -26,6 +26,7 @@ from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.catalogue import board_tag
 from lightning_viz.errors import warn_safely
 from lightning_viz.plain_text import file_name, harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
@@ -43,6 +44,9 @@ class Writer(Protocol):
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Plot a number at a step."""
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text, if there is a place for texts."""
 
     def projection(self, projection: Projection) -> None:
         """Show vectors in a projector, if there is one."""
@@ -78,7 +82,7 @@ class TensorBoardWriter:
         tensor.tensor_shape.dim.add(size=3)
         lasting = harmless_markdown(picture.explanation or picture.description)  # the first step's is shown for ever
         metadata = create_summary_metadata(display_name="", description=lasting)
-        value = Summary.Value(tag=plain_text(picture.tag), tensor=tensor, metadata=metadata)
+        value = Summary.Value(tag=plain_text(board_tag(picture.tag)), tensor=tensor, metadata=metadata)
         self._shield = _shield(self._events()) or self._shield
         if self._shield is None:
             self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
@@ -90,6 +94,10 @@ class TensorBoardWriter:
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Plot a number."""
         self._writer.add_scalar(plain_text(tag), value, step)
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text in the tab of texts."""
+        self._writer.add_text(tag, markdown, 0)
 
     def projection(self, projection: Projection) -> None:
         """Put the vectors beside the events, in place of an earlier step's; only where there are local files."""
@@ -177,6 +185,9 @@ class ImageLoggerWriter:
         """Log a number."""
         self._logger.log_metrics({tag: value}, step=step)
 
+    def text(self, tag: str, markdown: str) -> None:
+        """There is no place for texts here."""
+
     def projection(self, projection: Projection) -> None:
         """There is no projector here."""
 
@@ -216,6 +227,9 @@ class FolderWriter:
         with whole_addition(path), path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([*rows, (plain_text(tag), step, "" if math.isnan(value) else value)])
+
+    def text(self, tag: str, markdown: str) -> None:
+        """There is no place for texts here."""
 
     def projection(self, projection: Projection) -> None:
         """There is no projector here."""
