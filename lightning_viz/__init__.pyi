@@ -1,6 +1,7 @@
 from . import activations as activations
 from . import adversarial as adversarial
 from . import analysis as analysis
+from . import archive as archive
 from . import attribution as attribution
 from . import callbacks as callbacks
 from . import catalogue as catalogue

@@ -202,6 +202,9 @@ class Result:
         """Keep vectors for the projector."""
         self.projections.append(projection)
 
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep nothing: all is drawn again from the checkpoint."""
+
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
 

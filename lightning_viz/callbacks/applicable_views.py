@@ -68,6 +68,7 @@ def default_views(
     finish_seconds: float = 60.0,
     free_megabytes: float = 200.0,
     log_megabytes: float = 1000.0,
+    keep_parts: bool = False,
     private: bool = False,
 ) -> Views:
     """All views that suit the model: ``Trainer(callbacks=default_views())``.
@@ -87,6 +88,7 @@ def default_views(
             beside the run, and ``lightning-viz draw`` draws it.
         free_megabytes: of the log's disk, below which pictures stop until there is room.
         log_megabytes: that the pictures of a run may add to each log before they stop.
+        keep_parts: keep the values that each page is drawn from beside the run, see `View`.
         private: keep inputs out of logs, kept files and checkpoints: maps and numbers alone, see `View`.
 
     Returns:
@@ -108,6 +110,7 @@ def default_views(
             finish_seconds=finish_seconds,
             free_megabytes=free_megabytes,
             log_megabytes=log_megabytes,
+            keep_parts=keep_parts,
             private=private,
         )
         view.optional = True

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lightning_viz.render.kept_page import page_bytes
 from lightning_viz.render.page import Page, Picture, lay_out
 
 __all__ = ["DrawResult", "DrawTask", "Projection"]
@@ -39,12 +40,14 @@ class DrawResult:
         scalars: numbers to be plotted, by tag.
         memory: passed on to the next task of the same name.
         projection: for the projector.
+        kept: the pages' parts as files, by tag, if they are to be kept.
     """
 
     pictures: Sequence[Page | Picture] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)
     memory: Any = None
     projection: Projection | None = None
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class DrawTask:
         collects: names of tasks whose memories the function also gets, as ``collected=`` in their order, as the latest
             of each before this one leaves them; only of a task with a name.
         scalars: numbers that are known already, to be plotted with the pictures, by tag.
+        keep_parts: whether the pages' parts are kept as well.
     """
 
     function: Callable[..., Page | Picture | DrawResult]
@@ -71,6 +75,7 @@ class DrawTask:
     after: str | None = None
     collects: tuple[str, ...] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)
+    keep_parts: bool = False
 
     def draw(self, memories: dict[str, Any] | None = None) -> DrawResult:
         """Draw in this process, and lay pages out.
@@ -89,8 +94,13 @@ class DrawTask:
                 before["collected"] = tuple(memories.get(name) for name in self.collects)
             result = self.function(**self.arguments, **before, memory=memory)
         drawn = result if isinstance(result, DrawResult) else DrawResult((result,))
-        pictures = tuple(lay_out(page) for page in drawn.pictures)
-        drawn = replace(drawn, pictures=pictures, scalars={**self.scalars, **drawn.scalars})
+        pages = [page for page in drawn.pictures if isinstance(page, Page) and self.keep_parts]
+        drawn = replace(
+            drawn,
+            pictures=tuple(lay_out(page) for page in drawn.pictures),
+            scalars={**self.scalars, **drawn.scalars},
+            kept={page.tag: page_bytes(page) for page in pages},
+        )
         if self.name is not None and memories is not None:
             memories[self.name] = drawn.memory
         return drawn

@@ -79,6 +79,12 @@ class LimitedWriter:
         if self._has_room(sum(len(part) for part in parts if part is not None)):
             self._writer.projection(projection)
 
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep a page's parts beside the log."""
+        if self._has_room(len(content)):
+            self._written += len(content)
+            self._writer.parts(tag, content, step)
+
     def flush(self) -> None:
         """Make sure that everything is written."""
         self._writer.flush()

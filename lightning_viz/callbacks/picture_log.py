@@ -157,6 +157,10 @@ def write_result(writers: Sequence[Writer], drawn: DrawResult, step: int) -> lis
         The pictures.
     """
     pictures = [lay_out(picture) for picture in drawn.pictures]
+    keeper = next((writer for writer in writers if writer.folder is not None), None)
+    if keeper is not None:
+        for tag, content in drawn.kept.items():
+            keeper.parts(tag, content, step)
     for writer in writers:
         for picture in pictures:
             writer.picture(picture, step)

@@ -402,7 +402,8 @@ class Session:
                 snapshot = replace(snapshot, population=self._population(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
         for task in view.draw(snapshot):
-            self.pictures.submit(view, snapshot.step, with_ending(task, self._endings[view.name]))
+            task = replace(with_ending(task, self._endings[view.name]), keep_parts=view.keep_parts)
+            self.pictures.submit(view, snapshot.step, task)
 
     def _population(self, view: PopulationViewLike, snapshot: Snapshot) -> Population:
         """What was seen of the validation pass, or what a pass for this view alone sees now."""

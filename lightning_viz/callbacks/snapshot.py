@@ -407,6 +407,7 @@ class ViewLike(Named, Protocol):
     free_megabytes: float
     log_megabytes: float
     animation: bool
+    keep_parts: bool
     optional: bool
     private: bool
     last_step: int | None

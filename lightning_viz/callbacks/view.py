@@ -44,7 +44,7 @@ _AMOUNTS = {
     "free_megabytes": "a size",
     "log_megabytes": "a size",
 }
-_WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "animation", *_AMOUNTS)
+_WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "animation", "keep_parts", *_AMOUNTS)
 """Arguments that do not change what a view draws at a step."""
 _SHORT = 40  # characters of an argument in a line of the log
 
@@ -68,6 +68,8 @@ class View(KeywordArguments, Callback):
         free_megabytes: of the log's disk, below which pictures stop until there is room.
         log_megabytes: that the pictures of a run may add to each log before they stop.
         animation: at the end of fit, one animation over all logged steps.
+        keep_parts: keep the values that each page is drawn from beside the run, for `lightning_viz.render.read_page`;
+            they count as pictures in ``log_megabytes``.
         private: keep inputs out of logs, kept files and checkpoints: maps and numbers are drawn, on a gray ground. Maps
             may resemble their input all the same: those of a first layer, or a gradient times the input.
     """
@@ -82,6 +84,7 @@ class View(KeywordArguments, Callback):
     free_megabytes: float = 200.0
     log_megabytes: float = 1000.0
     animation: bool = False
+    keep_parts: bool = False
     private: bool = False
 
     kind: ClassVar[str] = "view"

@@ -51,8 +51,24 @@ class Writer(Protocol):
     def projection(self, projection: Projection) -> None:
         """Show vectors in a projector, if there is one."""
 
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep a page's parts beside the log, if it is on this machine."""
+
     def flush(self) -> None:
         """Make sure that everything is written."""
+
+
+PARTS = "lightning_viz_parts"
+"""Folder of kept parts, beside a run's log."""
+
+
+def _write_parts(folder: Path | None, tag: str, content: bytes, step: int) -> None:
+    """Keep a page's parts beside a log: ``lightning_viz_parts/<tag>/<step>.npz``, whole or not there."""
+    if folder is None:
+        return
+    path = folder / PARTS / _as_path(tag) / f"{step:08d}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
 
 
 class TensorBoardWriter:
@@ -103,6 +119,10 @@ class TensorBoardWriter:
         """Put the vectors beside the events, in place of an earlier step's; only where there are local files."""
         if self.folder is not None:
             write_projection(self.folder, projection)
+
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep a page's parts beside the log."""
+        _write_parts(self.folder, tag, content, step)
 
     def flush(self) -> None:
         """Make sure that everything is on the disk."""
@@ -191,6 +211,10 @@ class ImageLoggerWriter:
     def projection(self, projection: Projection) -> None:
         """There is no projector here."""
 
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep a page's parts beside the log."""
+        _write_parts(self.folder, tag, content, step)
+
     def flush(self) -> None:
         """Nothing is held back."""
 
@@ -233,6 +257,10 @@ class FolderWriter:
 
     def projection(self, projection: Projection) -> None:
         """There is no projector here."""
+
+    def parts(self, tag: str, content: bytes, step: int) -> None:
+        """Keep a page's parts beside the log."""
+        _write_parts(self.folder, tag, content, step)
 
     def flush(self) -> None:
         """Nothing is held back."""

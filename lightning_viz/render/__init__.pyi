@@ -39,6 +39,8 @@ from .health import layer_health as layer_health
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets
+from .kept_page import page_bytes as page_bytes
+from .kept_page import read_page as read_page
 from .layer_panels import LayerPanel as LayerPanel
 from .layer_panels import evenly_chosen as evenly_chosen
 from .layer_panels import layer_panels as layer_panels

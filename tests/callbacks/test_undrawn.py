@@ -113,9 +113,9 @@ def changed(path, change, compression=zipfile.ZIP_STORED):
     """The file with its JSON changed."""
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    document = json.loads(content["tasks.json"])
+    document = json.loads(content["values.json"])
     document = change(document) or document
-    content["tasks.json"] = json.dumps(document).encode()
+    content["values.json"] = json.dumps(document).encode()
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, part in content.items():
             archive.writestr(name, part)
@@ -189,12 +189,12 @@ def nested(path):
 def claiming(path):
     """An array of a small file that claims to be large."""
     with zipfile.ZipFile(path) as archive:
-        text = archive.read("tasks.json")
+        text = archive.read("values.json")
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
     header += b" " * (117 - len(header)) + b"\n"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("0.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-        archive.writestr("tasks.json", text)
+        archive.writestr("values.json", text)
 
 
 DAMAGED = {
