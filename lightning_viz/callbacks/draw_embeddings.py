@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.layer_pages import ENGINES, EmbeddedLayer, layer_page, no_page, projection
-from lightning_viz.embedding import Embedding, extent, knn_accuracy, procrustes, reduce, trustworthiness, tsne
+from lightning_viz.embedding import FEWEST, Embedding, extent, knn_accuracy, procrustes, reduce, trustworthiness, tsne
 from lightning_viz.render.animation import thin
 from lightning_viz.render.layer_panels import SAME, LayerPanel, layer_panels, unit_radius
 
@@ -155,6 +155,7 @@ def draw_layers(
         method="PCA" if _methods(found) == {"PCA"} else "t-SNE",
         left_out=left_out,
         history=past,
+        curves=labels is not None and len(labels) >= FEWEST,
         step=step,
         details=_details(found, perplexity),
         notes=(*_flaws(panels), *_notes(found)),
@@ -208,7 +209,7 @@ def _embed(
 def _panel(layer: str, dimension: int, flaw: str, kept: Mapping[str, Any] | None) -> LayerPanel:
     if flaw or kept is None:
         return LayerPanel(layer, dimension, flaw=flaw or "not drawn")
-    accuracy = kept["numbers"]["knn_accuracy"]
+    accuracy = kept["numbers"]["knn_accuracy"] if len(kept["points"]) >= FEWEST else None  # of few it says nothing
     if kept["embedding"]["method"] == "constant":
         return LayerPanel(layer, dimension, kept["points"], kept["extent"], accuracy, SAME)
     return LayerPanel(layer, dimension, unit_radius(kept["points"]), kept["extent"], accuracy)

@@ -26,6 +26,7 @@ _GAP = 8  # pixels between panels
 _PLOT, _LEAST_PLOT = 180, 130  # height of the curves, in pixels
 _NARROW = 200  # pixels of a column, in which fewer words fit
 _MOST_CURVES = 8
+_FEWEST = 30  # points that have names among them
 _SHORT_NAME = 40  # pixels of a class's name that may stand in a panel
 
 
@@ -83,6 +84,7 @@ def layer_panels(
     method: Literal["t-SNE", "PCA"] = "t-SNE",
     left_out: Sequence[str] = (),
     history: Sequence[tuple[int, Sequence[float | None]]] = (),
+    curves: bool = True,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of small scatters of the same samples, one for each layer, and of the layers' k-NN accuracies as curves.
@@ -95,6 +97,7 @@ def layer_panels(
         method: that made the points.
         left_out: names of layers that have no panel.
         history: of earlier steps, the accuracy of each panel's layer.
+        curves: whether the accuracies have curves, where classes are known.
         info: see `PageInfo`.
     """
     if not panels or len(panels) > MOST_PANELS:
@@ -104,11 +107,11 @@ def layer_panels(
         raise InvalidArgumentError(f"panels of {sorted(counts)} samples: give the same samples in each")
     known = labels is not None and bool((np.asarray(labels) >= 0).any())
     classes = class_count(labels, class_names)
-    named = known and _fit_into_panels(labels, class_names)
+    curves, named = known and curves, known and _fit_into_panels(labels, class_names)
     entries, colors = key_entries(labels, class_names) if known and not named else ([], np.zeros((0, 3), np.uint8))
     key = [ClassKey(entries, colors)] if entries else []
     room = BODY_HEIGHT - sum(key_height(part.names) + _GAP for part in key)
-    columns, width, side, height = _layout(len(panels), room=room, curves=known)
+    columns, width, side, height = _layout(len(panels), room=room, curves=curves)
     layers = [drawn.layer for drawn in panels]
     names = _names(layers)
     leads = [""] * len(panels) if names == layers else [f"{name}: " for name in names]
@@ -117,21 +120,24 @@ def layer_panels(
         for drawn, lead in zip(panels, leads, strict=True)
     ]
     parts: list[Part] = [*in_rows(blocks, columns, _GAP), *key]
-    if known:
-        parts += _curves(panels, names, history, labels, info.get("step"), height)
+    if curves:
+        parts += _curves(panels, names, history, labels, height)
     facts = (
         f"{max(counts):,} samples" if counts else "",
         f"{len(panels)} of {len(panels) + len(left_out)} layers" if left_out else "",
         f"{classes} classes: no names, colors repeat" if classes > MOST_NAMES else "",
     )
     title = "How the classes come apart, layer by layer" if known else "The samples, layer by layer"
-    return compose(tag, title, VStack(parts, gap=_GAP), facts, _reading(method, known, left_out), **info)
+    return compose(
+        tag, title, VStack(parts, gap=_GAP), facts, _reading(method, left_out, known=known, curves=curves), **info
+    )
 
 
 def _fit_into_panels(labels: NDArray[Any] | None, names: tuple[str, ...] | None) -> bool:
-    """Whether the names of classes are few and short enough to stand among the points."""
-    count = class_count(labels, names)
-    return count <= MOST_NAMES and all(text_width(name_of(label, names)) <= _SHORT_NAME for label in range(count))
+    """Whether names of classes are few and short enough to stand among the points, and would not cover all of them."""
+    count, samples = class_count(labels, names), 0 if labels is None else len(labels)
+    short = all(text_width(name_of(label, names)) <= _SHORT_NAME for label in range(count))
+    return count <= MOST_NAMES and short and samples >= _FEWEST
 
 
 def _layout(count: int, *, room: int, curves: bool) -> tuple[int, int, int, int]:
@@ -194,7 +200,6 @@ def _curves(
     names: Sequence[str],
     history: Sequence[tuple[int, Sequence[float | None]]],
     labels: NDArray[Any] | None,
-    step: int | None,
     height: int,
 ) -> list[Part]:
     """The accuracies over the layers, those of earlier steps behind, and what they are."""
@@ -204,15 +209,15 @@ def _curves(
     curves = np.array([*(values for _, values in earlier), now], dtype=np.float64)
     known = np.asarray(labels)[np.asarray(labels) >= 0]
     chance = float(np.bincount(known).max() / len(known))
-    first = f", pale: since {step_text(earlier[0][0])}" if earlier else ""
-    words = f"k-NN accuracy by layer{'' if step is None else f', dark: {step_text(step)}'}{first}, dashed: chance"
+    first = f", pale since {step_text(earlier[0][0])}" if earlier else ""
+    words = f"k-NN accuracy by layer: dark now{first}, dashed chance"
     return [
         Text([words], INNER_WIDTH),
         LayerPlot(width=INNER_WIDTH, height=height, names=names, curves=curves, chance=chance),
     ]
 
 
-def _reading(method: str, known: bool, left_out: Sequence[str]) -> str:
+def _reading(method: str, left_out: Sequence[str], *, known: bool, curves: bool) -> str:
     """How to read the page, the same at every step."""
     sentences = [
         "Each panel is a layer, from the input to the output, and each point a sample, the same ones in all panels"
@@ -221,7 +226,7 @@ def _reading(method: str, known: bool, left_out: Sequence[str]) -> str:
         if method == "t-SNE"
         else "Samples are seen along the two main directions of the layer.",
     ]
-    if known:
+    if curves:
         sentences.append(
             "Over a panel: the layer's dimension, and its k-NN accuracy, the share of samples whose nearest neighbors "
             "in the layer itself, not in the picture, are of their class."

@@ -14,7 +14,7 @@ from lightning_viz.render.colors import colors_of
 from lightning_viz.render.embedding import beyond
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose, png
-from lightning_viz.render.parts import At, Cell, Part, PlotExtent, Sheet, Tile
+from lightning_viz.render.parts import At, Cell, Label, Part, PlotExtent, Sheet, Tile
 from lightning_viz.render.text import RED, WHITE
 from lightning_viz.render.tiles import CROSS
 
@@ -25,7 +25,7 @@ _SPRITE_SIDE = 8192  # the projector's limit, in pixels
 _SPRITE_TILE = 96
 _TINT = 0.35  # of a class's color in its samples' sprites
 _THUMBNAIL = 30  # pixels, frame included
-_MARK = 18  # pixels, of a mistake's cross
+_MARK = 15  # pixels, of a mistake's cross
 _FILLED = 0.6  # of the page, at most, by thumbnails
 _CROWDED = 2  # samples at nearly the same place, of which more are left out
 _PUSHES = 120  # until thumbnails are apart, or nearly
@@ -76,7 +76,8 @@ def thumbnails(
         top = round(corner[1] + (_THUMBNAIL - tile.height) / 2)
         parts.append(At(left, top, tile))
         if wrong[shown[place]]:
-            parts.append(Cell(left + tile.width - _MARK, top, _MARK, _MARK, WHITE, (CROSS.strip(),), RED))
+            parts.append(Cell(left + tile.width - _MARK, top, _MARK, _MARK, WHITE))
+            parts.append(Label(left + tile.width - _MARK / 2, top + _MARK / 2, CROSS.strip(), RED, "mm"))
     frame, color = _FRAMES if labels is not None else ("", "")
     facts = (
         f"{len(shown):,} of {len(points):,} samples",

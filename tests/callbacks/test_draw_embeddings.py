@@ -164,3 +164,5 @@ def test_few_samples_are_pca_which_one_line_says(digits):
     result = card({"conv": first.memory, "fc": second.memory}, labels=labels)
     assert result.pictures[0].description.count("PCA") == 1
     assert len(panels(result)) == 2 and not result.pictures[0].notes
+    assert not list(result.pictures[0].parts(LayerPlot))
+    assert not any("k-NN" in line for text in result.pictures[0].parts(Text) for line in text.lines)

@@ -96,7 +96,7 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
         "activations/conv1": ("conv1", "one scale for all maps", "1st to 99th percentile"),
         "grad_cam/conv2": ("conv2", "class cat", "divided by its maximum", "logits"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
-        "embedding/every_layer": ("layer by layer", "k-NN accuracy", "24 samples", "PCA"),
+        "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }
     for tag, words in wanted.items():
         for step, picture in drawn_at_once.pictures(tag).items():

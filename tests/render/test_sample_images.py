@@ -1,7 +1,7 @@
 import numpy as np
 
 from lightning_viz.render.colors import class_colors
-from lightning_viz.render.parts import At, Cell, Sheet, Tile
+from lightning_viz.render.parts import At, Cell, Label, Sheet, Tile
 from lightning_viz.render.sample_images import assign, grid, sprite, thumbnails
 
 from .pixels import raster
@@ -47,10 +47,9 @@ def test_mistakes_and_outliers_are_shown_whatever_the_crowd_and_mistakes_lie_on_
     samples = [tile.sample for tile in page.parts(Tile)]
     assert samples[-2:] == [118, 119] and 117 in samples and len(samples) == 4  # and one more of the crowd
     assert "1 outliers at the rim" in page.description and "2 mistakes" in page.description
-    crosses = [cell for cell in page.parts(Cell) if cell.lines == ("✗",)]
-    assert len(crosses) == 2
-    last = [type(part) for part in page.body.parts[-4:]]
-    assert last == [At, Cell, At, Cell]
+    last = [type(part) for part in page.body.parts[-6:]]
+    assert last == [At, Cell, Label, At, Cell, Label]
+    assert [label.text for label in page.parts(Label)] == ["✗", "✗"]
 
 
 def test_grid_survives_nan_and_shows_at_most_400():
