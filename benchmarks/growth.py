@@ -14,13 +14,15 @@ import argparse
 import gc
 import json
 import logging
+import os
+import struct
 import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -185,10 +187,19 @@ def pictures(folder: Path) -> Counter[str]:
     return Counter(
         value.tag.split("/")[0]
         for path in sorted(folder.rglob("*tfevents*"))
-        for event in EventFileLoader(str(path)).Load()
-        for value in event.summary.value
+        for record in records(path)
+        for value in Event.FromString(record).summary.value
         if value.metadata.plugin_data.plugin_name == "images"
     )
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Records of an event file; check sums are left out, which TensorBoard computes in Python."""
+    with path.open("rb") as file:
+        while head := file.read(12):
+            (size,) = struct.unpack_from("<Q", head)
+            yield file.read(size)
+            file.seek(4, os.SEEK_CUR)
 
 
 def watched(views: Sequence[Any], looks: int, folder: Path) -> list[Mark]:
