@@ -96,6 +96,7 @@ class LeftOut:
     def __init__(self) -> None:
         self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)  # the first of them
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._latest: dict[tuple[str, str], int] = {}  # a look may be due at two hooks of one step
 
     def add(self, view: Named, step: int, reason: str) -> None:
         """Note a look that is left out.
@@ -106,6 +107,9 @@ class LeftOut:
             reason: in words.
         """
         steps = self._steps[view.label, reason]
+        if self._latest.get((view.label, reason)) == step:
+            return
+        self._latest[view.label, reason] = step
         if not steps:
             inform(f"{view.label} is logged less often from step {step} {reason}")
         self._counts[view.label, reason] += 1
@@ -121,3 +125,4 @@ class LeftOut:
             inform(f"{looks} left out of {view}, at {at}{', ...' * (count > len(steps))}, {reason}")
         self._steps.clear()
         self._counts.clear()
+        self._latest.clear()

@@ -54,6 +54,7 @@ def test_looks_that_are_left_out_are_said_once_and_counted_at_the_end(capsys):
     left = LeftOut()
     for step in range(2, 30, 2):
         left.add(GradCAM(), step, "as drawing is behind")
+        left.add(GradCAM(), step, "as drawing is behind")  # due once more at a later hook of the same step
     left.add(Saliency(), 4, "to stay within max_overhead=0.05")
     left.report()
     left.report()
