@@ -111,6 +111,8 @@ class Session:
         self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded, self.budget.wrote)
         self.pictures.process.low = run.beside_training
         self._endings = tag_endings(views, run.ending)
+        self._told: set[str] = set()  # reasons for which views were skipped
+        self._drew: set[str] = set()  # names of the views that have drawn
         self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
@@ -235,7 +237,7 @@ class Session:
             with self._faults.gathered():
                 for name in watched.layers:
                     for words in faults[name]:
-                        self._fault(self._watching[name][0], watched.step, words)
+                        self._fail_to_watch(self._watching[name][0], watched.step, words)
                     self.budget.book(name, watched.seconds / len(watched.layers))
 
     def close(self) -> None:
@@ -402,6 +404,7 @@ class Session:
                 snapshot = replace(snapshot, population=self._population(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
         for task in view.draw(snapshot):
+            self._drew.add(view.name)
             task = replace(with_ending(task, self._endings[view.name]), keep_parts=view.keep_parts)
             self.pictures.submit(view, snapshot.step, task)
 
@@ -441,7 +444,11 @@ class Session:
     def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
         """What a view raised: of a target that the model does not have it is told once, and the view is done with."""
         if not isinstance(error, (TargetError, OutputError, ViewError, InterceptionError)):
-            self._fault(view, step, error)
+            watches = isinstance(view, PopulationViewLike) and view.optional and view.name not in self._drew
+            if watches and self._steps.pending:  # how the model is called shows in the step that comes now
+                view.last_step = None
+            else:
+                (self._fail_to_watch if watches else self._fault)(view, step, error)
         elif self._steps.pending:  # what the output means shows in the step that comes now
             view.last_step = None
             self._wait_for_step(step, error)
@@ -449,12 +456,23 @@ class Session:
             self._refused[str(error)].append((view, error))
 
     def _skip_refused(self) -> None:
-        """Tell why views are skipped from now on, in one line for each reason."""
+        """Tell why views are skipped from now on, in one line for each reason, which those by default do not repeat."""
         refused, self._refused = self._refused, defaultdict(list)
-        for together in refused.values():
+        for reason, together in refused.items():
             views = [view for view, _ in together]
             self.views = [view for view in self.views if view not in views]
-            self.run.report_refusal(views, together[0][1])
+            if reason not in self._told or not all(view.optional for view in views):
+                self._told.add(reason)
+                self.run.report_refusal(views, together[0][1])
+
+    def _fail_to_watch(self, view: ViewLike, step: int, error: Exception | str) -> None:
+        """A view that never drew and that nobody named is skipped; its reason is told if no other view has told it."""
+        if not view.optional or view.name in self._drew:
+            self._fault(view, step, error)
+            return
+        self.views = [other for other in self.views if other is not view]
+        if not any(reason in error_text(error) for reason in self._told):
+            say_once(self.run.trainer, f"skipped {view.label}: {error_text(error)}")
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""

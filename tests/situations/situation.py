@@ -184,7 +184,7 @@ def listening(seen: Seen):
             seen.error = error
     lines = [str(warning.message) for warning in caught] + errors.getvalue().splitlines()
     ours = [line.removeprefix(_PREFIX) for line in lines if line.startswith(_PREFIX)]
-    seen.lines += [line for line in ours if not line.startswith("no logger takes images")]
+    seen.lines += [line for line in ours if not line.startswith(("no logger takes images", "watched by"))]
 
 
 @dataclass
