@@ -31,6 +31,7 @@ from .callbacks.grad_cam import GradCAM as GradCAM
 from .callbacks.health import Health as Health
 from .callbacks.hyperplanes import Hyperplanes as Hyperplanes
 from .callbacks.layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .callbacks.mistakes import Mistakes as Mistakes
 from .callbacks.occlusion import Occlusion as Occlusion
 from .callbacks.predictions import Predictions as Predictions
 from .callbacks.probe import Probe as Probe

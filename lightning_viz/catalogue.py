@@ -171,6 +171,10 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each row is a layer, each bar a step: dead units, the size of single updates, the scale of activations. The "
         "sentence says what is wrong and since when; red is only what is beyond doubt.",
         section="parameters", module="callbacks.health", symbol="Health", tags=("health",), default=True),
+    ViewEntry("mistakes", "What it gets wrong",
+        "The validation samples with the largest loss, with truth, prediction and where the evidence for it lies, and "
+        "which classes are taken for which. A label that looks wrong to you may be wrong.",
+        section="predictions", module="callbacks.mistakes", symbol="Mistakes", tags=("mistakes",), default=True),
     ViewEntry("filters", "Filters of the first layer",
         "Each tile is a filter that the layer slides over the image: edges, blobs and colors show that it has learned. "
         "Noise that stays the same from step to step shows an unused filter.",

@@ -16,6 +16,7 @@ from .grad_cam import GradCAM as GradCAM
 from .health import Health as Health
 from .hyperplanes import Hyperplanes as Hyperplanes
 from .layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .mistakes import Mistakes as Mistakes
 from .occlusion import Occlusion as Occlusion
 from .predictions import Predictions as Predictions
 from .probe import Probe as Probe

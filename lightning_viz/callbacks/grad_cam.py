@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.cam import MERGED, class_activation_map, image_maps, merged_maps
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
+from lightning_viz.callbacks.shown_samples import check_shown, shown_samples
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
@@ -36,6 +37,7 @@ from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import attribution_maps, class_columns
+from lightning_viz.render.text import some_of
 
 __all__ = ["GradCAM"]
 
@@ -54,6 +56,8 @@ class GradCAM(View):
             class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
         merge: one map of all layers together (tag ``<method>/merged``): the mean of their maps at the image's size,
             each divided by its maximum, as is usual for a detector's layers of several sizes.
+        samples: how many of the probe's to show, the same at every step: its first ones; of a network that has most of
+            them right at the first look, its mistakes first.
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
             (``<method>/<layer>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
@@ -62,6 +66,7 @@ class GradCAM(View):
     layers: Layers = "last_maps"
     target: TargetChoice = "label"
     merge: bool = False
+    samples: int = 8
     sanity_check: bool = False
 
     kind: ClassVar[str] = "grad_cam"
@@ -70,6 +75,7 @@ class GradCAM(View):
         super().__post_init__()
         if self.method not in methods(view=self.kind):
             raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(methods(view=self.kind))}")
+        check_shown(self.samples)
         self.target = target_choice(self.target)
 
     def check(self, model: nn.Module) -> None:
@@ -110,30 +116,36 @@ class GradCAM(View):
         described = method(self.method)
         if snapshot.input_form == "vector":
             raise ViewError(f"the model's input is a vector without places, over which no map of {self.method} can lie")
+        verdicts, several = snapshot.verdicts(), snapshot.several
         for call, heat in snapshot.extra["maps"].items():
+            images = snapshot.images(self.pixel_space, call)
+            shown = shown_samples(self.state, snapshot, self.samples, len(images))
             tag = f"{self.method}/{call}"
             score = snapshot.extra.get("scores", {}).get(call)
             arguments = {
                 "tag": tag,
-                "images": snapshot.images(self.pixel_space, call),
+                "images": images[shown],
                 "layer": " and ".join(snapshot.requirements.layers) or "several layers" if call == MERGED else call,
                 "step": snapshot.step,
                 "method": described.title,
                 "display": described.display,
                 "unit": snapshot.unit(described.unit),
-                "details": [] if score is None else [sanity_check_text(score)],
-                "verdicts": snapshot.verdicts(),
+                "details": [
+                    some_of(len(shown), len(images), "samples"),
+                    "" if score is None else sanity_check_text(score),
+                ],
+                "verdicts": [verdicts[index] for index in shown] if verdicts else [],
                 "notes": snapshot.notes(self.pixel_space, call),
             }
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
-            if snapshot.several:
+            if several:
                 names = snapshot.target_names(snapshot.explained(heat.shape[:2]))
-                several = {"maps": heat.numpy(), "names": names}
-                yield DrawTask(class_columns, {**arguments, **several, "tag": f"{tag}/classes"}, scalars=scalars)
+                columns = {"maps": heat[:, shown].numpy(), "names": [[row[index] for index in shown] for row in names]}
+                yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
             else:
                 target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
-                single = {"maps": heat.numpy(), "target": target}
-                yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars))
+                single = {"maps": heat[shown].numpy(), "target": target}
+                yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars), shown)
 
     @property
     def _alone(self) -> bool:

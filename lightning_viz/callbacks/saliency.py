@@ -14,6 +14,7 @@ from lightning_viz.callbacks.display import arrange
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
+from lightning_viz.callbacks.shown_samples import check_shown, shown_samples
 from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
@@ -33,6 +34,7 @@ from lightning_viz.hooks.pytree import all_tensors, flatten_like, map_tensors, o
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import attribution_maps, class_columns
+from lightning_viz.render.text import some_of
 
 __all__ = ["Saliency"]
 
@@ -54,6 +56,8 @@ class Saliency(View):
         noise_samples: SmoothGrad's noisy copies of each sample (50: the paper's).
         fraction: standard deviation of their noise, relative to each sample's range (0.15: the paper's 0.1 to 0.2).
         integration_steps: of integrated gradients (50: the paper finds 20 to 300 enough).
+        samples: how many of the probe's to show, the same at every step: its first ones; of a network that has most of
+            them right at the first look, its mistakes first.
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
             (``saliency/<method>/randomization``; Adebayo et al., 2018): near 1 they do not show what was learned.
     """
@@ -64,6 +68,7 @@ class Saliency(View):
     noise_samples: int = 50
     fraction: float = 0.15
     integration_steps: int = 50
+    samples: int = 8
     sanity_check: bool = False
 
     kind: ClassVar[str] = "saliency"
@@ -80,6 +85,7 @@ class Saliency(View):
             )
         if self.integration_steps < 1:
             raise InvalidArgumentError(f"integration_steps is {self.integration_steps}: give 1 or more")
+        check_shown(self.samples)
         self.target = target_choice(self.target)
 
     def check(self, model: nn.Module) -> None:
@@ -119,6 +125,8 @@ class Saliency(View):
         """One page."""
         described = method(self.method)
         score, maps, relus = snapshot.extra.get("score"), snapshot.extra["maps"], snapshot.observation.relus
+        images, verdicts = snapshot.images(self.pixel_space), snapshot.verdicts()
+        shown = shown_samples(self.state, snapshot, self.samples, len(images))
         details = {
             "noise_samples": [f"{self.noise_samples} noisy copies, noise {self.fraction:g} of each image's range"],
             "steps": [f"{self.integration_steps} steps from 0"],
@@ -134,22 +142,23 @@ class Saliency(View):
         tag = f"{self.kind}/{self.method}"
         arguments = {
             "tag": tag,
-            "images": snapshot.images(self.pixel_space),
+            "images": images[shown],
             "method": described.title,
             "step": snapshot.step,
             "display": self.reduce if described.display == "sum" else described.display,
             "unit": snapshot.unit(described.unit),
-            "details": details,
-            "verdicts": snapshot.verdicts(),
+            "details": [some_of(len(shown), len(images), "samples"), *details],
+            "verdicts": [verdicts[index] for index in shown] if verdicts else [],
             "notes": notes,
         }
         scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
         if snapshot.several:
-            columns = {"maps": maps.numpy(), "names": snapshot.target_names(snapshot.explained(maps.shape[:2]))}
+            names = snapshot.target_names(snapshot.explained(maps.shape[:2]))
+            columns = {"maps": maps[:, shown].numpy(), "names": [[row[index] for index in shown] for row in names]}
             yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
         else:
-            single = {"maps": maps.numpy(), "target": snapshot.target_name(self.target)}
-            yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars))
+            single = {"maps": maps[shown].numpy(), "target": snapshot.target_name(self.target)}
+            yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars), shown)
 
     @property
     def _rule(self) -> Rule | None:

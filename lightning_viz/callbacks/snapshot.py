@@ -262,11 +262,17 @@ class Snapshot:
             parts.append(Objects(boxes, image.labels.numpy(), image.scores.float().numpy(), masks))
         return parts
 
-    def framed(self, task: DrawTask) -> DrawTask:
-        """A task that draws a page of the head's samples, with the boxes that are explained; of a detector only."""
+    def framed(self, task: DrawTask, shown: Sequence[int] | None = None) -> DrawTask:
+        """A task that draws a page of the head's samples, with the boxes that are explained; of a detector only.
+
+        Args:
+            task: that draws it.
+            shown: numbers of the samples on the page; those of the head if omitted.
+        """
         frames = self.frames()
         if not frames:
             return task
+        frames = frames if shown is None else [frames[index] for index in shown]
         return replace(
             task, function=framed_page, arguments={**task.arguments, "page": task.function, "frames": frames}
         )

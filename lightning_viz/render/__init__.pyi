@@ -46,12 +46,17 @@ from .layer_panels import evenly_chosen as evenly_chosen
 from .layer_panels import layer_panels as layer_panels
 from .layout import draw as draw
 from .layout import fit as fit
+from .mistakes import MOST_CLASSES as MOST_CLASSES
+from .mistakes import MOST_WORST as MOST_WORST
+from .mistakes import confusion_table as confusion_table
+from .mistakes import worst_samples as worst_samples
 from .page import Page as Page
 from .page import PageInfo as PageInfo
 from .page import Picture as Picture
 from .page import compose as compose
 from .page import lay_out as lay_out
 from .parts import At as At
+from .parts import Bar as Bar
 from .parts import BiasPlot as BiasPlot
 from .parts import Cell as Cell
 from .parts import ClassKey as ClassKey

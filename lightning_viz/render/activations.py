@@ -28,7 +28,7 @@ from lightning_viz.render.parts import (
 )
 from lightning_viz.render.planes import as_planes
 from lightning_viz.render.text import DARK, LINE, number, percent, shorten, some_of, text_width
-from lightning_viz.render.tiles import count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
+from lightning_viz.render.tiles import COARSE, count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
 __all__ = [
     "BINS",
@@ -45,7 +45,6 @@ __all__ = [
 _MOST_SAMPLES = 8
 _FEWEST_SAMPLES = 4
 _SMALLEST_TILE = 72  # pixels wide
-_COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
 
 
 def activation_maps(
@@ -124,7 +123,7 @@ class _Scale:
 
     def tile(self, size: TileSize, sample: int, layer: str, channel: int, values: NDArray[Any]) -> MapTile:
         """A map in colors, or why there are none."""
-        flaw, ends, smooth = find_flaw(values), self.ends, max(values.shape) > _COARSE
+        flaw, ends, smooth = find_flaw(values), self.ends, max(values.shape) > COARSE
         if self.limits is None and not flaw:
             reach, low, high = float(np.abs(values).max()), float(values.min()), float(values.max())
             ends = (-reach, reach) if self.signed else (min(0.0, low), max(0.0, high))

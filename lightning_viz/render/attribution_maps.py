@@ -10,12 +10,13 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, class_colors, name_of
-from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
+from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.planes import as_planes, most_samples, strongest_slices
-from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, text_width, times, wrap
+from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, times, wrap
 from lightning_viz.render.tiles import (
+    BAR,
     DISPLAYS,
     Display,
     Flaw,
@@ -24,6 +25,8 @@ from lightning_viz.render.tiles import (
     find_flaw,
     map_flaws,
     map_tile,
+    verdict_blocks,
+    verdict_lines,
     verdict_texts,
 )
 
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _MOST_PAIRS = 16
+_FEW_CELLS = 5  # along a side of a map
+_ROOM = 828  # pixels of height for pairs: eight square ones are 80 wide on the card
 _PAIRS = 4  # side by side
 _CLOSE, _APART = 2, 12  # pixels within and between pairs
 _ROWS, _CLASSES = 4, 6  # of samples and classes side by side
@@ -57,7 +62,7 @@ def attribution_maps(
     unit: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
-    """Page of attribution maps: each sample untouched and, beside it, what in it moves the target, on its own scale.
+    """Page of attribution maps: each sample untouched and, beside it, what in it moves the target, all on one scale.
 
     Args:
         tag: of the page.
@@ -65,8 +70,8 @@ def attribution_maps(
         maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit".
-        display: "heat" over the grayed sample, divided by the map's maximum; "sum" (Fleuret) or "max" (Simonyan) over
-            the channels of the size, their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
+        display: "heat" over the grayed sample, its opacity on the page's scale; "sum" (Fleuret) or "max" (Simonyan)
+            over the channels of the size, their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
         layer: name, for the caption; none for maps towards the input.
         unit: of the maps.
         info: see `PageInfo`.
@@ -81,24 +86,27 @@ def attribution_maps(
     second = [
         map_tile((1, 1), images[index], values, display, sample=index, layer=layer) for index, values in enumerate(maps)
     ]
-    figures = [f"{tile.value:.2g}" if tile.value else "" for tile in second] if heat else []
-    size, columns = _pair_size(images, len(second), verdicts, figures)
+    figures = [number(tile.value) if tile.value else "" for tile in second]
+    size, columns = pair_size(images, len(second), verdicts)
+    reach = max((tile.value for tile in second if tile.value), default=None)
     pairs: list[Part] = [
-        HStack([Tile(size, images[index], sample=index), replace(tile, size=size)], gap=_CLOSE)
+        HStack(
+            [Tile(size, images[index], sample=index), replace(tile, size=size, value=tile.value and reach)], gap=_CLOSE
+        )
         for index, tile in enumerate(second)
     ]
-    pairs = _with_texts(pairs, size, verdicts, figures)
-    bar = how.bar_of("of each map: the number under it" if heat else "of each map")
-    body = VStack([VStack(in_rows(pairs, columns, _APART), gap=_APART if not verdicts else 4), bar], gap=8)
+    known = list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs)
+    blocks = in_columns(pairs, verdict_blocks(known, 2 * size[0] + _CLOSE, figures), gap=2)
+    body = VStack([VStack(in_rows(blocks, columns, _APART), gap=GUTTER), how.bar_to(reach, unit)], gap=8)
     over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if maps.shape[1] > 1 else ""
     of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
-    divided = _divided("map", how, [tile.value for tile in second], unit)
     facts = (
         some_of(len(second), samples, "samples"),
         *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        divided,
+        f"one scale for all; under each map its own {how.divided}",
+        _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
     )
     reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
     reading = f"Left the input, right {reads.format(target=target, method=method)}"
@@ -107,6 +115,15 @@ def attribution_maps(
     rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
     title = f"{method} for {target}{_seen_from(layer)}"
     return compose(tag, title, body, facts, reading, warnings=warnings, **rest)
+
+
+def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
+    """Of a map whose cells are larger than a fifth of the image, how large they are."""
+    if min(grid) >= _FEW_CELLS or 0 in grid:
+        return ""
+    return (
+        f"each cell sees {times([-(-side // cells) for side, cells in zip(image, grid, strict=True)])} pixels or more"
+    )
 
 
 _READINGS = {
@@ -159,7 +176,7 @@ def class_columns(
         texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
         lines.append(HStack(in_columns(tiles, texts, gap=1), gap=GUTTER))
     facts = (
-        some_of(rows, samples, "samples"),
+        first_of(rows, samples, "samples"),
         some_of(len(shown), classes, "classes"),
         *places,
         "only what speaks for a class" if display == "heat" else "",
@@ -175,37 +192,19 @@ def _seen_from(layer: str) -> str:
     return f", seen from {layer}" if layer else ""
 
 
-def _pair_size(
-    images: NDArray[Any], count: int, verdicts: Sequence[Verdict], figures: Sequence[str] = ()
-) -> tuple[TileSize, int]:
-    """The tiles' size and the number of pairs in a row, of which the tiles come out largest."""
-    aspect = images.shape[1] / images.shape[2]
-    figure = max(map(text_width, figures), default=0)
-    sizes = {}
+def pair_size(images: NDArray[Any], count: int, verdicts: Sequence[Verdict]) -> tuple[TileSize, int]:
+    """The tiles' size and the number of pairs in a row, of which the tiles come out largest; alike at every step."""
+    aspect, sizes = images.shape[1] / images.shape[2], {}
     for columns in range(1, min(_PAIRS, max(count, 1)) + 1):
         rows = max(1, -(-count // columns))
-        for lines in (1, 2):  # two where a verdict does not fit on one
-            under = lines * LINE if verdicts or figures else 0
-            size = fit(2 * columns, rows, aspect, under=under, gap=_APART, room=BODY_HEIGHT - LINE)
-            room = 2 * size[0] - figure  # as `_with_texts` leaves
-            if all(len(verdict.lines(room)) <= lines for verdict in verdicts[:count]):
+        for lines in (1, 2):  # two where the longest verdict does not fit on one
+            size = fit(2 * columns, rows, aspect, under=lines * LINE + BAR + 2, gap=_APART, room=_ROOM)
+            if verdict_lines(verdicts[:count], 2 * size[0] + _CLOSE) <= lines:
                 break
         sizes[columns] = size
     largest = max(width for width, _ in sizes.values())
     columns = max(count for count in sizes if sizes[count][0] >= 0.9 * largest)  # rather a full page than a last pixel
     return sizes[columns], columns
-
-
-def _with_texts(pairs: list[Part], size: TileSize, verdicts: Sequence[Verdict], figures: Sequence[str]) -> list[Part]:
-    """Pairs, and under them the verdict and, at the right end, a number."""
-    if not verdicts and not figures:
-        return pairs
-    room = max(map(text_width, figures), default=0)
-    texts: list[Part] = [*verdict_texts(list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs), 2 * size[0] - room)]
-    if figures:
-        numbers = [Text([figure or " "], room, color=GRAY) for figure in figures]
-        texts = [HStack([text, figure], gap=_CLOSE) for text, figure in zip(texts, numbers, strict=True)]
-    return [*in_columns(pairs, texts, gap=2)]
 
 
 def _divided(thing: str, display: Display, reaches: Sequence[float | None], unit: str) -> str:

@@ -81,6 +81,7 @@ _RING = 9  # a ring's least radius in pixels
 _BAR = 200  # pixels, of a color bar
 _DOT = 14  # pixels, of a key
 _OUTLINE = 5  # pixels
+_EMPTY = (222, 222, 222)  # of a bar
 _NOTHING = np.zeros((1, 1, 3), dtype=np.uint8)
 
 
@@ -141,6 +142,17 @@ def _text(part: parts.Text) -> Image.Image:
     for index, line in enumerate(part.lines):
         left = (part.width - text_width(line, part.size)) // 2 if part.centered else 0
         pen.text((max(0, left), index * pitch), plain_text(line), fill=part.color, font=font(part.size))
+    return image
+
+
+@draw.register
+def _bar(part: parts.Bar) -> Image.Image:
+    image = Image.new("RGB", (part.width, part.height), WHITE)
+    if part.share is not None:
+        pen, filled = ImageDraw.Draw(image), round(part.width * min(max(part.share, 0.0), 1.0))
+        pen.rectangle((0, 0, part.width - 1, part.height - 1), fill=_EMPTY)
+        if filled:
+            pen.rectangle((0, 0, filled - 1, part.height - 1), fill=part.color)
     return image
 
 

@@ -13,6 +13,7 @@ from lightning_viz.render.text import DARK, GRAY, TEXT_SIZE, WHITE
 
 __all__ = [
     "At",
+    "Bar",
     "BiasPlot",
     "Cell",
     "ClassKey",
@@ -184,6 +185,23 @@ class Text(Part):
     size: int = TEXT_SIZE
     color: Color = DARK
     centered: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Bar(Part):
+    """A thin horizontal bar, of which a share is filled.
+
+    Args:
+        width: in pixels.
+        height: likewise.
+        share: 0 to 1; None: nothing is drawn.
+        color: of the share.
+    """
+
+    width: int
+    height: int
+    share: float | None
+    color: Color = GRAY
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, table
-from lightning_viz.render.parts import ColorBar, MapTile, Part, Text, TileSize
-from lightning_viz.render.text import DARK, RED, level, shorten, text_width
+from lightning_viz.render.parts import Bar, ColorBar, HStack, MapTile, Part, Text, TileSize, VStack
+from lightning_viz.render.text import DARK, GRAY, RED, level, number, shorten, text_width
 
 __all__ = [
     "DISPLAYS",
@@ -31,6 +31,7 @@ __all__ = [
 
 CROSS, CHECK = "✗ ", "✓ "
 
+COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
 _NEUTRAL = 208  # gray of a ground on which nothing is shown
 
 
@@ -139,6 +140,40 @@ def verdict_texts(verdicts: Sequence[Verdict], width: int) -> list[Text]:
     ]
 
 
+BAR = 8  # pixels: height of a confidence
+
+
+def verdict_blocks(verdicts: Sequence[Verdict], width: int, figures: Sequence[str] = ()) -> list[Part]:
+    """The verdicts, each with its confidence as a bar below it, and a number at the right end.
+
+    Args:
+        verdicts: of the samples.
+        width: of a block, in pixels.
+        figures: the numbers; none if omitted. Room is left for the longest there is.
+    """
+    room = _FIGURE if figures else 0
+    texts: list[Part] = [*verdict_texts(verdicts, width - room)]
+    if figures:
+        numbers = [Text([figure or " "], room, color=GRAY) for figure in figures]
+        texts = [HStack([text, figure], gap=0) for text, figure in zip(texts, numbers, strict=True)]
+    colors = [RED if verdict.mistaken else DARK for verdict in verdicts]
+    bars = [Bar(width, BAR, verdict.confidence, color) for verdict, color in zip(verdicts, colors, strict=True)]
+    return [VStack(pair, gap=0) for pair in zip(texts, bars, strict=True)]
+
+
+def verdict_lines(verdicts: Sequence[Verdict], width: int) -> int:
+    """How many lines of text a block of verdicts and numbers takes.
+
+    Args:
+        verdicts: of the samples.
+        width: of a block, in pixels.
+    """
+    return max((len(verdict.lines(width - _FIGURE)) for verdict in verdicts), default=1)
+
+
+_FIGURE = 92  # pixels, of a number such as −1.23e-5
+
+
 class Flaw(str, Enum):
     """Why there is nothing to see in a map or an image: the reason in words."""
 
@@ -208,6 +243,19 @@ class Display:
     bar: ColorBar
     divided: str
 
+    def bar_to(self, reach: float | None, unit: str) -> ColorBar:
+        """The bar of maps on one scale, with numbers at its ends.
+
+        Args:
+            reach: by which the maps are divided; None if there is nothing to see in any.
+            unit: of the maps.
+        """
+        if reach is None:
+            return self.bar
+        half = reach / 2 if self.bar is _HALVES else reach
+        low = "0" if self.bar.low == "0" else f"−{number(half)}"
+        return replace(self.bar, low=low, high=number(half), label=f"{unit}{self.bar.label}")
+
     def bar_of(self, maps: str) -> ColorBar:
         """The bar, and after it which maps' colors it explains."""
         return replace(self.bar, label=maps + self.bar.label)
@@ -254,7 +302,7 @@ def overlay(image: Colors, heat: NDArray[Any], size: TileSize) -> Image.Image:
         size: width and height in pixels.
     """
     gray = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
-    warmth = np.clip(stretch(heat, size), 0, 1)
+    warmth = np.clip(stretch(heat, size, smooth=max(np.shape(heat)) > COARSE), 0, 1)
     opacity = 0.78 * np.minimum(1, 1.6 * warmth)[..., None]
     colors = table("heat")[np.rint(warmth * 255).astype(np.uint8)]
     return Image.fromarray(np.rint(gray * (1 - opacity) + colors * opacity).astype(np.uint8))

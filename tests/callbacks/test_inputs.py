@@ -41,7 +41,7 @@ def watched(views, data):
 def test_drawn_is_what_the_network_does(channels, height, width, tmp_path, drawn_at_once):
     data = images(channels=channels, height=height, width=width)
     model = ConvNet(channels)
-    views = [FirstLayerFilters(), ActivationMaps(layers=["conv1", "conv2"]), GradCAM(), Saliency()]
+    views = [FirstLayerFilters(), ActivationMaps(layers=["conv1", "conv2"]), GradCAM(samples=16), Saliency(samples=16)]
     fit(tmp_path, model, views, loader(*data))
     model.eval()
     x, y = watched(views, data)
@@ -84,8 +84,8 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     views = [
         FirstLayerFilters(),
         ActivationMaps(layers="conv1"),
-        GradCAM(target=2),
-        Saliency(target="predicted"),
+        GradCAM(samples=16, target=2),
+        Saliency(samples=16, target="predicted"),
         LayerEmbeddings(layers="fc", input=False),
     ]
     data = loader(*images())
@@ -94,7 +94,7 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     wanted = {
         "filters/conv1": ("conv1", "3 × 3", "scale ±"),
         "activations/conv1": ("conv1", "one scale for all maps", "1st to 99th percentile"),
-        "grad_cam/conv2": ("conv2", "class cat", "divided by its maximum", "logits"),
+        "grad_cam/conv2": ("conv2", "class cat", "under each map its own maximum"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
         "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }
@@ -163,7 +163,7 @@ def test_a_batch_as_a_dict_goes_by_the_names_of_forward(tmp_path, drawn_at_once)
     x, y = images()
     # A mask of the image's shape comes first, to be told from it by name alone.
     rows = [{"mask": torch.ones(1, 8, 8), "image": one, "label": label} for one, label in zip(x, y, strict=True)]
-    views = [GradCAM(), ActivationMaps(layers="conv1")]
+    views = [GradCAM(samples=16), ActivationMaps(layers="conv1")]
     model = ClassSpec()
     fit(tmp_path, model, views, DataLoader(rows, batch_size=4))
     watched_x, watched_y = watched(views, (x, y))
@@ -190,7 +190,12 @@ def test_a_model_with_two_inputs(tmp_path, drawn_at_once):
 
     x, y = images()
     numbers = torch.randn(24, 5, generator=torch.Generator().manual_seed(3))
-    views = [Saliency(), GradCAM(), LayerEmbeddings(layers="fc"), Saliency(method="smooth_grad", noise_samples=2)]
+    views = [
+        Saliency(samples=16),
+        GradCAM(samples=16),
+        LayerEmbeddings(layers="fc"),
+        Saliency(samples=16, method="smooth_grad", noise_samples=2),
+    ]
     model = Two()
     fit(tmp_path, model, views, loader(numbers, x, y))
     watched_x, watched_y = watched(views, (x, y))
@@ -219,7 +224,7 @@ def test_a_small_vit_gives_maps_of_its_tokens(tmp_path, drawn_at_once):
     data = images(channels=3, height=16, width=16)
     block = "net.encoder.layers.encoder_layer_0"
     model = SmallViT()
-    views = [GradCAM(layers=block), ActivationMaps(layers=block)]
+    views = [GradCAM(samples=16, layers=block), ActivationMaps(layers=block)]
     fit(tmp_path, model, views, loader(*data))
     model.eval()
     x, y = watched(views, data)
@@ -244,7 +249,7 @@ def test_a_small_vit_gives_maps_of_its_tokens(tmp_path, drawn_at_once):
 def test_default_views_of_a_small_vit_are_all_that_suit(tmp_path, drawn_at_once, capsys):
     fit(tmp_path, SmallViT(), default_views(), loader(*images(channels=3, height=16, width=16)))
     kinds = {tag.split("/")[0] for tag in drawn_at_once.tags()}
-    assert kinds == {"health", "filters", "activations", "grad_cam", "saliency", "embedding"}
+    assert kinds == {"filters", "activations", "grad_cam", "saliency", "embedding", "health", "mistakes"}
     assert [line for line in capsys.readouterr().err.splitlines() if "skipped" in line] == [
         "lightning_viz: skipped Hyperplanes: the model's input is not the plane: Hyperplanes is for perceptrons "
         "whose first layer is nn.Linear(2, units)"
@@ -255,7 +260,7 @@ def test_normalized_images_are_shown_as_pixels(tmp_path, drawn_at_once):
     x, y = images(channels=3)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
     normalized = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    views = [Saliency(pixel_space=PixelSpace(mean=mean, std=std))]
+    views = [Saliency(samples=16, pixel_space=PixelSpace(mean=mean, std=std))]
     fit(tmp_path, ConvNet(3), views, loader(normalized, y))
     pixels = (x[list(views[0].indices)].permute(0, 2, 3, 1) * 255).round()
     shown = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[0]["images"]).float()
@@ -276,7 +281,7 @@ def test_the_normalize_of_the_data_is_found(tmp_path, drawn_at_once):
         def __getitem__(self, index):
             return self.transform(x[index]), int(y[index])
 
-    views = [Saliency()]
+    views = [Saliency(samples=16)]
     fit(tmp_path, ConvNet(3), views, DataLoader(Normalized(), batch_size=4))
     pixels = (x[list(views[0].indices)].permute(0, 2, 3, 1) * 255).round()
     drawn = drawn_at_once.arguments("saliency/gradient")[0]
@@ -302,8 +307,8 @@ def test_nan_weights_are_said_in_every_caption(tmp_path, drawn_at_once):
     views = [
         FirstLayerFilters(),
         ActivationMaps(layers="conv1", channels="first"),
-        GradCAM(),
-        Saliency(),
+        GradCAM(samples=16),
+        Saliency(samples=16),
         LayerEmbeddings(layers="conv1", input=False),
     ]
     fit(tmp_path, model, views)
@@ -332,7 +337,7 @@ def test_an_all_zero_gradient_is_said(tmp_path, drawn_at_once):
         def forward(self, x):
             return super().forward(x) * 0
 
-    fit(tmp_path, Dead(), [Saliency(), GradCAM()])
+    fit(tmp_path, Dead(), [Saliency(samples=16), GradCAM(samples=16)])
     assert "all-zero gradient in 16 of 16 samples" in drawn_at_once.pictures("saliency/gradient")[0].description
     assert (
         "all zero (nothing positive left after its ReLU) in 16 of 16 maps"
@@ -345,7 +350,7 @@ def test_a_map_of_one_value_is_said(tmp_path, drawn_at_once):
         def forward(self, x):
             return super().forward(F.adaptive_avg_pool2d(x, 2))  # the pooling leaves conv2 one value
 
-    fit(tmp_path, Shrunk(), [GradCAM(), ActivationMaps(layers="conv2")])
+    fit(tmp_path, Shrunk(), [GradCAM(samples=16), ActivationMaps(layers="conv2")])
     assert "1 × 1 map in 16 of 16 maps" in drawn_at_once.pictures("grad_cam/conv2")[0].description
     assert "1 × 1 map in 36 of 36 maps" in drawn_at_once.pictures("activations/conv2")[0].description
 

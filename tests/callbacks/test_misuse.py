@@ -168,11 +168,17 @@ def test_a_module_without_forward_is_looked_at_as_its_step_calls_it(tmp_path, dr
 
 def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path, drawn_at_once, capsys):
     fit(tmp_path, Flat(), default_views(probe=Probe(samples=4)))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz: skipped")]
     assert len(lines) == 3
     for kind, why in (("Hyperplanes", "not the plane"), ("ActivationMaps", "no first conv"), ("GradCAM", "no maps")):
         assert sum(f"skipped {kind}: " in line and why in line for line in lines) == 1
-    assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {"filters", "saliency", "embedding"}
+    assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {
+        "filters",
+        "saliency",
+        "embedding",
+        "health",
+        "mistakes",
+    }
 
 
 @pytest.mark.parametrize(
@@ -212,7 +218,7 @@ def test_a_target_that_the_model_does_not_have_is_said_once_and_no_other_view_su
 
 def test_no_validation_data_is_said_and_training_data_shown(tmp_path, drawn_at_once):
     x, y = images()
-    views = [Saliency()]
+    views = [Saliency(samples=16)]
     with pytest.warns(ViewWarning) as caught:
         fit(tmp_path, ConvNet(), views, loader(x, y), None)
     assert said(caught) == ["lightning_viz: no validation data: the samples are training data"]

@@ -212,7 +212,7 @@ def test_batches_go_through_the_modules_own_hooks_as_in_validation(tmp_path, dra
             return (torch.zeros_like(x) if self.trainer.training else x / 2), y
 
     x, y = images()
-    views = [Saliency()]
+    views = [Saliency(samples=16)]
     fit(tmp_path, Augmenting(), views, loader(x, y))
     shown = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[0]["images"][..., 0]).float()
     torch.testing.assert_close(shown, x[list(views[0].indices), 0] / 2 * 255, atol=0.6, rtol=0)
@@ -231,7 +231,7 @@ def test_the_loaders_own_collate_is_used(tmp_path, drawn_at_once):
     def halved(rows):
         return torch.stack([x for x, _ in rows]) / 2, torch.stack([y for _, y in rows])
 
-    views = [Saliency()]
+    views = [Saliency(samples=16)]
     fit(tmp_path, ConvNet(), views, loader(x, y, collate_fn=halved))
     shown = torch.as_tensor(drawn_at_once.arguments("saliency/gradient")[0]["images"][..., 0]).float()
     torch.testing.assert_close(shown, x[list(views[0].indices), 0] / 2 * 255, atol=0.6, rtol=0)
@@ -295,7 +295,11 @@ def test_given_inputs_are_copied(tmp_path, drawn_at_once):
 
 
 def test_views_of_one_probe_share_its_samples(tmp_path, drawn_at_once):
-    views = [Saliency(), LayerEmbeddings(layers="fc", samples=24), Saliency(method="smooth_grad", noise_samples=1)]
+    views = [
+        Saliency(samples=16),
+        LayerEmbeddings(layers="fc", samples=24),
+        Saliency(samples=16, method="smooth_grad", noise_samples=1),
+    ]
     fit(tmp_path, ConvNet(), views)
     assert len({view.indices for view in views}) == 1
     drawn = drawn_at_once.arguments("saliency/gradient")[0]
@@ -306,7 +310,7 @@ def test_views_of_one_probe_share_its_samples(tmp_path, drawn_at_once):
 def test_a_strip_of_values_where_the_input_is_no_image(tmp_path, drawn_at_once):
     x = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
     y = torch.arange(12) % 2
-    views = [Saliency(probe=Probe(samples=12))]
+    views = [Saliency(samples=16, probe=Probe(samples=12))]
     model = Perceptron(inputs=7)
     fit(tmp_path, model, views, loader(x, y, batch_size=6))
     drawn = drawn_at_once.arguments("saliency/gradient")[2]

@@ -9,9 +9,11 @@ from lightning_viz import (
     ActivationStatistics,
     Adversarial,
     FirstLayerFilters,
+    GradCAM,
     Hyperplanes,
     Occlusion,
     Probe,
+    Saliency,
 )
 from lightning_viz.callbacks.fixed_scale import FixedScale, fixed_scale
 from lightning_viz.render.page import lay_out
@@ -64,6 +66,10 @@ def fixed_views():
     return [
         FirstLayerFilters(**often),
         ActivationMaps(**often),
+        GradCAM(sanity_check=True, **often),
+        GradCAM(target="top:2", **often),
+        Saliency(**often),
+        Saliency(method="input_times_gradient", **often),
         Adversarial(attack_steps=2, **often),
     ]
 
@@ -74,7 +80,7 @@ def test_a_page_of_fixed_samples_is_laid_out_alike_at_every_step(data, tmp_path,
     model = Growing(channels=samples[0][0].shape[0])
     fit(tmp_path, model, fixed_views(), torch.utils.data.DataLoader(samples, 4))
     tags = {sketch.sketch.arguments["tag"] for sketch in drawn_at_once}
-    assert len(tags) == 4
+    assert len(tags) == 8
     for tag in tags:
         pages = drawn_at_once.pages(tag)
         assert sorted(pages) == [0, 1, 2, 3, 4, 5, 6]
@@ -174,3 +180,37 @@ def test_a_page_of_occlusion_is_laid_out_alike_at_every_step(tmp_path, drawn_at_
     fit(tmp_path, Growing(), views)
     pages = drawn_at_once.pages("occlusion")
     assert len(pages) == 3 and all(places(page) == places(pages[0]) for page in pages.values())
+
+
+class Learned(ConvNet):
+    """Knows the classes, which the first pixel tells, but for those of some samples."""
+
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x):
+        number = (x[:, 0, 0, 0] * 100).round().long()
+        said = (number + torch.isin(number, torch.tensor(self.wrong, dtype=torch.long)).long()) % 3
+        return super().forward(x) * 1e-3 + 5 * torch.nn.functional.one_hot(said, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ([], [0, 1, 2, 3, 4, 5, 6, 7]),
+        ([3, 5, 7, 9, 10], [3, 5, 7, 9, 0, 1, 2, 4]),  # on half of the places
+        (list(range(2, 12)), [0, 1, 2, 3, 4, 5, 6, 7]),  # it has not learned
+    ],
+)
+def test_mistakes_of_a_network_that_learned_stand_first_and_stay(wrong, expected, tmp_path, drawn_at_once):
+    x, _ = images(12)
+    x[:, 0, 0, 0] = torch.arange(12) / 100
+    probe = Probe(inputs=x, labels=torch.arange(12) % 3, samples=12)
+    views = [view(probe=probe, every_n_train_steps=3) for view in (GradCAM, Saliency)]
+    fit(tmp_path, Learned(wrong), views)
+    for tag in ("grad_cam/conv2", "saliency/gradient"):
+        for look in drawn_at_once.arguments(tag).values():
+            assert (look["images"][:, 0, 0, 0] / 2.55).round().astype(int).tolist() == expected
+            assert [verdict.mistaken for verdict in look["verdicts"]] == [index in wrong for index in expected]
+    assert views[0].state["shown"] == expected

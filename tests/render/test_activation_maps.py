@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lightning_viz.render.activations import activation_maps
 from lightning_viz.render.attribution_maps import attribution_maps
+from lightning_viz.render.layout import draw
 from lightning_viz.render.page import lay_out
+from lightning_viz.render.parts import Bar, ColorBar, MapTile, Text, Tile
 from lightning_viz.render.tiles import Verdict, overlay
 
 from .pixels import body, decoded, fits
@@ -40,16 +44,41 @@ def test_heat_leaves_the_image_itself_where_there_is_none():
     assert np.ptp(shown[13, 18].astype(int)) > 50
 
 
-def test_heat_is_scaled_per_map_and_says_so():
-    heat = RNG.uniform(0.1, 1, size=(3, 7, 7))
+def test_maps_of_a_page_have_one_scale_and_each_its_own_maximum_beside_it():
+    heat = RNG.uniform(0.5, 1, size=(2, 6, 6))
     heat /= heat.max(axis=(1, 2), keepdims=True)
-    louder = heat * np.array([1, 5, 12.4])[:, None, None]
-    assert "each map divided by its maximum (1 to 12.4 logits)" in cam(louder).description
-    quiet, loud = cam(heat), cam(louder)
-    one, other = body(quiet), body(loud)
-    differing = (one != other).any(axis=-1)  # the gray numbers under the maps, and nothing colored
-    assert differing.any() and np.ptp(one[differing], axis=-1).max() == np.ptp(other[differing], axis=-1).max() == 0
-    assert "cat" in quiet.description and "layer4" in quiet.description
+    page = cam(heat * np.array([0.14, 0.005])[:, None, None], verdicts=[Verdict("cat", "cat", 0.25)] * 2)
+    maps = list(page.parts(MapTile))
+    assert [tile.value for tile in maps] == [pytest.approx(0.14)] * 2
+    words = [line for text in page.parts(Text) for line in text.lines]
+    assert "0.14" in words and "0.005" in words
+    (bar,) = page.parts(ColorBar)
+    assert (bar.low, bar.high, bar.label) == ("0", "0.14", "logits")
+    assert [part.share for part in page.parts(Bar)] == [0.25, 0.25]
+    seen, bare = (
+        [np.asarray(draw(replace(tile, values=factor * tile.values)), int) for tile in maps] for factor in (1, 0)
+    )
+    strong, weak = (np.abs(one - other).mean() for one, other in zip(seen, bare, strict=True))
+    assert weak < 0.1 * strong
+
+
+def test_eight_samples_are_80_wide_on_the_card_and_stand_once_each():
+    heat, images = RNG.uniform(size=(8, 6, 6)), RNG.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    verdicts = [Verdict("cat", "dog", 0.5, "cat")] * 8
+    page = attribution_maps(
+        "t", images, heat[:, None], method="", target="", display="heat", layer="l", verdicts=verdicts
+    )
+    inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
+    assert [tile.sample for tile in inputs] == list(range(8)) and min(inputs[0].size) >= 160
+    assert fits(page, 1000)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"), [(2, "each cell sees 9 × 12 pixels or more"), (5, ""), (4, "5 × 6 pixels")]
+)
+def test_a_layer_of_few_cells_says_how_much_each_sees(cells, words):
+    description = cam(RNG.uniform(size=(2, cells, cells))).description
+    assert words in description and ("each cell" in description) == bool(words)
 
 
 @pytest.mark.parametrize("draw", [cam, lambda heat: saliency(heat[:, None])])
@@ -64,7 +93,7 @@ def test_flaws_are_told(draw):
 
 
 def test_all_flawed_is_still_a_picture():
-    assert fits(cam(np.zeros((4, 7, 7))))
+    assert fits(cam(np.zeros((4, 7, 7))), 1000)
     assert "all-zero gradient in 4 of 4 samples" in saliency(np.zeros((4, 3, 7, 7))).description
     assert "NaN in 8 of 8 maps" in activations(np.full((4, 2, 7, 7), np.nan)).description
 
@@ -75,8 +104,8 @@ def test_saliency_reduces_channels_as_said():
     assert (decoded(saliency(gradient))[-300:-60] == decoded(saliency(single))[-300:-60]).all()
     largest = np.abs(gradient).max(axis=1, keepdims=True)
     assert (decoded(saliency(gradient, display="max"))[-300:-60] == decoded(saliency(largest))[-300:-60]).all()
-    assert "99th percentile (3)" in saliency(np.ones((2, 3, 5, 5))).description
-    assert "99th percentile (1)" in saliency(np.ones((2, 3, 5, 5)), display="max").description
+    assert next(saliency(np.ones((2, 3, 5, 5))).parts(ColorBar)).high == "3"
+    assert next(saliency(np.ones((2, 3, 5, 5)), display="max").parts(ColorBar)).high == "1"
 
 
 def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():

@@ -1,0 +1,205 @@
+"""What a classifier gets wrong is found in the whole of the validation data, with what it looked at."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from lightning_viz import Mistakes, default_views
+from lightning_viz.errors import ViewError
+from lightning_viz.render.mistakes import confusion_table, worst_samples
+from lightning_viz.render.parts import Bar, Cell, MapTile, Text, Tile
+from lightning_viz.render.tiles import Verdict
+
+from .conftest import ConvNet, Net, Perceptron, fit, images, loader
+
+
+class Fixed(Net):
+    """Keeps its weights."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Digits(Fixed):
+    """A logistic regression that has learned the first 900 digits."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        known = LogisticRegression(max_iter=60).fit(x[:900].flatten(1).numpy(), y[:900].numpy())
+        self.flat, self.fc = nn.Flatten(), nn.Linear(64, 10)
+        self.fc.weight.data, self.fc.bias.data = (
+            torch.tensor(a, dtype=torch.float32) for a in (known.coef_, known.intercept_)
+        )
+
+    def forward(self, x):
+        return self.fc(self.flat(x))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    digits = load_digits()
+    return torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
+
+
+@pytest.mark.filterwarnings("ignore:.*lbfgs.*", "ignore:.*max_iter.*", "ignore::sklearn.exceptions.ConvergenceWarning")
+def test_mislabeled_samples_are_among_the_worst(digits, tmp_path, drawn_at_once):
+    x, y = digits
+    model, (x, y) = Digits(x, y), (x[900:1200], y[900:1200].clone())
+    sure = model(x).softmax(1).max(1).values.argsort(descending=True)
+    flipped = sure[model(x).argmax(1)[sure] == y[sure]][:5].tolist()
+    y[flipped] = (y[flipped] + 5) % 10
+    fit(tmp_path, model, [Mistakes()], loader(x[:8], y[:8]), loader(x, y, batch_size=64))
+    (page,) = drawn_at_once.arguments("mistakes/worst").values()
+    shown = [
+        int(((x[:, 0] * 255).round() == torch.tensor(image[..., 0])).all((1, 2)).nonzero()[0])
+        for image in page["images"]
+    ]
+    losses = F.cross_entropy(model(x), y, reduction="none")
+    assert shown == losses.argsort(descending=True)[:8].tolist() and set(flipped) <= set(shown)
+    answers = model(x).softmax(1)
+    for index, verdict in zip(shown, page["verdicts"], strict=True):
+        assert (verdict.truth, verdict.prediction) == (str(int(y[index])), str(int(answers[index].argmax())))
+        assert verdict.confidence == pytest.approx(float(answers[index].max().detach()), abs=1e-5)
+    assert (page["wrong"], page["samples"]) == (int((answers.argmax(1) != y).sum()), 300)
+    (table,) = drawn_at_once.arguments("mistakes/confusion").values()
+    expected = np.zeros((10, 10), dtype=int)
+    np.add.at(expected, (y.numpy(), answers.argmax(1).numpy()), 1)
+    assert np.array_equal(table["counts"], expected)
+
+
+class Shortcut(Fixed):
+    """Takes a very bright pixel, wherever it is, for class 2, and else knows the classes by brightness."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 2, 1), nn.Linear(2, 3)
+        self.conv.weight.data = torch.ones(2, 1, 1, 1)
+        self.conv.bias.data = torch.tensor([-0.9, 0.0])
+        self.fc.weight.data = torch.tensor([[0.0, -50.0], [0.0, 50.0], [9000.0, 0.0]])
+        self.fc.bias.data = torch.tensor([20.0, -20.0, 0.0])
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+def test_a_shortcut_in_the_corner_is_seen(tmp_path, drawn_at_once):
+    x, _ = images(40)
+    y = torch.arange(40) % 2
+    x = x * 0.2 + 0.3 + 0.2 * (y[:, None, None, None] - 0.5)
+    marked = [5, 12, 23, 30]
+    x[marked, 0, 0, 0] = 1.0
+    fit(tmp_path, Shortcut(), [Mistakes()], loader(x[:8], y[:8]), loader(x, y))
+    (page,) = drawn_at_once.pages("mistakes/worst").values()
+    look = next(iter(drawn_at_once.arguments("mistakes/worst").values()))
+    assert look["wrong"] == 4
+    assert {verdict.prediction for verdict in look["verdicts"][:4]} == {"2"}
+    maps = [tile.values for tile in page.parts(MapTile)][:4]
+    assert all(np.unravel_index(grid.argmax(), grid.shape) == (0, 0) for grid in maps)
+    assert (look["images"][:4, 0, 0, 0] == 255).all()
+
+
+def test_samples_that_are_new_since_the_step_before_are_marked(tmp_path, drawn_at_once):
+    fit(tmp_path, ConvNet(), [Mistakes()], loader(*images(24)), loader(*images(30)), max_epochs=4)
+    looks = drawn_at_once.arguments("mistakes/worst")
+    before = None
+    for step in sorted(looks):
+        shown = [image.tobytes() for image in looks[step]["images"]]
+        assert looks[step]["new"] == (None if before is None else [image not in before for image in shown])
+        before = shown
+    assert len(looks) == 4
+    marks = page_of(new=[True, False, True])
+    assert [line for text in marks.parts(Text) for line in text.lines].count("new") == 2
+
+
+def test_a_replayed_step_marks_the_same_samples():
+    view = Mistakes()
+    assert view._new(6, [1, 2, 3]) is None and view._new(6, [1, 2, 3]) is None
+    assert view._new(12, [2, 9]) == view._new(12, [2, 9]) == [False, True]
+
+
+@pytest.mark.parametrize("ending", [nn.Identity, lambda: nn.LogSoftmax(1), lambda: nn.Softmax(1)])
+def test_logits_and_probabilities_rank_alike(ending, tmp_path, drawn_at_once):
+    class Ended(ConvNet):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Sequential(nn.Linear(6, 3), ending())
+
+        def training_step(self, batch, batch_idx):
+            return F.nll_loss(self(batch[0]).log_softmax(1), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    model, (x, y) = Ended(), images(30)
+    fit(tmp_path, model, [Mistakes(layers="fc")], loader(x, y), loader(x, y))
+    (look,) = drawn_at_once.arguments("mistakes/worst").values()
+    with torch.no_grad():
+        logits = model.fc[0](F.relu(model.conv2(F.max_pool2d(F.relu(model.conv1(x)), 2))).mean((2, 3)))
+    worst = F.cross_entropy(logits, y, reduction="none").argsort(descending=True, stable=True)[:8]
+    assert np.array_equal(look["images"][..., 0], (x[worst, 0] * 255).round().byte().numpy())
+
+
+class Regression(Perceptron):
+    def training_step(self, batch, batch_idx):
+        return F.mse_loss(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("case", ["numbers", "unlabeled"])
+def test_what_has_no_classes_is_skipped_with_a_reason(case, tmp_path, drawn_at_once, capsys, recwarn, caplog):
+    view = next(view for view in default_views() if isinstance(view, Mistakes))
+    x = torch.randn(12, 2)
+    data = loader(x, torch.randn(12, 2))
+    model = Regression()
+    if case == "unlabeled":
+        model.training_step = lambda batch, batch_idx: model(batch[0]).pow(2).mean()
+        model.validation_step = lambda batch, batch_idx: model(batch[0])
+        data = DataLoader(torch.utils.data.TensorDataset(x), 4)
+    fit(tmp_path, model, [view], data, data)
+    assert not any(tag.startswith("mistakes") for tag in drawn_at_once.tags())
+    said = capsys.readouterr()
+    heard = said.out + said.err + caplog.text + " ".join(str(one.message) for one in recwarn)
+    assert "Mistakes" in heard and "class" in heard and "Traceback" not in heard
+
+
+def test_private_inputs_are_left_out():
+    with pytest.raises(ViewError, match="private"):
+        Mistakes(private=True).check(ConvNet())
+    assert Mistakes(private=True).optional
+
+
+def page_of(count=3, maps=True, **options):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    grids = rng.uniform(size=(count, 1, 6, 6)) if maps else None
+    settings = {"new": None, "wrong": 3, "samples": 300, "population": "300 validation samples", "step": 5, **options}
+    return worst_samples(
+        "mistakes/worst", pictures, grids, verdicts=[Verdict("cat", "dog", 0.75, "cat")] * count, **settings
+    )
+
+
+def test_the_page_counts_and_has_a_bar_for_each_confidence():
+    page = page_of()
+    assert "3 of 300 wrong (1 %)" in page.description
+    assert [part.share for part in page.parts(Bar)] == [0.75] * 3
+    inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
+    assert len(inputs) == 3 and inputs[0].size[0] >= 160
+    assert not list(page_of(maps=False).parts(MapTile))
+
+
+def test_of_many_classes_twelve_are_shown_and_their_counts_are_whole():
+    counts = np.arange(400).reshape(20, 20) * 10_000
+    page = confusion_table("t", counts, names=[f"class {index}" for index in range(20)], classes=20, population="")
+    cells = list(page.parts(Cell))
+    assert len(cells) == 144 and "12 of 20 classes" in page.description
+    assert all(line.replace(",", "") in ("", str(int(cell.value))) for cell in cells for line in cell.lines)
