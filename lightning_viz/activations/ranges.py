@@ -1,4 +1,4 @@
-"""The range of each unit's output over samples, from which dead and saturated units are counted."""
+"""The range of each unit's output over samples, from which dead units and saturated outputs are counted."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ __all__ = ["UnitRanges", "range_sums"]
 
 @dataclass(frozen=True)
 class UnitRanges:
-    """Extremes of each unit's output over samples and places, their root mean square, and how many lie beyond bounds.
+    """The highest output of each unit over samples and places, their root mean square, and how many lie beyond bounds.
 
     Attributes:
-        lowest: of each unit ``[K]``; NaN if one of its outputs is.
-        highest: likewise.
-        squares: sum of squares of the finite outputs.
-        values: number of finite outputs.
-        broken: number of outputs that are NaN or infinite.
+        highest: of each unit ``[K]``; NaN if one of its outputs is.
+        squares: sum of squares of the outputs of samples without NaN and infinity.
+        values: number of these outputs.
+        broken: number of samples with a NaN or infinite output.
         seen: number of outputs that were compared with bounds.
         beyond: how many of these lie at or beyond each pair of `SATURATION_BOUNDS`.
     """
 
-    lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
     squares: ExactSum
     values: float
@@ -41,7 +39,7 @@ class UnitRanges:
 
     @property
     def scale(self) -> float:
-        """Root mean square of the finite outputs; NaN if there is none."""
+        """Root mean square of the outputs; NaN if there is none."""
         return math.sqrt(max(0.0, float(self.squares)) / self.values) if self.values else math.nan
 
     @property
@@ -65,7 +63,6 @@ class UnitRanges:
             other: of the same layer.
         """
         return UnitRanges(
-            np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
             self.squares + other.squares,
             self.values + other.values,
@@ -82,31 +79,32 @@ class UnitRanges:
             vector: of `range_sums`, on the CPU.
         """
         count, bounds = int(vector[0]), len(SATURATION_BOUNDS)
-        values, broken, seen = vector[1:4].tolist()
-        beyond, squares, units = np.split(vector[4:], [bounds, bounds + count])
-        lowest, highest = np.split(units, 2)
-        return cls(lowest, highest, ExactSum.of(squares), values, broken, seen, beyond)
+        size, seen = vector[1:3].tolist()
+        beyond, norms, highest = np.split(vector[3:], [bounds, bounds + count])
+        whole = norms[np.isfinite(norms)]
+        broken = float(count - len(whole))
+        return cls(highest, ExactSum.of(whole**2), size * len(whole), broken, seen, beyond)
 
 
 def range_sums(output: Tensor, *, axis: int) -> Tensor:
     """What `UnitRanges` takes of a batch, as one vector that leaves its device in a single copy.
+
+    The output is read twice, since a validation pass waits for it. A sample of which the norm exceeds what a float32
+    holds counts as infinite.
 
     Args:
         output: of a layer ``[n, ...]``.
         axis: of the units.
 
     Returns:
-        Float64 ``[4 + bounds + n + 2 K]`` on the output's device (float32 if it has no float64). Outputs are compared
+        Float64 ``[3 + bounds + n + K]`` on the output's device (float32 if it has no float64). Outputs are compared
         with bounds at 512 fixed random positions of each sample at most.
     """
     output, wide = output.detach().float(), widest(output)
     across = [other for other in range(output.dim()) if other != axis % output.dim()]
-    flat, finite = output.flatten(1), output.isfinite()
-    norms = torch.linalg.vector_norm(torch.where(finite, output, 0).flatten(1), dim=1)
-    squares = norms.nan_to_num(posinf=torch.finfo(norms.dtype).max).to(wide).square()
+    flat = output.flatten(1)
     some = sampled(flat)
-    values = finite.sum()
-    counts = [values.new_full((), len(output)), values, output.numel() - values, values.new_full((), some.numel())]
     beyond = [((some <= low) | (some >= high)).sum() for low, high in SATURATION_BOUNDS]
-    units = [output.amin(across), output.amax(across)]
-    return torch.cat([torch.stack([*counts, *beyond]).to(wide), squares, *(unit.to(wide) for unit in units)])
+    counts = [beyond[0].new_full((), number) for number in (len(flat), flat.shape[1], some.numel())]
+    norms = torch.linalg.vector_norm(flat, dim=1)
+    return torch.cat([torch.stack([*counts, *beyond]).to(wide), norms.to(wide), output.amax(across).to(wide)])

@@ -20,7 +20,7 @@ from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.callbacks.weight_copy import WeightCopy, all_finite, checksums, own_weights, precedes_look
-from lightning_viz.errors import InvalidArgumentError, inform
+from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.activation_functions import ActivationFunction, activation_functions
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import NORMALIZATIONS, Layers, named_layers, select_layers
@@ -117,7 +117,8 @@ class Health(PopulationView):
             return
         assert snapshot.population is not None
         arguments = record(self.state, snapshot.extra["layers"], snapshot.step, snapshot.population.samples)
-        caption = {"details": (snapshot.population.describe(),), "notes": snapshot.population.notes}
+        unseen = (self.state["unseen"],) if "unseen" in self.state else ()
+        caption = {"details": (snapshot.population.describe(), *unseen), "notes": snapshot.population.notes}
         yield DrawTask(layer_health, {"tag": self.kind, **arguments, **caption, "step": snapshot.step})
 
     def _functions(self, model: nn.Module, snapshot: Snapshot) -> dict[str, ActivationFunction]:
@@ -129,7 +130,7 @@ class Health(PopulationView):
                 seen = activation_functions(model, on_device(model, inputs), select_layers(model, self.layers))
             except Exception as error:  # of a model that does not run so: the rest is drawn
                 error.__traceback__ = None  # holds the tensors of the pass
-                inform(f"Health does not see which activation functions follow which layers: {error_text(error)}")
+                self.state["unseen"] = f"activation functions not seen: {error_text(error)}"
             self.state["functions"] = {name: asdict(function) for name, function in seen.items()}
         return {name: ActivationFunction(**function) for name, function in self.state["functions"].items()}
 
@@ -183,7 +184,7 @@ def _by_layer(population: Population) -> dict[str, UnitRanges]:
     layers: dict[str, UnitRanges] = {}
     for call, ranges in population.sums.items():
         name = layer_of_call(call)
-        same = name in layers and len(layers[name].lowest) == len(ranges.lowest)
+        same = name in layers and len(layers[name].highest) == len(ranges.highest)
         layers[name] = layers[name].merge(ranges) if same else layers.get(name, ranges)
     return layers
 

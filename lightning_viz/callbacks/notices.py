@@ -29,8 +29,8 @@ def harmless(what: str) -> Iterator[None]:
 class Faults:
     """Counts the faults of each view, and reports each cause once.
 
-    A cause that several views share at a step is one line. What a view has failed by before is not reported again, but
-    that the view is switched off is.
+    A cause that several views share at a step is one line. What a view has failed by before is not reported again, nor
+    is what another view failed by at an earlier step, if nobody named the view; but that a view is switched off is.
 
     Args:
         run: that reports them.
@@ -54,12 +54,19 @@ class Faults:
         self._in_a_row[view.name] += 1
         off = self._in_a_row[view.name] >= self._run.most_faults
         known = view.name, error_text(error)
-        if off or known not in self._reported:
+        told = known in self._reported
+        if getattr(view, "optional", False) and not self._gathers_from(step):
+            told = told or any(text == known[1] for _, text in self._reported)
+        if off or not told:
             self._reported.add(known)
             self._new.append((view, step, error, off))
         if not self._gathering:
             self._report()
         return off
+
+    def _gathers_from(self, step: int) -> bool:
+        """Whether faults of the same step are being gathered, which share a line."""
+        return any(at == step for _, at, _, _ in self._new)
 
     def succeeded(self, view: Named) -> None:
         """A view has drawn: its faults are counted anew.
