@@ -55,8 +55,9 @@ def test_two_processes_together_draw_what_one_draws_alone(alone, of_two):
     for tag in ("top_samples/conv1", "top_samples/conv2"):
         one, other = alone[tag], together[tag]
         assert one["population"] == other["population"] == "41 validation samples"  # 42 passed, one of them twice
+        assert any(one["crops"])
         for row, same in zip(one["crops"], other["crops"], strict=True):
-            assert len(row) == len(same) == 9
+            assert len(row) == len(same) and len(row) in (0, 9)  # none of a channel that is never above 0
             for crop, twin in zip(row, same, strict=True):
                 assert (crop.value, crop.name, crop.top, crop.left) == (twin.value, twin.name, twin.top, twin.left)
                 np.testing.assert_array_equal(crop.image, twin.image)
@@ -89,7 +90,8 @@ def test_a_process_that_fails_is_told_of_and_holds_up_no_one(alone, of_two, scen
         assert arguments["population"] == f"{21 if missing else 41} validation samples"
         note = "process 1 could not watch its share" in arguments["notes"]
         assert note == missing
-    assert all(len(row) == 9 for tag in ("top_samples/conv1", "top_samples/conv2") for row in together[tag]["crops"])
+    counts = {len(row) for tag in ("top_samples/conv1", "top_samples/conv2") for row in together[tag]["crops"]}
+    assert counts in ({9}, {0, 9})  # none of a channel that is never above 0
 
 
 class Process:

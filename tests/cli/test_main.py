@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -352,7 +353,8 @@ def test_the_board_opens_on_the_pictures_where_there_is_a_display(tmp_path, monk
         def wait(self):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_viz.cli.analyze.threading.Event", Ended)
+    command = importlib.import_module("lightning_viz.cli.analyze")
+    monkeypatch.setattr(command, "threading", SimpleNamespace(Event=Ended))
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")

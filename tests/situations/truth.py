@@ -12,9 +12,9 @@ from .situation import Seen
 
 
 def all_right(seen: Seen, confidence: float = 0.9) -> None:
-    """The picture says of every sample that it is recognized, with confidence; each class occurs."""
+    """The picture says of every sample that it is recognized, with confidence; several classes occur."""
     verdicts = seen.verdicts
-    assert len({verdict.truth for verdict in verdicts}) == 4, verdicts
+    assert len({verdict.truth for verdict in verdicts}) >= 2, verdicts  # of the four, among the eight that are shown
     assert all(verdict.truth == verdict.prediction for verdict in verdicts), verdicts
     assert all(verdict.confidence > confidence for verdict in verdicts), verdicts
 
