@@ -17,7 +17,7 @@ __all__ = ["layer_health"]
 
 _NAMES, _BARS, _NUMBERS, _GAP = 136, 84, (100, 92, 86), 4  # pixels: names, of each quantity bars and latest number
 _ROW, _BAR = 36, 30  # pixels down
-_MOST_ROWS = 19
+_MOST_ROWS = 18
 _FEWEST_SLOTS = 8
 _GROUND, _BAR_COLOR, _LINE = (242, 242, 242), (74, 101, 133), (150, 150, 150)
 _HEADS = ("dead, saturated", "update / weights", "activation scale")
@@ -53,7 +53,7 @@ def layer_health(
 
     Args:
         tag: of the page.
-        layers: L names, from the input on; of more than 19 neighbors share a row, which shows the worst of them.
+        layers: L names, from the input on; of more than 18 neighbors share a row, which shows the worst of them.
         steps: S numbers of completed updates, rising.
         dead: share of units that are dead, ``[S, L]``; NaN where it has no meaning.
         saturated: share of activations that are saturated, likewise.
