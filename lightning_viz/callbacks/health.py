@@ -16,11 +16,9 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_health import LayerHealth, Placed, as_recorded, moves, record
 from lightning_viz.callbacks.population import Batch, Population, Reading
 from lightning_viz.callbacks.run import LightningModule, Trainer, error_text, learning_rates, validates_after
-from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.callbacks.weight_copy import WeightCopy, all_finite, checksums, own_weights, precedes_look
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.activation_functions import ActivationFunction, activation_functions
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import NORMALIZATIONS, Layers, named_layers, select_layers
@@ -65,8 +63,6 @@ class Health(PopulationView):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_bytes < 1:
-            raise InvalidArgumentError(f"max_bytes is {self.max_bytes}: give 1 or more")
         self._copy = WeightCopy(self.max_bytes)
 
     def requirements(self, model: nn.Module) -> Requirements:
@@ -76,12 +72,12 @@ class Health(PopulationView):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look, if due; copy the weights, if the update that comes now is followed by a look."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        running = session(trainer)
-        if running is None or self not in running.views:
-            self._copy.forget()
-            return
-        due = precedes_look(running.run, self.schedule, batch_idx) or validates_after(trainer, batch_idx)
-        self._copy.before_batch(running.run.step, due, lambda: self._trained(pl_module))
+        self._copy.before_batch(
+            self,
+            trainer,
+            lambda run: precedes_look(run, self.schedule, batch_idx) or validates_after(trainer, batch_idx),
+            lambda: self._trained(pl_module),
+        )
 
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
         """The range of each unit over the batch."""

@@ -10,11 +10,10 @@ from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.run import LightningModule, Trainer
-from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.weight_copy import WeightCopy, precedes_look, trained_weights
-from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.errors import ViewError
 from lightning_viz.hooks.layers import Layers
 from lightning_viz.render.animation import thin
 from lightning_viz.render.weights import update_ratios
@@ -46,8 +45,6 @@ class UpdateRatio(View):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_bytes < 1:
-            raise InvalidArgumentError(f"max_bytes is {self.max_bytes}: give 1 or more")
         self._copy = WeightCopy(self.max_bytes)
 
     def check(self, model: nn.Module) -> None:
@@ -62,12 +59,12 @@ class UpdateRatio(View):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look, if due; copy the weights, if the update that comes now is followed by a look."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        running = session(trainer)
-        if running is None or self not in running.views:
-            self._copy.forget()
-            return
-        due = precedes_look(running.run, self.schedule, batch_idx)
-        self._copy.before_batch(running.run.step, due, lambda: trained_weights(pl_module, self.layers))
+        self._copy.before_batch(
+            self,
+            trainer,
+            lambda run: precedes_look(run, self.schedule, batch_idx),
+            lambda: trained_weights(pl_module, self.layers),
+        )
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The ratio of each layer; nothing if the weights before the update were not copied."""

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.run import Run
+from lightning_viz.callbacks.run import Run, Trainer
 from lightning_viz.callbacks.schedule import Schedule
+from lightning_viz.callbacks.session import session
+from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 
 
@@ -19,12 +22,17 @@ class WeightCopy:
     Args:
         max_bytes: size of the copy; weights beyond it are left out.
 
+    Raises:
+        InvalidArgumentError: less than a byte.
+
     Attributes:
         step: completed updates of the weights that are copied; None if none are.
         weights: the copies by layer.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        if max_bytes < 1:
+            raise InvalidArgumentError(f"max_bytes is {max_bytes}: give 1 or more")
         self.max_bytes = max_bytes
         self.forget()
 
@@ -45,19 +53,26 @@ class WeightCopy:
             if weight.nbytes <= left:
                 self.weights[name], left = weight.detach().clone(), left - weight.nbytes
 
-    def before_batch(self, step: int, due: bool, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+    def before_batch(
+        self, view: ViewLike, trainer: Trainer, due: Callable[[Run], bool], weights: Callable[[], Mapping[str, Tensor]]
+    ) -> None:
         """Copy the weights if the update that comes now is followed by a look, else drop an earlier copy.
 
         Args:
-            step: completed updates.
-            due: whether a look follows.
+            view: whose copy it is; one that is not in the run has none.
+            trainer: of the run.
+            due: tells whether a look follows.
             weights: gives them.
         """
-        if self.step == step:  # gradients are accumulated over several batches
+        running = session(trainer)
+        if running is None or view not in running.views:
+            self.forget()
+            return
+        if self.step == running.run.step:  # gradients are accumulated over several batches
             return
         self.forget()
-        if due:
-            self.take(step, weights())
+        if due(running.run):
+            self.take(running.run.step, weights())
 
     def ratios(self, step: int, after: Mapping[str, Tensor]) -> dict[str, float] | None:
         """Of each copied layer the norm of the update by that of the weights; None if the update was not foreseen.

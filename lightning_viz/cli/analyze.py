@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from lightning_viz.catalogue import techniques, views
+from lightning_viz.cli.hints import hint
 from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line, working
 from lightning_viz.cli.source_options import (
     FLAG,
@@ -93,9 +93,7 @@ def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any
     """
     for name in names or ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose of {', '.join(known)}"
-            raise AnalysisError(f"there is no {what} {name!r}: {hint}")
+            raise AnalysisError(f"there is no {what} {name!r}: {hint(name, known)}")
 
 
 def draw_parser() -> ArgumentParser:

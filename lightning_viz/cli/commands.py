@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Family, Method
 from lightning_viz.cli.function_options import Option, options_of
+from lightning_viz.cli.hints import hint
 from lightning_viz.cli.progress import print_line, working
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
 
@@ -78,9 +78,8 @@ def run_command(command: str, arguments: Sequence[str]) -> bool:
     elif name in entries:
         whole, entry, given = f"{command} {name}", entries[name], arguments[1:]
     else:
-        near = difflib.get_close_matches(name, entries, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(entries)}"
-        raise InvalidArgumentError(f"{command} has no method {name!r}: {hint} (the method comes first)")
+        words = f"{command} has no method {name!r}: {hint(name, entries)} (the method comes first)"
+        raise InvalidArgumentError(words)
     run_method(whole, entry, parse(method_parser(whole, entry), given))
     return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_viz import __version__
+from lightning_viz.cli.hints import hint
 from lightning_viz.cli.progress import OutputClosedError, is_first_process, print_line
 from lightning_viz.errors import LightningVizError, MalformedFileError
 from lightning_viz.plain_text import plain_text
@@ -109,9 +109,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
             print_line(f"lightning-viz {__version__}")
             return 0
         if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
-            return _fail(f"there is no command {name!r}: {hint}", REFUSED)
+            return _fail(f"there is no command {name!r}: {hint(name, COMMANDS)}", REFUSED)
         with _working_folder(), in_sentences():
             return _run(name, arguments[1:])
     except OutputClosedError as error:

@@ -11,7 +11,19 @@ from typing_extensions import Unpack
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_shape, compose
 from lightning_viz.render.parts import Cell, Label, Part, Sheet, Text, VStack
-from lightning_viz.render.text import DARK, GRAY, LINE, RED, TITLE_SIZE, WHITE, number, percent, text_width, wrap
+from lightning_viz.render.text import (
+    DARK,
+    GRAY,
+    LINE,
+    RED,
+    TITLE_SIZE,
+    WHITE,
+    end_of,
+    number,
+    percent,
+    text_width,
+    wrap,
+)
 
 __all__ = ["layer_health"]
 
@@ -80,7 +92,7 @@ def layer_health(
         top = LINE + row * _ROW
         red = np.asarray(faults, dtype=bool)[:, group]  # [S, G, 3]
         mark, ink = ("✗ ", RED) if red[-1].any() else ("", DARK)
-        parts.append(Label(0, top + _BAR / 2, mark + _tail(name, _NAMES - 10 - text_width(mark)), ink, "lm"))
+        parts.append(Label(0, top + _BAR / 2, mark + end_of(name, _NAMES - 10 - text_width(mark)), ink, "lm"))
         for place in range(3):
             series = [_worst(values[step, group, place], place) for step in range(len(steps))]
             parts += _bars(series, [bool(step.any()) for step in red[:, :, place]], place, row, top)
@@ -127,15 +139,6 @@ def _common_prefix(layers: Sequence[str]) -> str:
             break
         shared.append(parts[0])
     return "".join(f"{part}." for part in shared)
-
-
-def _tail(name: str, width: int) -> str:
-    """The end of a name, which tells layers apart."""
-    if text_width(name) <= width:
-        return name
-    while name and text_width(f"…{name}") > width:
-        name = name[1:]
-    return f"…{name}"
 
 
 def _worst(values: NDArray[np.float64], place: int) -> float:

@@ -15,7 +15,7 @@ from lightning_viz.render.layout import BODY_HEIGHT, INNER_WIDTH, in_rows, key_h
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import ClassKey, LayerPlot, Part, PlotExtent, Text, Tile, VStack
 from lightning_viz.render.points import AXIS_WIDTH
-from lightning_viz.render.text import GRAY, LINE, percent, step_text, text_width
+from lightning_viz.render.text import GRAY, LINE, end_of, percent, step_text, text_width
 
 __all__ = ["LayerPanel", "evenly_chosen", "layer_panels"]
 
@@ -176,7 +176,7 @@ def _block(
     if drawn.knn_accuracy is not None:
         share = f"{percent(drawn.knn_accuracy)} %"
         facts.append(share if width < _NARROW else f"k-NN {share}")
-    title = Text([lead + _end_of(drawn.layer, width - text_width(lead))], width)
+    title = Text([lead + end_of(drawn.layer, width - text_width(lead))], width)
     below = Text([" · ".join(facts)], width, color=GRAY)
     scatter: Part
     if drawn.points is None or drawn.extent is None or drawn.flaw:
@@ -184,15 +184,6 @@ def _block(
     else:
         scatter = panel(drawn.points, labels, class_names, (side, side), drawn.extent, named=named)
     return VStack([title, below, scatter], gap=0)
-
-
-def _end_of(name: str, width: int) -> str:
-    """A layer's name, cut at its beginning where it is too wide: what tells layers apart is the end."""
-    if text_width(name) <= width:
-        return name
-    while name and text_width(f"…{name}") > width:
-        name = name[1:]
-    return f"…{name}"
 
 
 def _curves(

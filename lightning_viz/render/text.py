@@ -111,6 +111,15 @@ def shorten(text: str, width: int, size: int = TEXT_SIZE, *, suffix: str = "") -
     return f"{text.rstrip()}…{suffix}"
 
 
+def end_of(name: str, width: int) -> str:
+    """A layer's name, cut at its beginning where it is wider than so many pixels: its end tells layers apart."""
+    if text_width(name) <= width:
+        return name
+    while name and text_width(f"…{name}") > width:
+        name = name[1:]
+    return f"…{name}"
+
+
 def number(value: float) -> str:
     """Three significant digits, thousands separated, a true minus sign: ``1,230``, ``−0.042``, ``3.1e-5``.
 
