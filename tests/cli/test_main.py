@@ -265,6 +265,7 @@ def test_what_nobody_foresaw_shows_where_it_happened(fails_with, capsys, monkeyp
 
 
 def test_without_jsonargparse_the_remedy_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("lightning_viz.cli", sys.modules["lightning_viz.cli"])  # put back, as the modules are
     for name in [name for name in sys.modules if name.startswith("lightning_viz.cli")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
@@ -353,8 +354,7 @@ def test_the_board_opens_on_the_pictures_where_there_is_a_display(tmp_path, monk
         def wait(self):
             raise KeyboardInterrupt
 
-    command = importlib.import_module("lightning_viz.cli.analyze")
-    monkeypatch.setattr(command, "threading", SimpleNamespace(Event=Ended))
+    monkeypatch.setattr("lightning_viz.cli.analyze.threading", SimpleNamespace(Event=Ended))
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
