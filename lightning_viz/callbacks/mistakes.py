@@ -21,7 +21,7 @@ from lightning_viz.callbacks.population import Batch, Reading
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
-from lightning_viz.errors import LayerNotFoundError, ViewError
+from lightning_viz.errors import LayerNotFoundError, TargetError, ViewError
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import observe
@@ -31,6 +31,8 @@ from lightning_viz.render.mistakes import MOST_CLASSES, MOST_WORST, confusion_ta
 from lightning_viz.render.tiles import Verdict
 
 __all__ = ["Mistakes"]
+
+_NO_CLASSES = "the model's output is not of classes, as far as is known"
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,12 @@ class Mistakes(PopulationView):
         whole = iter([torch.cat(same) for same in zip(*(all_tensors(found.kept[n][0]) for n in numbers), strict=True)])
         inputs = on_device(model, map_tensors(found.kept[numbers[0]][0], lambda _: next(whole)))
         layers = _map_layers(model) if input_form(model, inputs) == "image" else []
-        seen = observe(model, inputs, layers=layers, gradients=bool(layers))
+        try:
+            seen = observe(model, inputs, layers=layers, gradients=bool(layers))
+        except TargetError as error:  # which names an argument of views that have a target
+            raise ViewError(_NO_CLASSES) from error
         if seen.outputs is None or seen.meaning is None or seen.outputs.dim() != 2 or not seen.meaning.classifies:
-            raise ViewError("the model's output is not of classes, as far as is known")
+            raise ViewError(_NO_CLASSES)
         maps, layer = None, ""
         for call in seen.activations if layers else ():
             activations, gradients = seen.maps(call), seen.gradient_maps(call)

@@ -274,7 +274,8 @@ def token_ids():
             return self.head(self.embedding(ids).mean(1))
 
     tokens = labels[:, None].expand(16, 6)
-    return Training(Classifier(Net()), rows(tokens, labels), draws=()), all_right
+    # The only page with samples is that of the eight worst.
+    return Training(Classifier(Net()), rows(tokens, labels), draws=()), lambda seen: all_right(seen, classes=2)
 
 
 @situation(

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from .situation import Seen
 
 
-def all_right(seen: Seen, confidence: float = 0.9) -> None:
-    """The picture says of every sample that it is recognized, with confidence; several classes occur."""
+def all_right(seen: Seen, confidence: float = 0.9, classes: int = 4) -> None:
+    """The picture says of every sample that it is recognized, with confidence; so many classes occur among them."""
     verdicts = seen.verdicts
-    assert len({verdict.truth for verdict in verdicts}) >= 2, verdicts  # of the four, among the eight that are shown
+    assert len({verdict.truth for verdict in verdicts}) == classes, verdicts
     assert all(verdict.truth == verdict.prediction for verdict in verdicts), verdicts
     assert all(verdict.confidence > confidence for verdict in verdicts), verdicts
 
