@@ -12,6 +12,7 @@ from typing import Literal
 
 from lightning_viz.catalogue_types import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hints import hint
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -77,7 +78,7 @@ def method(name: str) -> Method:
     'LayerCAM'
     """
     if name not in methods():
-        raise InvalidArgumentError(f"there is no method {name!r}: choose one of {', '.join(methods())}")
+        raise InvalidArgumentError(f"there is no method {name!r}: {hint(name, methods())}")
     return methods()[name]
 
 

@@ -37,9 +37,10 @@ from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.serialization import is_private
 from lightning_viz.callbacks.writers import write_whole
-from lightning_viz.catalogue import techniques
+from lightning_viz.catalogue import techniques, views
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
+from lightning_viz.hints import hint
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import file_name
@@ -126,25 +127,27 @@ def fill_report(
 ) -> None:
     """Add to a report all that is to be known of its model; what the folder has finished is not computed again."""
     announce: Progress = progress if progress is not None and first_process() else lambda *_: None
+    _check_names("view", config.views, views())
+    _check_names("technique", config.techniques, techniques())
     series = config.series()
     parts = _parts(config, series)
     # All processes decide alike: nothing is written before the first pass, and in that all of them take part.
     finished = {} if overwrite else {part: known for part in parts if (known := results.get(part.name, part.key))}
     earlier: dict[str, Any] = {}
     for step, path in series.items():
-        views, *techniques_here = [part for part in parts if part.step == step]
-        missing = [part for part in (views, *techniques_here) if part not in finished]
+        views_here, *techniques_here = [part for part in parts if part.step == step]
+        missing = [part for part in (views_here, *techniques_here) if part not in finished]
         report.waiting = [part.name for part in parts if part not in finished]
         study = None
         if missing:
             announce(missing[0].name, len(finished), len(parts))
-            study, result = run_checkpoint(config, step, path, earlier, with_views=views in missing)
-            if views in missing:
-                finished[views] = result
+            study, result = run_checkpoint(config, step, path, earlier, with_views=views_here in missing)
+            if views_here in missing:
+                finished[views_here] = result
                 if first_process():
-                    results.put(views.name, views.key, result)
-        report.views[step] = finished[views]
-        earlier = {**earlier, **finished[views].state}
+                    results.put(views_here.name, views_here.key, result)
+        report.views[step] = finished[views_here]
+        earlier = {**earlier, **finished[views_here].state}
         for part in techniques_here:
             if part not in finished and part.technique is not None and study is not None:
                 announce(part.name, len(finished), len(parts))
@@ -153,6 +156,17 @@ def fill_report(
             if part in finished:
                 report.techniques[part.name] = finished[part]
     report.waiting = []
+
+
+def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any]) -> None:
+    """What is to be computed must exist.
+
+    Raises:
+        AnalysisError: it does not.
+    """
+    for name in names or ():
+        if name not in known:
+            raise AnalysisError(f"there is no {what} {name!r}: {hint(name, known)}")
 
 
 @same_randomness()
@@ -290,11 +304,7 @@ class _Part:
 
 def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
     """All parts, in order. The views of a checkpoint continue those of the checkpoint before."""
-    known = techniques()
-    names = list(known) if config.techniques is None else list(config.techniques)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise AnalysisError(f"there is no technique {unknown[0]!r}: {', '.join(known)}")
+    names = list(techniques()) if config.techniques is None else list(config.techniques)
     parts: list[_Part] = []
     before, last = "", max(series)
     for step, path in series.items():
@@ -302,7 +312,7 @@ def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
         before = config.key(content, f"views after {before}")
         parts.append(_Part(f"views-{step:08d}", before, step))
         if step == last:
-            parts += [_Part(name, config.key(content, name), step, known[name]) for name in names]
+            parts += [_Part(name, config.key(content, name), step, techniques()[name]) for name in names]
     return parts
 
 

@@ -68,13 +68,7 @@ def views_for(
         detector: whether the model is one of torchvision's detectors, each pass of which takes long: maps are drawn
             without those of random weights beside them, from fewer passes, and occlusion only where it is named.
         private: whether inputs are not to be shown, as the run had it.
-
-    Raises:
-        AnalysisError: there is no such kind of view.
     """
-    unknown = [kind for kind in kinds or () if kind not in views()]
-    if unknown:
-        raise AnalysisError(f"there is no kind of view {unknown[0]!r}: choose from {', '.join(views())}")
     recorded = recorded_views(checkpoint)
     probe = probe or (recorded[0].probe if recorded else Probe())
     given: dict[str, Any] = {"probe": probe, "pixel_space": pixel_space, "private": private}

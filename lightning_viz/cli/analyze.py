@@ -7,16 +7,13 @@ import os
 import sys
 import threading
 import webbrowser
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_viz.catalogue import techniques, views
-from lightning_viz.cli.hints import hint
+from lightning_viz.catalogue import techniques
 from lightning_viz.cli.progress import ProgressBar, is_first_process, print_line, working
 from lightning_viz.cli.source_options import (
     FLAG,
@@ -77,23 +74,10 @@ def _report(options: Namespace, progress: ProgressBar) -> Path:
     conflicts = None if options.conflicts is None else Path(options.conflicts)
     chosen = {"views": options.views, "techniques": options.techniques, "conflicts": conflicts}
     named = run_configs_of(options) if options.compare else [run_config_of(options)]
-    _check_names("view", options.views, views())
-    _check_names("technique", options.techniques, techniques())
     configs = [replace(config, **chosen) for config in named]
     if options.compare:
         return compare(configs, out=options.out, overwrite=options.overwrite, progress=progress)
     return analyze_run(configs[0], options.out, overwrite=options.overwrite, progress=progress)
-
-
-def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any]) -> None:
-    """What is to be computed must exist.
-
-    Raises:
-        AnalysisError: it does not.
-    """
-    for name in names or ():
-        if name not in known:
-            raise AnalysisError(f"there is no {what} {name!r}: {hint(name, known)}")
 
 
 def draw_parser() -> ArgumentParser:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Family, Method
 from lightning_viz.cli.function_options import Option, options_of
-from lightning_viz.cli.hints import hint
 from lightning_viz.cli.progress import print_line, working
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
+from lightning_viz.hints import hint
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

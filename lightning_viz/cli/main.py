@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_viz import __version__
-from lightning_viz.cli.hints import hint
 from lightning_viz.cli.progress import OutputClosedError, is_first_process, print_line
 from lightning_viz.errors import LightningVizError, MalformedFileError
+from lightning_viz.hints import hint
 from lightning_viz.plain_text import plain_text
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
