@@ -7,8 +7,10 @@ generator, and on one thread, so that a repeated run draws the same pictures.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from lightning_viz.errors import InvalidArgumentError
 
@@ -26,6 +28,7 @@ Floats = NDArray[np.float32]
 _Extent = tuple[float, float, float, float]
 Engine = Literal["auto", "sklearn", "opentsne"]
 
+_REDUCED = 50  # dimensions, as in van der Maaten and Hinton, 2008
 _EXACT = 1000  # samples and dimensions up to which PCA is exact
 _GROWTH = 1.25  # margin of the first extent, and factor by which it grows
 _INSIDE = 0.98  # of the points, at least, lie within an extent
@@ -54,7 +57,7 @@ class Embedding:
     engine: str | None = None
 
 
-def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats:
+def reduce(vectors: ArrayLike, *, dimensions: int = _REDUCED, seed: int = 0) -> Floats:
     """PCA scores: projects samples onto their first principal components, as input of t-SNE, k-NN and the projector.
 
     Args:
@@ -71,7 +74,7 @@ def reduce(vectors: ArrayLike, *, dimensions: int = 50, seed: int = 0) -> Floats
     """
     centered, scale = _standardize(_matrix(vectors, "vectors"))
     count = min(*centered.shape, dimensions)
-    with threadpool_limits(1):
+    with _single_thread():
         if min(centered.shape) > _EXACT and count < 0.5 * min(centered.shape):
             from sklearn.utils.extmath import randomized_svd
 
@@ -169,11 +172,12 @@ def tsne(
         engine = "opentsne" if importlib.util.find_spec("openTSNE") else "sklearn"
     # Coincident points have no gradient, so a layer that was dead at the previous step gets a cold start.
     warm = start is not None and float(start.std(axis=0).max()) > 1e-2
-    scores = reduce(_standardize(data)[0], seed=seed)
+    scores = _standardize(data)[0]
+    if not warm or scores.shape[1] > _REDUCED:  # fewer dimensions would only be turned, which no distance shows
+        scores = reduce(scores, seed=seed)
     initial = start if start is not None and warm else _pca_start(scores, dimensions, seed)
     optimize = _opentsne if engine == "opentsne" else _sklearn
-    with threadpool_limits(1):
-        points, divergence = optimize(scores, initial.astype(np.float32), perplexity, seed, warm)
+    points, divergence = optimize(scores, initial.astype(np.float32), perplexity, seed, warm)
     points = points - points.mean(axis=0) if start is None else procrustes(points, start)
     return Embedding(points.astype(np.float32), "t-SNE", divergence, warm, perplexity, engine)
 
@@ -191,18 +195,20 @@ def _sklearn(data: Floats, start: Floats, perplexity: float, seed: int, warm: bo
         init=start,
         random_state=seed,
     )
-    return model.fit_transform(data), float(model.kl_divergence_)
+    with _single_thread():
+        return model.fit_transform(data), float(model.kl_divergence_)
 
 
 def _opentsne(data: Floats, start: Floats, perplexity: float, seed: int, warm: bool) -> tuple[Floats, float]:
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 
-    affinities = PerplexityBasedNN(data, perplexity=perplexity, method="exact", n_jobs=1, random_state=seed)
-    points: Any = TSNEEmbedding(start, affinities, negative_gradient_method="bh", n_jobs=1, random_state=seed)
     early, exaggeration, late = (20, 1.5, 30) if warm else (125, 12, 300)
-    points = points.optimize(n_iter=early, exaggeration=exaggeration, momentum=0.8)
-    points = points.optimize(n_iter=late, momentum=0.8)
+    with _single_thread():
+        affinities = PerplexityBasedNN(data, perplexity=perplexity, method="exact", n_jobs=1, random_state=seed)
+        points: Any = TSNEEmbedding(start, affinities, negative_gradient_method="bh", n_jobs=1, random_state=seed)
+        points = points.optimize(n_iter=early, exaggeration=exaggeration, momentum=0.8)
+        points = points.optimize(n_iter=late, momentum=0.8)
     return np.array(points, dtype=np.float32), float(points.kl_divergence)
 
 
@@ -295,7 +301,7 @@ def kmeans(vectors: ArrayLike, *, clusters: int, labels: ArrayLike | None = None
 
     data, _ = _standardize(_matrix(vectors, "vectors"))
     model = KMeans(min(clusters, len(data)), n_init=10, random_state=seed)
-    with threadpool_limits(1), warnings.catch_warnings():
+    with _single_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # raised for fewer distinct samples than clusters
         assignment = np.unique(model.fit_predict(data), return_inverse=True)[1].reshape(-1).astype(np.int64)
     if labels is None:
@@ -331,7 +337,7 @@ def trustworthiness(vectors: ArrayLike, points: ArrayLike, *, neighbors: int = 5
         raise InvalidArgumentError(f"{len(data)} vectors and {len(places)} points; pass one point per vector")
     if len(data) <= 2 * neighbors:
         return None
-    with threadpool_limits(1):
+    with _single_thread():
         return float(manifold.trustworthiness(data, places, n_neighbors=neighbors))
 
 
@@ -359,12 +365,27 @@ def knn_accuracy(vectors: ArrayLike, labels: ArrayLike | None, *, neighbors: int
     classes, members = np.unique(_labels(labels, len(data))[order], return_inverse=True)
     if len(classes) < 2:
         return None
-    with threadpool_limits(1):
+    with _single_thread():
         nearest = NearestNeighbors(n_neighbors=neighbors).fit(data[order]).kneighbors(return_distance=False)
     votes = np.zeros((len(data), len(classes)))
     for rank in range(neighbors):
         votes[np.arange(len(data)), members.reshape(-1)[nearest[:, rank]]] += 1 + 0.5 ** (rank + 2) / neighbors
     return float((votes.argmax(axis=1) == members.reshape(-1)).mean())
+
+
+def _single_thread() -> Any:
+    """One thread of NumPy's, SciPy's and scikit-learn's libraries: all that are loaded, so import first."""
+    return _libraries(len(sys.modules)).limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """The libraries that have threads. Finding them takes milliseconds, so only if there are more modules.
+
+    Args:
+        modules: that are imported.
+    """
+    return ThreadpoolController()
 
 
 def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:

@@ -91,9 +91,12 @@ class DrawingProcess:
     def behind(self) -> bool:
         """Whether the waiting tasks would take too long to draw, or too much memory to keep."""
         with self._changed:
-            waiting = self._queue.waiting
-            seconds = sum(self._queue.usual(job.owner) for job in waiting)
-            return seconds > BEHIND_SECONDS or sum(len(job.payload) for job in waiting) > BEHIND_BYTES
+            held = sum(len(job.payload) for job in self._queue.waiting)
+            return self._seconds_left() > BEHIND_SECONDS or held > BEHIND_BYTES
+
+    def _seconds_left(self) -> float:
+        """How long one process would take for what is not drawn."""
+        return sum(self._queue.usual(job.owner) for job in self._queue.waiting)
 
     @property
     def waiting(self) -> int:
@@ -145,14 +148,20 @@ class DrawingProcess:
         if first:
             self._entrust()
 
-    def hurry(self) -> None:
-        """Draw what is left at normal priority, several tasks at once: nothing else needs the cores any more."""
+    def hurry(self, worth: float = 0.0) -> None:
+        """Draw what is left at normal priority, several tasks at once: nothing else needs the cores any more.
+
+        Args:
+            worth: seconds of drawing; no other process is started for less.
+        """
         with self._changed:
             left = sum(not job.begun for job in self._queue.waiting)
             if not left or self._given_up:
                 return
             for artist in self._artists:
                 artist.raise_priority()
+            if self._seconds_left() < worth:
+                return
             for _ in range(min(_cores(), _MOST_ARTISTS, left) - sum(not artist.low for artist in self._artists)):
                 self._start(low=False)
             replaced = not all(artist.low for artist in self._artists)

@@ -21,6 +21,7 @@ from lightning_viz.errors import inform, warn_safely
 from lightning_viz.render.page import Picture, lay_out
 
 _KEEP_SECONDS = 6.0  # that the end of a run waits for the file of what is not drawn
+_WORTH_SECONDS = 1.5  # of drawing, for which another process is started at once: it takes as long to import
 _HAND_OVER_SECONDS = 0.2  # that an interrupted run writes what is drawn
 
 
@@ -96,6 +97,7 @@ class PictureLog:
         """Wait, within the run's limit, until all is drawn, animations last, and write it; keep what is not drawn."""
         limit = self._run.finish_seconds
         deadline = time.monotonic() + limit
+        self.process.hurry(_WORTH_SECONDS)
         self.process.drain(min(1.0, limit))
         if (waiting := self.process.waiting) and math.isfinite(limit):
             inform(f"finishing {waiting} drawings, for at most {limit:g} s")
@@ -133,6 +135,7 @@ class PictureLog:
         with tqdm(total=self.process.waiting, desc="lightning_viz", unit="drawing", leave=False, disable=None) as bar:
             while (left := deadline - time.monotonic()) > 0 and (waiting := self.process.drain(min(left, 0.5))):
                 bar.update(bar.total - waiting - bar.n)
+                self.collect()
                 if self._run.interrupted:
                     break
         self.collect()

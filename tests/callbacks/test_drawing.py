@@ -114,6 +114,21 @@ def test_at_the_end_several_draw_in_order_and_remember_within_a_name(artist, mon
     assert len([other for other in artist._artists if not other.retired]) == 3
 
 
+def test_no_process_is_started_for_what_is_soon_drawn(artist, monkeypatch):
+    monkeypatch.setattr(drawing, "_cores", lambda: 3)
+    for step in range(3):
+        artist.submit("a", step, sketch(step=step, seconds=0.05))
+    results(artist, 1)
+    artist._queue.took("a", 0.0)  # so that two more take about 0.1 s
+    artist.hurry(worth=60.0)
+    assert len(artist._artists) == 1
+    results(artist, 2)
+    for step in range(3, 9):
+        artist.submit("b", step, sketch(step=step, seconds=0.05))  # never drawn before: it may take long
+    artist.hurry(worth=2.0)
+    assert len([other for other in artist._artists if not other.retired]) == 3
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root may raise a priority again")
 def test_what_draws_has_low_priority_beside_training_and_the_trainings_own_after_it(artist, monkeypatch):
     monkeypatch.setattr(drawing, "_cores", lambda: 1)
