@@ -10,6 +10,7 @@ from . import dense as dense
 from . import dream as dream
 from . import embedding as embedding
 from . import errors as errors
+from . import hints as hints
 from . import hooks as hooks
 from . import parameters as parameters
 from . import pixels as pixels
