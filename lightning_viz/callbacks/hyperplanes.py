@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +13,11 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.schedule import Steps
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
-from lightning_viz.errors import ViewError
+from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.observe import observe
-from lightning_viz.hooks.outputs import class_logits
+from lightning_viz.hooks.outputs import class_probabilities
 from lightning_viz.parameters import count_units, importance, plane_layers
+from lightning_viz.render.decision_regions import DecisionRegions
 from lightning_viz.render.hyperplanes import hyperplanes, zero_sets
 
 __all__ = ["Hyperplanes"]
@@ -26,13 +28,15 @@ _MARGIN = 0.15  # of the samples' range, on each side
 class Hyperplanes(View):
     """For a perceptron on the plane, where each hidden unit changes sign (tag ``hyperplanes/<layer>``).
 
-    The first layer's units are lines, drawn over the samples and the network's decision regions, fainter where a unit
-    weighs little in what follows. By default at logarithmic steps, and as an animation at the end.
+    The first layer's units are lines, with small triangles on the side where the unit is on, drawn over the samples and
+    the network's decision regions, which are paler where their class is less probable; fainter where a unit weighs
+    little in what follows. By default at logarithmic steps, and as an animation at the end.
 
     Args:
         deeper: also the zero sets of deeper hidden units, which are piecewise linear.
         samples: how many of the data set's to draw.
-        grid: points along each side at which the decision regions are found.
+        grid: points along each side at which the decision regions are found, 2 or more; between them the logarithms of
+            the probabilities are interpolated.
     """
 
     steps: Steps = "log"
@@ -42,6 +46,11 @@ class Hyperplanes(View):
     grid: int = 160
 
     kind: ClassVar[str] = "hyperplanes"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid < 2:
+            raise InvalidArgumentError(f"grid is {self.grid}: give 2 or more")
 
     def check(self, model: nn.Module) -> None:
         """The model must take the plane."""
@@ -68,10 +77,10 @@ class Hyperplanes(View):
         seen = observe(model, plane, layers=plane_layers(model)[1:-1] if self.deeper else ())
         if seen.outputs is None or seen.meaning is None or not seen.meaning.classifies:
             raise ViewError("the model's output is not of classes, so there are no regions of theirs to draw")
-        answers = class_logits(seen.outputs, seen.meaning).argmax(1).cpu()
-        cells = self.grid**2
+        shares = class_probabilities(seen.outputs, seen.meaning).cpu()
+        answers, cells = shares.argmax(1), self.grid**2
         deeper = {name: values[:cells].float().cpu() for name, values in seen.activations.items()}
-        return {"regions": answers[:cells], "answers": answers[cells:], "deeper": deeper}
+        return {"regions": self._regions(shares[:cells]), "answers": answers[cells:], "deeper": deeper}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """The lines, and a page for each deeper layer."""
@@ -91,7 +100,7 @@ class Hyperplanes(View):
             "samples": points[: 0 if self.private else None].numpy(),
             "labels": None if shown is None else shown.numpy(),
             "extent": extent,
-            "regions": snapshot.extra["regions"].view(self.grid, self.grid).numpy(),
+            "regions": snapshot.extra["regions"],
             "class_names": snapshot.samples.class_names or None,
         }
         accuracy = None if labels is None else (snapshot.extra["answers"] == labels).float().mean().item()
@@ -111,6 +120,12 @@ class Hyperplanes(View):
         for name, values in snapshot.extra["deeper"].items():
             maps = values.T.reshape(-1, self.grid, self.grid).numpy()
             yield DrawTask(zero_sets, {**shared, "tag": f"{self.kind}/{name}", "layer": name, "values": maps})
+
+    def _regions(self, probabilities: Tensor) -> DecisionRegions:
+        """Of the classes' probabilities ``[grid * grid, K]`` those of classes that are predicted anywhere."""
+        classes = np.unique(probabilities.argmax(1).numpy())
+        logarithms = probabilities.T[classes].clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        return DecisionRegions(classes, logarithms.view(-1, self.grid, self.grid).numpy(), probabilities.shape[1])
 
 
 def _extent(points: Tensor) -> tuple[float, float, float, float]:

@@ -97,7 +97,7 @@ def key_entries(labels: NDArray[Any] | None, names: tuple[str, ...] | None) -> t
     return named, class_colors(count)
 
 
-def pale(colors: Colors, strength: float = 0.22) -> Colors:
+def pale(colors: Colors, strength: float) -> Colors:
     """The colors mixed with white, ``strength`` of 1 leaving them as they are."""
     mixed = np.rint(255 - (255 - colors.astype(float)) * strength)
     return np.asarray(mixed, dtype=np.uint8)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_viz.render.decision_regions import DecisionRegions
 from lightning_viz.render.text import DARK, GRAY, TEXT_SIZE, WHITE
 
 __all__ = [
@@ -376,10 +377,11 @@ class PlanePlot(Plot):
         samples: ``[N, 2]``.
         labels: class indices ``[N]``, or None.
         class_count: how many classes there are.
-        regions: predicted class ``[M, M]`` on a grid over the extent, rows from y0 up, columns from x0; or None.
-        lines: end points ``[K, 2, 2]`` (unit, end, coordinate).
+        regions: what is predicted over the extent, or None.
+        lines: end points ``[K, 2, 2]`` (unit, end, coordinate); the unit is on to the left of the way between them.
         strengths: opacity of the lines ``[K]``.
-        contours: pre-activations ``[K, M, M]`` on such a grid, whose zero sets are drawn.
+        contours: pre-activations ``[K, M, M]`` on a grid over the extent, rows from y0 up, columns from x0, whose zero
+            sets are drawn.
         extent: (x0, x1, y0, y1) of the view.
         frame: left and bottom of the axes, their width and height, in pixels.
     """
@@ -387,7 +389,7 @@ class PlanePlot(Plot):
     samples: NDArray[Any]
     labels: NDArray[Any] | None
     class_count: int
-    regions: NDArray[Any] | None
+    regions: DecisionRegions | None
     lines: NDArray[np.float64] | None = None
     strengths: NDArray[np.float64] | None = None
     contours: NDArray[Any] | None = None

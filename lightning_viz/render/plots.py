@@ -7,19 +7,21 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render import parts
-from lightning_viz.render.colors import class_colors, colors_of, pale, table
+from lightning_viz.render.colors import class_colors, colors_of, table
+from lightning_viz.render.side_marks import side_marks, zero_contours
 from lightning_viz.render.text import LINE, TEXT_SIZE, number, percent, shorten, step_text, text_width
 
 _DPI = 100
 _POINT = 72 / _DPI  # points in a pixel
 _SIZE = TEXT_SIZE * _POINT
+_OF_CONTOURS = 0.6  # of their opacity
 _WORDS: dict[str, Any] = {"fontsize": _SIZE, "color": "0.35"}
 
 
@@ -56,23 +58,23 @@ def _ticks(axes: Axes, extent: parts.PlotExtent) -> None:
 
 def _plane(figure: Figure, plot: parts.PlanePlot) -> None:
     axes, extent = _axes(figure, *plot.frame), plot.extent
+    scale = np.array(plot.frame[2:]) / (extent[1] - extent[0], extent[3] - extent[2])  # pixels per unit
     if plot.regions is not None:
-        # The grid's outermost nodes lie on the extent's edges, the pixels' middles therefore too.
-        x_half = (extent[1] - extent[0]) / (2 * max(1, plot.regions.shape[1] - 1))
-        y_half = (extent[3] - extent[2]) / (2 * max(1, plot.regions.shape[0] - 1))
-        edges = (extent[0] - x_half, extent[1] + x_half, extent[2] - y_half, extent[3] + y_half)
-        ground = pale(class_colors(plot.class_count))[plot.regions.astype(int)]
-        axes.imshow(ground, extent=edges, origin="lower", interpolation="nearest", aspect="auto", zorder=1)
+        ground = plot.regions.colors(plot.frame[2:], plot.class_count)
+        axes.imshow(ground, extent=extent, interpolation="nearest", aspect="auto", zorder=1)
     dots: dict[str, Any] = {"alpha": 0.9, "zorder": 3, "linewidths": 0.5, "edgecolors": "white"}
     dots["c"] = colors_of(plot.labels, len(plot.samples), plot.class_count) / 255
     axes.scatter(plot.samples[:, 0], plot.samples[:, 1], (7 * _POINT) ** 2, **dots)
-    width = 1.8 * _POINT
+    curves, strengths = [], []
     if plot.lines is not None and plot.strengths is not None:
-        colors = [(0.1, 0.1, 0.1, strength) for strength in plot.strengths]
-        axes.add_collection(LineCollection(list(plot.lines), colors=colors, linewidths=width, zorder=4))
+        curves, strengths = list(plot.lines), list(plot.strengths)
     for unit in () if plot.contours is None else plot.contours:
-        x, y = np.linspace(*extent[:2], unit.shape[1]), np.linspace(*extent[2:], unit.shape[0])
-        axes.contour(x, y, unit, levels=[0], colors=[(0.1, 0.1, 0.1, 0.6)], linewidths=width, zorder=4)
+        found = zero_contours(unit, extent)
+        curves, strengths = [*curves, *found], [*strengths, *[_OF_CONTOURS] * len(found)]
+    colors = [(0.1, 0.1, 0.1, strength) for strength in strengths]
+    axes.add_collection(LineCollection(curves, colors=colors, linewidths=1.8 * _POINT, zorder=4))
+    for curve, color in zip(curves, colors, strict=True):
+        axes.add_collection(PolyCollection(list(side_marks(curve, scale)), facecolors=color, linewidths=0, zorder=4))
     axes.set(xlim=extent[:2], ylim=extent[2:])
     _ticks(axes, extent)
 

@@ -105,6 +105,7 @@ def test_a_view_that_does_not_suit_is_an_error_with_the_remedy(view, model, erro
         (lambda: GradCAM(method="cam"), "method is 'cam': give one of ['grad_cam', 'grad_cam_plus_plus'"),
         (lambda: Saliency(reduce="mean"), "reduce is 'mean': give 'sum' or 'max'"),
         (lambda: Saliency(noise_samples=0), "noise_samples is 0"),
+        (lambda: Hyperplanes(grid=1), "grid is 1: give 2 or more"),
         (lambda: ActivationMaps(scale="auto"), "scale is 'auto': give 'fixed' or 'map'"),
         (lambda: ActivationMaps(channels="best"), "channels is 'best': give 'random', 'first', 'strongest' or a list"),
         (lambda: LayerEmbeddings(engine="umap"), "engine is 'umap': give 'auto', 'sklearn' or 'opentsne'"),
