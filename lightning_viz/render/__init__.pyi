@@ -20,6 +20,7 @@ from .attribution_maps import method_row as method_row
 from .attribution_maps import method_sheet as method_sheet
 from .attribution_maps import occlusion_maps as occlusion_maps
 from .colors import class_colors as class_colors
+from .decision_regions import DecisionRegions as DecisionRegions
 from .dense import MOST_PREDICTIONS as MOST_PREDICTIONS
 from .dense import UNCOUNTED as UNCOUNTED
 from .dense import class_predictions as class_predictions
