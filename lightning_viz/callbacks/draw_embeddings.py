@@ -15,6 +15,7 @@ from lightning_viz.callbacks.layer_pages import ENGINES, EmbeddedLayer, layer_pa
 from lightning_viz.embedding import FEWEST, Embedding, extent, knn_accuracy, procrustes, reduce, trustworthiness, tsne
 from lightning_viz.render.animation import thin
 from lightning_viz.render.layer_panels import SAME, LayerPanel, layer_panels, unit_radius
+from lightning_viz.render.text import fixed_point, number
 
 LAST = "z_"
 """Beginning of the numbers' tags: TensorBoard sorts them behind the run's own."""
@@ -227,13 +228,13 @@ def _details(found: Sequence[Mapping[str, Any]], perplexity: float) -> tuple[str
         engine, reached = embedded[0]["embedding"]["engine"], embedded[0]["embedding"]["perplexity"]
         cold = [kept["layer"] for kept in embedded[1:] if not kept["start"]]
         words.append(f"t-SNE by {ENGINES[engine]}" + (f", begun cold in {', '.join(cold)}" if cold else ""))
-        words.append(f"perplexity {reached:.3g}, for few samples" if reached < perplexity else "")
+        words.append(f"perplexity {number(reached)}, for few samples" if reached < perplexity else "")
     elif found and _methods(found):
         words.append("PCA, as samples are few for t-SNE")
     trust = [kept["numbers"]["trustworthiness"] for kept in found]
     known = [value for value in trust if value is not None]
     if known:
-        words.append(f"trustworthiness {int(100 * min(known)) / 100:.2f} or more")
+        words.append(f"trustworthiness {fixed_point(int(100 * min(known)) / 100)} or more")
     if found:
         words.append(f"views fixed since step {max(kept['fixed'] for kept in found):,}")
     return tuple(words)

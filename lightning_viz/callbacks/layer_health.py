@@ -240,16 +240,12 @@ def findings(
         growth = health.scale / first.scale
         if growth >= _GROWN:
             yield found(
-                "grown", f"activations {_rounded(growth)} times as large as at step {first_step:,}", False, growth
+                "grown", f"activations {number(growth, 2)} times as large as at step {first_step:,}", False, growth
             )
         elif growth <= 1 / _GROWN:
-            yield found("faded", f"activations {_rounded(1 / growth)} times as small as at step {first_step:,}", False)
+            yield found("faded", f"activations {number(1 / growth, 2)} times as small as at step {first_step:,}", False)
         elif health.scale >= _LARGE:
-            yield found("grown", f"activations of {_rounded(health.scale)}", False, health.scale)
-
-
-def _rounded(value: float) -> str:
-    return number(float(f"{value:.2g}"))
+            yield found("grown", f"activations of {number(health.scale, 2)}", False, health.scale)
 
 
 _ORDER: Sequence[Kind] = ("broken", "still", "dead", "saturated", "grown", "faded", "idle")

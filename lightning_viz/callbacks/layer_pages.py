@@ -19,6 +19,7 @@ from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, compose
 from lightning_viz.render.parts import PlotExtent, Tile
 from lightning_viz.render.sample_images import grid, sprite, thumbnails
+from lightning_viz.render.text import number, percent
 
 PAGES = ("scatter", "thumbnails", "grid", "comparison")
 """What can be drawn of a layer alone: points, images at their places or on a grid, PCA and k-means beside t-SNE."""
@@ -94,7 +95,9 @@ class EmbeddedLayer:
         elif embedding.method == "PCA":
             notes.append(f"only {count} samples: PCA instead of t-SNE")
         elif embedding.perplexity is not None and embedding.perplexity < self.perplexity:
-            notes.append(f"only {count} samples: perplexity {embedding.perplexity:.3g} instead of {self.perplexity:g}")
+            notes.append(
+                f"only {count} samples: perplexity {number(embedding.perplexity)} instead of {number(self.perplexity)}"
+            )
         return tuple(notes)
 
 
@@ -139,8 +142,8 @@ def _comparison(tag: str, shown: EmbeddedLayer, scores: NDArray[Any], seed: int)
         known = labels >= 0
         groups = [labels[known & (clusters == cluster)] for cluster in np.unique(clusters[known])]
         majority = sum(np.bincount(group).max() for group in groups)
-        grouped += f" ({majority / max(1, known.sum()):.0%} pure)"
-    panels = [("t-SNE", points), (f"PCA ({kept:.0%} of variance)", plane), (grouped, points)]
+        grouped += f" ({percent(majority / max(1, known.sum()))} % pure)"
+    panels = [("t-SNE", points), (f"PCA ({percent(kept)} % of variance)", plane), (grouped, points)]
     names: dict[str, Any] = {"class_names": shown.class_names, "clusters": {grouped: clusters}}
     return embedding_panels(tag, panels, **shown.caption, **names, details=shown.reduction)
 

@@ -23,6 +23,7 @@ from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.dense import MOST_PREDICTIONS, UNCOUNTED, class_predictions, image_predictions
 from lightning_viz.render.detections import MATCHING, detection_predictions, matches
+from lightning_viz.render.text import percent
 from lightning_viz.render.tiles import to_rgb
 
 __all__ = ["Predictions"]
@@ -140,7 +141,7 @@ class Predictions(View):
         overlaps, accuracy = _agreement(predicted[~uncounted], truth[~uncounted], classes)
         names = [*self.class_names, *map(snapshot.samples.name, range(len(self.class_names), classes))][:classes]
         if bool(uncounted.any()):
-            notes = (*notes, f"{float(uncounted.float().mean()):.0%} of the pixels do not count".replace("%", " %"))
+            notes = (*notes, f"{percent(float(uncounted.float().mean()))} % of the pixels do not count")
         return DrawTask(
             class_predictions,
             {

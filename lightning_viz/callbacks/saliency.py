@@ -34,7 +34,7 @@ from lightning_viz.hooks.pytree import all_tensors, flatten_like, map_tensors, o
 from lightning_viz.hooks.relu import Rule
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.render.attribution_maps import attribution_maps, class_columns
-from lightning_viz.render.text import some_of
+from lightning_viz.render.text import number, some_of
 
 __all__ = ["Saliency"]
 
@@ -128,7 +128,9 @@ class Saliency(View):
         images, verdicts = snapshot.images(self.pixel_space), snapshot.verdicts()
         shown = shown_samples(self.state, snapshot, self.samples, len(images))
         details = {
-            "noise_samples": [f"{self.noise_samples} noisy copies, noise {self.fraction:g} of each image's range"],
+            "noise_samples": [
+                f"{self.noise_samples} noisy copies, noise {number(self.fraction)} of each image's range"
+            ],
             "steps": [f"{self.integration_steps} steps from 0"],
         }.get(str(described.cost), [])
         if layers := snapshot.requirements.layers:

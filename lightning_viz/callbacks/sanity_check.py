@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_viz.attribution.evaluation.model_randomization import rank_correlation
 from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.random_weights import randomized_weights
+from lightning_viz.render.text import fixed_point
 
 SCORE_TAG = "/randomization"
 """End of the tag under which a view plots the score of its maps."""
@@ -56,7 +57,7 @@ def sanity_check_text(score: float) -> str:
     """
     if math.isnan(score):
         return "rank correlation with an untrained network's maps: none, as maps are constant"
-    return f"rank correlation with an untrained network's maps {score:.2f} ({SANITY_KEY})"
+    return f"rank correlation with an untrained network's maps {fixed_point(score)} ({SANITY_KEY})"
 
 
 SANITY_KEY = "near 1: does not depend on what was learned; near 0 alone proves nothing"

@@ -11,7 +11,7 @@ from lightning_viz.render.colors import Colors, apply, class_colors
 from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, heads
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, PaintedTile, Part, Text, Tile, VStack
-from lightning_viz.render.text import GRAY, LINE, RED, number, some_of
+from lightning_viz.render.text import GRAY, LINE, RED, fixed_point, number, some_of
 from lightning_viz.render.tiles import count_flaws, find_flaw
 
 __all__ = ["MOST_PREDICTIONS", "UNCOUNTED", "class_predictions", "found_on_canvas", "image_predictions"]
@@ -68,10 +68,10 @@ def class_predictions(
         rows.append(_row([Tile(size, images[index], sample=index), *tiles], ("", "", "", share)))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
     colors[np.arange(len(colors)) == background] = 205  # in the key
-    key = ClassKey([f"{names[place]} {overlaps[place]:.2f}" for place in present], colors[present])
+    key = ClassKey([f"{names[place]} {fixed_point(overlaps[place])}" for place in present], colors[present])
     mean = float(np.mean([overlaps[place] for place in present])) if present else float("nan")
     facts = (
-        f"mean IoU {mean:.3f}",
+        f"mean IoU {fixed_point(mean, 3)}",
         f"{_percent(accuracy)} of the pixels right",
         _over(samples, count),
         "below: each class's IoU",
@@ -117,10 +117,10 @@ def image_predictions(
         tiles = [Tile(size, shown[index], sample=index) for shown in (images, truth, prediction)]
         heat = None if flaw else apply("magma", difference[index], 0, limit)
         tiles.append(Tile(size, heat, flaw, sample=index, weights=difference[index]))
-        rows.append(_row(tiles, ("", "", f"PSNR {noise_ratios[index]:.1f} dB", "")))
+        rows.append(_row(tiles, ("", "", f"PSNR {fixed_point(noise_ratios[index], 1)} dB", "")))
     finite = [ratio for ratio in noise_ratios if np.isfinite(ratio)]
     facts = (
-        f"mean PSNR {np.mean(finite):.1f} dB" if finite else "",
+        f"mean PSNR {fixed_point(float(np.mean(finite)), 1)} dB" if finite else "",
         _over(len(noise_ratios), count),
         f"difference on a fixed scale, 0 to {number(limit)} of the pixels' range",
     )
@@ -191,7 +191,7 @@ def _tile_size(images: NDArray[Any]) -> tuple[tuple[int, int], int]:
 def _percent(share: float) -> str:
     """``99.5 %``; never 0 for what is more, never 100 for what is less."""
     rounded = round(100 * share, 1)
-    return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):.1f} %"
+    return f"{fixed_point(rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9), 1)} %"
 
 
 def _row(tiles: Sequence[Tile], words: Sequence[str]) -> VStack:

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from lightning_viz.render.layout import BODY_HEIGHT, GUTTER, draw, fit, heads
 from lightning_viz.render.page import Page, PageInfo, check_rgb, compose
 from lightning_viz.render.parts import Color, HStack, Part, Tile, VStack
-from lightning_viz.render.text import LINE, TEXT_SIZE, WHITE, font, number, shorten, some_of, text_width
+from lightning_viz.render.text import LINE, TEXT_SIZE, WHITE, fixed_point, font, number, shorten, some_of, text_width
 
 __all__ = ["FramedTile", "ObjectFrame", "detection_predictions", "framed_page"]
 
@@ -260,7 +260,7 @@ def _frame(
     objects: Objects, place: int, names: Mapping[int, str], mistake: str, *, scored: bool = False
 ) -> ObjectFrame:
     label = int(objects.labels[place])
-    score = f" {objects.scores[place]:.2f}" if scored else ""
+    score = f" {fixed_point(float(objects.scores[place]))}" if scored else ""
     words = f"{f'{mistake}: ' if mistake else ''}{names.get(label, str(label))}{score}"
     color = MISTAKEN if mistake else MATCHED
     left, top, right, bottom = map(float, objects.boxes[place])

@@ -14,7 +14,7 @@ from lightning_viz.render.colors import MOST_NAMES, class_count, key_entries, na
 from lightning_viz.render.layout import INNER_WIDTH, frame_size, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import ClassKey, PlotExtent, ScatterPlot, Text, VStack
-from lightning_viz.render.text import LINE, TEXT_SIZE, level, shorten, text_width, wrap
+from lightning_viz.render.text import LINE, TEXT_SIZE, fixed_point, level, shorten, text_width, wrap
 
 __all__ = ["embedding_panels", "scatter"]
 
@@ -60,7 +60,7 @@ def scatter(
         f"{len(points):,} samples",
         f"{dimension:,} dimensions",
         "" if knn_accuracy is None else f"k-NN accuracy in the layer {_percent(knn_accuracy)}",
-        "" if trustworthiness is None else f"trustworthiness {trustworthiness:.2f}",
+        "" if trustworthiness is None else f"trustworthiness {fixed_point(trustworthiness)}",
         *_purity(labels, clusters),
         f"{beyond(points, extent):,} outliers at the rim",
         f"{classes} classes: no names, colors repeat" if classes > MOST_NAMES else "",
@@ -272,4 +272,4 @@ def _purity(labels: NDArray[Any] | None, clusters: NDArray[Any] | None) -> tuple
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %"
+    return f"{fixed_point(100 * share, 0)} %"

@@ -199,7 +199,7 @@ def _written(value: float, place: int) -> str:
 
 def _short(value: float, digits: int = 2) -> str:
     """So many significant digits."""
-    return number(float(f"{value:.{digits}g}")) if math.isfinite(value) else "∞"
+    return number(value, digits) if math.isfinite(value) else "∞"
 
 
 def _verdict(found: Sequence[str], certain: bool) -> Text:

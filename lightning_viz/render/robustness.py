@@ -26,7 +26,18 @@ from lightning_viz.render.parts import (
     Tile,
     VStack,
 )
-from lightning_viz.render.text import DARK, GRAY, LINE, WHITE, first_of, number, percent, shorten, text_width
+from lightning_viz.render.text import (
+    DARK,
+    GRAY,
+    LINE,
+    WHITE,
+    first_of,
+    fixed_point,
+    number,
+    percent,
+    shorten,
+    text_width,
+)
 
 __all__ = ["FEW", "corruption_sheet", "corruption_table", "defense_bars", "epsilon_curves", "sphere_plot"]
 
@@ -126,7 +137,7 @@ def corruption_table(
     }
     wide = _RATIOS // min(_MOST_RATIOS, max(2, len(columns)))
     shown = [
-        _column(["CE of", shorten(model, wide), *map(_ratio, [*columns[model], means[model]])], wide)
+        _column(["CE of", shorten(model, wide), *map(fixed_point, [*columns[model], means[model]])], wide)
         for model in list(columns)[:_MOST_RATIOS]
     ]
     cells = _heat(errors, severities, INNER_WIDTH - _LABEL - (wide + GUTTER) * len(shown) - GUTTER)
@@ -135,7 +146,7 @@ def corruption_table(
     facts = (
         f"clean error {percent(clean)} %",
         f"CE: error over that of {reference}" if columns else "",
-        *(f"mCE of {model} {_ratio(mean)}" for model, mean in means.items()),
+        *(f"mCE of {model} {fixed_point(mean)}" for model, mean in means.items()),
         f"columns of the first {_MOST_RATIOS} of {len(columns)}" if len(columns) > _MOST_RATIOS else "",
     )
     reading = f"How often {name} is mistaken under each kind of corruption"
@@ -183,10 +194,6 @@ def _top(row: float, *, last: bool = False) -> int:
 
 def _names(kinds: Sequence[str]) -> list[str]:
     return [shorten(kind.replace("_", " "), _LABEL) for kind in kinds]
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "–"
 
 
 def epsilon_curves(

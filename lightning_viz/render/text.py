@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from PIL import ImageFont
 
-__all__ = ["number", "percent", "step_text"]
+__all__ = ["fixed_point", "number", "percent", "step_text"]
 
 TITLE_SIZE = 22
 TEXT_SIZE = 18  # the smallest anywhere: TensorBoard's card shows it at 9 px
@@ -120,18 +120,35 @@ def end_of(name: str, width: int) -> str:
     return f"…{name}"
 
 
-def number(value: float) -> str:
-    """Three significant digits, thousands separated, a true minus sign: ``1,230``, ``−0.042``, ``3.1e-5``.
+def number(value: float, digits: int = 3) -> str:
+    """Significant digits, thousands separated, a true minus sign: ``1,230``, ``−0.042``, ``3.1e-5``.
 
-    >>> number(1230.4), number(-0.0421), number(0.0000314)
-    ('1,230', '−0.0421', '3.14e-5')
+    Args:
+        value: any; of 1,000 or more three digits stand for every place before the point.
+        digits: so many, up to 3.
+
+    >>> number(1234.4), number(1234.4, 2), number(-0.0421), number(0.0000314)
+    ('1,234', '1,200', '−0.0421', '3.14e-5')
     """
     if value == 0:
         return "0"
+    if digits < 3 and math.isfinite(value):
+        value = float(f"{value:.{digits}g}")
     written = f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
     mantissa, _, exponent = written.partition("e")
     written = f"{mantissa}e{int(exponent)}" if exponent else mantissa
     return f"−{written[1:]}" if written.startswith("-") else written
+
+
+def fixed_point(value: float, decimals: int = 2) -> str:
+    """So many decimals and a true minus sign, of zero none: ``0.87``, ``−0.30``; a dash for NaN.
+
+    >>> fixed_point(0.874), fixed_point(-0.3), fixed_point(-0.001), fixed_point(-11.25, decimals=1)
+    ('0.87', '−0.30', '0.00', '−11.2')
+    """
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{round(value, decimals) + 0:.{decimals}f}".replace("-", "−")
 
 
 def percent(share: float, decimals: int = 0) -> str:

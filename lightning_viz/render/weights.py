@@ -14,7 +14,7 @@ from lightning_viz.render.colors import apply, table
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_shape, compose
 from lightning_viz.render.parts import At, Cell, ColorBar, CurveTile, Label, Part, Sheet, Tile, TileSize, VStack
-from lightning_viz.render.text import DARK, LINE, WHITE, first_of, number, shorten, times
+from lightning_viz.render.text import DARK, LINE, WHITE, first_of, fixed_point, number, shorten, times
 from lightning_viz.render.tiles import count_flaws, find_flaw
 
 __all__ = ["filter_table", "filter_to_pixels", "filters", "landscape_table", "update_ratios"]
@@ -320,19 +320,19 @@ def update_ratios(
             known = not np.isnan(value)
             color = tuple(colors[row, column].tolist()) if known else WHITE
             ink = WHITE if known and sum(color) < 3 * 120 else DARK
-            text = "–" if not known else f"{value:.1f}" if np.isfinite(value) else "0"
+            text = "–" if not known else fixed_point(value, 1) if np.isfinite(value) else "0"
             place = (_NAMES + width * column, top, width - 2, _NAMES_ROW - 2)
             parts.append(Cell(*place, color, [text], ink, value if known else None, row, column))
     table = Sheet(INNER_WIDTH, LINE + len(names) * _NAMES_ROW, parts)
     bar = ColorBar("diverging", "1e-6", "1", "1e-3", label="update / weights")
-    latest = values[-1][np.isfinite(values[-1]) & (values[-1] > 0)]
+    latest = np.log10(values[-1][np.isfinite(values[-1]) & (values[-1] > 0)])
     facts = (
-        f"latest from 1e{np.log10(latest.min()):.1f} to 1e{np.log10(latest.max()):.1f}" if latest.size else "",
+        f"latest from {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}" if latest.size else "",
         first_of(len(names), len(layers), "layers"),
     )
     reading = (
         "Each number is the power of ten of the norm of one update divided by the norm of the weights that it changed. "
-        "About -3 is usual in a healthy run; far above it training may diverge, far below it a layer hardly learns."
+        "About −3 is usual in a healthy run; far above it training may diverge, far below it a layer hardly learns."
     )
     return compose(tag, "Size of single updates, log10", VStack([table, bar], gap=8), facts, reading, **info)
 
@@ -359,8 +359,8 @@ def landscape_table(tag: str, losses: NDArray[Any], *, radius: float, **info: Un
     shares, width = np.linspace(-radius, radius, count), (INNER_WIDTH - _LABEL) // count
     parts: list[Part] = []
     for place, share in enumerate(shares.tolist()):
-        parts.append(Label(_LABEL + width * (place + 0.5), LINE / 2, f"{share:.3g}", anchor="mm"))
-        parts.append(Label(_LABEL - 10, LINE + _ROW * (place + 0.5), f"{share:.3g}", anchor="rm"))
+        parts.append(Label(_LABEL + width * (place + 0.5), LINE / 2, number(share), anchor="mm"))
+        parts.append(Label(_LABEL - 10, LINE + _ROW * (place + 0.5), number(share), anchor="rm"))
     for (row, column), value in np.ndenumerate(values):
         left, top, inset = _LABEL + width * column, LINE + _ROW * row, 0
         if row == column == middle:
@@ -368,7 +368,7 @@ def landscape_table(tag: str, losses: NDArray[Any], *, radius: float, **info: Un
             inset = 4
         color = tuple(colors[row, column].tolist())
         ink = DARK if sum(color) > 3 * 140 else WHITE
-        text = f"{value:.2f}" if value < 100 else "> 99" if np.isfinite(value) else "NaN"
+        text = fixed_point(value) if value < 100 else "> 99" if np.isfinite(value) else "NaN"
         size = width - 2 - 2 * inset, _ROW - 2 - 2 * inset
         parts.append(Cell(left + inset, top + inset, *size, color, [text], ink, float(value), row, column))
     table = Sheet(INNER_WIDTH, LINE + _ROW * count, parts)

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from lightning_viz.callbacks.sanity_check import randomization_scores
+from lightning_viz.callbacks.sanity_check import randomization_scores, sanity_check_text
 
 
 @pytest.mark.parametrize("places", [(), (7,), (4, 5), (2, 3, 4)], ids=["vector", "series", "image", "volume"])
@@ -18,3 +18,8 @@ def test_a_score_is_the_mean_over_samples_of_the_correlation_of_sums_over_channe
     sums = [(x.sum(lead - 1) if places else x).reshape(4 * 3**several, -1) for x in (own, other)]
     expected = [spearmanr(*pair).statistic for pair in zip(*sums, strict=True)]
     assert score["maps"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(("score", "words"), [(0.4, "maps 0.40 ("), (-0.123, "maps −0.12 ("), (-0.001, "maps 0.00 (")])
+def test_a_score_is_written_with_a_true_minus(score, words):
+    assert words in sanity_check_text(score)

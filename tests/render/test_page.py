@@ -1,14 +1,17 @@
 """A page is plain data; laid out it is 700 px wide, under a caption that fits."""
 
+import ast
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lightning_viz
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Picture, compose, lay_out
 from lightning_viz.render.parts import HStack, Label, Text, Tile, VStack
-from lightning_viz.render.text import RED, number, shorten, text_width, wrap, wrap_items
+from lightning_viz.render.text import RED, fixed_point, number, shorten, text_width, wrap, wrap_items
 from lightning_viz.render.tiles import Verdict
 
 from .pixels import body, decoded
@@ -105,6 +108,47 @@ def test_shortened_text_fits_and_keeps_its_suffix():
 )
 def test_numbers_are_short(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        (0.874, 2, "0.87"),
+        (-0.3, 2, "−0.30"),
+        (-0.004, 2, "0.00"),
+        (-11.25, 1, "−11.2"),
+        (-0.0, 0, "0"),
+        (float("nan"), 2, "–"),
+        (float("-inf"), 2, "−∞"),
+    ],
+)
+def test_decimals_are_fixed_and_carry_a_true_minus(value, decimals, text):
+    assert fixed_point(value, decimals) == fixed_point(np.float32(value), decimals) == text
+
+
+NO_PICTURE = {  # where a number is formatted for a reader other than a picture's
+    "analysis/report/tables.py": 2,  # coordinates of an SVG
+    "callbacks/layer_pages.py": 2,  # the projector's tab-separated text
+    "callbacks/log_limits.py": 2,  # lines on the console
+    "callbacks/picture_log.py": 1,
+    "render/text.py": 6,  # the functions themselves
+}
+
+
+def test_what_draws_formats_its_numbers_by_the_functions_for_it():
+    """So that a minus is a true one: a format specification of a float, as in ``f"{score:.2f}"``, prints a hyphen."""
+    package, counts = Path(lightning_viz.__file__).parent, {}
+    for path in sorted(package.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        drawn = "render" in path.parts or any(
+            isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_viz.render")
+            for node in nodes
+        )
+        specs = [ast.unparse(node.format_spec) for node in nodes if getattr(node, "format_spec", None) is not None]
+        floats = [spec for spec in specs if spec.rstrip("'\"")[-1:] in tuple("feg%FEGn")]
+        if drawn and floats:
+            counts[path.relative_to(package).as_posix()] = len(floats)
+    assert counts == NO_PICTURE
 
 
 CAPTIONS = [  # step, and what stands in the caption: numbers differ, nothing else

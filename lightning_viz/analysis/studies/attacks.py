@@ -16,7 +16,7 @@ from lightning_viz.analysis.results import Output
 from lightning_viz.catalogue import method as described
 from lightning_viz.render.attacks import pixel_gallery, record_table, twins
 from lightning_viz.render.page import Page
-from lightning_viz.render.text import percent
+from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import describe_channels
 
 SAMPLES = 8
@@ -160,7 +160,7 @@ def _counterparts(study: ModelUnderStudy, method: str, result: AttackResult, opt
     original, attacked = (to_display(pixels, result.pixel_space) for pixels in (result.original, result.pixels))
     before, after = (study.verdicts(record.classes[step], record.confidences[step]) for step in (0, -1))
     if described(method).unit == "pixels":
-        details = [f"{result.success:.0%} of those that were classified correctly"]
+        details = [f"{percent(float(result.success))} % of those that were classified correctly"]
         return pixel_gallery(
             tag, original, attacked[None], rows=["few pixels"], before=before, after=[after], details=details
         )
@@ -184,7 +184,7 @@ def _title(method: str, options: Mapping[str, Any], scale: float) -> str:
     """The attack's name, its epsilon in gray levels of 255 if it has one, or else its norm."""
     entry, epsilon, norm = described(method), options.get("epsilon"), options.get("norm")
     name = resolve_norm(norm or entry.unit).name
-    return f"{entry.title}, {name}" if epsilon is None else f"{entry.title}, ε {255 * epsilon / scale:.3g}/255"
+    return f"{entry.title}, {name}" if epsilon is None else f"{entry.title}, ε {number(255 * epsilon / scale)}/255"
 
 
 def _record(study: ModelUnderStudy, tag: str, result: AttackResult, title: str) -> Page:

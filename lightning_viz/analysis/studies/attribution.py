@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from lightning_viz.render.attribution_maps import (
     occlusion_maps,
 )
 from lightning_viz.render.page import Page
+from lightning_viz.render.text import fixed_point
 
 SHOWN = 6
 CHANCE = "a random order"
@@ -310,4 +310,4 @@ def _words(measured: Mapping[str, float | None]) -> list[str]:
 
 
 def _rounded(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0:.2f}".replace("-", "−")
+    return "–" if value is None else fixed_point(value)

@@ -21,6 +21,7 @@ from lightning_viz.render.embedding import scatter
 from lightning_viz.render.layer_panels import SAME, LayerPanel, evenly_chosen, layer_panels, unit_radius
 from lightning_viz.render.page import Page
 from lightning_viz.render.sample_images import thumbnails
+from lightning_viz.render.text import fixed_point
 
 
 def embed(
@@ -92,7 +93,9 @@ def embed(
         for name, embedding in embeddings.items()
     }
     scores = [
-        f"{name} {each['knn_accuracy']:.2f}" for name, each in measured.items() if each["knn_accuracy"] is not None
+        f"{name} {fixed_point(each['knn_accuracy'])}"
+        for name, each in measured.items()
+        if each["knn_accuracy"] is not None
     ]
     found = f"k-NN accuracy: {', '.join(scores)}" if scores else f"{count} samples, whose classes are not known"
     return Output("embeddings", pictures(), numbers, tables, found=found)

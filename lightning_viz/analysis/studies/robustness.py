@@ -34,8 +34,8 @@ from lightning_viz.render.robustness import (
     epsilon_curves,
     sphere_plot,
 )
+from lightning_viz.render.text import fixed_point, percent
 from lightning_viz.render.text import number as format_number
-from lightning_viz.render.text import percent
 from lightning_viz.render.weights import landscape_table
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions
@@ -101,7 +101,8 @@ def accuracy_curve(
     }
     first, last = accuracy[0].item(), accuracy[-1].item()
     found = (
-        f"accuracy {first:.2f} at ε {format_number(shown[0].item())}, {last:.2f} at ε {format_number(shown[-1].item())}"
+        f"accuracy {fixed_point(first)} at ε {format_number(shown[0].item())}, "
+        f"{fixed_point(last)} at ε {format_number(shown[-1].item())}"
     )
     return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables, found=found)
 
@@ -209,7 +210,7 @@ def defended_accuracy(
     accuracy = dict(zip(result.names, rows_of(measured), strict=True))
     rows = rows_of({"defense": result.names, **measured})
     best = max(range(len(ways)), key=measured["attacked"].__getitem__)
-    found = f"under attack best: {result.names[best]}, accuracy {measured['attacked'][best]:.2f}"
+    found = f"under attack best: {result.names[best]}, accuracy {fixed_point(measured['attacked'][best])}"
     return Output("defenses", pictures(), {"epsilon": epsilon, "accuracy": accuracy}, {"ways": rows}, found=found)
 
 
@@ -270,7 +271,8 @@ def corruption_errors(
         for severity, error in zip(errors.severities, of_kind, strict=True)
     ]
     worst = max(numbers["kinds"], key=numbers["kinds"].__getitem__)
-    found = f"error {errors.clean:.2f}, {errors.errors.mean():.2f} under corruptions; worst {worst}"
+    clean, corrupted = fixed_point(float(errors.clean)), fixed_point(float(errors.errors.mean()))
+    found = f"error {clean}, {corrupted} under corruptions; worst {worst}"
     return Output("corruptions", pictures(), numbers, {"corruptions": rows}, found=found)
 
 
@@ -416,7 +418,9 @@ def loss_landscape(
     betas, alphas = zip(*places, strict=True)
     rows = rows_of({"alpha": alphas, "beta": betas, "loss": values})
     numbers = {"loss": center, "rise": rise, "distance": step, "least": losses.min(), "samples": len(images)}
-    found = f"loss {float(center):.3g} at the trained weights, {float(rise):+.3g} at distance {step:.2g} from them"
+    change = "+" * bool(rise >= 0) + format_number(float(rise))
+    found = f"loss {format_number(float(center))} at the trained weights, {change} at distance {format_number(step, 2)}"
+    found += " from them"
     return Output("loss_landscape", pictures(), numbers, {"landscape": rows}, {"grid": {"losses": losses}}, found)
 
 
