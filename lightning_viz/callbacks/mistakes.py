@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_viz.activations.top_k import NO_SAMPLE, TopK
 from lightning_viz.attribution.cam import class_activation_map
+from lightning_viz.callbacks.changed_samples import new_among
 from lightning_viz.callbacks.display import input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Batch, Reading
@@ -161,6 +162,7 @@ class Mistakes(PopulationView):
         shared = {"step": snapshot.step, "population": snapshot.population.describe()}
         notes = (*snapshot.population.notes, *snapshot.notes(self.pixel_space))
         wrong = int(confusion.sum() - np.trace(confusion))
+        marks = new_among(self.state, snapshot.step, [extra["numbers"]])
         yield DrawTask(
             worst_samples,
             {
@@ -168,7 +170,7 @@ class Mistakes(PopulationView):
                 "tag": f"{self.kind}/worst",
                 "images": extra["images"],
                 "maps": extra["maps"],
-                "new": self._new(snapshot.step, extra["numbers"]),
+                "new": None if marks is None else marks[0],
                 "wrong": wrong,
                 "samples": int(confusion.sum()),
                 "layer": extra["layer"],
@@ -191,15 +193,6 @@ class Mistakes(PopulationView):
                 "notes": snapshot.population.notes,
             },
         )
-
-    def _new(self, step: int, numbers: list[int]) -> list[bool] | None:
-        """Which samples were not shown at the step before; None at the first. A step that is replayed says the same."""
-        state = self.state
-        if state.get("step") != step:
-            state["before"] = state.get("shown")
-        state["step"], state["shown"] = step, numbers
-        before = state["before"]
-        return None if before is None else [number not in before for number in numbers]
 
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:

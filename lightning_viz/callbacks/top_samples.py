@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_viz.activations.top_k import NO_SAMPLE, Channels, TopK, channel_peaks, choose_channels
 from lightning_viz.attribution.gradients import gradient
 from lightning_viz.attribution.guided_backprop import deconvolution
+from lightning_viz.callbacks.changed_samples import new_among
 from lightning_viz.callbacks.display import InputForm, arrange, input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.population import Batch, Reading
@@ -52,6 +53,7 @@ class Entry:
         row: of the channel in the ranking.
         value: of the maximum.
         unit: channel, row and column of the maximum in the layer's maps.
+        sample: its number.
         inputs: of the sample, a batch of one.
         label: of the sample.
     """
@@ -59,6 +61,7 @@ class Entry:
     row: int
     value: float
     unit: tuple[int, int, int]
+    sample: int
     inputs: Any
     label: int | None
 
@@ -75,6 +78,7 @@ def entries_of(ranking: TopK, channels: Sequence[int]) -> list[Entry]:
             row,
             float(ranking.values[row, rank]),
             (channels[row], int(place[0]), int(place[1])),
+            number,
             *ranking.kept[number],
         )
         for row, numbers in enumerate(ranking.samples.tolist())
@@ -128,6 +132,7 @@ def crops_of(
                 "" if entry.label is None else name(entry.label),
                 top=top == 0,
                 left=left == 0,
+                sample=entry.sample,
             )
             sizes.append((bottom - top, right - left, *image.shape[:2]))
     step = max((max(crop.image.shape[:2]) for crop in crops.values()), default=1) / _SIDE
@@ -317,12 +322,20 @@ class TopSamples(PopulationView):
         population = snapshot.population
         assert population is not None
         for call, (crops, details) in snapshot.extra["pages"].items():
-            channels = (self.state.get(call) or self.state[f"{call}:0"])["channels"]
+            state = self.state.get(call) or self.state[f"{call}:0"]
+            channels = state["channels"]
+            rows = [crops[row] for row in range(len(channels))]
+            marks = new_among(state, snapshot.step, [[crop.sample for crop in row] for row in rows])
+            if marks is not None:
+                rows = [
+                    [replace(crop, new=new) for crop, new in zip(*pair, strict=True)]
+                    for pair in zip(rows, marks, strict=True)
+                ]
             yield DrawTask(
                 excitations,
                 {
                     "tag": f"{self.kind}/{call}",
-                    "crops": [crops[row] for row in range(len(channels))],
+                    "crops": rows,
                     "layer": call,
                     "step": snapshot.step,
                     "channels": channels,

@@ -170,6 +170,7 @@ _SIDE = 3  # samples in a row, and rows
 _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
 _ROWS = 10  # pixels between rows of channels
 _LONGEST = 4.0  # side of a tile over its other side
+_NEW = (230, 159, 0)  # frame of a new sample
 _GROUND = (160, 186, 216)  # between tiles: neither their grays nor the page's white
 
 
@@ -184,6 +185,8 @@ class Crop:
         name: of the sample's class, or "".
         top: whether it ends at the image's upper edge, beyond which there would be more of it.
         left: likewise at the left edge.
+        sample: its number.
+        new: whether it was not among the channel's strongest at the step before.
     """
 
     image: Colors
@@ -192,6 +195,8 @@ class Crop:
     name: str = ""
     top: bool = False
     left: bool = False
+    sample: int | None = None
+    new: bool = False
 
 
 def signed_image(values: NDArray[np.floating]) -> Colors:
@@ -245,6 +250,7 @@ def excitations(
         some_of(len(shown), len(channels), "channels"),
         f"the {most or MOST_CROPS} strongest of {population}",
         f"cut to what it sees, {field}",
+        "orange frame: new since the step before",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
@@ -263,7 +269,7 @@ def _tile_size(frame: tuple[int, int], width: int, rows: int) -> TileSize:
     """Width and height of tiles so that blocks are `width` wide, and rows of them fit the page."""
     aspect = min(max(frame[0] / frame[1], 1 / _LONGEST), _LONGEST)
     wide = ((width - _BETWEEN) // 2 - _CLOSE) // _SIDE - _CLOSE
-    room = (BODY_HEIGHT - LINE) // max(1, rows) - _ROWS - LINE - 2 * _CLOSE
+    room = (BODY_HEIGHT - 2 * LINE) // max(1, rows) - _ROWS - LINE - 2 * _CLOSE
     high = min(wide * aspect, room // _SIDE - _CLOSE)
     return max(8, round(high / aspect)), max(8, round(high))
 
@@ -276,7 +282,15 @@ def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], 
         both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never above 0", layer=layer, channel=channel)
         return VStack([title, both], gap=_CLOSE)
     images = [
-        Tile(size, _framed(crop, crop.image, frame), layer=layer, channel=channel, value=crop.value) for crop in crops
+        Tile(
+            size,
+            _framed(crop, crop.image, frame),
+            layer=layer,
+            channel=channel,
+            value=crop.value,
+            outline=_NEW if crop.new else None,
+        )
+        for crop in crops
     ]
     maps = [_evidence(crop, frame, size, layer, channel) for crop in crops]
     return VStack([title, HStack([_square(images), _square(maps)], gap=_BETWEEN)], gap=_CLOSE)
@@ -314,7 +328,8 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
     values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
     common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
-    return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {values}")
+    new = sum(crop.new for crop in crops)
+    return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {new} new" * bool(new) + f" · {values}")
 
 
 _MOST = 8  # distributions

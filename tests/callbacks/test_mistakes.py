@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_viz import Mistakes, default_views
+from lightning_viz.callbacks.changed_samples import new_among
 from lightning_viz.errors import ViewError
 from lightning_viz.render.mistakes import confusion_table, worst_samples
 from lightning_viz.render.parts import Bar, Cell, MapTile, Text, Tile
@@ -117,9 +118,9 @@ def test_samples_that_are_new_since_the_step_before_are_marked(tmp_path, drawn_a
 
 
 def test_a_replayed_step_marks_the_same_samples():
-    view = Mistakes()
-    assert view._new(6, [1, 2, 3]) is None and view._new(6, [1, 2, 3]) is None
-    assert view._new(12, [2, 9]) == view._new(12, [2, 9]) == [False, True]
+    state = {}
+    assert new_among(state, 6, [[1, 2], [3]]) is None and new_among(state, 6, [[1, 2], [3]]) is None
+    assert new_among(state, 12, [[2, 9], [1]]) == new_among(state, 12, [[2, 9], [1]]) == [[False, True], [True]]
 
 
 @pytest.mark.parametrize("ending", [nn.Identity, lambda: nn.LogSoftmax(1), lambda: nn.Softmax(1)])

@@ -4,6 +4,7 @@ import pickle
 import re
 from collections import defaultdict
 from contextlib import ExitStack
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -118,6 +119,25 @@ def test_the_strongest_of_all_validation_samples_are_found_where_they_are(tmp_pa
                 assert crop.name == str(int(labels[number]))
                 assert np.abs(crop.evidence).max() > 0
     assert page["population"] == "30 validation samples"
+
+
+def test_samples_that_are_new_among_a_channels_strongest_are_marked(tmp_path, drawn_at_once):
+    class Changing(ConvNet):
+        def on_validation_start(self):
+            generator = torch.Generator().manual_seed(self.current_epoch)
+            self.fc.weight.data.normal_(generator=generator)
+            self.fc.bias.data.fill_(9.0)
+
+    fit(tmp_path, Changing(), [TopSamples(layers="fc", best=4)], val=validation(), max_epochs=4)
+    looks = drawn_at_once.arguments("top_samples/fc")  # units that see whole samples
+    pages, marks = [looks[step]["crops"] for step in sorted(looks)], []
+    assert not any(crop.new for row in pages[0] for crop in row)
+    for earlier, now in pairwise(pages):
+        for before, row in zip(earlier, now, strict=True):
+            known = [crop.image.tobytes() for crop in before]
+            assert [crop.new for crop in row] == [crop.image.tobytes() not in known for crop in row]
+            marks += [crop.new for crop in row]
+    assert len(pages) == 4 and set(marks) == {True, False}
 
 
 def test_the_map_beside_a_crop_is_the_deconvolution_of_that_one_activation(tmp_path, drawn_at_once):

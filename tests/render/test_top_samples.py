@@ -5,8 +5,9 @@ import pytest
 
 from lightning_viz.render.activations import Crop, excitations, signed_image
 from lightning_viz.render.layout import BODY_HEIGHT
+from lightning_viz.render.parts import Tile
 
-from .pixels import decoded, fits
+from .pixels import decoded, fits, texts
 
 GROUND = (160, 186, 216)
 
@@ -42,6 +43,16 @@ def test_strongest_come_first_from_left_to_right_and_from_top_to_bottom():
         start = next(one for one in rows if one // 10 == row)
         tiles += [int(page[start + 20, seam + 20, 0]) for seam in seams[0:6:2]]
     assert tiles == shades
+
+
+def test_a_new_sample_is_framed_and_counted():
+    rows = [[crop(9.0), crop(8.0, new=True), crop(7.0, new=True)], [crop(5.0)]]
+    picture, page = draw(rows)
+    framed = [tile.outline is not None for tile in picture.parts(Tile) if tile.value]
+    assert framed == [False, True, True, False]
+    assert (page == (230, 159, 0)).all(2).sum() > 2 * 4 * 5 * 40
+    assert "orange frame: new since the step before" in picture.description
+    assert [text for text, _ in texts(picture)] == ["ch 10 · 2 new · 9 to 7", "ch 11 · 5"]
 
 
 def test_a_crop_that_the_edge_cut_lies_where_its_center_would_be():
