@@ -128,6 +128,18 @@ def board_tag(tag: str) -> str:
     return f"1_overview/{OVERVIEW.index(kind) + 1}_{tag}" if kind in OVERVIEW else tag
 
 
+def curve_tag(tag: str) -> str:
+    """The tag under which TensorBoard plots a number of a view: behind the run's own.
+
+    Args:
+        tag: of the number.
+
+    >>> curve_tag("embedding/fc/knn_accuracy"), curve_tag("mine/own")
+    ('z_embedding/fc/knn_accuracy', 'mine/own')
+    """
+    return tag if entry_of(tag).section == "others" else f"z_{tag}"
+
+
 @cache
 def _by_tag() -> dict[str, Descriptor]:
     """Entries by tag; one without tags by its name, unless that is another's tag."""
@@ -188,7 +200,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each row is a layer, each column a step: the power of ten of one update's norm relative to the weights' norm. "
         "About -3 is usual; far above it training may diverge, far below it a layer hardly learns.",
         section="parameters", module="callbacks.update_ratio", symbol="UpdateRatio",
-        tags=("update_ratio", "z_update_ratio"), offline=()),
+        tags=("update_ratio",), offline=()),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",
@@ -203,7 +215,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each ridge is the histogram of a layer's activations at one step, the latest in front. Ridges that drift "
         "outward or collapse onto zero are signs of exploding values and dead units.",
         section="activations", module="callbacks.activation_statistics", symbol="ActivationStatistics",
-        tags=("statistics", "z_statistics")),
+        tags=("statistics",)),
     ViewEntry("top_samples", "Top samples of each channel",
         "Each block shows one channel with the validation samples that excite it most. What they have in common is the "
         "best short description of the channel.",
@@ -212,8 +224,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each point is a sample; samples that the layer represents alike lie close together. Classes should separate "
         "from layer to layer; in t-SNE distances between groups and their sizes mean little.",
         section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings",
-        tags=("embedding", "z_embedding"),
-        default=True),
+        tags=("embedding",), default=True),
     Method("tsne", "t-SNE", "Keeps neighbors close together in the plane.", source="van der Maaten and Hinton, 2008",
         family="embedding", section="embeddings", module="embedding", view="embedding", study="embedding.embed",
         samples=1000, example="--layers fc"),

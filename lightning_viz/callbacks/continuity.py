@@ -53,7 +53,7 @@ def draw_distribution(
     """
     memory = memory or {"steps": [], "counts": [], "means": [], "deviations": []}
     scalars = {
-        f"z_{tag}/{name}": float(value)
+        f"{tag}/{name}": float(value)
         for name, value in numbers.items()
         if name in ("mean", "std", "dead", "saturated") and value is not None and math.isfinite(value)
     }

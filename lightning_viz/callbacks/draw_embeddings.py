@@ -17,8 +17,6 @@ from lightning_viz.render.animation import thin
 from lightning_viz.render.layer_panels import SAME, LayerPanel, layer_panels, unit_radius
 from lightning_viz.render.text import fixed_point, number
 
-LAST = "z_"
-"""Beginning of the numbers' tags: TensorBoard sorts them behind the run's own."""
 _TRUSTED = 0.9  # trustworthiness below which a start from the layer before is given up
 _LESS_TRUSTED = 0.05  # ... or so far below that layer's
 _KEPT = 32  # steps of which the accuracies are kept
@@ -99,11 +97,7 @@ def draw_layer(
     drawn = [layer_page(kind, tag, shown, scores, images, seed) for kind in pages]
     return DrawResult(
         [page for page in drawn if page is not None],
-        {
-            f"{LAST}{tag}/{name}": value
-            for name, value in found["numbers"].items()
-            if name in plotted and value is not None
-        },
+        {f"{tag}/{name}": value for name, value in found["numbers"].items() if name in plotted and value is not None},
         memory={
             **memory,
             **found,

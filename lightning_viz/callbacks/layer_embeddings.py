@@ -37,7 +37,7 @@ class LayerEmbeddings(View):
     dimension and k-NN accuracy, which also stands below as a curve over the layers. t-SNE (van der Maaten and Hinton,
     2008) is started from and aligned to the step before, and at first to the layer before: points move, the picture
     does not jump. Below 30 samples PCA takes its place. At the end an animation of the card, and the last layer's
-    vectors for TensorBoard's projector. The numbers are plotted as ``z_embedding/<layer>``, behind the run's own.
+    vectors for TensorBoard's projector. The numbers are plotted as ``embedding/<layer>/…``.
 
     Args:
         layers: to embed, beside the input; every top-level block if omitted. Of more than 12 in all, the input among

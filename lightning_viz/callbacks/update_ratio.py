@@ -29,7 +29,7 @@ class UpdateRatio(View):
     .. math:: \lVert w_k - w_{k-1} \rVert_2 \,/\, \lVert w_{k-1} \rVert_2
 
     of the one update before each look: a page of layers by steps, and a curve for each layer (tag
-    ``z_update_ratio/<layer>``). The weights are copied before that update and dropped after it. A look whose update
+    ``update_ratio/<layer>``). The weights are copied before that update and dropped after it. A look whose update
     cannot be foreseen (the end of an epoch of unknown length, or of a run that is stopped) has no ratio. A checkpoint
     does not hold the weights of two consecutive updates, so this view is drawn in training only.
 
@@ -94,5 +94,5 @@ class UpdateRatio(View):
             "step": snapshot.step,
             "notes": (f"{left_out} layers beyond max_bytes={self.max_bytes:,} left out",) if left_out else (),
         }
-        scalars = {f"z_{self.kind}/{name}": value for name, value in ratios.items() if math.isfinite(value)}
+        scalars = {f"{self.kind}/{name}": value for name, value in ratios.items() if math.isfinite(value)}
         yield DrawTask(update_ratios, arguments, scalars=scalars)

@@ -26,7 +26,7 @@ from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_viz.callbacks.draw_task import Projection
-from lightning_viz.catalogue import board_tag
+from lightning_viz.catalogue import board_tag, curve_tag
 from lightning_viz.errors import warn_safely
 from lightning_viz.plain_text import file_name, harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
@@ -109,7 +109,7 @@ class TensorBoardWriter:
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Plot a number."""
-        self._writer.add_scalar(plain_text(tag), value, step)
+        self._writer.add_scalar(plain_text(curve_tag(tag)), value, step)
 
     def text(self, tag: str, markdown: str) -> None:
         """Show a text in the tab of texts."""

@@ -54,7 +54,7 @@ def test_it_is_few_cards_and_no_curves(default_run):
     _, events = default_run
     pictures = [tag for tag in events.Tags()["tensors"] if tag.startswith("1_overview/")]
     assert 4 <= len(pictures) <= 10  # one more is that of the embeddings
-    assert set(events.Tags()["scalars"]) <= {"loss", "val_loss", "epoch", "hp_metric", "mistakes/share"}
+    assert set(events.Tags()["scalars"]) <= {"loss", "val_loss", "epoch", "hp_metric", "z_mistakes/share"}
 
 
 def test_every_view_of_the_overview_sorts_in_its_order():

@@ -163,10 +163,10 @@ def test_statistics_are_those_of_all_validation_samples(tmp_path, drawn_at_once)
     with torch.no_grad():
         output = model.conv1(inputs).double()
     scalars = drawn_at_once[-1].drawn.scalars
-    assert scalars["z_statistics/conv1/mean"] == pytest.approx(float(output.mean()), rel=1e-5)
-    assert scalars["z_statistics/conv1/std"] == pytest.approx(float(output.std(correction=0)), rel=1e-5)
-    assert scalars["z_statistics/conv1/dead"] == 0
-    assert "z_statistics/conv1/saturated" not in scalars
+    assert scalars["statistics/conv1/mean"] == pytest.approx(float(output.mean()), rel=1e-5)
+    assert scalars["statistics/conv1/std"] == pytest.approx(float(output.std(correction=0)), rel=1e-5)
+    assert scalars["statistics/conv1/dead"] == 0
+    assert "statistics/conv1/saturated" not in scalars
 
 
 class Activations(Net):
@@ -189,9 +189,9 @@ class Activations(Net):
 def test_dead_and_saturated_are_told(tmp_path, drawn_at_once):
     fit(tmp_path, Activations(), [ActivationStatistics(layers=["conv", "relu", "tanh"])], val=validation())
     scalars = {tag: value for one in drawn_at_once for tag, value in one.drawn.scalars.items()}
-    assert scalars["z_statistics/relu:0/dead"] == scalars["z_statistics/relu:1/dead"] == 1 / 4
-    assert scalars["z_statistics/conv/dead"] == 0
-    assert 0.4 < scalars["z_statistics/tanh/saturated"] <= 0.75
+    assert scalars["statistics/relu:0/dead"] == scalars["statistics/relu:1/dead"] == 1 / 4
+    assert scalars["statistics/conv/dead"] == 0
+    assert 0.4 < scalars["statistics/tanh/saturated"] <= 0.75
     captions = {tag: pictures for one in drawn_at_once for tag, pictures in [(one.sketch.name, one.drawn.pictures)]}
     assert "1 of 4 channels dead" in captions["statistics/relu:0"][0].description
     assert "1 of 4 units dead" in captions["statistics/relu:1"][0].description

@@ -75,7 +75,7 @@ def test_it_is_the_norm_of_the_last_update_by_that_of_the_weights(tmp_path, monk
         for place, name in enumerate(LAYERS):
             expected = watch.ratio(step, name)
             assert np.isclose(task.arguments["ratios"][-1][place], expected, rtol=1e-5)
-            assert np.isclose(task.scalars[f"z_update_ratio/{name}"], expected, rtol=1e-5)
+            assert np.isclose(task.scalars[f"update_ratio/{name}"], expected, rtol=1e-5)
     assert view._copy.step is None
 
 

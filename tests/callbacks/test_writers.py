@@ -243,7 +243,7 @@ def test_two_loggers_get_the_same(tmp_path, drawn_at_once):
     assert logged == {
         step: ((picture.width, picture.height), picture.description) for step, picture in pictures.items()
     }
-    accuracies = [step for metrics, step in other.metrics if "z_embedding/fc/knn_accuracy" in metrics]
+    accuracies = [step for metrics, step in other.metrics if "embedding/fc/knn_accuracy" in metrics]
     assert accuracies == [0, 6]
 
 

@@ -114,7 +114,7 @@ def test_of_a_long_run_few_steps_are_kept_the_first_and_the_latest_among_them():
 
 def test_numbers_are_plotted_and_told():
     drawn = draw(normal(1.0), 5, dead=0.25, never_positive=0.5, saturated=0.125, zero=0.3)
-    assert drawn.scalars.keys() == {f"z_statistics/conv1/{name}" for name in ("mean", "std", "dead", "saturated")}
+    assert drawn.scalars.keys() == {f"statistics/conv1/{name}" for name in ("mean", "std", "dead", "saturated")}
     description = drawn.pictures[0].description
     for words in (
         "600 validation samples",
@@ -126,7 +126,7 @@ def test_numbers_are_plotted_and_told():
         assert words in description
     unbounded = draw(normal(1.0), 5)
     assert "0 of 16 channels dead · 0 never above 0 · 0 % of activations zero" in unbounded.pictures[0].description
-    assert "z_statistics/conv1/saturated" not in unbounded.scalars
+    assert "statistics/conv1/saturated" not in unbounded.scalars
     assert "saturated" not in unbounded.pictures[0].description
 
 
