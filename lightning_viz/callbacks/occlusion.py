@@ -26,7 +26,8 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import map_tensors, on_device, spatial_input
 from lightning_viz.hooks.targets import TargetLike, channel
-from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns, occlusion_maps
+from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns
+from lightning_viz.render.occlusion import occlusion_maps
 
 __all__ = ["Occlusion"]
 
@@ -60,7 +61,7 @@ class Occlusion(View):
     stride: Union[int, None] = None
     baseline: Literal["zero", "mean", "blur"] = "zero"
     feature: Union[str, None] = "last_maps"
-    samples: int = 4
+    samples: int = 3
     sanity_check: bool = False
 
     kind: ClassVar[str] = "occlusion"
@@ -138,7 +139,8 @@ class Occlusion(View):
             "drop": maps.drop.float().numpy(),
             "predicted": None if maps.predicted is None else maps.predicted.numpy(),
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
-            "feature": f"its strongest channel of {layers[0]}" if layers else "",
+            "uncovered": None if snapshot.probabilities is None else snapshot.probabilities[:count].argmax(1).numpy(),
+            "feature": f"{layers[0]}, its strongest channel" if layers else "",
             "class_names": snapshot.samples.class_names,
             "classes": 1 if maps.predicted is None else max(2, classes),
             "target": snapshot.target_name(self.target),

@@ -18,7 +18,6 @@ from .attribution_maps import attribution_maps as attribution_maps
 from .attribution_maps import class_columns as class_columns
 from .attribution_maps import method_row as method_row
 from .attribution_maps import method_sheet as method_sheet
-from .attribution_maps import occlusion_maps as occlusion_maps
 from .colors import class_colors as class_colors
 from .decision_regions import DecisionRegions as DecisionRegions
 from .dense import MOST_PREDICTIONS as MOST_PREDICTIONS
@@ -51,6 +50,7 @@ from .mistakes import MOST_CLASSES as MOST_CLASSES
 from .mistakes import MOST_WORST as MOST_WORST
 from .mistakes import confusion_table as confusion_table
 from .mistakes import worst_samples as worst_samples
+from .occlusion import occlusion_maps as occlusion_maps
 from .page import Page as Page
 from .page import PageInfo as PageInfo
 from .page import Picture as Picture

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.colors import Colors, class_colors, name_of
 from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
-from lightning_viz.render.parts import ClassKey, ColorBar, HStack, MapTile, Part, Text, Tile, TileSize, VStack
-from lightning_viz.render.planes import as_planes, most_samples, strongest_slices
+from lightning_viz.render.parts import HStack, Part, Text, Tile, TileSize, VStack
+from lightning_viz.render.planes import as_planes, most_samples
 from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, times, wrap
 from lightning_viz.render.tiles import (
     BAR,
@@ -22,7 +21,6 @@ from lightning_viz.render.tiles import (
     Flaw,
     Verdict,
     count_flaws,
-    find_flaw,
     map_flaws,
     map_tile,
     verdict_blocks,
@@ -37,7 +35,6 @@ __all__ = [
     "class_columns",
     "method_row",
     "method_sheet",
-    "occlusion_maps",
 ]
 
 _MOST_PAIRS = 16
@@ -297,99 +294,3 @@ def method_sheet(
 
 
 _LABELS = {"heat": "over the grayed image", "sum": "of its size", "max": "of its size", "signed": "the class"}
-
-
-def occlusion_maps(
-    tag: str,
-    images: NDArray[np.uint8],
-    drop: NDArray[Any],
-    predicted: NDArray[Any] | None,
-    *,
-    activity: NDArray[Any] | None,
-    feature: str,
-    class_names: Sequence[str],
-    classes: int,
-    target: str,
-    patch: tuple[int, ...],
-    positions: tuple[int, ...],
-    unit: str = "logits",
-    **info: Unpack[PageInfo],
-) -> Page:
-    """Page of occlusion maps, a sample a row: input, drop of the target, predicted class, a feature's activity.
-
-    Args:
-        tag: of the page.
-        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 6 are shown.
-        drop: of the target where the patch lies ``[N, h, w]``, in logits; of a series ``[N, l]``, of a volume
-            ``[N, d, h, w]``, of which one slice is shown.
-        predicted: the most probable class with the patch there ``[N, h, w]``; None if there are no classes.
-        activity: of a feature with the patch there ``[N, h, w]``, or None.
-        feature: its name.
-        class_names: by class index; empty for the indices.
-        classes: how many the network tells apart, so that each keeps its color.
-        target: what is explained, such as "the label's logit".
-        patch: its height and width in pixels; or its length, or depth, height and width.
-        positions: how many, in these directions.
-        unit: of the target.
-        info: see `PageInfo`.
-    """
-    verdicts, samples = info.get("verdicts", ()), len(images)
-    count = min(len(drop), most_samples(images, MOST_SAMPLES))
-    given = [values for values in (drop, predicted, activity) if values is not None]
-    images, grids, places = _flat(images[:count], [values[:count] for values in given])
-    drop = grids[0]
-    predicted = None if predicted is None else grids[1]
-    activity = None if activity is None else grids[-1]
-    check_rgb(images)
-    names = ["input", "drop", *["prediction"] * (predicted is not None), *["activity"] * (activity is not None)]
-    size = fit(len(names), count, images.shape[1] / images.shape[2], under=LINE if verdicts else 0)
-    rows: list[Part] = [HStack([Text([name], size[0], centered=True) for name in names], gap=GUTTER)]
-    drops = [map_tile(size, None, values, "signed", sample=index) for index, values in enumerate(drop[:count, None])]
-    seen, palette = [] if predicted is None else np.unique(predicted[:count]).tolist(), class_colors(classes)
-    for index, tile in enumerate(drops):
-        tiles = [Tile(size, images[index], sample=index), tile]
-        if predicted is not None:
-            tiles.append(Tile(size, palette[predicted[index]], sample=index))
-        if activity is not None:
-            tiles.append(_activity(activity[index].astype(np.float64), size, index))
-        rows.append(HStack(tiles, gap=GUTTER))
-        if verdicts:
-            rows += verdict_texts([verdicts[index]], 660)
-    bar = ColorBar("diverging", "rises", "drops", middle="0", label="the target, with the patch there")
-    keys = [ClassKey([name_of(label, tuple(class_names)) for label in seen], palette[seen])] if seen else []
-    reaches = [tile.value for tile in drops if tile.value is not None]
-    ends = f"{number(min(reaches))} to {number(max(reaches))}" if reaches else ""
-    facts = (
-        f"the first {count} samples" if count < samples else "",
-        *places,
-        f"a patch of {times(patch)} {'steps' if len(patch) == 1 else 'px'} at {times(positions)} positions",
-        f"each drop divided by its 99th percentile ({ends} {unit})" if reaches else "",
-        f"activity of {feature} with the patch there, dark: least" if activity is not None else "",
-    )
-    reading = (
-        f"Each row is one sample; each place of a map tells what happens when the patch covers it: how much {target} "
-        "drops (red: what lay there spoke for it)"
-        + (", what the network then takes the sample for" if predicted is not None else "")
-        + (", and how active a feature map remains." if activity is not None else ".")
-    )
-    warnings = count_flaws([tile.flaw for tile in drops], "maps")
-    body = VStack([VStack(rows, gap=4), bar, *keys], gap=6)
-    return compose(tag, f"Occlusion for {target}", body, facts, reading, warnings=warnings, **info)
-
-
-def _flat(images: NDArray[Any], grids: list[NDArray[Any]]) -> tuple[Colors, list[NDArray[Any]], tuple[str, ...]]:
-    """Inputs and maps on grids of positions, all as planes: of a volume the slice of the largest drop."""
-    pictures, _, places = as_planes(images, grids[0][:, None], most=1)
-    if grids[0].ndim == 2:
-        return pictures, [values[:, None] for values in grids], places
-    if grids[0].ndim == 4:
-        rows, deepest = np.arange(len(images)), strongest_slices(grids[0][:, None])
-        return pictures, [values[rows, deepest] for values in grids], places
-    return pictures, grids, places
-
-
-def _activity(values: NDArray[Any], size: TileSize, sample: int) -> MapTile:
-    """An activity from its least to its most, which need not be positive."""
-    flaw = find_flaw(values) or (None if np.ptp(values) else Flaw.CONSTANT)
-    shown = values if flaw else (values - values.min()) / float(np.ptp(values))
-    return MapTile(size, flaw=flaw, sample=sample, values=shown, display="sum")

@@ -78,7 +78,7 @@ def frame_size(extent: parts.PlotExtent, width: int, height: int) -> tuple[int, 
 _CURVE_GROUND, _CURVE_ZERO = (244, 244, 244), (165, 165, 165)  # of curves on a scale, and their line at zero
 _FINER = 4  # thin lines are drawn so many times larger and made smaller, which smooths them
 _RING = 9  # a ring's least radius in pixels
-_BAR = 200  # pixels, of a color bar
+BAR_LENGTH = 200  # pixels, of a color bar
 _DOT = 14  # pixels, of a key
 _OUTLINE = 5  # pixels
 _EMPTY = (222, 222, 222)  # of a bar
@@ -254,11 +254,10 @@ def _curve_tile(part: parts.CurveTile) -> Image.Image:
 
 @draw.register
 def _color_bar(part: parts.ColorBar) -> Image.Image:
-    colors = table(part.name)[np.linspace(0, 255, _BAR).astype(int)]
-    middle = [parts.Label(_BAR // 2, LINE // 2 - 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
-    bar = parts.Sheet(
-        _BAR, LINE - 4, [parts.At(0, 0, parts.Tile((_BAR, LINE - 4), np.tile(colors, (LINE - 4, 1, 1)))), *middle]
-    )
+    colors = table(part.name)[np.linspace(0, 255, BAR_LENGTH).astype(int)]
+    size = (BAR_LENGTH, LINE - 4)
+    middle = [parts.Label(size[0] // 2, size[1] // 2, part.middle, color=DARK, anchor="mm")] if part.middle else []
+    bar = parts.Sheet(*size, [parts.At(0, 0, parts.Tile(size, np.tile(colors, (size[1], 1, 1)))), *middle])
     texts: list[parts.Part] = [_words(part.low), bar, _words(part.high)]
     return draw(parts.HStack([*texts, *([_words(part.label, GRAY)] if part.label else [])], gap=8))
 

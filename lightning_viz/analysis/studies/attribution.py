@@ -30,8 +30,8 @@ from lightning_viz.render.attribution_maps import (
     attribution_maps,
     class_columns,
     method_sheet,
-    occlusion_maps,
 )
+from lightning_viz.render.occlusion import occlusion_maps
 from lightning_viz.render.page import Page
 from lightning_viz.render.text import fixed_point
 
@@ -220,6 +220,7 @@ def _occlusion_page(
         study.rgb(images)[:MOST_SAMPLES],
         maps.drop[:MOST_SAMPLES].float().cpu().numpy(),
         predicted[:MOST_SAMPLES].cpu().numpy(),
+        uncovered=study.predictions()[0][:MOST_SAMPLES].cpu().numpy() if study.classifies else None,
         activity=None if activity is None else activity[:MOST_SAMPLES].float().cpu().numpy(),
         feature="the feature",
         class_names=study.samples.class_names,
