@@ -25,7 +25,9 @@ __all__ = [
     "LightningVizError",
     "LightningVizWarning",
     "MalformedFileError",
+    "NoClassesError",
     "NoGradientError",
+    "NoLabelsError",
     "NoProbeYetError",
     "ObservationError",
     "OutputError",
@@ -57,6 +59,10 @@ class InvalidTypeError(LightningVizError, TypeError):
 
 class TargetError(InvalidArgumentError):
     """The model's output has no such target, or none that goes without saying."""
+
+
+class NoClassesError(TargetError):
+    """The model's output is not of classes, as far as is known, of which one would go without saying."""
 
 
 class OutputError(InvalidTypeError):
@@ -94,6 +100,10 @@ class NoProbeYetError(LightningVizError, RuntimeError):
 
 class ViewError(InvalidArgumentError):
     """A view does not suit the model or the run; raised before training starts."""
+
+
+class NoLabelsError(ViewError):
+    """The data hold no class for each sample, or none that the model has."""
 
 
 class AnalysisError(InvalidArgumentError):

@@ -15,10 +15,10 @@ from lightning_viz.analysis.metrics import MetricValues, Task, infer_task, metri
 from lightning_viz.analysis.models import network_of
 from lightning_viz.callbacks.batch_parts import BatchParts, reading_of, split_batch
 from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, from_every_process, numbering
+from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names
 from lightning_viz.callbacks.probe_loading import first_loader
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, error_text
-from lightning_viz.callbacks.shared_pass import output_knowledge
 from lightning_viz.errors import InvalidArgumentError, OutputError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_viz.activations.statistics import LayerStatistics, batch_statistics, histogram_edges, saturation_bounds
 from lightning_viz.callbacks.continuity import draw_distribution
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.population import Batch, Reading
+from lightning_viz.callbacks.layer_readings import Batch, Reading
 from lightning_viz.callbacks.shared_axes import axis_states, axis_words, shared_axes
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView

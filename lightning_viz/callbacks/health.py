@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_viz.activations.ranges import UnitRanges, range_sums
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_health import LayerHealth, Placed, as_recorded, moves, record
-from lightning_viz.callbacks.population import Batch, Population, Reading
+from lightning_viz.callbacks.layer_readings import Batch, Reading
+from lightning_viz.callbacks.population import Population
 from lightning_viz.callbacks.run import LightningModule, Trainer, error_text, learning_rates, validates_after
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import PopulationView

@@ -18,22 +18,32 @@ from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.callbacks.changed_samples import new_among
 from lightning_viz.callbacks.display import input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.population import Batch, Reading
+from lightning_viz.callbacks.layer_readings import Batch, Reading
 from lightning_viz.callbacks.probe import displayed_input
+from lightning_viz.callbacks.probe_loading import check_rows
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView
-from lightning_viz.errors import LayerNotFoundError, TargetError, ViewError
-from lightning_viz.hooks.geometry import Layout
+from lightning_viz.errors import (
+    InvalidArgumentError,
+    LayerNotFoundError,
+    LightningVizError,
+    NoClassesError,
+    NoLabelsError,
+    OutputError,
+    ViewError,
+)
+from lightning_viz.hooks.detection import detections_of
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observe import observe
-from lightning_viz.hooks.outputs import class_probabilities
-from lightning_viz.hooks.pytree import all_tensors, map_tensors, on_device
+from lightning_viz.hooks.outputs import batch_meaning, class_logits, class_probabilities, known_labels, scores_path
+from lightning_viz.hooks.pytree import Path, all_tensors, map_tensors, on_device, part_at
 from lightning_viz.render.mistakes import MOST_CLASSES, MOST_WORST, confusion_table, worst_samples
 from lightning_viz.render.tiles import Verdict
 
 __all__ = ["Mistakes"]
 
 _NO_CLASSES = "the model's output is not of classes, as far as is known"
+_NO_LABELS = "the batches hold no class of the model for each sample"
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,13 @@ class _Mistaken:
     Attributes:
         ranking: of the losses, as of one channel.
         confusion: counts ``[K, K]``, true classes as rows.
-        reason: why there is nothing to count, in words; empty if there is something.
+        reason: why there is nothing to count; None if there is something.
         kept: of the samples in the ranking, their inputs and label.
     """
 
     ranking: TopK
     confusion: NDArray[np.int64]
-    reason: str = ""
+    reason: LightningVizError | None = None
     kept: Mapping[int, Any] = field(default_factory=dict)
 
     @property
@@ -59,8 +69,8 @@ class _Mistaken:
 
     def merge(self, other: _Mistaken) -> _Mistaken:
         """Of both."""
-        if self.reason or other.reason:
-            return self if self.reason else other
+        if self.reason is not None or other.reason is not None:
+            return other if self.reason is None else self
         ranking, kept = self.ranking.merge(other.ranking), {**other.kept, **self.kept}
         kept = {number: kept[number] for number in ranking.samples.ravel().tolist() if number in kept}
         return _Mistaken(ranking, self.confusion + other.confusion, kept=kept)
@@ -74,11 +84,11 @@ class Mistakes(PopulationView):
     processes; the maps from one pass of the view's own, of the samples shown.
 
     Args:
-        layers: whose output holds the scores of the classes ``[N, K]``, logits or probabilities; the last of the
-            outermost modules with weights if omitted.
+        layers: whose output holds the scores, if it is not the model's own: logits or probabilities ``[N, K]`` of the
+            classes, or single ones, ``[N]`` or ``[N, 1]``, of the second of two.
     """
 
-    layers: Layers = "last_part"
+    layers: Layers = ()
 
     kind: ClassVar[str] = "mistakes"
 
@@ -87,52 +97,46 @@ class Mistakes(PopulationView):
         self.optional = self.private  # then it is left out, which ends no run
 
     def check(self, model: nn.Module) -> None:
-        """The layer must exist, and samples be shown."""
-        super().check(model)
+        """Layers that are named must exist, and samples be shown."""
+        select_layers(model, self.layers)
         if self.private:
             raise ViewError("its pictures are samples, which private=True keeps out of logs")
 
-    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
+    def read_output(self, output: Any, batch: Batch) -> Reading:
         """The scores of the classes."""
-        return Reading(output.detach().flatten().double(), partial(self._add, tuple(output.shape)))
-
-    def _add(self, shape: tuple[int, ...], numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
-        labels, nothing = batch.labels, np.zeros((0, 0), dtype=np.int64)
-        if len(shape) != 2 or shape[1] < 2:
-            words = f"the output is {list(shape)} per batch, no scores of classes [N, K]: name their layer in layers="
-            return _Mistaken(TopK.empty(1, MOST_WORST), nothing, words)
-        known = labels is not None and labels.dim() == 1 and not labels.is_floating_point()
-        if labels is None or not known or len(labels) < shape[0] or bool((labels >= shape[1]).any()):
-            return _Mistaken(TopK.empty(1, MOST_WORST), nothing, "the batches hold no class for each sample")
-        scores, true = torch.from_numpy(numbers.reshape(shape)), labels[: shape[0]].cpu().long()
-        losses = _losses(scores, true).numpy()
-        peaks = np.stack([losses, np.zeros_like(losses)], axis=-1)[:, None]  # as of one channel, at one place
-        before = so_far or _Mistaken(TopK.empty(1, MOST_WORST), np.zeros((shape[1], shape[1]), dtype=np.int64))
-        ranking = replace(before.ranking, kept=before.kept).update(peaks, 1, batch.numbers, batch.sample)
-        counted = true >= 0
-        confusion = multiclass_confusion_matrix(scores.argmax(1)[counted], true[counted], shape[1]).numpy()
-        return _Mistaken(replace(ranking, kept={}), before.confusion + confusion, before.reason, ranking.kept)
+        check_rows(batch.inputs)
+        nothing = torch.zeros(0)
+        if detections_of(output) is not None:
+            return Reading(nothing, partial(_refused, NoClassesError(_NO_CLASSES)))
+        try:
+            path = scores_path(output, batch.knowledge)
+        except OutputError as error:
+            return Reading(nothing, partial(_refused, error))
+        scores = part_at(output, path).detach()
+        if scores.dim() not in (1, 2):
+            return Reading(nothing, partial(_refused, NoClassesError(_NO_CLASSES)))
+        if len(scores) != len(batch):
+            raise InvalidArgumentError(f"the output is {list(scores.shape)} for a batch of {len(batch)} samples")
+        scores = scores[: len(batch.numbers)]
+        return Reading(scores.flatten().double(), partial(_add, path, tuple(scores.shape)))
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """What the model says of the worst samples, and why."""
         assert snapshot.population is not None
         found: _Mistaken = next(reversed(snapshot.population.by_call().values()))
-        if found.reason:
-            raise ViewError(found.reason)
+        if found.reason is None and not found.confusion.any():
+            raise NoLabelsError(_NO_LABELS)
+        if found.reason is not None:
+            raise found.reason
         numbers = [n for n in found.samples[0].tolist() if n != NO_SAMPLE and n in found.kept]
         shapes = {n: [x.shape for x in all_tensors(found.kept[n][0])] for n in numbers}
         numbers = [n for n in numbers if shapes[n] == shapes[numbers[0]]]
-        if not numbers:
-            raise ViewError("the batches hold no class for each sample")
         whole = iter([torch.cat(same) for same in zip(*(all_tensors(found.kept[n][0]) for n in numbers), strict=True)])
         inputs = on_device(model, map_tensors(found.kept[numbers[0]][0], lambda _: next(whole)))
         layers = _map_layers(model) if input_form(model, inputs) == "image" else []
-        try:
-            seen = observe(model, inputs, layers=layers, gradients=bool(layers))
-        except TargetError as error:  # which names an argument of views that have a target
-            raise ViewError(_NO_CLASSES) from error
-        if seen.outputs is None or seen.meaning is None or seen.outputs.dim() != 2 or not seen.meaning.classifies:
-            raise ViewError(_NO_CLASSES)
+        seen = observe(model, inputs, layers=layers, gradients=bool(layers))
+        if seen.outputs is None or seen.meaning is None or not seen.meaning.classifies:
+            raise NoClassesError(_NO_CLASSES)
         maps, layer = None, ""
         for call in seen.activations if layers else ():
             activations, gradients = seen.maps(call), seen.gradient_maps(call)
@@ -145,7 +149,8 @@ class Mistakes(PopulationView):
         )
         probabilities = class_probabilities(seen.outputs, seen.meaning).cpu()
         labels = [found.kept[n][1] for n in numbers]
-        return {"found": found, "numbers": numbers, "images": images, "maps": maps, "layer": layer,
+        unit = "probability" if seen.meaning.squashed else "logits"
+        return {"found": found, "numbers": numbers, "images": images, "maps": maps, "layer": layer, "unit": unit,
                 "probabilities": probabilities, "labels": labels}  # fmt: skip
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -174,6 +179,7 @@ class Mistakes(PopulationView):
                 "wrong": wrong,
                 "samples": int(confusion.sum()),
                 "layer": extra["layer"],
+                "unit": extra["unit"],
                 "verdicts": verdicts,
                 "notes": notes,
             },
@@ -195,13 +201,32 @@ class Mistakes(PopulationView):
         )
 
 
-def _losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of scores ``[n, K]``, logits or probabilities; NaN, which no ranking takes, without a label."""
-    sums = scores.sum(1)
-    probable = bool((scores >= 0).all()) and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
-    logarithms = scores.clamp_min(1e-30).log() if probable else scores.log_softmax(1)
-    losses = -logarithms.gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    return losses.masked_fill(labels < 0, torch.nan)
+def _refused(reason: LightningVizError, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> _Mistaken:
+    return _Mistaken(TopK.empty(1, MOST_WORST), np.zeros((0, 0), dtype=np.int64), reason)
+
+
+def _add(path: Path, shape: tuple[int, ...], numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> _Mistaken:
+    """With a batch of scores ``[n, K]``, or of single ones ``[n]`` or ``[n, 1]``."""
+    scores, labels = torch.from_numpy(numbers.reshape(shape)), batch.labels
+    meaning = batch_meaning(scores, path, batch.knowledge)
+    if meaning.kind not in ("scores", "classifier", "binary"):
+        several = meaning.kind == "multi-label"
+        reason = ViewError("a sample may be of several classes") if several else NoClassesError(_NO_CLASSES)
+        return _refused(reason, numbers, batch, so_far)
+    if labels is None or labels.dim() != 1 or labels.is_floating_point() or len(labels) != len(batch):
+        return _refused(NoLabelsError(_NO_LABELS), numbers, batch, so_far)
+    logits = class_logits(scores, meaning)
+    classes = logits.shape[1]
+    true = known_labels(labels[: len(scores)].cpu().long(), classes)
+    losses = -logits.log_softmax(1).gather(1, true.clamp_min(0)[:, None])[:, 0]
+    losses = losses.masked_fill(true < 0, torch.nan)  # which no ranking takes
+    peaks = torch.stack([losses, torch.zeros_like(losses)], -1)[:, None].numpy()  # as of one channel, at one place
+    before = so_far or _Mistaken(TopK.empty(1, MOST_WORST), np.zeros((classes, classes), dtype=np.int64))
+    if before.reason is not None:
+        return before
+    ranking = replace(before.ranking, kept=before.kept).update(peaks, 1, batch.numbers, batch.sample)
+    confusion = multiclass_confusion_matrix(logits.argmax(1)[true >= 0], true[true >= 0], classes).numpy()
+    return _Mistaken(replace(ranking, kept={}), before.confusion + confusion, kept=ranking.kept)
 
 
 def _map_layers(model: nn.Module) -> list[str]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_viz.callbacks.batch_parts import reading_of, split_batch
+from lightning_viz.callbacks.batch_parts import BatchParts, reading_of, split_batch
 from lightning_viz.callbacks.distributed import (
     Numbering,
     Share,
@@ -28,67 +28,17 @@ from lightning_viz.callbacks.distributed import (
     with_kept,
 )
 from lightning_viz.callbacks.entrances import is_compiled
+from lightning_viz.callbacks.layer_readings import OUTPUT, Accumulator, Batch, Reader
+from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import first_loader
-from lightning_viz.callbacks.run import Trainer, error_text, held_out_loaders
-from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, LayerNotReachedError
+from lightning_viz.callbacks.run import Trainer, error_text, held_out_loaders, muted
+from lightning_viz.errors import InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.calls import call_model
-from lightning_viz.hooks.geometry import Geometry, Layout, watch_geometry
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.model_state import evaluation_mode, preserve_state
 from lightning_viz.hooks.observation import is_call
-from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors, on_device
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch of the samples that pass.
-
-    Attributes:
-        inputs: as the model takes them, where it is.
-        labels: classes ``[n]``; None where they are not known.
-        numbers: of the samples, each its own ``[n]``; the rest of the batch are doubles and do not count.
-    """
-
-    inputs: Any
-    labels: Tensor | None
-    numbers: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(all_tensors(self.inputs)[0])
-
-    def sample(self, row: int) -> tuple[Any, int | None]:
-        """The inputs of one sample, a batch of one on the CPU, and its class."""
-        with torch.inference_mode(False):  # else what is kept could not be computed with later
-            inputs = map_tensors(self.inputs, lambda x: x[row : row + 1].detach().cpu().clone())
-        return inputs, None if self.labels is None else int(self.labels[row])
-
-
-class Reading(NamedTuple):
-    """What a view takes of a layer's output in a batch.
-
-    Attributes:
-        numbers: one-dimensional, float64 as a rule, small, still on the layer's device.
-        add: from these on the CPU, the batch, and what was summed up before (None before the first), to the new sum.
-    """
-
-    numbers: Tensor
-    add: Callable[[NDArray[np.float64], Batch, Any], Any]
-
-
-class Reader(Protocol):
-    """A view that reads its layers' outputs for a whole population."""
-
-    @property
-    def name(self) -> str:
-        """Tells it from others."""
-
-    @property
-    def by_sample(self) -> bool:
-        """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
-
-    def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
-        """What to take of a layer's output for a batch ``[n, ...]``; nothing that waits for the device."""
+from lightning_viz.hooks.pytree import all_tensors, map_tensors, on_device
 
 
 @dataclass(frozen=True)
@@ -130,104 +80,6 @@ class Population:
         return f"{self.samples:,} {self.source} samples" if self.source else f"{self.samples:,} samples"
 
 
-class Accumulator:
-    """Sums up what views read of their layers' outputs: hooks around each batch, one transfer to the CPU after it.
-
-    What goes wrong in a hook does not reach the forward pass.
-
-    Attributes:
-        sums: by view and call.
-        faults: the first of each view, which then reads no more.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, dict[str, Any]] = {}
-        self.faults: dict[str, Exception] = {}
-        self._watch = ExitStack()  # of the hooks
-        self._readings: list[tuple[str, str, Reading]] = []
-        self._batch: Batch | None = None
-
-    def open(self, model: nn.Module, batch: Batch, layers: Iterable[tuple[Reader, Mapping[str, nn.Module]]]) -> None:
-        """Register hooks, for a batch that is about to pass.
-
-        Args:
-            model: that it passes through; what is compiled in it is left alone.
-            batch: on the model's device.
-            layers: by view, those that it reads.
-        """
-        self.close()
-        self._batch = batch
-        geometry = self._watch.enter_context(watch_geometry(model, batch.inputs, skip=is_compiled))
-        for view, modules in layers:
-            if view.name not in self.faults:
-                for name, module in modules.items():
-                    hook = module.register_forward_hook(self._hook(view, name, batch, geometry))
-                    self._watch.callback(hook.remove)
-
-    def reread(self, inputs: Any, labels: Tensor | None) -> None:
-        """Tell the parts of the batch that has passed better than before.
-
-        Args:
-            inputs: as the model takes them.
-            labels: classes ``[n]``.
-        """
-        if self._batch is not None:
-            self._batch = replace(self._batch, inputs=inputs, labels=labels)
-
-    def close(self) -> None:
-        """Remove the hooks, and add up what they read."""
-        self._watch.close()
-        batch, self._batch = self._batch, None
-        readings = [reading for reading in self._readings if reading[0] not in self.faults]
-        self._readings = []
-        if batch is None or not readings:
-            return
-        together = torch.cat([reading.numbers for *_, reading in readings]).cpu().double().numpy()
-        ends = np.cumsum([len(reading.numbers) for *_, reading in readings])
-        for (view, call, reading), numbers in zip(readings, np.split(together, ends[:-1]), strict=True):
-            try:
-                sums = self.sums.setdefault(view, {})
-                sums[call] = reading.add(numbers, batch, sums.get(call))
-            except Exception as error:
-                self._fail(view, error)
-
-    def _hook(
-        self, view: Reader, layer: str, batch: Batch, geometry: Geometry
-    ) -> Callable[[nn.Module, Any, Any], None]:
-        calls, size, valid = 0, len(batch), len(batch.numbers)
-
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal calls
-            call, calls = f"{layer}:{calls}", calls + 1
-            if view.name in self.faults:
-                return
-            try:
-                tensor = first_tensor(output)
-                if not view.by_sample:
-                    if tensor is not None and tensor.dim() and tensor.numel() and valid:
-                        counted = tensor[:valid] if len(tensor) == size else tensor
-                        self._readings.append((view.name, call, view.read(call, module, counted.detach(), Layout())))
-                    return
-                if tensor is None:
-                    raise InvalidTypeError(f"layer {layer!r} puts out no tensor of floating-point numbers")
-                if tensor.dim() == 0 or len(tensor) != size:
-                    shape = list(tensor.shape)
-                    raise InvalidArgumentError(f"layer {layer!r} puts out {shape} for a batch of {size} samples")
-                layout = geometry.layout(module, inputs, tensor, layer)
-                if valid:
-                    counted = tensor[:valid].detach()
-                    counted = counted[:, None] if counted.dim() == 1 else counted  # one unit
-                    self._readings.append((view.name, call, view.read(call, module, counted, layout)))
-            except Exception as error:
-                self._fail(view.name, error)
-
-        return hook
-
-    def _fail(self, view: str, error: Exception) -> None:
-        error.__traceback__ = None  # holds the tensors of the batch
-        self.faults[view] = error
-
-
 @dataclass
 class PopulationPass:
     """A validation pass on one process, watched for views.
@@ -256,6 +108,7 @@ class PopulationPass:
     seconds: float = 0.0
     _accumulator: Accumulator = field(default_factory=Accumulator)
     _unread: Any = None  # a batch that passes before its step was seen to tell its parts apart
+    _numbers: NDArray[np.int64] = field(default_factory=lambda: np.arange(0))  # of this batch's samples
     _samples: int = 0
     _batches: int = 0
     _doubles: int = 0
@@ -291,30 +144,54 @@ class PopulationPass:
         with self._guarded():
             known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
             try:
-                inputs, labels, *_ = split_batch(batch, self.model, known if known and known.complete else None)
+                parts = split_batch(batch, self.model, known if known and known.complete else None)
             except InvalidTypeError:
                 if known is not None or not all_tensors(batch):
                     raise
-                inputs, labels = batch, None
+                parts = BatchParts(batch, None, None)
             self._unread = batch if known is None else None
-            size = len(all_tensors(inputs)[0])
-            numbers = self.numbering.among(self._samples, size, self._batches)
+            size = len(all_tensors(parts.inputs)[0])
+            self._numbers = numbers = self.numbering.among(self._samples, size, self._batches)
             self._batches += 1
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
-            reading = [layers for view, layers in self.layers.items() if view not in self.faults]
-            self._accumulator.open(self.model, Batch(inputs, labels, numbers), reading)
+            reading = [self._entered(*layers) for view, layers in self.layers.items() if view not in self.faults]
+            self._accumulator.open(self.model, self._told(parts, numbers), reading)
 
     def close(self) -> None:
         """The batch has passed: remove the hooks, and add up what they read."""
         with self._guarded():
             known, batch = reading_of(self.model), self._unread
             if batch is not None and known is not None and known.complete:
-                inputs, labels, *_ = known.split(batch)
-                self._accumulator.reread(inputs, labels)
+                self._reread(known.split(batch))
             self._unread = None
             self._accumulator.close()
             for view, error in self._accumulator.faults.items():
                 self.faults.setdefault(view, error_text(error))
+
+    def _told(self, parts: BatchParts, numbers: NDArray[np.int64]) -> Batch:
+        """A batch, with what is known of the model and tells what its output means."""
+        known = reading_of(self.model)
+        compared = "" if known is None else known.compared
+        samples = Samples(parts.inputs, parts.labels, 1, truths=parts.truth, compared=compared)
+        return Batch(parts.inputs, parts.labels, numbers, output_knowledge(self.model, samples))
+
+    def _entered(self, view: Reader, layers: Mapping[str, nn.Module]) -> tuple[Reader, Mapping[str, nn.Module]]:
+        """A view's layers; in place of the model the module that its step calls last."""
+        return view, {**layers, OUTPUT: _entrance(self.model)} if OUTPUT in layers else layers
+
+    def _reread(self, parts: BatchParts) -> None:
+        """The step has shown, with its first batch, how it calls the model: what it returns is read as that says."""
+        batch = self._told(parts, self._numbers)
+        if self._accumulator.reread(batch):
+            with (
+                preserve_state(self.model),
+                muted(self.trainer),
+                evaluation_mode(self.model),
+                torch.no_grad(),
+                self.trainer.precision_plugin.forward_context(),
+            ):
+                output = call_model(self.model, map_tensors(batch.inputs, torch.clone))
+            self._accumulator.returned(output)
 
     def gather(self) -> tuple[list[Share | None], Sums]:
         """All processes' shares, and on the first process the merged sums by view and call."""
@@ -386,13 +263,16 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
     """
     count, accumulator, done = min(view.samples, len(samples)), Accumulator(), 0
     with evaluation_mode(model), torch.no_grad():
-        layers = select_layers(model, view.layers)
+        layers, knowledge = watched_layers(model, view.layers), output_knowledge(model, samples)
         for part in samples.batches(0, count):
             inputs, size = on_device(model, part), len(all_tensors(part)[0])
             labels = None if samples.labels is None else samples.labels[done : done + size]
-            accumulator.open(model, Batch(inputs, labels, np.arange(done, done + size)), [(view, layers)])
+            batch = Batch(inputs, labels, np.arange(done, done + size), knowledge)
+            accumulator.open(model, batch, [(view, layers)])
             try:
-                call_model(model, map_tensors(inputs, torch.clone))
+                output = call_model(model, map_tensors(inputs, torch.clone))
+                if accumulator.reread(batch):
+                    accumulator.returned(output)
             finally:
                 accumulator.close()
             if view.name in accumulator.faults:
@@ -403,6 +283,25 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
     return Population(tuple(layers), sums, step, count, notes, source="")
 
 
+def watched_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
+    """Layers by name; where none are given the model itself, as `OUTPUT`.
+
+    Args:
+        model: of the run.
+        layers: of a view.
+
+    Raises:
+        LayerNotFoundError: no layer matches.
+    """
+    return select_layers(model, layers) or {OUTPUT: model}
+
+
+def _entrance(model: nn.Module) -> nn.Module:
+    """The module that a model's step calls last, as far as it was seen."""
+    known = reading_of(model)
+    return model if known is None else model.get_submodule(known.steps[-1].module)
+
+
 def unwatchable(model: nn.Module, layers: Layers) -> str:
     """Why layers cannot be watched in the validation pass, in words; empty where they can.
 
@@ -410,11 +309,13 @@ def unwatchable(model: nn.Module, layers: Layers) -> str:
 
     Args:
         model: of the run.
-        layers: to be watched.
+        layers: to be watched; none for what the model itself returns.
 
     Raises:
         LayerNotFoundError: no layer matches.
     """
+    if not layers:
+        return "the model is compiled and cannot be watched in validation" if is_compiled(_entrance(model)) else ""
     paths = dict(model.named_modules(remove_duplicate=False))
     compiled = [path for path, module in paths.items() if is_compiled(module)]
     for name, layer in select_layers(model, layers).items():

@@ -156,6 +156,12 @@ class Samples:
         """The labels, if the model is to predict them as far as is known; None if its loss is of something else."""
         return None if self.compared in ("inputs", "nothing") else self.labels
 
+    @property
+    def unlabeled(self) -> bool:
+        """Whether nothing was found that the model is to predict, which is said."""
+        found = self.labels is not None or self.truths is not None or self.objects is not None
+        return bool(all_tensors(self.inputs)) and not found and not self.compared
+
     def __len__(self) -> int:
         return len(all_tensors(self.inputs)[0])
 

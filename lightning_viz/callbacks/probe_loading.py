@@ -253,12 +253,7 @@ def _prepare(
                 batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             inputs, known, truth, found = split_batch(batch, pl_module, reading)
-            rows = list(dict.fromkeys(len(x) for x in all_tensors(inputs) if x.dim()))
-            if len(rows) > 1:
-                raise InvalidTypeError(
-                    f"the model takes tensors of {' and '.join(map(str, rows))} rows at once, not of one for each "
-                    f"sample, as graphs and packed sequences are: {REMEDY}"
-                )
+            check_rows(inputs)
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
             truths.append(truth)
@@ -268,6 +263,23 @@ def _prepare(
     inputs = _through(probe, map_tensors(parts[0], lambda _: next(whole)))
     listed = None if None in objects else tuple(image for some in objects if some is not None for image in some)
     return Samples(inputs, _join(labels), probe.samples, truths=_join(truths), objects=listed)
+
+
+def check_rows(inputs: Any) -> None:
+    """See that inputs have a row for each sample.
+
+    Args:
+        inputs: of a batch, as the model takes them.
+
+    Raises:
+        InvalidTypeError: their tensors have unlike numbers of rows.
+    """
+    rows = list(dict.fromkeys(len(x) for x in all_tensors(inputs) if x.dim()))
+    if len(rows) > 1:
+        raise InvalidTypeError(
+            f"the model takes tensors of {' and '.join(map(str, rows))} rows at once, not of one for each "
+            f"sample, as graphs and packed sequences are: {REMEDY}"
+        )
 
 
 def _through(probe: Probe, inputs: Any) -> Any:
@@ -321,11 +333,11 @@ def _describe(samples: Samples, dataset: Any, notes: tuple[str, ...], reading: B
     pixel_space, guessed = infer_pixel_space(dataset, samples.inputs)
     truths = None if samples.truths is None else samples.truths[: samples.head].clone()  # lets go of the others
     objects = None if samples.objects is None else samples.objects[: samples.head]
-    if samples.labels is None and truths is None and objects is None and not compared:
+    described = replace(samples, truths=truths, objects=objects, compared=compared)
+    if described.unlabeled:
         notes = (*notes, "no labels found in the batches")
     names = find_class_names(dataset)
-    described = replace(samples, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, notes=notes)
-    return replace(described, truths=truths, objects=objects, compared=compared)
+    return replace(described, class_names=names, pixel_space=pixel_space, pixel_space_guessed=guessed, notes=notes)
 
 
 def pick_balanced(labels: Sequence[int | None], count: int, seed: int) -> list[int]:

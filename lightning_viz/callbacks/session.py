@@ -18,7 +18,13 @@ from lightning_viz.callbacks.guide import GUIDE_TAG, opening_line, reading_guide
 from lightning_viz.callbacks.heartbeat import Heartbeat
 from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.picture_log import PictureLog
-from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable
+from lightning_viz.callbacks.population import (
+    Population,
+    PopulationPass,
+    run_population,
+    unwatchable,
+    watched_layers,
+)
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import (
     Run,
@@ -42,6 +48,8 @@ from lightning_viz.errors import (
     InvalidTypeError,
     LayerNotFoundError,
     LightningVizError,
+    NoClassesError,
+    NoLabelsError,
     OutputError,
     TargetError,
     ViewError,
@@ -49,7 +57,6 @@ from lightning_viz.errors import (
     warn_safely,
 )
 from lightning_viz.hooks.batching import free_memory
-from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.model_state import preserve_state
 
 _UNREAD = "(its step was not seen to call a module: give probe=Probe(inputs=..., forward=...))"
@@ -111,18 +118,17 @@ class Session:
         self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded, self.budget.wrote)
         self.pictures.process.low = run.beside_training
         self._endings = tag_endings(views, run.ending)
-        self._told: set[str] = set()  # reasons for which views were skipped
+        self._told: set[str | type] = set()  # causes for which views were skipped
         self._drew: set[str] = set()  # names of the views that have drawn
-        self._refused: defaultdict[str, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the reason
+        self._refused: defaultdict[str | type, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the cause
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
         self.samples = RunSamples(run, lambda: self.views, self._watching)
         for view in watching:
             with self._harmless(), suppress(LayerNotFoundError):  # which is told where views are checked
-                reason = unwatchable(run.model, view.layers) if run.validates else "no validation to watch"
-                self._reasons[view.name] = reason
-                if not reason:
-                    self._watching[view.name] = view, select_layers(run.model, view.layers)
+                self._reasons[view.name] = self._unwatchable(view)
+                if not self._reasons[view.name]:
+                    self._watching[view.name] = view, watched_layers(run.model, view.layers)
         self._watched = {view.name: view.last_step for view in watching if view.last_step is not None}
         self._waiting: set[str] = set()  # views whose schedule had an occasion since they last watched
         self._populations: dict[str, Population] = {}  # of the validation pass that has just ended
@@ -165,8 +171,8 @@ class Session:
 
     def finish(self) -> None:
         """After the last update: a last look, and everything drawn."""
-        never = [view for name, (view, _) in self._watching.items() if name not in self._watched]
-        if never and self.run.trainer.is_global_zero:
+        never = [view for name, (view, _) in self._watching.items() if name not in self._watched and view in self.views]
+        if never:
             say = inform if all(view.optional for view in never) else warn_safely
             names = ", ".join(type(view).__name__ for view in never)
             say(f"no validation pass ran, so {names} had nothing to watch")
@@ -235,7 +241,7 @@ class Session:
             populations, faults = watched.results()
             self._populations = populations  # none on other processes than the first
             with self._faults.gathered():
-                for name in watched.layers:
+                for name in watched.layers.keys() & self._watching.keys():
                     for words in faults[name]:
                         self._fail_to_watch(self._watching[name][0], watched.step, words)
                     self.budget.book(name, watched.seconds / len(watched.layers))
@@ -275,6 +281,10 @@ class Session:
         with self._harmless():
             reading = self._steps.stop()
             if reading is not None:
+                for name, (view, _) in list(self._watching.items()):  # which module is called is known now
+                    if reason := self._unwatchable(view):
+                        self._reasons[name] = reason
+                        del self._watching[name]
                 self.samples.reconsider(plain=reading.plain)
             if reading is not None and not reading.plain:
                 say_once(self.run.trainer, reading.words())
@@ -297,6 +307,14 @@ class Session:
             population = self._populations.get(view.name)
             return population is not None and population.step == step and view.last_step != step
         return view.last_step is None or (view.last_step != step and occasion)
+
+    def _unwatchable(self, view: PopulationViewLike) -> str:
+        """Why a view cannot watch validation passes, in words; empty where it can."""
+        if not self.run.validates:
+            return "no validation to watch"
+        if not view.layers and view.probe.forward is not None:
+            return "the step does not call the probe's forward="
+        return unwatchable(self.run.model, view.layers)
 
     def _is_to_watch(self, view: PopulationViewLike, place: ValidationPlace) -> bool:
         """At the first pass, after an occasion of the schedule, or where one comes right with the pass."""
@@ -361,6 +379,8 @@ class Session:
             unsuited = leave_out(views, requirements, samples)
             self.views, views = ([view for view in some if view not in unsuited] for some in (self.views, views))
             snapshots = self.shared.run({view.name: requirements[view.name] for view in views}, samples, step)
+            if samples.unlabeled or self.shared.said_unlabeled:
+                self._told.add(NoLabelsError)
         except Exception as error:
             free_memory(error)
             if len(views) == 1 and self._steps.pending and not isinstance(error, InvalidArgumentError):
@@ -368,7 +388,7 @@ class Session:
                 views[0].last_step = None
                 self._wait_for_step(step, error)
             elif len(views) == 1 and isinstance(error, InvalidTypeError):  # batches stay what they are
-                self._refused[str(error)].append((views[0], error))
+                self._refused[_cause(error)].append((views[0], error))
             elif len(views) == 1:
                 unread = reading_of(self.run.model) is None and not isinstance(error, LightningVizError)
                 self._fault(views[0], step, f"{error_text(error)} {_UNREAD}" if unread else error)
@@ -453,17 +473,17 @@ class Session:
             view.last_step = None
             self._wait_for_step(step, error)
         else:
-            self._refused[str(error)].append((view, error))
+            self._refused[_cause(error)].append((view, error))
 
     def _skip_refused(self) -> None:
-        """Tell why views are skipped from now on, in one line for each reason, which those by default do not repeat."""
+        """Tell why views are skipped from now on, in one line for each cause, which those by default do not repeat."""
         refused, self._refused = self._refused, defaultdict(list)
-        for reason, together in refused.items():
+        for cause, together in refused.items():
             views = [view for view, _ in together]
             self.views = [view for view in self.views if view not in views]
-            if reason not in self._told or not all(view.optional for view in views):
-                self._told.add(reason)
-                self.run.report_refusal(views, together[0][1])
+            if cause not in self._told or not all(view.optional for view in views):
+                self._told.add(cause)
+                self.run.report_refusal(views, max((error for _, error in together), key=lambda error: len(str(error))))
 
     def _fail_to_watch(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """A view that never drew and that nobody named is skipped; its reason is told if no other view has told it."""
@@ -471,10 +491,17 @@ class Session:
             self._fault(view, step, error)
             return
         self.views = [other for other in self.views if other is not view]
-        if not any(reason in error_text(error) for reason in self._told):
+        if not any(isinstance(cause, str) and cause in error_text(error) for cause in self._told):
             say_once(self.run.trainer, f"skipped {view.label}: {error_text(error)}")
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""
         if view in self.views and self._faults.add(view, step, error):
             self.views.remove(view)
+
+
+def _cause(error: Exception) -> str | type:
+    """What refusals have in common that are told in one line: a kind of error, or their words."""
+    if isinstance(error, (NoClassesError, OutputError)):
+        return NoClassesError
+    return NoLabelsError if isinstance(error, NoLabelsError) else str(error)

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_viz.activations.random_projection import vectorizer
-from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.display import input_form
+from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Samples, displayed_input
 from lightning_viz.callbacks.run import LightningModule, Trainer
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
@@ -33,7 +33,7 @@ from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation, layer_of_call
 from lightning_viz.hooks.observe import observe, observe_batches
-from lightning_viz.hooks.outputs import OutputKnowledge, keep_knowledge, knowledge_of, known_labels
+from lightning_viz.hooks.outputs import keep_knowledge, known_labels
 from lightning_viz.hooks.pytree import map_tensors, on_device
 
 
@@ -55,6 +55,8 @@ class SharedPass:
         """What the last run took for the population alone."""
         self.failures: dict[str, Exception] = {}
         """Of the last run, why a view's target could not be explained."""
+        self.said_unlabeled = False
+        """Whether it was said that no label names a class of the model."""
         self._said: set[str] = set()
 
     @contextmanager
@@ -74,12 +76,12 @@ class SharedPass:
             step: completed updates.
         """
         self.population_seconds, self.failures = 0.0, {}
+        keep_knowledge(self._model, output_knowledge(self._model, samples))
         if not any(need.head for need in requirements.values()):
             weights = self._weights(_union(need.weights for need in requirements.values()))
             alone = Observation(samples.part(0, samples.head), labels=samples.true_classes, weights=weights, step=step)
             alone = map_tensors(alone, Tensor.cpu)
             return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
-        keep_knowledge(self._model, output_knowledge(self._model, samples))
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in requirements.items():
             if need.explains:
@@ -178,6 +180,7 @@ class SharedPass:
             )
             if note not in self._said:
                 self._said.add(note)
+                self.said_unlabeled = bool(unknown.all())
                 warn_safely(note)
         return None if bool(unknown.all()) else known
 
@@ -213,32 +216,3 @@ class SharedPass:
 
 def _union(names: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
-
-
-def output_knowledge(model: nn.Module, samples: Samples) -> OutputKnowledge:
-    """What is known of a model that tells what its output means: its step, the labels and the classes' names.
-
-    Args:
-        model: the LightningModule.
-        samples: of its data.
-    """
-    reading, labels, truths = reading_of(model), samples.true_classes, samples.truths
-    if reading is not None and reading.paired:
-        kind = "pairs"
-    elif labels is not None and len(labels):
-        kind = "binary" if bool(((labels == 0) | (labels == 1)).all()) else "classes"
-    elif truths is not None:
-        zeros_and_ones = truths.dim() == 4 and truths.shape[1] == 1 and bool(((truths == 0) | (truths == 1)).all())
-        kind = "several" if truths.dim() == 2 else "masks" if truths.dim() == 3 or zeros_and_ones else "images"
-    elif samples.compared in ("inputs", "nothing"):
-        kind = samples.compared
-    else:
-        kind = "numbers" if reading is not None and reading.labels is not None and reading.loss else ""
-    earlier = knowledge_of(model)
-    if not kind and earlier is not None:
-        kind = earlier.labels
-    named = bool(samples.class_names)
-    if reading is None:
-        return OutputKnowledge(labels=kind, named=named)
-    step = {name: getattr(reading, name) for name in ("loss", "squashed", "logarithm", "direct")}
-    return OutputKnowledge(**step, field=reading.scores, labels=kind, named=named)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lightning_viz.callbacks.display import InputForm, input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.population import Population, Reading
+from lightning_viz.callbacks.layer_readings import Reading
+from lightning_viz.callbacks.population import Population
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
 from lightning_viz.callbacks.run import Named
 from lightning_viz.callbacks.schedule import Schedule

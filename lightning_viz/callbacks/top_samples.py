@@ -21,7 +21,7 @@ from lightning_viz.attribution.guided_backprop import deconvolution
 from lightning_viz.callbacks.changed_samples import new_among
 from lightning_viz.callbacks.display import InputForm, arrange, input_form, shown_inputs
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.population import Batch, Reading
+from lightning_viz.callbacks.layer_readings import Batch, Reading
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.view import PopulationView

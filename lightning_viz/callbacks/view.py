@@ -14,8 +14,8 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.evaluation import EVALUATIONS, KEPT, SetAside, end_evaluation, start_evaluation
 from lightning_viz.callbacks.kept_state import WrongFormError, check_views
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
+from lightning_viz.callbacks.layer_readings import Reading
 from lightning_viz.callbacks.notices import harmless
-from lightning_viz.callbacks.population import Reading
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
 from lightning_viz.callbacks.schedule import Schedule, Steps

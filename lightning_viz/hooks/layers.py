@@ -309,7 +309,6 @@ ROLES: dict[str, Callable[[nn.Module], list[str]]] = {
     "last_linear": lambda model: fully_connected(model)[-1:],
     "blocks": repeated_blocks,
     "parts": top_level_blocks,
-    "last_part": lambda model: top_level_blocks(model)[-1:],
     "weighted": weighted,
 }
 """Layers by their role in a model; the key of a role may be used instead of a name."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_viz.errors import InvalidArgumentError, OutputError, TargetError
+from lightning_viz.errors import InvalidArgumentError, NoClassesError, OutputError
 from lightning_viz.hooks.detection import detections_of
 from lightning_viz.hooks.pytree import Path, part_at
 
@@ -191,6 +191,18 @@ def form_meaning(scores: Tensor, path: Path = ()) -> OutputMeaning:
     return OutputMeaning(_kind(scores, path, None), path, _squashing_in_graph(scores))
 
 
+def batch_meaning(scores: Tensor, path: Path, knowledge: OutputKnowledge | None) -> OutputMeaning:
+    """What the scores of one batch mean, whose pass was not watched and has no graph: the same on every process.
+
+    Args:
+        scores: of the batch.
+        path: where they were in what the model returned.
+        knowledge: of the model, as far as the step and this batch tell.
+    """
+    squashed = _told_squashing(path, knowledge) or _squashing_in_rows(scores)
+    return OutputMeaning(_kind(scores, path, knowledge), path, squashed)
+
+
 def scores_path(outputs: Any, knowledge: OutputKnowledge | None = None) -> Path:
     """Where the scores are in what a model returned.
 
@@ -314,20 +326,20 @@ def no_scores(outputs: Any) -> OutputError:
     )
 
 
-def no_classes(scores: Tensor, meaning: OutputMeaning) -> TargetError:
+def no_classes(scores: Tensor, meaning: OutputMeaning) -> NoClassesError:
     """The error of a class that goes without saying, where the output is not of classes."""
     shape, what = list(scores.shape), {3: "a series", 5: "a volume"}.get(scores.dim(), "an image")
     what = "numbers" if meaning.kind == "features" else what
     how = "target='2' (one of them)" if meaning.kind == "features" else "target='conv2[7]' (a channel)"
-    return TargetError(
+    return NoClassesError(
         f"the model returns {what} {shape}, no scores of classes as far as is known, so what to explain must be named: "
         f"give {how} or a function"
     )
 
 
-def no_position(scores: Tensor) -> TargetError:
+def no_position(scores: Tensor) -> NoClassesError:
     """The error of a class without a position, where there is one at each."""
-    return TargetError(
+    return NoClassesError(
         f"the model returns {list(scores.shape)}, scores of {scores.shape[-1]} classes (the last axis) at each of "
         f"{scores.shape[1]} positions: name the position, target='token[0]' or 'token[0,3]' (class 3 there)"
     )
@@ -375,16 +387,27 @@ def _squashed(
     found = _squashing_in_graph(scores) or ("" if watch is None else watch.squashing(scores))
     if found:
         return found
-    if knowledge is not None:
-        if knowledge.squashed and not path:
-            return knowledge.squashed
-        if knowledge.loss == "binary_cross_entropy":
-            return "sigmoid"
-        if knowledge.logarithm and knowledge.loss in ("nll_loss", "NLLLoss"):
-            return "softmax"
+    if told := _told_squashing(path, knowledge):
+        return told
     hidden = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     unseen = scores.grad_fn is None and watch is None
-    if not (hidden or unseen) or scores.dim() != 2 or scores.shape[1] < 2:
+    return _squashing_in_rows(scores) if hidden or unseen else ""
+
+
+def _told_squashing(path: Path, knowledge: OutputKnowledge | None) -> str:
+    """What scores come out of, according to the step."""
+    if knowledge is None:
+        return ""
+    if knowledge.squashed and not path:
+        return knowledge.squashed
+    if knowledge.loss == "binary_cross_entropy":
+        return "sigmoid"
+    return "softmax" if knowledge.logarithm and knowledge.loss in ("nll_loss", "NLLLoss") else ""
+
+
+def _squashing_in_rows(scores: Tensor) -> str:
+    """``"softmax"`` if the rows of several scores are probabilities that sum to 1."""
+    if scores.dim() != 2 or scores.shape[1] < 2:
         return ""
     rows = scores.detach().float()
     return "softmax" if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < _CLOSE).all()) else ""

@@ -35,6 +35,7 @@ def worst_samples(
     samples: int,
     population: str,
     layer: str = "",
+    unit: str = "logits",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of the samples with the largest loss, the worst first, each with what speaks for the predicted class.
@@ -48,6 +49,7 @@ def worst_samples(
         samples: number of all samples.
         population: among which they are the worst, such as "500 validation samples".
         layer: of the maps.
+        unit: of the maps.
         info: see `PageInfo`.
     """
     verdicts, heat = info.get("verdicts", ()), DISPLAYS["heat"]
@@ -64,7 +66,7 @@ def worst_samples(
         reach = max((tile.value for tile in tiles if tile.value), default=None)
         tiles = [replace(tile, layer=layer, value=tile.value and reach) for tile in tiles]
         shown = [HStack(pair, gap=_CLOSE) for pair in zip(shown, tiles, strict=True)]
-        bars = [heat.bar_to(reach, "logits")]
+        bars = [heat.bar_to(reach, unit)]
     marks = [_NEW if new is not None and new[index] else " " for index in range(len(shown))]
     blocks = in_columns(shown, verdict_blocks(list(verdicts[: len(shown)]), width, marks), gap=2)
     body = VStack([VStack(in_rows(blocks, columns, _APART), gap=6), *bars], gap=8)

@@ -16,7 +16,7 @@ from lightning_viz.render.mistakes import confusion_table, worst_samples
 from lightning_viz.render.parts import Bar, Cell, MapTile, Text, Tile
 from lightning_viz.render.tiles import Verdict
 
-from .conftest import ConvNet, Net, Perceptron, fit, images, loader
+from .conftest import ConvNet, Net, Perceptron, fit, images, loader, make_trainer
 
 
 class Fixed(Net):
@@ -148,6 +148,133 @@ def test_logits_and_probabilities_rank_alike(ending, tmp_path, drawn_at_once):
     assert np.array_equal(look["images"][..., 0], (x[worst, 0] * 255).round().byte().numpy())
 
 
+class OneScore(Fixed):
+    """Tells two classes apart by one number: a logit or a probability, of shape [N, 1] or [N]."""
+
+    def __init__(self, probability=False, squeezed=False):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 1)
+        self.probability, self.squeezed = probability, squeezed
+
+    def logits(self, x):
+        return 20 * self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+    def forward(self, x):
+        scores = self.logits(x).sigmoid() if self.probability else self.logits(x)
+        return scores[:, 0] if self.squeezed else scores
+
+    def training_step(self, batch, batch_idx):
+        loss = F.binary_cross_entropy if self.probability else F.binary_cross_entropy_with_logits
+        return loss(self(batch[0]).flatten(), batch[1].float())
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("labels", [torch.long, torch.float], ids=["whole", "float"])
+@pytest.mark.parametrize("squeezed", [False, True])
+@pytest.mark.parametrize("probability", [False, True], ids=["logit", "probability"])
+def test_one_score_is_of_two_classes(probability, squeezed, labels, tmp_path, drawn_at_once):
+    model, (x, y) = OneScore(probability, squeezed), images(50, classes=2)
+    with torch.no_grad():
+        model.fc.bias -= model.logits(x).median() / 20  # so that both are predicted
+        logits = model.logits(x)[:, 0]
+    data = loader(x, y.to(labels), batch_size=8)
+    fit(tmp_path, model, [Mistakes()], data, data)
+    (page,) = drawn_at_once.arguments("mistakes/worst").values()
+    worst = F.binary_cross_entropy_with_logits(logits, y.float(), reduction="none").argsort(descending=True)[:8]
+    assert np.array_equal(page["images"][..., 0], (x[worst, 0] * 255).round().byte().numpy())
+    for index, verdict in zip(worst.tolist(), page["verdicts"], strict=True):
+        said = int(logits[index] > 0)
+        assert (verdict.truth, verdict.prediction) == (str(int(y[index])), str(said))
+        share = logits[index].sigmoid()
+        assert verdict.confidence == pytest.approx(float(share if said else 1 - share), abs=1e-5)
+    (table,) = drawn_at_once.arguments("mistakes/confusion").values()
+    expected = np.zeros((2, 2), dtype=int)
+    np.add.at(expected, (y.numpy(), (logits > 0).long().numpy()), 1)
+    assert np.array_equal(table["counts"], expected) and (expected > 0).all() and table["names"] == ["0", "1"]
+    assert page["unit"] == ("probability" if probability else "logits") and page["maps"] is not None
+
+
+class HeadFirst(Fixed):
+    """A classifier whose head is registered first, and which ends with no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.conv = nn.Linear(4, 3), nn.Conv2d(1, 4, 3)
+
+    def features(self, x):
+        return F.relu(self.conv(x)).mean((2, 3))
+
+    def forward(self, x):
+        return 5 * self.head(self.features(x)).roll(1, 1)
+
+
+class InFields(HeadFirst):
+    """Returns features before the logits."""
+
+    def forward(self, x):
+        return {"features": self.features(x), "logits": super().forward(x)}
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0])["logits"], batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+class Inner(HeadFirst):
+    """Has its step call a module that it holds, on images that it shifts."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = HeadFirst()
+
+    def forward(self, x):
+        raise NotImplementedError
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch[0].flatten(1).view_as(batch[0])), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["fit", "validate"])
+@pytest.mark.parametrize("kind", [HeadFirst, InFields, Inner])
+def test_the_scores_are_what_the_step_takes_for_them(kind, alone, tmp_path, drawn_at_once):
+    model, (x, y) = kind(), images(50)
+    data = loader(x, y, batch_size=8)
+    if alone:  # the first batch that passes is the first that shows how the model is called
+        make_trainer(tmp_path, [Mistakes()]).validate(model, data, verbose=False)
+    else:
+        fit(tmp_path, model, [Mistakes()], data, data)
+    with torch.no_grad():
+        predicted = HeadFirst.forward(getattr(model, "net", model), x).argmax(1)
+    expected = np.zeros((3, 3), dtype=int)
+    np.add.at(expected, (y.numpy(), predicted.numpy()), 1)
+    (table,) = drawn_at_once.arguments("mistakes/confusion").values()
+    assert np.array_equal(table["counts"], expected)
+
+
+def test_of_a_compiled_net_samples_are_run_for_the_view_alone(tmp_path, drawn_at_once):
+    model, (x, y) = Inner(), images(50)
+    model.net.compile(backend="eager")
+    fit(tmp_path, model, [Mistakes()], loader(x, y, batch_size=8), loader(x, y, batch_size=8))
+    looks = drawn_at_once.arguments("mistakes/confusion")
+    assert list(looks)[-1] == 7
+    for table in looks.values():
+        assert table["counts"].sum() == 50 and "compiled" in " ".join(table["notes"])
+
+
+def test_samples_without_a_class_do_not_count(tmp_path, drawn_at_once):
+    x, y = images(40)
+    y[[3, 11, 12, 29]] = -100
+    fit(tmp_path, HeadFirst(), [Mistakes()], loader(x, y), loader(x, y))
+    (table,) = drawn_at_once.arguments("mistakes/confusion").values()
+    assert table["counts"].sum() == 36
+
+
 class Regression(Perceptron):
     def training_step(self, batch, batch_idx):
         return F.mse_loss(self(batch[0]), batch[1])
@@ -173,10 +300,12 @@ def test_what_has_no_classes_is_skipped_with_a_reason(case, tmp_path, drawn_at_o
     assert "Mistakes" in heard and "class" in heard and "Traceback" not in heard
 
 
-def test_private_inputs_are_left_out():
+def test_private_inputs_are_left_out(tmp_path, drawn_at_once, capsys):
     with pytest.raises(ViewError, match="private"):
         Mistakes(private=True).check(ConvNet())
     assert Mistakes(private=True).optional
+    fit(tmp_path, ConvNet(), [Mistakes(private=True)], loader(*images(24)), loader(*images(24)))
+    assert capsys.readouterr().err.count("Mistakes") == 1  # and not that no validation pass ran
 
 
 def page_of(count=3, maps=True, **options):

@@ -42,7 +42,6 @@ KINDS = {
 _PREFIX = "lightning_viz: "
 _FAULT = re.compile(r"failed at step|\w+Error\b|left out of this run|switched off|logging failed")
 _LEFT_OUT = "the look at step "  # which tells of one that waits for a step to watch
-_SKIPPED = "skipped Mistakes:"  # found only in the first validation pass, when others have told the reason already
 _OWN_SUBJECT = re.compile(r"^(skipped \w+|.*? failed at step \d+[^:]*|.*? is left out of this run|logging failed): ")
 
 
@@ -81,7 +80,7 @@ class Seen:
     @property
     def faults(self) -> list[str]:
         """Lines that tell of something that went wrong."""
-        return [line for line in self.lines if _FAULT.search(line) and not line.startswith((_LEFT_OUT, _SKIPPED))]
+        return [line for line in self.lines if _FAULT.search(line) and not line.startswith(_LEFT_OUT)]
 
     @property
     def causes(self) -> list[str]:
@@ -296,7 +295,7 @@ class Situation:
             if self.outcome == RIGHT:
                 assert not seen.faults, seen.faults
             if self.says:
-                told = [line for line in seen.said(self.says) if not line.startswith(_SKIPPED)]
+                told = seen.said(self.says)
                 assert len(told) == 1, f"no one line says {self.says!r}: {seen.lines}"
         if seen.error is None:
             missing = set(action.draws) - seen.kinds
