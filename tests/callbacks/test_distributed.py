@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_viz.callbacks.distributed import numbering
 
-from . import watched_run
+from . import judged_run, watched_run
+from .conftest import images
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,50 @@ def test_a_process_that_fails_is_told_of_and_holds_up_no_one(alone, of_two, scen
         assert note == missing
     counts = {len(row) for tag in ("top_samples/conv1", "top_samples/conv2") for row in together[tag]["crops"]}
     assert counts in ({9}, {0, 9})  # none of a channel that is never above 0
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Where a run of two processes with `Health` and `Mistakes`, and one without, left what came of them."""
+    folder = tmp_path_factory.mktemp("judged")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.callbacks.judged_run", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_validation_sample_once(judged):
+    sketches = pickle.loads((judged / "with" / "drawn").read_bytes())
+    last = max(step for step, _ in sketches)
+    drawn = {arguments["tag"]: arguments for step, arguments in sketches if step == last}
+    model, (x, y) = judged_run.Judged(), images(judged_run.VALIDATION)
+    kept = torch.load(judged / "with" / "0.pt")
+    model.load_state_dict({name: kept[name] for name in model.state_dict()})
+    outputs, model = {}, model.eval()
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda module, _, output, name=name: outputs.update({name: output}))
+    with torch.no_grad():
+        logits = model(x)
+    counts = np.zeros((3, 3), dtype=int)
+    np.add.at(counts, (y.numpy(), logits.argmax(1).numpy()), 1)
+    np.testing.assert_array_equal(drawn["mistakes/confusion"]["counts"], counts)
+    worst = torch.nn.functional.cross_entropy(logits, y, reduction="none").argsort(descending=True)[:8]
+    np.testing.assert_array_equal(drawn["mistakes/worst"]["images"][..., 0], (x[worst, 0] * 255).round().byte().numpy())
+    health = drawn["health"]
+    assert "41 validation samples" in health["details"] and health["layers"] == ["conv", "fc", "head"]
+    for name, scale in zip(health["layers"], health["scale"][-1], strict=True):
+        assert scale == pytest.approx(float(outputs[name].square().mean().sqrt()), rel=1e-5)
+    dead = [(outputs["norm"].amax((0, 2, 3)) <= 0), (outputs["fc"].amax(0) <= 0)]
+    np.testing.assert_allclose(health["dead"][-1][:2], [float(units.float().mean()) for units in dead])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_they_do_without_views(judged):
+    for rank in range(2):
+        watched, plain = (torch.load(judged / name / f"{rank}.pt") for name in ("with", "without"))
+        assert all(torch.equal(watched[name], plain[name]) for name in plain)
 
 
 class Process:
