@@ -31,6 +31,7 @@ __all__ = ["Health"]
 
 _MOST_LAYERS = 256
 _TRACED = 2  # samples of the pass that shows the activation functions
+_BEFORE = 64  # samples at least that are run before training
 _UNITS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)  # axis of their units
 
 
@@ -48,8 +49,9 @@ class Health(PopulationView):
     (Layers of runs that learn well have half of their units dead and more.) What is frozen, in no optimizer, or has a
     learning rate of 0 is named in gray.
 
-    Numbers of units are those of the validation pass that runs anyway. An update that cannot be foreseen has no ratio;
-    a checkpoint holds only those that were seen in training.
+    Numbers of units are those of the validation pass that runs anyway; before training, if Lightning's sanity check has
+    shown how the model is called, those of the samples that the run's views have fetched, 64 at least. An update that
+    cannot be foreseen has no ratio; a checkpoint holds only those that were seen in training.
 
     Args:
         layers: to watch; all with weights if omitted, at most 256.
@@ -60,6 +62,7 @@ class Health(PopulationView):
     max_bytes: int = 256 * 2**20
 
     kind: ClassVar[str] = "health"
+    before_training: ClassVar[bool] = True
     by_sample: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -67,8 +70,8 @@ class Health(PopulationView):
         self._copy = WeightCopy(self.max_bytes)
 
     def requirements(self, model: nn.Module) -> Requirements:
-        """A few samples, for the pass that shows the activation functions."""
-        return Requirements(head=False, population=_TRACED)
+        """Some samples, for the pass that shows the activation functions, and for the look before training."""
+        return Requirements(head=False, population=_BEFORE)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look, if due; copy the weights, if the update that comes now is followed by a look."""

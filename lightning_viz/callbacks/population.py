@@ -256,7 +256,7 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
         view: that reads.
         samples: of its probe's data set, the first of which are run.
         step: completed updates.
-        reason: why the validation pass cannot be watched.
+        reason: why the validation pass cannot be watched; empty if none is to be expected.
 
     Raises:
         Exception: what the view itself raises.
@@ -279,7 +279,7 @@ def run_population(model: nn.Module, view: PopulationReader, samples: Samples, s
                 raise accumulator.faults[view.name]
             done += size
     sums = named_calls(accumulator.sums.get(view.name, {}))
-    notes = (f"{reason}: the view runs {count:,} samples by itself",)
+    notes = (f"{reason}: the view runs {count:,} samples by itself",) if reason else ()
     return Population(tuple(layers), sums, step, count, notes, source="")
 
 

@@ -19,7 +19,7 @@ class RunSamples:
     Args:
         run: a training, or the validation pass of a checkpoint.
         views: those that still look.
-        watching: names of those that watch the validation pass, and need no samples beyond the head.
+        watching: names of those that watch the validation pass.
     """
 
     def __init__(self, run: Run, views: Callable[[], Sequence[ViewLike]], watching: Container[str]) -> None:
@@ -81,11 +81,12 @@ class RunSamples:
             self._loader.forget()
 
     def _count(self, probe: Probe) -> int:
-        """How many samples of a probe are needed; a view that watches validation needs none beyond the head."""
+        """How many samples of a probe are needed; a view that watches validation needs those that it asks for alone."""
         counts = [probe.samples, *(count for other, count in self._reserved.values() if other.key() == probe.key())]
         for view in self._views():
-            if view.probe.key() == probe.key() and view.name not in self._watching:
-                own = view.samples if isinstance(view, PopulationViewLike) else 0
+            if view.probe.key() == probe.key():
+                runs = isinstance(view, PopulationViewLike) and view.name not in self._watching
+                own = int(getattr(view, "samples", 0)) if runs else 0
                 with preserve_state(self._run.model):
                     counts.append(max(own, view.requirements(self._run.model).population))
         return max(counts)

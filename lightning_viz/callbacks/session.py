@@ -302,8 +302,13 @@ class Session:
                 self.look(due, step, batch)
 
     def _is_due(self, view: ViewLike, step: int, occasion: bool) -> bool:
-        """By the schedule, or before the first update; of a view that watches when a validation pass has just ended."""
+        """By the schedule, or before the first update; of a view that watches when a validation pass has just ended.
+
+        Some of these look before the first update, too.
+        """
         if view.name in self._watching:
+            if view.last_step is None and step == 0 and self._watching[view.name][0].before_training:
+                return not self._steps.pending  # else what it sees for the first time might be something else
             population = self._populations.get(view.name)
             return population is not None and population.step == step and view.last_step != step
         return view.last_step is None or (view.last_step != step and occasion)
@@ -433,7 +438,8 @@ class Session:
         population = self._populations.pop(view.name, None)
         if population is not None:
             return population
-        reason = self._reasons.get(view.name, "the validation pass was not watched")
+        reason = self._reasons.get(view.name) or "the validation pass was not watched"
+        reason = "" if view.name in self._watching and snapshot.step == 0 else reason  # which is before any
         return run_population(self.run.model, view, snapshot.samples, snapshot.step, reason=reason)
 
     @_held

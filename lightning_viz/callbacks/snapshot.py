@@ -446,6 +446,10 @@ class PopulationViewLike(ViewLike, Protocol):
     samples: int
 
     @property
+    def before_training(self) -> bool:
+        """Whether it also looks before the first update, at samples that are run for it alone."""
+
+    @property
     def by_sample(self) -> bool:
         """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
 

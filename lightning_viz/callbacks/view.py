@@ -345,6 +345,8 @@ class PopulationView(View):
     layers: Layers = "last_conv"
     samples: int = 1000
 
+    before_training: ClassVar[bool] = False
+    """Whether it also looks before the first update, at samples that are run for it alone."""
     by_sample: ClassVar[bool] = True
     """Whether it needs outputs with a row for each sample, and their layout; else it takes any as it is."""
 

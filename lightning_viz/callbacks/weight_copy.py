@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from lightning_viz.callbacks.session import session
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+
+_copies: WeakKeyDictionary[Any, tuple[int, WeakValueDictionary[int, Tensor]]] = WeakKeyDictionary()
+"""By run, its completed updates and the copies of the weights after these, by the id of the weight, while held."""
 
 
 class WeightCopy:
@@ -41,17 +45,22 @@ class WeightCopy:
         self.step: int | None = None
         self.weights: dict[str, Tensor] = {}
 
-    def take(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights, layer by layer, as far as `max_bytes` goes.
+    def take(self, step: int, weights: Mapping[str, Tensor], run: Any) -> None:
+        """Copy weights, layer by layer, as far as `max_bytes` goes; what another copy of the run holds is shared.
 
         Args:
             step: completed updates.
             weights: after these.
+            run: whose they are.
         """
+        if (shared := _copies.get(run)) is None or shared[0] != step:
+            shared = _copies[run] = step, WeakValueDictionary()
         self.step, self.weights, left = step, {}, self.max_bytes
         for name, weight in weights.items():
             if weight.nbytes <= left:
-                self.weights[name], left = weight.detach().clone(), left - weight.nbytes
+                copy = shared[1].get(id(weight))
+                self.weights[name] = shared[1][id(weight)] = weight.detach().clone() if copy is None else copy
+                left -= weight.nbytes
 
     def before_batch(
         self, view: ViewLike, trainer: Trainer, due: Callable[[Run], bool], weights: Callable[[], Mapping[str, Tensor]]
@@ -72,7 +81,7 @@ class WeightCopy:
             return
         self.forget()
         if due(running.run):
-            self.take(running.run.step, weights())
+            self.take(running.run.step, weights(), running)
 
     def ratios(self, step: int, after: Mapping[str, Tensor]) -> dict[str, float] | None:
         """Of each copied layer the norm of the update by that of the weights; None if the update was not foreseen.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_viz import Health
 from lightning_viz.analysis.models import find_checkpoints, in_order
-from lightning_viz.render.parts import Cell, Text
+from lightning_viz.render.parts import Cell, Label, Text
 from lightning_viz.render.text import RED
 from tests.analysis.test_replay import replayed
 
@@ -243,6 +243,46 @@ def test_what_may_be_meant_is_not_red(model, found, tmp_path, drawn_at_once, loo
         assert looks[24]["layers"] == [*LAYERS, "extra"] and looks[24]["called"] == [True] * 3 + [False]
 
 
+@pytest.mark.parametrize("ill", [False, True])
+def test_what_is_known_before_training_is_shown(ill, tmp_path, drawn_at_once, looks):
+    model, (x, y) = Small(), images(80)
+    if ill:
+        nn.init.constant_(model.fc.bias, -100)
+    outputs = {}
+    hooks = [
+        module.register_forward_hook(lambda module, _, output, name=name: outputs.update({name: output}))
+        for name, module in ((name, getattr(model, name)) for name in LAYERS)
+    ]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    data = loader(x, y)
+    fit(tmp_path, model, [Health(probe=80)], data, data, max_epochs=2, num_sanity_val_steps=2)
+    assert list(looks) == [0, 20, 40]
+    first = looks[0]
+    assert first["steps"] == [0] and "80 samples" in first["details"]
+    scales = [float(outputs[name].square().mean().sqrt()) for name in LAYERS]
+    assert first["scale"][0].tolist() == pytest.approx(scales, rel=1e-5)
+    dead = [float((outputs[name].amax((0, 2, 3)[: outputs[name].dim() - 1]) <= 0).float().mean()) for name in LAYERS]
+    assert first["dead"][0][:2].tolist() == pytest.approx(dead[:2])
+    assert all(map(math.isnan, first["ratio"][0])) and not math.isnan(looks[20]["ratio"][1][0])
+    assert red(first) == ({("fc", "units")} if ill else set())
+    assert first["found"] == (["fc: all units dead since step 0"] if ill else [])
+    if ill:
+        assert red(looks[40]) >= {("fc", "units")} and "fc: all units dead since step 0" in looks[40]["found"]
+    page = next(drawing for drawing in drawn_at_once if drawing.step == 0).sketch
+    labels = [part.text for part in page.function(**page.arguments).parts(Label)]
+    assert labels.count("–") == 4  # three ratios, and the output has no dead units
+
+
+def test_few_samples_are_run_before_training_for_it_alone(tmp_path, drawn_at_once, looks):
+    data = loader(*images(100))
+    fit(tmp_path, Small(), [Health()], data, data, num_sanity_val_steps=2)
+    assert "64 samples" in looks[0]["details"] and not looks[0]["notes"]
+    assert "100 validation samples" in looks[25]["details"]
+
+
 @pytest.mark.parametrize(("count", "found"), [(24, []), (32, ["fc: all units dead since step 8"])])
 def test_few_samples_do_not_prove_that_a_unit_is_dead(count, found, tmp_path, drawn_at_once, looks):
     model = Small()
@@ -370,11 +410,12 @@ class Delicate(Small):
 @pytest.mark.filterwarnings("ignore:.*nested tensor.*")
 def test_training_is_the_same_with_and_without_it(tmp_path, drawn_at_once, looks):
     def outcome(views):
-        trainer = fit(tmp_path, model := Delicate(), views, loader(*images(32)), max_epochs=2, val_check_interval=3)
+        options = {"val_check_interval": 3, "num_sanity_val_steps": 1}
+        trainer = fit(tmp_path, model := Delicate(), views, loader(*images(32)), max_epochs=2, **options)
         return model.state_dict(), trainer.callback_metrics["val_loss"], torch.get_rng_state(), model
 
     (plain, loss, state, _), (watched, *others, model) = outcome([]), outcome([Health(every_n_train_steps=1)])
-    assert list(looks) == [3, 6, 11, 14]
+    assert list(looks) == [0, 3, 6, 11, 14]
     assert dict(zip(looks[3]["layers"], looks[3]["called"], strict=True))["attention.linear1"]  # as far as is known
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     assert torch.equal(loss, others[0]) and torch.equal(state, others[1])

@@ -1,13 +1,18 @@
 """The update ratio is that of the one update before a look; its copy lives for that update alone."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback
+from torch.overrides import TorchFunctionMode
 
-from lightning_viz import UpdateRatio, ViewError
+from lightning_viz import Health, UpdateRatio, ViewError
+from lightning_viz.callbacks import weight_copy
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.callbacks.weight_copy import WeightCopy
 from lightning_viz.hooks import Observation
 from lightning_viz.render.parts import Cell
 from lightning_viz.render.weights import update_ratios
@@ -89,6 +94,38 @@ def test_the_copy_lives_for_one_update_and_is_bounded(tmp_path, monkeypatch):
     assert watch.held == [0, 0, 0, kept, 0, kept]  # before the fourth update, and the last
     assert seen[4].arguments["layers"] == ["conv1", "fc"]
     assert seen[4].arguments["notes"] == ("1 layers beyond max_bytes=400 left out",)
+
+
+def test_views_that_measure_updates_share_one_copy(tmp_path, drawn_at_once):
+    views = [Health(every_n_train_steps=2), UpdateRatio(every_n_train_steps=2), UpdateRatio(steps=[4], max_bytes=400)]
+    copies, held = [], []
+
+    class Counts(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.clone and tuple(args[0].shape) in shapes:
+                copies.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    class Holds(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            held.append(
+                [tuple(copy.shape) for copy in {id(x): x for v in views for x in v._copy.weights.values()}.values()]
+            )
+
+    model = ConvNet()
+    weights = [model.get_submodule(name).weight for name in LAYERS]
+    shapes = [tuple(weight.shape) for weight in weights]
+    copy = WeightCopy.take
+
+    def take(self, *args):
+        with Counts():
+            copy(self, *args)
+
+    with mock.patch.object(WeightCopy, "take", take):
+        fit(tmp_path, model, [*views, Holds()], loader(*images(24)), max_epochs=1, val_check_interval=2)
+    assert copies == shapes * 3  # before the updates to steps 2, 4 and 6, by whichever view asks first
+    assert [sorted(one) for one in held] == [[], sorted(shapes)] * 3
+    assert not any(view._copy.weights for view in views)
 
 
 def test_a_frozen_or_shared_weight_has_no_update_of_its_own(tmp_path, monkeypatch):
