@@ -9,7 +9,6 @@ from pytorch_lightning import Callback
 from torch.overrides import TorchFunctionMode
 
 from lightning_viz import Health, UpdateRatio, ViewError
-from lightning_viz.callbacks import weight_copy
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.weight_copy import WeightCopy
