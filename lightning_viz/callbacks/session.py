@@ -468,7 +468,12 @@ class Session:
             warn_safely(f"{what}: {error_text(error)}")
 
     def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
-        """What a view raised: of a target that the model does not have it is told once, and the view is done with."""
+        """What a view raised: of a target that the model does not have it is told once, and the view is done with.
+
+        A view that watches validation passes, and could not run samples before training, waits for the first of them.
+        """
+        if step == 0 and view.name in self._watching and view.name not in self._watched:
+            return
         if not isinstance(error, (TargetError, OutputError, ViewError, InterceptionError)):
             watches = isinstance(view, PopulationViewLike) and view.optional and view.name not in self._drew
             if watches and self._steps.pending:  # how the model is called shows in the step that comes now
