@@ -131,7 +131,7 @@ class GradCAM(View):
                 "display": described.display,
                 "unit": snapshot.unit(described.unit),
                 "details": [
-                    some_of(len(shown), len(images), "samples"),
+                    "" if several else some_of(len(shown), len(images), "samples"),
                     "" if score is None else sanity_check_text(score),
                 ],
                 "verdicts": [verdicts[index] for index in shown] if verdicts else [],

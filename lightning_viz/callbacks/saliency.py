@@ -149,7 +149,7 @@ class Saliency(View):
             "step": snapshot.step,
             "display": self.reduce if described.display == "sum" else described.display,
             "unit": snapshot.unit(described.unit),
-            "details": [some_of(len(shown), len(images), "samples"), *details],
+            "details": ["" if snapshot.several else some_of(len(shown), len(images), "samples"), *details],
             "verdicts": [verdicts[index] for index in shown] if verdicts else [],
             "notes": notes,
         }

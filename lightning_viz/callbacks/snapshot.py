@@ -315,7 +315,7 @@ class Snapshot:
         shares = None if probabilities is None else probabilities.gather(1, targets.T).T
         return [
             [
-                self.samples.name(int(one)) + ("" if shares is None else f" {confidence_text(float(shares[t, n]))}")
+                self.samples.name(int(one)) + ("" if shares is None else f": {confidence_text(float(shares[t, n]))}")
                 for n, one in enumerate(row)
             ]
             for t, row in enumerate(targets)

@@ -9,22 +9,19 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns, in_rows
+from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import HStack, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.planes import as_planes, most_samples
-from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, some_of, times, wrap
+from lightning_viz.render.sample_pairs import pair_layout, pair_rows
+from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, shorten, some_of, times, wrap
 from lightning_viz.render.tiles import (
-    BAR,
     DISPLAYS,
-    Display,
     Flaw,
     Verdict,
     count_flaws,
     map_flaws,
     map_tile,
-    verdict_blocks,
-    verdict_lines,
     verdict_texts,
 )
 
@@ -39,10 +36,9 @@ __all__ = [
 
 _MOST_PAIRS = 16
 _FEW_CELLS = 5  # along a side of a map
-_ROOM = 828  # pixels of height for pairs: eight square ones are 80 wide on the card
-_PAIRS = 4  # side by side
-_CLOSE, _APART = 2, 12  # pixels within and between pairs
 _ROWS, _CLASSES = 4, 6  # of samples and classes side by side
+_CLASS_ROOM = 724  # pixels of height for them
+_SEEN, _NEARLY = 160, 0.95  # pixels of a tile that is large enough on the card, and the share of them that will do
 MOST_SAMPLES = 6
 _LABEL = 216  # pixels for names and numbers
 
@@ -84,17 +80,11 @@ def attribution_maps(
         map_tile((1, 1), images[index], values, display, sample=index, layer=layer) for index, values in enumerate(maps)
     ]
     figures = [number(tile.value) if tile.value else "" for tile in second]
-    size, columns = pair_size(images, len(second), verdicts)
+    layout = pair_layout(images, len(second), verdicts)
     reach = max((tile.value for tile in second if tile.value), default=None)
-    pairs: list[Part] = [
-        HStack(
-            [Tile(size, images[index], sample=index), replace(tile, size=size, value=tile.value and reach)], gap=_CLOSE
-        )
-        for index, tile in enumerate(second)
-    ]
-    known = list(verdicts[: len(pairs)]) or [Verdict()] * len(pairs)
-    blocks = in_columns(pairs, verdict_blocks(known, 2 * size[0] + _CLOSE, figures), gap=2)
-    body = VStack([VStack(in_rows(blocks, columns, _APART), gap=GUTTER), how.bar_to(reach, unit)], gap=8)
+    untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
+    seen = [replace(tile, size=layout.size, value=tile.value and reach) for tile in second]
+    body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
     over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if maps.shape[1] > 1 else ""
     of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
     facts = (
@@ -102,11 +92,15 @@ def attribution_maps(
         *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        f"one scale for all; under each map its own {how.divided}",
+        f"numbers: each map's {how.divided}",
         _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
     )
     reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
-    reading = f"Left the input, right {reads.format(target=target, method=method)}"
+    where, beside = layout.words
+    reading = (
+        f"{where} the input, {beside} {reads.format(target=target, method=method)} All maps of the page are on one "
+    )
+    reading += f"scale; the number below is a map's own {how.divided}{', the bar the confidence' if verdicts else ''}."
     zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
     warnings = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
     rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
@@ -143,11 +137,12 @@ def class_columns(
     unit: str = "logits",
     **info: Unpack[PageInfo],
 ) -> Page:
-    """Page of several classes: each sample and, beside it, its map for each class, on one scale.
+    """Page of several classes: each sample and, beside it, its map for each class, all on one scale.
 
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 4 are shown.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 4 are shown, or 3 that are
+            larger.
         maps: of T classes ``[T, N, C, h, w]``, or with other places; the first 6 are shown.
         names: what to write under each map, T times N.
         method: name, for the caption.
@@ -156,60 +151,53 @@ def class_columns(
         unit: of the maps.
         info: see `PageInfo`.
     """
-    samples, classes = len(images), len(maps)
+    samples, classes, verdicts = len(images), len(maps), info.get("verdicts", ())
     images, maps, places = as_planes(images[:_ROWS], maps[:_CLASSES, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
-    how, verdicts, shown = DISPLAYS[display], info.get("verdicts", ()), maps
-    rows = shown.shape[1]
-    size = fit(len(shown) + 1, rows, images.shape[1] / images.shape[2], under=LINE * (2 if verdicts else 1))
-    reaches, lines = [], []
-    for index in range(rows):
-        row = [map_tile(size, images[index], values, display, sample=index, layer=layer) for values in shown[:, index]]
-        reaches.append(max((tile.value for tile in row if tile.value), default=None))
-        tiles = [Tile(size, images[index], sample=index)]
-        tiles += [replace(tile, value=tile.value and reaches[-1]) for tile in row]
-        texts = verdict_texts([verdicts[index]] if verdicts else [Verdict()], size[0])
-        texts += [Text([names[place][index]], size[0], centered=True) for place in range(len(shown))]
-        lines.append(HStack(in_columns(tiles, texts, gap=1), gap=GUTTER))
+    size, rows, across = _class_layout(images, len(maps))
+    tiles = [
+        [map_tile(size, image, values, display, sample=index, layer=layer) for values in maps[:, index]]
+        for index, image in enumerate(images[:rows])
+    ]
+    reach = max((tile.value for row in tiles for tile in row if tile.value), default=None)
+    lines: list[Part] = []
+    for index, row in enumerate(tiles):
+        scaled = [replace(tile, value=tile.value and reach) for tile in row]
+        blocks: list[Part] = [Tile(size, images[index], sample=index), *scaled]
+        texts: list[Part] = [*verdict_texts([verdicts[index]] if verdicts else [Verdict()], across)]
+        for tile, name in zip(row, names, strict=False):
+            own = Text([number(tile.value) if tile.value else " "], across, color=GRAY)
+            texts.append(VStack([Text([shorten(name[index], across)], across), own], gap=0))
+        lines.append(HStack(in_columns(blocks, texts, gap=1), gap=GUTTER))
+    how = DISPLAYS[display]
     facts = (
         first_of(rows, samples, "samples"),
-        some_of(len(shown), classes, "classes"),
+        some_of(len(maps), classes, "classes"),
         *places,
-        "only what speaks for a class" if display == "heat" else "",
-        _divided("row", how, reaches, unit),
+        f"numbers: each map's {how.divided}",
     )
-    reading = "Each row is one sample, then what speaks for each class, on the row's own scale: columns compare."
-    body = VStack([VStack(lines, gap=4), how.bar_of("of each row")], gap=8)
+    reading = (
+        "Each row is one sample, then what speaks for each class, by its name and probability. All maps of the page "
+        f"are on one scale: rows and columns compare. The number below is a map's own {how.divided}."
+    )
+    body = VStack([VStack(lines, gap=4), how.bar_to(reach, unit)], gap=8)
     title, warnings = f"{method} class by class{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
+def _class_layout(images: NDArray[Any], classes: int) -> tuple[TileSize, int, int]:
+    """The tiles' size, how many samples are shown, and a column's width: as many as are large enough on the card."""
+    across = (INNER_WIDTH - GUTTER * classes) // (classes + 1)
+    for rows in range(min(_ROWS, len(images)), 0, -1):
+        size = fit(classes + 1, rows, images.shape[1] / images.shape[2], under=2 * LINE, room=_CLASS_ROOM)
+        if size[0] >= _NEARLY * min(_SEEN, across):
+            break
+    return size, rows, across
+
+
 def _seen_from(layer: str) -> str:
     return f", seen from {layer}" if layer else ""
-
-
-def pair_size(images: NDArray[Any], count: int, verdicts: Sequence[Verdict]) -> tuple[TileSize, int]:
-    """The tiles' size and the number of pairs in a row, of which the tiles come out largest; alike at every step."""
-    aspect, sizes = images.shape[1] / images.shape[2], {}
-    for columns in range(1, min(_PAIRS, max(count, 1)) + 1):
-        rows = max(1, -(-count // columns))
-        for lines in (1, 2):  # two where the longest verdict does not fit on one
-            size = fit(2 * columns, rows, aspect, under=lines * LINE + BAR + 2, gap=_APART, room=_ROOM)
-            if verdict_lines(verdicts[:count], 2 * size[0] + _CLOSE) <= lines:
-                break
-        sizes[columns] = size
-    largest = max(width for width, _ in sizes.values())
-    columns = max(count for count in sizes if sizes[count][0] >= 0.9 * largest)  # rather a full page than a last pixel
-    return sizes[columns], columns
-
-
-def _divided(thing: str, display: Display, reaches: Sequence[float | None], unit: str) -> str:
-    reached = [number(reach) for reach in sorted(filter(None, reaches))]
-    if not reached:
-        return ""
-    ends = reached[0] if reached[0] == reached[-1] else f"{reached[0]} to {reached[-1]}"
-    return f"each {thing} divided by its {display.divided} ({f'{ends} {unit}'.rstrip()})"
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from lightning_viz.render.attribution_maps import pair_size
 from lightning_viz.render.colors import apply
-from lightning_viz.render.layout import INNER_WIDTH, in_columns, in_rows
+from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
-from lightning_viz.render.parts import Cell, ColorBar, HStack, Label, Part, Sheet, Tile, VStack
+from lightning_viz.render.parts import Cell, ColorBar, Label, MapTile, Part, Sheet, Tile, VStack
 from lightning_viz.render.planes import as_planes
+from lightning_viz.render.sample_pairs import pair_layout, pair_rows
 from lightning_viz.render.text import DARK, LINE, WHITE, percent, shorten, some_of, text_width
-from lightning_viz.render.tiles import DISPLAYS, count_flaws, map_flaws, map_tile, verdict_blocks
+from lightning_viz.render.tiles import DISPLAYS, count_flaws, map_flaws, map_tile
 
 __all__ = ["MOST_CLASSES", "MOST_WORST", "confusion_table", "worst_samples"]
 
 MOST_WORST = 8
 MOST_CLASSES = 12
-_CLOSE, _APART = 2, 12  # pixels within and between pairs
 _NEW = "new"
 
 
@@ -57,19 +56,17 @@ def worst_samples(
     grids = np.zeros((len(images), 1, 1, 1)) if maps is None else maps[:MOST_WORST]
     pictures, grids, places = as_planes(images, grids)
     check_rgb(pictures)
-    size, columns = pair_size(pictures, MOST_WORST, verdicts)
-    shown: list[Part] = [Tile(size, image, sample=index) for index, image in enumerate(pictures)]
+    layout = pair_layout(pictures, MOST_WORST, verdicts)
+    shown = [Tile(layout.size, image, sample=index) for index, image in enumerate(pictures)]
+    tiles: list[MapTile] = []
     bars: list[Part] = []
-    width = 2 * size[0] + _CLOSE
     if maps is not None:
-        tiles = [map_tile(size, pictures[index], grid, "heat", sample=index) for index, grid in enumerate(grids)]
+        tiles = [map_tile(layout.size, pictures[index], grid, "heat", sample=index) for index, grid in enumerate(grids)]
         reach = max((tile.value for tile in tiles if tile.value), default=None)
         tiles = [replace(tile, layer=layer, value=tile.value and reach) for tile in tiles]
-        shown = [HStack(pair, gap=_CLOSE) for pair in zip(shown, tiles, strict=True)]
         bars = [heat.bar_to(reach, unit)]
     marks = [_NEW if new is not None and new[index] else " " for index in range(len(shown))]
-    blocks = in_columns(shown, verdict_blocks(list(verdicts[: len(shown)]), width, marks), gap=2)
-    body = VStack([VStack(in_rows(blocks, columns, _APART), gap=6), *bars], gap=8)
+    body = VStack([pair_rows(layout, shown, tiles, verdicts, marks), *bars], gap=8)
     facts = (
         f"{wrong:,} of {samples:,} wrong ({percent(wrong / max(1, samples))} %)",
         f"the {MOST_WORST} worst of {population}",
@@ -79,8 +76,10 @@ def worst_samples(
     reading = (
         "The samples with the largest loss, the worst first; a right one is there if fewer are wrong. A label that "
         "looks wrong to you may be wrong."
-        + (" Beside each: where the evidence for the predicted class lies (Grad-CAM)." if maps is not None else "")
     )
+    if maps is not None:
+        where = "Below" if layout.stacked else "Beside"
+        reading += f" {where} each: where the evidence for the predicted class lies (Grad-CAM)."
     warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, "What it gets wrong: the worst samples", body, facts, reading, warnings=warnings, **info)
 

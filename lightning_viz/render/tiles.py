@@ -12,8 +12,8 @@ from PIL import Image
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, table
-from lightning_viz.render.parts import Bar, ColorBar, HStack, MapTile, Part, Text, TileSize, VStack
-from lightning_viz.render.text import DARK, GRAY, RED, level, number, shorten, text_width
+from lightning_viz.render.parts import ColorBar, MapTile, Part, Text, TileSize
+from lightning_viz.render.text import DARK, RED, level, number, shorten, text_width
 
 __all__ = [
     "DISPLAYS",
@@ -88,18 +88,22 @@ class Verdict:
         """Both are known and differ."""
         return None not in (self.truth, self.prediction) and self.truth != self.prediction
 
-    def lines(self, width: int) -> list[str]:
+    def lines(self, width: int, *, confidence: bool = True) -> list[str]:
         """``✓ class 99 %``, ``✗ truth → prediction 87 %``, or ``prediction 87 %`` if the truth is not known.
 
         On two lines where the longest names would not fit on one of `width` pixels; names are cut, numbers never.
+
+        Args:
+            width: in pixels.
+            confidence: whether it is written.
         """
         sign = "" if self.truth is None or self.prediction is None else CROSS if self.mistaken else CHECK
-        percent = "" if self.confidence is None else f"  {confidence_text(self.confidence)}"
+        percent = f"  {confidence_text(self.confidence)}" if confidence and self.confidence is not None else ""
         if self.prediction is None:
             return [shorten(self.truth, width)] if self.truth is not None else []
         room = max(filter(None, (self.truth, self.prediction, self.longest)), key=text_width, default="")
         pair = f"{CROSS}{room} → {room}" if self.truth is not None else room
-        if text_width(f"{pair}  100 %") <= width:
+        if text_width(f"{pair}  100 %" if confidence else pair) <= width:
             return [
                 f"{sign}{self.truth} → {self.prediction}{percent}"
                 if self.mistaken
@@ -138,40 +142,6 @@ def verdict_texts(verdicts: Sequence[Verdict], width: int) -> list[Text]:
         Text(lines, width, color=RED if verdict.mistaken else DARK)
         for verdict, lines in zip(verdicts, texts, strict=True)
     ]
-
-
-BAR = 8  # pixels: height of a confidence
-
-
-def verdict_blocks(verdicts: Sequence[Verdict], width: int, figures: Sequence[str] = ()) -> list[Part]:
-    """The verdicts, each with its confidence as a bar below it, and a number at the right end.
-
-    Args:
-        verdicts: of the samples.
-        width: of a block, in pixels.
-        figures: the numbers; none if omitted. Room is left for the longest there is.
-    """
-    room = _FIGURE if figures else 0
-    texts: list[Part] = [*verdict_texts(verdicts, width - room)]
-    if figures:
-        numbers = [Text([figure or " "], room, color=GRAY) for figure in figures]
-        texts = [HStack([text, figure], gap=0) for text, figure in zip(texts, numbers, strict=True)]
-    colors = [RED if verdict.mistaken else DARK for verdict in verdicts]
-    bars = [Bar(width, BAR, verdict.confidence, color) for verdict, color in zip(verdicts, colors, strict=True)]
-    return [VStack(pair, gap=0) for pair in zip(texts, bars, strict=True)]
-
-
-def verdict_lines(verdicts: Sequence[Verdict], width: int) -> int:
-    """How many lines of text a block of verdicts and numbers takes.
-
-    Args:
-        verdicts: of the samples.
-        width: of a block, in pixels.
-    """
-    return max((len(verdict.lines(width - _FIGURE)) for verdict in verdicts), default=1)
-
-
-_FIGURE = 92  # pixels, of a number such as −1.23e-5
 
 
 class Flaw(str, Enum):
@@ -255,10 +225,6 @@ class Display:
         half = reach / 2 if self.bar is _HALVES else reach
         low = "0" if self.bar.low == "0" else f"−{number(half)}"
         return replace(self.bar, low=low, high=number(half), label=f"{unit}{self.bar.label}")
-
-    def bar_of(self, maps: str) -> ColorBar:
-        """The bar, and after it which maps' colors it explains."""
-        return replace(self.bar, label=maps + self.bar.label)
 
 
 def enlarge(image: Colors, size: TileSize, *, average: bool = False) -> Image.Image:

@@ -98,7 +98,7 @@ def test_class_activation_maps_are_what_the_function_says(method, several, drawn
         assert np.abs(drawn["maps"] - heat.numpy()).max() <= 1e-5 * heat.abs().max()
         if several_maps:
             shares = scores.softmax(1).gather(1, target.T).T
-            assert drawn["names"][1][3].split() == [str(int(target[1, 3])), f"{float(shares[1, 3]) * 100:.0f}", "%"]
+            assert drawn["names"][1][3].split() == [f"{int(target[1, 3])}:", f"{float(shares[1, 3]) * 100:.0f}", "%"]
 
 
 INNER = ["conv2[1]", "max(conv2)", channel("conv2", 1) - 0.5 * logit(2), "class:2", [1, "class:0"]]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lightning_viz.render.activations import activation_maps
-from lightning_viz.render.attribution_maps import attribution_maps
+from lightning_viz.render.attribution_maps import attribution_maps, class_columns
 from lightning_viz.render.layout import draw
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.parts import Bar, ColorBar, MapTile, Text, Tile
@@ -62,15 +62,75 @@ def test_maps_of_a_page_have_one_scale_and_each_its_own_maximum_beside_it():
     assert weak < 0.1 * strong
 
 
-def test_eight_samples_are_80_wide_on_the_card_and_stand_once_each():
-    heat, images = RNG.uniform(size=(8, 6, 6)), RNG.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
-    verdicts = [Verdict("cat", "dog", 0.5, "cat")] * 8
-    page = attribution_maps(
-        "t", images, heat[:, None], method="", target="", display="heat", layer="l", verdicts=verdicts
+def squares(count, name="cat", other="dog", **options):
+    images = RNG.integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
+    settings = {"method": "Grad-CAM", "target": "each sample's true class", "display": "heat", "layer": "conv2"}
+    settings |= {"step": 1230, "unit": "logits", "details": [f"{count} of 16 samples"]}
+    verdicts = [Verdict(name, other, 0.5, name)] * count
+    return attribution_maps(
+        "t", images, RNG.uniform(size=(count, 1, 6, 6)), verdicts=verdicts, **{**settings, **options}
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"display": "sum", "layer": "", "unit": "logits per unit of input"}])
+def test_eight_samples_are_80_wide_on_the_card_and_stand_once_each(options):
+    page = squares(8, **options)
     inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
     assert [tile.sample for tile in inputs] == list(range(8)) and min(inputs[0].size) >= 160
-    assert fits(page, 1000)
+    assert fits(page, 920)
+    assert "Above the input, below" in page.description and "the bar the confidence" in page.description
+
+
+def test_eight_samples_of_long_names_are_a_card_too():
+    page = squares(8, "automobile", "automobiles")
+    assert fits(page, 930) and min(next(page.parts(Tile)).size) >= 148
+    assert sum(line.endswith("50 %") for text in page.parts(Text) for line in text.lines) == 8
+
+
+@pytest.mark.parametrize(("other", "words"), [("5", "✗ 3 → 5  50 %"), ("mice", "✗ 3 → mice")])
+def test_a_confidence_is_a_bar_where_it_would_take_a_line_of_text(other, words):
+    page = squares(8, "3", other)
+    assert words in [line for text in page.parts(Text) for line in text.lines]
+    assert [bar.share for bar in page.parts(Bar)] == [0.5] * 8
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "words"), [((16, 16), 1, "Left"), ((16, 48), 8, "Above"), ((48, 16), 8, "Left")]
+)
+def test_maps_stand_where_tiles_are_largest(shape, count, words):
+    images = RNG.integers(0, 256, (count, *shape, 3)).astype(np.uint8)
+    page = attribution_maps("t", images, RNG.uniform(size=(count, 1, 4, 4)), method="m", target="t", display="heat")
+    assert f"{words} the input" in page.description and fits(page, 920)
+    assert len({part.size for part in page.parts(Tile)}) == 1
+
+
+def columns(count=4, classes=3, **options):
+    images = RNG.integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
+    maps = RNG.uniform(0.5, 1, size=(classes, count, 1, 6, 6))
+    settings = {"maps": maps / maps.max((2, 3, 4), keepdims=True), "method": "Grad-CAM", "display": "heat", "step": 3}
+    settings |= {"names": [["cat: 99 %"] * count] * classes, "verdicts": [Verdict("cat", "dog", 0.5, "cat")] * count}
+    return class_columns("t", images, **{**settings, **options})
+
+
+def test_maps_of_several_classes_are_on_the_pages_scale():
+    strengths = np.array([[4, 0.2, 0.1], [0.04, 0.02, 0.01]]).reshape(2, 3, 1, 1, 1)
+    page = columns(3, 2, maps=np.ones((2, 3, 1, 6, 6)) * strengths, layer="conv2")
+    assert {tile.value for tile in page.parts(MapTile)} == {4}
+    words = [line for text in page.parts(Text) for line in text.lines]
+    assert [word for word in words if word in ("4", "0.2", "0.1", "0.04", "0.02", "0.01")] == [
+        "4", "0.04", "0.2", "0.02", "0.1", "0.01"]  # fmt: skip
+    (bar,) = page.parts(ColorBar)
+    assert (bar.low, bar.high, bar.label) == ("0", "4", "logits")
+    assert "on one scale: rows and columns compare" in page.description
+
+
+@pytest.mark.parametrize(("classes", "rows", "width"), [(1, 3, 160), (3, 3, 160), (4, 4, 123), (6, 4, 88)])
+def test_samples_of_several_classes_are_as_large_as_their_number_allows(classes, rows, width):
+    page = columns(4, classes, names=[["an Egyptian cat: 99 %"] * 4] * classes)
+    inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
+    assert len(inputs) == rows and inputs[0].size[0] >= width and fits(page, 920)
+    assert ("the first 3 of 4 samples" in page.description) == (rows < 4)
+    assert draw(page.body).width <= 676
 
 
 @pytest.mark.parametrize(
