@@ -92,7 +92,7 @@ def attribution_maps(
         *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        f"numbers: each map's {how.divided}",
+        f"number: each map's {how.divided}",
         _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
     )
     reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
@@ -175,7 +175,7 @@ def class_columns(
         first_of(rows, samples, "samples"),
         some_of(len(maps), classes, "classes"),
         *places,
-        f"numbers: each map's {how.divided}",
+        f"number: each map's {how.divided}",
     )
     reading = (
         "Each row is one sample, then what speaks for each class, by its name and probability. All maps of the page "

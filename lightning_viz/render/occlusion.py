@@ -107,7 +107,7 @@ def occlusion_maps(
         count,
         images.shape[1] / images.shape[2],
         under=LINE * max((len(text.lines) for text in said), default=1),
-        room=BODY_HEIGHT - 2 * LINE - keys,
+        room=BODY_HEIGHT - LINE - keys,
     )
     columns = [_Column("input", [Tile(size, image, sample=index) for index, image in enumerate(images)], [])]
     columns.append(_drops(grids[0], size, target, unit))

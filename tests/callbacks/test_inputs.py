@@ -94,7 +94,7 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     wanted = {
         "filters/conv1": ("conv1", "3 × 3", "scale ±"),
         "activations/conv1": ("conv1", "one scale for all maps", "1st to 99th percentile"),
-        "grad_cam/conv2": ("conv2", "class cat", "numbers: each map's maximum"),
+        "grad_cam/conv2": ("conv2", "class cat", "number: each map's maximum"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
         "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }
