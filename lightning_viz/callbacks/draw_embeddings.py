@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.callbacks.layer_pages import ENGINES, EmbeddedLayer, layer_page, no_page, projection
-from lightning_viz.embedding import FEWEST, Embedding, extent, knn_accuracy, procrustes, reduce, trustworthiness, tsne
+from lightning_viz.callbacks.layer_pages import ENGINES, EmbeddedLayer, FixedView, layer_page, no_page, projection
+from lightning_viz.embedding import FEWEST, Embedding, knn_accuracy, pca, procrustes, reduce, trustworthiness, tsne
 from lightning_viz.render.animation import thin
 from lightning_viz.render.layer_panels import SAME, LayerPanel, layer_panels, unit_radius
 from lightning_viz.render.text import fixed_point, number
@@ -76,14 +76,20 @@ def draw_layer(
     else:
         options = {"perplexity": perplexity, "seed": seed, "engine": engine}
         found = _embed(scores, labels, memory, before or {}, options)
-    limits = extent(unit_radius(found["points"]), memory.get("extent"))
+    points = unit_radius(found["points"])
+    view = FixedView.of(points, step, memory)
+    if "comparison" in pages:
+        found["plane"] = pca(scores, previous=memory.get("plane"), seed=seed).points
+        found["plane_view"] = asdict(FixedView.of(unit_radius(found["plane"]), step, memory.get("plane_view")))
     shown = EmbeddedLayer(
         layer=layer,
         dimension=dimension,
         step=step,
         embedding=Embedding(found["points"], **found["embedding"]),
-        points=unit_radius(found["points"]),
-        extent=limits,
+        points=points,
+        view=view,
+        plane=found.get("plane"),
+        plane_view=FixedView(**found["plane_view"]) if "plane_view" in found else None,
         start=found["start"],
         numbers=found["numbers"],
         labels=labels,
@@ -101,9 +107,7 @@ def draw_layer(
         memory={
             **memory,
             **found,
-            "extent": limits,
-            "fixed": step if limits != memory.get("extent") else memory["fixed"],
-            "wider": "extent" in memory and limits != memory["extent"],
+            **asdict(view),
             "engines": (memory.get("embedding", {}).get("engine"), found["embedding"]["engine"]),
             "layer": layer,
             "step": step,

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import Projection
-from lightning_viz.embedding import Embedding, kmeans, pca
+from lightning_viz.embedding import Embedding, extent, kmeans
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.colors import name_of
 from lightning_viz.render.embedding import embedding_panels, scatter
+from lightning_viz.render.layer_panels import unit_radius
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, compose
 from lightning_viz.render.parts import PlotExtent, Tile
@@ -26,7 +27,38 @@ PAGES = ("scatter", "thumbnails", "grid", "comparison")
 ENGINES = {"opentsne": "openTSNE", "sklearn": "scikit-learn"}
 """Of t-SNE, by the names that options have."""
 
+_BEFORE = "at the step before"
 _CLUSTERS = 10  # of k-means, where the classes are not known
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """What is seen of the plane, the same over a run as long as the points lie within.
+
+    Attributes:
+        extent: (x0, x1, y0, y1).
+        fixed: step since which it is the same.
+        wider: whether it is wider than at the step before.
+    """
+
+    extent: PlotExtent
+    fixed: int
+    wider: bool
+
+    @classmethod
+    def of(cls, points: NDArray[Any], step: int, memory: Mapping[str, Any] | None) -> FixedView:
+        """The view of the step before, widened if it has become too narrow.
+
+        Args:
+            points: as they are shown ``[N, 2]``.
+            step: completed updates.
+            memory: of the step before, in which the view's own fields stand; None or without them at the first.
+        """
+        before = (memory or {}).get("extent")
+        limits = extent(points, before)
+        if memory is not None and limits == before:
+            return cls(limits, memory["fixed"], False)
+        return cls(limits, step, before is not None)
 
 
 @dataclass(frozen=True)
@@ -39,7 +71,9 @@ class EmbeddedLayer:
         step: completed updates.
         embedding: its points, and how they were found.
         points: the same, as they are shown ``[N, 2]``.
-        extent: (x0, x1, y0, y1) of the view.
+        view: what is seen of them.
+        plane: the samples in the plane of the first two principal components ``[N, 2]``, for a comparison; or None.
+        plane_view: what is seen of it; or None.
         start: name of the layer whose points the first embedding began with; empty: none.
         numbers: k-NN accuracy and trustworthiness; None where they have no meaning.
         labels: class indices ``[N]``, or None.
@@ -55,7 +89,9 @@ class EmbeddedLayer:
     step: int
     embedding: Embedding
     points: NDArray[Any]
-    extent: PlotExtent
+    view: FixedView
+    plane: NDArray[Any] | None
+    plane_view: FixedView | None
     start: str
     numbers: dict[str, float | None]
     labels: NDArray[np.int64] | None
@@ -79,15 +115,20 @@ class EmbeddedLayer:
     def details(self) -> tuple[str, ...]:
         """How it was found, for the caption."""
         if self.embedding.engine is None:
-            return self.reduction
+            return (*self.reduction, views_text(self.view))
         engine = ENGINES[self.embedding.engine]
         begun = f"at the points of {self.start}" if self.start else "cold"
-        return (*self.reduction, f"by {engine}, begun {begun}")
+        return (*self.reduction, views_text(self.view), f"by {engine}, begun {begun}")
+
+    @property
+    def wider(self) -> tuple[str, ...]:
+        """That its view has changed, for the caption."""
+        return (f"wider view than {_BEFORE}",) if self.view.wider else ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is unusual about it, for the caption."""
-        notes, embedding, count = [], self.embedding, len(self.points)
+        notes, embedding, count = list(self.wider), self.embedding, len(self.points)
         if self.earlier_engine is not None and embedding.engine not in (None, self.earlier_engine):
             notes.append(f"earlier steps were embedded by {ENGINES[self.earlier_engine]}")
         if embedding.method == "constant":
@@ -116,7 +157,7 @@ def layer_page(
     """
     if kind == "scatter":
         method: Any = "PCA" if shown.embedding.method == "PCA" else "t-SNE"
-        options: dict[str, Any] = {"extent": shown.extent, "method": method, "class_names": shown.class_names}
+        options: dict[str, Any] = {"extent": shown.view.extent, "method": method, "class_names": shown.class_names}
         about = {**shown.caption, **shown.numbers, "details": shown.details, "notes": shown.notes}
         return scatter(tag, shown.points, **options, **about)
     if kind == "comparison":
@@ -125,27 +166,50 @@ def layer_page(
         return None
     if kind == "grid":
         return grid(f"{tag}/grid", shown.points, images, **shown.caption)
-    about = {**shown.caption, "extent": shown.extent, "mistaken": shown.mistaken}
+    about = {**shown.caption, "extent": shown.view.extent, "mistaken": shown.mistaken, "notes": shown.wider}
+    about["details"] = [views_text(shown.view)]
     return thumbnails(f"{tag}/thumbnails", shown.points, images, **about)
 
 
 def _comparison(tag: str, shown: EmbeddedLayer, scores: NDArray[Any], seed: int) -> Page:
     """t-SNE, PCA and k-means side by side."""
-    labels, points = shown.labels, shown.points
+    assert shown.plane is not None and shown.plane_view is not None
+    labels, points, plane = shown.labels, shown.points, unit_radius(shown.plane)
     clusters = kmeans(
         scores, clusters=_CLUSTERS if labels is None else len(np.unique(labels)), labels=labels, seed=seed
     )
-    plane = pca(scores, seed=seed).points
-    kept = float(plane.var(0).sum() / max(scores.var(0).sum(), np.finfo(np.float32).tiny))
+    kept = float(shown.plane.var(0).sum() / max(scores.var(0).sum(), np.finfo(np.float32).tiny))
     grouped = "k-means"
     if labels is not None:
         known = labels >= 0
         groups = [labels[known & (clusters == cluster)] for cluster in np.unique(clusters[known])]
         majority = sum(np.bincount(group).max() for group in groups)
         grouped += f" ({percent(majority / max(1, known.sum()))} % pure)"
-    panels = [("t-SNE", points), (f"PCA ({percent(kept)} % of variance)", plane), (grouped, points)]
+    tsne, principal = shown.view, shown.plane_view
+    panels = [
+        ("t-SNE", points, tsne.extent),
+        (f"PCA ({percent(kept)} % of variance)", plane, principal.extent),
+        (grouped, points, tsne.extent),
+    ]
+    wider = [name for name, view in (("t-SNE", tsne), ("PCA", principal)) if view.wider]
     names: dict[str, Any] = {"class_names": shown.class_names, "clusters": {grouped: clusters}}
-    return embedding_panels(tag, panels, **shown.caption, **names, details=shown.reduction)
+    return embedding_panels(
+        tag,
+        panels,
+        **shown.caption,
+        **names,
+        details=(*shown.reduction, views_text(tsne, principal)),
+        notes=[f"wider view of {' and '.join(wider)} than {_BEFORE}"] if wider else [],
+    )
+
+
+def views_text(*views: FixedView) -> str:
+    """Since when nothing has moved but the points, for the caption.
+
+    Args:
+        views: of a page.
+    """
+    return f"view{'s' * (len(views) > 1)} fixed since step {max(view.fixed for view in views):,}"
 
 
 def no_page(tag: str, layer: str, step: int, flaw: str) -> Page:

@@ -14,7 +14,7 @@ from lightning_viz.render.colors import MOST_NAMES, class_count, key_entries, na
 from lightning_viz.render.layout import INNER_WIDTH, frame_size, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, compose
 from lightning_viz.render.parts import ClassKey, PlotExtent, ScatterPlot, Text, VStack
-from lightning_viz.render.text import LINE, TEXT_SIZE, fixed_point, level, shorten, text_width, wrap
+from lightning_viz.render.text import LINE, TEXT_SIZE, fixed_point, level, shorten, steady_width, text_width, wrap
 
 __all__ = ["embedding_panels", "scatter"]
 
@@ -82,7 +82,7 @@ def scatter(
 
 def embedding_panels(
     tag: str,
-    panels: Sequence[tuple[str, NDArray[Any]]],
+    panels: Sequence[tuple[str, NDArray[Any], PlotExtent]],
     *,
     layer: str,
     labels: NDArray[Any] | None,
@@ -95,7 +95,7 @@ def embedding_panels(
 
     Args:
         tag: of the page.
-        panels: (name, points ``[N, 2]``), up to three in a row, each in its own extent.
+        panels: (name, points ``[N, 2]``, extent of the view), up to three in a row; views are square.
         layer: name, for the caption.
         labels: class indices ``[N]``, or None.
         class_names: by class index; the indices if omitted.
@@ -104,14 +104,17 @@ def embedding_panels(
         info: see `PageInfo`.
     """
     if not panels:
-        raise InvalidArgumentError("panels are empty; give at least one (name, points)")
+        raise InvalidArgumentError("panels are empty; give at least one (name, points, extent)")
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     side = min((INNER_WIDTH - 10 * (columns - 1)) // columns, _HEIGHT - LINE)
     classes = class_count(labels, class_names)
-    titles = [Text(lines, side, centered=True) for lines in level([wrap(name, side) for name, _ in panels])]
+    titles = [
+        Text(lines, side, centered=True)
+        for lines in level([wrap(name, side, measure=steady_width) for name, *_ in panels])
+    ]
     plots = [
-        panel(points, labels, class_names, (side, side), _square(points), clusters=(clusters or {}).get(name))
-        for name, points in panels
+        panel(points, labels, class_names, (side, side), extent, clusters=(clusters or {}).get(name))
+        for name, points, extent in panels
     ]
     rows = in_rows(in_columns(titles, plots, gap=2), columns, 10)
     entries, colors = key_entries(labels, class_names)
@@ -126,7 +129,7 @@ def embedding_panels(
         if classes
         else ""
     )
-    plain = [name.partition(" (")[0] for name, _ in panels]
+    plain = [name.partition(" (")[0] for name, *_ in panels]
     listed = plain[0] if len(plain) == 1 else f"{', '.join(plain[:-1])} and {plain[-1]}"
     title = f"{layer}: its samples by {listed}"
     return compose(tag, title, body, facts, reading, **info)
@@ -237,17 +240,6 @@ def beyond(points: NDArray[Any], extent: PlotExtent) -> int:
     """
     x, y = points[np.isfinite(points).all(axis=1)].T
     return int(((x < extent[0]) | (x > extent[1]) | (y < extent[2]) | (y > extent[3])).sum())
-
-
-def _square(points: NDArray[Any]) -> PlotExtent:
-    """A square view around all points, with a little air."""
-    points = points[np.isfinite(points).all(axis=1)]
-    if not len(points):
-        return (0.0, 1.0, 0.0, 1.0)
-    low, high = points.min(axis=0), points.max(axis=0)
-    middle, half = (low + high) / 2, float((high - low).max()) * 0.53 or 1.0
-    (x0, y0), (x1, y1) = (middle - half).tolist(), (middle + half).tolist()
-    return (x0, x1, y0, y1)
 
 
 def _commonest(labels: NDArray[Any], clusters: NDArray[Any]) -> NDArray[Any]:

@@ -39,11 +39,10 @@ def embed(vectors, labels, step=0, layer="conv", **options):
         labels=labels,
         class_names=None,
         images=None,
-        pages=("scatter",),
         projector=False,
         perplexity=30.0,
         seed=0,
-        **{"engine": "opentsne", **options},
+        **{"engine": "opentsne", "pages": ("scatter",), **options},
     )
 
 
@@ -155,6 +154,26 @@ def test_a_view_that_grew_is_said_at_that_step_alone(digits, two_layers):
     after = embed(images, labels, step=18, memory=grown.memory)
     result = card({"conv": after.memory}, step=18)
     assert not result.pictures[0].notes and "views fixed since step 9" in result.pictures[0].details
+
+
+def test_a_comparison_stays_while_the_layer_changes_and_says_when_its_views_do(digits):
+    images, labels = digits[0][:150], digits[1][:150]
+    noise, memory, looks = np.random.default_rng(0).normal(size=images.shape), None, []
+    for step, vectors in enumerate((images, 3 * (images + noise), -images - 2 * noise, images)):
+        if step == 3:
+            memory = {**memory, "plane_view": {**memory["plane_view"], "extent": (-0.1, 0.1, -0.1, 0.1)}}
+        drawn = embed(vectors, labels, step=step, memory=memory, pages=("comparison",))
+        memory = drawn.memory
+        looks.append(drawn.pictures[0])
+    views = [[plot.extent for plot in page.parts(ScatterPlot)] for page in looks]
+    assert views[0] == views[1] == views[2]
+    assert views[3][0] == views[3][2] == views[0][0] and views[3][1][1] > 1 > 0.1
+    lines = [[len(text.lines) for text in page.parts(Text)] for page in looks]
+    assert lines == [lines[0]] * 4
+    assert [page.notes for page in looks] == [(), (), (), ("wider view of PCA than at the step before",)]
+    assert ["views fixed since step 0" in page.details for page in looks] == [True, True, True, False]
+    before, after = ([plot.points for plot in page.parts(ScatterPlot)][1] for page in looks[:2])
+    assert np.linalg.norm(after - before, axis=1).mean() < 0.5  # aligned, whatever signs components have
 
 
 def test_few_samples_are_pca_which_one_line_says(digits):

@@ -80,7 +80,7 @@ def test_any_number_of_classes(classes):
     labels = np.arange(120) % classes
     names = tuple(f"class number {each}" for each in range(classes))
     assert (body(drawn(labels=labels, class_names=names)) == body(drawn(labels=labels, class_names=names))).all()
-    panels = [("t-SNE", POINTS), ("PCA", POINTS[:, ::-1])]
+    panels = [("t-SNE", POINTS, EXTENT), ("PCA", POINTS[:, ::-1], EXTENT)]
     assert fits(embedding_panels("t", panels, layer="fc1", step=0, labels=labels, class_names=names, dimension=9))
 
 
