@@ -24,6 +24,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_readings import Batch, Reading
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
+from lightning_viz.callbacks.unit_crops import cut, known_fields
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError, ViewError
 from lightning_viz.hooks.dependence import images_among, images_of_calls
@@ -31,8 +32,8 @@ from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import observe
-from lightning_viz.hooks.pytree import all_tensors, flatten_like, image_of, map_tensors, on_device
-from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
+from lightning_viz.hooks.pytree import all_tensors, flatten_like, map_tensors, on_device
+from lightning_viz.hooks.receptive_field import Rectangle
 from lightning_viz.hooks.targets import unit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.activations import MOST_CHANNELS, MOST_CROPS, Crop, excitations
@@ -119,19 +120,18 @@ def crops_of(
         inputs = _together([entries[one].inputs for one in some], device)
         towards, method = _towards_inputs(model, call, inputs, [entries[one].unit for one in some], places, method)
         units = [entries[one].unit[1:] for one in some]
-        fields = [None] * len(some) if number else _fields(model, call, inputs, units, known)
+        fields = [None] * len(some) if number else known_fields(model, call, inputs, units, known)
         form = input_form(model, inputs)
         pixels, evidence = _shown(towards, map_tensors(inputs, Tensor.cpu), form, pixel_space, number)
         for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
             field = field or Rectangle(0, image.shape[0], 0, image.shape[1])
             entry, (top, bottom, left, right) = entries[one], field
-            crops[one] = Crop(
-                image[top:bottom, left:right],
-                None if evidence is None else evidence[place, :, top:bottom, left:right],
-                entry.value,
-                "" if entry.label is None else name(entry.label),
-                top=top == 0,
-                left=left == 0,
+            crops[one] = cut(
+                image,
+                field,
+                evidence=None if evidence is None else evidence[place, :, top:bottom, left:right],
+                value=entry.value,
+                name="" if entry.label is None else name(entry.label),
                 sample=entry.sample,
             )
             sizes.append((bottom - top, right - left, *image.shape[:2]))
@@ -185,21 +185,6 @@ def _towards_inputs(
             return gradient(model, inputs, target), "gradient, as no ReLU can be intercepted"
         except NoGradientError:
             return None, method
-
-
-def _fields(
-    model: nn.Module, call: str, inputs: Any, places: Sequence[tuple[int, int]], known: dict[Any, Rectangle | None]
-) -> list[Rectangle | None]:
-    """Of each place the receptive field; None of inputs that are no images."""
-    image = image_of(inputs)
-    if image is None:
-        return [None] * len(places)
-    size = tuple(image.shape[1:])
-    new = sorted({place for place in places if (call, size, place) not in known})
-    found = receptive_fields(model, inputs, call, new)
-    known.update({(call, size, place): field for place, field in zip(new, found, strict=True)})
-    whole = Rectangle(0, size[1], 0, size[2])  # where no gradient tells, nothing is cut off
-    return [known[call, size, place] or whole for place in places]
 
 
 def _shown(

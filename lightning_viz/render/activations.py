@@ -171,7 +171,8 @@ _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and m
 _ROWS = 10  # pixels between rows of channels
 _LONGEST = 4.0  # side of a tile over its other side
 _NEW = (230, 159, 0)  # frame of a new sample
-_GROUND = (160, 186, 216)  # between tiles: neither their grays nor the page's white
+GROUND = (160, 186, 216)
+"""Between tiles: neither their grays nor the page's white."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], 
     images = [
         Tile(
             size,
-            _framed(crop, crop.image, frame),
+            framed(crop, crop.image, frame),
             layer=layer,
             channel=channel,
             value=crop.value,
@@ -303,17 +304,17 @@ def _square(tiles: list[Tile]) -> Sheet:
         At(_CLOSE + place % _SIDE * pitch[0], _CLOSE + place // _SIDE * pitch[1], tile)
         for place, tile in enumerate(tiles)
     ]
-    return Sheet(_SIDE * pitch[0] + _CLOSE, rows * pitch[1] + _CLOSE, places, _GROUND)
+    return Sheet(_SIDE * pitch[0] + _CLOSE, rows * pitch[1] + _CLOSE, places, GROUND)
 
 
 def _evidence(crop: Crop, frame: tuple[int, int], size: TileSize, layer: str, channel: int) -> Tile:
     flaw = None if crop.evidence is None else find_flaw(crop.evidence, single=False)
     if crop.evidence is None or flaw:
         return Tile(size, flaw=flaw or "no gradient", layer=layer, channel=channel)
-    return Tile(size, _framed(crop, signed_image(crop.evidence), frame), layer=layer, channel=channel)
+    return Tile(size, framed(crop, signed_image(crop.evidence), frame), layer=layer, channel=channel)
 
 
-def _framed(crop: Crop, image: Colors, frame: tuple[int, int]) -> Colors:
+def framed(crop: Crop, image: Colors, frame: tuple[int, int]) -> Colors:
     """A crop in a frame of the largest crop's size: one that the image's edge cut lies where its center would be."""
     height, width = image.shape[:2]
     framed = np.full((*frame, 3), NEUTRAL, dtype=np.uint8)

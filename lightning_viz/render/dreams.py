@@ -7,11 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
+from lightning_viz.render.activations import GROUND, Crop, framed
 from lightning_viz.render.animation import animate, thin
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, Picture, check_count, check_rgb, check_shape, compose, lay_out
-from lightning_viz.render.parts import ClassKey, ClimbPlot, Color, CurveTile, HStack, Part, Text, Tile, TileSize, VStack
+from lightning_viz.render.parts import (
+    At,
+    ClassKey,
+    ClimbPlot,
+    Color,
+    CurveTile,
+    HStack,
+    Part,
+    Sheet,
+    Text,
+    Tile,
+    TileSize,
+    VStack,
+)
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, first_of, shorten, text_width, wrap
 from lightning_viz.render.tiles import CROSS, Flaw, count_flaws
 
@@ -23,6 +37,7 @@ _SPARK = 30  # pixels high
 _LARGE = 0.7  # of the largest tiles: rather full rows than the last pixel
 _LABEL = 150  # pixels for the names of rows
 _APART = 10  # pixels between rows of tiles
+_SAMPLES, _CLOSE = 2, 2  # beside a dream; pixels between them
 
 
 def dream_tiles(
@@ -34,6 +49,7 @@ def dream_tiles(
     words: Sequence[str] = (),
     reached: Sequence[bool] = (),
     curves: NDArray[Any] | None = None,
+    samples: Sequence[Sequence[Crop]] = (),
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of dreams side by side: what each was made for under it, how far it came, and how it came there.
@@ -46,6 +62,7 @@ def dream_tiles(
         words: how far each came ("logit 12.3, 99 %"), or none.
         reached: whether the model takes each for what it was made for; one that it does not carries a cross.
         curves: the objective before each update ``[N, steps]``, drawn under each tile on its own scale.
+        samples: the strongest of each unit, drawn beside its dream, two at most; or none.
         info: see `PageInfo`.
     """
     check_rgb(images)
@@ -58,10 +75,11 @@ def dream_tiles(
     climbs = None if curves is None else np.asarray(curves, dtype=np.float64)[: len(shown)]
     missed = [not each for each in reached] if reached else [False] * len(images)
     under = [CROSS * miss + word for miss, word in zip(missed, words or [""] * len(images), strict=True)][: len(shown)]
-    size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0)
+    check_count("rows of samples", samples or names, len(images))
+    size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0, beside=bool(samples))
     flaws = [_find_flaw(image, None if climbs is None else climbs[index]) for index, image in enumerate(shown)]
     blocks: list[Sequence[Part]] = [
-        _tiles(size, shown, flaws),
+        _beside(size, shown, flaws, samples) if samples else _tiles(size, shown, flaws),
         _texts(names[: len(shown)], size[0], columns, [DARK] * len(shown)),
     ]
     if any(under):
@@ -73,7 +91,10 @@ def dream_tiles(
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     lost = f"{sum(missed)} of {len(images)} are not taken for what they were made for" if any(missed) else ""
     warnings = (*filter(None, [lost]), *count_flaws(flaws, "dreams"))
-    return compose(tag, title, body, facts, _READING, warnings=warnings, last=last, **info)
+    info = {"reading": _READING, **info}
+    if samples:
+        info["reading"] += f" {_BESIDE}"
+    return compose(tag, title, body, facts, warnings=warnings, last=last, **info)
 
 
 def dream_table(
@@ -182,22 +203,62 @@ def dream_animation(
     return animate(tag, pictures, description=description)
 
 
+_BESIDE = (
+    "One that is cut was made for the position in the middle of the channel's map alone, and shows all that this one "
+    "sees. At its right are the samples that excite the same unit most, each cut to what its maximum depends on (its "
+    "receptive field; light gray lies outside the image); 'none' where there are none that raise it above 0."
+)
 _READING = "Each image was made from scratch to excite what is written under it: what the network looks for there."
 
 
-def _layout(images: NDArray[Any], names: Sequence[str], words: Sequence[str], spark: int) -> tuple[TileSize, int]:
+def stretch_contrast(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Images on a scale of their own: from 0, their 1st percentile, to 1, their 99th; of one color as they are.
+
+    Args:
+        pixels: ``[N, C, H, W]``.
+    """
+    flat = np.nan_to_num(np.asarray(pixels, dtype=np.float64)).reshape(len(pixels), -1)
+    low, high = np.percentile(flat, [1, 99], axis=1)[..., None]
+    spread = high - low
+    scaled = np.where(spread > 0, (flat - low) / np.where(spread > 0, spread, 1), flat)
+    return np.clip(scaled, 0, 1).reshape(pixels.shape)
+
+
+def _beside(
+    size: TileSize, images: NDArray[np.uint8], flaws: Sequence[Flaw | None], samples: Sequence[Sequence[Crop]]
+) -> list[Sheet]:
+    """Dreams, each with its unit's strongest samples one below the other at its right."""
+    width, height = round((size[0] - 3 * _CLOSE) / (1 + 1 / _SAMPLES)), size[1] - 2 * _CLOSE
+    small = (size[0] - 3 * _CLOSE - width, (height - (_SAMPLES - 1) * _CLOSE) // _SAMPLES)
+    every = [crop.image.shape[:2] for row in samples for crop in row[:_SAMPLES]]
+    highest, widest = np.max([(1, 1), *every], axis=0).tolist()
+    blocks = []
+    for dream, row in zip(_tiles((width, height), images, flaws), samples, strict=False):
+        tiles = [Tile(small, framed(crop, crop.image, (highest, widest)), value=crop.value) for crop in row[:_SAMPLES]]
+        tiles += [Tile(small, flaw="none")] * (_SAMPLES - len(tiles))
+        left, pitch = width + 2 * _CLOSE, small[1] + _CLOSE
+        places = [At(left, _CLOSE + pitch * place, tile) for place, tile in enumerate(tiles)]
+        blocks.append(Sheet(*size, [At(_CLOSE, _CLOSE, dream), *places], GROUND))
+    return blocks
+
+
+def _layout(
+    images: NDArray[Any], names: Sequence[str], words: Sequence[str], spark: int, *, beside: bool = False
+) -> tuple[TileSize, int]:
     """The tiles' size, and how many stand in a row so that they come out large and fill their rows."""
     count = max(1, len(images))
+    aspect = images.shape[1] / images.shape[2] / (1 + beside / _SAMPLES)
     sizes = {}
     for columns in range(2, max(2, min(COLUMNS, count)) + 1):
         lines = 1
         for _ in range(2):  # the lines of text follow from the width, which follows from the lines
             under = LINE * lines + spark + _APART
-            size = fit(columns, -(-count // columns), images.shape[1] / images.shape[2], under=under)
+            size = fit(columns, -(-count // columns), aspect, under=under)
             lines = _lines(names[:count], size[0]) + _lines(words, size[0]) * any(words)
         sizes[columns] = size
     largest = max(width for width, _ in sizes.values())
-    large = [columns for columns, (width, _) in sizes.items() if width >= _LARGE * largest]
+    share = 1.0 if beside else _LARGE  # samples are small beside their dream
+    large = [columns for columns, (width, _) in sizes.items() if width >= share * largest]
     columns = min(large, key=lambda number: (-count % number, -sizes[number][0]))
     return sizes[columns], columns
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -14,13 +16,14 @@ from lightning_viz import attribution
 from lightning_viz.adversarial import deepfool, fgsm, pgd
 from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
-from lightning_viz.analysis.studies.dreams import dream_classes
+from lightning_viz.analysis.studies.dreams import dream_classes, dream_units
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.catalogue import entry_of, techniques
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.render.parts import Text, Tile
 from lightning_viz.robustness import corrupt, epsilon_curve
 
 ROWS = techniques()
@@ -119,6 +122,31 @@ def test_believability_is_what_the_checks_say(subject, found):
             area = check(method, subject.model, images, said, steps=16, progress=False).areas.mean().item()
             assert measured[name][check.__name__] == pytest.approx(area, abs=1e-5)
     assert measured["Occlusion"]["deletion"] < measured["a random order"]["deletion"]
+
+
+def test_dreams_of_channels_are_cut_and_stand_beside_their_strongest_samples():
+    torch.manual_seed(0)
+    model, inputs = make_net(), torch.rand(20, 1, 16, 16)
+    subject = model_under_study_of(model, inputs)
+    options = {"steps": 3, "frames": 0, "copies": 2}
+    pages = list(dream_units(subject, options, objectives=["3[1]", "3[0]", "0[2]", "7"]).pictures)
+    assert [page.tag for page in pages] == ["dreams/3", "dreams/0", "dreams/logits"]
+    names = [text.lines[0] for text in pages[0].parts(Text) if text.lines[0].startswith("3 channel")]
+    assert names == ["3 channel 1"] * 2 + ["3 channel 0"] * 2
+    peaks = model[:4](inputs)[:, [1, 0]].flatten(2).max(2)
+    for page, side in zip(pages, (8, 3), strict=False):
+        assert f"cut to what the middle sees, {side} × {side} of 16 × 16 pixels" in page.details
+        assert {"contrast stretched", "beside each: its 2 strongest of 20 samples"} <= set(page.details)
+        dreams = [tile.image for tile in page.parts(Tile) if tile.sample is not None]
+        assert {dream.shape for dream in dreams} == {(side, side, 3)} and all(np.ptp(dream) == 255 for dream in dreams)
+    values = [tile.value for tile in pages[0].parts(Tile) if tile.sample is None]
+    for row, channel in enumerate((0, 0, 1, 1)):  # two copies of each
+        expected = peaks.values[:, channel].sort(descending=True).values[:2].tolist()
+        assert values[2 * row : 2 * row + 2] == pytest.approx([max(each, 0) or None for each in expected], rel=1e-5)
+    assert not any("cut to" in words for words in pages[2].details)
+    hidden = list(dream_units(replace(subject, private=True), options, objectives=["3[1]"]).pictures)
+    assert [page.tag for page in hidden] == ["dreams"]
+    assert all(tile.sample is not None for tile in hidden[0].parts(Tile))
 
 
 def test_dreams_are_seen_as_their_classes(subject, found):

@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Dreams, PixelSpace, Probe, ViewError
+from lightning_viz.callbacks import unit_crops
 from lightning_viz.dream import blur, decay, maximize, pixels
 from lightning_viz.errors import DreamWarning
-from lightning_viz.hooks import channel, logit
+from lightning_viz.hooks import logit, receptive_fields, unit
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
 
@@ -36,7 +37,7 @@ class Frozen(ConvNet):
 
 
 def dreamt(model, steps, start=None):
-    objectives = [channel("conv2", 0), channel("conv2", 1), logit(0), logit(1)]
+    objectives = [unit("conv2", 0), unit("conv2", 1), logit(0), logit(1)]
     options = {"pixel_space": SPACE, "update_steps": [decay(0.02), blur(1.0, 4)], "progress": False}
     return maximize(model.eval(), objectives, image=pixels((3, 8, 8), start=start), steps=steps, **options)
 
@@ -47,8 +48,12 @@ def test_each_look_goes_on_from_the_images_of_the_look_before(drawn_at_once, tmp
     second = dreamt(model, 4, first.images)
     for step, dream in ((0, first), (2, second)):
         shown = [drawn_at_once.arguments(f"dreams/{layer}")[step] for layer in ("conv2", "logits")]
-        drawn = np.concatenate([one["images"] for one in shown])
-        assert (drawn == (dream.pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()).all()
+        assert (shown[1]["images"] == (dream.pixels[2:] * 255).round().byte().permute(0, 2, 3, 1).numpy()).all()
+        ((top, bottom, left, right),) = receptive_fields(model, X, "conv2", [(2, 2)])
+        for image, drawn in zip(dream.pixels[:2, :, top:bottom, left:right].double(), shown[0]["images"], strict=True):
+            low, high = np.percentile(image, [1, 99])
+            stretched = ((image - low) / (high - low)).clamp(0, 1) * 255
+            assert np.array_equal(drawn, stretched.round().byte().permute(1, 2, 0).numpy())
         scalars = {tag: value for one in drawn_at_once if one.step == step for tag, value in one.drawn.scalars.items()}
         tags = ["dreams/conv2/0", "dreams/conv2/1", "dreams/logits/0", "dreams/logits/1"]
         assert scalars == dict(zip(tags, dream.values.tolist(), strict=True))
@@ -58,11 +63,11 @@ def test_each_look_goes_on_from_the_images_of_the_look_before(drawn_at_once, tmp
 
 def test_going_on_climbs_higher_than_starting_anew_and_changes_the_picture_less(drawn_at_once, tmp_path):
     model = train_with(Dreams(**{**SMALL, "updates": 10}), tmp_path, max_epochs=4)
-    looks = [drawn_at_once.arguments("dreams/conv2")[step]["images"].astype(float) for step in (0, 2, 4, 6, 8)]
+    looks = [drawn_at_once.arguments("dreams/logits")[step]["images"].astype(float) for step in (0, 2, 4, 6, 8)]
     warm = [one.drawn.scalars for one in drawn_at_once if one.step == 8]
     cold = dreamt(model, 10).values.tolist()
     assert all(value > other for value, other in zip([v for one in warm for v in one.values()], cold, strict=True))
-    anew = (dreamt(model, 10).pixels * 255).permute(0, 2, 3, 1)[:2].numpy()
+    anew = (dreamt(model, 10).pixels * 255).permute(0, 2, 3, 1)[2:].numpy()
     assert np.abs(looks[-1] - looks[-2]).mean() < 0.5 * np.abs(looks[-1] - anew).mean()
 
 
@@ -172,9 +177,49 @@ def test_several_inputs_dicts_and_channels_that_are_off(drawn_at_once, tmp_path)
     view = Dreams(**{**SMALL, "probe": given, "units": ["relu[0]", "relu[1]", "logits"]})
     assert faults(view, tmp_path, Odd(), loader(X, mask, Y, batch_size=3)) == ""
     picture = drawn_at_once.pictures("dreams/relu")[2]
+    lost = Dreams(**{**SMALL, "probe": given, "units": ["relu[9]"]})
+    assert "channels [9] do not exist" in faults(lost, tmp_path, Odd(), loader(X, mask, Y, batch_size=3))
     assert "nothing leads up for channel 1" in picture.description and "flat in 1 of 2" in picture.description
     images = view.state["images"]
-    assert np.abs(images[0, ..., :3]).mean() > 10 * np.abs(images[0, ..., 6:]).mean(), "the mask was not the probe's"
+    assert np.abs(images[2, ..., :3]).mean() > 10 * np.abs(images[2, ..., 6:]).mean(), "the mask was not the probe's"
+
+
+def test_a_channels_dream_is_cut_to_what_it_sees_and_stands_beside_its_strongest_samples(drawn_at_once, tmp_path):
+    model = train_with(Dreams(**SMALL, units=["conv2", "conv1[2]", "fc[1]"]), tmp_path, Frozen(channels=3)).eval()
+    seen = {}
+    handle = model.conv2.register_forward_hook(lambda *args: seen.update(maps=args[2].detach()))
+    model(X)
+    handle.remove()
+    page = drawn_at_once.arguments("dreams/conv2")[0]
+    assert page["images"].shape[1:3] == (7, 7) and len(page["samples"]) == 2
+    for index, samples in enumerate(page["samples"]):
+        peaks = seen["maps"][:, index].flatten(1).max(1)
+        order = [number for number in peaks.values.argsort(descending=True).tolist()[:2] if peaks.values[number] > 0]
+        assert [crop.sample for crop in samples] == order
+        for crop, number in zip(samples, order, strict=True):
+            assert crop.value == pytest.approx(float(peaks.values[number]), rel=1e-5)
+            place = divmod(int(peaks.indices[number]), 4)
+            ((top, bottom, left, right),) = receptive_fields(model, X, "conv2", [place])
+            pixels = SPACE.to_pixels(X[number])[:, top:bottom, left:right]
+            assert np.array_equal(crop.image, (pixels * 255).clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
+    for words in (
+        "cut to what the middle sees, 7 × 7 of 8 × 8 pixels",
+        "contrast stretched",
+        "under it: its activation",
+    ):
+        assert words in page["details"]
+    assert "beside each: its 2 strongest of 6 samples" in page["details"]
+    assert drawn_at_once.arguments("dreams/conv1")[0]["images"].shape[1:3] == (3, 3)
+    whole = drawn_at_once.arguments("dreams/fc")[0]
+    assert whole["images"].shape[1:3] == (8, 8) and not any("cut to" in words for words in whole["details"])
+    assert all(crop.image.shape[:2] == (8, 8) for row in whole["samples"] for crop in row)
+
+
+def test_no_sample_stands_beside_a_dream_of_a_private_run(drawn_at_once, tmp_path):
+    train_with(Dreams(**SMALL, units=["conv2"], private=True), tmp_path)
+    page = drawn_at_once.arguments("dreams/conv2")[2]
+    assert not page["samples"] and page["images"].shape[1:3] == (7, 7)
+    assert not any("strongest" in words for words in page["details"])
 
 
 def test_a_network_that_was_nan_dreams_again(drawn_at_once, tmp_path):
@@ -197,10 +242,17 @@ def test_the_view_tells_the_passes_that_it_runs(drawn_at_once, tmp_path, monkeyp
         counted.append(len(x) * (not self.training))
         return forward(self, x)
 
+    def noted(model, inputs, call, places):
+        asked.extend(places)
+        return receptive_fields(model, inputs, call, places)
+
+    asked = []
     monkeypatch.setattr(ConvNet, "forward", counting)
+    monkeypatch.setattr(unit_crops, "receptive_fields", noted)
     fit(tmp_path, model, [view], loader(X, Y, batch_size=3), val=None)
     look = 6 + 4 * (4 + 2)  # the shared pass; four images each update, their end, confidences
-    assert sum(counted) == 2 * look
+    assert len(asked) == len(set(asked)) <= 1 + 2 * 2 + 2 * 2  # the middle, and where samples excite two channels most
+    assert sum(counted) == 2 * look + 2 * len(asked)
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lightning_viz import ActivationStatistics, TopSamples
 from lightning_viz.callbacks import picture_log, population, top_samples
-from lightning_viz.callbacks import top_samples as crops
+from lightning_viz.callbacks import unit_crops as crops
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.drawing_queue import FinishedDrawing

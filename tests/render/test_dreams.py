@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles
+from lightning_viz.render.activations import Crop
+from lightning_viz.render.dreams import climb_curves, dream_animation, dream_table, dream_tiles, stretch_contrast
+from lightning_viz.render.parts import Sheet
 
 from .pixels import body, decoded, fits, texts
 
@@ -37,6 +39,35 @@ def test_tiles_are_in_their_order_in_full_rows():
     places = [np.argwhere((sheet == corner).all(-1)).min(0) for corner in corners]
     assert places[0][0] == places[1][0] < places[2][0] == places[3][0]
     assert places[0][1] == places[2][1] < places[1][1] == places[3][1]
+
+
+def test_samples_stand_beside_their_dream_and_where_there_are_none_it_is_said():
+    samples = [
+        [Crop(IMAGES[index + shift][:9], None, 2.0, top=True) for shift in (4, 5)][: 2 - index] for index in range(3)
+    ]
+    page = tiles(3, samples=samples)
+    sheets = [[at.part for at in sheet.parts] for sheet in page.parts(Sheet)]
+    assert [[tile.flaw for tile in sheet] for sheet in sheets] == [
+        [None] * 3,
+        [None, None, "none"],
+        [None, *["none"] * 2],
+    ]
+    for index, (dream, *beside) in enumerate(sheets):
+        assert (dream.image == IMAGES[index]).all() and {tile.size[0] for tile in beside} == {beside[0].size[0]}
+        for tile, crop in zip(beside, samples[index], strict=False):
+            assert (tile.image[-9:] == crop.image).all()
+    assert dream.size[0] > 1.8 * beside[0].size[0] and fits(page) and fits(tiles(12, samples=[samples[0]] * 12))
+    assert "excite the same unit most" in page.description and "excite the same unit" not in tiles(3).description
+
+
+@pytest.mark.parametrize("low, high", [(0.4, 0.6), (-3.0, 9.0)])
+def test_a_stretched_image_takes_up_the_whole_range_and_one_of_one_color_stays(low, high):
+    pixels = np.random.default_rng(0).uniform(low, high, (2, 3, 20, 20))
+    pixels[1] = 0.25
+    stretched = stretch_contrast(pixels)
+    assert stretched[0].min() == 0 and stretched[0].max() == 1 and (stretched[1] == 0.25).all()
+    middle = (pixels[0] - low) / (high - low)
+    assert np.abs(stretched[0] - middle).max() < 0.03
 
 
 def test_what_cannot_be_shown_is_hatched_and_said():

@@ -12,7 +12,8 @@ import yaml
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output, rows_of
-from lightning_viz.callbacks.dreams import named_units
+from lightning_viz.analysis.studies.dreamed_units import seen_by_units, unit_pages
+from lightning_viz.callbacks.dreams import Unit, named_units
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
 from lightning_viz.dream.maximize import Dream, maximize
@@ -67,23 +68,27 @@ def dream_units(
         InvalidArgumentError: there is no such unit, prior or parametrization.
     """
     arguments = {**_arguments(study, image, priors, update_steps, jitter), **(options or {})}
-    dream = maximize(study.model, _targets(study, objectives), **arguments)
+    units = _units(study, objectives)
+    seen = seen_by_units(study, units)
+    less = [layer for layer, of_layer in seen.items() if of_layer.less]
+    targets = [unit.target_in_the_middle if unit.layer in less else unit.target for unit in units]
+    dream = maximize(study.model, targets, **arguments)
+    names = [unit.target.name for unit in units for _ in range(len(dream.values) // len(units))]
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds)}
     words = [format_number(round(value, 2)) for value in columns["value"]]
     details = ["under it: the objective"]
     if study.classifies:
         confidences, classes = (part.tolist() for part in study.probabilities(dream.inputs).max(1))
         columns |= {"class": classes, "confidence": confidences}
-        names = map(study.samples.name, classes)
-        rows = zip(words, names, confidences, strict=True)
+        predictions = map(study.samples.name, classes)
+        rows = zip(words, predictions, confidences, strict=True)
         words = [f"{word}; {name}, {confidence_text(confidence)}" for word, name, confidence in rows]
         details = ["under it: the objective; the prediction"]
-    page = {"tag": "dreams", "title": "Images that maximize units", "words": words, "details": details}
+    pages = unit_pages(dream, units, seen, words, details)
     values = ", ".join(
-        f"{name} {format_number(round(value, 2))}"
-        for name, value in zip(dream.names, dream.values.tolist(), strict=True)
+        f"{name} {format_number(round(value, 2))}" for name, value in zip(names, dream.values.tolist(), strict=True)
     )
-    return _output(study, dream, list(dream.names), page, columns, found=f"the objectives reached: {values}")
+    return _output(study, dream, names, pages, columns, found=f"the objectives reached: {values}")
 
 
 def dream_classes(
@@ -136,11 +141,12 @@ def dream_classes(
     columns = {"value": dream.values.tolist(), "seed": list(dream.seeds), "confidence": confidences.tolist()}
     columns["reached"] = reached.tolist()
     numbers = {"classes": names, "logits": dream.values, "confidences": confidences, "reached": reached}
-    page = {"tag": "dreams/classes", "title": "Images that maximize classes", "words": words}
-    page |= {"details": ["under it: its logit and confidence"], "reached": reached.tolist()}
+    page: dict[str, Any] = {"tag": "dreams/classes", "title": "Images that maximize classes", "words": words}
+    page |= {"places": list(range(len(names))), "reached": reached.tolist()}
+    page |= {"details": ["under it: its logit and confidence"]}
     missed = ", ".join(dict.fromkeys(name for name, each in zip(names, reached.tolist(), strict=True) if not each))
     found = f"{int(reached.sum())} of {len(names)} images are taken for their class" + f"; not {missed}" * bool(missed)
-    return _output(study, dream, names, page, columns, numbers, found)
+    return _output(study, dream, names, [page], columns, numbers, found)
 
 
 def _natural_weight(study: ModelUnderStudy, targets: list[Target], arguments: Mapping[str, Any]) -> float:
@@ -170,7 +176,7 @@ def deep_dream_of(study: ModelUnderStudy, options: Mapping[str, Any] | None = No
     try:
         select_layers(study.model, layer)
     except LayerNotFoundError:
-        target = _targets(study, [layer])[0]
+        target = _units(study, [layer])[0].target
     dream = deep_dream(study.model, images, target, **study.settings(deep_dream), **(options or {}))
     title, octaves = f"DeepDream of {dream.name}", [vars(octave) for octave in dream.octaves]
 
@@ -288,17 +294,21 @@ def _output(
     study: ModelUnderStudy,
     dream: Dream,
     names: Sequence[str],
-    page: Mapping[str, Any],
+    pages: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Sequence[Any]],
     numbers: Mapping[str, Any] | None = None,
     found: str = "",
 ) -> Output:
-    """Dreams, a tile each, with their curves and the animation."""
+    """Dreams, a tile each, with their curves and the animation; a page holds those at its places."""
 
     def pictures() -> Iterator[Page | Picture]:
         curves = dream.curve.cpu().numpy()
-        yield dream_tiles(images=to_display(dream.pixels), names=names, curves=curves, step=study.step, **page)
-        yield from animation(dream, page["title"], names)
+        for page in pages:
+            places = page["places"]
+            shown: dict[str, Any] = {"images": to_display(dream.pixels[places]), "step": study.step, **page}
+            del shown["places"]
+            yield dream_tiles(names=[names[place] for place in places], curves=curves[places], **shown)
+        yield from animation(dream, pages[0]["title"], names)
 
     rows = rows_of({"of": names, **columns})
     arrays = {"images": {"pixels": dream.pixels, "inputs": dream.inputs}, "curve": {"curve": dream.curve}}
@@ -332,10 +342,10 @@ def _arguments(
     }
 
 
-def _targets(study: ModelUnderStudy, words: Sequence[str]) -> list[Target]:
-    """Targets of words; a layer, or all logits, stand for their first ten."""
+def _units(study: ModelUnderStudy, words: Sequence[str]) -> list[Unit]:
+    """Units of words; a layer, or all logits, stand for their first ten."""
     classes, names = study.classes, study.samples.class_names
-    return [unit.target for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
+    return [unit for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
 
 
 def _image(words: str | Sequence[str], shape: Sequence[int]) -> Image:

@@ -1,0 +1,90 @@
+"""Dreams of a layer's channels as pages: cut to what one position sees, beside the samples that excite them most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_viz.analysis.model_under_study import ModelUnderStudy
+from lightning_viz.callbacks.dreams import LOGITS, Unit
+from lightning_viz.callbacks.unit_crops import Fields, UnitCrops
+from lightning_viz.dream.maximize import Dream
+from lightning_viz.hooks.observation import layer_of_call
+from lightning_viz.hooks.observe import observe
+from lightning_viz.hooks.receptive_field import Rectangle
+from lightning_viz.render.activations import Crop
+from lightning_viz.render.dreams import stretch_contrast
+from lightning_viz.render.tiles import to_rgb
+
+
+@dataclass(frozen=True)
+class SeenByUnits:
+    """What a layer's channels see.
+
+    Attributes:
+        field: of the position in the middle of their maps.
+        less: whether that is less than the image.
+        samples: the strongest of each channel, cut to what their maximum sees; none of private ones.
+        words: for the caption.
+    """
+
+    field: Rectangle
+    less: bool
+    samples: list[list[Crop]]
+    words: list[str]
+
+
+def seen_by_units(study: ModelUnderStudy, units: Sequence[Unit]) -> dict[str, SeenByUnits]:
+    """By layer with channels what they see; nothing of classes.
+
+    Args:
+        study: the model and its samples, all of which are ranked.
+        units: channels and classes.
+    """
+    images, batch, known = study.require_images(), study.batch_size(), Fields()
+    calls = dict.fromkeys(unit.layer for unit in units if unit.layer != LOGITS)
+    size, seen = (images.shape[2], images.shape[3]), {}
+    crops = {call: UnitCrops(call, [unit.index for unit in units if unit.layer == call], size) for call in calls}
+    for start in range(0, len(images) if crops else 0, batch):
+        observed = observe(study.model, images[start : start + batch], layers=[layer_of_call(call) for call in crops])
+        for call, of_call in crops.items():
+            of_call.add(observed.activations[call].float(), observed.maps(call))
+    for call, of_call in crops.items():
+        field = of_call.middle(study.model, images, known)
+        samples = [] if study.private else of_call.samples(study.model, images, study.rgb(images), known)
+        words = of_call.words(field, samples=bool(samples))
+        seen[call] = SeenByUnits(field, of_call.sees_less(field), samples, words)
+    return seen
+
+
+def unit_pages(
+    dream: Dream, units: Sequence[Unit], seen: Mapping[str, SeenByUnits], words: Sequence[str], details: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Arguments of `dream_tiles` for a page of each layer, and under `places` which of the dreams it holds.
+
+    Args:
+        dream: of the units, as many copies of each.
+        units: that it is of.
+        seen: by their layers.
+        words: under each dream.
+        details: for the caption.
+    """
+    copies, pages = len(dream.values) // len(units), []
+    layers, every = list(dict.fromkeys(unit.layer for unit in units)), [unit for unit in units for _ in range(copies)]
+    for layer in layers:
+        places = [place for place, unit in enumerate(every) if unit.layer == layer]
+        page: dict[str, Any] = {
+            "tag": "dreams" if len(layers) == 1 else f"dreams/{layer}",
+            "title": "Images that maximize units",
+            "places": places,
+            "words": [words[place] for place in places],
+            "details": details,
+        }
+        if layer in seen:
+            top, bottom, left, right = seen[layer].field
+            pixels = dream.pixels[places, :, top:bottom, left:right].float().cpu().numpy()
+            page |= {"images": to_rgb(stretch_contrast(pixels)), "details": [*details, *seen[layer].words]}
+            page["samples"] = [row for row in seen[layer].samples for _ in range(copies)]
+        pages.append(page)
+    return pages
