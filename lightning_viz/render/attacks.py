@@ -8,11 +8,24 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.animation import thin
 from lightning_viz.render.colors import Colors, class_colors, name_of
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns
 from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
-from lightning_viz.render.parts import At, Cell, ColorBar, HStack, Label, MapTile, Part, Sheet, Text, Tile, VStack
+from lightning_viz.render.parts import (
+    At,
+    Cell,
+    ClassKey,
+    ColorBar,
+    CurveTile,
+    HStack,
+    Label,
+    MapTile,
+    Part,
+    Sheet,
+    Text,
+    Tile,
+    VStack,
+)
 from lightning_viz.render.text import (
     DARK,
     GRAY,
@@ -25,6 +38,7 @@ from lightning_viz.render.text import (
     percent,
     shorten,
     some_of,
+    text_width,
     wrap,
 )
 from lightning_viz.render.tiles import CROSS, Flaw, Verdict, count_flaws, describe_channels, find_flaw, verdict_texts
@@ -226,9 +240,11 @@ def _was_wrong(before: Sequence[Verdict]) -> str:
 
 
 _MOST_ROWS = 12
-_CELL, _WIDEST, _GAP = 52, 110, 4  # pixels: height of rows, width of columns, between them
+_CELL, _NAME, _GAP = 50, 96, 4  # pixels: height of rows, width of cells with a class's name, between parts of a row
 _MOVED = 86  # pixels for the last column
 _HEADS = 2 * LINE
+_MOST_HEADS = 5  # numbers of steps over the lines
+_MOST_KEYS = 20  # names of classes below
 
 
 def record_table(
@@ -244,13 +260,12 @@ def record_table(
     attack: str,
     **info: Unpack[PageInfo],
 ) -> Page:
-    """Page of an attack's record: the prediction after each step, a row for each sample, a column for each step.
+    """Page of an attack's record: for each sample its confidence over all steps, on the colors of the classes.
 
     Args:
         tag: of the page.
         images: the samples ``[N, H, W, 3]``; the first 12 are shown.
-        classes: after each step ``[S, N]``, of the samples as they are first; eight steps are shown, spread evenly
-            over their logarithm, the last among them.
+        classes: after each step ``[S, N]``, of the samples as they are first.
         confidences: of those, 0 to 1, ``[S, N]``.
         labels: the right classes ``[N]``.
         names: of all classes; their numbers if omitted.
@@ -269,49 +284,67 @@ def record_table(
     check_shape("labels", labels, len(images))
     if (np.diff(steps) <= 0).any():
         raise InvalidArgumentError(f"step_numbers={steps}: give them ascending")
-    rows, kept = min(len(images), _MOST_ROWS), thin(steps, COLUMNS)
+    rows = min(len(images), _MOST_ROWS)
     count = max(int(classes.max(initial=0)), int(labels.max()), len(names or ()) - 1) + 1
     class_names = [name_of(label, tuple(names) if names else None) for label in range(count)]
     colors = class_colors(count)
     thumb = (min(2 * _CELL, max(_CELL // 2, round(_CELL / (images.shape[1] / images.shape[2])))), _CELL)
-    room = INNER_WIDTH - thumb[0] - 3 * GUTTER - (_MOVED + GUTTER) * (lengths is not None)
-    width = min(_WIDEST, room // (len(kept) + 1) - _GAP)
-    lefts = [thumb[0] + GUTTER + (width + _GAP) * column + 2 * GUTTER * (column > 0) for column in range(len(kept) + 1)]
-    tops, end = [_HEADS + (_CELL + _GAP) * row for row in range(rows + 1)], lefts[-1] + width + GUTTER
-    parts: list[Part] = [Label(lefts[1], 0, "class and confidence in %, after step")]
-    for left, head in zip(lefts, ["label", *(f"{steps[place]:,}" for place in kept)], strict=True):
-        parts.append(Label(left + width / 2, 1.5 * LINE, head, DARK if left > lefts[0] else GRAY, "mm"))
+    label_left = thumb[0] + GUTTER
+    left = label_left + _NAME + _GAP
+    width = INNER_WIDTH - left - _GAP - _NAME - (_MOVED + GUTTER) * (lengths is not None)
+    end, tops = left + width + _GAP, [_HEADS + (_CELL + _GAP) * row for row in range(rows + 1)]
+    parts: list[Part] = [Label(left, 0, "class (color), confidence (line, 0 to 100 %) after step")]
+    for x, head in ((label_left, "label"), (end, f"{steps[-1]:,}")):
+        parts.append(Label(x + _NAME / 2, 1.5 * LINE, head, GRAY if x == label_left else DARK, "mm"))
+    parts += _step_heads(steps, left, width)
     if lengths is not None:
-        parts.append(Label(end, 1.5 * LINE, "moved", anchor="lm"))
+        parts.append(Label(end + _NAME + GUTTER, 1.5 * LINE, "moved", anchor="lm"))
     for row, label in enumerate(labels[:rows]):
         parts.append(At(0, tops[row], Tile(thumb, images[row], sample=row)))
-        cells: list[tuple[int, list[str], float | None]] = [(label, [class_names[label]], None)]
-        for predicted, confidence in zip(classes[kept, row], confidences[kept, row].tolist(), strict=True):
-            lines = [class_names[predicted], (CROSS if predicted != label else "") + percent(confidence)]
-            cells.append((predicted, lines, confidence))
-        for column, (index, lines, value) in enumerate(cells):
-            place, color = (lefts[column], tops[row], width, _CELL), tuple(colors[index].tolist())
-            parts.append(Cell(*place, color, lines, _ink(colors[index]), value, row, column))
+        last, confidence = classes[-1, row], float(confidences[-1, row])
+        lines = [class_names[last], (CROSS if last != label else "") + percent(confidence)]
+        cells: list[tuple[int, int, list[str], float | None]] = [
+            (label_left, label, [class_names[label]], None),
+            (end, last, lines, confidence),
+        ]
+        for column, (x, index, words, value) in enumerate(cells):
+            place, color = (x, tops[row], _NAME, _CELL), tuple(colors[index].tolist())
+            parts.append(Cell(*place, color, words, _ink(colors[index]), value, row, column))
+        curve, bands = np.asarray(confidences[:, row], dtype=np.float64), colors[classes[:, row]]
+        parts.append(At(left, tops[row], CurveTile(curve, width, _CELL, (0.0, 1.0), bands)))
         if lengths is not None:
             length = 100 * float(lengths[-1, row])
-            parts.append(
-                Label(end, tops[row] + _CELL / 2, f"{number(length)} %" if np.isfinite(length) else "–", DARK, "lm")
-            )
+            moved = f"{number(length)} %" if np.isfinite(length) else "–"
+            parts.append(Label(end + _NAME + GUTTER, tops[row] + _CELL / 2, moved, DARK, "lm"))
     began, ended = ((predictions != labels).sum() for predictions in (classes[0], classes[-1]))
+    met = np.unique(classes[:, :rows])
     facts = (
         f"{ended} of {len(labels)} end on another class than their label",
         f"{began} began so" if began else "",
         f"{CROSS.strip()} no longer the label",
         first_of(rows, len(images), "samples"),
-        some_of(len(kept), len(steps), "steps"),
+        f"{len(steps):,} recorded steps, none left out",
+        some_of(min(len(met), _MOST_KEYS), len(met), "classes below"),
         "moved: the change's length, of the image's" if lengths is not None else "",
     )
     reading = (
-        "Each row is one sample, each column a step of the attack: the class that the network then sees, in that "
-        "class's color, and its confidence. Where the color changes, the network changed its mind."
+        "Each row is one sample, from left to right all steps of the attack: the ground has the color of the class "
+        "that the network then sees, and the line is its confidence in it, 0 at the bottom and 100 % at the top. "
+        "Where the color changes, the network changed its mind."
     )
-    body = Sheet(INNER_WIDTH, tops[-1], parts)
+    key = ClassKey([class_names[index] for index in met[:_MOST_KEYS]], colors[met[:_MOST_KEYS]])
+    body = VStack([Sheet(INNER_WIDTH, tops[-1], parts), key], gap=_GAP)
     return compose(tag, f"The class after each step: {attack}", body, facts, reading, **info)
+
+
+def _step_heads(steps: Sequence[int], left: int, width: int) -> list[Label]:
+    """Numbers over the lines, each where its step is; the last stands over the last cell."""
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_HEADS)).round().astype(int))[:-1].tolist()
+    middles = [left + width * (place + 0.5) / len(steps) for place in chosen]
+    return [
+        Label(max(x, left + text_width(f"{steps[place]:,}") / 2), 1.5 * LINE, f"{steps[place]:,}", DARK, "mm")
+        for place, x in zip(chosen, middles, strict=True)
+    ]
 
 
 def _ink(color: Colors) -> tuple[int, ...]:

@@ -231,6 +231,8 @@ def _circled(tile: Image.Image, part: parts.Tile) -> Image.Image:
 def _curve_tile(part: parts.CurveTile) -> Image.Image:
     width, height, thickness = part.width * _FINER, part.height * _FINER, 2 * _FINER
     image = Image.new("RGB", (width, height), WHITE if part.limits is None else _CURVE_GROUND)
+    if part.bands is not None:
+        image = enlarge(part.bands[None], (width, height))
     pen = ImageDraw.Draw(image)
     values, finite = part.values, np.isfinite(part.values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
@@ -243,12 +245,15 @@ def _curve_tile(part: parts.CurveTile) -> Image.Image:
         across = (np.arange(count) + 0.5) / count * width
     shares = (values - low) / (high - low) if high > low else np.where(finite, 0.5, np.nan)  # a flat one in the middle
     up = height - 2 * thickness - shares * (height - 4 * thickness)
-    if part.limits is not None and low <= 0 <= high and high > low:
+    if part.bands is None and part.limits is not None and low <= 0 <= high and high > low:
         zero = height - 2 * thickness + low / (high - low) * (height - 4 * thickness)
         pen.line([(0, zero), (width, zero)], fill=_CURVE_ZERO, width=_FINER)
     color = GRAY if part.limits is None else DARK
-    for place in np.flatnonzero(finite[:-1] & finite[1:]):
-        pen.line([(across[place], up[place]), (across[place + 1], up[place + 1])], fill=color, width=thickness)
+    strokes = [(color, thickness)] if part.bands is None else [(WHITE, 3 * thickness), (color, thickness)]
+    for ink, stroke in strokes:  # on colors the line has a white rim
+        for place in np.flatnonzero(finite[:-1] & finite[1:]):
+            ends = (across[place], up[place]), (across[place + 1], up[place + 1])
+            pen.line(ends, fill=ink, width=stroke)
     return image.resize((part.width, part.height), Image.Resampling.LANCZOS)
 
 

@@ -278,12 +278,14 @@ class CurveTile(Part):
         width: in pixels.
         height: likewise.
         limits: the values at the lower and the upper end, with a thin line at zero, in place of the least and the most.
+        bands: colors of the ground at each step ``[steps, 3]``; an even ground if None.
     """
 
     values: NDArray[np.float64]
     width: int
     height: int
     limits: tuple[float, float] | None = None
+    bands: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)

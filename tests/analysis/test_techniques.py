@@ -16,6 +16,7 @@ from lightning_viz import attribution
 from lightning_viz.adversarial import deepfool, fgsm, pgd
 from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
+from lightning_viz.analysis.studies.attacks import attack
 from lightning_viz.analysis.studies.dreams import dream_classes, dream_units
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
@@ -23,7 +24,7 @@ from lightning_viz.catalogue import entry_of, techniques
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.parts import Text, Tile
+from lightning_viz.render.parts import CurveTile, Text, Tile
 from lightning_viz.robustness import corrupt, epsilon_curve
 
 ROWS = techniques()
@@ -122,6 +123,20 @@ def test_believability_is_what_the_checks_say(subject, found):
             area = check(method, subject.model, images, said, steps=16, progress=False).areas.mean().item()
             assert measured[name][check.__name__] == pytest.approx(area, abs=1e-5)
     assert measured["Occlusion"]["deletion"] < measured["a random order"]["deletion"]
+
+
+def test_the_table_of_an_attack_holds_every_step_of_every_sample(subject):
+    few = subject.first(3)
+    output = attack(few, "gradient_ascent", {"steps": 12, "normalize": "l2", "lr": 0.3})
+    rows, record = output.tables["steps"], output.arrays["record"]
+    classes, confidences = record["classes"], record["confidences"]
+    assert len(rows) == classes.numel() and [row["step"] for row in rows] == [*range(len(classes))] * 3
+    assert [row["class"] for row in rows] == classes.T.flatten().tolist()
+    assert [row["confidence"] for row in rows] == pytest.approx(confidences.T.flatten().tolist())
+    page = list(output.pictures)[1]
+    assert [strip.values.tolist() for strip in page.parts(CurveTile)] == [
+        pytest.approx(line) for line in confidences.T.tolist()
+    ]
 
 
 def test_dreams_of_channels_are_cut_and_stand_beside_their_strongest_samples():

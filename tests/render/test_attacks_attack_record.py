@@ -1,11 +1,12 @@
-"""The record as a table: a class keeps its color, a lost label is crossed, every step shown is one that was taken."""
+"""The record as a table: a class keeps its color, a lost label is crossed, and no step is left out."""
 
 import numpy as np
 import pytest
 
 from lightning_viz.render.attacks import record_table
 from lightning_viz.render.colors import class_colors
-from lightning_viz.render.parts import Cell, Label
+from lightning_viz.render.layout import draw
+from lightning_viz.render.parts import Cell, ClassKey, CurveTile, Label
 
 from .pixels import decoded, fits
 
@@ -41,7 +42,7 @@ def test_a_class_has_its_color_wherever_it_is_seen():
     colors = class_colors(10)
     picture = table([[3], [3], [8]], labels=[3])
     threes, eights = area(picture, colors[3]), area(picture, colors[8])
-    assert threes > 2.5 * eights > 1000, "the label and two steps against one"
+    assert threes > 1.5 * eights > 1000, "the label and two steps against one and the end"
     assert area(table([[8]], labels=[8]), colors[8]) > eights
     assert not any(area(picture, colors[other]) for other in (0, 1, 2, 4, 5, 6, 9))
 
@@ -51,19 +52,34 @@ def test_what_is_no_longer_the_label_is_crossed():
         [[3, 9], [3, 9], [7, 5]], labels=[3, 5], confidences=np.array([[1, 0.6], [0.996, 0.4], [0.8, np.nan]])
     )
     found = cells(picture)
-    row = [found[0, column] for column in range(4)]
-    assert row == [["class 3"], ["class 3", "100"], ["class 3", "99"], ["class 7", "✗ 80"]]
-    assert [found[1, column][-1] for column in range(1, 4)] == ["✗ 60", "✗ 40", "–"]
+    assert [found[0, column] for column in range(2)] == [["class 3"], ["class 7", "✗ 80"]]
+    assert [found[1, column] for column in range(2)] == [["class 5"], ["class 5", "–"]]
+    assert cells(table([[3], [3]], labels=[3], confidences=np.array([[1], [0.996]])))[0, 1] == ["class 3", "99"]
     assert "1 of 2 end on another class than their label" in picture.description
     assert "1 began so" in picture.description and "began" not in table([[3], [7]], labels=[3]).description
 
 
-def test_steps_are_thinned_with_the_first_and_the_last_kept_under_their_numbers():
-    page = table(np.zeros((40, 3), dtype=int), step_numbers=range(0, 4000, 100))
+def test_every_step_is_there_as_a_line_on_the_colors_of_the_classes():
+    classes, sure = RNG.integers(0, 10, (40, 3)), RNG.random((40, 3))
+    page = table(classes, confidences=sure, step_numbers=range(0, 4000, 100))
+    strips = list(page.parts(CurveTile))
+    assert np.array_equal([strip.values for strip in strips], sure.T)
+    assert np.array_equal([strip.bands for strip in strips], class_colors(10)[classes.T])
+    assert {strip.limits for strip in strips} == {(0.0, 1.0)}
+    assert "40 recorded steps, none left out" in page.description
     heads = labels(page, "mm")
-    assert len(heads) == 9 and heads[:2] == ["label", "0"] and heads[-1] == "3,900"
-    assert "8 of 40 steps" in page.description
-    assert labels(table(np.zeros((3, 3), dtype=int)), "mm") == ["label", "0", "1", "2"]
+    assert len(heads) == 6 and heads[:2] == ["label", "3,900"] and heads[2] == "0"
+    assert labels(table(np.zeros((3, 3), dtype=int)), "mm") == ["label", "2", "0", "1"]
+    (key,) = page.parts(ClassKey)
+    assert key.names == [f"class {index}" for index in np.unique(classes)]
+
+
+def test_a_line_stands_where_its_confidences_are_on_the_colors_of_its_steps():
+    bands = np.array([[200, 0, 0], [0, 0, 200]], dtype=np.uint8)
+    image = np.asarray(draw(CurveTile(np.array([1.0, 0.0]), 100, 40, (0.0, 1.0), bands)))
+    assert (image[20, :20] == (200, 0, 0)).all() and (image[20, 80:] == (0, 0, 200)).all()
+    dark = (image < 60).all(-1)
+    assert dark[:6, 20:30].any() and dark[-6:, 70:80].any() and not dark[-6:, :40].any()
 
 
 def test_the_last_length_is_the_one_shown():
@@ -92,7 +108,7 @@ def test_text_is_read_on_every_class_color(count):
 
 
 def test_classes_without_names_are_numbered():
-    assert cells(table([[0], [12]], labels=[0], names=None))[0, 2] == ["12", "✗ 50"]
+    assert cells(table([[0], [12]], labels=[0], names=None))[0, 1] == ["12", "✗ 50"]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def attack(
         "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
         "images": {"original": result.original, "attacked": result.pixels},
     }
-    tables = {"samples": study.sample_rows(_columns(result))}
+    tables = {"samples": study.sample_rows(_columns(result)), "steps": _steps(study, result)}
     return Output("attacks", pictures(), numbers, tables, arrays, _found(study, method, result, options))
 
 
@@ -98,7 +98,7 @@ def attacks(study: ModelUnderStudy) -> Iterator[Output]:
         for name, (result, options) in {**results, "ascent": (ascent, {})}.items()
     }
     found = "; ".join(_found(few, name, result, options) for name, (result, options) in results.items())
-    yield Output("attacks", pictures, numbers, found=found)
+    yield Output("attacks", pictures, numbers, {"steps": _steps(few, ascent)}, found=found)
 
 
 def _attacked(
@@ -152,6 +152,16 @@ def _columns(result: AttackResult) -> dict[str, Tensor]:
         **{norm: getattr(record, norm)[-1] for norm in ("l2", "linf", "relative")},
         **{name: getattr(result, name) for name in whole},
     }
+
+
+def _steps(study: ModelUnderStudy, result: AttackResult) -> list[dict[str, Any]]:
+    """The record as a table: of each sample a row for every step."""
+    record, rows = result.record, []
+    for step, classes in enumerate(record.classes):
+        columns = {"class": classes, "confidence": record.confidences[step], "relative": record.relative[step]}
+        measured = study.sample_rows(columns)
+        rows += [{"step": step, **row, "name": study.samples.name(row["class"])} for row in measured]
+    return sorted(rows, key=lambda row: row["sample"])
 
 
 def _counterparts(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> Page:
