@@ -91,9 +91,7 @@ def dream_tiles(
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     lost = f"{sum(missed)} of {len(images)} are not taken for what they were made for" if any(missed) else ""
     warnings = (*filter(None, [lost]), *count_flaws(flaws, "dreams"))
-    info = {"reading": _READING, **info}
-    if samples:
-        info["reading"] += f" {_BESIDE}"
+    info = {**info, "reading": " ".join([info.get("reading") or _READING, *[_BESIDE] * bool(samples)])}
     return compose(tag, title, body, facts, warnings=warnings, last=last, **info)
 
 
