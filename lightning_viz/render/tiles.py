@@ -223,8 +223,10 @@ class Display:
         if reach is None:
             return self.bar
         half = reach / 2 if self.bar is _HALVES else reach
-        low = "0" if self.bar.low == "0" else f"−{number(half)}"
-        return replace(self.bar, low=low, high=number(half), label=f"{unit}{self.bar.label}")
+        low, high = "0" if self.bar.low == "0" else f"−{number(half)}", number(half)
+        if self.bar is _SIGNS:
+            low, high = f"{self.bar.low} {low}", f"{self.bar.high} {high}"
+        return replace(self.bar, low=low, high=high, label=f"{unit}{self.bar.label}")
 
 
 def enlarge(image: Colors, size: TileSize, *, average: bool = False) -> Image.Image:

@@ -124,6 +124,17 @@ def test_maps_of_several_classes_are_on_the_pages_scale():
     assert "on one scale: rows and columns compare" in page.description
 
 
+@pytest.mark.parametrize(
+    "draw_page", [lambda **options: squares(2, **options), lambda **options: columns(2, 2, **options)]
+)
+def test_a_bar_of_signed_maps_says_which_color_speaks_for_the_class(draw_page):
+    page = draw_page(display="signed", unit="logits")
+    (bar,) = page.parts(ColorBar)
+    reach = next(page.parts(MapTile)).value
+    assert (bar.low, bar.middle, bar.high) == (f"against −{reach:.3g}", "0", f"for {reach:.3g}")
+    assert draw(page.body).width <= 676
+
+
 @pytest.mark.parametrize(("classes", "rows", "width"), [(1, 3, 160), (3, 3, 160), (4, 4, 123), (6, 4, 88)])
 def test_samples_of_several_classes_are_as_large_as_their_number_allows(classes, rows, width):
     page = columns(4, classes, names=[["an Egyptian cat: 99 %"] * 4] * classes)
