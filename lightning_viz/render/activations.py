@@ -329,8 +329,7 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
     values = f"{number(crops[0].value)} to {number(crops[-1].value)}" if len(crops) > 1 else number(crops[0].value)
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
     common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
-    new = sum(crop.new for crop in crops)
-    return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {new} new" * bool(new) + f" · {values}")
+    return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {values}")
 
 
 _MOST = 8  # distributions

@@ -45,14 +45,14 @@ def test_strongest_come_first_from_left_to_right_and_from_top_to_bottom():
     assert tiles == shades
 
 
-def test_a_new_sample_is_framed_and_counted():
+def test_a_new_sample_is_framed():
     rows = [[crop(9.0), crop(8.0, new=True), crop(7.0, new=True)], [crop(5.0)]]
     picture, page = draw(rows)
     framed = [tile.outline is not None for tile in picture.parts(Tile) if tile.value]
     assert framed == [False, True, True, False]
     assert (page == (230, 159, 0)).all(2).sum() > 2 * 4 * 5 * 40
     assert "orange frame: new since the step before" in picture.description
-    assert [text for text, _ in texts(picture)] == ["ch 10 · 2 new · 9 to 7", "ch 11 · 5"]
+    assert [text for text, _ in texts(picture)] == ["ch 10 · 9 to 7", "ch 11 · 5"]
 
 
 def test_a_crop_that_the_edge_cut_lies_where_its_center_would_be():
