@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+from torch import nn
 
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.data import Data, data_of
@@ -171,7 +172,13 @@ def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any
 
 @same_randomness()
 def run_checkpoint(
-    config: RunConfig, step: int, path: Path | None, earlier: Mapping[str, Any], *, with_views: bool = True
+    config: RunConfig,
+    step: int,
+    path: Path | None,
+    earlier: Mapping[str, Any],
+    *,
+    with_views: bool = True,
+    check: Callable[[nn.Module], None] | None = None,
 ) -> tuple[ModelUnderStudy | None, Result]:
     """Run one validation pass of a checkpoint, which all views share.
 
@@ -181,6 +188,7 @@ def run_checkpoint(
         path: of the checkpoint.
         earlier: state of the views after the checkpoint before.
         with_views: draw the views; else the pass takes samples alone.
+        check: raises if the model does not suit, before data are read and the model is run.
 
     Returns:
         The model under study, None on all processes but the first; and the result of the views, of which the other
@@ -193,7 +201,10 @@ def run_checkpoint(
     random.seed(config.seed)  # models and data may be random when they are created
     np.random.seed(config.seed % 2**32)  # noqa: NPY002
     torch.manual_seed(config.seed)
-    net, data = network(config.model, checkpoint), data_of(config.data)
+    net = network(config.model, checkpoint)
+    if check is not None:
+        check(net)
+    data = data_of(config.data)
     private = checkpoint is not None and is_private(checkpoint.content)
     metrics = ValidationMetrics()
     with warnings.catch_warnings(record=True) as caught:

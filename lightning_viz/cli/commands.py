@@ -8,12 +8,14 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Family, Method
 from lightning_viz.cli.function_options import Option, options_of
+from lightning_viz.cli.layer_options import check_layers
 from lightning_viz.cli.progress import print_line, working
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
 from lightning_viz.hints import hint
@@ -135,8 +137,6 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
     if not options.overwrite and is_kept(folder, key):
         print_line(f"{folder} holds this result already: --overwrite computes it again")
         return
-    study = model_under_study_of(options, config, needs_data=needs_data)
-    study = replace(study.first(options.samples) if len(study.samples) else study, progress=True)
     function = _function(entry)
     arguments = {option.name: option.value(options) for option in options_of(function)}
     parameters = inspect.signature(function).parameters
@@ -144,6 +144,10 @@ def run_method(whole: str, entry: Method, options: Namespace) -> None:
         arguments["method"] = entry.name
     if "options" in parameters:
         arguments["options"] = {option.name: option.value(options) for option in _passed_on(entry)}
+    named = {**arguments, **arguments.get("options", {})}
+    check = partial(check_layers, method=entry.name, arguments=named)
+    study = model_under_study_of(options, config, needs_data=needs_data, check=check)
+    study = replace(study.first(options.samples) if len(study.samples) else study, progress=True)
     with working(whole) as progress:
         progress(study.name, 0, 1)
         output = function(study, **arguments)

@@ -7,7 +7,7 @@ import json
 import re
 import textwrap
 from argparse import SUPPRESS, Action
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,12 +229,16 @@ def run_config_of(options: Namespace, *, needs_data: bool = True) -> RunConfig:
 
 
 def model_under_study_of(
-    options: Namespace, config: RunConfig | None = None, *, needs_data: bool = True
+    options: Namespace,
+    config: RunConfig | None = None,
+    *,
+    needs_data: bool = True,
+    check: Callable[[Any], None] | None = None,
 ) -> ModelUnderStudy:
     """The model of the last checkpoint, and samples of its data, on the device that was chosen.
 
     The configuration is that of the options (see `run_config_of`), if it is not given; without data there are no
-    samples.
+    samples. The check raises if the model does not suit, before data are read and the model is run.
 
     Raises:
         AnalysisError: see its message.
@@ -248,7 +252,7 @@ def model_under_study_of(
     head = min(Probe.samples, config.samples)  # no more samples than were asked for
     config = replace(config, probe=config.probe or Probe(samples=head))
     step, path = list(config.series().items())[-1]
-    study, _ = run_checkpoint(config, step, path, {}, with_views=False)
+    study, _ = run_checkpoint(config, step, path, {}, with_views=False, check=check)
     if study is None:
         raise SystemExit(0)  # not the first process: its share is done
     return study

@@ -7,6 +7,7 @@ import re
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from lightning_viz.analysis.studies.filters import layer_filters
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.cli.commands import FAMILIES, FILTER_OPTIONS, command_methods, method_parser, run_command
 from lightning_viz.cli.function_options import options_of
+from lightning_viz.cli.layer_options import check_layers
 from lightning_viz.dream import (
     Preset,
     deep_dream,
@@ -80,7 +82,8 @@ def subject():
 def command(monkeypatch, subject, tmp_path):
     """Run a command as it is typed; what it wrote."""
 
-    def study_of(options, config, *, needs_data):
+    def study_of(options, config, *, needs_data, check):
+        check(subject.model)
         return replace(subject, seed=options.seed or 0)
 
     monkeypatch.setattr("lightning_viz.cli.source_options.model_under_study_of", study_of)
@@ -425,7 +428,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
         ("dream classes --priors l2", "'l2' is not NAME=NUMBER"),
         ("dream classes --update_steps fog", "preset 'fog'.*small norm"),
         ("dream invert --layer conv9", "conv9"),
-        ("dream style_transfer --content nowhere.png --style 1", "nowhere.png"),
+        ("dream style_transfer --content nowhere.png --style 1 --content_layers fc --style_layers fc", "nowhere.png"),
         ("attribute gradient --target|conv9[1]", "conv9"),
         ("attribute occlusion --baseline fog", "(?s)baseline.*blurred.*fog"),
         ("attribute smooth_grad --noise_samples 0", "0"),
@@ -514,6 +517,50 @@ def test_a_dream_that_is_not_taken_for_its_class_is_said(command, tmp_path):
 def test_a_misspelt_option_is_named_with_the_nearest(typed, words):
     with pytest.raises(InvalidArgumentError, match=re.escape(words)):
         run_command(typed[0], typed[1:])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "attribute grad_cam --layers conv9",
+        "attribute guided_grad_cam --layers conv1 conv9",
+        "attribute gradient --target conv9[1]",
+        "attribute gradient --target max(conv9)",
+        "embed pca --layers conv9",
+        "dream invert --layer conv9",
+        "dream deep_dream --layer conv9",
+        "dream deep_dream --layer conv9[2]",
+        "dream maximize --objectives conv9",
+        "dream maximize --objectives fc conv9[1]",
+        "dream style_transfer --content 0 --style 1 --content_layers conv9 --style_layers conv1",
+        "filters --layers conv9",
+    ],
+)
+def test_a_layer_that_does_not_exist_is_refused_before_the_model_is_run(typed, tmp_path, monkeypatch):
+    passes = []
+    monkeypatch.setattr(ConvNet, "forward", lambda self, x: passes.append(len(x)))
+    monkeypatch.setattr(import_module("lightning_viz.analysis.analyze"), "data_of", lambda *_: passes.append("data"))
+    name, *arguments = typed.split()
+    with pytest.raises(InvalidArgumentError, match=r"'conv9'.*'conv1'"):
+        run_command(name, [*arguments, *SOURCE, "--out", str(tmp_path)])
+    assert not passes
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("grad_cam", {"layers": "last_maps", "target": ["predicted", "class:ox"]}),
+        ("grad_cam", {"layers": ["conv*", "Conv2d"], "target": "conv2[3] "}),
+        ("deep_dream", {"layer": "3"}),
+        ("deep_dream", {"layer": "conv2[1]"}),
+        ("maximize", {"objectives": ["logits", "2", "class:ox", "conv1"]}),
+        ("invert", {"layer": None}),
+        ("invert", {"layer": ["conv1:0"]}),
+        ("pgd", {"target": 2, "steps": "conv9"}),
+    ],
+)
+def test_what_names_no_layer_that_is_missing_is_not_refused(method, arguments):
+    check_layers(ConvNet(), method, arguments)
 
 
 def test_filters_need_no_data(tmp_path, capsys):
