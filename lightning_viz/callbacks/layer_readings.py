@@ -121,9 +121,12 @@ class Accumulator:
     def reread(self, batch: Batch) -> bool:
         """Tell the parts of the batch that has passed better than before; whether the model is to be run on them again.
 
+        The hooks are removed.
+
         Args:
             batch: the same one.
         """
+        self._watch.close()  # what runs again is not read by the others
         self._batch = batch
         names = [view.name for view in self._of_model]
         self._readings = [reading for reading in self._readings if reading[0] not in names]
