@@ -45,13 +45,7 @@ def embed(
         UnsuitableModelError: the model has no such layers.
         InvalidArgumentError: options that the method refuses.
     """
-    count = len(study.samples)
-    batches = (on_device(study.model, batch) for batch in study.samples.batches(0, count))
-    reduce = {name: vectorizer(seed=study.seed) for name in select_layers(study.model, layers)}
-    outputs = observe_batches(study.model, batches, count=count, reduce=reduce)
-    vectors = {name: of_layer.numpy() for name, of_layer in outputs.items()}
-    if not vectors:
-        raise UnsuitableModelError(f"{study.name} has no such layers to embed: name them with layers")
+    vectors = _vectors(study, layers)
     function = described(method).load()
     embeddings = {name: function(array, seed=study.seed, **(options or {})) for name, array in vectors.items()}
     labels = None if study.samples.labels is None else study.samples.labels.numpy()
@@ -63,23 +57,12 @@ def embed(
         for name, embedding in embeddings.items()
     }
 
-    names = study.samples.class_names or None
-
     def pictures() -> Iterator[Page]:
         if len(embeddings) > 1:
-            yield _card(vectors, embeddings, measured, labels, names, study.step)
-            return
-        for name, embedding in embeddings.items():
-            plane, dimension = np.asarray(embedding.points[:, :2]), vectors[name].shape[1]
-            about: dict[str, Any] = {"layer": name, "step": study.step, "labels": labels, "dimension": dimension}
-            about["extent"] = extent(plane)
-            title: Any = "PCA" if embedding.method == "PCA" else "t-SNE"
-            details = _details(embedding)
-            yield scatter(
-                f"embedding/{name}", plane, class_names=names, method=title, details=details, **measured[name], **about
-            )
-            if study.images is not None:
-                yield thumbnails(f"embedding/{name}/thumbnails", plane, study.rgb(study.images), **about)
+            yield _card(vectors, embeddings, measured, labels, study.samples.class_names or None, study.step)
+        else:
+            for name, embedding in embeddings.items():
+                yield from _pages(study, name, embedding, vectors[name].shape[1], measured[name], labels)
 
     numbers = {
         "layers": {
@@ -97,8 +80,39 @@ def embed(
         for name, each in measured.items()
         if each["knn_accuracy"] is not None
     ]
-    found = f"k-NN accuracy: {', '.join(scores)}" if scores else f"{count} samples, whose classes are not known"
+    unknown = f"{len(study.samples)} samples, whose classes are not known"
+    found = f"k-NN accuracy: {', '.join(scores)}" if scores else unknown
     return Output("embeddings", pictures(), numbers, tables, found=found)
+
+
+def _vectors(study: ModelUnderStudy, layers: str | Sequence[str]) -> dict[str, NDArray[Any]]:
+    """By layer its outputs for all samples, ``[N, D]``."""
+    count = len(study.samples)
+    batches = (on_device(study.model, batch) for batch in study.samples.batches(0, count))
+    reduce = {name: vectorizer(seed=study.seed) for name in select_layers(study.model, layers)}
+    outputs = observe_batches(study.model, batches, count=count, reduce=reduce)
+    if not outputs:
+        raise UnsuitableModelError(f"{study.name} has no such layers to embed: name them with layers")
+    return {name: of_layer.numpy() for name, of_layer in outputs.items()}
+
+
+def _pages(
+    study: ModelUnderStudy,
+    layer: str,
+    embedding: Embedding,
+    dimension: int,
+    measured: Mapping[str, Any],
+    labels: NDArray[Any] | None,
+) -> Iterator[Page]:
+    """One layer's points, and with the samples as thumbnails."""
+    plane = np.asarray(embedding.points[:, :2])
+    about: dict[str, Any] = {"layer": layer, "step": study.step, "labels": labels, "dimension": dimension}
+    about["extent"] = extent(plane)
+    how: dict[str, Any] = {"method": "PCA" if embedding.method == "PCA" else "t-SNE", "details": _details(embedding)}
+    names = study.samples.class_names or None
+    yield scatter(f"embedding/{layer}", plane, class_names=names, **how, **measured, **about)
+    if study.images is not None:
+        yield thumbnails(f"embedding/{layer}/thumbnails", plane, study.rgb(study.images), **about)
 
 
 def _card(
