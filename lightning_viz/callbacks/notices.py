@@ -123,10 +123,25 @@ class LeftOut:
         if len(steps) < _LISTED:
             steps.append(step)
 
+    def take(self, view: Named, step: int) -> None:
+        """A look that was left out at a hook before is taken at another of the same step.
+
+        Args:
+            view: that looks.
+            step: completed updates.
+        """
+        for key in [key for key, latest in self._latest.items() if key[0] == view.label and latest == step]:
+            del self._latest[key]
+            self._counts[key] -= 1
+            if step in self._steps[key]:
+                self._steps[key].remove(step)
+
     def report(self) -> None:
         """Say how many there were, view by view."""
         for (view, reason), steps in self._steps.items():
             count = self._counts[view, reason]
+            if not count:
+                continue
             looks = "1 look was" if count == 1 else f"{count} looks were"
             at = f"step{'s' * (count > 1)} {', '.join(map(str, steps))}"
             inform(f"{looks} left out of {view}, at {at}{', ...' * (count > len(steps))}, {reason}")

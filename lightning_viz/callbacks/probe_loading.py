@@ -57,9 +57,14 @@ class ProbeLoader:
         """Whether labels were found missing in samples that were fetched."""
         return any(samples.labels is None and samples.truths is None for samples in self._samples.values())
 
-    def forget(self) -> None:
-        """Fetch the samples anew when they are asked for: how the model is called is known better now."""
-        self._samples.clear()
+    def forget(self, *, numbered: bool = False) -> None:
+        """Fetch samples anew when they are asked for.
+
+        Args:
+            numbered: only those that will be the same.
+        """
+        kept = [key for key, samples in self._samples.items() if numbered and samples.indices is None]
+        self._samples = {key: self._samples[key] for key in kept}
 
     def keep(self, batch: Any, probes: Sequence[Probe]) -> None:
         """Keep a validation batch, if samples are still missing that may have to be taken as they pass.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_viz.callbacks.probe import Probe, Samples
@@ -19,11 +19,11 @@ class RunSamples:
     Args:
         run: a training, or the validation pass of a checkpoint.
         views: those that still look.
-        watching: names of those that watch the validation pass.
+        watches: whether the view of a name watches the validation pass.
     """
 
-    def __init__(self, run: Run, views: Callable[[], Sequence[ViewLike]], watching: Container[str]) -> None:
-        self._run, self._views, self._watching = run, views, watching
+    def __init__(self, run: Run, views: Callable[[], Sequence[ViewLike]], watches: Callable[[str], bool]) -> None:
+        self._run, self._views, self._watches = run, views, watches
         self._loader = ProbeLoader(run.trainer, run.model, self._count, lambda probe: named_count(views(), probe))
         self._reserved: dict[Any, tuple[Probe, int]] = {}
 
@@ -80,12 +80,16 @@ class RunSamples:
         if self._loader.unlabeled or not plain:
             self._loader.forget()
 
+    def renew(self) -> None:
+        """More samples are needed than before: those that can be asked for by number are fetched anew."""
+        self._loader.forget(numbered=True)
+
     def _count(self, probe: Probe) -> int:
         """How many samples of a probe are needed; a view that watches validation needs those that it asks for alone."""
         counts = [probe.samples, *(count for other, count in self._reserved.values() if other.key() == probe.key())]
         for view in self._views():
             if view.probe.key() == probe.key():
-                runs = isinstance(view, PopulationViewLike) and view.name not in self._watching
+                runs = isinstance(view, PopulationViewLike) and not self._watches(view.name)
                 own = int(getattr(view, "samples", 0)) if runs else 0
                 with preserve_state(self._run.model):
                     counts.append(max(own, view.requirements(self._run.model).population))

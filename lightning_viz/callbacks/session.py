@@ -123,7 +123,7 @@ class Session:
         self._refused: defaultdict[str | type, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the cause
         self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
         self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
-        self.samples = RunSamples(run, lambda: self.views, self._watching)
+        self.samples = RunSamples(run, lambda: self.views, self._watches)
         for view in watching:
             with self._harmless(), suppress(LayerNotFoundError):  # which is told where views are checked
                 self._reasons[view.name] = self._unwatchable(view)
@@ -241,9 +241,12 @@ class Session:
             populations, faults = watched.results()
             self._populations = populations  # none on other processes than the first
             with self._faults.gathered():
-                for name in watched.layers.keys() & self._watching.keys():
+                for name in [name for name in watched.layers if name in self._watching]:
                     for words in faults[name]:
                         self._fail_to_watch(self._watching[name][0], watched.step, words)
+                    if name not in populations and not faults[name]:
+                        self._reasons[name] = "the validation pass does not call its layers"
+                        self.samples.renew()  # it needs more of them from now on
                     self.budget.book(name, watched.seconds / len(watched.layers))
 
     def close(self) -> None:
@@ -306,7 +309,7 @@ class Session:
 
         Some of these look before the first update, too.
         """
-        if view.name in self._watching:
+        if self._watches(view.name):
             if view.last_step is None and step == 0 and self._watching[view.name][0].before_training:
                 return not self._steps.pending  # else what it sees for the first time might be something else
             population = self._populations.get(view.name)
@@ -320,6 +323,10 @@ class Session:
         if not view.layers and view.probe.forward is not None:
             return "the step does not call the probe's forward="
         return unwatchable(self.run.model, view.layers)
+
+    def _watches(self, view: str) -> bool:
+        """Whether a view draws what it sees of validation passes, rather than run samples by itself."""
+        return view in self._watching and not self._reasons[view]
 
     def _is_to_watch(self, view: PopulationViewLike, place: ValidationPlace) -> bool:
         """At the first pass, after an occasion of the schedule, or where one comes right with the pass."""
@@ -358,6 +365,8 @@ class Session:
             if view.name not in affordable:
                 self._left_out.add(view, step, f"to stay within max_overhead={view.max_overhead:g}")
         chosen = must + [view for view in may if view.name in affordable]
+        for view in chosen:
+            self._left_out.take(view, step)
         with preserve_state(self.run.model), muted(self.run.trainer), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
                 if self._heartbeat.alone:

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lightning_viz import ActivationMaps, GradCAM, LayerEmbeddings, Probe, Saliency
+from lightning_viz import ActivationMaps, GradCAM, LayerEmbeddings, Probe, Saliency, TopSamples
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.notices import Faults, LeftOut
 from lightning_viz.callbacks.run import view_list
@@ -56,11 +56,16 @@ def test_looks_that_are_left_out_are_said_once_and_counted_at_the_end(capsys):
         left.add(GradCAM(), step, "as drawing is behind")
         left.add(GradCAM(), step, "as drawing is behind")  # due once more at a later hook of the same step
     left.add(Saliency(), 4, "to stay within max_overhead=0.05")
+    left.add(Saliency(), 8, "to stay within max_overhead=0.05")
+    left.take(Saliency(), 8)  # at the end of the run, which is at the same step
+    left.add(TopSamples(), 8, "as drawing is behind")
+    left.take(TopSamples(), 8)
     left.report()
     left.report()
     assert [line.removeprefix("lightning_viz: ") for line in capsys.readouterr().err.splitlines()] == [
         "GradCAM is logged less often from step 2 as drawing is behind",
         "Saliency is logged less often from step 4 to stay within max_overhead=0.05",
+        "TopSamples is logged less often from step 8 as drawing is behind",
         "14 looks were left out of GradCAM, at steps 2, 4, 6, 8, 10, 12, 14, 16, ..., as drawing is behind",
         "1 look was left out of Saliency, at step 4, to stay within max_overhead=0.05",
     ]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_viz import ActivationStatistics, TopSamples
+from lightning_viz import ActivationStatistics, Health, Mistakes, TopSamples
 from lightning_viz.callbacks import picture_log, population, top_samples
 from lightning_viz.callbacks import unit_crops as crops
 from lightning_viz.callbacks.draw_task import DrawResult
@@ -396,6 +396,33 @@ def test_what_cannot_be_watched_is_run_by_the_view_within_the_schedule(tmp_path,
         "no validation to watch" if val is None else "layer 'conv2' is compiled and cannot be watched in validation"
     )
     assert f"{reason}: the view runs 20 samples by itself" in page["notes"]
+
+
+class NothingInValidation(ConvNet):
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+class AverageInValidation(ConvNet):
+    """Validates a copy of itself, of averaged weights say."""
+
+    def __init__(self):
+        super().__init__()
+        self.average = [ConvNet()]
+
+    def validation_step(self, batch, batch_idx):
+        return self.average[0](batch[0])
+
+
+@pytest.mark.parametrize("model", [NothingInValidation, AverageInValidation])
+def test_a_validation_pass_without_the_model_is_made_up_for(tmp_path, drawn_at_once, model):
+    views = [*both(layers="conv2", samples=20), Health(), Mistakes(samples=20)]
+    fit(tmp_path, model(), views, loader(*images(30)), validation(), max_epochs=2)
+    drawn = drawn_at_once.tags()
+    for tag in ("top_samples/conv2", "statistics/conv2", "health", "mistakes/worst"):
+        assert drawn[tag] == [8, 16]
+    notes = drawn_at_once.arguments("top_samples/conv2")[8]["notes"]
+    assert "the validation pass does not call its layers: the view runs 20 samples by itself" in notes
 
 
 def test_a_layer_beside_a_compiled_one_is_watched(tmp_path, drawn_at_once):
