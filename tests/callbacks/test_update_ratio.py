@@ -149,7 +149,7 @@ def test_a_checkpoint_alone_does_not_suffice_which_is_said():
 def test_the_page_shows_powers_of_ten_around_the_usual():
     ratios = [[1e-3, 1e-1], [1e-5, np.nan]]
     cells = list(update_ratios("update_ratio", ["a", "b"], [1, 10], ratios, step=10).parts(Cell))
-    assert [cell.lines[0] for cell in cells] == ["-3.0", "-5.0", "-1.0", "–"]
+    assert [cell.lines[0] for cell in cells] == ["−3.0", "−5.0", "−1.0", "–"]
     usual, small, large, _ = (np.array(cell.color, dtype=float) for cell in cells)
     assert np.ptp(usual) < 20  # neutral
     assert large[0] > large[2] and small[2] > small[0]  # red above, blue below
