@@ -54,12 +54,14 @@ class _Mistaken:
         ranking: of the losses, as of one channel.
         confusion: counts ``[K, K]``, true classes as rows.
         reason: why there is nothing to count; None if there is something.
+        flawed: number of samples that are not counted, as the model's scores of them are NaN.
         kept: of the samples in the ranking, their inputs and label.
     """
 
     ranking: TopK
     confusion: NDArray[np.int64]
     reason: LightningVizError | None = None
+    flawed: int = 0
     kept: Mapping[int, Any] = field(default_factory=dict)
 
     @property
@@ -73,7 +75,7 @@ class _Mistaken:
             return other if self.reason is None else self
         ranking, kept = self.ranking.merge(other.ranking), {**other.kept, **self.kept}
         kept = {number: kept[number] for number in ranking.samples.ravel().tolist() if number in kept}
-        return _Mistaken(ranking, self.confusion + other.confusion, kept=kept)
+        return _Mistaken(ranking, self.confusion + other.confusion, None, self.flawed + other.flawed, kept)
 
 
 class Mistakes(PopulationView):
@@ -124,13 +126,16 @@ class Mistakes(PopulationView):
         """What the model says of the worst samples, and why."""
         assert snapshot.population is not None
         found: _Mistaken = next(reversed(snapshot.population.by_call().values()))
-        if found.reason is None and not found.confusion.any():
+        if found.reason is None and not found.confusion.any() and not found.flawed:
             raise NoLabelsError(_NO_LABELS)
         if found.reason is not None:
             raise found.reason
         numbers = [n for n in found.samples[0].tolist() if n != NO_SAMPLE and n in found.kept]
         shapes = {n: [x.shape for x in all_tensors(found.kept[n][0])] for n in numbers}
         numbers = [n for n in numbers if shapes[n] == shapes[numbers[0]]]
+        if not numbers:
+            return {"found": found, "numbers": [], "images": np.zeros((0, 1, 1, 3), dtype=np.uint8), "maps": None,
+                    "layer": "", "unit": "", "probabilities": (), "labels": ()}  # fmt: skip
         whole = iter([torch.cat(same) for same in zip(*(all_tensors(found.kept[n][0]) for n in numbers), strict=True)])
         inputs = on_device(model, map_tensors(found.kept[numbers[0]][0], lambda _: next(whole)))
         layers = _map_layers(model) if input_form(model, inputs) == "image" else []
@@ -177,6 +182,7 @@ class Mistakes(PopulationView):
                 "maps": extra["maps"],
                 "new": None if marks is None else marks[0],
                 "wrong": wrong,
+                "flawed": extra["found"].flawed,
                 "samples": int(confusion.sum()),
                 "layer": extra["layer"],
                 "unit": extra["unit"],
@@ -225,8 +231,10 @@ def _add(path: Path, shape: tuple[int, ...], numbers: NDArray[np.float64], batch
     if before.reason is not None:
         return before
     ranking = replace(before.ranking, kept=before.kept).update(peaks, 1, batch.numbers, batch.sample)
-    confusion = multiclass_confusion_matrix(logits.argmax(1)[true >= 0], true[true >= 0], classes).numpy()
-    return _Mistaken(replace(ranking, kept={}), before.confusion + confusion, kept=ranking.kept)
+    counted = ~losses.isnan()
+    confusion = multiclass_confusion_matrix(logits.argmax(1)[counted], true[counted], classes).numpy()
+    flawed = before.flawed + int((~counted & (true >= 0)).sum())
+    return _Mistaken(replace(ranking, kept={}), before.confusion + confusion, None, flawed, ranking.kept)
 
 
 def _map_layers(model: nn.Module) -> list[str]:

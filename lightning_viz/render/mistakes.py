@@ -33,6 +33,7 @@ def worst_samples(
     wrong: int,
     samples: int,
     population: str,
+    flawed: int = 0,
     layer: str = "",
     unit: str = "logits",
     **info: Unpack[PageInfo],
@@ -45,12 +46,20 @@ def worst_samples(
         maps: Grad-CAM for each sample's predicted class ``[N, 1, h, w]``; None: there are no maps.
         new: which samples were not among those shown at the step before; None at the first.
         wrong: number of the samples that are wrong.
-        samples: number of all samples.
+        samples: number of all samples that are counted.
         population: among which they are the worst, such as "500 validation samples".
+        flawed: number of the samples that are not counted, as the model's scores of them are NaN.
         layer: of the maps.
         unit: of the maps.
         info: see `PageInfo`.
     """
+    title, flaws = (
+        "What it gets wrong: the worst samples",
+        (f"NaN in the scores of {flawed:,} of {flawed + samples:,} samples",) * bool(flawed),
+    )
+    if not len(images):
+        nothing = Tile((INNER_WIDTH, 200), flaw="no sample has a score that is a number")
+        return compose(tag, title, nothing, (population,), warnings=flaws, **info)
     verdicts, heat = info.get("verdicts", ()), DISPLAYS["heat"]
     images = images[:MOST_WORST]
     grids = np.zeros((len(images), 1, 1, 1)) if maps is None else maps[:MOST_WORST]
@@ -80,8 +89,8 @@ def worst_samples(
     if maps is not None:
         where = "Below" if layout.stacked else "Beside"
         reading += f" {where} each: where the evidence for the predicted class lies (Grad-CAM)."
-    warnings = count_flaws(map_flaws(body), "maps")
-    return compose(tag, "What it gets wrong: the worst samples", body, facts, reading, warnings=warnings, **info)
+    warnings = (*flaws, *count_flaws(map_flaws(body), "maps"))
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 _LABEL, _ROW, _HEAD = 150, 44, 2 * LINE  # pixels: for names of true classes, height of a row, of the heads

@@ -275,6 +275,37 @@ def test_samples_without_a_class_do_not_count(tmp_path, drawn_at_once):
     assert table["counts"].sum() == 36
 
 
+class Flawed(Fixed):
+    """Scores of some samples are NaN."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share, self.flat, self.fc = share, nn.Flatten(), nn.Linear(64, 3)
+
+    def forward(self, x):
+        scores = self.fc(self.flat(x))
+        return scores.masked_fill(x[:, 0, 0, :1] <= self.share, torch.nan)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_scores_that_are_nan_are_counted_apart_and_said(share, tmp_path, drawn_at_once, recwarn):
+    x, y = images(30)
+    fit(tmp_path, Flawed(share), [Mistakes()], val=loader(x, y))
+    assert not [line for line in map(str, recwarn) if "Mistakes" in line]
+    flawed = int((x[:, 0, 0, 0] <= share).sum())
+    (look,) = drawn_at_once.arguments("mistakes/worst").values()
+    assert (look["flawed"], look["samples"]) == (flawed, 30 - flawed)
+    (page,) = drawn_at_once.pages("mistakes/worst").values()
+    assert f"NaN in the scores of {flawed} of 30 samples" in page.notes
+    if share == 1.0:
+        assert [tile.flaw for tile in page.parts(Tile)] == ["no sample has a score that is a number"]
+    else:
+        assert 0 < flawed < 30 and len(look["images"]) == 8
+        assert (x[:, 0, 0, 0] > share).sum() == drawn_at_once.arguments("mistakes/confusion").popitem()[1][
+            "counts"
+        ].sum()
+
+
 class Regression(Perceptron):
     def training_step(self, batch, batch_idx):
         return F.mse_loss(self(batch[0]), batch[1])
