@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 from weakref import WeakKeyDictionary
 
-from torch import nn
-
 from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.guide import GUIDE_TAG, opening_line, reading_guide
 from lightning_viz.callbacks.heartbeat import Heartbeat
-from lightning_viz.callbacks.notices import Faults, LeftOut
+from lightning_viz.callbacks.notices import Faults, LeftOut, harmless
 from lightning_viz.callbacks.picture_log import PictureLog
-from lightning_viz.callbacks.population import (
-    Population,
-    PopulationPass,
-    run_population,
-    unwatchable,
-    watched_layers,
-)
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import (
     Run,
     Trainer,
-    ValidationPlace,
     error_text,
     held_out_step,
     muted,
@@ -42,11 +31,11 @@ from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot, ViewL
 from lightning_viz.callbacks.step_watch import StepReader
 from lightning_viz.callbacks.suitability import leave_out
 from lightning_viz.callbacks.tags import tag_endings, with_ending
+from lightning_viz.callbacks.validation_watch import ValidationWatch
 from lightning_viz.errors import (
     InterceptionError,
     InvalidArgumentError,
     InvalidTypeError,
-    LayerNotFoundError,
     LightningVizError,
     NoClassesError,
     NoLabelsError,
@@ -59,6 +48,7 @@ from lightning_viz.errors import (
 from lightning_viz.hooks.batching import free_memory
 from lightning_viz.hooks.model_state import preserve_state
 
+_FAILED = "logging failed"
 _UNREAD = "(its step was not seen to call a module: give probe=Probe(inputs=..., forward=...))"
 
 Arguments = ParamSpec("Arguments")
@@ -80,7 +70,7 @@ def _held(event: Callable[Concatenate[Session, Arguments], None]) -> Callable[Co
 
     @wraps(event)
     def measured(self: Session, /, *args: Arguments.args, **options: Arguments.kwargs) -> None:
-        names, watching = lambda: [view.name for view in self.views], lambda: getattr(self._pass, "seconds", 0.0)
+        names, watching = lambda: [view.name for view in self.views], lambda: self._watch.seconds
         with self.budget.measured(names, watching):
             event(self, *args, **options)
 
@@ -121,18 +111,8 @@ class Session:
         self._told: set[str | type] = set()  # causes for which views were skipped
         self._drew: set[str] = set()  # names of the views that have drawn
         self._refused: defaultdict[str | type, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the cause
-        self._reasons: dict[str, str] = {}  # of watching views, why the validation pass cannot be watched
-        self._watching: dict[str, tuple[PopulationViewLike, dict[str, nn.Module]]] = {}
-        self.samples = RunSamples(run, lambda: self.views, self._watches)
-        for view in watching:
-            with self._harmless(), suppress(LayerNotFoundError):  # which is told where views are checked
-                self._reasons[view.name] = self._unwatchable(view)
-                if not self._reasons[view.name]:
-                    self._watching[view.name] = view, watched_layers(run.model, view.layers)
-        self._watched = {view.name: view.last_step for view in watching if view.last_step is not None}
-        self._waiting: set[str] = set()  # views whose schedule had an occasion since they last watched
-        self._populations: dict[str, Population] = {}  # of the validation pass that has just ended
-        self._pass: PopulationPass | None = None
+        self._watch = ValidationWatch(run, watching)
+        self.samples = RunSamples(run, lambda: self.views, self._watch.watches)
 
     def begin(self, leader: ViewLike) -> None:
         """Be the Trainer's session.
@@ -156,7 +136,7 @@ class Session:
     def on_batch(self, batch: Any) -> None:
         """Between two updates: the weights are those after a whole number of updates."""
         self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
-        with self._harmless():
+        with harmless(_FAILED):
             self._steps.start(batch, "training_step")
 
     @_held
@@ -171,40 +151,28 @@ class Session:
 
     def finish(self) -> None:
         """After the last update: a last look, and everything drawn."""
-        never = [view for name, (view, _) in self._watching.items() if name not in self._watched and view in self.views]
+        never = [view for view in self._watch.never if view in self.views]
         if never:
             say = inform if all(view.optional for view in never) else warn_safely
             names = ", ".join(type(view).__name__ for view in never)
             say(f"no validation pass ran, so {names} had nothing to watch")
         with self._heartbeat.turn():
-            with self._harmless():
+            with harmless(_FAILED):
                 step = self.run.step
                 self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
             self.close()
 
     def finish_without_samples(self) -> None:
         """Draw what needs no samples, where there are none."""
-        with self._harmless(), preserve_state(self.run.model):
+        with harmless(_FAILED), preserve_state(self.run.model):
             alone = [view for view in self.views if not view.requirements(self.run.model).samples]
         self.look(alone, self.run.step, last=True)
         self.close()
 
     @_held
     def on_validation_start(self) -> None:
-        """A validation pass starts; the few batches of Lightning's sanity check are none."""
-        self._pass = None
-        if self.run.trainer.sanity_checking or not self._exchanges:
-            return
-        self._pass = PopulationPass(self.run.trainer, self.run.model)
-        with self._harmless("watching validation failed"):
-            started = time.monotonic()
-            place = self.run.validation_place()
-            due = {name: layers for name, layers in self._watching.items() if self._is_to_watch(layers[0], place)}
-            self._pass.start(place.step, due)
-            for name in due:
-                self._watched[name] = place.step
-                self._waiting.discard(name)
-            self._pass.seconds += time.monotonic() - started
+        """A validation pass starts."""
+        self._watch.start(lambda view: not self.run.trainer.is_global_zero or view in self.views)
 
     @_held
     def on_validation_batch_start(self, batch: Any, loader: int) -> None:
@@ -215,64 +183,48 @@ class Session:
             loader: number of its loader.
         """
         if loader == 0:
-            with self._harmless():
+            with harmless(_FAILED):
                 self.samples.keep(batch)
-            with self._harmless():
+            with harmless(_FAILED):
                 self._steps.start(batch, held_out_step(self.run.trainer))
-        if self._pass is not None:
-            self._pass.open(batch, loader)
+        self._watch.open(batch, loader)
 
     @_held
     def on_validation_batch_end(self) -> None:
         """It has passed."""
         self._read_step()
-        if self._pass is not None:
-            self._pass.close()
+        self._watch.close()
 
     @_held
     def on_validation_end(self) -> None:
         """The pass has ended: bring together what all processes saw, for the views on the first."""
         self._heartbeat.validated()
-        watched, self._pass = self._pass, None
-        if watched is None:
-            return
-        watched.close()
-        with self._harmless("watching validation failed"):
-            populations, faults = watched.results()
-            self._populations = populations  # none on other processes than the first
-            with self._faults.gathered():
-                for name in [name for name in watched.layers if name in self._watching]:
-                    for words in faults[name]:
-                        self._fail_to_watch(self._watching[name][0], watched.step, words)
-                    if name not in populations and not faults[name]:
-                        self._reasons[name] = "the validation pass does not call its layers"
-                        self.samples.renew()  # it needs more of them from now on
-                    self.budget.book(name, watched.seconds / len(watched.layers))
+        with self._faults.gathered():
+            if self._watch.end(self._fail_to_watch, self.budget.book):
+                self.samples.renew()  # more of them are needed from now on
 
     def close(self) -> None:
         """Wait, within a limit, for what is still being drawn; write it; leave no hook and no process behind."""
-        with self._harmless(), self._faults.gathered():
+        with harmless(_FAILED), self._faults.gathered():
             self.pictures.finish()
         self.abort()
         for writer in self.pictures.writers:
-            with self._harmless():
+            with harmless(_FAILED):
                 writer.flush()
 
     def interrupt(self) -> None:
         """Have what is not drawn kept beside the run, without waiting; leave no hook and no process behind."""
         self._heartbeat.close()
-        with self._harmless(), self._faults.gathered():
+        with harmless(_FAILED), self._faults.gathered():
             self.pictures.hand_over()
         self.abort()
 
     def abort(self) -> None:
         """Leave no hook and no process behind; what is still being drawn is lost."""
-        if self._pass is not None:
-            self._pass.close()
-            self._pass = None
-        with self._harmless():
+        self._watch.close()
+        with harmless(_FAILED):
             self._steps.stop()
-        with self._harmless():
+        with harmless(_FAILED):
             self._left_out.report()
         self._heartbeat.close()
         self.pictures.process.close()
@@ -281,13 +233,10 @@ class Session:
 
     def _read_step(self) -> None:
         """How the step that was watched calls the model; samples that were taken otherwise are taken anew."""
-        with self._harmless():
+        with harmless(_FAILED):
             reading = self._steps.stop()
             if reading is not None:
-                for name, (view, _) in list(self._watching.items()):  # which module is called is known now
-                    if reason := self._unwatchable(view):
-                        self._reasons[name] = reason
-                        del self._watching[name]
+                self._watch.reconsider()
                 self.samples.reconsider(plain=reading.plain)
             if reading is not None and not reading.plain:
                 say_once(self.run.trainer, reading.words())
@@ -295,11 +244,10 @@ class Session:
     # Which views are due.
 
     def _on_occasion(self, asks: Callable[[ViewLike, int], bool], batch: Any = None) -> None:
-        with self._harmless():
+        with harmless(_FAILED):
             self.collect()
             step = self.run.step
-            asking = {name for name, (view, _) in self._watching.items() if asks(view, step)}
-            self._waiting |= {name for name in asking if self._watched.get(name) != step}
+            self._watch.note(lambda view: asks(view, step), step)
             with self._heartbeat.turn(lambda view: asks(view, step)):
                 due = [view for view in self.views if self._is_due(view, step, asks(view, step))]
                 self.look(due, step, batch)
@@ -309,36 +257,11 @@ class Session:
 
         Some of these look before the first update, too.
         """
-        if self._watches(view.name):
-            if view.last_step is None and step == 0 and self._watching[view.name][0].before_training:
+        if self._watch.watches(view.name):
+            if view.last_step is None and step == 0 and self._watch.before_training(view.name):
                 return not self._steps.pending  # else what it sees for the first time might be something else
-            population = self._populations.get(view.name)
-            return population is not None and population.step == step and view.last_step != step
+            return self._watch.has_seen(view.name, step) and view.last_step != step
         return view.last_step is None or (view.last_step != step and occasion)
-
-    def _unwatchable(self, view: PopulationViewLike) -> str:
-        """Why a view cannot watch validation passes, in words; empty where it can."""
-        if not self.run.validates:
-            return "no validation to watch"
-        if not view.layers and view.probe.forward is not None:
-            return "the step does not call the probe's forward="
-        return unwatchable(self.run.model, view.layers)
-
-    def _watches(self, view: str) -> bool:
-        """Whether a view draws what it sees of validation passes, rather than run samples by itself."""
-        return view in self._watching and not self._reasons[view]
-
-    def _is_to_watch(self, view: PopulationViewLike, place: ValidationPlace) -> bool:
-        """At the first pass, after an occasion of the schedule, or where one comes right with the pass."""
-        if self.run.trainer.is_global_zero and view not in self.views:
-            return False
-        return (
-            view.name not in self._watched
-            or view.name in self._waiting
-            or view.schedule.at_step(place.step)
-            or place.last
-            or (place.epoch is not None and view.schedule.at_epoch_end(place.epoch))
-        )
 
     # Looking.
 
@@ -435,21 +358,12 @@ class Session:
         snapshot = replace(snapshot, private=view.private)
         with self.shared.context():
             if isinstance(view, PopulationViewLike):
-                snapshot = replace(snapshot, population=self._population(view, snapshot))
+                snapshot = replace(snapshot, population=self._watch.take(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
         for task in view.draw(snapshot):
             self._drew.add(view.name)
             task = replace(with_ending(task, self._endings[view.name]), keep_parts=view.keep_parts)
             self.pictures.submit(view, snapshot.step, task)
-
-    def _population(self, view: PopulationViewLike, snapshot: Snapshot) -> Population:
-        """What was seen of the validation pass, or what a pass for this view alone sees now."""
-        population = self._populations.pop(view.name, None)
-        if population is not None:
-            return population
-        reason = self._reasons.get(view.name) or "the validation pass was not watched"
-        reason = "" if view.name in self._watching and snapshot.step == 0 else reason  # which is before any
-        return run_population(self.run.model, view, snapshot.samples, snapshot.step, reason=reason)
 
     @_held
     def collect(self) -> None:
@@ -467,21 +381,12 @@ class Session:
             inform(f"the look at step {step} is left out {why}")
         self._waits = True
 
-    @contextmanager
-    def _harmless(self, what: str = "logging failed") -> Iterator[None]:
-        """Nothing that goes wrong in our own works reaches the run."""
-        try:
-            yield
-        except Exception as error:
-            error.__traceback__ = None  # holds every tensor of the failed pass
-            warn_safely(f"{what}: {error_text(error)}")
-
     def _fail(self, view: ViewLike, step: int, error: Exception) -> None:
         """What a view raised: of a target that the model does not have it is told once, and the view is done with.
 
         A view that watches validation passes, and could not run samples before training, waits for the first of them.
         """
-        if step == 0 and view.name in self._watching and view.name not in self._watched:
+        if step == 0 and self._watch.waits(view.name):
             return
         if not isinstance(error, (TargetError, OutputError, ViewError, InterceptionError)):
             watches = isinstance(view, PopulationViewLike) and view.optional and view.name not in self._drew
