@@ -115,7 +115,9 @@ class Adversarial(View):
             "norm": "its L2 norm, of the image's",
             "step": snapshot.step,
             "magnify": 0.5 / largest if largest > 0 else None,
-            "details": [f"median {unit} {number(float(lengths[fooled].median())) if some else '–'} in pixels"],
+            "details": [
+                f"median {unit} {number(float(lengths[fooled].median())) if some else '–'}, of pixels from 0 to 1"
+            ],
             "notes": (*scale.warnings, *snapshot.notes(self.pixel_space)),
         }
         scalars = {f"{tag}/fooled": float(fooled.float().mean())}

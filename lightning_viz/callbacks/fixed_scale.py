@@ -73,7 +73,7 @@ class FixedScale:
         """Where the scale comes from, for the caption: the first look's, or how many times wider."""
         if self.since is None:
             return f"{self.origin} at step {self.first:,}"
-        return f"since step {self.since:,}, {number(self.growth)} times wider than at step {self.first:,}"
+        return f"since step {self.since:,}, {number(self.growth)} times that of step {self.first:,}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def fixed_scale(values: NDArray[np.floating], step: int, previous: Mapping[str, 
     ((0.0, 99.0), '1st to 99th percentile at step 0', ())
     >>> later = fixed_scale(np.linspace(0, 150, 101), 38, first.state)
     >>> later.limits, later.words
-    ((0.0, 198.0), 'since step 38, 2 times wider than at step 0')
+    ((0.0, 198.0), 'since step 38, 2 times that of step 0')
     >>> later.warnings, later.at(76).warnings
     (('scale 2 times wider than at step 0',), ())
     """

@@ -328,6 +328,7 @@ class Session:
                 self._refused[_cause(error)].append((views[0], error))
             elif len(views) == 1:
                 unread = reading_of(self.run.model) is None and not isinstance(error, LightningVizError)
+                self._told |= {error_text(error)} if unread else set()
                 self._fault(views[0], step, f"{error_text(error)} {_UNREAD}" if unread else error)
                 self.budget.charge(views[0].name, step, time.monotonic() - started)
             else:
@@ -416,8 +417,10 @@ class Session:
             self._fault(view, step, error)
             return
         self.views = [other for other in self.views if other is not view]
-        if not any(isinstance(cause, str) and cause in error_text(error) for cause in self._told):
-            say_once(self.run.trainer, f"skipped {view.label}: {error_text(error)}")
+        words = error_text(error)
+        if not any(isinstance(cause, str) and cause in words for cause in self._told):
+            say_once(self.run.trainer, f"skipped {view.label}: {words}")
+        self._told.add(words)
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""

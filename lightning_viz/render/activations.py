@@ -144,7 +144,7 @@ class _Scale:
             how = "divided by its largest absolute value" if self.signed else "divided by its maximum"
             return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
         beyond = ((self.finite < self.ends[0]) | (self.finite > self.ends[1])).sum() / max(1, self.finite.size)
-        words = f"one scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
+        words = f"one color scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
         return f"{words} ({', '.join(filter(None, (note, f'{percent(float(beyond))} % beyond')))})"
 
 
@@ -251,7 +251,8 @@ def excitations(
         some_of(len(shown), len(channels), "channels"),
         f"the {most or MOST_CROPS} strongest of {population}",
         f"cut to what it sees, {field}",
-        "orange frame: new since the step before",
+        f"right: its {method}",
+        "orange frame: new since the look before",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
@@ -404,6 +405,7 @@ def distributions(
         population,
         f"mean {number(latest.mean)}, deviation {number(latest.deviation)}",
         *facts,
+        "heights are logarithms",
     )
     reading = (
         f"Each hill is the histogram of all activations of {layer} at one step, the latest in front and lowest; black "

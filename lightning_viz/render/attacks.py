@@ -102,7 +102,7 @@ def twins(
         _band("the image", _tiles(images[:count], size), verdict_texts(before[:count], wide)),
         _band("its adversarial twin", _tiles(twins[:count], size), _outcomes(before, after, wide)[:count]),
         _band(f"the difference × {number(factor)}, and {norm}", changes, written),
-        ColorBar("gray" if shown.shape[1] == 3 else "diverging", f"−{end}", end, "0", f"{changed}, of 0 to 1"),
+        ColorBar("gray" if shown.shape[1] == 3 else "diverging", f"≤ −{end}", f"≥ {end}", "0", f"{changed}, of 0 to 1"),
     ]
     channels = describe_channels(shown.shape[1])
     facts = (
@@ -117,8 +117,7 @@ def twins(
         "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
         "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
     )
-    cut = (f"differences above {end} are cut off",) if factor * largest > 0.5 + 1e-6 else ()
-    warnings, title = (*cut, *count_flaws(news, "samples", _UNCHANGED)), f"Adversarial twins: {attack}"
+    warnings, title = count_flaws(news, "samples", _UNCHANGED), f"Adversarial twins: {attack}"
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
 
 
@@ -236,7 +235,7 @@ def _band(heading: str, tiles: Sequence[Tile], texts: Sequence[Text]) -> Part:
 
 
 def _was_wrong(before: Sequence[Verdict]) -> str:
-    return "wrong: as it was before the attack" if any(verdict.mistaken for verdict in before) else ""
+    return "“wrong”: it was before the attack, too" if any(verdict.mistaken for verdict in before) else ""
 
 
 _MOST_ROWS = 12

@@ -85,14 +85,15 @@ def attribution_maps(
     untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
     seen = [replace(tile, size=layout.size, value=tile.value and reach) for tile in second]
     body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
-    over = f", {'summed' if display == 'sum' else 'the largest'} of the channels" if maps.shape[1] > 1 else ""
+    over = f", {'summed over' if display == 'sum' else 'the largest of'} the channels" if maps.shape[1] > 1 else ""
     of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
     facts = (
         some_of(len(second), samples, "samples"),
         *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        f"number: each map's {how.divided}",
+        f"number: map's {how.divided}",
+        "bar: confidence" if verdicts else "",
         _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
     )
     reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])

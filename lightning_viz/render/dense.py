@@ -68,7 +68,7 @@ def class_predictions(
         rows.append(_row([Tile(size, images[index], sample=index), *tiles], ("", "", "", share)))
     present = [place for place, overlap in enumerate(overlaps) if np.isfinite(overlap)]
     colors[np.arange(len(colors)) == background] = 205  # in the key
-    key = ClassKey([f"{names[place]} {fixed_point(overlaps[place])}" for place in present], colors[present])
+    key = ClassKey([f"{names[place]}: {fixed_point(overlaps[place])}" for place in present], colors[present])
     mean = float(np.mean([overlaps[place] for place in present])) if present else float("nan")
     facts = (
         f"mean IoU {fixed_point(mean, 3)}",
@@ -201,7 +201,7 @@ def _row(tiles: Sequence[Tile], words: Sequence[str]) -> VStack:
 
 
 def _over(samples: int, shown: int) -> str:
-    return f"over {samples} samples" + (f", {shown} of them shown" if shown < samples else "")
+    return f"over {samples} samples" + (f", the first {shown} shown" if shown < samples else "")
 
 
 def _classes(labels: NDArray[Any], colors: Colors, background: int | None) -> NDArray[np.float64]:

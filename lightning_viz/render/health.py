@@ -34,7 +34,7 @@ _FEWEST_SLOTS = 8
 _GROUND, _BAR_COLOR, _LINE = (242, 242, 242), (74, 101, 133), (150, 150, 150)
 _HEADS = ("dead, saturated", "update / weights", "activation scale")
 _RANGES = ((0.0, 1.0), (-6.0, 0.0), (-4.0, 6.0))  # of the bars: a share, and powers of ten
-_ENDS = ("0 to 100 %", "1e-6 to 1, log", "1e-4 to 1e6, log")
+_ENDS = ("0 to 100 %", "1e-6, line 1e-3, 1", "1e-4 to 1e6, log")
 _USUAL = 1e-3  # of the update ratio, a thin line
 _READING = (
     "Each row is a layer from the input down, each bar a step, the latest at the right, with its number. Dead units "

@@ -78,9 +78,11 @@ def worst_samples(
     body = VStack([pair_rows(layout, shown, tiles, verdicts, marks), *bars], gap=8)
     facts = (
         f"{wrong:,} of {samples:,} wrong ({percent(wrong / max(1, samples))} %)",
-        f"the {MOST_WORST} worst of {population}",
+        f"the {MOST_WORST} of {population} with the largest loss",
         *places,
-        "new: not shown at the step before",
+        "maps: Grad-CAM for the predicted class" if maps is not None else "",
+        "bar: confidence",
+        "new: not shown at the look before",
     )
     reading = (
         "The samples with the largest loss, the worst first; a right one is there if fewer are wrong. A label that "
@@ -134,7 +136,7 @@ def confusion_table(
     wrong = int(counts.sum() - np.trace(counts))
     facts = (
         population,
-        f"{wrong:,} beside the diagonal",
+        f"{wrong:,} off the diagonal",
         some_of(len(names), classes, "classes, those with most mistakes at the first look"),
     )
     reading = (

@@ -180,7 +180,7 @@ def _predictions(
         "Other class: the color of the class that the network then predicts, where it is not the untouched "
         "sample's, and below the most frequent of them with its share of the places."
     )
-    return _Column("other class where covered", tiles, words, key, reading)
+    return _Column("other class, its share of places", tiles, words, key, reading)
 
 
 def _activities(activity: NDArray[Any], size: TileSize, feature: str) -> _Column:

@@ -263,7 +263,7 @@ def _scale(limits: NDArray[np.float64], per_filter: bool, both_ends: bool, note:
     low, high = number(float(limits.min())), number(float(limits.max()))
     if per_filter:
         return f"each filter divided by its own maximum ({low} to {high})"
-    words = f"weights −{high} to {high}, zero {zero}" if both_ends else f"scale ±{high}"
+    words = f"weights −{high} to {high}, zero {zero}" if both_ends else f"color scale ±{high}"
     return f"{words} ({note})" if note else words
 
 
@@ -327,7 +327,9 @@ def update_ratios(
     bar = ColorBar("diverging", "1e-6", "1", "1e-3", label="update / weights")
     latest = np.log10(values[-1][np.isfinite(values[-1]) & (values[-1] > 0)])
     facts = (
-        f"latest from {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}" if latest.size else "",
+        f"now {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}, about −3 is usual"
+        if latest.size
+        else "",
         first_of(len(names), len(layers), "layers"),
     )
     reading = (

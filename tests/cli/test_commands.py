@@ -52,8 +52,9 @@ from lightning_viz.dream import (
 )
 from lightning_viz.embedding import pca, tsne
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks import channel, logit
 from lightning_viz.hooks import channel as inner
+from lightning_viz.hooks import logit
+from lightning_viz.hooks.layer_target import LayerTarget
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import defenses, epsilon_curve, random_directions, shape_bias
 from lightning_viz.robustness.corruption_error import compare_corruption_error
@@ -144,7 +145,11 @@ def wanted(subject):
 def climbed(subject):
     how = {"image": pixels((1, 16, 16), deviation=0.1), "priors": {l2: 0.01}, "small_gradients": 5, "frames": 3}
     return dreamt(
-        subject, [channel("conv2", 1), logit(2)], **how, update_steps=Preset(decay=0.1, blur_width=0.5), steps=4
+        subject,
+        [LayerTarget("conv2", 1, "unit"), logit(2)],
+        **how,
+        update_steps=Preset(decay=0.1, blur_width=0.5),
+        steps=4,
     )
 
 

@@ -83,7 +83,7 @@ def test_eight_samples_are_80_wide_on_the_card_and_stand_once_each(options):
 
 def test_eight_samples_of_long_names_are_a_card_too():
     page = squares(8, "automobile", "automobiles")
-    assert fits(page, 910) and min(next(page.parts(Tile)).size) >= 148
+    assert fits(page, 924) and min(next(page.parts(Tile)).size) >= 148
     assert sum(line.endswith("50 %") for text in page.parts(Text) for line in text.lines) == 8
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from lightning_viz.render.attacks import pixel_gallery, twins
 from lightning_viz.render.colors import table
+from lightning_viz.render.parts import ColorBar
 from lightning_viz.render.text import DARK, RED
 from lightning_viz.render.tiles import Verdict, to_rgb
 
@@ -51,8 +52,8 @@ def test_differences_of_all_samples_are_magnified_alike():
 
 
 def test_a_factor_that_cuts_differences_off_is_said():
-    assert "cut off" in drawn(magnify=50).description
-    assert "cut off" not in drawn(magnify=5).description and "cut off" not in drawn().description
+    (bar,) = drawn(magnify=50).parts(ColorBar)
+    assert (bar.low, bar.high) == ("≤ −0.01", "≥ 0.01")
 
 
 def test_differences_of_gray_images_are_blue_where_pixels_fell_and_red_where_they_rose():
@@ -92,7 +93,7 @@ def test_fooled_and_withstood_are_told_apart_by_words():
     ]
     assert all(mark in texts(picture) for mark in marks)
     assert "fooled on 2 of the 4 samples it had right" in picture.description
-    assert "wrong: as it was before" in picture.description and "wrong" not in drawn().description
+    assert "“wrong”: it was before the attack, too" in picture.description and "wrong" not in drawn().description
 
 
 def test_opposite_changes_of_channels_do_not_cancel():

@@ -40,7 +40,12 @@ def test_every_column_has_a_head_and_a_key_with_numbers():
     drop[0, 0, :2], drop[1, 0, 0], drop[2, 0, 0] = 4.5, -0.5, 0.25
     drawn = page(drop=drop, activity=activity)
     words = [text for text, _ in texts(drawn)]
-    assert words[:4] == ["input", "drop of target where covered", "other class where covered", "activity where covered"]
+    assert words[:4] == [
+        "input",
+        "drop of target where covered",
+        "other class, its share of places",
+        "activity where covered",
+    ]
     change, amount = drawn.parts(ColorBar)
     assert (change.low, change.middle, change.high, change.label) == (
         "rises 4.5", "0", "drops 4.5", "logits of the target")  # fmt: skip

@@ -51,7 +51,7 @@ def test_a_new_sample_is_framed():
     framed = [tile.outline is not None for tile in picture.parts(Tile) if tile.value]
     assert framed == [False, True, True, False]
     assert (page == (230, 159, 0)).all(2).sum() > 2 * 4 * 5 * 40
-    assert "orange frame: new since the step before" in picture.description
+    assert "orange frame: new since the look before" in picture.description
     assert [text for text, _ in texts(picture)] == ["ch 10 · 9 to 7", "ch 11 · 5"]
 
 

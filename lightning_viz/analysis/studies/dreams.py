@@ -57,7 +57,8 @@ def dream_units(
     Args:
         study: the model and its samples.
         options: of `lightning_viz.dream.maximize`, by keyword.
-        objectives: conv2[7] (a channel), conv2 (its first ten), 3 or class:ox (a class), logits (the first ten).
+        objectives: conv2[7] (a channel; its middle alone where a position sees less than the image), conv2 (its first
+            ten), 3 or class:ox (a class), logits (the first ten).
         image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
         priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm.
         update_steps: what follows each update: 'small norm', 'decay', 'blur' or 'contribution', or NAME=VALUE of decay,
