@@ -90,6 +90,7 @@ def activation_maps(
         rows.append(HStack([Tile(size, images[index], sample=index), *tiles], gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], INNER_WIDTH)
+    rows.append(HStack(heads(["largest", *_peaks(shown)], size[0]), gap=GUTTER))
     table = VStack(rows, gap=GUTTER if not verdicts else 2)
     body = table if curves else VStack([table, scale.bar()], gap=10)
     facts = (
@@ -98,7 +99,9 @@ def activation_maps(
         some_of(shown.shape[1], len(channels), "channels"),
         scale.words(limits_note),
     )
-    reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, " + (
+    reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, its "
+    reading += "largest size below, as weak ones look empty on the scale of strong ones, "
+    reading += (
         "as a curve over time: the higher, the more active; the thin line is zero."
         if curves
         else "in the colors of the bar below: on one from blue to red, red is positive and blue negative."
@@ -154,11 +157,17 @@ def _over_columns(channels: Sequence[int], width: int) -> HStack:
     return HStack(heads(["input", *(f"{'' if short else 'ch '}{channel}" for channel in channels)], width), gap=GUTTER)
 
 
+def _peaks(maps: NDArray[Any]) -> list[str]:
+    """The largest size of each channel's activations ``[N, K, h, w]``, in words."""
+    sizes = np.where(np.isfinite(maps), np.abs(maps), 0).max(axis=(0, 2, 3))
+    return [number(float(size)) for size in sizes]
+
+
 def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tuple[int, TileSize]:
     """How many samples to show, and the tiles' width and height: fewer samples before tiles too small to see."""
     most = max(1, min(samples, _MOST_SAMPLES))
     for count in range(most, 0, -1):
-        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 3 * LINE)
+        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 4 * LINE)
         if size[0] >= _SMALLEST_TILE or count <= _FEWEST_SAMPLES:
             break
     return count, size

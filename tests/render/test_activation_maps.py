@@ -9,9 +9,10 @@ from lightning_viz.render.attribution_maps import attribution_maps, class_column
 from lightning_viz.render.layout import draw
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.parts import Bar, ColorBar, MapTile, Text, Tile
+from lightning_viz.render.text import number
 from lightning_viz.render.tiles import Verdict, overlay
 
-from .pixels import body, decoded, fits
+from .pixels import body, decoded, fits, texts
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (16, 17, 23, 3)).astype(np.uint8)
@@ -191,7 +192,16 @@ def test_the_same_activation_has_the_same_color_at_every_step_under_fixed_limits
     later = maps.copy()
     later[0, 0] *= 7
     before, after = decoded(activations(maps, (0.0, 9.0))), decoded(activations(later, (0.0, 9.0)))
-    assert (before[-300:] == after[-300:]).all() and (before != after).any()
+    assert (before[-300:-80] == after[-300:-80]).all() and (before != after).any()  # below: largest values, the bar
+
+
+def test_the_largest_of_each_channel_stands_below_it_for_a_weak_one_looks_empty():
+    maps = RNG.normal(size=(2, 3, 6, 6))
+    maps[:, 1] *= 0.01
+    maps[0, 2, 0, 0] = np.nan
+    words = [text for text, _ in texts(activations(maps, (-3.0, 3.0)))]
+    place = words.index("largest")
+    assert words[place + 1 : place + 4] == [number(float(np.nanmax(np.abs(maps[:, k])))) for k in range(3)]
 
 
 def test_signed_maps_get_symmetrical_ends():
