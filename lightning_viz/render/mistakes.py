@@ -76,13 +76,14 @@ def worst_samples(
         bars = [heat.bar_to(reach, unit)]
     marks = [_NEW if new is not None and new[index] else " " for index in range(len(shown))]
     body = VStack([pair_rows(layout, shown, tiles, verdicts, marks), *bars], gap=8)
+    counted = population if population.startswith(f"{samples:,} ") else f"{samples:,}"
     facts = (
-        f"{wrong:,} of {samples:,} wrong ({percent(wrong / max(1, samples))} %)",
-        f"the {MOST_WORST} of {population} with the largest loss",
+        f"{wrong:,} of {counted} wrong ({percent(wrong / max(1, samples))} %)",
+        f"the {MOST_WORST} with the largest loss" + f" of {population}" * (counted != population),
         *places,
-        "maps: Grad-CAM for the predicted class" if maps is not None else "",
+        "Grad-CAM for the predicted class" if maps is not None else "",
         "bar: confidence",
-        "new: not shown at the look before",
+        "new: not at the look before",
     )
     reading = (
         "The samples with the largest loss, the worst first; a right one is there if fewer are wrong. A label that "

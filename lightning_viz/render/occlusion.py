@@ -146,7 +146,13 @@ def _drops(drop: NDArray[Any], size: TileSize, target: str, unit: str) -> _Colum
         for tile, values in zip(tiles, drop, strict=True)
     ]
     half = "" if reach is None else f" {number(reach)}"
-    key = _color_bar("diverging", f"rises{half}", f"drops{half}", f"{unit} of the target", middle="0")
+    key = _color_bar(
+        "diverging",
+        f"rises ≥{half}" if half else "rises",
+        f"drops ≥{half}" if half else "drops",
+        f"{unit} of the target",
+        middle="0",
+    )
     reading = (
         f"Drop of the target: how much {target} drops (red: what lies there spoke for it) or rises (blue: it spoke "
         "against it), and below the largest drop; colors end at the largest 99th percentile of a map's size."

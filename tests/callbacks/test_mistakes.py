@@ -351,7 +351,7 @@ def page_of(count=3, maps=True, **options):
 
 def test_the_page_counts_and_has_a_bar_for_each_confidence():
     page = page_of()
-    assert "3 of 300 wrong (1 %)" in page.description
+    assert "3 of 300 validation samples wrong (1 %)" in page.description
     assert [part.share for part in page.parts(Bar)] == [0.75] * 3
     inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
     assert len(inputs) == 3 and inputs[0].size[0] >= 160

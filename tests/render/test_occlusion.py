@@ -48,7 +48,7 @@ def test_every_column_has_a_head_and_a_key_with_numbers():
     ]
     change, amount = drawn.parts(ColorBar)
     assert (change.low, change.middle, change.high, change.label) == (
-        "rises 4.5", "0", "drops 4.5", "logits of the target")  # fmt: skip
+        "rises ≥ 4.5", "0", "drops ≥ 4.5", "logits of the target")  # fmt: skip
     assert (amount.low, amount.high, amount.label) == ("1", "3.5", "activity of its strongest channel of conv2")
     (key,) = drawn.parts(ClassKey)
     assert key.names == ["ape", "bee", "cat"]
