@@ -80,7 +80,7 @@ class FixedScale:
         """For the first picture on another scale than the one before."""
         if self.since is None or self.since != self.last:
             return ()
-        return (f"scale {number(self.times)} times wider than at step {self.before:,}",)
+        return (f"display scale {number(self.times)} times wider than at step {self.before:,}",)
 
 
 def fixed_scale(values: NDArray[np.floating], step: int, previous: Mapping[str, Any] | None) -> FixedScale:
@@ -101,7 +101,7 @@ def fixed_scale(values: NDArray[np.floating], step: int, previous: Mapping[str, 
     >>> later.limits, later.words
     ((0.0, 198.0), 'since step 38, 2 times that of step 0')
     >>> later.warnings, later.at(76).warnings
-    (('scale 2 times wider than at step 0',), ())
+    (('display scale 2 times wider than at step 0',), ())
     """
     finite = values[np.isfinite(values)]
     scale = FixedScale.of_state(previous)

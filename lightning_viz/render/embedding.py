@@ -120,9 +120,7 @@ def embedding_panels(
     entries, colors = key_entries(labels, class_names)
     body = VStack([*rows, *([ClassKey(entries, colors)] if entries else [])], gap=8)
     count = len(panels[0][1])
-    crosses = (
-        "k-means: the color of its cluster's commonest class, × of another" if clusters and labels is not None else ""
-    )
+    crosses = "k-means colors: a cluster's commonest class, ×: not of it" if clusters and labels is not None else ""
     facts = (f"{count:,} samples", f"{dimension:,} dimensions", crosses)
     reading = "The same samples laid out by each method; near in a panel should mean alike to the layer." + (
         " Colors are classes; with clusters, each cluster's commonest class, and crosses are samples of another."

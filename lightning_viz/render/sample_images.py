@@ -84,7 +84,7 @@ def thumbnails(
         f"{beyond(points, extent):,} outliers at the rim",
         f"{dimension:,} dimensions",
         frame,
-        "" if mistaken is None else f"{CROSS}mistake, {int(wrong.sum()):,} of all samples",
+        "" if mistaken is None else f"{CROSS}mistake, drawn first: {int(wrong.sum()):,} of all samples",
     )
     reading = f"Each sample stands near its place in the embedding; of those in a crowd some are left out.{color}"
     if mistaken is not None:

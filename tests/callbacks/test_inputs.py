@@ -93,8 +93,8 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     fit(tmp_path, ConvNet(), views, data)
     wanted = {
         "filters/conv1": ("conv1", "3 × 3", "scale ±"),
-        "activations/conv1": ("conv1", "one scale for all maps", "1st to 99th percentile"),
-        "grad_cam/conv2": ("conv2", "class cat", "number: each map's maximum"),
+        "activations/conv1": ("conv1", "one color scale for all maps", "1st to 99th percentile"),
+        "grad_cam/conv2": ("conv2", "class cat", "number: map's maximum", "bar: confidence"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
         "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }

@@ -113,7 +113,7 @@ def test_a_scale_that_changed_is_told_in_red_once_and_the_first_looks_scale_is_n
     for step, page in sorted(pages.items()):
         changed = step > 0 and scales[step] != scales[step - 1]
         times = f"{scales[step] / scales[step - 1]:.3g}" if changed else ""
-        assert red(page) == ([f"scale {times} times wider than at step {step - 1}"] if changed else [])
+        assert red(page) == ([f"display scale {times} times wider than at step {step - 1}"] if changed else [])
         as_at_first = scales[step] == scales[0]
         assert ("percentile at step 0" in page.description) == as_at_first, step
         assert ("since step" in page.description) == (not as_at_first), step
@@ -137,7 +137,7 @@ def test_statistics_tell_of_a_wider_axis_in_red_once(tmp_path, drawn_at_once):
         for step in (6, 12, 18)
     ]
     assert told == [False, True, True]
-    assert ["⚠ scale" in pictures[step].description for step in (6, 12, 18)] == [False, True, False]
+    assert ["⚠ display scale" in pictures[step].description for step in (6, 12, 18)] == [False, True, False]
     axes = {step: arguments["limits"] for step, arguments in drawn_at_once.arguments("statistics/fc").items()}
     conv = {step: arguments["limits"] for step, arguments in drawn_at_once.arguments("statistics/conv1").items()}
     ratios = [np.divide(conv[step], axes[step]).tolist() for step in axes]
@@ -149,7 +149,7 @@ def test_a_scale_told_again_at_the_same_step_is_told_alike():
     first = fixed_scale(np.linspace(0, 1, 101), 0, None)
     wide = fixed_scale(np.linspace(0, 10, 101), 38, first.state)
     again = fixed_scale(np.linspace(0, 10, 101), 38, wide.state)
-    assert again == wide and again.warnings == ("scale 16 times wider than at step 0",)
+    assert again == wide and again.warnings == ("display scale 16 times wider than at step 0",)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_scales_of_few_or_strange_values(before, after, limits, words):
     first = fixed_scale(np.array(before, dtype=float), 0, None)
     later = fixed_scale(np.array(after, dtype=float), 5, first.state)
     assert (later.limits, later.words) == (pytest.approx(limits), words)
-    assert later.warnings == (("scale 2 times wider than at step 0",) if words.startswith("since") else ())
+    assert later.warnings == (("display scale 2 times wider than at step 0",) if words.startswith("since") else ())
     assert FixedScale.of_state(later.state) == later
 
 

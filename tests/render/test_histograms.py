@@ -84,7 +84,7 @@ def test_an_axis_that_widens_is_told_of_all_layers_and_one_that_stays_is_not():
     assert not after["conv"].warnings and "since step 76" in axis_words(after, "conv")
     grown = on_axes(152, after, conv=1.0, fc=12.0, tiny=10.0)
     assert grown["tiny"].limits == grown["conv"].limits and not grown["conv"].warnings
-    assert grown["tiny"].warnings == ("scale 100 times wider than at step 114",)
+    assert grown["tiny"].warnings == ("display scale 100 times wider than at step 114",)
 
 
 def test_a_layer_without_finite_activations_keeps_its_axis():

@@ -169,7 +169,7 @@ def test_lines_of_the_caption_break_at_the_same_words_whatever_the_numbers_are()
     assert all(text_width(line) <= 400 for step, numbers in CAPTIONS for line in broken(step, numbers))
 
 
-NOTES = [[], ["scale 8 times wider than at step 38"], ["NaN in 3 of 16 maps", "all zero in 2 of 16 maps"]]
+NOTES = [[], ["display scale 8 times wider than at step 38"], ["NaN in 3 of 16 maps", "all zero in 2 of 16 maps"]]
 
 
 def test_a_warning_does_not_move_the_picture_below_it():

@@ -46,7 +46,7 @@ def test_mistakes_and_outliers_are_shown_whatever_the_crowd_and_mistakes_lie_on_
     page = shown(points, mistaken=mistaken)
     samples = [tile.sample for tile in page.parts(Tile)]
     assert samples[-2:] == [118, 119] and 117 in samples and len(samples) == 4  # and one more of the crowd
-    assert "1 outliers at the rim" in page.description and "mistake, 2 of all samples" in page.description
+    assert "1 outliers at the rim" in page.description and "mistake, drawn first: 2 of all samples" in page.description
     last = [type(part) for part in page.body.parts[-6:]]
     assert last == [At, Cell, Label, At, Cell, Label]
     assert [label.text for label in page.parts(Label)] == ["✗", "✗"]
