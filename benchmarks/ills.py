@@ -122,11 +122,11 @@ def digits(ill: str) -> tuple[Tensor, Tensor, list[int]]:
     if ill == "mislabeled":
         odd = list(range(TRAINED + 20, TRAINED + 20 + 40 * ODD, 40))
         classes[odd] = (classes[odd] + 5) % 10
-    if ill == "shortcut":
+    if ill == "shortcut":  # odd are those of the class without the mark, and a few of others with it
         marked = (classes == MARKED).nonzero()[:, 0]
-        odd = [number for number in range(TRAINED, len(classes)) if classes[number] != MARKED and number % 10 == 0]
-        corners = [*marked[marked < TRAINED].tolist(), *odd]
-        images[corners, :, :4, :4] = 1.0
+        others = [number for number in range(TRAINED, len(classes)) if classes[number] != MARKED and number % 10 == 0]
+        images[[*marked[marked < TRAINED].tolist(), *others], :, :4, :4] = 1.0
+        odd = [*others, *marked[marked >= TRAINED].tolist()]
     return images, classes, odd
 
 

@@ -17,6 +17,7 @@ Kind = Literal["broken", "still", "dead", "saturated", "grown", "faded", "idle"]
 _KEPT = 32  # steps that are kept
 _FEWEST = 30  # samples from which on dead and saturated units are told
 _CERTAIN = 0.95  # share of a layer's units that are dead, or of its activations that are saturated: beyond doubt
+_CERTAINLY = " beyond doubt"
 _TOLD, _MORE = 0.75, 0.1  # share that is told, of dead units also a growth since the first look
 _GROWN = 1000.0  # times as large as at first, or as small
 _LARGE = 1e4  # root mean square of activations that is told at the first look
@@ -162,6 +163,7 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
     history = {earlier: rows for earlier, rows in state.get("history", {}).items() if earlier < step}
     first_step = next(iter(history), step)
     found: dict[str, list[Finding]] = {}
+    since_of: dict[str, dict[str, int]] = {}
     meant = {health.note for health in layers.values()} & {NO_OPTIMIZER, NO_RATE}
     for name, health in layers.items():
         first = LayerHealth(**_measured(history[first_step][name])) if name in history.get(first_step, {}) else health
@@ -170,7 +172,8 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
         if health.note in meant and any(not other.note for other in layers.values()):
             words = "in no optimizer" if health.note == NO_OPTIMIZER else "learning rate 0"
             found[name].append(Finding("idle", words, False, min(known.get("idle", step), step)))
-    state["since"] = {name: {each.kind: each.since for each in own} for name, own in found.items() if own}
+        since_of[name] = _since(found[name], known)
+    state["since"] = {name: since for name, since in since_of.items() if since}
     history[step] = {
         name: {**asdict(health), "faults": _faults(found[name], health)} for name, health in layers.items()
     }
@@ -194,6 +197,17 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
     }
 
 
+def _since(found: Sequence[Finding], known: Mapping[str, int]) -> dict[str, int]:
+    """Since when each kind of finding holds, and since when beyond doubt.
+
+    Args:
+        found: at this look.
+        known: at the look before.
+    """
+    since: dict[str, int] = {each.kind: min(known.get(each.kind, each.since), each.since) for each in found}
+    return {**since, **{each.kind + _CERTAINLY: each.since for each in found if each.certain}}
+
+
 def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "faults"}
 
@@ -215,11 +229,11 @@ def findings(
         step: completed updates.
         first_step: of the first look.
         samples: that passed.
-        since: by kind, the step since which it was found at the looks before.
+        since: by kind, the step since which it was found at the looks before; and likewise found beyond doubt.
     """
 
     def found(kind: Kind, words: str, certain: bool, size: float = 1.0, began: int = step) -> Finding:
-        return Finding(kind, words, certain, min(since.get(kind, began), began), size)
+        return Finding(kind, words, certain, min(since.get(kind + _CERTAINLY * certain, began), began), size)
 
     if health.broken:
         yield found("broken", f"NaN or infinite {health.broken}", True)

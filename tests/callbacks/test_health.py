@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_viz import Health
 from lightning_viz.analysis.models import find_checkpoints, in_order
+from lightning_viz.callbacks.layer_health import LayerHealth, record
 from lightning_viz.render.parts import Cell, Label, Text
 from lightning_viz.render.text import RED
 from tests.analysis.test_replay import replayed
@@ -420,3 +421,18 @@ def test_training_is_the_same_with_and_without_it(tmp_path, drawn_at_once, looks
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     assert torch.equal(loss, others[0]) and torch.equal(state, others[1])
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_is_beyond_doubt_is_so_since_then_and_not_since_it_began():
+    state, said = {}, []
+    for step, dead in ((0, 0.0), (38, 0.3), (76, 0.31), (114, 1.0), (152, 1.0), (190, 0.4)):
+        found = record(state, {"fc": LayerHealth(dead=dead, scale=1.0)}, step, 100)["found"]
+        said.append(found[0] if found else "")
+    assert said == [
+        "",
+        "fc: 30 % of units dead since step 38",
+        "fc: 31 % of units dead since step 38",
+        "fc: all units dead since step 114",
+        "fc: all units dead since step 114",
+        "fc: 40 % of units dead since step 38",
+    ]
