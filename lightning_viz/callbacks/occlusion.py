@@ -140,7 +140,7 @@ class Occlusion(View):
             "predicted": None if maps.predicted is None else maps.predicted.numpy(),
             "activity": None if maps.activity is None else maps.activity.float().numpy(),
             "uncovered": None if snapshot.probabilities is None else snapshot.probabilities[:count].argmax(1).numpy(),
-            "feature": f"{layers[0]}, its strongest channel" if layers else "",
+            "feature": f"each sample's channel that led at the first look, {layers[0]}" if layers else "",
             "class_names": snapshot.samples.class_names,
             "classes": 1 if maps.predicted is None else max(2, classes),
             "target": snapshot.target_name(self.target),

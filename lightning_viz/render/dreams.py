@@ -87,7 +87,7 @@ def dream_tiles(
     if climbs is not None:
         blocks.append([CurveTile(climb, size[0], _SPARK) for climb in climbs])
     body = VStack(in_rows(in_columns(*blocks, gap=0), columns, GUTTER), gap=_APART)
-    facts = (first_of(len(shown), len(images), ""), "none: no sample above 0" if samples else "")
+    facts = (first_of(len(shown), len(images), ""), "none: no sample of these above 0" if samples else "")
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     lost = f"{sum(missed)} of {len(images)} are not taken for what they were made for" if any(missed) else ""
     warnings = (*filter(None, [lost]), *count_flaws(flaws, "dreams"))
