@@ -140,8 +140,18 @@ class View(KeywordArguments, Callback):
         >>> Saliency(method="smooth_grad", every_n_epochs=2).name
         "Saliency(method='smooth_grad')"
         """
-        changed = [f"{name}={value}" for name, value in self.changed().items()]
-        return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+        name: str | None = vars(self).get("_name")  # asked for at every batch, and slow to write
+        if name is None:
+            changed = [f"{name}={value}" for name, value in self.changed().items()]
+            name = f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+            vars(self)["_name"] = name
+        return name
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; an argument changes the view's name."""
+        super().__setattr__(name, value)
+        if name in self._arguments:
+            vars(self).pop("_name", None)
 
     @property
     def label(self) -> str:

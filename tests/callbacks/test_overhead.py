@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from lightning_viz import Saliency
-from lightning_viz.callbacks import DrawTask
+from lightning_viz import GradCAM, Saliency
+from lightning_viz.callbacks import DrawTask, View
 from lightning_viz.callbacks import schedule as budget
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.session import session
@@ -294,3 +294,23 @@ def test_drawing_that_does_not_end_is_kept_and_said(tmp_path, capsys):
     assert "2 drawings were not finished: they are kept beside the run" in words
     assert [step for _, step, _ in read_undrawn(next(tmp_path.rglob(PATTERN)), trusted=True).tasks] == [3, 6]
     assert list(events(tmp_path)["slow/page"]) == [0]
+
+
+def test_a_views_name_is_written_once_and_anew_for_another_argument(tmp_path, drawn_at_once, monkeypatch):
+    written, changed = [], View.changed
+
+    def count(view):
+        written.append(view)
+        return changed(view)
+
+    monkeypatch.setattr(View, "changed", count)
+    numbers = []
+    for epochs in (1, 4):
+        written.clear()
+        fit(tmp_path, ConvNet(), [Saliency(steps=[0]), GradCAM(steps=[0])], max_epochs=epochs)
+        numbers.append(len(written))
+    assert numbers[0] == numbers[1]  # however many batches there are
+    view = Saliency()
+    assert view.name == "Saliency"
+    view.method = "smooth_grad"
+    assert view.name == "Saliency(method='smooth_grad')"
