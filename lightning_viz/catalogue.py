@@ -12,7 +12,7 @@ from typing import Literal
 
 from lightning_viz.catalogue_types import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hints import hint
+from lightning_viz.hints import unknown_name
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -77,9 +77,10 @@ def method(name: str) -> Method:
     >>> method("layer_cam").title
     'LayerCAM'
     """
-    if name not in methods():
-        raise InvalidArgumentError(f"there is no method {name!r}: {hint(name, methods())}")
-    return methods()[name]
+    known = methods()
+    if words := unknown_name("method", [name], known):
+        raise InvalidArgumentError(words)
+    return known[name]
 
 
 def techniques() -> dict[str, Technique]:

@@ -41,7 +41,7 @@ from lightning_viz.callbacks.writers import write_whole
 from lightning_viz.catalogue import techniques, views
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning
-from lightning_viz.hints import hint
+from lightning_viz.hints import unknown_name
 from lightning_viz.hooks.model_state import same_randomness
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import file_name
@@ -128,8 +128,9 @@ def fill_report(
 ) -> None:
     """Add to a report all that is to be known of its model; what the folder has finished is not computed again."""
     announce: Progress = progress if progress is not None and first_process() else lambda *_: None
-    _check_names("view", config.views, views())
-    _check_names("technique", config.techniques, techniques())
+    kinds, names = config.views or (), config.techniques or ()
+    if words := unknown_name("view", kinds, views()) or unknown_name("technique", names, techniques()):
+        raise AnalysisError(words)
     series = config.series()
     parts = _parts(config, series)
     # All processes decide alike: nothing is written before the first pass, and in that all of them take part.
@@ -157,17 +158,6 @@ def fill_report(
             if part in finished:
                 report.techniques[part.name] = finished[part]
     report.waiting = []
-
-
-def _check_names(what: str, names: Sequence[str] | None, known: Mapping[str, Any]) -> None:
-    """What is to be computed must exist.
-
-    Raises:
-        AnalysisError: it does not.
-    """
-    for name in names or ():
-        if name not in known:
-            raise AnalysisError(f"there is no {what} {name!r}: {hint(name, known)}")
 
 
 @same_randomness()
@@ -315,7 +305,8 @@ class _Part:
 
 def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
     """All parts, in order. The views of a checkpoint continue those of the checkpoint before."""
-    names = list(techniques()) if config.techniques is None else list(config.techniques)
+    known = techniques()
+    names = list(known) if config.techniques is None else list(config.techniques)
     parts: list[_Part] = []
     before, last = "", max(series)
     for step, path in series.items():
@@ -323,7 +314,7 @@ def _parts(config: RunConfig, series: Mapping[int, Path | None]) -> list[_Part]:
         before = config.key(content, f"views after {before}")
         parts.append(_Part(f"views-{step:08d}", before, step))
         if step == last:
-            parts += [_Part(name, config.key(content, name), step, techniques()[name]) for name in names]
+            parts += [_Part(name, config.key(content, name), step, known[name]) for name in names]
     return parts
 
 

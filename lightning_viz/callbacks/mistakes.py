@@ -126,10 +126,10 @@ class Mistakes(PopulationView):
         """What the model says of the worst samples, and why."""
         assert snapshot.population is not None
         found: _Mistaken = next(reversed(snapshot.population.by_call().values()))
-        if found.reason is None and not found.confusion.any() and not found.flawed:
-            raise NoLabelsError(_NO_LABELS)
         if found.reason is not None:
             raise found.reason
+        if not found.confusion.any() and not found.flawed:
+            raise NoLabelsError(_NO_LABELS)
         numbers = [n for n in found.samples[0].tolist() if n != NO_SAMPLE and n in found.kept]
         shapes = {n: [x.shape for x in all_tensors(found.kept[n][0])] for n in numbers}
         numbers = [n for n in numbers if shapes[n] == shapes[numbers[0]]]

@@ -18,7 +18,7 @@ from typing import Any
 from lightning_viz import __version__
 from lightning_viz.cli.progress import OutputClosedError, is_first_process, print_line
 from lightning_viz.errors import LightningVizError, MalformedFileError
-from lightning_viz.hints import hint
+from lightning_viz.hints import unknown_name
 from lightning_viz.plain_text import plain_text
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
@@ -109,7 +109,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
             print_line(f"lightning-viz {__version__}")
             return 0
         if name not in COMMANDS:
-            return _fail(f"there is no command {name!r}: {hint(name, COMMANDS)}", REFUSED)
+            return _fail(unknown_name("command", [name], COMMANDS), REFUSED)
         with _working_folder(), in_sentences():
             return _run(name, arguments[1:])
     except OutputClosedError as error:

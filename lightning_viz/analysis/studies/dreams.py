@@ -22,7 +22,7 @@ from lightning_viz.dream.regularization import YOSINSKI, Preset, edge_energy
 from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.dream.transforms import standard
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
-from lightning_viz.hints import hint
+from lightning_viz.hints import unknown_name
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import logit
@@ -389,9 +389,8 @@ def _settings(settings: Settings) -> dict[Any, Any]:
 
 
 def _check_names(what: str, names: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidArgumentError(f"there is no {what} {unknown[0]!r}: {hint(unknown[0], known)}")
+    if message := unknown_name(what, names, known):
+        raise InvalidArgumentError(message)
 
 
 def percentage(share: float, form: str = "") -> str:

@@ -21,7 +21,7 @@ from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hints import hint
+from lightning_viz.hints import unknown_name
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.outputs import class_logits
@@ -186,9 +186,8 @@ def defended_accuracy(
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
     ways = list(DEFENSES) if ways is None else ways
-    unknown = [name for name in ways if name not in DEFENSES]
-    if unknown:
-        raise InvalidArgumentError(f"there is no defense {unknown[0]!r}: {hint(unknown[0], DEFENSES)}")
+    if words := unknown_name("defense", ways, DEFENSES):
+        raise InvalidArgumentError(words)
     images, labels = study.bounded_images(), study.true_or_predicted_classes()
     attack = _pgd(study, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
     attacked = attack(study.model, images, labels, epsilon=epsilon)
