@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
-from lightning_viz.callbacks.unit_crops import Fields, UnitCrops
+from lightning_viz.callbacks.unit_crops import Fields, SeenByUnits, UnitCrops
 from lightning_viz.callbacks.view import View
 from lightning_viz.dream.maximize import maximize
 from lightning_viz.dream.parametrization import pixels
@@ -32,7 +32,7 @@ from lightning_viz.hooks.pytree import image_of, map_tensors, on_device, part_at
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import channel, logit, parse_target
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.render.dreams import dream_tiles, stretch_contrast
+from lightning_viz.render.dreams import dream_tiles
 from lightning_viz.render.text import number
 from lightning_viz.render.tiles import confidence_text, to_rgb
 
@@ -111,7 +111,6 @@ def _class_of(target: ClassTarget, text: str, class_names: Sequence[str] | None)
     raise ViewError(f"no dream is of {text!r}: {_UNITS}")
 
 
-_WHOLE: Mapping[str, Any] = {"field": None, "less": False, "samples": (), "words": ()}  # of what is not cut
 _BLUR_EVERY = 4  # updates, as in Yosinski's presets
 
 
@@ -182,13 +181,14 @@ class Dreams(View):
         units = [self._called(unit, snapshot) for unit in self._units(model, classes, snapshot.samples.class_names)]
         shape, start = tuple(image.shape[1:]), self.state.get("images")
         warm = start is not None and start.shape == (len(units), *shape)
-        crops = self._crops(model, snapshot, units)
+        seen = self._seen(model, snapshot, units)
+        less = [call for call, of_call in seen.items() if of_call.less]
         forward = _image_alone(on_device(model, snapshot.observation.inputs))
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", DreamWarning)  # the picture says it
             dream = maximize(
                 model,
-                [unit.target_in_the_middle if crops.get(unit.layer, _WHOLE)["less"] else unit.target for unit in units],
+                [unit.target_in_the_middle if unit.layer in less else unit.target for unit in units],
                 image=pixels(shape, start=torch.from_numpy(start) if warm else None),
                 pixel_space=self.pixel_space or snapshot.samples.pixel_space or PixelSpace(),
                 update_steps=Preset(decay=self.decay, blur_width=self.blur, blur_every=_BLUR_EVERY),
@@ -205,15 +205,15 @@ class Dreams(View):
         self.state["images"] = images.where(finite, 0.0).numpy()  # a network that recovers from NaN dreams again
         return {
             "units": units,
-            "crops": crops,
+            "seen": seen,
             "pixels": dream.pixels.float().cpu(),
             "values": climb[:, -1].tolist(),
             "confidences": confidences,
             "still": climb.amax(1) == climb.amin(1),  # also a channel that is off wherever one looks
         }
 
-    def _crops(self, model: nn.Module, snapshot: Snapshot, units: Sequence[Unit]) -> dict[str, Any]:
-        """By layer with channels: what one position sees, the strongest samples, and both in words."""
+    def _seen(self, model: nn.Module, snapshot: Snapshot, units: Sequence[Unit]) -> dict[str, SeenByUnits]:
+        """By layer with channels what they see."""
         observation, result = snapshot.observation, {}
         inputs, image = on_device(model, observation.inputs), image_of(observation.inputs)
         assert image is not None
@@ -221,12 +221,9 @@ class Dreams(View):
             channels = [unit.index for unit in units if unit.layer == call]
             crops = UnitCrops(call, channels, (image.shape[2], image.shape[3]))
             crops.add(observation.activations[call].float(), observation.maps(call))
-            field = crops.middle(model, inputs, self._fields)
             shown = snapshot.images(self.pixel_space)
-            seen = not self.private and shown.shape[1:3] == crops.size
-            samples = crops.samples(model, inputs, shown, self._fields) if seen else []
-            words = crops.words(field, samples=bool(samples))
-            result[call] = {"field": field, "less": crops.sees_less(field), "samples": samples, "words": words}
+            visible = not self.private and shown.shape[1:3] == crops.size
+            result[call] = crops.seen(model, inputs, shown if visible else None, self._fields)
         return result
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -243,23 +240,22 @@ class Dreams(View):
         units, still = [extra["units"][place] for place in places], extra["still"][places]
         meaning = snapshot.observation.meaning
         numbers = classes and meaning is not None and meaning.kind in ("features", "regression")
-        crops = extra["crops"].get(layer, _WHOLE)
+        seen = extra["seen"].get(layer)  # None of classes
         kind, what = ("output", "its value") if numbers else ("channel", "its sum over the map")
-        what = "its activation" if crops["less"] else what
+        what = "its activation" if seen is not None and seen.less else what
         names = [snapshot.samples.name(u.index) if classes and not numbers else f"{kind} {u.index}" for u in units]
         whose = "the outputs" if numbers else "classes" if classes else f"channels of {layer}"
         shares = [extra["confidences"].get(unit) for unit in units]
         words = [_said(extra["values"][place], share) for place, share in zip(places, shares, strict=True)]
         shown = extra["pixels"][places].where(~still[:, None, None, None], 0.5)  # else its noise would pass for a dream
         pixels = shown.numpy()
-        if crops["field"] is not None:
-            top, bottom, left, right = crops["field"]
-            pixels = stretch_contrast(pixels[:, :, top:bottom, left:right])
+        if seen is not None:
+            pixels = seen.shown(pixels)
         alone = [name for name, stays in zip(names, still.tolist(), strict=True) if stays]
         return {
             "tag": f"{self.kind}/{layer}",
             "images": to_rgb(pixels),
-            "samples": crops["samples"],
+            "samples": () if seen is None else seen.samples,
             "title": f"What {whose} want to see",
             "names": names,
             "words": words,
@@ -267,7 +263,7 @@ class Dreams(View):
             "details": [
                 f"{self.updates} updates of each image",
                 f"under it: {'its logit and confidence' if classes and not numbers else what}",
-                *crops["words"],
+                *(() if seen is None else seen.words),
             ],
             "reading": "Each image was made by gradient ascent to excite one class or channel, from the image of the "
             "look before: it follows what the network learns. Brightness and contrast are each image's own.",

@@ -15,6 +15,7 @@ from lightning_viz.hooks.pytree import image_of
 from lightning_viz.hooks.receptive_field import Rectangle, receptive_fields
 from lightning_viz.render.activations import Crop
 from lightning_viz.render.colors import Colors
+from lightning_viz.render.dreams import stretch_contrast
 from lightning_viz.render.text import times
 
 Fields = dict[Any, Rectangle | None]
@@ -58,6 +59,32 @@ def cut(image: Colors, field: Rectangle, **options: Any) -> Crop:
     return Crop(image[top:bottom, left:right], top=top == 0, left=left == 0, **options)
 
 
+@dataclass(frozen=True)
+class SeenByUnits:
+    """What a layer's channels see.
+
+    Attributes:
+        field: of the position in the middle of their maps.
+        less: whether that is less than the image.
+        samples: the strongest of each channel, cut to what their maximum sees; none of private ones.
+        words: for the caption.
+    """
+
+    field: Rectangle
+    less: bool
+    samples: list[list[Crop]]
+    words: list[str]
+
+    def shown(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Dreams cut to the field and stretched in contrast.
+
+        Args:
+            pixels: ``[N, C, H, W]``.
+        """
+        top, bottom, left, right = self.field
+        return stretch_contrast(pixels[:, :, top:bottom, left:right])
+
+
 @dataclass
 class UnitCrops:
     """Of a layer's channels what the position in the middle sees, and the samples that excite them most.
@@ -96,6 +123,19 @@ class UnitCrops:
         peaks = channel_peaks(maps, choose_channels(maps, self.channels, len(self.channels))).cpu().double().numpy()
         first = self.ranking.seen
         self.ranking = self.ranking.update(peaks, maps.shape[3], np.arange(first, first + len(maps)))
+
+    def seen(self, model: nn.Module, inputs: Any, images: NDArray[np.uint8] | None, known: Fields) -> SeenByUnits:
+        """What the channels see, with the strongest of the samples.
+
+        Args:
+            model: left as found.
+            inputs: of the model.
+            images: the samples in the order in which they were added ``[N, H, W, 3]``; None: they are not shown.
+            known: receptive fields found before, to which those found now are added.
+        """
+        field = self.middle(model, inputs, known)
+        samples = [] if images is None else self.samples(model, inputs, images, known)
+        return SeenByUnits(field, self.sees_less(field), samples, self.words(field, samples=bool(samples)))
 
     def middle(self, model: nn.Module, inputs: Any, known: Fields) -> Rectangle:
         """What the position in the middle of the maps sees: the whole image if the layer has none.

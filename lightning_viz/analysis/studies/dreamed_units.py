@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.callbacks.dreams import LOGITS, Unit
-from lightning_viz.callbacks.unit_crops import Fields, UnitCrops
+from lightning_viz.callbacks.unit_crops import Fields, SeenByUnits, UnitCrops
 from lightning_viz.dream.maximize import Dream
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import observe
-from lightning_viz.hooks.receptive_field import Rectangle
-from lightning_viz.render.activations import Crop
-from lightning_viz.render.dreams import stretch_contrast
 from lightning_viz.render.tiles import to_rgb
-
-
-@dataclass(frozen=True)
-class SeenByUnits:
-    """What a layer's channels see.
-
-    Attributes:
-        field: of the position in the middle of their maps.
-        less: whether that is less than the image.
-        samples: the strongest of each channel, cut to what their maximum sees; none of private ones.
-        words: for the caption.
-    """
-
-    field: Rectangle
-    less: bool
-    samples: list[list[Crop]]
-    words: list[str]
 
 
 def seen_by_units(study: ModelUnderStudy, units: Sequence[Unit]) -> dict[str, SeenByUnits]:
@@ -51,10 +30,7 @@ def seen_by_units(study: ModelUnderStudy, units: Sequence[Unit]) -> dict[str, Se
         for call, of_call in crops.items():
             of_call.add(observed.activations[call].float(), observed.maps(call))
     for call, of_call in crops.items():
-        field = of_call.middle(study.model, images, known)
-        samples = [] if study.private else of_call.samples(study.model, images, study.rgb(images), known)
-        words = of_call.words(field, samples=bool(samples))
-        seen[call] = SeenByUnits(field, of_call.sees_less(field), samples, words)
+        seen[call] = of_call.seen(study.model, images, None if study.private else study.rgb(images), known)
     return seen
 
 
@@ -82,9 +58,8 @@ def unit_pages(
             "details": details,
         }
         if layer in seen:
-            top, bottom, left, right = seen[layer].field
-            pixels = dream.pixels[places, :, top:bottom, left:right].float().cpu().numpy()
-            page |= {"images": to_rgb(stretch_contrast(pixels)), "details": [*details, *seen[layer].words]}
+            pixels = seen[layer].shown(dream.pixels[places].float().cpu().numpy())
+            page |= {"images": to_rgb(pixels), "details": [*details, *seen[layer].words]}
             page["samples"] = [row for row in seen[layer].samples for _ in range(copies)]
         pages.append(page)
     return pages
