@@ -178,6 +178,10 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "The first model's error by corruption and severity, and beside it each model's corruption error relative to "
         "the first. Below 1 a model withstands that corruption better; errors on clean images count, too.",
         tags=("compared/corruptions",)),
+    _compared("compared/perturbation_stability", "Perturbation stability",
+        "How often each model's class changes from one small step of an image to the next, and beside it the flip rate "
+        "relative to the first model's. Below 1 a model is steadier; it may be steadily wrong.",
+        tags=("compared/perturbation_stability",)),
     _compared("compared/shape_bias", "Shape or texture",
         "The share of cue-conflict images that each model decides by shape rather than by texture. People are near 1; "
         "networks trained on photographs alone mostly follow the texture.", tags=("compared/shape_bias",)),
@@ -411,6 +415,15 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         study="robustness.corruption_errors", samples=256, example="--kinds gaussian_noise fog",
         module="robustness.corruption_error", symbol="compare_corruption_error", needs=("classes", "labels", "pixels"),
         cost=75),  # fifteen corruptions of five severities
+    _technique("perturbations", "Perturbation stability", summary="how often small steps change the class",
+        section="corruptions", module="analysis.studies.stability", needs=("classes", "pixels")),
+    _robustness("perturbation_stability", "Perturbation stability",
+        "Measures how often the predicted class changes along small steps of noise, blur, snow, brightness and motion: "
+        "a steady network seldom flips, even where it is wrong.",
+        source="Hendrycks and Dietterich, 2019",
+        tags=("perturbations", "perturbation_stability"), section="corruptions",
+        study="stability.flip_probabilities", samples=32, example="--kinds translate rotate",
+        module="robustness.stability", needs=("classes", "pixels"), cost=320),  # ten kinds of about 32 frames
     _technique("biases", "Shape or texture", summary="whether it decides by shape or by texture",
         section="corruptions", module="analysis.studies.shape_bias", needs=("classes", "cues")),
     _robustness("shape_bias", "Shape or texture",

@@ -14,10 +14,12 @@ from lightning_viz.analysis.analyze import Progress, fill_report, open_results, 
 from lightning_viz.analysis.results import ModelReport, Output, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.robustness import corruption_page, recorded_corruption_error
+from lightning_viz.analysis.studies.stability import recorded_stability
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
 from lightning_viz.render.robustness import epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
+from lightning_viz.render.stability import stability_bars
 
 __all__ = ["compare"]
 
@@ -76,7 +78,7 @@ def together(reports: Sequence[ModelReport]) -> Result:
         reports: of the models, the first of which is the reference.
     """
     result = Result()
-    for output in chain(_epsilons(reports), _corruptions(reports), _biases(reports)):
+    for output in chain(_epsilons(reports), _corruptions(reports), _stability(reports), _biases(reports)):
         result.add(output, 0)
     return result
 
@@ -103,6 +105,27 @@ def _corruptions(reports: Sequence[ModelReport]) -> Iterator[Output]:
     ratios = {name: error.ce.tolist() for name, error in errors.items()}
     page = corruption_page("compared/corruptions", errors[first_name], ratios=ratios, reference=first_name)
     yield Output("mce", [page], {name: error.mce for name, error in errors.items()})
+
+
+def _stability(reports: Sequence[ModelReport]) -> Iterator[Output]:
+    """Each model's flip probabilities, and its flip rate, the first one's being 1; on the samples that all share."""
+    kept = {report.name: report.numbers.get("perturbation_stability") for report in reports}
+    measured = {name: recorded_stability(numbers) for name, numbers in kept.items() if numbers}
+    if len(measured) < 2:
+        return
+    count = min(found.flips.shape[1] for found in measured.values())  # the costlier a model, the fewer
+    alike = {name: found.first(count) for name, found in measured.items()}
+    first_name, reference = next(iter(alike.items()))
+    rates = {name: found.flip_rate(reference) for name, found in alike.items()}
+    page = stability_bars(
+        "compared/perturbation_stability",
+        {name: found.flip_probability.tolist() for name, found in alike.items()},
+        kinds=reference.kinds,
+        rates={name: rate.tolist() for name, rate in rates.items()},
+        reference=first_name,
+        details=[f"on the same {count} samples"],
+    )
+    yield Output("mfr", [page], {name: rate.nanmean().item() for name, rate in rates.items()})
 
 
 def _biases(reports: Sequence[ModelReport]) -> Iterator[Output]:

@@ -98,6 +98,7 @@ from .sample_images import thumbnails as thumbnails
 from .shape_bias import Conflict as Conflict
 from .shape_bias import cue_sheet as cue_sheet
 from .shape_bias import shape_bias_plot as shape_bias_plot
+from .stability import stability_bars as stability_bars
 from .text import fixed_point as fixed_point
 from .text import number as number
 from .text import percent as percent

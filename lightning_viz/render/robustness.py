@@ -63,8 +63,9 @@ def corruption_sheet(
     corrupted: NDArray[np.uint8],
     *,
     kinds: Sequence[str],
-    severities: Sequence[int],
+    severities: Sequence[object],
     title: str = "One image under corruptions",
+    columns: str = "severity",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of one image in all its corruptions: a row for each kind, the clean image at the left, then its severities.
@@ -74,8 +75,9 @@ def corruption_sheet(
         clean: the image ``[H, W, 3]``.
         corrupted: the same corrupted, ``[K, S, H, W, 3]``; the first 16 kinds and the first 7 severities are shown.
         kinds: K names; underscores are shown as spaces.
-        severities: S of them.
+        severities: S of them, as the heads of the columns.
         title: what it is.
+        columns: what their heads are.
         info: see `PageInfo`.
     """
     check_rgb(clean[None])
@@ -85,16 +87,16 @@ def corruption_sheet(
     shown = corrupted[:_MOST_ROWS, : COLUMNS - 1]
     names = _names(kinds[: len(shown)])
     label = min(_LABEL, max(map(text_width, names)) + GUTTER)
-    columns = shown.shape[1] + 1
+    count = shown.shape[1] + 1
     aspect, across = clean.shape[0] / clean.shape[1], INNER_WIDTH - label - GUTTER
-    size = fit(columns, len(shown), aspect, room=BODY_HEIGHT - LINE, across=across)
+    size = fit(count, len(shown), aspect, room=BODY_HEIGHT - LINE, across=across)
     # A head may be as wide as a tile with what is around it.
-    words = heads(["clean", *map(str, severities[: columns - 1])], size[0] + GUTTER)
-    sheet: list[Part] = [HStack([Text(["severity"], label + GUTTER // 2, color=GRAY), *words], gap=0)]
+    words = heads(["clean", *map(str, severities[: count - 1])], size[0] + GUTTER)
+    sheet: list[Part] = [HStack([Text([columns], label + GUTTER // 2, color=GRAY), *words], gap=0)]
     for name, row in zip(names, shown, strict=True):
         middle = Sheet(label, size[1], [Label(0, size[1] / 2, name, DARK, "lm")])
         sheet.append(HStack([middle, *(Tile(size, image, sample=0) for image in (clean, *row))], gap=GUTTER))
-    facts = (first_of(len(shown), len(kinds), "kinds"), first_of(columns - 1, len(severities), "severities"))
+    facts = (first_of(len(shown), len(kinds), "kinds"), first_of(count - 1, len(severities), "severities"))
     reading = "Each row is one kind of corruption, from the image as it is to the highest severity."
     return compose(tag, title, VStack(sheet, gap=GUTTER), facts, reading, **info)
 

@@ -16,9 +16,14 @@ from .defenses import gaussian_smoothing as gaussian_smoothing
 from .defenses import median_smoothing as median_smoothing
 from .defenses import noise as noise
 from .defenses import re_encoding as re_encoding
+from .further_corruptions import FURTHER_CORRUPTIONS as FURTHER_CORRUPTIONS
+from .perturbation_sequences import PERTURBATIONS as PERTURBATIONS
+from .perturbation_sequences import perturbation_sequence as perturbation_sequence
 from .random_directions import RandomDirections as RandomDirections
 from .random_directions import random_directions as random_directions
 from .shape_bias import CueConflict as CueConflict
 from .shape_bias import ShapeBias as ShapeBias
 from .shape_bias import cue_conflict as cue_conflict
 from .shape_bias import shape_bias as shape_bias
+from .stability import PerturbationStability as PerturbationStability
+from .stability import perturbation_stability as perturbation_stability

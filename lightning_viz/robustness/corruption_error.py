@@ -26,7 +26,7 @@ LabeledData = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 """Images ``[N, C, H, W]`` with labels ``[N]``, or batches of them, such as a `DataLoader`'s; iterated once."""
 
 _ARGUMENTS = {
-    "kinds": "names in `CORRUPTIONS`; all 15 if omitted.",
+    "kinds": "names in `CORRUPTIONS` or `FURTHER_CORRUPTIONS`; the former's 15 if omitted.",
     "severities": "of each kind.",
     "pixel_space": "maps the models' inputs to pixels; inputs are pixels in [0, 1] if omitted.",
     "seed": "of everything random, including what the models draw.",

@@ -125,14 +125,8 @@ def snow(image: Photo, severity: int, rng: Generator) -> Photo:
         (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )[severity - 1]
-    noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
-    flakes = magnify(noise, max(2, size * length_scale(image)))
-    flakes = np.where(flakes < floor, 0.0, np.clip(flakes, 0, 1))
-    streaks = streak(flakes, radius * length_scale(image), fade * length_scale(image), rng.uniform(-135, -45))
-    weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
-    gray = np.tensordot(weights, image, axes=1)
-    pale: Photo = visibility * image + (1 - visibility) * np.maximum(image, 1.5 * gray + 0.5)
-    return pale + streaks + np.rot90(streaks, 2, axes=(1, 2))
+    layer = flakes(image, mean, deviation, size, floor, rng)
+    return snowfall(image, layer, radius, fade, visibility, rng.uniform(-135, -45))
 
 
 def frost(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -169,10 +163,7 @@ def brightness(image: Photo, severity: int, rng: Generator) -> Photo:
     b is 0.1, 0.2, 0.3, 0.4, 0.5 (as in the paper); a single channel is its own value.
     """
     added = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
-    value: Photo = image.max(axis=0)
-    raised = np.minimum(value + added, 1)
-    black = value == 0  # has no hue and becomes gray
-    return np.where(black, raised, image * raised / np.where(black, 1, value))
+    return raise_value(image, added)
 
 
 def contrast(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -256,6 +247,30 @@ def length_scale(image: Photo) -> float:
     """Factor of all lengths: the shorter side of the image divided by 224, that of the paper's images."""
     height, width = image.shape[1:]
     return float(min(height, width) / 224)
+
+
+def raise_value(image: Photo, added: float) -> Photo:
+    r"""Set the value :math:`V = \max_c x_c` of each pixel to V plus a number, within [0, 1], at the same hue."""
+    value: Photo = image.max(axis=0)
+    raised = np.clip(value + added, 0, 1)
+    black = value == 0  # has no hue and becomes gray
+    return np.where(black, raised, image * raised / np.where(black, 1, value))
+
+
+def flakes(image: Photo, mean: float, deviation: float, size: float, floor: float, rng: Generator) -> Photo:
+    """Flakes of snow for an image, ``[1, H, W]`` in [0, 1]: enlarged noise where it exceeds a floor."""
+    noise = mean + deviation * rng.standard_normal((1, *image.shape[1:]))
+    enlarged = magnify(noise, max(2, size * length_scale(image)))
+    return np.where(enlarged < floor, 0.0, np.clip(enlarged, 0, 1))
+
+
+def snowfall(image: Photo, flakes: Photo, radius: float, fade: float, visibility: float, angle: float) -> Photo:
+    """A paler image with flakes that fall at an angle in degrees; lengths of their streaks are in pixels at 224."""
+    streaks = streak(flakes, radius * length_scale(image), fade * length_scale(image), angle)
+    weights = _LUMINANCE if len(image) == 3 else np.full(len(image), 1 / len(image))
+    gray = np.tensordot(weights, image, axes=1)
+    pale: Photo = visibility * image + (1 - visibility) * np.maximum(image, 1.5 * gray + 0.5)
+    return pale + streaks + np.rot90(streaks, 2, axes=(1, 2))
 
 
 def magnify(image: Photo, factor: float) -> Photo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,19 +11,22 @@ from torch import Tensor
 
 from lightning_viz.dream.parametrization import centered
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.hints import unknown_name
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.robustness.corruption_kinds import CORRUPTIONS
+from lightning_viz.robustness.corruption_kinds import CORRUPTIONS, Photo
+from lightning_viz.robustness.further_corruptions import FURTHER_CORRUPTIONS
 
 __all__ = ["Corrupted", "all_corruptions", "corrupt"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
+_KINDS = {**CORRUPTIONS, **FURTHER_CORRUPTIONS}
 
 
 class Corrupted(NamedTuple):
     """Images with one corruption.
 
     Attributes:
-        kind: one of `CORRUPTIONS`.
+        kind: one of `CORRUPTIONS` or `FURTHER_CORRUPTIONS`.
         severity: 1 to 5.
         inputs: the images as the model takes them.
     """
@@ -48,7 +50,7 @@ def corrupt(
 
     Args:
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        kind: one of `CORRUPTIONS`.
+        kind: one of `CORRUPTIONS` or `FURTHER_CORRUPTIONS`.
         severity: 1 to 5.
         pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
@@ -78,7 +80,7 @@ def all_corruptions(
 
     Args:
         inputs: images as the model takes them, ``[N, C, H, W]``.
-        kinds: names in `CORRUPTIONS`; all 15 if omitted.
+        kinds: names in `CORRUPTIONS` or `FURTHER_CORRUPTIONS`; the former's 15 if omitted.
         severities: of each kind, some of 1 to 5.
         pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
         seed: of everything random, 0 or more.
@@ -89,18 +91,15 @@ def all_corruptions(
     """
     kind_names = check_kinds(kinds, severities, seed)
     pixel_space = pixel_space or PixelSpace()
-    low, high = pixel_space.bounds
-    pixels = (_pixels(inputs, pixel_space) - low) / (high - low)
-    photos = pixels.double().numpy()
+    photos = to_photos(inputs, pixel_space)
 
     def corrupt_batch(kind: str, severity: int) -> Tensor:
-        number = list(CORRUPTIONS).index(kind)
+        number = list(_KINDS).index(kind)
         corrupted = [
-            CORRUPTIONS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
+            _KINDS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
             for index, photo in enumerate(photos)
         ]
-        shares = torch.from_numpy(np.clip(np.stack(corrupted), 0, 1)).to(pixels.dtype)
-        return pixel_space.to_inputs(low + (high - low) * shares).to(inputs)
+        return from_photos(np.stack(corrupted), inputs, pixel_space)
 
     return (Corrupted(kind, severity, corrupt_batch(kind, severity)) for kind in kind_names for severity in severities)
 
@@ -112,11 +111,8 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
         InvalidArgumentError: an unknown kind, a severity or seed out of range, or no kind or severity.
     """
     kind_names = tuple(CORRUPTIONS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in kind_names:
-        if kind not in CORRUPTIONS:
-            nearest = difflib.get_close_matches(kind, CORRUPTIONS, n=1, cutoff=0.35)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(map(repr, CORRUPTIONS))}"
-            raise InvalidArgumentError(f"no corruption is called {kind!r}; {hint}")
+    if words := unknown_name("corruption", kind_names, _KINDS):
+        raise InvalidArgumentError(words)
     if not kind_names or not severities or any(severity not in SEVERITIES for severity in severities):
         raise InvalidArgumentError(f"kinds={kind_names}, severities={severities}: pass one or more, and some of 1 to 5")
     if seed < 0:
@@ -124,10 +120,33 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
     return kind_names
 
 
-def _pixels(inputs: Tensor, pixel_space: PixelSpace) -> Tensor:
-    """Pixels clamped to the bounds, ``[N, C, H, W]``, on the CPU."""
+def to_photos(inputs: Tensor, pixel_space: PixelSpace) -> Photo:
+    """Pixels ``[N, C, H, W]`` of images as shares of their range, in [0, 1], in float64 on the CPU.
+
+    Args:
+        inputs: as the model takes them.
+        pixel_space: maps them to pixels.
+
+    Raises:
+        InvalidArgumentError: no images, or pixels outside the bounds.
+    """
     if inputs.dim() != 4 or not inputs.numel() or not inputs.is_floating_point():
         raise InvalidArgumentError(
             f"the images are {inputs.dtype} {list(inputs.shape)}; pass one or more, in floating point, [N, C, H, W]"
         )
-    return pixel_space.centered().to_pixels(centered(inputs, pixel_space, "the batch of images"))
+    low, high = pixel_space.bounds
+    pixels = pixel_space.centered().to_pixels(centered(inputs, pixel_space, "the batch of images"))
+    return ((pixels - low) / (high - low)).double().numpy()
+
+
+def from_photos(photos: Photo, like: Tensor, pixel_space: PixelSpace) -> Tensor:
+    """Images as the model takes them, of a tensor's precision and device, from shares of the pixels' range.
+
+    Args:
+        photos: of any values, which are clipped to [0, 1].
+        like: the tensor.
+        pixel_space: maps inputs to pixels.
+    """
+    low, high = pixel_space.bounds
+    shares = torch.from_numpy(np.clip(photos, 0, 1)).to(torch.promote_types(like.dtype, torch.float32))
+    return pixel_space.to_inputs(low + (high - low) * shares).to(like)

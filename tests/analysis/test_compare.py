@@ -39,6 +39,9 @@ def study(subject):
     numbers = {"severities": [1, 5], "clean": 0.05, "errors": corruption, "count": 9}
     yield Output("corruptions", numbers=numbers)
     yield Output("epsilon", numbers={"epsilons": [0.0, 0.1], "accuracy": [0.9, 0.1 * subject.seed]})
+    flips = [[0.1 * subject.seed, 0.2], [0.0, 0.4]] if subject.seed == 1 else [[0.4, 0.2, 0.9], [0.0, 0.2, 0.9]]
+    stability = {"kinds": ["tilt", "snow"], "flips": flips, "distances": None}
+    yield Output("perturbation_stability", numbers=stability)
     yield Output("samples", numbers={"sums": subject.images.flatten(1).sum(1)})
 
 
@@ -82,7 +85,10 @@ def test_two_models_are_seen_on_the_same_samples_and_measured_against_the_first(
     assert tags[0] == tags[1] == {"filters/0", "grad_cam/0", "robustness/shape_bias"}
     assert both.numbers["mce"] == {"plain": 1.0, "hard <b>": pytest.approx((0.8 / 0.7 + 1) / 2)}
     shown = [one.picture.tag for one in both.pictures]
-    assert shown == ["compared/epsilon", "compared/corruptions", "compared/shape_bias"]
+    assert both.numbers["mfr"] == {"plain": 1.0, "hard <b>": pytest.approx((2 + 0.5) / 2)}  # on the two that both have
+    assert shown == [
+        *("compared/epsilon", "compared/corruptions", "compared/perturbation_stability", "compared/shape_bias")
+    ]
     assert not [fault for study in (plain, hard) for finding in study.findings for fault in finding.faults]
 
 
@@ -92,7 +98,7 @@ def test_the_whole_comparison_is_written(monkeypatch, tmp_path):
     text = report.read_text()
     assert "hard &lt;b&gt;" in text and "hard <b>" not in text
     assert text.index("section-compared") < text.index("section-parameters")
-    assert text.count('class="row joint"') == 2  # epsilon and corruptions
+    assert text.count('class="row joint"') == 3  # epsilon, corruptions and stability
     folders = {path.name for path in (tmp_path / "tensorboard").iterdir()}
     assert folders == {"plain", "hard__b_", "compared"}
 

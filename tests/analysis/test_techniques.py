@@ -25,7 +25,7 @@ from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.parts import CurveTile, Text, Tile
-from lightning_viz.robustness import corrupt, epsilon_curve
+from lightning_viz.robustness import corrupt, epsilon_curve, perturbation_stability
 
 ROWS = techniques()
 SEVERAL = {  # of techniques that draw more than one page, or others than their own tag
@@ -35,6 +35,7 @@ SEVERAL = {  # of techniques that draw more than one page, or others than their 
     "attacks": ["attacks/fgsm", "attacks/pgd", "attacks/deepfool", "attacks/record"],
     "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
+    "perturbations": ["perturbations/flips", "perturbations/sheet"],
 }
 TAGS = {name: SEVERAL.get(name, list(entry_of(name).tags[:1])) for name in ROWS if name != "biases"}
 SPACE = PixelSpace((0.3,), (0.4,))
@@ -226,6 +227,14 @@ def test_corruption_errors_are_counted_right(subject, found):
     assert numbers["mean"] == pytest.approx(sum(numbers["kinds"].values()) / 15)
 
 
+def test_flip_probabilities_are_those_of_the_function(subject, found):
+    numbers = found["perturbations"].numbers["perturbation_stability"]
+    images = subject.bounded_images()[: numbers["count"]]
+    direct = perturbation_stability(subject.model, images, pixel_space=SPACE, progress=False)
+    assert torch.equal(torch.tensor(numbers["flips"], dtype=torch.float64), direct.flips)
+    assert torch.equal(torch.tensor(numbers["distances"], dtype=torch.float64), direct.distances)
+
+
 IMAGES, LABELS = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 CLASSIFIER = make_net(3, classes=3)
 LABELED = [name for name, row in ROWS.items() if "labels" in row.needs]
@@ -238,7 +247,11 @@ LABELED = [name for name, row in ROWS.items() if "labels" in row.needs]
         (TAGS, model_under_study_of(nn.Linear(5, 3), torch.rand(6, 5), LABELS), "not a classifier of images"),
         (TAGS, model_under_study_of(make_net(3, classes=1), IMAGES, LABELS), "not a classifier of images"),
         (LABELED, model_under_study_of(CLASSIFIER, IMAGES), "not known"),
-        (["attacks", "epsilons", "corruptions"], model_under_study_of(CLASSIFIER, 9 * IMAGES, LABELS), "pixels from"),
+        (
+            ["attacks", "epsilons", "corruptions", "perturbations"],
+            model_under_study_of(CLASSIFIER, 9 * IMAGES, LABELS),
+            "pixels from",
+        ),
     ],
     ids=["dense", "vectors", "one class", "without labels", "beyond the pixels"],
 )

@@ -59,6 +59,7 @@ from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import defenses, epsilon_curve, random_directions, shape_bias
 from lightning_viz.robustness.corruption_error import compare_corruption_error
 from lightning_viz.robustness.defenses import DEFENSES
+from lightning_viz.robustness.stability import perturbation_stability
 from tests.callbacks.conftest import ConvNet, images
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning_viz.errors.LightningVizWarning")
@@ -202,6 +203,11 @@ def corrupted(subject):
     }
 
 
+def flipped(subject):
+    found = perturbation_stability(subject.model, subject.images, kinds=["tilt", "snow"], **QUIET)
+    return {"numbers.flips": found.flips, "perturbations.flip_probability": found.flip_probability}
+
+
 def curved(subject):
     attack = partial(pgd, norm=L2, steps=2, **QUIET)
     found = epsilon_curve(subject.model, subject.images, subject.labels, [0, 0.1, 1], attack=attack, progress=False)
@@ -328,6 +334,7 @@ ROWS = {
     "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
     "attribute occlusion --patch 4 3 --stride 2 --target class:bee": covered,
     "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
+    "robustness perturbation_stability --kinds tilt snow": flipped,
     "robustness epsilons --epsilons 0 0.1 1 --norm l2 --steps 2": curved,
     "robustness random_directions --directions 20 --steps 7": around,
     "robustness shape_bias --conflicts CONFLICTS": biased,
@@ -461,6 +468,19 @@ def test_another_models_corruptions_are_the_reference(command, tmp_path):
     second = command("robustness corruptions", *row, "--reference", str(kept))
     assert second["numbers"]["reference"]["name"] == "other"
     assert second["numbers"]["reference"]["mce"] == pytest.approx(first["numbers"]["mean"] / 0.25)
+
+
+def test_another_models_flips_are_the_reference(command, tmp_path):
+    row = ["--kinds", "scale"]
+    first = command("robustness perturbation_stability", *row)
+    kept = tmp_path / "other.json"
+    flips = [[0.5] * first["numbers"]["count"]]
+    kept.write_text(json.dumps({**first, "model": "other", "numbers": {**first["numbers"], "flips": flips}}))
+    second = command("robustness perturbation_stability", *row, "--reference", str(kept))
+    assert second["numbers"]["reference"]["name"] == "other"
+    assert second["numbers"]["reference"]["mfr"] == pytest.approx(first["numbers"]["flip_probability"] / 0.5)
+    with pytest.raises(Exception, match="not a numbers"):
+        command("robustness perturbation_stability", *row, "--reference", "nowhere")
 
 
 def test_what_is_there_is_not_done_again_unless_asked(command, tmp_path, capsys):

@@ -226,7 +226,8 @@ def corruption_errors(
     Args:
         study: a classifier of images within the range of pixels, and labels.
         kinds: some of gaussian_noise, shot_noise, impulse_noise, defocus_blur, glass_blur, motion_blur, zoom_blur,
-            snow, frost, fog, brightness, contrast, elastic_transform, pixelate, jpeg_compression; all if omitted.
+            snow, frost, fog, brightness, contrast, elastic_transform, pixelate, jpeg_compression, or of the four
+            further ones speckle_noise, gaussian_blur, spatter, saturate; the first fifteen if omitted.
         severities: of each, from 1 to 5.
         reference: folder of this command's results for another model on the same data, to which errors are relative.
         batch_size: images corrupted at a time; chosen by their size if omitted.
