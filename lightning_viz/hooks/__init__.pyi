@@ -1,5 +1,7 @@
 from .activation_functions import ActivationFunction as ActivationFunction
 from .activation_functions import activation_functions as activation_functions
+from .attention import AttentionPart as AttentionPart
+from .attention import attention_weights as attention_weights
 from .box_target import box as box
 from .calls import Call as Call
 from .detection import Detections as Detections
@@ -13,6 +15,8 @@ from .layers import select_layers as select_layers
 from .model_state import evaluation_mode as evaluation_mode
 from .model_state import preserve_state as preserve_state
 from .model_state import same_randomness as same_randomness
+from .observation import AttentionRows as AttentionRows
+from .observation import Attentions as Attentions
 from .observation import Observation as Observation
 from .observation import ReLUs as ReLUs
 from .observe import Passes as Passes

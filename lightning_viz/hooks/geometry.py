@@ -155,6 +155,17 @@ class Geometry:
     def _tokens(self, output: Tensor, name: str) -> Layout:
         """The layout of tokens ``[N, T, K]``."""
         samples, count, channels = output.shape
+        return self.tokens(samples, count, channels, name)
+
+    def tokens(self, samples: int, count: int, channels: int, name: str) -> Layout:
+        """The layout of tokens ``[N, T, K]``.
+
+        Args:
+            samples: N.
+            count: T.
+            channels: K.
+            name: of the layer.
+        """
         if (self._count and samples != self._count) or count in self._ids or self._are_queries(count, name):
             return Layout((), 2)
         prefixes = self._extra(channels)
@@ -195,10 +206,14 @@ class Geometry:
         """Numbers of tokens that the model may put in front of others: none, or of its parameters ``[1, p, K]``."""
         if channels not in self._prefixes:
             sums = {0}
-            for count in _own_tokens(self._model, channels):
+            for _, count in _own_tokens(self._model, channels):
                 sums |= {count + other for other in sums if count + other <= _PREFIX}
             self._prefixes[channels] = sums
         return self._prefixes[channels]
+
+    def class_token(self, channels: int, prefix: int) -> bool:
+        """Whether the first token is a class token, see `leads_with_class_token`."""
+        return leads_with_class_token(self._model, channels, prefix)
 
     def _are_queries(self, count: int, name: str) -> bool:
         """Whether a decoder's tokens are its object queries."""
@@ -224,7 +239,7 @@ def watch_geometry(
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         geometry.see(module, output)
 
-    handles = [module.register_forward_hook(hook) for module in _deciding(model, skip)]
+    handles = [module.register_forward_hook(hook) for module in deciding_modules(model, skip)]
     try:
         yield geometry
     finally:
@@ -232,7 +247,7 @@ def watch_geometry(
             handle.remove()
 
 
-def _deciding(module: nn.Module, skip: Callable[[nn.Module], bool]) -> list[nn.Module]:
+def deciding_modules(module: nn.Module, skip: Callable[[nn.Module], bool] = lambda module: False) -> list[nn.Module]:
     """The modules inside that say where channels are, each once."""
     modules: dict[nn.Module, None] = {}
 
@@ -290,8 +305,21 @@ def _halvings(grid: Sequence[int]) -> list[tuple[int, ...]]:
     return [grid for grid in grids if math.prod(grid) > 1]
 
 
-def _own_tokens(model: nn.Module, channels: int) -> list[int]:
-    """How many tokens the parameters hold that are tokens, few enough to stand in front of others."""
+def leads_with_class_token(model: nn.Module, channels: int, prefix: int) -> bool:
+    """Whether the first of some tokens in front of the patches is a class token: the only one, or known by its name.
+
+    Args:
+        model: that has them.
+        channels: of a token.
+        prefix: how many stand in front.
+    """
+    names = [name.lower() for name, _ in _own_tokens(model, channels)]
+    named = any("cls" in name or "class" in name for name in names)
+    return prefix > 0 and (named or (prefix == 1 and not any("reg" in name for name in names)))
+
+
+def _own_tokens(model: nn.Module, channels: int) -> list[tuple[str, int]]:
+    """Names of the parameters that are tokens, few enough to stand in front of others, and how many each holds."""
     counts = []
     for module in model.modules():
         if _decides(module):
@@ -300,8 +328,8 @@ def _own_tokens(model: nn.Module, channels: int) -> list[int]:
             token = weight.dim() > 1 and math.prod(weight.shape[:-2]) == 1
             token = token or (weight.dim() == 1 and any(word in name for word in ("token", "class", "cls")))
             if token and weight.shape[-1] == channels and "quer" not in name:
-                counts.append(1 if weight.dim() == 1 else weight.shape[-2])
-    return [count for count in counts if 0 < count <= _PREFIX]
+                counts.append((name, 1 if weight.dim() == 1 else weight.shape[-2]))
+    return [(name, count) for name, count in counts if 0 < count <= _PREFIX]
 
 
 def _is_integer(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightning_viz.hooks.geometry import Layout
     from lightning_viz.hooks.outputs import OutputMeaning
 
-__all__ = ["Observation", "ReLUs"]
+__all__ = ["AttentionRows", "Attentions", "Observation", "ReLUs"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,43 @@ class ReLUs:
     met: int
     escaped: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttentionRows:
+    """What is kept of a call of attention, or of several rolled into one, with one head.
+
+    Attributes:
+        first: the weights of the first query, a class token's as a rule, ``[N, heads, S]``; of windows ``[N * windows,
+            heads, S]``.
+        mean: the mean over queries, of the same shape.
+        queries: their number T.
+        layout: of the S keys: their grid, and how many tokens stand in front of it.
+        class_token: whether the first token is a class token.
+    """
+
+    first: Tensor
+    mean: Tensor
+    queries: int
+    layout: Layout
+    class_token: bool = False
+
+
+@dataclass(frozen=True)
+class Attentions:
+    """The attention of a pass.
+
+    Attributes:
+        calls: by call, in order; empty if rows were not asked for.
+        rollout: of all calls; None if it was not asked for or makes no sense.
+        refused: why it makes no sense.
+        missed: layers whose attention could not be recorded, and why.
+    """
+
+    calls: Mapping[str, AttentionRows] = field(default_factory=dict)
+    rollout: AttentionRows | None = None
+    refused: str = ""
+    missed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +95,7 @@ class Observation:
         dimensions: how many values per sample a reduced layer put out.
         layouts: of the activations, by call: where their channels and places are (see `Layout`).
         weights: copies of parameters, by name.
+        attention: the attention weights, as far as they were asked for.
         unreached: layers asked for which the pass did not call.
         step: completed updates of the weights, where known.
     """
@@ -79,6 +117,7 @@ class Observation:
     dimensions: Mapping[str, int] = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: Attentions | None = None
     unreached: tuple[str, ...] = ()
     step: int | None = None
     meaning: OutputMeaning | None = field(default=None, metadata={"tensors": False})

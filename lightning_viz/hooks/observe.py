@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ObservationError, OutputError, TargetError
+from lightning_viz.hooks.attention import AttentionPart, recording_attention
 from lightning_viz.hooks.batching import out_of_memory
 from lightning_viz.hooks.box_target import BoxTarget, detector_target
 from lightning_viz.hooks.calls import as_call, call_model, image_sizes
@@ -43,6 +44,7 @@ def observe(
     input_gradient: bool = False,
     rules: Sequence[Rule] = (),
     reduce: Mapping[str, Reduce] | None = None,
+    attention: Sequence[AttentionPart] = (),
     forward: Forward | None = None,
 ) -> Observation:
     """Observe one forward pass and, if gradients are requested, one backward pass, in eval mode; the state is restored.
@@ -62,6 +64,8 @@ def observe(
         input_gradient: also record the gradient with respect to the inputs.
         rules: also record the gradient with respect to the inputs under these ReLU rules (see `relu_rule`).
         reduce: by layer, a function whose result is recorded instead of the output (for large layers).
+        attention: also record of the attention weights "rows", a row of each call, or their "rollout", see
+            `Attentions`.
         forward: calls the model, ``forward(model, inputs)``, if not as above.
 
     Returns:
@@ -74,7 +78,9 @@ def observe(
             that its gradient cannot be computed.
     """
     resolvable, needed = as_target(target, model=model), target is not None
-    return _observed(model, inputs, resolvable, layers, gradients, input_gradient, rules, reduce, forward, needed)[0]
+    return _observed(
+        model, inputs, resolvable, layers, gradients, input_gradient, rules, reduce, forward, needed, attention
+    )[0]
 
 
 def _observed(
@@ -88,6 +94,7 @@ def _observed(
     reduce: Mapping[str, Reduce] | None,
     forward: Forward | None,
     needed: bool = True,
+    attention: Sequence[AttentionPart] = (),
 ) -> tuple[Observation, Target]:
     """The observation (see `observe`), and the target with classes that depend on the input replaced by indices."""
     inputs = as_call(inputs)
@@ -108,7 +115,8 @@ def _observed(
         with recording(model, leaf_inputs, observed, gradients=tapped, reduce=reductions) as record:
             watching = watching_squashing(model, differentiates=differentiates)
             rule = relu_rule(rules[0]) if rules else nullcontext()
-            with rule as relus, watching as watch, resized_images(model) as extents:
+            attending = recording_attention(model, leaf_inputs, attention)
+            with rule as relus, watching as watch, resized_images(model) as extents, attending as attended:
                 outputs = call_model(model, model_inputs, forward)
             record.close()
             _check_traced(tapped, record)
@@ -147,6 +155,7 @@ def _observed(
         reduced=call_names(outer.reduced),
         dimensions=call_names(outer.of_calls(record.dimensions)),
         layouts=call_names(outer.layouts),
+        attention=None if attended is None else attended.kept(),
         unreached=tuple(name for name in requested if not record.calls.get(name) and not record.reduced.get(name)),
     )
     return observation, target
