@@ -201,7 +201,7 @@ def small_net() -> nn.Module:
 
 
 METHODS = {
-    "saliency": ["gradient", "smooth_grad", "input_times_gradient", "integrated_gradients"],
+    "saliency": ["gradient", "smooth_grad", "input_times_gradient", "integrated_gradients", "lrp"],
     "rules": ["guided_backprop", "deconvolution", "guided_grad_cam"],
     "cam": ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "eigen_cam"],
     "occlusion": ["occlusion"],

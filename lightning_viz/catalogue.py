@@ -41,8 +41,14 @@ SaliencyMethod = Literal[
     "guided_backprop",
     "deconvolution",
     "guided_grad_cam",
+    "lrp",
 ]
 """Methods of the view `Saliency`."""
+
+SmoothedMethod = Literal[
+    "gradient", "input_times_gradient", "integrated_gradients", "guided_backprop", "deconvolution", "lrp"
+]
+"""Those whose maps have the form of the inputs, so that `smooth_grad` can average them over noise."""
 
 AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
 """Methods of the view `Adversarial`."""
@@ -276,7 +282,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _saliency("smooth_grad", "SmoothGrad",
         "Averages the gradient over noisy copies of the input, which leaves less noise in the map.",
         source="Smilkov et al., 2017", tags=("saliency/smooth_grad",), display="sum", unit="logits per unit of input",
-        cost="noise_samples"),
+        module="attribution.smoothing", cost="noise_samples"),
     _saliency("input_times_gradient", "Input × gradient",
         "Shows each pixel's contribution to first order, red for the class and blue against it.",
         source="Shrikumar et al., 2016", tags=("saliency/input_times_gradient",), display="signed", unit="logits"),
@@ -295,6 +301,10 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Multiplies the guided gradient by the class activation map: fine patterns where the evidence lies.",
         source="Selvaraju et al., 2017", tags=("saliency/guided_grad_cam",), rule="guided",
         needs=("target", "gradient", "relu", "maps", "image")),
+    _saliency("lrp", "LRP",
+        "Hands the score back layer by layer, to each input its share of what the layer summed: red for the class, "
+        "blue against it.", source="Bach et al., 2015", tags=("saliency/lrp",), module="attribution.relevance",
+        display="signed", unit="logits", cost=2),
     ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
         section="attribution", module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
     _attribution("occlusion", "Occlusion",

@@ -91,7 +91,7 @@ class NoGradientError(LightningVizError, RuntimeError):
 
 
 class InterceptionError(LightningVizError, RuntimeError):
-    """A backward rule at ReLUs met no ReLU, or not all of them."""
+    """A backward rule met nothing that it is for, or not all of it, or a part of the model has no such rule."""
 
 
 class NoProbeYetError(LightningVizError, RuntimeError):

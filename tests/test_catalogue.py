@@ -93,6 +93,12 @@ def test_types_of_method_names_equal_the_rows(view, choices):
     assert set(get_args(choices)) == set(methods(view=view))
 
 
+def test_those_averaged_over_noise_are_the_methods_toward_the_pixels_by_gradients():
+    rows = methods(view="saliency").items()
+    toward = {name for name, row in rows if "gradient" in row.needs and "maps" not in row.needs}
+    assert set(get_args(catalogue.SmoothedMethod)) == toward - {"smooth_grad"}
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_known():
     with pytest.raises(InvalidArgumentError, match=r"no method 'grad_cma': did you mean grad_cam"):
         method("grad_cma")

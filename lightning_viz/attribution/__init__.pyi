@@ -10,7 +10,6 @@ from .cam import xgrad_cam as xgrad_cam
 from .gradients import gradient as gradient
 from .gradients import input_times_gradient as input_times_gradient
 from .gradients import integrated_gradients as integrated_gradients
-from .gradients import smooth_grad as smooth_grad
 from .guided_backprop import deconvolution as deconvolution
 from .guided_backprop import guided_backprop as guided_backprop
 from .guided_backprop import guided_grad_cam as guided_grad_cam
@@ -18,3 +17,5 @@ from .occlusion import OcclusionMaps as OcclusionMaps
 from .occlusion import blurred as blurred
 from .occlusion import mean_color as mean_color
 from .occlusion import occlusion as occlusion
+from .relevance import lrp as lrp
+from .smoothing import smooth_grad as smooth_grad

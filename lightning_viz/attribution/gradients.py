@@ -1,9 +1,9 @@
-"""The gradient of a target with respect to the input: plain, times the input, averaged over noise, integrated."""
+"""The gradient of a target with respect to the input: plain, times the input, integrated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,13 +31,29 @@ from lightning_viz.hooks.pytree import (
     sample_size,
     take_samples,
 )
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 
-__all__ = ["gradient", "input_times_gradient", "integrated_gradients", "smooth_grad"]
+__all__ = ["gradient", "input_times_gradient", "integrated_gradients"]
 
 Move = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """From an input's index among the inputs, some of its samples ``[n, ...]``, and each one's copy and sample index
 ``[n]``, to the point at which the gradient is taken."""
+
+
+class Statistic(NamedTuple):
+    """What is computed of maps over all their copies.
+
+    Attributes:
+        moments: powers of a map, of which weighted sums are taken, in a leading dimension.
+        combine: from these sums, in a leading dimension, to the statistic.
+    """
+
+    moments: Callable[[Tensor], Tensor]
+    combine: Callable[[Tensor], Tensor]
+
+
+MEAN = Statistic(lambda maps: maps[None], lambda sums: sums[0])
 
 
 def gradient(model: nn.Module, inputs: Any, target: TargetLike = None, *, forward: Forward | None = None) -> Any:
@@ -82,62 +98,7 @@ def input_times_gradient(
 
 
 @documented_like(gradient)
-def smooth_grad(  # noqa: D417 (see gradient)
-    model: nn.Module,
-    inputs: Any,
-    target: TargetLike = None,
-    *,
-    noise_samples: int = 50,
-    fraction: float = 0.15,
-    seed: int = 0,
-    batch_size: int | None = None,
-    progress: bool = True,
-    forward: Forward | None = None,
-) -> Any:
-    r"""SmoothGrad: averages the gradient over noisy copies of the input (Smilkov et al., 2017).
-
-    .. math:: \frac{1}{n} \sum_{i=1}^{n} \frac{\partial y}{\partial x}(x + \varepsilon_i),
-        \qquad \varepsilon_i \sim \mathcal{N}(0, \sigma^2), \quad \sigma = \text{fraction} \cdot (\max x - \min x)
-
-    Args:
-        target: what to explain, see `TargetLike`; the class predicted for the clean input if omitted.
-        noise_samples: n, noisy copies of each sample (50: the paper's).
-        fraction: standard deviation of the noise, relative to each sample's own range (0.15: the paper finds 0.1 to 0.2
-            best).
-        seed: of the noise: the same numbers whatever the batch size and the device.
-        batch_size: copies per pass; what is fastest and fits if None.
-        progress: show a bar when it takes long.
-
-    Returns:
-        The mean *signed* gradient, in the form and shape of `inputs`; None for integers and for what all samples
-        share, which get no noise.
-
-    Raises:
-        NoGradientError: the target does not depend on the input.
-        InvalidArgumentError: `noise_samples` or `batch_size` is not positive.
-    """
-    if noise_samples < 1:
-        raise InvalidArgumentError(f"noise_samples is {noise_samples}: give 1 or more")
-    whole = as_call(inputs)
-    noise = _Noise(all_tensors(whole), seed)
-
-    def noisy(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
-        return x + fraction * _range(x) * noise.of(index, copies).to(x)
-
-    mean = mean_gradient(
-        model,
-        whole,
-        target,
-        move=noisy,
-        weights=torch.full((noise_samples,), 1 / noise_samples, dtype=torch.float64, device="cpu"),
-        batches=_batches(model, whole, noise_samples, batch_size, progress, "SmoothGrad"),
-        forward=forward,
-    )
-    return as_given(mean, inputs)
-
-
-@documented_like(smooth_grad)
-def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
+def integrated_gradients(  # noqa: D417 (see gradient)
     model: nn.Module,
     inputs: Any,
     target: TargetLike = None,
@@ -161,6 +122,7 @@ def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
             (0: the paper's black; the mean image if inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
         batch_size: steps per pass; what is fastest and fits if None.
+        progress: show a bar when it takes long.
 
     Returns:
         In the form and shape of `inputs`, in logits; None for integers and for what all samples share.
@@ -186,7 +148,7 @@ def integrated_gradients(  # noqa: D417 (see gradient, smooth_grad)
         target,
         move=interpolated,
         weights=weights / 2,
-        batches=_batches(model, whole, steps, batch_size, progress, "integrated gradients"),
+        batches=copy_batches(model, whole, steps, batch_size, progress, "integrated gradients"),
         forward=forward,
     )
     distances = [x - start if x.is_floating_point() else x for x, start in zip(all_tensors(whole), starts, strict=True)]
@@ -201,10 +163,13 @@ def mean_gradient(
     move: Move,
     weights: Tensor,
     batches: Batches,
+    attribute: Callable[[Any, Target], Any] | None = None,
+    statistic: Statistic = MEAN,
     forward: Forward | None = None,
 ) -> Any:
-    """A weighted sum of gradients, each taken at another point near the inputs.
+    """A weighted sum of gradients, each taken at another point near the inputs, or another statistic of them.
 
+    Another method's maps, ``attribute(inputs, target)`` in the form of the inputs, may take the gradient's place.
     Classes that depend on the input are those of the inputs as given. Integers stay. The weights are those of the
     copies, ``[copies]``; batches go through ``copies * N`` items, the samples of a copy next to each other.
     """
@@ -213,17 +178,23 @@ def mean_gradient(
     fixed = resolve_target(model, inputs, target, forward=forward)
     totals: list[Tensor | None] = [None] * len(tensors)
 
+    def plain(at: Any, of: Target) -> Any:
+        return observe(model, at, of, input_gradient=True, forward=forward).input_gradient
+
+    attributed = attribute or plain
+
     def add(items: Tensor) -> None:
         copies, samples = items // count, items % count
         moved = iter([_moved(index, x, copies, samples, count, move, batches) for index, x in enumerate(tensors)])
         at, of = map_tensors(inputs, lambda _: next(moved)), fixed.select(samples)
-        gradients = observe(model, at, of, input_gradient=True, forward=forward).input_gradient
+        gradients = attributed(at, of)
         shares = {}  # all of them first: what runs out of memory is done again, and must not have added a part
         for index, part in enumerate(flatten_like(gradients, inputs)):
             if part is not None and has_samples(tensors[index], count):
-                dim = part.dim() - tensors[index].dim()  # 1 if several targets come first
-                shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
                 part = part.to(torch.promote_types(part.dtype, torch.float32))  # half precision does not add up
+                part = statistic.moments(part)
+                dim = part.dim() - tensors[index].dim()  # 2 if several targets come between
+                shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
                 shares[index] = dim, part * weights[copies].to(part).view(-1, *[1] * (tensors[index].dim() - 1))
                 totals[index] = part.new_zeros(shape) if totals[index] is None else totals[index]
         for index, (dim, share) in shares.items():
@@ -232,7 +203,8 @@ def mean_gradient(
             total.index_add_(dim, samples.to(share.device), share)
 
     batches.run(add)
-    sums = iter([total if total is None else total.to(x) for total, x in zip(totals, tensors, strict=True)])
+    pairs = zip(totals, tensors, strict=True)
+    sums = iter([total if total is None else statistic.combine(total).to(x) for total, x in pairs])
     mean = map_tensors(inputs, lambda _: next(sums))
     check_gradient(mean, inputs)
     return mean
@@ -245,41 +217,9 @@ def _moved(index: int, x: Tensor, copies: Tensor, samples: Tensor, count: int, m
     return batches.lay_out(move(index, taken, copies, samples)) if moves else taken
 
 
-def _batches(model: nn.Module, inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
+def copy_batches(model: nn.Module, inputs: Any, copies: int, size: int | None, progress: bool, name: str) -> Batches:
+    """The batches of so many copies of each sample."""
     return Batches(model, copies * sample_count(inputs), size, values=sample_size(inputs), progress=progress, name=name)
-
-
-class _Noise:
-    """Standard normal noise, copy after copy from one seed, the same for every sample.
-
-    So a sample's map depends neither on its index in the batch nor on how many copies share a pass.
-    """
-
-    def __init__(self, tensors: list[Tensor], seed: int) -> None:
-        self._shapes = [x.shape[1:] if x.is_floating_point() else None for x in tensors]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._draws: list[list[Tensor | None]] = []
-
-    def of(self, index: int, copies: Tensor) -> Tensor:
-        """The noise of an input's copies ``[n, ...]``, which are asked for in ascending order."""
-        first, last = int(copies[0]), int(copies[-1])
-        while len(self._draws) <= last:
-            self._draws.append([None if shape is None else self._draw(shape) for shape in self._shapes])
-        for passed in range(first - 1, -1, -1):  # no longer needed
-            if not self._draws[passed]:
-                break
-            self._draws[passed] = []
-        return torch.stack([self._draws[copy][index] for copy in copies.tolist()])
-
-    def _draw(self, shape: torch.Size) -> Tensor:
-        """Whatever torch's default type and device are."""
-        return torch.randn(shape, generator=self._generator, dtype=torch.float32, device="cpu")
-
-
-def _range(tensor: Tensor) -> Tensor:
-    """Each sample's maximum minus its minimum, shaped to go with it."""
-    flat = tensor.reshape(len(tensor), -1)
-    return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1))
 
 
 def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:

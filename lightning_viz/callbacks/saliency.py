@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, cast
+from functools import partial
+from typing import Any, ClassVar, Literal, Union, cast, get_args
 
 from torch import Tensor, nn
 
 from lightning_viz.attribution.cam import class_activation_map
 from lightning_viz.attribution.gradients import check_relus
+from lightning_viz.attribution.smoothing import STATISTICS, NoiseStatistic, smooth_grad
 from lightning_viz.callbacks.display import arrange
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import displayed_input
@@ -25,7 +27,7 @@ from lightning_viz.callbacks.snapshot import (
     target_choice,
 )
 from lightning_viz.callbacks.view import View
-from lightning_viz.catalogue import SaliencyMethod, method, methods
+from lightning_viz.catalogue import SaliencyMethod, SmoothedMethod, method, methods
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers
@@ -46,14 +48,18 @@ class Saliency(View):
         method: from the pass that all views share: ``"gradient"`` (Simonyan et al., 2014), ``"input_times_gradient"``,
             and with a backward more ``"guided_backprop"`` (Springenberg et al., 2015), ``"deconvolution"`` (Zeiler and
             Fergus, 2014), ``"guided_grad_cam"`` of the last maps (Selvaraju et al., 2017). With passes of their own:
-            ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017).
+            ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017), ``"lrp"``
+            (Bach et al., 2015).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
             inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
             class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
         reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
             the gradient and SmoothGrad.
-        noise_samples: SmoothGrad's noisy copies of each sample (50: the paper's).
+        noise_samples: noisy copies of each sample, over which the maps of any method toward the pixels are averaged;
+            50 for SmoothGrad, the paper's, and none for the others if None.
+        statistic: over the copies: the ``"mean"``, the mean of the ``"squared"`` maps (SmoothGrad-Squared), or their
+            ``"variance"`` (VarGrad).
         fraction: standard deviation of their noise, relative to each sample's range (0.15: the paper's 0.1 to 0.2).
         integration_steps: of integrated gradients (50: the paper finds 20 to 300 enough).
         samples: how many of the probe's to show, the same at every step: its first ones; of a network that has most of
@@ -65,7 +71,8 @@ class Saliency(View):
     method: SaliencyMethod = "gradient"
     target: TargetChoice = "label"
     reduce: Literal["sum", "max"] = "sum"
-    noise_samples: int = 50
+    noise_samples: Union[int, None] = None
+    statistic: NoiseStatistic = "mean"
     fraction: float = 0.15
     integration_steps: int = 50
     samples: int = 8
@@ -79,9 +86,18 @@ class Saliency(View):
             raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(methods(view=self.kind))}")
         if self.reduce not in ("sum", "max"):
             raise InvalidArgumentError(f"reduce is {self.reduce!r}: give 'sum' or 'max'")
-        if self.noise_samples < 1 or self.fraction < 0:
+        if (self.noise_samples is not None and self.noise_samples < 1) or self.fraction < 0:
             raise InvalidArgumentError(
                 f"noise_samples is {self.noise_samples}, fraction {self.fraction}: give 1 or more, and 0 or more"
+            )
+        if self._noise and self._smoothed not in get_args(SmoothedMethod):
+            raise InvalidArgumentError(
+                f"noise_samples is {self.noise_samples}, but maps of {self.method} are not averaged over noise: give "
+                f"it to one of {list(get_args(SmoothedMethod))}"
+            )
+        if self.statistic not in STATISTICS or (self.statistic != "mean" and not self._noise):
+            raise InvalidArgumentError(
+                f"statistic is {self.statistic!r}: give one of {list(STATISTICS)}, and noise_samples= with it"
             )
         if self.integration_steps < 1:
             raise InvalidArgumentError(f"integration_steps is {self.integration_steps}: give 1 or more")
@@ -94,7 +110,7 @@ class Saliency(View):
 
     def requirements(self, model: nn.Module) -> Requirements:
         """The gradient with respect to the input, perhaps under a rule; some methods have passes of their own."""
-        if self._copies:
+        if self._alone:
             return Requirements(target=self.target, continuous=True)
         rule, layers = self._rule, tuple(self._layers(model))
         rules = () if rule is None else (rule,)
@@ -103,7 +119,7 @@ class Saliency(View):
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""
         targets = explained_target(self.target, snapshot)
-        if self._copies:  # the shared pass may have explained another target
+        if self._alone:  # the shared pass may have explained another target
             inputs = on_device(model, snapshot.observation.inputs)
             targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
             maps = _of_input(self._attribute(model, snapshot, targets), snapshot)
@@ -127,12 +143,10 @@ class Saliency(View):
         score, maps, relus = snapshot.extra.get("score"), snapshot.extra["maps"], snapshot.observation.relus
         images, verdicts = snapshot.images(self.pixel_space), snapshot.verdicts()
         shown = shown_samples(self.state, snapshot, self.samples, len(images))
-        details = {
-            "noise_samples": [
-                f"{self.noise_samples} noisy copies, noise {number(self.fraction)} of each image's range"
-            ],
-            "steps": [f"{self.integration_steps} steps from 0"],
-        }.get(str(described.cost), [])
+        details = [f"{self.integration_steps} steps from 0"] if described.cost == "steps" else []
+        if self._noise:
+            over = {"mean": "", "squared": "mean square over ", "variance": "variance over "}[self.statistic]
+            details.append(f"{over}{self._noise} noisy copies, noise {number(self.fraction)} of each image's range")
         if layers := snapshot.requirements.layers:
             details.append(f"at {', '.join(layers)}")
         notes = snapshot.notes(self.pixel_space)
@@ -147,8 +161,8 @@ class Saliency(View):
             "images": images[shown],
             "method": described.title,
             "step": snapshot.step,
-            "display": self.reduce if described.display == "sum" else described.display,
-            "unit": snapshot.unit(described.unit),
+            "display": self.reduce if described.display == "sum" or self.statistic != "mean" else described.display,
+            "unit": snapshot.unit(described.unit) if self.statistic == "mean" else "",
             "details": ["" if snapshot.several else some_of(len(shown), len(images), "samples"), *details],
             "verdicts": [verdicts[index] for index in shown] if verdicts else [],
             "notes": notes,
@@ -167,10 +181,19 @@ class Saliency(View):
         return cast("Rule | None", method(self.method).rule or None)
 
     @property
-    def _copies(self) -> float:
-        """Passes of the method's own; none if it takes its maps from the shared pass."""
-        own = {"noise_samples": self.noise_samples, "steps": self.integration_steps}
-        return float(own.get(str(method(self.method).cost), 0))
+    def _alone(self) -> bool:
+        """Whether the maps take passes of their own; the shared pass has the others."""
+        return self._noise > 0 or method(self.method).cost != 1
+
+    @property
+    def _noise(self) -> int:
+        """Noisy copies of each sample; none for methods of the input alone."""
+        return self.noise_samples or (50 if method(self.method).cost == "noise_samples" else 0)
+
+    @property
+    def _smoothed(self) -> str:
+        """The method whose maps are averaged over noise."""
+        return "gradient" if method(self.method).cost == "noise_samples" else self.method
 
     def _layers(self, model: nn.Module) -> dict[str, nn.Module]:
         """Those whose maps the method needs."""
@@ -178,16 +201,19 @@ class Saliency(View):
 
     def _attribute(self, model: nn.Module, snapshot: Snapshot, target: TargetLike) -> Any:
         """The method's maps by passes of its own, on the CPU, in the form of the inputs or of the image."""
-        noise = {"noise_samples": self.noise_samples, "fraction": self.fraction, "seed": self.probe.seed}
-        options: dict[str, dict[str, Any]] = {
-            "noise_samples": {**noise, "progress": False},
-            "steps": {"steps": self.integration_steps, "progress": False},
-        }
         described = method(self.method)
+        function = method(self._smoothed).load()
+        if described.cost == "steps":
+            function = partial(function, steps=self.integration_steps, progress=False)
+        if self._noise:
+            function = partial(
+                smooth_grad, of=function, statistic=self.statistic, noise_samples=self._noise, fraction=self.fraction,
+                seed=self.probe.seed, progress=False,
+            )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # the picture says it
             inputs = on_device(model, snapshot.observation.inputs)
-            maps = described.load()(model, inputs, target, **options.get(str(described.cost), {}))
+            maps = function(model, inputs, target)
         if "maps" in described.needs:  # by layer
             return next(iter(maps.values())).cpu()
         return map_tensors(maps, Tensor.cpu)

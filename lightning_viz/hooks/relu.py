@@ -150,14 +150,14 @@ class ReLURule(TorchFunctionMode):
         """
         if self.rule == "backprop":
             return []
-        counts = Counter(filter(None, map(_escapee, _graph(output))))
+        counts = Counter(filter(None, map(_escapee, graph_nodes(output))))
         names = [f"{count} {name}" for name, count in sorted(counts.items())]
-        return names + _scripted(model) if names and model is not None else names
+        return names + scripted_parts(model) if names and model is not None else names
 
     @staticmethod
     def others(output: Tensor) -> list[str]:
         """Activation functions without a rule in the graph of `output`, for example ``["12 GELU"]``."""
-        counts = Counter(_OTHERS[name] for node in _graph(output) if (name := node.name()) in _OTHERS)
+        counts = Counter(_OTHERS[name] for node in graph_nodes(output) if (name := node.name()) in _OTHERS)
         return [f"{count} {name}" for name, count in sorted(counts.items())]
 
 
@@ -250,9 +250,9 @@ def _ceiling(lower: Any, upper: Any) -> float | None:
     return float(ceiling)
 
 
-def _graph(output: Tensor) -> Iterator[Any]:
-    """Every node of autograd's graph below a tensor."""
-    stack, visited = [output.grad_fn], set()
+def graph_nodes(*tops: Any) -> Iterator[Any]:
+    """Every node of autograd's graph below tensors or nodes, these included."""
+    stack, visited = [top.grad_fn if isinstance(top, Tensor) else top for top in tops], set()
     while stack:
         node = stack.pop()
         if node is not None and node not in visited:
@@ -269,8 +269,8 @@ def _escapee(node: Any) -> str | None:
     return name if name in _NODES and _ceiling(*_NODES[name](node)) is not None else None
 
 
-def _scripted(model: nn.Module) -> list[str]:
-    """The outermost TorchScript modules."""
+def scripted_parts(model: nn.Module) -> list[str]:
+    """The names of the outermost TorchScript modules."""
     names: list[str] = []
     for name, module in model.named_modules():
         inside = any(outer == "" or name.startswith(f"{outer}.") for outer in names)

@@ -22,6 +22,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Small ones, for methods of many passes."""
 
 TENSORS, MAPS = ("convolutional", "two inputs"), ("convolutional", "channels-last")
+UNDERSTOOD = ("convolutional", "gray", "view()", "dictionary", "dense", "frozen", "perceptron")
+"""Networks without attention, layer normalization or products of activations."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Row:
         """The networks that it is tried on; all of them for one of those methods that run the same way."""
         if self.method.name in ("input_times_gradient", "deconvolution"):
             return TENSORS
+        if self.method.name == "lrp":
+            return UNDERSTOOD
         another_formula = self.method.name in FORMULAS and self.method.name not in ("grad_cam", "eigen_cam")
         return MAPS if another_formula else tuple(KINDS)
 
@@ -76,6 +80,7 @@ def fits(name: str, kind: str) -> bool:
 EVERY = [pytest.param(name, kind, id=f"{name}-{kind}") for name in METHODS for kind in KINDS if fits(name, kind)]
 TARGETED = [case for case in EVERY if METHODS[case.values[0]].targeted]
 BATCHED = [case for case in EVERY if METHODS[case.values[0]].batched]
+IMAGES = [(name, kind) for name in METHODS for kind in TENSORS if name != "lrp" or kind in UNDERSTOOD]
 every_method = pytest.mark.parametrize("name", list(METHODS))
 every_targeted_method = pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.targeted])
 

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
+import lightning_viz.attribution
 from lightning_viz.attribution import (
     deconvolution,
     grad_cam,
@@ -109,6 +110,30 @@ def test_smooth_grad(case):
         total += captum.attr.Saliency(model).attribute(copy.requires_grad_(), LABELS, abs=False)
     mine = smooth_grad(model, x, LABELS, noise_samples=3, fraction=0.2, seed=3)
     assert_same(mine, total / 3)
+
+
+OF = {"gradient": "Saliency", "input_times_gradient": "InputXGradient", "guided_backprop": "GuidedBackprop"}
+
+
+@pytest.mark.parametrize("statistic", ["mean", "squared", "variance"])
+@pytest.mark.parametrize("of", OF)
+def test_statistics_over_noise(of, statistic, monkeypatch):
+    """`NoiseTunnel`, with our noise where it draws its own; of one sample, as it draws other noise for each."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 6))
+    model, x = alive(model, torch.randn(1, 3, 12, 12), torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(7)]).to(x)
+    monkeypatch.setattr(torch, "normal", lambda mean, std, **_: noise * std)
+    kind = {"mean": "smoothgrad", "squared": "smoothgrad_sq", "variance": "vargrad"}[statistic]
+    options = {"abs": False} if of == "gradient" else {}
+    reference = captum.attr.NoiseTunnel(getattr(captum.attr, OF[of])(model)).attribute(
+        leaf(x), nt_type=kind, nt_samples=7, stdevs=0.2 * float(x.max() - x.min()), target=4, **options
+    )
+    given = {"noise_samples": 7, "fraction": 0.2, "seed": 3, "statistic": statistic}
+    assert_same(smooth_grad(model, x, 4, of=of, **given), reference)
+    again = smooth_grad(model, x, 4, of=getattr(lightning_viz.attribution, of), batch_size=3, **given)
+    assert_same(again, reference)
 
 
 def test_integrated_gradients(case):

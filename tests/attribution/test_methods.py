@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from lightning_viz.hooks import batching as batches
 from lightning_viz.hooks import top
-from tests.attribution.methods import BATCHED, EVERY, METHODS, assert_same, assert_telling, every_method, explain
+from tests.attribution.methods import (
+    BATCHED,
+    EVERY,
+    IMAGES,
+    METHODS,
+    assert_same,
+    assert_telling,
+    every_method,
+    explain,
+)
 from tests.attribution.nets import KINDS, inputs, network, some
 
 # --- What comes out.
@@ -97,8 +106,7 @@ def test_torchs_defaults_around_it_do_no_harm(name, around):
         assert alike > (1 - 1e-6 if isinstance(around, torch.device) else 0.8)
 
 
-@pytest.mark.parametrize("kind", ["convolutional", "two inputs"])
-@every_method
+@pytest.mark.parametrize(("name", "kind"), IMAGES)
 def test_inputs_that_ask_for_a_gradient_get_none_and_no_graph_comes_back(name, kind):
     given = inputs(kind)
     tensors = [x.requires_grad_() for x in (given if isinstance(given, tuple) else [given]) if x.is_floating_point()]
@@ -184,8 +192,7 @@ class Mirrored(nn.Module):
         return self.net(image.flip(3), *others)
 
 
-@pytest.mark.parametrize("kind", ["convolutional", "two inputs"])
-@every_method
+@pytest.mark.parametrize(("name", "kind"), IMAGES)
 def test_a_forward_of_ones_own_is_as_a_model_that_does_the_same(name, kind):
     net, given = network(kind), inputs(kind)
     found = explain(

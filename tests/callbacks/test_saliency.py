@@ -49,3 +49,29 @@ def test_smooth_grad_explains_its_own_target_whatever_the_shared_pass_explained(
     wanted = {"predicted": predicted, "label": labels}.get(target, target)
     found = Saliency(method="smooth_grad", target=target, noise_samples=4).compute(model, look)["maps"]
     assert torch.allclose(found, smooth_grad(model, images, wanted, noise_samples=4))
+
+
+@pytest.mark.parametrize("statistic", ["mean", "variance"])
+def test_any_method_toward_the_pixels_may_be_averaged_over_noise(statistic):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    torch.nn.init.uniform_(model[3].weight)  # no map is zero
+    images = torch.rand(2, 1, 4, 4)
+    labels = torch.tensor([1, 3])
+    look = Snapshot(Observation(images, labels=labels), Samples(images, labels, head=2), step=0)
+    view = Saliency(method="guided_backprop", noise_samples=4, statistic=statistic)
+    wanted = smooth_grad(model, images, [1, 3], of="guided_backprop", noise_samples=4, statistic=statistic)
+    assert torch.allclose(view.compute(model, look)["maps"], wanted) and wanted.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "guided_grad_cam", "noise_samples": 3}, "maps of guided_grad_cam are not averaged over noise"),
+        ({"statistic": "variance"}, "noise_samples= with it"),
+        ({"method": "smooth_grad", "statistic": "median"}, "one of .'mean', 'squared', 'variance'."),
+    ],
+)
+def test_what_cannot_be_averaged_is_an_error(options, words):
+    with pytest.raises(ValueError, match=words):
+        Saliency(**options)

@@ -317,6 +317,10 @@ ROWS = {
     "attribute smooth_grad --noise_samples 3 --target 1": maps(
         attribution.smooth_grad, target=1, noise_samples=3, progress=False
     ),
+    "attribute smooth_grad --noise_samples 3 --of guided_backprop --statistic variance": maps(
+        attribution.smooth_grad, noise_samples=3, of="guided_backprop", statistic="variance", progress=False
+    ),
+    "attribute lrp": maps(attribution.lrp),
     "attribute gradient": maps(attribution.gradient),
     "attribute input_times_gradient --target label": maps(attribution.input_times_gradient, target=torch.arange(4) % 3),
     "attribute integrated_gradients --steps 4 --baseline 0.5": maps(

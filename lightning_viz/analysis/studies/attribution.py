@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,8 @@ def attribute(
         UnsuitableModelError: the model does not take one image, or true classes are not known.
         InvalidArgumentError: no such target, or options that the method refuses.
     """
-    entry, images, options = described(method), study.require_images(), dict(options or {})
+    images, options = study.require_images(), dict(options or {})
+    entry = _smoothed(described(method), options)
     function, chosen = entry.load(), _target(study, target)
     given = study.settings(function)
     if "batch_size" in inspect.signature(function).parameters:
@@ -147,6 +149,17 @@ def _by_layer(result: Any) -> dict[str, Tensor]:
     if isinstance(result, OcclusionMaps):
         return {_INPUT: result.heat}
     return result if isinstance(result, dict) else {_INPUT: result}
+
+
+def _smoothed(entry: Method, options: Mapping[str, Any]) -> Method:
+    """A method over noisy copies, described by the method whose maps it takes, and by the statistic of them."""
+    if "of" not in options:
+        return entry
+    of, squares = described(options["of"]), options.get("statistic", "mean") != "mean"
+    title = {"squared": "SmoothGrad-Squared", "variance": "VarGrad"}.get(options.get("statistic", ""), entry.title)
+    title += f" of {of.title[0].lower()}{of.title[1:]}" if of.name != "gradient" else ""
+    display, unit = ("sum", "") if squares else (of.display, of.unit)
+    return replace(entry, title=title, display=display, unit=unit)
 
 
 def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
