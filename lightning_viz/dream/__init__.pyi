@@ -15,6 +15,7 @@ from .parametrization import Image as Image
 from .parametrization import cppn as cppn
 from .parametrization import displayed as displayed
 from .parametrization import fourier as fourier
+from .parametrization import maco as maco
 from .parametrization import pixels as pixels
 from .prior_search import PriorSearch as PriorSearch
 from .prior_search import search_priors as search_priors

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.dream.objectives import as_targets, passes_for, scalars
+from lightning_viz.dream.objectives import as_targets, diversity, passes_for, scalars
 from lightning_viz.dream.parametrization import Image, Pixels, as_bytes, pixels, squashed, unsquashed, visible
 from lightning_viz.dream.regularization import PRIORS, YOSINSKI, Preset, PresetName, Prior, PriorName, Step, largest
 from lightning_viz.dream.transforms import Transform, fitted
@@ -19,6 +19,7 @@ from lightning_viz.errors import DreamWarning, InvalidArgumentError, InvalidType
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors
+from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.pixels import PixelSpace
@@ -29,6 +30,7 @@ Optimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 """From the parameters of the images to what climbs by their gradient: ``partial(torch.optim.LBFGS, max_iter=20)``."""
 
 _STEPS = 250
+_GAIN = 0.5  # of what an objective has gained, of a copy alone, that copies alike in every respect lose
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def maximize(
     lr: float | None = None,
     optimizer: Optimizer | None = None,
     copies: int = 1,
+    diverse: str | None = None,
     seed: int = 0,
     frames: int = 30,
     progress: bool = True,
@@ -96,7 +99,8 @@ def maximize(
         model: any module; the images are made on its device and in its precision, single at least.
         objectives: f, one or a list of what `lightning_viz.hooks` calls targets, ``channel("conv2", 7)`` or
             ``"conv2[7]"``; a list is a list of them, ``[3, 7]`` two classes.
-        image: how images are written down, `pixels`, `fourier` or `cppn`; a shape ``(C, H, W)`` stands for pixels.
+        image: how images are written down, `pixels`, `fourier`, `maco` or `cppn`; a shape ``(C, H, W)`` stands for
+            pixels.
         pixel_space: how the model's inputs map to pixels; inputs are pixels in [0, 1] if omitted.
         bounded: keep the pixels within `space.bounds`, by a sigmoid; their contrast is free if not.
         priors: penalties h of the centered image, functions or names (``"edge_energy"``), and their weights: one
@@ -108,6 +112,9 @@ def maximize(
         lr: learning rate of Adam; that of the preset, else of the kind of image, if omitted (0.1 for pixels).
         optimizer: from parameters to another optimizer of torch's; L-BFGS runs several passes for each step.
         copies: images of each objective, from seeds of their own.
+        diverse: layer in whose Gram matrices the copies of an objective should differ, see `diversity`. Copies alike in
+            every respect lose half of what a copy gains alone, which a climb before finds out; for another weight add
+            ``weight * diversity(layer)`` to the objective.
         seed: of the first copy's start, the next ones count on; also of the transformations.
         frames: how many images on the way to keep, evenly in log steps.
         progress: show a bar when it takes long.
@@ -129,8 +136,19 @@ def maximize(
     count = steps if steps is not None else preset.iterations if isinstance(preset, Preset) else _STEPS
     changes = list(preset)
     _check(targets, drawn, changes, count, bounded, copies)
+    if diverse is not None and copies < 2:
+        raise InvalidArgumentError(f"diverse={diverse!r} compares the copies of an objective: give copies=2 or more")
     warn_if_training(model, DreamWarning)
-    with passes_for(model, targets, forward=forward, seed=seed) as run:
+    unlike: Sequence[Target] = ()
+    if diverse is not None:
+        alone = maximize(
+            model, targets, image=_first_starts(drawn, copies), pixel_space=pixel_space, bounded=bounded,
+            priors=priors, update_steps=update_steps, transforms=transforms, small_gradients=small_gradients,
+            steps=steps, lr=lr, optimizer=optimizer, seed=seed, frames=0, progress=progress, forward=forward,
+        )  # fmt: skip
+        gains = (alone.values - alone.curve[:, 0]).clamp_min(0).tolist() if count else [0.0] * len(targets)
+        unlike = [_GAIN * gain * diversity(diverse) for gain in gains]
+    with passes_for(model, [*targets, *unlike], forward=forward, seed=seed) as run:
         climb = Climb(
             run=run,
             objectives=targets,
@@ -142,6 +160,7 @@ def maximize(
             small_gradients=small_gradients,
             copies=copies,
             seed=seed,
+            unlike=unlike,
         )
         rate = next(
             one for one in (lr, preset.lr if isinstance(preset, Preset) else None, drawn.rate) if one is not None
@@ -202,6 +221,13 @@ def _check(
         raise InvalidArgumentError(f"steps between updates change pixels, not those of {what}; use image=pixels(...)")
 
 
+def _first_starts(image: Image, copies: int) -> Image:
+    """The same image, of those that copies start from the first of each objective."""
+    if isinstance(image, Pixels) and image.start is not None and image.start.dim() == 4 and len(image.start) > 1:
+        return replace(image, start=image.start[::copies])
+    return image
+
+
 def _chosen(names: Sequence[str], mask: Tensor) -> str:
     """The names at which a mask is true, in words."""
     return ", ".join(dict.fromkeys(name for name, true in zip(names, mask.tolist(), strict=True) if true))
@@ -234,6 +260,7 @@ class Climb:
     small_gradients: float
     copies: int
     seed: int
+    unlike: Sequence[Target] = ()
 
     def __post_init__(self) -> None:
         image, self._centered = self.image, self.pixel_space.centered()
@@ -258,9 +285,12 @@ class Climb:
             changed = images.clone()  # where the objectives' gradient, without the priors', is met
             if changed.requires_grad:
                 changed.register_hook(self._record_gradient)  # type: ignore[no-untyped-call]
-            values = self._values(changed, number)
+            activations = self._activations(changed, number)
+            values = scalars(activations, self.objectives, self.copies).to(images)
             before.append(values.detach())
             loss = (self._penalty(images) - values).sum()
+            if self.unlike:
+                loss = loss - scalars(activations, self.unlike, self.copies).to(images).sum()
             gradients: Sequence[Tensor | None] = [None] * len(self.parameters)
             if loss.requires_grad:
                 gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
@@ -283,7 +313,8 @@ class Climb:
         """The images as they are, centered ``[N, C, H, W]``, and their objectives ``[N]`` without transformations."""
         with torch.no_grad():
             images = self._images().clone()
-            return images, self._values(images, None)
+            activations = self._activations(images, None)
+            return images, scalars(activations, self.objectives, self.copies).to(images)
 
     def picture(self) -> Tensor:
         """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
@@ -298,8 +329,8 @@ class Climb:
         images = self.image.draw(self.parameters)
         return squashed(images, self._centered) if self.bounded else images
 
-    def _values(self, images: Tensor, number: int | None) -> Tensor:
-        """The objectives of images, under the transformations of an update or under none."""
+    def _activations(self, images: Tensor, number: int | None) -> Activations:
+        """What a pass of images records, under the transformations of an update or under none."""
         size = images.shape[2:]
         if number is not None:
             generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + number)
@@ -307,8 +338,7 @@ class Climb:
                 images = transform(images, generator)
         inputs = self.to_inputs(fitted(images, size))
         with nullcontext() if number else image_size_errors(self.image.shape):
-            activations = self.run(inputs)
-        return scalars(activations, self.objectives, self.copies).to(images)
+            return self.run(inputs)
 
     def _penalty(self, images: Tensor) -> Tensor:
         """Of each image, ``[N]``."""

@@ -106,6 +106,9 @@ def diversity(layer: str) -> Target:
 
     .. math:: -\frac{1}{n - 1} \sum_{b \neq a} \frac{\langle G_a, G_b \rangle}{\lVert G_a \rVert \lVert G_b \rVert}
 
+    It lies between -1 and about 0, so that what it is added to decides its weight; ``maximize(diverse=layer)`` finds
+    one.
+
     Args:
         layer: its name; of a layer that is called several times, of a call: ``"relu:1"``.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.pixels import PixelSpace
 
-__all__ = ["Image", "cppn", "displayed", "fourier", "pixels"]
+__all__ = ["Image", "cppn", "displayed", "fourier", "maco", "pixels"]
 
 _COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 """A root of the covariance of ImageNet's colors, rows red, green, blue (as lucid and lucent have it)."""
@@ -90,19 +90,52 @@ class Fourier:
         image: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
         if channels != 3:
             return image
-        colors = image.new_tensor(_COLORS)
-        return torch.einsum("rc,nchw->nrhw", colors / colors.norm() * math.sqrt(3), image)
+        return torch.einsum("rc,nchw->nrhw", _usual_colors(image), image)
 
     def _scale(self, like: Tensor) -> Tensor:
-        """Falling with frequency, such that an image has the deviation of its coefficients."""
-        _, height, width = self.shape
-        options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
-        rows, columns = torch.fft.fftfreq(height, **options)[:, None], torch.fft.rfftfreq(width, **options)[None]
-        frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
-        scale = frequency**-self.decay
-        # A coefficient stands for its mirror image as well: both of its parts, twice. What mirrors itself is real.
-        parts = torch.where((columns == 0) | (columns == 0.5), 1, 4)
-        return scale / ((parts * scale.square()).sum() / (height * width)).sqrt()
+        return _falling(self.shape, self.decay, like)
+
+
+@dataclass(frozen=True)
+class Maco:
+    """See `maco`.
+
+    Attributes:
+        shape: channels, rows and columns.
+        magnitude: of the coefficients, ``[C, H, W // 2 + 1]``.
+        colors: from the magnitudes' channels to the image's, ``[C, C]``.
+    """
+
+    shape: tuple[int, int, int]
+    magnitude: Tensor
+    colors: Tensor
+    rate: ClassVar[float] = 0.1
+
+    def parameters(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        """Random phases, in radians ``[N, C, H, W // 2 + 1]``."""
+        size = (self.shape[0], self.shape[1], self.shape[2] // 2 + 1)
+        phases = [torch.rand(size, generator=generator, device="cpu") for generator in generators]
+        return [2 * math.pi * torch.stack(phases)]
+
+    def draw(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The images of these phases and the given magnitudes."""
+        phases = parameters[0]
+        spectrum = torch.polar(self.magnitude.to(phases).expand_as(phases).contiguous(), phases)
+        image = torch.fft.irfft2(spectrum, s=self.shape[1:], norm="ortho")
+        return torch.einsum("rc,nchw->nrhw", self.colors.to(image), image)
+
+
+def _falling(shape: tuple[int, int, int], decay: float, like: Tensor) -> Tensor:
+    """A scale of coefficients ``[H, W // 2 + 1]`` that falls with frequency; an image has their parts' deviation."""
+    _, height, width = shape
+    options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+    rows, columns = torch.fft.fftfreq(height, **options)[:, None], torch.fft.rfftfreq(width, **options)[None]
+    frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
+    scale = frequency**-decay
+    # A coefficient stands for its mirror image as well: both of its parts, twice. What mirrors itself is real.
+    parts = torch.where((columns == 0) | (columns == 0.5), 1, 4)
+    scaled: Tensor = scale / ((parts * scale.square()).sum() / (height * width)).sqrt()
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -176,6 +209,39 @@ def fourier(shape: Sequence[int], *, decay: float = 1.0, deviation: float = 0.01
     return Fourier(image_shape(shape), decay, deviation)
 
 
+def maco(shape: Sequence[int], *, images: Tensor | None = None) -> Maco:
+    r"""Magnitude-constrained optimization: only the phase of each Fourier coefficient is optimized (Fel et al., 2023).
+
+    .. math:: x = \mathcal{F}^{-1}(r\, e^{i \varphi}), \qquad r = \mathbb{E}\, |\mathcal{F}(x_0)|
+
+    The image keeps the spectrum of natural images, whatever the objective: neither high frequencies nor contrast can
+    grow. Spectra are of decorrelated colors, so that colors are those of the images, too.
+
+    Args:
+        shape: channels, rows and columns.
+        images: centered images ``[M, C, H, W]`` whose mean spectrum is kept, and whose colors; if omitted a spectrum
+            that falls with frequency, as on average in nature, of unit deviation, in the colors of ImageNet for three
+            channels.
+
+    Raises:
+        ValueError: a shape that is none, or images that have another.
+    """
+    size = image_shape(shape)
+    if images is None:
+        like = torch.zeros((), dtype=torch.float64)
+        magnitude = (math.sqrt(2) * _falling(size, 1.0, like)).expand(size[0], -1, -1)  # of two parts of unit deviation
+        return Maco(size, magnitude, _usual_colors(like) if size[0] == 3 else torch.eye(size[0], dtype=torch.float64))
+    if images.dim() != 4 or not len(images) or tuple(images.shape[1:]) != size:
+        raise InvalidArgumentError(
+            f"images are {tuple(images.shape)}: give one or more, [M, {', '.join(map(str, size))}]"
+        )
+    given = images.detach().double().cpu()
+    values, axes = torch.linalg.eigh(torch.cov(given.transpose(0, 1).flatten(1)).view(size[0], size[0]))
+    deviations = values.clamp_min(0).sqrt()
+    decorrelated = torch.einsum("cr,nrhw->nchw", axes.T / deviations.clamp_min(1e-6)[:, None], given)
+    return Maco(size, torch.fft.rfft2(decorrelated, norm="ortho").abs().mean(0), axes * deviations)
+
+
 def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
     """A compositional pattern-producing network from coordinates to values (Stanley, 2007; Mordvintsev et al., 2018).
 
@@ -190,6 +256,13 @@ def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
         ValueError: a shape that is none.
     """
     return CPPN(image_shape(shape), width, layers)
+
+
+def _usual_colors(like: Tensor) -> Tensor:
+    """From decorrelated colors to red, green and blue, as ImageNet's are correlated."""
+    colors = like.new_tensor(_COLORS)
+    unit: Tensor = colors / colors.norm() * math.sqrt(3)
+    return unit
 
 
 def squashed(images: Tensor, pixel_space: PixelSpace) -> Tensor:

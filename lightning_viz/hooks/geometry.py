@@ -116,6 +116,8 @@ class Geometry:
         axis = _channel_axis(module, output) or self._passed_on(module, inputs, output)
         if axis is None and last == 2:
             return self._unseen(output, name)
+        if axis is None and self._are_heads(shape):
+            return Layout((), last)
         if axis is None:  # a new shape: as the latest output with so many dimensions
             axis = next((known for of, (known, _) in reversed(self._axes.items()) if len(of) == last), 1)
         if axis == 1:
@@ -169,6 +171,10 @@ class Geometry:
         if (self._count and samples != self._count) or count in self._ids or self._are_queries(count, name):
             return Layout((), 2)
         prefixes = self._extra(channels)
+        # The hidden layer of a block has the block's tokens, but not their width, by which a class token is known.
+        prefixes = prefixes.union(
+            *(self._extra(shape[1]) for shape in self._axes if shape[0] == count and len(shape) == 2)
+        )
         for grid in reversed(self._grids):
             if count - math.prod(grid) in prefixes:
                 return Layout(grid, 2, count - math.prod(grid))
@@ -214,6 +220,10 @@ class Geometry:
     def class_token(self, channels: int, prefix: int) -> bool:
         """Whether the first token is a class token, see `leads_with_class_token`."""
         return leads_with_class_token(self._model, channels, prefix)
+
+    def _are_heads(self, shape: tuple[int, ...]) -> bool:
+        """Whether an output ``[N, heads, T, K]`` is what attention made of tokens ``[N, T, heads * K]``."""
+        return len(shape) == 3 and (shape[1], shape[0] * shape[2]) in self._axes
 
     def _are_queries(self, count: int, name: str) -> bool:
         """Whether a decoder's tokens are its object queries."""

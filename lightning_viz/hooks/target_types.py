@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
-from lightning_viz.errors import InvalidArgumentError, TargetError
+from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, TargetError
 from lightning_viz.hooks.layers import nearest_names
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores, known_labels, no_classes, no_position, two_classes
 from lightning_viz.hooks.recording import Activations
@@ -115,9 +116,29 @@ class Target(ABC):
         return _combined("{} - {}", torch.sub, other, self)
 
     def __mul__(self, factor: float) -> Target:
-        return NotImplemented if isinstance(factor, Target) else _combined("{} * {}", torch.mul, factor, self)
+        return self._refuse("times a target") if isinstance(factor, Target) else _scaled(self, factor)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Target:
+        if isinstance(divisor, Target):
+            self._refuse("over a target")
+        number = _number(divisor)
+        if number == 0:
+            raise InvalidArgumentError(f"{self.name} / 0: give another number")
+        return NotImplemented if number is None else _scaled(self, 1 / number)
+
+    def __rtruediv__(self, number: float) -> NoReturn:
+        self._refuse("as a divisor")
+
+    def __pow__(self, exponent: float) -> NoReturn:
+        self._refuse("to a power")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise InvalidTypeError(
+            f"{self.name} {what}: targets add, subtract and scale by numbers; for any other function of what a pass "
+            "records write FunctionTarget(name, function, layers)"
+        )
 
     def __neg__(self) -> Target:
         return _Combination(f"-{_grouped(self)}", torch.neg, (self,))
@@ -305,14 +326,35 @@ class _Combination(Target):
 
 def _combined(form: str, function: Callable[..., Tensor], first: Target | float, second: Target | float) -> Target:
     """Two targets, or a target and a number, as one; what is neither is left to Python."""
-    if any(isinstance(part, bool) or not isinstance(part, (Target, numbers.Real)) for part in (first, second)):
+    parts = [part if isinstance(part, Target) else _number(part) for part in (first, second)]
+    if parts[0] is None or parts[1] is None:
         return NotImplemented  # type: ignore[no-any-return]
+    first, second = parts[0], parts[1]
     name = form.format(_named(first), _named(second) if function is torch.add else _grouped(second))
     if not isinstance(first, Target):
         function = partial(function, first)
     elif not isinstance(second, Target):
         function = partial(function, other=second)
     return _Combination(name, function, [part for part in (first, second) if isinstance(part, Target)])
+
+
+def _number(value: object) -> float | None:
+    """A finite number, also one of NumPy's or a tensor of one value, as Python's; None if it is none.
+
+    Raises:
+        InvalidArgumentError: it is NaN or infinite.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    if not math.isfinite(value):
+        raise InvalidArgumentError(f"a target and {value}: give a finite number")
+    return float(value)
+
+
+def _scaled(target: Target, factor: float) -> Target:
+    return _combined("{} * {}", torch.mul, factor, target)
 
 
 def _named(part: Target | float) -> str:

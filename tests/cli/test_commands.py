@@ -45,11 +45,13 @@ from lightning_viz.dream import (
     fourier,
     invert,
     l2,
+    maco,
     maximize,
     pixels,
     standard,
     style_transfer,
 )
+from lightning_viz.dream.parametrization import centered
 from lightning_viz.embedding import pca, tsne
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks import channel as inner
@@ -152,6 +154,12 @@ def climbed(subject):
         update_steps=Preset(decay=0.1, blur_width=0.5),
         steps=4,
     )
+
+
+def varied(subject):
+    image = maco((1, 16, 16), images=centered(subject.images, SPACE, "the images"))
+    how = {"image": image, "copies": 2, "diverse": "conv1", "steps": 4, "frames": 0}
+    return dreamt(subject, [LayerTarget("conv2", 1, "unit")], **how)
 
 
 def inverted(subject):
@@ -309,6 +317,7 @@ ROWS = {
     "dream classes --classes class:cat 0 --steps 4 --frames 0": wanted,
     "dream maximize --objectives|conv2[1]|2| --image pixels deviation=0.1 --priors l2=0.01 --update_steps decay=0.1"
     " blur_width=0.5 --steps 4 --small_gradients 5 --frames 3": climbed,
+    "dream maximize --objectives|conv2[1]| --image maco --copies 2 --diverse conv1 --steps 4 --frames 0": varied,
     "dream invert --layer conv1 conv2 --penalties 0.01 0.02 --seeds 2 --steps 3 --frames 0": inverted,
     "dream deep_dream --layer conv1 --octaves 1 --steps 2 --frames 0": deepened,
     "dream style_transfer --content 0 --style 1 --content_layers conv1 --style_layers conv1 conv2 --steps 2"

@@ -10,8 +10,21 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from lightning_viz.dream import direction, diversity, edge_energy, gram, jitter, layer, match, maximize, pad, pixels
+from lightning_viz.dream import (
+    direction,
+    diversity,
+    edge_energy,
+    fourier,
+    gram,
+    jitter,
+    layer,
+    match,
+    maximize,
+    pad,
+    pixels,
+)
 from lightning_viz.hooks import FunctionTarget, as_target, channel, classes, logit, maximum, region, unit
+from tests.dream.conftest import digits  # noqa: F401  # a fixture
 
 SHAPE = (3, 11, 14)
 
@@ -182,6 +195,62 @@ def test_diversity_makes_the_copies_differ(net):
     assert unlike(hooked(net, apart)[0]["conv2"]).mean() > unlike(hooked(net, alike)[0]["conv2"]).mean() + 0.02
 
 
+def test_the_weight_of_diversity_is_found_whatever_the_objectives_scale(digits):  # noqa: F811
+    shape, net = digits.images.shape[1:], digits.model
+    options = {"image": fourier(shape), "bounded": True, "pixel_space": digits.pixel_space, "copies": 2, "steps": 40}
+    asked = [channel("conv2", 1), channel("conv3", 3)]
+    alike = maximize(net, asked, progress=False, **options)
+    found = [
+        maximize(net, [c * one for one in asked], diverse="conv2", progress=False, **options) for c in (1e-3, 1, 1e3)
+    ]
+    assert found[1].names == ("1 * conv2 channel 1",) * 2 + ("1 * conv3 channel 3",) * 2  # values are their own
+    for objective in (slice(0, 2), slice(2, 4)):
+        unlikeness = [unlike(hooked(net, one.inputs[objective])[0]["conv2"]).mean() for one in (alike, found[1])]
+        assert unlikeness[1] > unlikeness[0] + 0.1
+        gained = [(one.values - one.curve[:, 0])[objective].mean() for one in (alike, found[1])]
+        assert 0.5 * gained[0] < gained[1]
+    for other in (found[0], found[2]):
+        torch.testing.assert_close(other.pixels, found[1].pixels, rtol=0, atol=0.05)
+
+
+def test_diversity_of_given_starts_is_that_of_its_formula(net):
+    start, options = starts(4), {"steps": 1, "optimizer": partial(torch.optim.SGD, lr=1e-3), "progress": False}
+    asked = [channel("conv2", 1), channel("conv2", 4)]
+    found = maximize(net, asked, image=pixels(SHAPE, start=start), copies=2, diverse="conv1", **options)
+    alone = maximize(net, asked, image=pixels(SHAPE, start=start[::2]), **options)
+    gains = (alone.values - alone.curve[:, 0]).tolist()
+    weighted = [one + gain / 2 * diversity("conv1") for one, gain in zip(asked, gains, strict=True)]
+    expected = maximize(net, weighted, image=pixels(SHAPE, start=start), copies=2, **options)
+    torch.testing.assert_close(found.images, expected.images)
+    with pytest.raises(ValueError, match=r"diverse='conv1' compares the copies .* copies=2 or more"):
+        maximize(net, asked, image=SHAPE, diverse="conv1", **options)
+
+
+@pytest.mark.parametrize(
+    "layer", ["encoder_layer_1", "encoder_layer_0.mlp", "encoder_layer_0.mlp.0", "encoder_layer_0.mlp.1"]
+)
+@pytest.mark.parametrize("word", ["[3]", "[3,1,2]", ""])
+def test_a_vision_transformers_units_dream_as_a_convolutions_do(layer, word):
+    vit = built(
+        VisionTransformer,
+        image_size=24,
+        patch_size=8,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        mlp_dim=32,
+        num_classes=5,
+    )
+    name = f"encoder.layers.{layer}"
+    target = f"{name}{word}" if word else f"max({name})"
+    found = maximize(vit, target, image=(3, 24, 24), steps=5, progress=False, frames=0)
+    output = hooked(vit, found.inputs)[0][name][0]  # [1 + 9, K]
+    patches = output[1:].view(3, 3, -1)
+    expected = {"[3]": patches[..., 3].sum(), "[3,1,2]": patches[1, 2, 3], "": output.max()}[word]
+    torch.testing.assert_close(found.values[0], expected)
+    assert found.values[0] > found.curve[0, 0]
+
+
 def test_a_transformers_channels_are_those_of_its_patches():
     vit = built(
         VisionTransformer,
@@ -259,6 +328,10 @@ ALGEBRA = [
     (A - 3, lambda a, b, c: a - 3, "conv1 channel 1 - 3"),
     (3 - (A + B), lambda a, b, c: 3 - a - b, "3 - (conv1 channel 1 + logit 3)"),
     (2 * (A + 3), lambda a, b, c: 2 * a + 6, "2 * (conv1 channel 1 + 3)"),
+    (B / 2, lambda a, b, c: b / 2, "0.5 * logit 3"),
+    (B / 2 + 1.0, lambda a, b, c: b / 2 + 1, "0.5 * logit 3 + 1"),
+    ((A - B) / np.float64(4), lambda a, b, c: (a - b) / 4, "0.25 * (conv1 channel 1 - logit 3)"),
+    (torch.tensor(2.0) * A + torch.tensor([1]), lambda a, b, c: 2 * a + 1, "2 * conv1 channel 1 + 1"),
     (np.float64(2) * A, lambda a, b, c: 2 * a, "2 * conv1 channel 1"),
     (np.float32(2) + A, lambda a, b, c: 2 + a, "2 + conv1 channel 1"),
     (sum([A, B, C]), lambda a, b, c: a + b + c, "conv1 channel 1 + logit 3 + conv2 unit 0 at (1, 2)"),
@@ -427,3 +500,21 @@ def test_a_sum_of_a_list_is_one_objective():
             wrong * channel("conv", 0)
     with pytest.raises(TypeError):
         channel("conv", 0) + "conv"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        (lambda: B * A, TypeError, "logit 3 times a target: targets add, subtract and scale"),
+        (lambda: B / A, TypeError, "logit 3 over a target: .* FunctionTarget"),
+        (lambda: 1 / B, TypeError, "logit 3 as a divisor"),
+        (lambda: B**2, TypeError, "logit 3 to a power"),
+        (lambda: B / 0, ValueError, "logit 3 / 0"),
+        (lambda: B * float("nan"), ValueError, "nan: give a finite number"),
+        (lambda: B + np.inf, ValueError, "inf: give a finite number"),
+        (lambda: torch.tensor(torch.inf) - B, ValueError, "inf: give a finite number"),
+    ],
+)
+def test_what_is_no_sum_of_multiples_is_refused_with_the_reason(asked, error, words):
+    with pytest.raises(error, match=words):
+        asked()

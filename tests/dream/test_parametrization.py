@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_viz.dream import cppn, displayed, fourier, pixels
+from lightning_viz.dream import cppn, displayed, fourier, maco, pixels
 from lightning_viz.dream.parametrization import squashed, unsquashed
 from lightning_viz.pixels import PixelSpace
 
@@ -31,7 +31,7 @@ def random_inside(pixel_space):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kind", [pixels, fourier, cppn])
+@pytest.mark.parametrize("kind", [pixels, fourier, maco, cppn])
 def test_an_image_is_its_generators_own_whatever_the_batch(kind, shape):
     image = kind(shape)
     together = image.draw(image.parameters(generators(3)))
@@ -42,7 +42,7 @@ def test_an_image_is_its_generators_own_whatever_the_batch(kind, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kind", [pixels, fourier, cppn])
+@pytest.mark.parametrize("kind", [pixels, fourier, maco, cppn])
 def test_every_parameter_but_a_networks_hidden_ones_moves_the_image_from_the_start(kind, shape):
     image = kind(shape)
     parameters = [one.double().requires_grad_() for one in image.parameters(generators(1))]
@@ -107,6 +107,41 @@ def test_fourier_images_change_slowly_from_pixel_to_pixel():
     assert roughness(2.0) < roughness(1.0) / 2 < roughness(0.0) / 4
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whatever_the_phases_the_spectrum_stays(shape):
+    image = maco(shape)
+    drawn = image.draw([phases.double() for phases in image.parameters(generators(2))])
+    plain = torch.linalg.solve(image.colors, drawn.movedim(1, -1)[..., None])[..., 0].movedim(-1, 1)
+    found = torch.fft.rfft2(plain, norm="ortho").abs()
+    columns = torch.arange(found.shape[-1])
+    paired = (columns > 0) & (2 * columns != shape[2])  # others are their own mirror images, and real
+    expected = image.magnitude.expand_as(found)[..., paired]
+    torch.testing.assert_close(found[..., paired], expected)
+    assert (found <= image.magnitude + 1e-9).all()
+    assert drawn.std() == pytest.approx(1, rel=0.5)
+
+
+def test_the_spectrum_and_the_colors_are_those_of_the_images():
+    rng = np.random.default_rng(0)
+    mixing = torch.tensor([[1.0, 0.5, 0.2], [0.9, -0.1, 0.3], [0.8, 0.2, -0.6]], dtype=torch.float64)
+    noise = torch.from_numpy(rng.standard_normal((40, 3, 12, 16)))
+    smooth = (noise + noise.roll(1, -1) + noise.roll(2, -1)) / 3
+    images = torch.einsum("rc,nchw->nrhw", mixing, smooth)
+    image = maco((3, 12, 16), images=images)
+    drawn = image.draw([phases.double() for phases in image.parameters(generators(200))])
+    found, given = (torch.cov(one.transpose(0, 1).flatten(1)) for one in (drawn, images))
+    assert torch.allclose(found, np.pi / 4 * given, atol=0.1 * float(given.max()))  # (E r)² of normal coefficients
+    spectra = [torch.fft.rfft2(given, norm="ortho").abs().mean((0, 1, 2)) for given in (drawn, images)]
+    assert torch.corrcoef(torch.stack(spectra))[0, 1] > 0.9
+    gray = images[:, :1].expand(-1, 3, -1, -1)
+    colored = maco((3, 12, 16), images=gray)
+    drawn = colored.draw([phases.double() for phases in colored.parameters(generators(2))])
+    assert (drawn - drawn[:, :1]).abs().max() < 1e-3 * drawn.abs().max()  # gray stays gray
+    for wrong in (images[0], images[:0], images[..., 1:]):
+        with pytest.raises(ValueError, match="give one or more"):
+            maco((3, 12, 16), images=wrong)
+
+
 def test_the_same_network_draws_the_same_picture_finer():
     square, wide = cppn((3, 9, 9), width=8, layers=3), cppn((3, 9, 17), width=8, layers=3)
     parameters = square.parameters(generators(2))
@@ -146,7 +181,7 @@ def test_what_cannot_be_started_is_said():
         pixels((3, 8, 9), start=torch.zeros(3, 3, 8, 9)).parameters(generators(2))
 
 
-@pytest.mark.parametrize("kind", [pixels, fourier, cppn])
+@pytest.mark.parametrize("kind", [pixels, fourier, maco, cppn])
 @pytest.mark.parametrize("shape", [(28, 28), (0, 28, 28), (1, 3, 28, 28)])
 def test_a_shape_that_is_none_is_said(kind, shape):
     with pytest.raises(ValueError, match="give channels, rows and columns"):

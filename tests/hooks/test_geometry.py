@@ -45,6 +45,45 @@ def test_a_vision_transformers_tokens_go_back_to_their_patches(layer, row, colum
     assert place == (row, column)
 
 
+class Attention(nn.Module):
+    """Attention as timm writes it: an identity sees queries [N, heads, T, K]."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.seen, self.qkv = heads, nn.Identity(), nn.Linear(width, 3 * width)
+
+    def forward(self, x):
+        samples, count, width = x.shape
+        q, k, v = self.qkv(x).view(samples, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = (self.seen(q) @ k.mT).softmax(-1)
+        return (weights @ v).transpose(1, 2).reshape(samples, count, width)
+
+
+class Block(nn.Module):
+    """Patches, a class token, and a block with a hidden layer of another width."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.cls_token = nn.Conv2d(3, 12, 4, stride=4), nn.Parameter(torch.zeros(1, 1, 12))
+        self.norm, self.attention = nn.LayerNorm(12), Attention(12, 3)
+        self.wide, self.act, self.narrow = nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 12)
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        x = x + self.attention(self.norm(x))
+        return x + self.narrow(self.act(self.wide(x)))
+
+
+def test_a_blocks_hidden_layer_has_the_blocks_places_and_heads_have_none():
+    seen = observe(
+        Block(), torch.rand(2, 3, 16, 16), layers=["wide", "act", "narrow", "attention.qkv", "attention.seen"]
+    )
+    for layer in ("wide", "act", "narrow", "attention.qkv"):
+        assert seen.layouts[layer] == Layout((4, 4), 2, 1), layer
+    assert seen.layouts["attention.seen"] == Layout((), 3) and seen.maps("attention.seen") is None
+
+
 def test_register_tokens_in_front_are_left_out():
     patches = torch.arange(9.0).view(1, 9, 1).expand(2, 9, 5)
     with_registers = torch.cat([torch.full((2, 5, 5), -1.0), patches], dim=1)

@@ -17,7 +17,7 @@ from lightning_viz.callbacks.dreams import Unit, named_units
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
 from lightning_viz.dream.maximize import Dream, maximize
-from lightning_viz.dream.parametrization import Image, cppn, fourier, pixels
+from lightning_viz.dream.parametrization import Image, centered, cppn, fourier, maco, pixels
 from lightning_viz.dream.regularization import YOSINSKI, Preset, edge_energy
 from lightning_viz.dream.style_transfer import style_transfer
 from lightning_viz.dream.transforms import standard
@@ -39,7 +39,7 @@ _NATURAL = 40.0  # weight of the edge energy at one pixel, at most: it is a sum 
 _SHARE = 0.03  # of what the logits gain without it, that the edge energy may cost
 _TRIAL = 50  # updates without it
 _MOST = 8  # samples on a page
-_IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "cppn": cppn}
+_IMAGES: dict[str, Callable[..., Image]] = {"pixels": pixels, "fourier": fourier, "maco": maco, "cppn": cppn}
 
 
 def dream_units(
@@ -59,7 +59,8 @@ def dream_units(
         options: of `lightning_viz.dream.maximize`, by keyword.
         objectives: conv2[7] (a channel; its middle alone where a position sees less than the image), conv2 (its first
             ten), 3 or class:ox (a class), logits (the first ten).
-        image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
+        image: parametrization of the images, pixels, fourier, cppn or maco (phases alone, with
+            the samples' mean spectrum), and its options: fourier decay=1.5.
         priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm.
         update_steps: what follows each update: 'small norm', 'decay', 'blur' or 'contribution', or NAME=VALUE of decay,
             blur_width, blur_every, norm_percentile, contribution_percentile.
@@ -109,7 +110,8 @@ def dream_classes(
         study: a classifier of images and its samples.
         options: of `lightning_viz.dream.maximize`, by keyword.
         classes: 3 or class:ox each; the first ten if omitted.
-        image: parametrization of the images, pixels, fourier or cppn, and its options: fourier decay=1.5.
+        image: parametrization of the images, pixels, fourier, cppn or maco (phases alone, with
+            the samples' mean spectrum), and its options: fourier decay=1.5.
         bounded: keep pixels within their range, by a sigmoid.
         priors: penalties and their weights, NAME=WEIGHT: edge_energy, total_variation, l2, alpha_norm; edge_energy with
             40 / (height x width), or less where the logits gain little, if omitted.
@@ -335,7 +337,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """Of `maximize`, from words."""
     return {
-        "image": _image(image, study.require_images().shape[1:]),
+        "image": _image(image, study),
         "priors": _settings(priors),
         "update_steps": _update_steps(update_steps),
         "transforms": standard(jitter) if jitter else [],
@@ -349,13 +351,16 @@ def _units(study: ModelUnderStudy, words: Sequence[str]) -> list[Unit]:
     return [unit for text in words for unit in named_units(study.model, text, _COUNT, classes, names)]
 
 
-def _image(words: str | Sequence[str], shape: Sequence[int]) -> Image:
+def _image(words: str | Sequence[str], study: ModelUnderStudy) -> Image:
     """A parametrization and its options."""
     name, *options = [words] if isinstance(words, str) else words
-    if name not in _IMAGES:
-        raise InvalidArgumentError(f"image={name!r}: give one of {', '.join(_IMAGES)}")
+    _check_names("parametrization", [name], list(_IMAGES))
+    images = study.require_images()
+    arguments = _settings(options)
+    if name == "maco":
+        arguments["images"] = centered(images, study.pixel_space, "the samples")
     try:
-        return _IMAGES[name](shape, **_settings(options))
+        return _IMAGES[name](images.shape[1:], **arguments)
     except TypeError as error:
         raise InvalidArgumentError(f"image={name!r}: {error}") from error
 
