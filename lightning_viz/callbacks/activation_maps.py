@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_viz.activations.top_k import Channels, choose_channels
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.fixed_scale import fixed_scale
+from lightning_viz.callbacks.fixed_scale import FixedScale, fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
@@ -36,8 +36,8 @@ class ActivationMaps(View):
         layers: whose output to show; the first and the last convolution if omitted.
         channels: ``"random"`` (picked once, by the probe's seed), ``"first"``, ``"strongest"`` (at the first look), or
             a list of numbers; at most seven.
-        scale: ``"fixed"``: one for all maps and steps, from the first look's 1st to 99th percentile, doubled when it
-            no longer holds; ``"map"``: each map by itself.
+        scale: ``"fixed"``: one for each channel at all steps, from the first look's 1st to 99th percentile, doubled
+            when it no longer holds; ``"map"``: each map by itself.
     """
 
     layers: Layers = field(default_factory=_first_and_last)
@@ -75,10 +75,12 @@ class ActivationMaps(View):
                 if call not in self.state:
                     chosen = choose_channels(maps, self.channels, _COLUMNS, seed=self.probe.seed)
                     self.state[call] = {"channels": chosen, "scale": None}
-                state, scale = self.state[call], None
+                state, scales = self.state[call], None
                 if self.scale == "fixed":
-                    scale = fixed_scale(maps[:, state["channels"]].numpy(), snapshot.step, state["scale"])
-                    state["scale"] = scale.state
+                    before = state["scale"] or [None] * len(state["channels"])
+                    values = zip(maps[:, state["channels"]].unbind(1), before, strict=True)
+                    scales = [fixed_scale(channel.numpy(), snapshot.step, earlier) for channel, earlier in values]
+                    state["scale"] = [scale.state for scale in scales]
                 yield DrawTask(
                     activation_maps,
                     {
@@ -88,9 +90,27 @@ class ActivationMaps(View):
                         "layer": call,
                         "step": snapshot.step,
                         "channels": state["channels"],
-                        "limits": scale and scale.limits,
-                        "limits_note": scale.words if scale else "",
+                        "limits": scales and [scale.limits for scale in scales],
+                        "limits_note": _words(scales) if scales else "",
                         "verdicts": verdicts,
-                        "notes": (*(scale.warnings if scale else ()), *snapshot.notes(self.pixel_space, call)),
+                        "notes": (*_warnings(state["channels"], scales or []), *snapshot.notes(self.pixel_space, call)),
                     },
                 )
+
+
+def _words(scales: Sequence[FixedScale]) -> str:
+    """Where the channels' scales come from, for the caption."""
+    words = list(dict.fromkeys(scale.words for scale in scales))
+    since = [scale.since for scale in scales if scale.since is not None]
+    if len(words) == 1:
+        return words[0]
+    return f"{len(since)} wider since step {max(since):,}" if since else f"fixed at step {scales[0].first:,}"
+
+
+def _warnings(channels: Sequence[int], scales: Sequence[FixedScale]) -> tuple[str, ...]:
+    """For the first picture on which some channels' scales are others than on the one before."""
+    changed = [channel for channel, scale in zip(channels, scales, strict=False) if scale.warnings]
+    if not changed:
+        return ()
+    before = max(scale.before for scale in scales if scale.warnings)
+    return (f"display scale wider than at step {before:,} in ch {', '.join(map(str, changed))}",)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_viz.callbacks.draw_task import DrawResult
-from lightning_viz.render.activations import Distribution, distributions, rebin
 from lightning_viz.render.animation import thin
+from lightning_viz.render.histograms import Distribution, distributions, rebin
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import compose
 from lightning_viz.render.parts import Tile

@@ -67,19 +67,13 @@ def draw_layer(
     memory = memory or {}
     if flaw := flaw_of(vectors):
         return DrawResult((no_page(tag, layer, step, flaw),) if pages else (), memory=memory or None)
-    digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
-    digest.update(repr((perplexity, engine, seed, None if labels is None else labels.tolist())).encode())
-    known = memory.get("digest") == digest.hexdigest()
-    scores = reduce(vectors, seed=seed) if "comparison" in pages or projector or not known else vectors
-    if known:
-        found = {name: memory[name] for name in ("points", "embedding", "start", "numbers")}
-    else:
-        options = {"perplexity": perplexity, "seed": seed, "engine": engine}
-        found = _embed(scores, labels, memory, before or {}, options)
+    options = {"perplexity": perplexity, "seed": seed, "engine": engine}
+    scores, found = _embedded(
+        vectors, labels, memory, before or {}, options, reduced=projector, comparison="comparison" in pages
+    )
     points = unit_radius(found["points"])
     view = FixedView.of(points, step, memory)
-    if "comparison" in pages:
-        found["plane"] = pca(scores, previous=memory.get("plane"), seed=seed).points
+    if "plane" in found:
         found["plane_view"] = asdict(FixedView.of(unit_radius(found["plane"]), step, memory.get("plane_view")))
     shown = EmbeddedLayer(
         layer=layer,
@@ -111,7 +105,6 @@ def draw_layer(
             "engines": (memory.get("embedding", {}).get("engine"), found["embedding"]["engine"]),
             "layer": layer,
             "step": step,
-            "digest": digest.hexdigest(),
         },
         projection=projection(tag, scores, labels, class_names, images, predictions) if projector else None,
     )
@@ -172,6 +165,30 @@ def flaw_of(vectors: NDArray[Any]) -> str:
     """
     broken = int((~np.isfinite(vectors).all(1)).sum())
     return f"NaN or infinity in {broken:,} of {len(vectors):,} samples" if broken else ""
+
+
+def _embedded(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    memory: Mapping[str, Any],
+    before: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    reduced: bool,
+    comparison: bool,
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The vectors, reduced by PCA where that is asked for or needed, and their embedding: the known one if it holds."""
+    digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
+    digest.update(repr((*options.values(), None if labels is None else labels.tolist())).encode())
+    known = memory.get("digest") == digest.hexdigest()
+    scores = reduce(vectors, seed=options["seed"]) if comparison or reduced or not known else vectors
+    if known:
+        found = {name: memory[name] for name in ("points", "embedding", "start", "numbers")}
+    else:
+        found = _embed(scores, labels, memory, before, options)
+    if comparison:
+        found["plane"] = pca(scores, previous=memory.get("plane"), seed=options["seed"]).points
+    return scores, {**found, "digest": digest.hexdigest()}
 
 
 def _embed(

@@ -256,6 +256,7 @@ class Dreams(View):
             "tag": f"{self.kind}/{layer}",
             "images": to_rgb(pixels),
             "samples": () if seen is None else seen.samples,
+            "sample_count": 0 if seen is None else seen.count,
             "title": f"What {whose} want to see",
             "names": names,
             "words": words,

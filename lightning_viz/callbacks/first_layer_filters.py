@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
@@ -15,6 +16,7 @@ from lightning_viz.errors import ViewError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, hides_inputs, is_transposed
+from lightning_viz.render.text import number
 from lightning_viz.render.weights import filter_table, filters
 
 __all__ = ["FirstLayerFilters"]
@@ -76,14 +78,16 @@ class FirstLayerFilters(View):
         for place, asked in enumerate(snapshot.requirements.weights):
             name, weight = asked.removesuffix(".weight"), snapshot.observation.weights[asked]
             images = filter_images(weight.transpose(0, 1) if snapshot.extra[asked] else weight, shape=shape).numpy()
-            scale = fixed_scale(images, snapshot.step, self.state.get(name))
-            self.state[name] = scale.state
+            known, norm = self.state.get(name, {}), float(np.sqrt(np.square(images, dtype=np.float64).sum()))
+            scale, first = fixed_scale(images, snapshot.step, known.get("scale")), known.get("norm", norm)
+            self.state[name] = {"scale": scale.state, "norm": first}
             arguments = {
                 "tag": f"{self.kind}/{name}",
                 "weights": images,
                 "layer": name,
                 "step": snapshot.step,
                 "limit": max(map(abs, scale.limits)) or None,
+                "details": [f"weights' norm {number(norm)}, at step {scale.first:,} it was {number(first)}"],
             }
             shared = {"limit_note": scale.words, "notes": scale.warnings}
             if place and images.shape[1] > 1:

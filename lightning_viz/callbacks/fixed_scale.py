@@ -29,7 +29,6 @@ class FixedScale:
         since: step of the look at which the scale was changed last; None: it is the first.
         before: step of the look before that.
         times: how many times wider than then.
-        growth: how many times wider than at first.
     """
 
     limits: Limits
@@ -39,7 +38,6 @@ class FixedScale:
     since: int | None = None
     before: int = 0
     times: float = 1.0
-    growth: float = 1.0
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any] | None) -> FixedScale | None:
@@ -65,15 +63,17 @@ class FixedScale:
         if limits is None or limits == self.limits:
             return replace(self, last=step)
         times = (limits[1] - limits[0]) / max(self.limits[1] - self.limits[0], np.finfo(np.float64).tiny)
-        changed = {"limits": limits, "since": step, "before": self.last, "times": times}
-        return replace(self, last=step, growth=self.growth * times, **changed)
+        return replace(self, limits=limits, last=step, since=step, before=self.last, times=times)
 
     @property
     def words(self) -> str:
-        """Where the scale comes from, for the caption: the first look's, or how many times wider."""
+        """Where the scale comes from, for the caption: the first look's, or since when it is wider.
+
+        By how much is said once, in `warnings`: next to a limit it would pass for the growth of the values.
+        """
         if self.since is None:
             return f"{self.origin} at step {self.first:,}"
-        return f"since step {self.since:,}, {number(self.growth)} times that of step {self.first:,}"
+        return f"wider since step {self.since:,}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def fixed_scale(values: NDArray[np.floating], step: int, previous: Mapping[str, 
     ((0.0, 99.0), '1st to 99th percentile at step 0', ())
     >>> later = fixed_scale(np.linspace(0, 150, 101), 38, first.state)
     >>> later.limits, later.words
-    ((0.0, 198.0), 'since step 38, 2 times that of step 0')
+    ((0.0, 198.0), 'wider since step 38')
     >>> later.warnings, later.at(76).warnings
     (('display scale 2 times wider than at step 0',), ())
     """

@@ -67,12 +67,14 @@ class SeenByUnits:
         field: of the position in the middle of their maps.
         less: whether that is less than the image.
         samples: the strongest of each channel, cut to what their maximum sees; none of private ones.
+        count: among how many they are the strongest.
         words: for the caption.
     """
 
     field: Rectangle
     less: bool
     samples: list[list[Crop]]
+    count: int
     words: list[str]
 
     def shown(self, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -135,7 +137,8 @@ class UnitCrops:
         """
         field = self.middle(model, inputs, known)
         samples = [] if images is None else self.samples(model, inputs, images, known)
-        return SeenByUnits(field, self.sees_less(field), samples, self.words(field, samples=bool(samples)))
+        words = self.words(field, samples=bool(samples))
+        return SeenByUnits(field, self.sees_less(field), samples, self.ranking.seen, words)
 
     def middle(self, model: nn.Module, inputs: Any, known: Fields) -> Rectangle:
         """What the position in the middle of the maps sees: the whole image if the layer has none.
@@ -199,5 +202,5 @@ class UnitCrops:
         """
         height, width = field.bottom - field.top, field.right - field.left
         cropped = f"cut to what the middle sees, {times((height, width))} of {times(self.size)} pixels"
-        beside = f"beside each: its {STRONGEST} strongest of {self.ranking.seen:,} samples"
+        beside = f"beside each: its {STRONGEST} strongest samples"
         return [*[cropped] * self.sees_less(field), "contrast stretched", *[beside] * samples]

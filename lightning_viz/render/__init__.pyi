@@ -1,12 +1,8 @@
-from .activations import BINS as BINS
 from .activations import MOST_CHANNELS as MOST_CHANNELS
 from .activations import MOST_CROPS as MOST_CROPS
 from .activations import Crop as Crop
-from .activations import Distribution as Distribution
 from .activations import activation_maps as activation_maps
-from .activations import distributions as distributions
 from .activations import excitations as excitations
-from .activations import rebin as rebin
 from .animation import animate as animate
 from .animation import thin as thin
 from .attacks import pixel_gallery as pixel_gallery
@@ -36,6 +32,10 @@ from .dreams import dream_tiles as dream_tiles
 from .embedding import embedding_panels as embedding_panels
 from .embedding import scatter as scatter
 from .health import layer_health as layer_health
+from .histograms import BINS as BINS
+from .histograms import Distribution as Distribution
+from .histograms import distributions as distributions
+from .histograms import rebin as rebin
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets

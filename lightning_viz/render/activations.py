@@ -1,4 +1,4 @@
-"""Activations: maps of what samples excite in a layer, what excites its channels most, and their distributions."""
+"""Activations: maps of what samples excite in a layer, and what excites its channels most."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import NEUTRAL, Colors
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
 from lightning_viz.render.parts import (
     At,
+    Bar,
     ColorBar,
-    HistogramPlot,
     HStack,
     MapTile,
     Part,
@@ -31,20 +30,17 @@ from lightning_viz.render.text import DARK, LINE, number, percent, shorten, some
 from lightning_viz.render.tiles import COARSE, count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
 __all__ = [
-    "BINS",
     "MOST_CHANNELS",
     "MOST_CROPS",
     "Crop",
-    "Distribution",
     "activation_maps",
-    "distributions",
     "excitations",
-    "rebin",
 ]
 
 _MOST_SAMPLES = 8
 _FEWEST_SAMPLES = 4
 _SMALLEST_TILE = 72  # pixels wide
+_SIZE_BAR = 8  # pixels high
 
 
 def activation_maps(
@@ -54,7 +50,7 @@ def activation_maps(
     *,
     layer: str,
     channels: Sequence[int],
-    limits: tuple[float, float] | None,
+    limits: Sequence[tuple[float, float]] | None,
     limits_note: str = "",
     **info: Unpack[PageInfo],
 ) -> Page:
@@ -67,7 +63,8 @@ def activation_maps(
             curves; of volumes ``[N, K, d, h, w]``, of which one slice is shown.
         layer: name, for the caption.
         channels: the channels' numbers, K of them.
-        limits: the activations at the color scale's ends, fixed across steps; None: each map has its own scale.
+        limits: of each channel the activations at its color scale's ends, fixed across steps; None: each map has its
+            own scale.
         limits_note: where the limits come from, such as "1st to 99th percentile at step 0".
         info: see `PageInfo`.
     """
@@ -78,6 +75,8 @@ def activation_maps(
     images, maps, places = as_planes(images[:most], maps[:most, : COLUMNS - 1], most=1)
     check_rgb(images)
     check_shape("maps", maps, len(images), min(len(channels), COLUMNS - 1), "h", "w")
+    if limits is not None:
+        check_count("limits", limits, len(channels))
     shape = maps.shape[2:] if images.shape[1] == 1 < maps.shape[2] else images.shape[1:3]  # a vector is a strip
     verdicts, aspect = info.get("verdicts", ()), shape[0] / shape[1]
     under = LINE * max((len(verdict.lines(INNER_WIDTH)) for verdict in verdicts), default=0)
@@ -86,26 +85,29 @@ def activation_maps(
     scale = _Scale(shown, limits, curves)
     rows: list[Part] = [_over_columns(channels[: shown.shape[1]], size[0])]
     for index, row in enumerate(shown):
-        tiles = [scale.tile(size, index, layer, *pair) for pair in zip(channels, row, strict=False)]
+        tiles = [scale.tile(size, index, layer, column, channels[column], values) for column, values in enumerate(row)]
         rows.append(HStack([Tile(size, images[index], sample=index), *tiles], gap=GUTTER))
         if verdicts:
             rows += verdict_texts([verdicts[index]], INNER_WIDTH)
-    rows.append(HStack(heads(["largest", *_peaks(shown)], size[0]), gap=GUTTER))
+    rows += scale.sizes(size[0])
     table = VStack(rows, gap=GUTTER if not verdicts else 2)
     body = table if curves else VStack([table, scale.bar()], gap=10)
     facts = (
         f"the first {len(shown)} samples" if len(shown) < samples else "",
         *places,
         some_of(shown.shape[1], len(channels), "channels"),
-        scale.words(limits_note),
+        *scale.words(limits_note),
     )
-    reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, its "
-    reading += "largest size below, as weak ones look empty on the scale of strong ones, "
+    reading = "Each row is one sample, the input first; each column is one channel (feature map) of the layer, "
     reading += (
         "as a curve over time: the higher, the more active; the thin line is zero."
         if curves
         else "in the colors of the bar below: on one from blue to red, red is positive and blue negative."
     )
+    if limits is not None:
+        reading += (
+            " Each channel has a scale of its own: how large its activations are is the number below, and its bar."
+        )
     warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
 
@@ -113,42 +115,51 @@ def activation_maps(
 class _Scale:
     """How activations become colors: fixed or per map, sequential or, for both signs, diverging."""
 
-    def __init__(self, maps: NDArray[Any], limits: tuple[float, float] | None, curves: bool = False) -> None:
-        self.finite = maps[np.isfinite(maps)]
+    def __init__(self, maps: NDArray[Any], limits: Sequence[tuple[float, float]] | None, curves: bool = False) -> None:
+        finite = maps[np.isfinite(maps)]
+        self.maps, self.limits = maps, limits
         self.peaks = [float(np.abs(values).max()) for row in maps for values in row if not find_flaw(values)]
-        low = float(self.finite.min(initial=0)) if limits is None else limits[0]
-        high = float(self.finite.max(initial=0)) if limits is None else limits[1]
-        self.signed = low < 0 < high
+        ends = np.asarray([(finite.min(initial=0), finite.max(initial=0))] if limits is None else limits, dtype=float)
+        self.signed = bool(ends.min() < 0 < ends.max())
         self.name = "curve" if curves else "diverging" if self.signed else "magma"
-        self.limits = limits
-        reach = max(abs(low), abs(high))
-        self.ends = (-reach, reach) if self.signed else (low, high)
+        self.negative = bool(ends.min() < 0)
+        self.reaches = np.abs(ends).max(axis=1)[: maps.shape[1]]
 
-    def tile(self, size: TileSize, sample: int, layer: str, channel: int, values: NDArray[Any]) -> MapTile:
+    def ends(self, column: int, values: NDArray[Any]) -> tuple[float, float]:
+        """The activations at the ends of a map's scale: its channel's, or its own."""
+        reach = float(np.abs(values).max() if self.limits is None else self.reaches[column])
+        return (-reach if self.negative else 0.0, reach if self.signed or not self.negative else 0.0)
+
+    def tile(self, size: TileSize, sample: int, layer: str, column: int, channel: int, values: NDArray[Any]) -> MapTile:
         """A map in colors, or why there are none."""
-        flaw, ends, smooth = find_flaw(values), self.ends, max(values.shape) > COARSE
-        if self.limits is None and not flaw:
-            reach, low, high = float(np.abs(values).max()), float(values.min()), float(values.max())
-            ends = (-reach, reach) if self.signed else (min(0.0, low), max(0.0, high))
-        colors: dict[str, Any] = {"display": self.name, "limits": None if flaw else ends, "smooth": smooth}
+        flaw, smooth = find_flaw(values), max(values.shape) > COARSE
+        ends = None if flaw else self.ends(column, values)
+        colors: dict[str, Any] = {"display": self.name, "limits": ends, "smooth": smooth}
         return MapTile(size, None, flaw, sample, layer, channel, values=values, **colors)
 
     def bar(self) -> ColorBar:
-        middle = "0" if self.signed else ""
-        if self.limits is not None:
-            return ColorBar(self.name, number(self.ends[0]), number(self.ends[1]), middle=middle, label="activation")
-        if self.signed:
-            return ColorBar(self.name, "−max", "max", middle=middle, label="of each map")
-        negative = self.ends[0] < 0
-        return ColorBar(self.name, "min" if negative else "0", "0" if negative else "max", label="of each map")
+        most, of = ("max", "of each map") if self.limits is None else ("scale", "of each channel")
+        low, high = (f"−{most}" if self.negative else "0"), most if self.signed or not self.negative else "0"
+        return ColorBar(self.name, low, high, middle="0" if self.signed else "", label=of)
 
-    def words(self, note: str) -> str:
+    def sizes(self, width: int) -> list[Part]:
+        """How large each channel is, below its column: the end of its scale, with a bar; or its largest activation."""
+        if self.limits is None:
+            return [HStack(heads(["largest", *_peaks(self.maps)], width), gap=GUTTER)]
+        sign, most = "±" if self.signed else "−" if self.negative else "", self.reaches.max(initial=0) or 1.0
+        words = [f"{sign}{number(reach)}" for reach in self.reaches.tolist()]
+        shares = [None, *(float(reach / most) for reach in self.reaches)]
+        bars = [Bar(width, _SIZE_BAR, share, DARK) for share in shares]
+        return [HStack(heads(["scale", *words], width), gap=GUTTER), HStack(bars, gap=GUTTER)]
+
+    def words(self, note: str) -> list[str]:
         if self.limits is None:
             how = "divided by its largest absolute value" if self.signed else "divided by its maximum"
-            return f"each map {how} ({number(min(self.peaks))} to {number(max(self.peaks))})" if self.peaks else ""
-        beyond = ((self.finite < self.ends[0]) | (self.finite > self.ends[1])).sum() / max(1, self.finite.size)
-        words = f"one color scale for all maps, {number(self.ends[0])} to {number(self.ends[1])}"
-        return f"{words} ({', '.join(filter(None, (note, f'{percent(float(beyond))} % beyond')))})"
+            ends = f"{number(min(self.peaks, default=0))} to {number(max(self.peaks, default=0))}"
+            return [f"each map {how} ({ends})"] if self.peaks else []
+        finite = np.isfinite(self.maps)
+        beyond = float((finite & (np.abs(self.maps) > self.reaches[:, None, None])).sum() / max(1, finite.sum()))
+        return ["each channel on its own display scale", note, f"{percent(beyond)} % beyond"]
 
 
 def _over_columns(channels: Sequence[int], width: int) -> HStack:
@@ -167,7 +178,7 @@ def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tup
     """How many samples to show, and the tiles' width and height: fewer samples before tiles too small to see."""
     most = max(1, min(samples, _MOST_SAMPLES))
     for count in range(most, 0, -1):
-        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 4 * LINE)
+        size = fit(columns, count, aspect, under=under, room=BODY_HEIGHT - 5 * LINE)
         if size[0] >= _SMALLEST_TILE or count <= _FEWEST_SAMPLES:
             break
     return count, size
@@ -248,13 +259,16 @@ def excitations(
     columns = 1 if len(shown) < 3 else 2
     width = (INNER_WIDTH - _APART * (columns - 1)) // columns
     size = _tile_size(frame, width, -(-len(shown) // columns))
-    blocks = [_block(layer, channel, some, frame, size, width) for channel, some in zip(channels, shown, strict=False)]
+    blocks = [
+        _block(layer, channel, some, frame, size, width, population)
+        for channel, some in zip(channels, shown, strict=False)
+    ]
     rows: list[Part] = [*in_rows(blocks, columns, _APART)]
     maps = [crop.evidence for crop in every if crop.evidence is not None]
     colored = any(len(evidence) == 3 for evidence in maps)
     label = "of each map, in each of its three colors" if colored else "of each map"
     bar = ColorBar("gray", "−max", "max", middle="0", label=label)
-    dead = sum(not some for some in shown)
+    silent = sum(not some for some in shown)
     nth = f"{most or MOST_CROPS}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
     facts = (
         some_of(len(shown), len(channels), "channels"),
@@ -268,9 +282,10 @@ def excitations(
         "strongest first, each cut to the part of the image that the channel's maximum depends on (its receptive "
         "field; light gray lies outside the image). On its right is what in each crop drives that one activation "
         f"({method}): brighter than gray for what raises it, darker for what lowers it. Above them stand the commonest "
-        f"class among them and the largest and {nth} value. A channel that is never above 0 is excited by none."
+        f"class among them and the largest and {nth} value. A channel that none of them "
+        "raises above 0 is hatched: others may."
     )
-    warnings = (f"{dead} of {len(shown)} channels never above 0",) if dead else ()
+    warnings = (f"{silent} of {len(shown)} channels at most 0 in these {population}",) if silent else ()
     body = VStack([*rows, bar] if maps else rows, gap=_ROWS)
     title = f"What excites the channels of {layer} most"
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
@@ -285,12 +300,16 @@ def _tile_size(frame: tuple[int, int], width: int, rows: int) -> TileSize:
     return max(8, round(high / aspect)), max(8, round(high))
 
 
-def _block(layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], size: TileSize, width: int) -> Part:
+def _block(
+    layer: str, channel: int, crops: list[Crop], frame: tuple[int, int], size: TileSize, width: int, population: str
+) -> Part:
     """One channel: a line of text, the crops, their maps."""
     title = Text([_title(channel, crops, width)], width, color=DARK)
     if not crops:
         square = tuple(_SIDE * (side + _CLOSE) + _CLOSE for side in size)
-        both = Tile((2 * square[0] + _BETWEEN, square[1]), flaw="never above 0", layer=layer, channel=channel)
+        both = Tile(
+            (2 * square[0] + _BETWEEN, square[1]), flaw=f"at most 0 in these {population}", layer=layer, channel=channel
+        )
         return VStack([title, both], gap=_CLOSE)
     images = [
         Tile(
@@ -340,87 +359,3 @@ def _title(channel: int, crops: list[Crop], width: int) -> str:
     names = Counter(crop.name for crop in crops if crop.name).most_common(1)
     common = f"{names[0][1]} of {len(crops)} “{names[0][0]}” · " if names and names[0][1] > 1 else ""
     return shorten(f"ch {channel} · {common}".rstrip(" ·"), width, suffix=f" · {values}")
-
-
-_MOST = 8  # distributions
-BINS = 60
-"""On the picture's axis."""
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A distribution at a step.
-
-    Args:
-        step: number of completed updates.
-        shares: of the activations in each bin of the axis ``[BINS]``.
-        mean: of all activations.
-        deviation: of all activations.
-    """
-
-    step: int
-    shares: NDArray[np.floating]
-    mean: float
-    deviation: float
-
-
-def rebin(counts: NDArray[Any], edges: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float64]:
-    """Shares ``[BINS]`` of a histogram on an axis of equal bins; what a bin holds is spread evenly over it.
-
-    Args:
-        counts: of bins between the edges, and of one before and one behind them.
-        edges: increasing.
-        limits: of the axis; what lies beyond does not count.
-    """
-    running = np.concatenate([[0.0], np.cumsum(counts[1:-1])]) + counts[0]
-    below = np.interp(np.linspace(*limits, BINS + 1), edges, running)
-    return np.asarray(np.diff(below) / max(1.0, float(counts.sum())))
-
-
-def distributions(
-    tag: str,
-    curves: Sequence[Distribution],
-    *,
-    layer: str,
-    limits: tuple[float, float],
-    population: str,
-    facts: Sequence[str] = (),
-    **info: Unpack[PageInfo],
-) -> Page:
-    """Page of histograms over each other, the latest in front; heights logarithmic.
-
-    Args:
-        tag: of the page.
-        curves: the latest last; of more than 8 the first, the latest and some between are shown.
-        layer: name, for the caption.
-        limits: of the axis of activations.
-        population: of what, such as "600 validation samples".
-        facts: further numbers of the latest step, in words.
-        info: see `PageInfo`.
-    """
-    if not curves:
-        raise InvalidArgumentError("no curves: give one at least")
-    places = np.linspace(0, len(curves) - 1, min(len(curves), _MOST))  # the first, the latest, some evenly between
-    shown, latest = [curves[place] for place in sorted({round(place) for place in places})], curves[-1]
-    plot = HistogramPlot(
-        width=INNER_WIDTH,
-        height=500,
-        steps=[curve.step for curve in shown],
-        shares=np.stack([curve.shares for curve in shown]),
-        means=[curve.mean for curve in shown],
-        limits=limits,
-    )
-    facts = (
-        population,
-        f"mean {number(latest.mean)}, deviation {number(latest.deviation)}",
-        *facts,
-        "heights are logarithms",
-    )
-    reading = (
-        f"Each hill is the histogram of all activations of {layer} at one step, the latest in front and lowest; black "
-        "strokes mark the means. Heights are logarithmic, down to 1/10,000 of the highest, so that rare values are "
-        "seen beside common ones."
-    )
-    title = f"How the activations of {layer} are distributed"
-    latest_info: PageInfo = {**info, "step": latest.step}
-    return compose(tag, title, plot, facts, reading, **latest_info)

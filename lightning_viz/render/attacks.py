@@ -1,6 +1,7 @@
 """Attacks on a page: samples above their adversarial twins and what changed, or above few pixels changed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import Colors, class_colors, name_of
-from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns
+from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, check_count, check_rgb, check_shape, compose
 from lightning_viz.render.parts import (
     At,
@@ -24,16 +25,15 @@ from lightning_viz.render.parts import (
     Sheet,
     Text,
     Tile,
+    TileSize,
     VStack,
 )
 from lightning_viz.render.text import (
     DARK,
     GRAY,
     LINE,
-    RED,
     WHITE,
     first_of,
-    level,
     number,
     percent,
     shorten,
@@ -48,6 +48,8 @@ __all__ = ["pixel_gallery", "record_table", "twins"]
 _UNCHANGED: dict[str, str] = {Flaw.ZERO: "no change"}
 _NARROWEST = (INNER_WIDTH + GUTTER) // COLUMNS - GUTTER  # pixels: a column, whose tile may be narrower
 _MOST_RINGS = 50  # beyond it rings would cover the image
+_CLOSE, _APART = 2, 12  # pixels within and between the three tiles of a sample
+_OF, _NORM = 66, 76  # pixels for "image" or "twin" before a verdict, and for a norm behind it
 
 
 def twins(
@@ -90,35 +92,40 @@ def twins(
     shown = np.asarray(differences[:count], dtype=np.float64)
     largest = float(np.abs(shown[np.isfinite(shown)]).max(initial=0))
     factor = magnify or (0.5 / largest if largest else 1.0)
-    size, wide = _tile_size(images, rows=3, lines=9)
     flaws = [find_flaw(values, single=False) for values in shown]
+    columns = 1 if _triple_size(images, count, 1)[0] > _triple_size(images, count, 2)[0] else 2
+    size, width = _triple_size(images, count, columns), _triple_width(columns)
+    tops = [_tiles(pictures[:count], size) for pictures in (images, twins)]
     changes = [_difference(index, values, factor, size) for index, values in enumerate(shown)]
+    triples = [HStack(triple, gap=_CLOSE) for triple in zip(*tops, changes, strict=True)]
+    texts = _triple_texts(before[:count], after[:count], norms, width)
+    head = shorten(f"image, its twin, the change × {number(factor)}", width)
+    above = HStack([Text([head], width, color=GRAY)] * min(columns, count), gap=_APART)
     changed = {1: "a pixel's change", 3: "each color's change"}.get(
         shown.shape[1], "the largest change of a pixel's channels"
     )
     end = number(0.5 / factor)
-    written = [Text([shorten(norm, wide)], wide, color=GRAY) for norm in norms[:count]]
-    bands = [
-        _band("the image", _tiles(images[:count], size), verdict_texts(before[:count], wide)),
-        _band("its adversarial twin", _tiles(twins[:count], size), _outcomes(before, after, wide)[:count]),
-        _band(f"the difference × {number(factor)}, and {norm}", changes, written),
-        ColorBar("gray" if shown.shape[1] == 3 else "diverging", f"≤ −{end}", f"≥ {end}", "0", f"{changed}, of 0 to 1"),
-    ]
+    bar = ColorBar(
+        "gray" if shown.shape[1] == 3 else "diverging", f"≤ −{end}", f"≥ {end}", "0", f"{changed}, of 0 to 1"
+    )
+    rows = in_rows(in_columns(triples, texts, gap=1), columns, _APART)
     channels = describe_channels(shown.shape[1])
     facts = (
         f"network {_tally(before, after)}",
-        _was_wrong(before),
         first_of(count, len(images), "samples"),
         f"images: {channels}" if channels else "",
+        f"number of a change: {norm}",
     )
     # A sample that was wrong already is mostly left as it is: no news.
     news = [None if flaw is Flaw.ZERO and old.mistaken else flaw for flaw, old in zip(flaws, before, strict=False)]
     reading = (
-        "Each column is one sample: as it is, as the attack left it, and what changed, many times enlarged. Where the "
-        "upper two look alike and the network's answers differ, it was fooled by what one can hardly see."
+        "Three side by side are one sample: as it is, as the attack left it, and what changed, many times enlarged. "
+        "Below is what the network says of both: where the two look alike and its answers differ, it was fooled by "
+        "what one can hardly see."
     )
     warnings, title = count_flaws(news, "samples", _UNCHANGED), f"Adversarial twins: {attack}"
-    return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
+    body = VStack([above, *rows, bar], gap=GUTTER)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def pixel_gallery(
@@ -159,10 +166,10 @@ def pixel_gallery(
             Tile(size, image, sample=index, rings=places if 0 < places.sum() <= _MOST_RINGS else None)
             for index, (image, places) in enumerate(zip(row, changed, strict=False))
         ]
-        outcomes = _outcomes(before, verdicts, wide)[:count]
+        outcomes = verdict_texts(_outcomes(before, verdicts)[:count], wide)
         bands.append(_band(f"{name}: network {_tally(before, verdicts)}", tiles, outcomes))
     warnings = (f"{crowded} twins without rings: more than {_MOST_RINGS} pixels changed",) if crowded else ()
-    facts = ("the rings show which pixels changed", _was_wrong(before), first_of(count, len(images), "samples"))
+    facts = ("the rings show which pixels changed", first_of(count, len(images), "samples"))
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
     title = "Few pixels changed, and what the network then says"
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
@@ -182,39 +189,47 @@ def _difference(sample: int, values: NDArray[np.float64], factor: float, size: t
     return MapTile(size, flaw=words, sample=sample, values=signed, display="signed")
 
 
-def _outcomes(before: Sequence[Verdict], after: Sequence[Verdict], width: int) -> list[Text]:
-    """Below a twin: whether the network was fooled, and what it says; blocks of one height."""
-    outcomes = [_outcome(first, last) for first, last in zip(before, after, strict=True)]
-    texts = [
-        [*wrap(_OUTCOMES[outcome], width), *Verdict(None, last.prediction, last.confidence).lines(width)]
-        for outcome, last in zip(outcomes, after, strict=True)
-    ]
+def _triple_width(columns: int) -> int:
+    """Pixels of a sample's three tiles, so many samples side by side."""
+    return (INNER_WIDTH - _APART * (columns - 1)) // columns
+
+
+def _triple_size(images: NDArray[Any], count: int, columns: int) -> TileSize:
+    """Width and height of a tile, with two lines of text below each three."""
+    rows, aspect, across = max(1, -(-count // columns)), images.shape[1] / images.shape[2], _triple_width(columns)
+    return fit(3, rows, aspect, under=2 * LINE + 1, gap=_CLOSE, room=BODY_HEIGHT - 3 * LINE, across=across)
+
+
+def _triple_texts(before: Sequence[Verdict], after: Sequence[Verdict], norms: Sequence[str], width: int) -> list[Part]:
+    """Below a sample, its twin and their difference: what the network says of both, and the difference's norm."""
+    room = width - _OF - _NORM
+    texts = [verdict_texts(verdicts, room) for verdicts in (before, _outcomes(before, after))]
     return [
-        Text(lines, width, color=RED if outcome in ("fooled", "wrong") else DARK)
-        for lines, outcome in zip(level(texts), outcomes, strict=True)
+        VStack(
+            [
+                HStack([Text(["image"], _OF, color=GRAY), first], gap=0),
+                HStack([Text(["twin"], _OF, color=GRAY), last, Text([norm], _NORM, color=GRAY)], gap=0),
+            ],
+            gap=0,
+        )
+        for first, last, norm in zip(*texts, norms, strict=False)
     ]
 
 
-_OUTCOMES = {
-    "fooled": f"{CROSS}fooled",
-    "held": "✓ held",
-    "wrong": f"{CROSS}wrong",  # as it was before the attack
-    "mended": "✓ right",  # where it was wrong before
-}
+def _outcomes(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Verdict]:
+    """What the network says of twins; a truth that is not known is what it said of their samples."""
+    return [replace(last, truth=_truth(first)) for first, last in zip(before, after, strict=True)]
 
 
-def _outcome(before: Verdict, after: Verdict) -> str:
-    fooled = after.prediction != (before.truth if before.truth is not None else before.prediction)
-    if before.mistaken:
-        return "wrong" if fooled else "mended"
-    return "fooled" if fooled else "held"
+def _truth(before: Verdict) -> str | None:
+    return before.prediction if before.truth is None else before.truth
 
 
 def _tally(before: Sequence[Verdict], after: Sequence[Verdict]) -> str:
-    """``fooled 5 of 7``, of those that were right before."""
-    outcomes = [_outcome(first, last) for first, last in zip(before, after, strict=True)]
-    right = [outcome for outcome in outcomes if outcome in ("fooled", "held")]
-    return f"fooled on {right.count('fooled')} of the {len(right)} samples it had right" if right else "had none right"
+    """``fooled on 5 of the 7 samples it had right``."""
+    right = [last for first, last in zip(before, _outcomes(before, after), strict=True) if not first.mistaken]
+    fooled = sum(last.mistaken for last in right)
+    return f"fooled on {fooled} of the {len(right)} samples it had right" if right else "had none right"
 
 
 def _tiles(images: NDArray[np.uint8], size: tuple[int, int]) -> list[Tile]:
@@ -232,10 +247,6 @@ def _band(heading: str, tiles: Sequence[Tile], texts: Sequence[Text]) -> Part:
     """A row of tiles under what they are, and a text under each, which may be wider."""
     head = Text(wrap(heading, INNER_WIDTH), INNER_WIDTH, color=GRAY)
     return VStack([head, HStack(in_columns(tiles, texts, gap=1), gap=GUTTER)], gap=1)
-
-
-def _was_wrong(before: Sequence[Verdict]) -> str:
-    return "“wrong”: it was before the attack, too" if any(verdict.mistaken for verdict in before) else ""
 
 
 _MOST_ROWS = 12

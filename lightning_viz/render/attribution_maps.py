@@ -10,18 +10,20 @@ from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns
-from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
+from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, check_shape, compose
 from lightning_viz.render.parts import HStack, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.planes import as_planes, most_samples
-from lightning_viz.render.sample_pairs import pair_layout, pair_rows
+from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
 from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, shorten, some_of, times, wrap
 from lightning_viz.render.tiles import (
     DISPLAYS,
     Flaw,
     Verdict,
     count_flaws,
+    count_weak,
     map_flaws,
     map_tile,
+    on_one_scale,
     verdict_texts,
 )
 
@@ -79,12 +81,8 @@ def attribution_maps(
     second = [
         map_tile((1, 1), images[index], values, display, sample=index, layer=layer) for index, values in enumerate(maps)
     ]
+    scaled, reach = on_one_scale(second)
     figures = [number(tile.value) if tile.value else "" for tile in second]
-    layout = pair_layout(images, len(second), verdicts)
-    reach = max((tile.value for tile in second if tile.value), default=None)
-    untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
-    seen = [replace(tile, size=layout.size, value=tile.value and reach) for tile in second]
-    body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
     over = f", {'summed over' if display == 'sum' else 'the largest of'} the channels" if maps.shape[1] > 1 else ""
     of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
     facts = (
@@ -92,10 +90,16 @@ def attribution_maps(
         *places,
         "" if layer else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        f"number: map's {how.divided}",
+        f"number: {how.divided}",
         "bar: confidence" if verdicts else "",
         _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
     )
+    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
+    title = f"{method} for {target}{_seen_from(layer)}"
+    layout = pair_layout(images, len(second), verdicts, body_room(title, facts, **rest) - BAR_ROOM)
+    untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
+    seen = [replace(tile, size=layout.size) for tile in scaled]
+    body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
     reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
     where, beside = layout.words
     reading = (
@@ -103,9 +107,8 @@ def attribution_maps(
     )
     reading += f"scale; the number below is a map's own {how.divided}{', the bar the confidence' if verdicts else ''}."
     zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
-    warnings = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
-    rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
-    title = f"{method} for {target}{_seen_from(layer)}"
+    flaws = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
+    warnings = (*flaws, *count_weak(body))
     return compose(tag, title, body, facts, reading, warnings=warnings, **rest)
 
 
@@ -161,10 +164,10 @@ def class_columns(
         [map_tile(size, image, values, display, sample=index, layer=layer) for values in maps[:, index]]
         for index, image in enumerate(images[:rows])
     ]
-    reach = max((tile.value for row in tiles for tile in row if tile.value), default=None)
+    every, reach = on_one_scale([tile for row in tiles for tile in row])
     lines: list[Part] = []
     for index, row in enumerate(tiles):
-        scaled = [replace(tile, value=tile.value and reach) for tile in row]
+        scaled = every[index * len(row) : (index + 1) * len(row)]
         blocks: list[Part] = [Tile(size, images[index], sample=index), *scaled]
         texts: list[Part] = [*verdict_texts([verdicts[index]] if verdicts else [Verdict()], across)]
         for tile, name in zip(row, names, strict=False):
@@ -176,14 +179,16 @@ def class_columns(
         first_of(rows, samples, "samples"),
         some_of(len(maps), classes, "classes"),
         *places,
-        f"number: each map's {how.divided}",
+        f"number: {how.divided}",
+        "weak: in all below ¼ of the strongest" if display == "heat" else "",
     )
     reading = (
         "Each row is one sample, then what speaks for each class, by its name and probability. All maps of the page "
         f"are on one scale: rows and columns compare. The number below is a map's own {how.divided}."
     )
     body = VStack([VStack(lines, gap=4), how.bar_to(reach, unit)], gap=8)
-    title, warnings = f"{method} class by class{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
+    title = f"{method} class by class{_seen_from(layer)}"
+    warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 

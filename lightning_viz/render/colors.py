@@ -25,12 +25,14 @@ def table(name: str) -> Colors:
     """256 colors ``[256, 3]``.
 
     Args:
-        name: "diverging" (blue, light gray, red), "heat" (inferno without the ends that pass for black and white, so
-            that it stands out from a gray photograph), or any of matplotlib's maps, such as "magma".
+        name: "diverging" (blue, light gray, red), "beyond usual" (the same, gray over its middle third), "heat"
+            (inferno without the ends that pass for black and white, so that it stands out from a gray photograph), or
+            any of matplotlib's maps, such as "magma".
     """
-    if name == "diverging":
-        places = np.linspace(0, 255, len(_DIVERGING))
-        anchors = np.array(_DIVERGING, dtype=float)
+    if name in ("diverging", "beyond usual"):
+        gap = 85 * (name == "beyond usual")
+        places = np.concatenate([np.linspace(0, 127.5 - gap / 2, 4), np.linspace(127.5 + gap / 2, 255, 4)])
+        anchors = np.array([*_DIVERGING[:4], *_DIVERGING[3:]], dtype=float)
         channels = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
         colors = np.stack(channels, axis=1).round()
     elif name == "heat":

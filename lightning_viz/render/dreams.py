@@ -11,7 +11,17 @@ from lightning_viz.render.activations import GROUND, Crop, framed
 from lightning_viz.render.animation import animate, thin
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.layout import BODY_HEIGHT, COLUMNS, GUTTER, INNER_WIDTH, fit, heads, in_columns, in_rows
-from lightning_viz.render.page import Page, PageInfo, Picture, check_count, check_rgb, check_shape, compose, lay_out
+from lightning_viz.render.page import (
+    Page,
+    PageInfo,
+    Picture,
+    body_room,
+    check_count,
+    check_rgb,
+    check_shape,
+    compose,
+    lay_out,
+)
 from lightning_viz.render.parts import (
     At,
     ClassKey,
@@ -50,6 +60,7 @@ def dream_tiles(
     reached: Sequence[bool] = (),
     curves: NDArray[Any] | None = None,
     samples: Sequence[Sequence[Crop]] = (),
+    sample_count: int = 0,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of dreams side by side: what each was made for under it, how far it came, and how it came there.
@@ -63,6 +74,7 @@ def dream_tiles(
         reached: whether the model takes each for what it was made for; one that it does not carries a cross.
         curves: the objective before each update ``[N, steps]``, drawn under each tile on its own scale.
         samples: the strongest of each unit, drawn beside its dream, two at most; or none.
+        sample_count: among how many they are the strongest.
         info: see `PageInfo`.
     """
     check_rgb(images)
@@ -76,10 +88,14 @@ def dream_tiles(
     missed = [not each for each in reached] if reached else [False] * len(images)
     under = [CROSS * miss + word for miss, word in zip(missed, words or [""] * len(images), strict=True)][: len(shown)]
     check_count("rows of samples", samples or names, len(images))
-    size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0, beside=bool(samples))
+    silent = f"hatched: 0 in these {sample_count:,} samples, others may excite it" if samples else ""
+    facts = (first_of(len(shown), len(images), ""), silent)
+    last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
+    room = body_room(title, facts, last=last, **info)
+    size, columns = _layout(shown, names, under, _SPARK if climbs is not None else 0, room, beside=bool(samples))
     flaws = [_find_flaw(image, None if climbs is None else climbs[index]) for index, image in enumerate(shown)]
     blocks: list[Sequence[Part]] = [
-        _beside(size, shown, flaws, samples) if samples else _tiles(size, shown, flaws),
+        _beside(size, shown, flaws, samples, sample_count) if samples else _tiles(size, shown, flaws),
         _texts(names[: len(shown)], size[0], columns, [DARK] * len(shown)),
     ]
     if any(under):
@@ -87,8 +103,6 @@ def dream_tiles(
     if climbs is not None:
         blocks.append([CurveTile(climb, size[0], _SPARK) for climb in climbs])
     body = VStack(in_rows(in_columns(*blocks, gap=0), columns, GUTTER), gap=_APART)
-    facts = (first_of(len(shown), len(images), ""), "none: no sample of these above 0" if samples else "")
-    last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     lost = f"{sum(missed)} of {len(images)} are not taken for what they were made for" if any(missed) else ""
     warnings = (*filter(None, [lost]), *count_flaws(flaws, "dreams"))
     info = {**info, "reading": " ".join([info.get("reading") or _READING, *[_BESIDE] * bool(samples)])}
@@ -204,7 +218,7 @@ def dream_animation(
 _BESIDE = (
     "One that is cut was made for the position in the middle of the channel's map alone, and shows all that this one "
     "sees. At its right are the samples that excite the same unit most, each cut to what its maximum depends on (its "
-    "receptive field; light gray lies outside the image); 'none' where there are none that raise it above 0."
+    "receptive field; light gray lies outside the image); hatched if none of these few raises it above 0: others may."
 )
 _READING = "Each image was made from scratch to excite what is written under it: what the network looks for there."
 
@@ -223,9 +237,13 @@ def stretch_contrast(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _beside(
-    size: TileSize, images: NDArray[np.uint8], flaws: Sequence[Flaw | None], samples: Sequence[Sequence[Crop]]
+    size: TileSize,
+    images: NDArray[np.uint8],
+    flaws: Sequence[Flaw | None],
+    samples: Sequence[Sequence[Crop]],
+    count: int,
 ) -> list[Sheet]:
-    """Dreams, each with its unit's strongest samples one below the other at its right."""
+    """Dreams, each with its unit's strongest of so many samples one below the other at its right."""
     width, height = round((size[0] - 3 * _CLOSE) / (1 + 1 / _SAMPLES)), size[1] - 2 * _CLOSE
     small = (size[0] - 3 * _CLOSE - width, (height - (_SAMPLES - 1) * _CLOSE) // _SAMPLES)
     every = [crop.image.shape[:2] for row in samples for crop in row[:_SAMPLES]]
@@ -233,15 +251,16 @@ def _beside(
     blocks = []
     for dream, row in zip(_tiles((width, height), images, flaws), samples, strict=False):
         tiles = [Tile(small, framed(crop, crop.image, (highest, widest)), value=crop.value) for crop in row[:_SAMPLES]]
-        tiles += [Tile(small, flaw="none")] * (_SAMPLES - len(tiles))
-        left, pitch = width + 2 * _CLOSE, small[1] + _CLOSE
+        left, pitch, missing = width + 2 * _CLOSE, small[1] + _CLOSE, _SAMPLES - len(tiles)
+        if missing:  # one tile, as high as those that are not there
+            tiles.append(Tile((small[0], pitch * missing - _CLOSE), flaw=f"0 in {count - len(tiles):,}"))
         places = [At(left, _CLOSE + pitch * place, tile) for place, tile in enumerate(tiles)]
         blocks.append(Sheet(*size, [At(_CLOSE, _CLOSE, dream), *places], GROUND))
     return blocks
 
 
 def _layout(
-    images: NDArray[Any], names: Sequence[str], words: Sequence[str], spark: int, *, beside: bool = False
+    images: NDArray[Any], names: Sequence[str], words: Sequence[str], spark: int, room: int, *, beside: bool = False
 ) -> tuple[TileSize, int]:
     """The tiles' size, and how many stand in a row so that they come out large and fill their rows."""
     count = max(1, len(images))
@@ -251,7 +270,7 @@ def _layout(
         lines = 1
         for _ in range(2):  # the lines of text follow from the width, which follows from the lines
             under = LINE * lines + spark + _APART
-            size = fit(columns, -(-count // columns), aspect, under=under)
+            size = fit(columns, -(-count // columns), aspect, under=under, room=room)
             lines = _lines(names[:count], size[0]) + _lines(words, size[0]) * any(words)
         sizes[columns] = size
     largest = max(width for width, _ in sizes.values())

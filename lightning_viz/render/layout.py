@@ -187,7 +187,13 @@ def _map_tile(part: parts.MapTile) -> Image.Image:
         return draw(parts.CurveTile(np.asarray(values, dtype=np.float64).ravel(), *part.size, part.limits))
     if part.limits is not None:
         return Image.fromarray(apply(part.display, stretch(values, part.size, smooth=part.smooth), *part.limits))
-    return DISPLAYS[part.display].tile(_NOTHING if part.image is None else part.image, values, part.size)
+    picture, how = _NOTHING if part.image is None else part.image, DISPLAYS[part.display]
+    tile = how.tile(picture, values, part.size)
+    if part.weak:
+        tile = Image.blend(how.tile(picture, 0 * values, part.size), tile, 0.5)
+        plate = parts.Sheet(58, LINE, [parts.Label(29, LINE // 2, "weak", WHITE, "mm")], GRAY)
+        tile.paste(draw(plate), (0, part.size[1] - LINE))
+    return tile
 
 
 @draw.register

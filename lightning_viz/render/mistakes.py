@@ -10,12 +10,12 @@ from typing_extensions import Unpack
 
 from lightning_viz.render.colors import apply
 from lightning_viz.render.layout import INNER_WIDTH
-from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
+from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, check_shape, compose
 from lightning_viz.render.parts import Cell, ColorBar, Label, MapTile, Part, Sheet, Tile, VStack
 from lightning_viz.render.planes import as_planes
-from lightning_viz.render.sample_pairs import pair_layout, pair_rows
+from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
 from lightning_viz.render.text import DARK, LINE, WHITE, percent, shorten, some_of, text_width
-from lightning_viz.render.tiles import DISPLAYS, count_flaws, map_flaws, map_tile
+from lightning_viz.render.tiles import DISPLAYS, count_flaws, count_weak, map_flaws, map_tile, on_one_scale
 
 __all__ = ["MOST_CLASSES", "MOST_WORST", "confusion_table", "worst_samples"]
 
@@ -65,17 +65,6 @@ def worst_samples(
     grids = np.zeros((len(images), 1, 1, 1)) if maps is None else maps[:MOST_WORST]
     pictures, grids, places = as_planes(images, grids)
     check_rgb(pictures)
-    layout = pair_layout(pictures, MOST_WORST, verdicts)
-    shown = [Tile(layout.size, image, sample=index) for index, image in enumerate(pictures)]
-    tiles: list[MapTile] = []
-    bars: list[Part] = []
-    if maps is not None:
-        tiles = [map_tile(layout.size, pictures[index], grid, "heat", sample=index) for index, grid in enumerate(grids)]
-        reach = max((tile.value for tile in tiles if tile.value), default=None)
-        tiles = [replace(tile, layer=layer, value=tile.value and reach) for tile in tiles]
-        bars = [heat.bar_to(reach, unit)]
-    marks = [_NEW if new is not None and new[index] else " " for index in range(len(shown))]
-    body = VStack([pair_rows(layout, shown, tiles, verdicts, marks), *bars], gap=8)
     counted = population if population.startswith(f"{samples:,} ") else f"{samples:,}"
     facts = (
         f"{wrong:,} of {counted} wrong ({percent(wrong / max(1, samples))} %)",
@@ -85,6 +74,18 @@ def worst_samples(
         "bar: confidence",
         "new: not at the look before",
     )
+    layout = pair_layout(
+        pictures, MOST_WORST, verdicts, body_room(title, facts, **info) - BAR_ROOM * (maps is not None)
+    )
+    shown = [Tile(layout.size, image, sample=index) for index, image in enumerate(pictures)]
+    tiles: list[MapTile] = []
+    bars: list[Part] = []
+    if maps is not None:
+        tiles = [map_tile(layout.size, pictures[index], grid, "heat", sample=index) for index, grid in enumerate(grids)]
+        tiles, reach = on_one_scale([replace(tile, layer=layer) for tile in tiles])
+        bars = [heat.bar_to(reach, unit)]
+    marks = [_NEW if new is not None and new[index] else " " for index in range(len(shown))]
+    body = VStack([pair_rows(layout, shown, tiles, verdicts, marks), *bars], gap=8)
     reading = (
         "The samples with the largest loss, the worst first; a right one is there if fewer are wrong. A label that "
         "looks wrong to you may be wrong."
@@ -92,7 +93,7 @@ def worst_samples(
     if maps is not None:
         where = "Below" if layout.stacked else "Beside"
         reading += f" {where} each: where the evidence for the predicted class lies (Grad-CAM)."
-    warnings = (*flaws, *count_flaws(map_flaws(body), "maps"))
+    warnings = (*flaws, *count_flaws(map_flaws(body), "maps"), *count_weak(body))
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 

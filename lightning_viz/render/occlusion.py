@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from lightning_viz.render.attribution_maps import MOST_SAMPLES
 from lightning_viz.render.colors import Colors, class_colors, key_entries, name_of
-from lightning_viz.render.layout import BAR_LENGTH, BODY_HEIGHT, GUTTER, INNER_WIDTH, fit, key_height
-from lightning_viz.render.page import Page, PageInfo, check_rgb, compose
+from lightning_viz.render.layout import BAR_LENGTH, GUTTER, INNER_WIDTH, fit, key_height
+from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, compose
 from lightning_viz.render.parts import (
     ClassKey,
     ColorBar,
@@ -102,12 +102,19 @@ def occlusion_maps(
     across = (INNER_WIDTH - GUTTER * len(grids)) // (1 + len(grids))
     said = verdict_texts(verdicts[:count], across)
     keys = (1 + (activity is not None)) * (LINE + _GAP) + (0 if key is None else key_height(key.names) + _GAP)
+    facts = (
+        first_of(count, samples, "samples"),
+        *places,
+        f"a patch of {times(patch)} {'steps' if len(patch) == 1 else 'px'} at {times(positions)} positions",
+        "one scale per column",
+    )
+    title = f"Occlusion for {target}"
     size = fit(
         1 + len(grids),
         count,
         images.shape[1] / images.shape[2],
         under=LINE * max((len(text.lines) for text in said), default=1),
-        room=BODY_HEIGHT - LINE - keys,
+        room=body_room(title, facts, **info) - 2 * LINE - keys,
     )
     columns = [_Column("input", [Tile(size, image, sample=index) for index, image in enumerate(images)], [])]
     columns.append(_drops(grids[0], size, target, unit))
@@ -122,19 +129,13 @@ def occlusion_maps(
         below += [Text([shorten(column.words[index], across)], across, color=GRAY) for column in columns[1:]]
         tiles = [column.tiles[index] for column in columns]
         rows.append(HStack([VStack(pair, gap=0) for pair in zip(tiles, below, strict=True)], gap=GUTTER))
-    facts = (
-        first_of(count, samples, "samples"),
-        *places,
-        f"a patch of {times(patch)} {'steps' if len(patch) == 1 else 'px'} at {times(positions)} positions",
-        "one scale per column",
-    )
     reading = " ".join(
         ["Each row is one sample. Each place of its maps tells what happens when the patch covers that place."]
         + [column.reading for column in columns[1:]]
     )
     warnings = count_flaws([tile.flaw for tile in columns[1].tiles], "maps")
     body = VStack([VStack(rows, gap=4), *(column.key for column in columns if column.key is not None)], gap=_GAP)
-    return compose(tag, f"Occlusion for {target}", body, facts, reading, warnings=warnings, **info)
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 def _drops(drop: NDArray[Any], size: TileSize, target: str, unit: str) -> _Column:

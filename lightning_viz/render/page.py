@@ -21,6 +21,7 @@ __all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
 _COMPRESSION = 4  # of 9: a twentieth larger than at 6, in two thirds of the time
 _MARGIN = 12
+_HEIGHT, _LEAST_ROOM = 900, 690  # pixels of a page, and of a body for which there is room under any caption
 WIDTH = INNER_WIDTH + 2 * _MARGIN  # TensorBoard's card shows it at half
 
 _Kind = TypeVar("_Kind", bound=Part)
@@ -166,10 +167,27 @@ def compose(
         last: facts after the further details.
         info: see `PageInfo`.
     """
-    step = info.get("step")
-    details = ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
+    step, details = info.get("step"), _details(facts, last, info)
     reading = " ".join(filter(None, (info.get("reading") or sentence, verdict_key(info.get("verdicts", ())))))
     return Page(tag, title, body, details, reading, (*warnings, *info.get("notes", ())), step)
+
+
+def _details(facts: Sequence[str], last: Sequence[str], info: PageInfo) -> tuple[str, ...]:
+    step = info.get("step")
+    return ("" if step is None else step_text(step), *facts, *info.get("details", ()), *last)
+
+
+def body_room(title: str, facts: Sequence[str] = (), *, last: Sequence[str] = (), **info: Unpack[PageInfo]) -> int:
+    """Pixels of height that a page's caption leaves to its body, the same at every step; a least height in any case.
+
+    Args:
+        title: as for `compose`.
+        facts: likewise.
+        last: likewise.
+        info: likewise.
+    """
+    above, _ = _captions(Page("", title, Text([], 1), _details(facts, last, info), step=info.get("step", 0)))
+    return max(_LEAST_ROOM, _HEIGHT - draw(above).height - 2 * _MARGIN - _MARGIN // 2)
 
 
 def lay_out(page: Page | Picture, *, header: bool = True) -> Picture:

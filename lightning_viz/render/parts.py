@@ -250,12 +250,14 @@ class MapTile(Tile):
             ``[1, l]``.
         limits: the values at a color map's ends.
         smooth: enlarge a color map bilinearly rather than by nearest neighbor.
+        weak: whether heat over a sample is drawn at half its opacity, with the word, as it is little in all.
     """
 
     values: NDArray[Any]
     display: str
     limits: tuple[float, float] | None = None
     smooth: bool = True
+    weak: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

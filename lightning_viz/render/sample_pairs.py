@@ -13,13 +13,13 @@ from lightning_viz.render.parts import At, Bar, HStack, Part, Sheet, Text, Tile,
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, level
 from lightning_viz.render.tiles import Verdict
 
-_ROOM = 760  # pixels of height for all pairs: eight square samples are 80 wide on the card
+BAR_ROOM = 8 + LINE - 4  # pixels of height of a color bar below pairs, with its gap
 _BESIDE, _BELOW = 4, 8  # pairs in a row
 _CLOSE, _APART = 2, 12  # pixels within and between pairs
 _BAR = 8  # pixels: height of a confidence
 _FIGURE = 92  # pixels, of a number such as −1.23e-5
-_WORTH = 1.06  # times larger that tiles are, if maps stand below ...
-_LEAST = _FIGURE + 48  # ... and pixels, so that there is room for a number beside its bar
+_WORTH = 1.07  # times larger that tiles are, if maps stand below ...
+_LEAST = _FIGURE + 24  # ... and pixels, so that there is room for a number beside its bar
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,16 @@ class PairLayout:
         return ("Above", "below") if self.stacked else ("Left", "right")
 
 
-def pair_layout(images: NDArray[Any], count: int, verdicts: Sequence[Verdict]) -> PairLayout:
+def pair_layout(images: NDArray[Any], count: int, verdicts: Sequence[Verdict], room: int) -> PairLayout:
     """The layout in which tiles come out largest; alike at every step.
 
     Args:
         images: of one size ``[N, H, W, 3]``.
         count: of the pairs.
         verdicts: of the samples, or none.
+        room: pixels of height for all pairs.
     """
-    beside, below = (_largest(images, max(count, 1), verdicts, stacked=stacked) for stacked in (False, True))
+    beside, below = (_largest(images, max(count, 1), verdicts, room, stacked=stacked) for stacked in (False, True))
     return below if below.size[0] > max(_LEAST, _WORTH * beside.size[0]) else beside
 
 
@@ -95,7 +96,7 @@ def pair_rows(
     return VStack(in_rows(blocks, layout.columns, _APART), gap=GUTTER)
 
 
-def _largest(images: NDArray[Any], count: int, verdicts: Sequence[Verdict], *, stacked: bool) -> PairLayout:
+def _largest(images: NDArray[Any], count: int, verdicts: Sequence[Verdict], room: int, *, stacked: bool) -> PairLayout:
     """The number of pairs in a row of which the tiles come out largest."""
     aspect, layouts = images.shape[1] / images.shape[2], []
     for columns in range(1, min(_BELOW if stacked else _BESIDE, count) + 1):
@@ -103,13 +104,13 @@ def _largest(images: NDArray[Any], count: int, verdicts: Sequence[Verdict], *, s
         for lines in (1, 2):  # two where the longest verdict does not fit on one
             if stacked:
                 half = ((lines + 1) * LINE + 2 * _CLOSE + GUTTER) // 2 - _APART  # two tiles share what is below
-                size = fit(columns, 2 * rows, aspect, under=half, gap=_APART, room=_ROOM)
+                size = fit(columns, 2 * rows, aspect, under=half, gap=_APART, room=room)
             else:
                 under = lines * LINE + _BAR + _CLOSE + GUTTER - _APART
-                size = fit(2 * columns, rows, aspect, under=under, gap=_APART, room=_ROOM)
+                size = fit(2 * columns, rows, aspect, under=under, gap=_APART, room=room)
             layout = PairLayout(size, columns, stacked)
-            room = layout.width if stacked else layout.width - _FIGURE
-            if max((len(found) for found in _lines(verdicts[:count], room)), default=1) <= lines:
+            across = layout.width if stacked else layout.width - _FIGURE
+            if max((len(found) for found in _lines(verdicts[:count], across)), default=1) <= lines:
                 break
         layouts.append(layout)
     largest = max(layout.size[0] for layout in layouts)

@@ -32,6 +32,7 @@ __all__ = [
 CROSS, CHECK = "✗ ", "✓ "
 
 COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
+_WEAK = 0.25  # of the largest total of a page, below which a map has little evidence
 _NEUTRAL = 208  # gray of a ground on which nothing is shown
 
 
@@ -330,3 +331,31 @@ def map_tile(
     flaw = find_flaw(reduced)
     reach = None if flaw else DISPLAYS[display].reach(reduced)
     return MapTile(size, image, flaw, sample, layer, value=reach, values=reduced, display=display)
+
+
+def on_one_scale(tiles: Sequence[MapTile]) -> tuple[list[MapTile], float | None]:
+    """Maps divided by the largest of their numbers, and that number; None if there is nothing to see in any.
+
+    Of heat, which is evidence, a map is marked as weak whose total is less than a quarter of the largest: a place in it
+    would else pass for what the network looks at.
+
+    Args:
+        tiles: of the maps of a page, each divided by a number of its own.
+    """
+    reach = max((tile.value for tile in tiles if tile.value), default=None)
+    totals = [float(tile.values.mean()) if tile.value and tile.display == "heat" else 0.0 for tile in tiles]
+    least = _WEAK * max(totals, default=0.0)
+    return [
+        replace(tile, value=tile.value and reach, weak=0 < total < least)
+        for tile, total in zip(tiles, totals, strict=True)
+    ], reach
+
+
+def count_weak(body: Part) -> tuple[str, ...]:
+    """A note for the caption on maps of a page that are marked as weak.
+
+    Args:
+        body: of the page.
+    """
+    weak = [part.weak for part in body.walk() if isinstance(part, MapTile)]
+    return (f"weak, in all below ¼ of the strongest: {sum(weak)} of {len(weak)} maps",) if any(weak) else ()

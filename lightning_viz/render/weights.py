@@ -141,7 +141,8 @@ def filters(
         _how_many(grid.shown, count, "filters"),
         "" if rgb else _how_many(shown.shape[1], channels, "input channels"),
         f"{_how_many(min(depth, _MOST_CHANNELS), depth, 'slices')} each, side by side" if len(kernel) == 3 else "",
-        _scale(limits, per_filter, rgb or curves, limit_note, "the thin line" if curves else "gray"),
+        _scale(limits, per_filter, limit_note),
+        "" if not (rgb or curves) or per_filter else f"zero {'at the thin line' if curves else 'gray'}",
         "" if per_filter else _clipped(shown, limits),
     ]
     warnings = count_flaws([find_flaw(filter_weights, single=False) for filter_weights in shown], "filters")
@@ -205,7 +206,7 @@ def filter_table(
     grid = _Layout(rows, 1, columns, *_cell_size(height, width, room), left, top)
     limits = _limits(weights, rows, limit, per_filter=False)
     cells = Sheet(*grid.size(), [*_cells(grid, shown, limits, False, layer), *_axes(grid)])
-    facts = (_scale(limits, False, False, limit_note), _clipped(shown, limits))
+    facts = (_scale(limits, False, limit_note), _clipped(shown, limits))
     of = f"{_first(columns, weights.shape[1], 'channel')} of {_first(rows, len(weights), 'filter')}"
     warnings = count_flaws([find_flaw(kernel, single=False) for kernel in shown], "filters")
     reading = "Rows are filters, columns their input channels; red weights are positive, blue negative, gray zero."
@@ -259,12 +260,11 @@ def _bar(ends: str, per_filter: bool) -> ColorBar:
     return ColorBar("diverging", f"−{ends}", ends, middle="0", label="weight")
 
 
-def _scale(limits: NDArray[np.float64], per_filter: bool, both_ends: bool, note: str, zero: str = "gray") -> str:
+def _scale(limits: NDArray[np.float64], per_filter: bool, note: str) -> str:
     low, high = number(float(limits.min())), number(float(limits.max()))
     if per_filter:
         return f"each filter divided by its own maximum ({low} to {high})"
-    words = f"weights −{high} to {high}, zero {zero}" if both_ends else f"color scale ±{high}"
-    return f"{words} ({note})" if note else words
+    return f"display scale ±{high}" + f" ({note})" * bool(note)
 
 
 def _clipped(weights: NDArray[Any], limits: NDArray[np.float64]) -> str:
@@ -282,7 +282,7 @@ def _first(shown: int, count: int, thing: str) -> str:
 
 _NAMES, _NAMES_ROW = 220, 30  # pixels: for the layers' names, height of a row
 _MOST_LAYERS, _MOST_STEPS = 24, 7
-_HEALTHY, _REACH = -3.0, 3.0  # log10 of the usual ratio, and how far from it colors go
+_HEALTHY, _REACH = -3.0, 3.0  # log10 of the usual ratio, and how far from it colors go; within a third it is usual
 
 
 def update_ratios(
@@ -306,7 +306,7 @@ def update_ratios(
     names, columns = list(layers[:_MOST_LAYERS]), thin(list(steps), most=_MOST_STEPS)
     with np.errstate(divide="ignore"):
         logarithms = np.log10(values[columns][:, : len(names)]).T  # [L, S]; -inf if nothing moved
-    colors = apply("diverging", np.nan_to_num(logarithms, nan=_HEALTHY) - _HEALTHY, -_REACH, _REACH)
+    colors = apply("beyond usual", np.nan_to_num(logarithms, nan=_HEALTHY) - _HEALTHY, -_REACH, _REACH)
     width = (INNER_WIDTH - _NAMES) // len(columns)
     parts: list[Part] = [
         Label(_NAMES + width * (place + 0.5), LINE / 2, f"{steps[column]:,}", anchor="mm")
@@ -324,17 +324,16 @@ def update_ratios(
             place = (_NAMES + width * column, top, width - 2, _NAMES_ROW - 2)
             parts.append(Cell(*place, color, [text], ink, value if known else None, row, column))
     table = Sheet(INNER_WIDTH, LINE + len(names) * _NAMES_ROW, parts)
-    bar = ColorBar("diverging", "1e-6", "1", "1e-3", label="update / weights")
+    bar = ColorBar("beyond usual", "−6", "0", "usual", label="log10 of update / weights; usual: −4 to −2")
     latest = np.log10(values[-1][np.isfinite(values[-1]) & (values[-1] > 0)])
     facts = (
-        f"now {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}, about −3 is usual"
-        if latest.size
-        else "",
+        f"now {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}, usual: −4 to −2" if latest.size else "",
         first_of(len(names), len(layers), "layers"),
     )
     reading = (
         "Each number is the power of ten of the norm of one update divided by the norm of the weights that it changed. "
-        "About −3 is usual in a healthy run; far above it training may diverge, far below it a layer hardly learns."
+        "In a healthy run they are mostly between −4 and −2, which is gray; red is above, where training may diverge, "
+        "blue below, where a layer hardly learns."
     )
     return compose(tag, "Size of single updates, log10", VStack([table, bar], gap=8), facts, reading, **info)
 

@@ -92,9 +92,9 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     data.dataset.classes = ["ape", "bee", "cat"]
     fit(tmp_path, ConvNet(), views, data)
     wanted = {
-        "filters/conv1": ("conv1", "3 × 3", "scale ±"),
-        "activations/conv1": ("conv1", "one color scale for all maps", "1st to 99th percentile"),
-        "grad_cam/conv2": ("conv2", "class cat", "number: map's maximum", "bar: confidence"),
+        "filters/conv1": ("conv1", "3 × 3", "display scale ±", "weights' norm "),
+        "activations/conv1": ("conv1", "each channel on its own display scale", "1st to 99th percentile"),
+        "grad_cam/conv2": ("conv2", "class cat", "number: maximum", "bar: confidence"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
         "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }
@@ -114,7 +114,7 @@ def test_scales_channels_and_samples_stay_the_same_over_a_run(tmp_path, drawn_at
     looks = drawn_at_once.arguments("activations/conv1")
     assert sorted(looks) == [0, 6, 12, 18]
     assert len({tuple(look["channels"]) for look in looks.values()}) == 1
-    assert len({look["limits"] for look in looks.values()}) == 1
+    assert len({tuple(look["limits"]) for look in looks.values()}) == 1
     assert all(np.array_equal(look["images"], looks[0]["images"]) for look in looks.values())
     assert len({look["limit"] for look in drawn_at_once.arguments("filters/conv1").values()}) == 1
 

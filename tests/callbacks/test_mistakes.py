@@ -354,7 +354,7 @@ def test_the_page_counts_and_has_a_bar_for_each_confidence():
     assert "3 of 300 validation samples wrong (1 %)" in page.description
     assert [part.share for part in page.parts(Bar)] == [0.75] * 3
     inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
-    assert len(inputs) == 3 and inputs[0].size[0] >= 160
+    assert len(inputs) == 3 and inputs[0].size[0] >= 148
     assert not list(page_of(maps=False).parts(MapTile))
 
 

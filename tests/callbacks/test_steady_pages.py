@@ -112,11 +112,40 @@ def test_a_scale_that_changed_is_told_in_red_once_and_the_first_looks_scale_is_n
     assert scales[3] >= 8 * scales[2]
     for step, page in sorted(pages.items()):
         changed = step > 0 and scales[step] != scales[step - 1]
-        times = f"{scales[step] / scales[step - 1]:.3g}" if changed else ""
-        assert red(page) == ([f"display scale {times} times wider than at step {step - 1}"] if changed else [])
+        (told,) = red(page) or [""]
+        assert changed == told.startswith("display scale ") and changed == (f"wider than at step {step - 1}" in told)
         as_at_first = scales[step] == scales[0]
         assert ("percentile at step 0" in page.description) == as_at_first, step
         assert ("since step" in page.description) == (not as_at_first), step
+
+
+def test_the_size_of_weights_stands_beside_the_scale_which_is_not_it(tmp_path, drawn_at_once):
+    """A display scale four times wider was read as weights four times larger."""
+    norms = []
+
+    class Measured(Growing):
+        def on_train_batch_start(self, batch, batch_idx):
+            norms.append(f"{float(self.conv1.weight.detach().norm()):.3g}")
+
+    fit(tmp_path, Measured(), [FirstLayerFilters(every_n_train_steps=1)])
+    for step, page in drawn_at_once.pages("filters/conv1").items():
+        if step < len(norms):
+            assert f"weights' norm {norms[step]}, at step 0 it was {norms[0]}" in page.description
+            assert "times that of" not in page.description
+
+
+def test_each_channel_widens_its_own_scale(tmp_path, drawn_at_once):
+    class OneGrows(Growing):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if self.trainer.global_step == 3:
+                with torch.no_grad():
+                    self.conv1.weight[2].mul_(self.times)
+
+    fit(tmp_path, OneGrows(), [ActivationMaps(layers="conv1", channels=[0, 2], every_n_train_steps=1)])
+    before, after = (np.max(drawn_at_once.arguments("activations/conv1")[step]["limits"], axis=1) for step in (2, 3))
+    assert after[0] == before[0] and after[1] >= 4 * before[1]
+    page = drawn_at_once.pages("activations/conv1")[3]
+    assert red(page) == ["display scale wider than at step 2 in ch 2"] and "1 wider since step 3" in page.description
 
 
 def test_statistics_tell_of_a_wider_axis_in_red_once(tmp_path, drawn_at_once):
@@ -133,7 +162,7 @@ def test_statistics_tell_of_a_wider_axis_in_red_once(tmp_path, drawn_at_once):
     pictures = drawn_at_once.pictures("statistics/conv1")
     assert sorted(pictures) == [6, 12, 18]
     told = [
-        re.search("times (wider than at|that of) step 6", pictures[step].description) is not None
+        re.search("wider (since step 12|than at step 6)", pictures[step].description) is not None
         for step in (6, 12, 18)
     ]
     assert told == [False, True, True]
@@ -156,7 +185,7 @@ def test_a_scale_told_again_at_the_same_step_is_told_alike():
     ("before", "after", "limits", "words"),
     [
         ([0, 0, 0], [0, 1, 2], (0, 2), "1st to 99th percentile at step 5"),  # the first scale was still to come
-        ([0, 1, 2], [-2, 0, 2], (-2, 2), "since step 5, 2 times that of step 0"),
+        ([0, 1, 2], [-2, 0, 2], (-2, 2), "wider since step 5"),
         ([-1, 0, 1], [-1, 0, np.nan], (-1, 1), "1st to 99th percentile at step 0"),  # of few values none is left out
         ([1, 2, np.inf], [np.nan] * 3, (0, 2), "1st to 99th percentile at step 0"),
         ([0] * 999 + [3], [0] * 100, (0, 3), "largest value at step 0"),
@@ -167,7 +196,7 @@ def test_scales_of_few_or_strange_values(before, after, limits, words):
     first = fixed_scale(np.array(before, dtype=float), 0, None)
     later = fixed_scale(np.array(after, dtype=float), 5, first.state)
     assert (later.limits, later.words) == (pytest.approx(limits), words)
-    assert later.warnings == (("display scale 2 times wider than at step 0",) if words.startswith("since") else ())
+    assert later.warnings == (("display scale 2 times wider than at step 0",) if words.startswith("wider") else ())
     assert FixedScale.of_state(later.state) == later
 
 

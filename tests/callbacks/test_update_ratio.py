@@ -13,7 +13,7 @@ from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.weight_copy import WeightCopy
 from lightning_viz.hooks import Observation
-from lightning_viz.render.parts import Cell
+from lightning_viz.render.parts import Cell, ColorBar
 from lightning_viz.render.weights import update_ratios
 
 from .conftest import ConvNet, fit, images, loader
@@ -147,9 +147,12 @@ def test_a_checkpoint_alone_does_not_suffice_which_is_said():
 
 
 def test_the_page_shows_powers_of_ten_around_the_usual():
-    ratios = [[1e-3, 1e-1], [1e-5, np.nan]]
-    cells = list(update_ratios("update_ratio", ["a", "b"], [1, 10], ratios, step=10).parts(Cell))
-    assert [cell.lines[0] for cell in cells] == ["−3.0", "−5.0", "−1.0", "–"]
-    usual, small, large, _ = (np.array(cell.color, dtype=float) for cell in cells)
-    assert np.ptp(usual) < 20  # neutral
-    assert large[0] > large[2] and small[2] > small[0]  # red above, blue below
+    ratios = [[1e-3, 1e-1, 1e-2], [1e-5, np.nan, 1.01e-4]]
+    page = update_ratios("update_ratio", ["a", "b", "c"], [1, 10], ratios, step=10)
+    cells = list(page.parts(Cell))
+    assert [cell.lines[0] for cell in cells] == ["−3.0", "−5.0", "−1.0", "–", "−2.0", "−4.0"]
+    usual, small, large, _, most, least = (np.array(cell.color, dtype=float) for cell in cells)
+    assert (usual == most).all() and (usual == least).all() and np.ptp(usual) == 0  # gray, or they pass for too high
+    assert large[0] > large[2] + 40 and small[2] > small[0] + 40  # red above, blue below
+    (bar,) = page.parts(ColorBar)
+    assert (bar.low, bar.middle, bar.high) == ("−6", "usual", "0") and "usual: −4 to −2" in bar.label

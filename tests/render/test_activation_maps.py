@@ -20,6 +20,7 @@ IMAGES = RNG.integers(0, 256, (16, 17, 23, 3)).astype(np.uint8)
 
 def activations(maps, limits=None, **options):
     channels = range(maps.shape[1])
+    limits = [limits] * len(channels) if isinstance(limits, tuple) else limits
     return activation_maps(
         "t", IMAGES[: len(maps)], maps, layer="l", step=1230, channels=channels, limits=limits, **options
     )
@@ -74,18 +75,44 @@ def squares(count, name="cat", other="dog", **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"display": "sum", "layer": "", "unit": "logits per unit of input"}])
-def test_eight_samples_are_80_wide_on_the_card_and_stand_once_each(options):
+def test_eight_samples_are_large_on_the_card_and_stand_once_each(options):
     page = squares(8, **options)
     inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
-    assert [tile.sample for tile in inputs] == list(range(8)) and min(inputs[0].size) >= 160
-    assert fits(page, 920)
+    assert [tile.sample for tile in inputs] == list(range(8)) and min(inputs[0].size) >= 155
+    assert fits(page, 900)
     assert "Above the input, below" in page.description and "the bar the confidence" in page.description
 
 
 def test_eight_samples_of_long_names_are_a_card_too():
     page = squares(8, "automobile", "automobiles")
-    assert fits(page, 924) and min(next(page.parts(Tile)).size) >= 148
+    assert fits(page, 900) and min(next(page.parts(Tile)).size) >= 143
     assert sum(line.endswith("50 %") for text in page.parts(Text) for line in text.lines) == 8
+
+
+@pytest.mark.parametrize("lines", range(5))
+@pytest.mark.parametrize("name", ["cat", "automobile"])
+def test_a_page_is_900_high_whatever_its_caption_and_names(name, lines):
+    page = squares(8, name, f"{name}s", details=["a fact that fills a line of the caption all by itself"] * lines)
+    assert fits(page, 900) and min(next(page.parts(Tile)).size) >= 120
+
+
+def test_a_map_that_is_weak_beside_the_others_looks_and_says_so():
+    """Its spot would else pass for what the network looks at."""
+    spot = np.zeros((3, 6, 6))
+    spot[0], spot[1, 0, 0], spot[2, :3] = 1, 0.9, 0.9  # the second is bright, yet little in all
+    page = cam(spot)
+    maps = list(page.parts(MapTile))
+    assert [tile.weak for tile in maps] == [False, True, False]
+    assert page.notes == ("weak, in all below ¼ of the strongest: 1 of 3 maps",)
+    plain, pale, bare = (np.asarray(draw(tile), int) for tile in (
+        replace(maps[1], weak=False), maps[1], replace(maps[1], weak=False, values=0 * maps[1].values)))  # fmt: skip
+    top = slice(0, 20)  # above the word
+    assert 0 < np.abs(pale - bare)[top].sum() < 0.6 * np.abs(plain - bare)[top].sum()
+    assert (pale != plain)[-24:, :58].any()
+    assert not any(tile.weak for tile in saliency(spot[:, None]).parts(MapTile))  # no evidence, but sensitivity
+    several = columns(3, 2, maps=np.stack([spot, spot])[:, :, None])
+    assert [tile.weak for tile in several.parts(MapTile)] == [False, False, True, True, False, False]
+    assert not several.notes and "weak: in all below ¼ of the strongest" in several.description
 
 
 @pytest.mark.parametrize(("other", "words"), [("5", "✗ 3 → 5  50 %"), ("mice", "✗ 3 → mice")])
@@ -183,7 +210,7 @@ def test_saliency_reduces_channels_as_said():
 def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():
     maps = RNG.uniform(0, 2, size=(4, 3, 6, 6))
     text = activations(maps, (0.0, 1.0), limits_note="1st to 99th percentile at step 0").description
-    assert "0 to 1" in text and "1st to 99th percentile at step 0" in text and "% beyond" in text
+    assert "each channel on its own display scale · 1st to 99th percentile at step 0" in text and "% beyond" in text
     assert "0 % beyond" in activations(maps, (0.0, 2.0)).description
 
 
@@ -192,21 +219,36 @@ def test_the_same_activation_has_the_same_color_at_every_step_under_fixed_limits
     later = maps.copy()
     later[0, 0] *= 7
     before, after = decoded(activations(maps, (0.0, 9.0))), decoded(activations(later, (0.0, 9.0)))
-    assert (before[-300:-80] == after[-300:-80]).all() and (before != after).any()  # below: largest values, the bar
+    assert (before[-300:] == after[-300:]).all() and (before != after).any()
 
 
-def test_the_largest_of_each_channel_stands_below_it_for_a_weak_one_looks_empty():
+@pytest.mark.parametrize("low", [0, -1])
+def test_a_weak_channel_does_not_look_empty_and_its_size_stands_below_it(low):
+    """On the scale of strong ones it was taken for useless."""
+    maps = RNG.uniform(low, 1, size=(2, 3, 6, 6))
+    maps[:, 1] = 0.01 * maps[:, 0]
+    page = activations(maps, [(low, 1.0), (0.01 * low, 0.01), (0.5 * low, 0.5)])
+    strong, weak, _ = list(page.parts(MapTile))[:3]
+    assert (np.asarray(draw(strong)) == np.asarray(draw(weak))).all()
+    words = [text for text, _ in texts(page)]
+    place, sign = words.index("scale"), "±" if low else ""
+    assert words[place + 1 : place + 4] == [f"{sign}1", f"{sign}0.01", f"{sign}0.5"]
+    assert [part.share for part in page.parts(Bar)] == [None, 1.0, 0.01, 0.5]
+    (bar,) = page.parts(ColorBar)
+    assert (bar.low, bar.high, bar.label) == ("−scale" if low else "0", "scale", "of each channel")
+
+
+def test_maps_that_each_have_a_scale_have_the_largest_of_their_channel_below():
     maps = RNG.normal(size=(2, 3, 6, 6))
-    maps[:, 1] *= 0.01
     maps[0, 2, 0, 0] = np.nan
-    words = [text for text, _ in texts(activations(maps, (-3.0, 3.0)))]
+    words = [text for text, _ in texts(activations(maps))]
     place = words.index("largest")
     assert words[place + 1 : place + 4] == [number(float(np.nanmax(np.abs(maps[:, k])))) for k in range(3)]
 
 
 def test_signed_maps_get_symmetrical_ends():
     maps = RNG.normal(size=(2, 3, 6, 6))
-    assert "−2 to 2" in activations(maps, (-0.5, 2.0)).description
+    assert {tile.limits for tile in activations(maps, (-0.5, 2.0)).parts(MapTile)} == {(-2.0, 2.0)}
     assert "absolute" in activations(maps).description and "absolute" not in activations(np.abs(maps)).description
 
 

@@ -45,13 +45,15 @@ def test_samples_stand_beside_their_dream_and_where_there_are_none_it_is_said():
     samples = [
         [Crop(IMAGES[index + shift][:9], None, 2.0, top=True) for shift in (4, 5)][: 2 - index] for index in range(3)
     ]
-    page = tiles(3, samples=samples)
+    page = tiles(3, samples=samples, sample_count=16)
     sheets = [[at.part for at in sheet.parts] for sheet in page.parts(Sheet)]
     assert [[tile.flaw for tile in sheet] for sheet in sheets] == [
         [None] * 3,
-        [None, None, "none"],
-        [None, *["none"] * 2],
+        [None, None, "0 in 15"],
+        [None, "0 in 16"],
     ]
+    assert "0 in these 16 samples, others may excite it" in page.description
+    assert sheets[2][1].size[1] == 2 * sheets[1][1].size[1] + 2  # as high as two
     for index, (dream, *beside) in enumerate(sheets):
         assert (dream.image == IMAGES[index]).all() and {tile.size[0] for tile in beside} == {beside[0].size[0]}
         for tile, crop in zip(beside, samples[index], strict=False):

@@ -5,7 +5,7 @@ import pytest
 
 from lightning_viz.callbacks.continuity import draw_distribution
 from lightning_viz.callbacks.shared_axes import axis, axis_states, axis_words, shared_axes
-from lightning_viz.render.activations import BINS, rebin
+from lightning_viz.render.histograms import BINS, rebin
 
 from .pixels import body, fits
 
