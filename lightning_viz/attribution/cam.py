@@ -26,7 +26,7 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe, observe_resolved
 from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
-from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.hooks.targets import TargetLike, as_target
 
 __all__ = [
     "class_activation_map",
@@ -113,7 +113,7 @@ def _explain_layers(  # noqa: D417 (the public functions take no formula)
     gradients = "gradient" in method(formula.__name__).needs
     explained = target if gradients else None
     observation = observe(model, inputs, explained, layers=layers, gradients=gradients, forward=forward)
-    maps = class_activation_maps(formula, model, observation, layers, reshape_transform)
+    maps = class_activation_maps(formula, model, observation, layers, reshape_transform, target)
     return {MERGED: merged_maps(maps.values(), observation)} if merge else maps
 
 
@@ -336,6 +336,7 @@ def class_activation_maps(
     observation: Observation,
     layers: Layers,
     reshape_transform: ReshapeTransform | None,
+    target: TargetLike,
 ) -> dict[str, Tensor]:
     """The class activation maps of all calls of some layers of a model that was observed, with gradients if needed.
 
@@ -348,7 +349,7 @@ def class_activation_maps(
         activations = observation.activations[call]
         gradients = observation.gradients[call] if observation.gradients else activations
         if gradients is None:
-            raise InvalidArgumentError(f"the target does not depend on layer {call!r}")
+            raise InvalidArgumentError(not_before(call, target))
         if observation.gradients and not gradients.any():
             warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
         located, several = (
@@ -361,6 +362,23 @@ def class_activation_maps(
         ]
         maps[call] = torch.stack(by_target) if several else by_target[0]
     return maps
+
+
+def not_before(call: str, target: TargetLike) -> str:
+    """Why a target has no gradient at a layer, and what to do.
+
+    Args:
+        call: of the layer.
+        target: explained.
+    """
+    described = as_target(target)
+    if not described.layers or described.outputs:
+        return f"the target does not depend on layer {call!r}"
+    own = " and ".join(map(repr, described.layers))
+    return (
+        f"{described.name} does not depend on layer {call!r}, which comes after {own} or on another branch: choose "
+        f"{own}, if it has maps, or a layer before"
+    )
 
 
 def _calls(model: nn.Module, observation: Observation, layers: Layers) -> list[str]:

@@ -85,7 +85,7 @@ def guided_grad_cam(  # noqa: D417 (see grad_cam)
     guided = flatten_like(observation.ruled["guided"], inputs)[place]
     if guided is None:
         raise NoGradientError
-    maps = class_activation_maps(FORMULAS["grad_cam"], model, observation, layers, reshape_transform)
+    maps = class_activation_maps(FORMULAS["grad_cam"], model, observation, layers, reshape_transform, target)
     several = observation.scores is not None and observation.scores.dim() == 2
     for call, heat in maps.items():
         if heat.dim() - several != image.dim():

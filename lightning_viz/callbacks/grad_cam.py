@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.cam import MERGED, class_activation_map, image_maps, merged_maps
+from lightning_viz.attribution.cam import MERGED, class_activation_map, image_maps, merged_maps, not_before
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.sanity_check import SCORE_TAG, randomization_scores, sanity_check_text
 from lightning_viz.callbacks.shown_samples import check_shown, shown_samples
@@ -17,10 +17,10 @@ from lightning_viz.callbacks.snapshot import (
     Snapshot,
     TargetChoice,
     explained_target,
-    explains_several,
     resolved,
     target_choice,
 )
+from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import CamMethod, method, methods
 from lightning_viz.errors import (
@@ -35,8 +35,9 @@ from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.render.attribution_maps import attribution_maps, class_columns
+from lightning_viz.render.attribution_maps import attribution_maps
 from lightning_viz.render.text import some_of
 
 __all__ = ["GradCAM"]
@@ -52,8 +53,9 @@ class GradCAM(View):
             transformer's last attention.
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
-            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
-            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
+            inside the model, ``"conv2[7]"``, ``"max(layer3)"`` or a list of these, or of a segmentation ``"region"``,
+            each sample's largest true class beside class 0 where it is, or ``"region:2"``, that class (see
+            `lightning_viz.parse_target`).
         merge: one map of all layers together (tag ``<method>/merged``): the mean of their maps at the image's size,
             each divided by its maximum, as is usual for a detector's layers of several sizes.
         samples: how many of the probe's to show, the same at every step: its first ones; of a network that has most of
@@ -104,11 +106,12 @@ class GradCAM(View):
         if self._alone:
             inputs = on_device(model, snapshot.observation.inputs)
             targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
-        maps = self._attribute(model, snapshot, targets) if self._alone else self._from_pass(snapshot)
+        maps = self._attribute(model, snapshot, targets) if self._alone else self._from_pass(snapshot, targets)
         if not self.sanity_check:
             return {"targets": targets, "maps": maps}
         again = lambda: self._attribute(model, snapshot, targets)  # noqa: E731
-        scores = randomization_scores(again, model, maps, several=explains_several(targets), seed=self.probe.seed)
+        several = targets.several and "target" in method(self.method).needs
+        scores = randomization_scores(again, model, maps, several=several, seed=self.probe.seed)
         return {"targets": targets, "maps": maps, "scores": scores}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -116,7 +119,7 @@ class GradCAM(View):
         described = method(self.method)
         if snapshot.input_form == "vector":
             raise ViewError(f"the model's input is a vector without places, over which no map of {self.method} can lie")
-        verdicts, several = snapshot.verdicts(), snapshot.several
+        verdicts, several = snapshot.verdicts(), snapshot.several and "target" in described.needs
         for call, heat in snapshot.extra["maps"].items():
             images = snapshot.images(self.pixel_space, call)
             shown = shown_samples(self.state, snapshot, self.samples, len(images))
@@ -139,9 +142,7 @@ class GradCAM(View):
             }
             scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
             if several:
-                names = snapshot.target_names(snapshot.explained(heat.shape[:2]))
-                columns = {"maps": heat[:, shown].numpy(), "names": [[row[index] for index in shown] for row in names]}
-                yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
+                yield from target_columns(snapshot, heat, shown, arguments, scalars)
             else:
                 target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
                 single = {"maps": heat[shown].numpy(), "target": target}
@@ -163,7 +164,7 @@ class GradCAM(View):
             )
         return self._placed({call: heat.float().cpu() for call, heat in maps.items()}, snapshot.observation)
 
-    def _from_pass(self, snapshot: Snapshot) -> dict[str, Tensor]:
+    def _from_pass(self, snapshot: Snapshot, target: Target) -> dict[str, Tensor]:
         """The maps from what the shared pass recorded, ``[N, 1, h, w]`` or ``[T, N, 1, h, w]``."""
         maps, observation, needs = {}, snapshot.observation, method(self.method).needs
         for layer in snapshot.requirements.layers:
@@ -174,6 +175,8 @@ class GradCAM(View):
                     raise ViewError(f"the output of layer {call!r} is {shape}, without locations: name a convolution")
                 gradients = observation.gradient_maps(call) if "gradient" in needs else activations
                 if gradients is None:
+                    if target.layers and not target.outputs:
+                        raise ViewError(not_before(call, target))
                     raise NoGradientError(f"{snapshot.target_name(self.target)} does not depend on layer {call!r}")
                 maps[call] = class_activation_map(activations, gradients, self.method)
         if self.merge:

@@ -15,10 +15,10 @@ from lightning_viz.callbacks.snapshot import (
     Requirements,
     Snapshot,
     TargetChoice,
-    explains_several,
     resolved,
     target_choice,
 )
+from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
@@ -26,7 +26,7 @@ from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import map_tensors, on_device, spatial_input
 from lightning_viz.hooks.targets import TargetLike, channel
-from lightning_viz.render.attribution_maps import MOST_SAMPLES, class_columns
+from lightning_viz.render.attribution_maps import MOST_SAMPLES
 from lightning_viz.render.occlusion import occlusion_maps
 
 __all__ = ["Occlusion"]
@@ -43,8 +43,9 @@ class Occlusion(View):
     Args:
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
-            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
-            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
+            inside the model, ``"conv2[7]"``, ``"max(layer3)"`` or a list of these, or of a segmentation ``"region"``,
+            each sample's largest true class beside class 0 where it is, or ``"region:2"``, that class (see
+            `lightning_viz.parse_target`).
         patch: its side in pixels; a seventh of the image's if omitted (32 at 224).
         stride: between positions, in pixels; a quarter of the patch if omitted (the lecture's 2 at sixteen times the
             passes).
@@ -109,9 +110,7 @@ class Occlusion(View):
         if self.sanity_check:
             own = {self.kind: own_maps.heat}
             again = lambda: {self.kind: maps(None).heat.cpu()}  # noqa: E731
-            score = randomization_scores(again, model, own, several=explains_several(target), seed=self.probe.seed)[
-                self.kind
-            ]
+            score = randomization_scores(again, model, own, several=target.several, seed=self.probe.seed)[self.kind]
         return {"maps": own_maps, "score": score, "targets": target}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -130,10 +129,9 @@ class Occlusion(View):
         }
         scalars = {} if score is None else {f"{self.kind}{SCORE_TAG}": score}
         if snapshot.several:
-            names, described = snapshot.target_names(snapshot.explained(maps.heat.shape[:2])), method(self.kind)
-            several = {"maps": maps.heat.float().numpy(), "names": names}
-            several |= {"display": described.display, "method": described.title}
-            yield DrawTask(class_columns, {**arguments, **several, "tag": f"{self.kind}/classes"}, scalars=scalars)
+            described = method(self.kind)
+            several = {"display": described.display, "method": described.title, "unit": snapshot.unit(described.unit)}
+            yield from target_columns(snapshot, maps.heat, range(count), {**arguments, **several}, scalars)
             return
         single = {
             "drop": maps.drop.float().numpy(),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Union, cast, get_args
 
 from torch import Tensor, nn
 
-from lightning_viz.attribution.cam import class_activation_map
+from lightning_viz.attribution.cam import class_activation_map, not_before
 from lightning_viz.attribution.gradients import check_relus
 from lightning_viz.attribution.smoothing import STATISTICS, NoiseStatistic, smooth_grad
 from lightning_viz.callbacks.display import arrange
@@ -22,20 +22,21 @@ from lightning_viz.callbacks.snapshot import (
     Snapshot,
     TargetChoice,
     explained_target,
-    explains_several,
     resolved,
     target_choice,
 )
+from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import SaliencyMethod, SmoothedMethod, method, methods
-from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError
+from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError, ViewError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import all_tensors, flatten_like, map_tensors, on_device
 from lightning_viz.hooks.relu import Rule
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.render.attribution_maps import attribution_maps, class_columns
+from lightning_viz.render.attribution_maps import attribution_maps
 from lightning_viz.render.text import number, some_of
 
 __all__ = ["Saliency"]
@@ -52,8 +53,9 @@ class Saliency(View):
             (Bach et al., 2015).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
-            inside the model, ``"conv2[7]"``, or of a segmentation ``"region"``, each sample's largest true class beside
-            class 0 where it is, or ``"region:2"``, that class (see `lightning_viz.parse_target`).
+            inside the model, ``"conv2[7]"``, ``"max(layer3)"`` or a list of these, or of a segmentation ``"region"``,
+            each sample's largest true class beside class 0 where it is, or ``"region:2"``, that class (see
+            `lightning_viz.parse_target`).
         reduce: over the input's channels, the ``"sum"`` of absolute values (Fleuret) or their ``"max"`` (Simonyan), of
             the gradient and SmoothGrad.
         noise_samples: noisy copies of each sample, over which the maps of any method toward the pixels are averaged;
@@ -124,7 +126,7 @@ class Saliency(View):
             targets = resolve_target(model, inputs, resolved(self.target, snapshot.samples))
             maps = _of_input(self._attribute(model, snapshot, targets), snapshot)
         else:
-            maps = self._from_pass(snapshot)
+            maps = self._from_pass(snapshot, targets)
         extra: dict[str, Any] = {"targets": targets, "maps": maps}
         if self.sanity_check:
             name = str(self.method)
@@ -133,7 +135,7 @@ class Saliency(View):
                 return {name: _of_input(self._attribute(model, snapshot, targets), snapshot)}
 
             extra["score"] = randomization_scores(
-                again, model, {name: maps}, several=explains_several(targets), seed=self.probe.seed
+                again, model, {name: maps}, several=targets.several, seed=self.probe.seed
             )[name]
         return extra
 
@@ -169,9 +171,7 @@ class Saliency(View):
         }
         scalars = {} if score is None else {f"{tag}{SCORE_TAG}": score}
         if snapshot.several:
-            names = snapshot.target_names(snapshot.explained(maps.shape[:2]))
-            columns = {"maps": maps[:, shown].numpy(), "names": [[row[index] for index in shown] for row in names]}
-            yield DrawTask(class_columns, {**arguments, **columns, "tag": f"{tag}/classes"}, scalars=scalars)
+            yield from target_columns(snapshot, maps, shown, arguments, scalars)
         else:
             single = {"maps": maps[shown].numpy(), "target": snapshot.target_name(self.target)}
             yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars), shown)
@@ -218,7 +218,7 @@ class Saliency(View):
             return next(iter(maps.values())).cpu()
         return map_tensors(maps, Tensor.cpu)
 
-    def _from_pass(self, snapshot: Snapshot) -> Tensor:
+    def _from_pass(self, snapshot: Snapshot, target: Target) -> Tensor:
         """The maps ``[N, C, H, W]``, or ``[T, N, C, H, W]`` of several classes, from what the shared pass recorded."""
         seen, rule = snapshot.observation, self._rule
         if rule is not None:
@@ -229,8 +229,10 @@ class Saliency(View):
         for layer in snapshot.requirements.layers:
             call = snapshot.calls(layer)[-1]
             activations, gradients = seen.maps(call), seen.gradient_maps(call)
-            if activations is None or gradients is None:
-                raise NoGradientError(f"layer {call!r} has no maps that the target depends on")
+            if activations is None:
+                raise ViewError(f"the output of layer {call!r} has no locations: guided Grad-CAM needs maps")
+            if gradients is None:
+                raise ViewError(f"{not_before(call, target)}; guided_backprop needs no layer")
             heat = class_activation_map(activations, gradients)
             maps = maps * resize(heat, maps.shape[2 - activations.dim() :])
         return maps

@@ -29,8 +29,8 @@ from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.outputs import class_probabilities
 from lightning_viz.hooks.pytree import image_of
 from lightning_viz.hooks.relu import Rule
-from lightning_viz.hooks.target_types import ClassTarget, Target
-from lightning_viz.hooks.targets import as_target, class_list, logit, parse_target
+from lightning_viz.hooks.target_types import ClassTarget, SideBySide, Target
+from lightning_viz.hooks.targets import as_target, logit, parse_target, target_list, target_unit
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.detections import ObjectFrame, Objects, framed_page
 from lightning_viz.render.tiles import Verdict, confidence_text, describe_channels, neutral
@@ -38,7 +38,8 @@ from lightning_viz.render.tiles import Verdict, confidence_text, describe_channe
 __all__ = ["Snapshot", "Requirements"]
 
 TargetChoice = Union[int, str, Sequence[Union[int, str]], Target]
-"""The target explained: one class for all samples, several side by side, ``[3, "class:ox"]``, or any target in words
+"""The target explained: one class for all samples, several side by side, ``[3, "class:ox"]`` or
+``["conv2[7]", "conv2[9]"]``, or any target in words
 (see `lightning_viz.parse_target`) or as an object. ``"label"`` is the predicted class where labels are not known.
 """
 
@@ -206,7 +207,9 @@ class Snapshot:
         Args:
             unit: of the method.
         """
-        meaning = self.observation.meaning
+        meaning, target = self.observation.meaning, self.extra.get("targets")
+        if isinstance(target, Target) and target.layers:
+            return target_unit(target, unit)
         if self.observation.detections is not None:
             return unit.replace("logits", "score")
         words = {"probability": "probability", "output": "units of the output"}
@@ -323,21 +326,24 @@ class Snapshot:
 
     @property
     def several(self) -> bool:
-        """Whether the view's own passes explained several classes of each sample."""
-        return explains_several(self.extra["targets"])
+        """Whether the view explained several targets of each sample."""
+        return bool(self.extra["targets"].several)
 
-    def explained(self, shape: Sequence[int]) -> Tensor:
-        """The classes that the view's own passes explained, ``[T, N]``."""
-        target = self.extra["targets"]
-        if not isinstance(target, ClassTarget) or target.index is None:
-            raise ViewError(f"target {target} is several, and no classes: give one, or a list of classes")
-        return torch.as_tensor(target.index).cpu().expand(*shape)
+    def column_names(self, shape: Sequence[int], target: Target | None = None) -> list[list[str]]:
+        """The names of the targets that the view explained, of classes with the probability that each is given.
 
-
-def explains_several(target: Any) -> bool:
-    """Whether a target is several classes of each sample."""
-    index = target.index if isinstance(target, ClassTarget) else None
-    return index is not None and torch.as_tensor(index).dim() == 2
+        Args:
+            shape: their number and that of the samples, T and N.
+            target: one of them; all if omitted.
+        """
+        target = self.extra["targets"] if target is None else target
+        if isinstance(target, SideBySide):
+            return [self.column_names((1, shape[1]), part)[0] for part in target.parts]
+        if isinstance(target, ClassTarget) and target.index is not None and target.position is None:
+            return self.target_names(torch.as_tensor(target.index).cpu().expand(*shape))
+        if shape[0] > 1:
+            raise ViewError(f"target {target} is several, and no classes: give a list of targets, ['conv2[7]', ...]")
+        return [[target.name] * shape[1]]
 
 
 def target_choice(choice: TargetChoice) -> TargetChoice:
@@ -370,7 +376,7 @@ def resolved(choice: TargetChoice, samples: Samples) -> Target:
     """
     names = samples.class_names
     if isinstance(choice, (list, tuple)):
-        return class_list(choice, names)
+        return target_list(choice, names)
     target = as_target(choice)  # type: ignore[arg-type]
     if isinstance(target, ClassTarget) and target.word is not None and target.word.startswith("region"):
         masks = _masks(samples)

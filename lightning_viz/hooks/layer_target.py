@@ -40,6 +40,12 @@ class LayerTarget(Target):
         self.layer, self.index, self.kind = layer, index, kind
         self._samples = samples  # for which of the samples that `index` is for; all in order if None
 
+    @property
+    def several(self) -> bool:
+        """Whether it is several units or channels of each sample, see `Target.several`."""
+        place = self.kind == "unit" and self.index is not None and _is_place(self.index)
+        return not place and self.index is not None and torch.as_tensor(self.index).dim() == 2
+
     def scores(self, activations: Activations) -> Scores:
         """The layer's values ``[N]`` or ``[T, N]``, see `Target.scores`."""
         output, of = activations[self.layer], f"in layer {self.layer!r}"

@@ -61,6 +61,11 @@ class Target(ABC):
         """Whether the classes depend on the input, as the predicted one does."""
         return False
 
+    @property
+    def several(self) -> bool:
+        """Whether it is several targets of each sample, whose results have a leading dimension T."""
+        return False
+
     @abstractmethod
     def scores(self, activations: Activations) -> Scores:
         """The scalars in one pass.
@@ -211,6 +216,10 @@ class ClassTarget(Target):
     def open(self) -> bool:
         return self.index is None or self.labels
 
+    @property
+    def several(self) -> bool:
+        return self.count is not None or (self.index is not None and torch.as_tensor(self.index).dim() == 2)
+
     def scores(self, activations: Activations) -> Scores:
         if self.word is not None:
             raise InvalidArgumentError(
@@ -305,6 +314,10 @@ class _Combination(Target):
     def open(self) -> bool:
         return any(part.open for part in self._parts)
 
+    @property
+    def several(self) -> bool:
+        return any(part.several for part in self._parts)
+
     def scores(self, activations: Activations) -> Scores:
         scores = [part.scores(activations) for part in self._parts]
         values = self._function(*(score.values for score in scores))
@@ -322,6 +335,29 @@ class _Combination(Target):
 
     def _of(self, parts: Iterable[Target]) -> Target:
         return _Combination(self.name, self._function, parts)
+
+
+class SideBySide(_Combination):
+    """Several targets, of each sample all of them; see `Target.several`.
+
+    Args:
+        parts: none of which is several itself.
+    """
+
+    def __init__(self, parts: Iterable[Target]) -> None:
+        self.parts = tuple(parts)
+        super().__init__(", ".join(part.name for part in self.parts), _stacked, self.parts)
+
+    @property
+    def several(self) -> bool:
+        return True
+
+    def _of(self, parts: Iterable[Target]) -> Target:
+        return SideBySide(parts)
+
+
+def _stacked(*values: Tensor) -> Tensor:
+    return torch.stack(values)
 
 
 def _combined(form: str, function: Callable[..., Tensor], first: Target | float, second: Target | float) -> Target:

@@ -14,7 +14,7 @@ from lightning_viz.hooks.box_target import box
 from lightning_viz.hooks.layer_target import LayerTarget
 from lightning_viz.hooks.layers import named_layers, nearest_names
 from lightning_viz.hooks.target_indices import Indices
-from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, Target
+from lightning_viz.hooks.target_types import ClassTarget, FunctionTarget, SideBySide, Target
 
 __all__ = [
     "TargetLike",
@@ -229,21 +229,42 @@ def parse_target(text: str, *, model: nn.Module | None = None, class_names: Sequ
     )
 
 
-def class_list(words: Sequence[int | str], class_names: Sequence[str] = ()) -> Target:
-    """Several classes side by side, of their numbers or words, ``3`` or ``"class:ox"`` each.
+def target_list(words: Sequence[int | str], class_names: Sequence[str] = ()) -> Target:
+    """Several targets side by side, of their words: ``3`` or ``"class:ox"``, ``"conv2[7]"``, ``"max(conv2)"``.
+
+    Args:
+        words: of each.
+        class_names: in the order of the classes.
 
     Raises:
-        InvalidArgumentError: there are none, or one is no class.
+        InvalidArgumentError: there are none, or one depends on the sample, such as ``"label"``.
     """
-    indices = []
+    targets = []
     for word in words:
         target = parse_target(str(word), class_names=class_names).bind(None, class_names)
-        if not isinstance(target, ClassTarget) or not isinstance(target.index, int):
+        if target.open or target.several or (isinstance(target, ClassTarget) and target.word is not None):
             raise InvalidArgumentError(
-                f"{word!r} in {list(words)} is no class: several targets are 3 or 'class:ox' each"
+                f"{word!r} in {list(words)} depends on the sample: several targets are 3, 'class:ox', 'conv2[7]' or "
+                "'max(conv2)' each"
             )
-        indices.append(target.index)
-    return classes(*indices)
+        targets.append(target)
+    plain = [target.index for target in targets if isinstance(target, ClassTarget) and target.position is None]
+    return classes(*plain) if len(plain) == len(targets) else SideBySide(targets)  # type: ignore[arg-type]
+
+
+def target_unit(target: Target, unit: str) -> str:
+    """The unit of a method's maps for a target.
+
+    Args:
+        target: explained.
+        unit: of the method's maps of a class, ``"logits"``, ``"logits per unit of input"``.
+
+    >>> target_unit(channel("conv2", 7), "logits per unit of input")
+    'units of activation per unit of input'
+    """
+    if not target.layers:
+        return unit
+    return unit.replace("logits", "units of the target" if target.outputs else "units of activation")
 
 
 def _places(match: re.Match[str]) -> list[int]:

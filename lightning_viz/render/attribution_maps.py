@@ -9,12 +9,23 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns
+from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, check_shape, compose
 from lightning_viz.render.parts import HStack, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.planes import as_planes, most_samples
 from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
-from lightning_viz.render.text import DARK, GRAY, LINE, first_of, number, shorten, some_of, times, wrap
+from lightning_viz.render.text import (
+    DARK,
+    GRAY,
+    LINE,
+    first_of,
+    level,
+    number,
+    shorten,
+    some_of,
+    times,
+    wrap,
+)
 from lightning_viz.render.tiles import (
     DISPLAYS,
     Flaw,
@@ -28,6 +39,7 @@ from lightning_viz.render.tiles import (
 )
 
 __all__ = [
+    "MOST_CLASSES",
     "MOST_SAMPLES",
     "MethodMaps",
     "attribution_maps",
@@ -39,6 +51,9 @@ __all__ = [
 _MOST_PAIRS = 16
 _FEW_CELLS = 5  # along a side of a map
 _ROWS, _CLASSES = 4, 6  # of samples and classes side by side
+_BESIDE = 3  # classes beside a sample where they are more, in several rows
+_MOST_LINES = 3  # of a class's name
+MOST_CLASSES = 9
 _CLASS_ROOM = 724  # pixels of height for them
 _SEEN, _NEARLY = 160, 0.95  # pixels of a tile that is large enough on the card, and the share of them that will do
 MOST_SAMPLES = 6
@@ -139,67 +154,101 @@ def class_columns(
     display: str,
     layer: str = "",
     unit: str = "logits",
+    of: str = "classes",
+    first: int = 0,
+    count: int | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of several classes: each sample and, beside it, its map for each class, all on one scale.
 
+    More than 6 classes stand in several rows beside their sample.
+
     Args:
         tag: of the page.
-        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 4 are shown, or 3 that are
-            larger.
-        maps: of T classes ``[T, N, C, h, w]``, or with other places; the first 6 are shown.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 4 are shown, or fewer that
+            are larger.
+        maps: of T classes ``[T, N, C, h, w]``, or with other places; the first 9 are shown.
         names: what to write under each map, T times N.
         method: name, for the caption.
         display: one of `DISPLAYS`.
         layer: name, for the caption; none for maps towards the input.
         unit: of the maps.
+        of: what they are of, ``"classes"`` or ``"targets"``.
+        first: how many classes other pages show before these.
+        count: of the classes on all pages; T if omitted.
         info: see `PageInfo`.
     """
-    samples, classes, verdicts = len(images), len(maps), info.get("verdicts", ())
-    images, maps, places = as_planes(images[:_ROWS], maps[:_CLASSES, :_ROWS], lead=3)
+    samples, classes, verdicts = len(images), count or len(maps), info.get("verdicts", ())
+    images, maps, places = as_planes(images[:_ROWS], maps[:MOST_CLASSES, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
-    size, rows, across = _class_layout(images, len(maps))
+    size, rows, across, beside, lines = _class_layout(images, names[: len(maps)])
     tiles = [
         [map_tile(size, image, values, display, sample=index, layer=layer) for values in maps[:, index]]
         for index, image in enumerate(images[:rows])
     ]
     every, reach = on_one_scale([tile for row in tiles for tile in row])
-    lines: list[Part] = []
+    blocks: list[Part] = []
     for index, row in enumerate(tiles):
-        scaled = every[index * len(row) : (index + 1) * len(row)]
-        blocks: list[Part] = [Tile(size, images[index], sample=index), *scaled]
-        texts: list[Part] = [*verdict_texts([verdicts[index]] if verdicts else [Verdict()], across)]
-        for tile, name in zip(row, names, strict=False):
-            own = Text([number(tile.value) if tile.value else " "], across, color=GRAY)
-            texts.append(VStack([Text([shorten(name[index], across)], across), own], gap=0))
-        lines.append(HStack(in_columns(blocks, texts, gap=1), gap=GUTTER))
+        input_text = verdict_texts([verdicts[index]] if verdicts else [Verdict()], across)
+        untouched = VStack([Tile(size, images[index], sample=index), *input_text], gap=1)
+        scaled, columns = every[index * len(row) : (index + 1) * len(row)], list[Part]()
+        for tile, on_scale, name in zip(row, scaled, names, strict=False):
+            words = [*_whole_lines(name[index], across, lines), number(tile.value) if tile.value else " "]
+            text = VStack([Text(words[:-1], across), Text(words[-1:], across, color=GRAY)], gap=0)
+            columns.append(VStack([on_scale, text], gap=1))
+        blocks.append(HStack([untouched, VStack(in_rows(columns, beside, GUTTER), gap=4)], gap=GUTTER))
     how = DISPLAYS[display]
+    last = first + len(maps)
     facts = (
         first_of(rows, samples, "samples"),
-        some_of(len(maps), classes, "classes"),
+        f"{of} {first + 1} to {last} of {classes}" if first or last < classes else "",
         *places,
         f"number: {how.divided}",
         "weak: in all below ¼ of the strongest" if display == "heat" else "",
     )
+    whose = "class, by its name and probability" if of == "classes" else "target, by its name"
     reading = (
-        "Each row is one sample, then what speaks for each class, by its name and probability. All maps of the page "
-        f"are on one scale: rows and columns compare. The number below is a map's own {how.divided}."
+        f"Each sample, then what speaks for each {whose}. All maps of the page are on one scale: rows and columns "
+        f"compare. The number below is a map's own {how.divided}."
     )
-    body = VStack([VStack(lines, gap=4), how.bar_to(reach, unit)], gap=8)
-    title = f"{method} class by class{_seen_from(layer)}"
-    warnings = count_flaws(map_flaws(body), "maps")
+    body = VStack([VStack(blocks, gap=4), how.bar_to(reach, unit)], gap=8)
+    each = "class by class" if of == "classes" else "target by target"
+    title, warnings = f"{method} {each}{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
-def _class_layout(images: NDArray[Any], classes: int) -> tuple[TileSize, int, int]:
-    """The tiles' size, how many samples are shown, and a column's width: as many as are large enough on the card."""
-    across = (INNER_WIDTH - GUTTER * classes) // (classes + 1)
+def _class_layout(images: NDArray[Any], names: Sequence[Sequence[str]]) -> tuple[TileSize, int, int, int, int]:
+    """The tiles' size, how many samples are shown, a column's width, classes in a row, and lines of a name.
+
+    As many samples as are large enough on the card.
+    """
+    written = [name for row in names for name in row[:_ROWS]]
+    beside = len(names) if len(names) <= _CLASSES else _BESIDE
+    across, in_row = (INNER_WIDTH - GUTTER * beside) // (beside + 1), -(-len(names) // beside)
+    lines = min(_MOST_LINES, max(len(_broken(name, across)) for name in written))
     for rows in range(min(_ROWS, len(images)), 0, -1):
-        size = fit(classes + 1, rows, images.shape[1] / images.shape[2], under=2 * LINE, room=_CLASS_ROOM)
+        aspect = images.shape[1] / images.shape[2]
+        size = fit(beside + 1, rows * in_row, aspect, under=(lines + 1) * LINE, room=_CLASS_ROOM)
         if size[0] >= _NEARLY * min(_SEEN, across):
             break
-    return size, rows, across
+    return size, rows, across, beside, lines
+
+
+def _broken(name: str, across: int) -> list[str]:
+    """A name in lines, a number and its per cent sign in one."""
+    lines = wrap(name, across)
+    if len(lines) > 1 and lines[-1] == "%":
+        before, _, last = lines[-2].rpartition(" ")
+        lines = [*lines[:-2], *filter(None, [before]), f"{last} %"]
+    return lines
+
+
+def _whole_lines(name: str, across: int, lines: int) -> list[str]:
+    """A name in so many lines, cut only where it is longer."""
+    whole = _broken(name, across)
+    kept = [*whole[: lines - 1], " ".join(whole[lines - 1 :])]
+    return [shorten(line, across) for line in level([kept, [""] * lines])[0]]
 
 
 def _seen_from(layer: str) -> str:

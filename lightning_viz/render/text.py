@@ -177,4 +177,5 @@ def some_of(shown: int, count: int, things: str) -> str:
 
 def first_of(shown: int, count: int, things: str) -> str:
     """For the caption: "the first 8 of 10 samples", or nothing if all are shown."""
-    return f"the first {shown} of {count} {things}".rstrip() if shown < count else ""
+    few = "" if shown == 1 else f"{shown} "
+    return f"the first {few}of {count} {things}".rstrip() if shown < count else ""

@@ -126,6 +126,74 @@ def test_any_target_is_explained_also_against_random_weights(target, drawn_at_on
         assert np.abs(last(drawn_at_once, "occlusion")["drop"] - drop).max() <= 1e-5
 
 
+def test_several_targets_stand_side_by_side_under_their_names(drawn_at_once, tmp_path):
+    words = ["conv2[1]", 2, "max(conv2[3])"]
+    options = {"target": words, "probe": WATCHED}
+    views = [GradCAM(layers="conv1", **options), Saliency(**options), Occlusion(samples=2, **options)]
+    model = train_with(views, tmp_path).eval()
+    heat = [attribution.grad_cam(model, X, target, layers="conv1")["conv1"] for target in words]
+    slope = [attribution.gradient(model, X, target) for target in words]
+    for tag, expected in (("grad_cam/conv1", heat), ("saliency/gradient", slope)):
+        drawn = last(drawn_at_once, f"{tag}/classes")
+        assert np.abs(drawn["maps"] - torch.stack(expected).numpy()).max() <= 1e-5 * float(expected[0].abs().max())
+        assert [row[0].partition(":")[0] for row in drawn["names"]] == [
+            "conv2 channel 1",
+            "2",
+            "maximum of conv2 channel 3",
+        ]
+        assert drawn["of"] == "targets" and drawn["unit"].startswith("units of the target")
+    assert last(drawn_at_once, "occlusion/classes")["maps"].shape[0] == 3
+
+
+def test_many_classes_fill_several_pages(drawn_at_once, tmp_path):
+    view = Saliency(target=[place % 3 for place in range(11)], samples=2, probe=WATCHED)
+    train_with([view], tmp_path)
+    pages = [last(drawn_at_once, f"saliency/gradient/classes{more}") for more in ("", "/10")]
+    assert [len(page["maps"]) for page in pages] == [9, 2]
+    assert [page["names"][0][0].partition(":")[0] for page in pages] == ["0", "0"]
+    description = drawn_at_once.pictures("saliency/gradient/classes/10")[2].description
+    assert "classes 10 to 11 of 11" in description
+
+
+UNITS = {"conv2[1]": "units of activation", "max(conv2)": "units of activation", "2": "logits"}
+
+
+@pytest.mark.parametrize("target", UNITS)
+def test_maps_are_in_the_targets_unit(target, drawn_at_once, tmp_path):
+    options = {"target": target, "probe": WATCHED}
+    train_with([GradCAM(layers="conv1", **options), Saliency(**options), Occlusion(samples=2, **options)], tmp_path)
+    for tag, per in (("grad_cam/conv1", ""), ("saliency/gradient", " per unit of input"), ("occlusion", "")):
+        assert last(drawn_at_once, tag)["unit"] == UNITS[target] + per
+
+
+@pytest.mark.parametrize("target", ["conv1[2]", "max(conv1)", "conv1[2,3,3]"])
+def test_a_layer_behind_the_targets_is_refused_with_the_reason(target, drawn_at_once, tmp_path):
+    views = [
+        GradCAM(layers="conv2", target=target, probe=WATCHED),
+        Saliency(method="guided_grad_cam", target=target, probe=WATCHED),
+        GradCAM(layers="conv1", target=target, probe=WATCHED),
+        Saliency(target=target, probe=WATCHED),
+    ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = train_with(views, tmp_path)
+    told = [line for line in said(caught) if "does not depend on layer 'conv2', which comes after 'conv1'" in line]
+    assert len(told) == 2 and any("guided_backprop needs no layer" in line for line in told)
+    assert {one.drawn.pictures[0].tag for one in drawn_at_once} == {"grad_cam/conv1", "saliency/gradient"}
+    with pytest.raises(ValueError, match="does not depend on layer 'conv2', which comes after 'conv1'"):
+        attribution.grad_cam(model, X, target, layers="conv2")
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_every_weighting_explains_several_targets_and_units(method, drawn_at_once, tmp_path):
+    views = [GradCAM(method=method, layers="conv1", target=target, probe=WATCHED) for target in ([2, 0], "conv2[1]")]
+    model = train_with(views, tmp_path).eval()
+    found = getattr(attribution, method)(model, X, "conv2[1]", layers="conv1")["conv1"]
+    several, single = (one.sketch.arguments["maps"] for one in drawn_at_once if one.step == 2)
+    assert several.ndim == (4 if method == "eigen_cam" else 5)
+    assert np.abs(single - found.numpy()).max() <= 1e-5 * found.abs().max()
+
+
 def test_occlusion_draws_what_the_function_says(drawn_at_once, tmp_path):
     model = train_with([Occlusion(patch=3, stride=2, samples=2, baseline="blur", probe=WATCHED)], tmp_path)
     drawn, first = last(drawn_at_once, "occlusion"), drawn_at_once.arguments("occlusion")[0]

@@ -7,7 +7,7 @@ from torch import nn
 import lightning_viz as lv
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks import as_target, channel, classes, logit, maximum, observe, parse_target, region, top, unit
-from lightning_viz.hooks.targets import class_list
+from lightning_viz.hooks.targets import target_list, target_unit
 
 NAMES = ["bee", "ox", "great white shark", "7"]
 
@@ -145,12 +145,34 @@ def test_a_class_that_has_no_such_name_is_an_error_with_the_nearest():
         parse_target("class:cat").bind(None, [])
 
 
-def test_several_classes_by_number_or_name(net):
-    found, expected = class_list([3, "class:ox", "0"], NAMES), classes(3, 1, 0)
+def test_several_targets_by_number_name_or_words(net):
+    found, expected = target_list([3, "class:ox", "0"], NAMES), classes(3, 1, 0)
     assert torch.equal(observe(net, X, found).scores, observe(net, X, expected).scores)
-    for wrong in ([3, "conv2[1]"], ["predicted"], ["label"], []):
+    mixed = ["conv2[1]", 3, "class:ox", "max(conv2[4])", "conv2[4,1,2]"]
+    seen = observe(net, X, target_list(mixed, NAMES), input_gradient=True)
+    for place, word in enumerate(["conv2[1]", 3, 1, "max(conv2[4])", "conv2[4,1,2]"]):
+        alone = observe(net, X, word, input_gradient=True)
+        torch.testing.assert_close(seen.scores[place], alone.scores)
+        torch.testing.assert_close(seen.input_gradient[place], alone.input_gradient)
+    for wrong in ([3, "top:2"], ["predicted", "conv2[1]"], ["label"], ["box[0]"], ["region"], []):
         with pytest.raises(InvalidArgumentError):
-            class_list(wrong, NAMES)
+            target_list(wrong, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("target", "unit"),
+    [
+        (logit(3), "logits per unit of input"),
+        (channel("conv2", 1), "units of activation per unit of input"),
+        (maximum("conv2") - 2 * channel("conv2", 1), "units of activation per unit of input"),
+        (channel("conv2", 1) - 0.1 * logit(3), "units of the target per unit of input"),
+        (target_list(["conv2[1]", "conv2[2]"]), "units of activation per unit of input"),
+    ],
+    ids=str,
+)
+def test_the_unit_is_what_the_target_is_counted_in(target, unit):
+    assert target_unit(target, "logits per unit of input") == unit
+    assert target_unit(target, "of activation") == "of activation"
 
 
 def test_words_and_objects_combine(net):

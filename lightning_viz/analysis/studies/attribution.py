@@ -23,9 +23,10 @@ from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFound
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
-from lightning_viz.hooks.target_types import ClassTarget, Target
-from lightning_viz.hooks.targets import class_list, parse_target
+from lightning_viz.hooks.target_types import ClassTarget, SideBySide, Target
+from lightning_viz.hooks.targets import parse_target, target_list, target_unit
 from lightning_viz.render.attribution_maps import (
+    MOST_CLASSES,
     MOST_SAMPLES,
     MethodMaps,
     attribution_maps,
@@ -58,8 +59,8 @@ def attribute(
         study: the model and its samples.
         method: of the family ``"attribution"`` in `lightning_viz.catalogue`.
         options: of its function in `lightning_viz.attribution`, by keyword.
-        target: what to explain: predicted; label, each sample's true class; 3 or class:ox, or several of them; top:3;
-            something inside, conv2[7] or max(conv2).
+        target: what to explain: predicted; label, each sample's true class; 3 or class:ox; top:3; something inside,
+            conv2[7] or max(conv2); several classes, or of what is inside, side by side.
 
     Raises:
         UnsuitableModelError: the model does not take one image, or true classes are not known.
@@ -82,7 +83,7 @@ def attribute(
     def pictures() -> Iterator[Page]:
         about = {"target": _describe(study, chosen), "step": study.step, "verdicts": _verdicts(study)}
         for layer, each in maps.items():
-            yield _page(study, entry, layer, each, classes, about)
+            yield from _map_pages(study, entry, layer, each, fixed, about)
         if occluded is not None and occluded.drop.dim() == 3 and occluded.predicted is not None:
             yield _occlusion_page(study, occluded, options, about)
 
@@ -167,7 +168,7 @@ def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
     names = study.samples.class_names
     listed = [words] if isinstance(words, str) else list(words)
     if len(listed) > 1:
-        return class_list(listed, names)
+        return target_list(listed, names)
     target = parse_target(listed[0], model=study.model, class_names=names)
     return target.bind(study.true_classes() if listed[0].strip() == "label" else None, names)
 
@@ -201,23 +202,37 @@ def _columns(study: ModelUnderStudy, maps: Mapping[str, Tensor], classes: Tensor
     return columns
 
 
-def _page(
-    study: ModelUnderStudy, entry: Method, layer: str, maps: Tensor, classes: Tensor | None, about: Mapping[str, Any]
-) -> Page:
-    """The maps of one layer."""
+def _map_pages(
+    study: ModelUnderStudy, entry: Method, layer: str, maps: Tensor, target: Target, about: Mapping[str, Any]
+) -> Iterator[Page]:
+    """The maps of one layer; of several targets a page for every nine."""
     images, tag, seen = study.rgb(study.require_images()), f"maps/{layer}", "" if layer == _INPUT else layer
+    how: dict[str, Any] = {"method": entry.title, "display": entry.display, "layer": seen}
+    how["unit"] = target_unit(target, entry.unit)
     if maps.dim() == 5:
-        names = [[study.samples.name(int(index)) for index in each] for each in ([] if classes is None else classes)]
         several = {name: value for name, value in about.items() if name != "target"}
-        return class_columns(
-            tag, images, maps.numpy(), names=names, method=entry.title, display=entry.display, layer=seen,
-            unit=entry.unit, **several,
-        )  # fmt: skip
-    place: dict[str, Any] = {"layer": layer, "unit": "logits"} if entry.display == "heat" else {"unit": entry.unit}
-    return attribution_maps(
-        tag, images, maps.numpy(), method=entry.title, display=entry.display,
-        details=[f"at {seen}"] if seen and entry.display != "heat" else [], **place, **about,
-    )  # fmt: skip
+        names, of = _column_names(study, target, len(images))
+        for first in range(0, len(maps), MOST_CLASSES):
+            some = slice(first, first + MOST_CLASSES)
+            page = f"{tag}/{first + 1}" if first else tag
+            yield class_columns(
+                page, images, maps[some].numpy(), names=names[some], of=of, first=first, count=len(maps), **how,
+                **several,
+            )  # fmt: skip
+        return
+    details = [f"at {seen}"] if seen and entry.display != "heat" else []
+    how["layer"] = seen if entry.display == "heat" else ""
+    yield attribution_maps(tag, images, maps.numpy(), details=details, **how, **about)
+
+
+def _column_names(study: ModelUnderStudy, target: Target, samples: int) -> tuple[list[list[str]], str]:
+    """Of several targets each one's name for each sample, and what they are."""
+    if isinstance(target, ClassTarget) and target.index is not None:
+        table = torch.as_tensor(target.index).cpu()
+        classes = table.expand(len(table), samples).tolist()
+        return [[study.samples.name(index) for index in row] for row in classes], "classes"
+    parts = target.parts if isinstance(target, SideBySide) else (target,)
+    return [[_describe(study, part)] * samples for part in parts], "targets"
 
 
 def _occlusion_page(
