@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.hooks.target_types import ClassTarget
-from lightning_viz.render.attribution_maps import MOST_CLASSES, class_columns
+from lightning_viz.render.attribution_maps import MOST_TARGETS, class_columns
 
 
 def target_columns(
@@ -31,8 +31,8 @@ def target_columns(
     """
     names = [[row[index] for index in shown] for row in snapshot.column_names(maps.shape[:2])]
     of = "classes" if isinstance(snapshot.extra["targets"], ClassTarget) else "targets"
-    for first in range(0, len(maps), MOST_CLASSES):
-        some = slice(first, first + MOST_CLASSES)
+    for first in range(0, len(maps), MOST_TARGETS):
+        some = slice(first, first + MOST_TARGETS)
         own = {"maps": maps[some][:, list(shown)].float().numpy(), "names": names[some], "of": of}
         own |= {"first": first, "count": len(maps)}
         tag = f"{arguments['tag']}/classes" + (f"/{first + 1}" if first else "")

@@ -39,7 +39,6 @@ from lightning_viz.render.tiles import (
 )
 
 __all__ = [
-    "MOST_CLASSES",
     "MOST_SAMPLES",
     "MethodMaps",
     "attribution_maps",
@@ -53,7 +52,7 @@ _FEW_CELLS = 5  # along a side of a map
 _ROWS, _CLASSES = 4, 6  # of samples and classes side by side
 _BESIDE = 3  # classes beside a sample where they are more, in several rows
 _MOST_LINES = 3  # of a class's name
-MOST_CLASSES = 9
+MOST_TARGETS = 9
 _CLASS_ROOM = 724  # pixels of height for them
 _SEEN, _NEARLY = 160, 0.95  # pixels of a tile that is large enough on the card, and the share of them that will do
 MOST_SAMPLES = 6
@@ -179,7 +178,7 @@ def class_columns(
         info: see `PageInfo`.
     """
     samples, classes, verdicts = len(images), count or len(maps), info.get("verdicts", ())
-    images, maps, places = as_planes(images[:_ROWS], maps[:MOST_CLASSES, :_ROWS], lead=3)
+    images, maps, places = as_planes(images[:_ROWS], maps[:MOST_TARGETS, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
     size, rows, across, beside, lines = _class_layout(images, names[: len(maps)])

@@ -26,8 +26,8 @@ from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.target_types import ClassTarget, SideBySide, Target
 from lightning_viz.hooks.targets import parse_target, target_list, target_unit
 from lightning_viz.render.attribution_maps import (
-    MOST_CLASSES,
     MOST_SAMPLES,
+    MOST_TARGETS,
     MethodMaps,
     attribution_maps,
     class_columns,
@@ -212,8 +212,8 @@ def _map_pages(
     if maps.dim() == 5:
         several = {name: value for name, value in about.items() if name != "target"}
         names, of = _column_names(study, target, len(images))
-        for first in range(0, len(maps), MOST_CLASSES):
-            some = slice(first, first + MOST_CLASSES)
+        for first in range(0, len(maps), MOST_TARGETS):
+            some = slice(first, first + MOST_TARGETS)
             page = f"{tag}/{first + 1}" if first else tag
             yield class_columns(
                 page, images, maps[some].numpy(), names=names[some], of=of, first=first, count=len(maps), **how,
