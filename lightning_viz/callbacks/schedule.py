@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Union
@@ -43,6 +43,8 @@ class Schedule:
             if self.steps != "log":
                 raise InvalidArgumentError(f"steps is {self.steps!r}: give a list of numbers, or 'log'")
         elif self.steps is not None:
+            if not isinstance(self.steps, Iterable):
+                raise InvalidArgumentError(f"steps is {self.steps!r}: give a list of numbers, [{self.steps!r}], or 'log'")
             if any(not isinstance(step, int) or step < 0 for step in self.steps):
                 raise InvalidArgumentError(
                     f"steps is {list(self.steps)!r}: give whole numbers of completed updates, 0 or more"
