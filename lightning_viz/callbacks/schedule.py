@@ -44,7 +44,7 @@ class Schedule:
                 raise InvalidArgumentError(f"steps is {self.steps!r}: give a list of numbers, or 'log'")
         elif self.steps is not None:
             if not isinstance(self.steps, Iterable):
-                raise InvalidArgumentError(f"steps is {self.steps!r}: give a list of numbers, [{self.steps!r}], or 'log'")
+                raise InvalidArgumentError(f"steps is {self.steps!r}: give a list, [{self.steps!r}], or 'log'")
             if any(not isinstance(step, int) or step < 0 for step in self.steps):
                 raise InvalidArgumentError(
                     f"steps is {list(self.steps)!r}: give whole numbers of completed updates, 0 or more"
