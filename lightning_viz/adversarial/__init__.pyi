@@ -1,5 +1,8 @@
 from .apgd import apgd as apgd
+from .attack_ensemble import AutoAttackResult as AutoAttackResult
+from .attack_ensemble import auto_attack as auto_attack
 from .carlini_wagner import carlini_wagner as carlini_wagner
+from .fast_adaptive_boundary import fab as fab
 from .gradient_attacks import fgsm as fgsm
 from .gradient_attacks import gradient_ascent as gradient_ascent
 from .gradient_attacks import pgd as pgd
@@ -9,6 +12,7 @@ from .norms import L2 as L2
 from .norms import LINF as LINF
 from .norms import Norm as Norm
 from .norms import cross_entropy as cross_entropy
+from .norms import dlr as dlr
 from .norms import margin as margin
 from .one_pixel import one_pixel as one_pixel
 from .result import AttackResult as AttackResult

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -55,38 +56,51 @@ def apgd(  # noqa: D417 (others: `shared_arguments`)
     .. math:: z_{k+1} = \Pi\big(x_k + \eta_k \, n(\nabla_x L)\big), \qquad
         x_{k+1} = \Pi\big(x_k + \alpha (z_{k+1} - x_k) + (1 - \alpha)(x_k - x_{k-1})\big), \qquad \alpha = 0.75
 
-    with n as for `pgd` and L the cross-entropy. The step size starts at 2 epsilon. At the paper's checkpoints it is
+    with n as for `pgd` and L the cross-entropy, or the difference of logits ratio (`dlr`), which does not vanish if the
+    model is certain. The step size starts at 2 epsilon. At the paper's checkpoints it is
     halved, and the attack goes on from the best point so far, if fewer than 0.75 of the steps since the last
     checkpoint raised the loss, or if neither the step size nor the best loss changed there. It starts at a random
     point of the ball's surface and returns the point with the highest loss; there is no step size to choose.
 
     Args:
         steps: number of steps (100, as published in AutoAttack).
-        loss: maximized for the label, or minimized for the target (cross-entropy: APGD-CE).
+        loss: maximized for the label, or minimized for the target; ``"cross_entropy"`` (APGD-CE), ``"dlr"`` (APGD-DLR,
+            of three classes or more; with a target in its own form, of four or more), or ``"margin"``.
     """
     check_steps(steps)
     norm = resolve_norm(norm)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, seed=seed, forward=forward
     ) as attacked:
-        recorder = AttackRecorder.in_balls(attacked, epsilon, norm)
-        generator = torch.Generator(attacked.pixels.device).manual_seed(seed)
-        noise = norm.inside(attacked.pixels, generator)
-        surface = noise / per_sample(norm.length(noise).clamp_min(MIN_LENGTH), noise)
-        search = _Search(Ascent(recorder, resolve_loss(loss), stop_on_success), norm)
-        search.start(surface)
-        checkpoints = _checkpoints(steps)
+        ascent = Ascent(AttackRecorder.in_balls(attacked, epsilon, norm), resolve_loss(loss), stop_on_success)
+        ascent.evaluate_originals(differentiate=False)
+        every_row, generator = ascent.recorder.rows, torch.Generator(attacked.pixels.device).manual_seed(seed)
         bar = progress_bar("apgd", shown=progress, total=steps)
-        for step in range(steps):
-            if not len(search.rows):
-                break
-            search.step(first=step == 0, last=step + 1 == steps)
-            if step + 1 in checkpoints:
-                search.adapt(step + 1 - max(point for point in checkpoints if point <= step))
+        for _ in adaptive_steps(ascent, every_row[ascent.unfinished(every_row)], norm, steps, generator):
             bar.update()
         bar.close()
-        search.finish()
-        return recorder.result("apgd", _REMEDY)
+        return ascent.recorder.result("apgd", _REMEDY)
+
+
+def adaptive_steps(
+    ascent: Ascent, rows: Tensor, norm: Norm, steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """APGD on some rows from a random start, which depends on a row's sample alone: after each step those left."""
+    if not len(rows):
+        return
+    pixels = ascent.recorder.attacked.pixels
+    noise = norm.inside(pixels, generator)
+    search = _Search(ascent, norm, rows)
+    search.start(noise / per_sample(norm.length(noise).clamp_min(MIN_LENGTH), noise))
+    checkpoints = _checkpoints(steps)
+    for step in range(steps):
+        if not len(search.rows):
+            break
+        search.step(first=step == 0, last=step + 1 == steps)
+        if step + 1 in checkpoints:
+            search.adapt(step + 1 - max(point for point in checkpoints if point <= step))
+        yield search.rows
+    search.finish()
 
 
 class _Search:
@@ -96,16 +110,12 @@ class _Search:
         rows: indices of the unfinished ones, ``[n]``; all tensors below are of these.
     """
 
-    def __init__(self, ascent: Ascent, norm: Norm) -> None:
-        self.rows = ascent.recorder.rows
+    def __init__(self, ascent: Ascent, norm: Norm, rows: Tensor) -> None:
+        self.rows = rows
         self._ascent, self._recorder, self._norm = ascent, ascent.recorder, norm
 
     def start(self, surface: Tensor) -> None:
-        """Validate the samples, and evaluate the random start of those that are not fooled."""
-        self._ascent.evaluate_originals(differentiate=False)
-        self.rows = self.rows[self._ascent.unfinished(self.rows)]
-        if not len(self.rows):
-            return
+        """Evaluate the random start."""
         pixels = self._recorder.displaced(surface, self.rows)
         self._strides = 2 * self._recorder.radii[self.rows]
         self._increases = torch.zeros_like(self.rows)

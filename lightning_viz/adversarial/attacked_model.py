@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.adversarial.attack_arguments import Epsilon, Labels
-from lightning_viz.adversarial.norms import Loss, Norm
+from lightning_viz.adversarial.norms import Loss, Norm, dlr, targeted_dlr
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices
 from lightning_viz.hooks.box_target import BoxTarget
 from lightning_viz.hooks.calls import Call, as_call
@@ -144,11 +144,25 @@ class AttackedModel:
         success = classes != self.labels[samples] if self.target is None else classes == self.target[samples]
         return success & scores.isfinite().all(1)
 
-    def loss(self, loss: Loss, scores: Tensor, samples: Tensor) -> Tensor:
-        """The quantity that the attack maximizes, ``[n]``: the loss of the label, or minus the loss of the target."""
-        if self.target is None:
-            return loss(scores, self.labels[samples])
-        return -loss(scores, self.target[samples])
+    def loss(self, loss: Loss, scores: Tensor, samples: Tensor, target: Tensor | None = None) -> Tensor:
+        """The quantity that the attack maximizes, ``[n]``: the loss of the label, or minus the loss of the target.
+
+        Args:
+            loss: of a class.
+            scores: ``[n, K]``.
+            samples: of which samples they are, ``[n]``.
+            target: classes to lead to, ``[n]``, if others than those of the attack.
+        """
+        if target is None:
+            if self.target is None:
+                return loss(scores, self.labels[samples])
+            target = self.target[samples]
+        return targeted_dlr(scores, self.labels[samples], target) if loss is dlr else -loss(scores, target)
+
+    def rivals(self, scores: Tensor, samples: Tensor, count: int) -> Tensor:
+        """The classes with the highest scores besides the label, ``[n, T]``, at most `count`."""
+        others = scores.detach().scatter(1, self.labels[samples, None], -torch.inf)
+        return others.topk(min(count, scores.shape[1] - 1)).indices
 
     def _evaluate(
         self,
@@ -252,7 +266,7 @@ def _of_samples(samples: Tensor | None) -> Tensor:
     if samples is None:
         raise InvalidArgumentError(
             "this attack does not tell which sample each of its images is of, which a detector and inputs beside the "
-            "image need: choose fgsm, pgd, gradient_ascent, apgd, square or one_pixel"
+            "image need: choose fgsm, pgd, gradient_ascent, apgd, square, one_pixel, fab or auto_attack"
         )
     return samples
 

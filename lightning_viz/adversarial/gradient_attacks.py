@@ -201,9 +201,20 @@ class Ascent:
         recorder: current state of all rows.
     """
 
-    def __init__(self, recorder: AttackRecorder, loss: Loss, stop_on_success: bool) -> None:
+    def __init__(
+        self, recorder: AttackRecorder, loss: Loss, stop_on_success: bool = True, *, toward: Tensor | None = None
+    ) -> None:
+        """Raise a loss.
+
+        Args:
+            recorder: of the attack.
+            loss: raised for the label, or lowered for the target.
+            stop_on_success: leave a row as soon as it is fooled.
+            toward: class of every row, ``[R]``, for which the loss is lowered; those of the attack if omitted. Success
+                is what the attack aims at all the same.
+        """
         self.recorder, self._attacked = recorder, recorder.attacked
-        self._loss, self._stop_on_success = loss, stop_on_success
+        self._loss, self._stop_on_success, self._toward = loss, stop_on_success, toward
 
     def run(
         self,
@@ -241,7 +252,7 @@ class Ascent:
     def evaluate_originals(self, *, differentiate: bool) -> Tensor | None:
         """The first pass, which all copies of a sample share; returns the gradients of the rows."""
         recorder, count = self.recorder, len(self._attacked.pixels)
-        evaluation = self._attacked.evaluate_originals(self._objective(recorder.samples[:count], differentiate))
+        evaluation = self._attacked.evaluate_originals(self._objective(recorder.rows[:count], differentiate))
         recorder.record_originals(evaluation.scores)
         gradients = None if evaluation.gradients is None else evaluation.gradients[recorder.samples]
         self._count_backwards(recorder.rows, gradients)
@@ -250,14 +261,15 @@ class Ascent:
     def evaluate(self, rows: Tensor, pixels: Tensor, *, differentiate: bool) -> Evaluation:
         """One step: evaluate and record new pixels of rows; gradients are 0 where the attack stops."""
         samples = self.recorder.samples[rows]
-        evaluation = self._attacked(pixels, self._objective(samples, differentiate), samples=samples)
+        evaluation = self._attacked(pixels, self._objective(rows, differentiate), samples=samples)
         self.recorder.record_step(rows, pixels, evaluation.scores)
         self._count_backwards(rows, evaluation.gradients)
         return evaluation
 
     def losses(self, scores: Tensor, rows: Tensor) -> Tensor:
         """What the attack raises, from scores ``[n, K]`` of rows, ``[n]``."""
-        return self._attacked.loss(self._loss, scores, self.recorder.samples[rows])
+        toward = None if self._toward is None else self._toward[rows]
+        return self._attacked.loss(self._loss, scores, self.recorder.samples[rows], toward)
 
     def unfinished(self, rows: Tensor) -> Tensor:
         """Mask ``[n]`` of the rows that the attack goes on with."""
@@ -270,15 +282,14 @@ class Ascent:
             self.recorder.count(rows[unfinished], queries=0, backwards=1)
             self.recorder.flat[rows] = unfinished & ~gradients.flatten(1).any(1)
 
-    def _objective(self, samples: Tensor, differentiate: bool) -> ScoreFunction | None:
-        """The loss of the samples that are not fooled yet."""
-        attacked = self._attacked
+    def _objective(self, rows: Tensor, differentiate: bool) -> ScoreFunction | None:
+        """The loss of the rows that are not fooled yet."""
 
         def objective(scores: Tensor, positions: Tensor) -> Tensor | None:
-            values = attacked.loss(self._loss, scores, samples[positions])
+            values = self.losses(scores, rows[positions])
             if not self._stop_on_success:
                 return values
-            fooled = attacked.fooled(scores, samples[positions])
+            fooled = self._attacked.fooled(scores, self.recorder.samples[rows[positions]])
             return None if bool(fooled.all()) else torch.where(fooled, 0, values)
 
         return objective if differentiate else None

@@ -75,10 +75,10 @@ def deepfool(  # noqa: D417 (others: `shared_arguments`)
         recorder, reduction = AttackRecorder(attacked), partial(smallest_step, norm=resolve_norm(norm))
 
         def first_objective(scores: Tensor, positions: Tensor) -> Tensor | None:
-            return _leads(attacked, scores, positions, _rivals(attacked, scores, positions, candidates))
+            return _leads(attacked, scores, positions, attacked.rivals(scores, positions, candidates - 1))
 
         evaluation, rows = attacked.evaluate_originals(first_objective, reduction), recorder.samples
-        rivals = _rivals(attacked, evaluation.scores, rows, candidates)
+        rivals = attacked.rivals(evaluation.scores, rows, candidates - 1)
         _record(recorder, rows, recorder.pixels.clone(), evaluation, rivals.shape[1])
         total = torch.zeros_like(recorder.pixels)
         for number in progress_bar("deepfool", items=range(steps), shown=progress):
@@ -109,12 +109,6 @@ def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     shortest, function = distances.min(0)
     directions = directions[function, torch.arange(len(function), device=function.device)]
     return per_sample(shortest + _OVERSHOOT, directions) * directions
-
-
-def _rivals(attacked: AttackedModel, scores: Tensor, samples: Tensor, candidates: int) -> Tensor:
-    """The classes with the highest scores besides the label, ``[n, T]``."""
-    others = scores.detach().scatter(1, attacked.labels[samples, None], -torch.inf)
-    return others.topk(min(candidates, scores.shape[1]) - 1).indices
 
 
 def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Tensor) -> Tensor | None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_viz.errors import by_name
+from lightning_viz.errors import InvalidArgumentError, by_name
 
-__all__ = ["L2", "LINF", "Norm", "cross_entropy", "margin"]
+__all__ = ["L2", "LINF", "Norm", "cross_entropy", "dlr", "margin"]
 
 MIN_LENGTH = 1e-12
 """Lower bound of lengths in a denominator."""
@@ -143,9 +143,55 @@ def margin(scores: Tensor, classes: Tensor) -> Tensor:
     return scores.scatter(1, classes[:, None], -torch.inf).amax(1) - scores.gather(1, classes[:, None])[:, 0]
 
 
-LossName = Literal["cross_entropy", "margin"]
+def dlr(scores: Tensor, classes: Tensor) -> Tensor:
+    r"""Difference of logits ratio: the margin on a scale of the scores' own (Croce and Hein, 2020).
 
-LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy, "margin": margin})
+    .. math:: \frac{\max_{j \ne y} z_j - z_y}{z_{\pi_1} - z_{\pi_3}}
+
+    with pi the classes by descending score. Scores that are shifted or scaled have the same loss.
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: ``[n]``.
+
+    Raises:
+        InvalidArgumentError: there are fewer than three classes.
+    """
+    first, _, third = _highest_scores(scores, 3)
+    return margin(scores, classes) / (first - third + MIN_LENGTH)
+
+
+def targeted_dlr(scores: Tensor, classes: Tensor, target: Tensor) -> Tensor:
+    r"""The targeted form of `dlr`, which is not its opposite: the target's lead, over the spread of the highest scores.
+
+    .. math:: \frac{z_t - z_y}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
+
+    Args:
+        scores: logits, ``[n, K]``.
+        classes: to lead away from, ``[n]``.
+        target: classes to lead to, ``[n]``.
+
+    Raises:
+        InvalidArgumentError: there are fewer than four classes.
+    """
+    first, _, third, fourth = _highest_scores(scores, 4)
+    away, to = (scores.gather(1, of[:, None])[:, 0] for of in (classes, target))
+    return (to - away) / (first - (third + fourth) / 2 + MIN_LENGTH)
+
+
+def _highest_scores(scores: Tensor, count: int) -> tuple[Tensor, ...]:
+    """The highest scores in descending order, each ``[n]``."""
+    if scores.shape[1] < count:
+        raise InvalidArgumentError(
+            f"loss='dlr' needs {count} classes{' with a target' * (count == 4)}, the model has {scores.shape[1]}; "
+            "pass 'cross_entropy' or 'margin'"
+        )
+    return scores.topk(count, dim=1).values.unbind(1)
+
+
+LossName = Literal["cross_entropy", "margin", "dlr"]
+
+LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr})
 """By the name that functions and commands take."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from lightning_viz.adversarial.attack_arguments import Epsilon
 from lightning_viz.adversarial.attacked_model import AttackedModel, checked_epsilons
@@ -191,7 +192,7 @@ class AttackRecorder:
         self.fooled, self.flat, self._non_finite = zeros.new_zeros((3, rows), dtype=torch.bool)
 
     @classmethod
-    def in_balls(cls, attacked: AttackedModel, epsilon: Epsilon, norm: Norm) -> AttackRecorder:
+    def in_balls(cls, attacked: AttackedModel, epsilon: Epsilon, norm: Norm) -> Self:
         """The recorder of an attack that stays within epsilon in a norm; each of several epsilons has its rows."""
         epsilons = checked_epsilons(epsilon, attacked, norm)
         return cls(attacked, epsilons, copies=len(epsilons) if epsilons.dim() else None, norm=norm)

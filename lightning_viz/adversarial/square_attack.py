@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -90,31 +90,43 @@ def square(  # noqa: D417 (others: `shared_arguments`)
     with attacked_model(
         model, inputs, labels, target=target, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
-        recorder, (start, propose) = AttackRecorder.in_balls(attacked, epsilon, norm), _PROPOSALS[norm]
+        recorder = AttackRecorder.in_balls(attacked, epsilon, norm)
         recorder.record_originals(attacked.evaluate_originals().scores)
         maximized = resolve_loss(loss or ("margin" if target is None else "cross_entropy"))
-        generators = [np.random.default_rng((seed, sample)) for sample in recorder.samples.tolist()]
-        best = torch.full_like(recorder.radii, -torch.inf)
         rows = (~recorder.fooled & (recorder.radii > 0)).nonzero().flatten()
-        for number in progress_bar("square", items=range(queries), shown=progress):
-            if not len(rows):
-                break
-            samples, current, radii = recorder.original[rows], recorder.pixels[rows], recorder.radii[rows]
-            uniform = _uniform([generators[row] for row in rows.tolist()], samples)
-            if number == 0:
-                perturbations = start(samples, radii, uniform)
-            else:
-                perturbations = propose(current - samples, radii, _halved(share, number / queries), uniform)
-            pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
-            scores = attacked(pixels, samples=recorder.samples[rows]).scores
-            values = attacked.loss(maximized, scores, recorder.samples[rows]).to(best.dtype)
-            better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
-            recorder.record(rows[better], pixels[better], scores[better])
-            recorder.count(rows)
-            recorder.finish_step()
-            best[rows[better]] = values[better]
-            rows = rows[~recorder.fooled[rows]]
+        bar = progress_bar("square", shown=progress, total=queries)
+        for _ in square_steps(recorder, rows, norm, queries, share, loss=maximized, seed=seed):
+            bar.update()
+        bar.close()
         return recorder.result("square", _REMEDY)
+
+
+def square_steps(
+    recorder: AttackRecorder, rows: Tensor, norm: Norm, queries: int, share: float, *, loss: Loss, seed: int
+) -> Iterator[Tensor]:
+    """Random search with squares on some rows: after each query those that are left."""
+    attacked, (start, propose) = recorder.attacked, _PROPOSALS[norm]
+    generators = {row: np.random.default_rng((seed, int(recorder.samples[row]))) for row in rows.tolist()}
+    best = torch.full_like(recorder.radii, -torch.inf)
+    for number in range(queries):
+        if not len(rows):
+            break
+        samples, current, radii = recorder.original[rows], recorder.pixels[rows], recorder.radii[rows]
+        uniform = _uniform([generators[row] for row in rows.tolist()], samples)
+        if number == 0:
+            perturbations = start(samples, radii, uniform)
+        else:
+            perturbations = propose(current - samples, radii, _halved(share, number / queries), uniform)
+        pixels = (samples + perturbations).clamp(*attacked.pixel_space.bounds)
+        scores = attacked(pixels, samples=recorder.samples[rows]).scores
+        values = attacked.loss(loss, scores, recorder.samples[rows]).to(best.dtype)
+        better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
+        recorder.record(rows[better], pixels[better], scores[better])
+        recorder.count(rows)
+        recorder.finish_step()
+        best[rows[better]] = values[better]
+        rows = rows[~recorder.fooled[rows]]
+        yield rows
 
 
 def _stripes(samples: Tensor, epsilon: Tensor, uniform: _Uniform) -> Tensor:

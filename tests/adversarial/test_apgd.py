@@ -1,13 +1,14 @@
 """APGD is what torchattacks computes from the same start, and finds what PGD of a fixed step size does not."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_viz.adversarial import L2, LINF, apgd, pgd
-from lightning_viz.adversarial.norms import Norm
+from lightning_viz.adversarial import L2, LINF, apgd, dlr, pgd
+from lightning_viz.adversarial.norms import Norm, targeted_dlr
 from tests.adversarial.conftest import Given
 from tests.adversarial.oracles import torchattacks
 from tests.adversarial.watching import grays, linear
@@ -115,3 +116,67 @@ def test_it_fools_at_least_as_many_as_pgd(digits: Digits) -> None:
     strong = apgd(digits.model, inputs, labels, steps=40, **options)
     weak = partial(pgd, step_size=0.1)(digits.model, inputs, labels, steps=40, **options)
     assert strong.success >= weak.success > 0
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10])
+def test_dlr_is_its_formula(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randn(20, classes, dtype=torch.float64, generator=generator)
+    labels, target = torch.arange(20) % classes, (torch.arange(20) + 1) % classes
+    torch.testing.assert_close(dlr(scores, labels), dlr(3 * scores + 5, labels))  # neither scale nor offset count
+    for row, label, aim, value in zip(
+        scores.tolist(), labels.tolist(), target.tolist(), dlr(scores, labels), strict=True
+    ):
+        first, _, third, *rest = sorted(row, reverse=True)
+        rival = max(score for place, score in enumerate(row) if place != label)
+        assert float(value) == pytest.approx(-(row[label] - rival) / (first - third))
+        if rest:
+            both = (torch.tensor([row], dtype=torch.float64), torch.tensor([label]), torch.tensor([aim]))
+            expected = -(row[label] - row[aim]) / (first - (third + rest[0]) / 2)
+            assert float(targeted_dlr(*both)) == pytest.approx(expected)
+
+
+def test_dlr_of_too_few_classes_is_said() -> None:
+    for classes, options in ((2, {}), (3, {"target": 0})):
+        with pytest.raises(ValueError, match=rf"loss='dlr' needs {classes + 1} classes.*the model has {classes}"):
+            apgd(linear(classes), grays(2), torch.ones(2).long(), loss="dlr", steps=2, progress=False, **options)
+
+
+@NORMS
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+def test_with_dlr_it_is_that_of_torchattacks(
+    digits: Digits, norm: Norm, epsilon: float, targeted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sample by sample, since APGDT steps in L2 as far for all samples as for the first.
+
+    Theirs takes the loss of the start for 0 when it counts the steps that raised the loss, which is mended here.
+    """
+    model, pixels = (
+        deepcopy(digits.model).double(),
+        digits.pixel_space.to_pixels(digits.images[:5]).double().clamp(0, 1),
+    )
+    view = torch.nn.Sequential(_Normalize(Given(model, pixels, digits.labels, digits.pixel_space)), model).eval()
+    labels = view(pixels).argmax(1)
+    target = view(pixels).scatter(1, labels[:, None], -torch.inf).argmax(1) if targeted else None
+    options = {"epsilon": epsilon, "norm": norm, "steps": 12, "stop_on_success": False, "progress": False}
+    ours = apgd(view, pixels, labels, loss="dlr", target=target, **options)
+    starts = norm.inside(pixels, torch.Generator().manual_seed(0))
+    how = {"norm": "Linf" if norm is LINF else "L2", "eps": epsilon, "steps": 12}
+    attack = torchattacks.APGDT(view, **how) if targeted else torchattacks.APGD(view, loss="dlr", **how)
+    attack.target_class = 2
+    for sample in range(len(pixels)):
+        start, label = starts[sample : sample + 1], labels[sample : sample + 1]
+        begin = (pixels[sample] + epsilon * start / norm.length(start)).clamp(0, 1)
+        scores, aim = view(begin).detach(), None if target is None else target[sample : sample + 1]
+        first = (dlr(scores, label) if aim is None else targeted_dlr(scores, label, aim)).numpy()
+        monkeypatch.setattr(torch, "rand", lambda *shape, start=start, **options: (start + 1) / 2)
+        monkeypatch.setattr(torch, "randn", lambda *shape, start=start, **options: start)
+        theirs_count = type(attack).check_oscillation
+
+        def count(losses, step, steps, best, k3, first=first, counted=theirs_count):
+            losses[-1] = first if step + 1 == steps else losses[-1]
+            return counted(attack, losses, step, steps, best, k3)
+
+        monkeypatch.setattr(attack, "check_oscillation", count)
+        theirs = attack.attack_single_run(pixels[sample : sample + 1], label)[0]
+        torch.testing.assert_close(ours.pixels[sample : sample + 1], theirs, rtol=0, atol=1e-6)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from lightning_viz.adversarial import (
     L2,
     apgd,
+    auto_attack,
     carlini_wagner,
     deepfool,
+    fab,
     fgsm,
     gradient_ascent,
     minimum_epsilon,
@@ -34,8 +36,11 @@ ATTACKS = {
     "minimum_epsilon": partial(minimum_epsilon, attack=partial(pgd, progress=False), progress=False),
     "one_pixel": partial(one_pixel, pixels=20, generations=5, progress=False),
     "square": partial(square, epsilon=0.3, queries=100, progress=False),
+    "fab": partial(fab, steps=10, progress=False),
+    "auto_attack": partial(auto_attack, epsilon=0.3, steps=10, queries=30, progress=False),
 }
-TARGETED = [name for name in ATTACKS if name not in ("deepfool", "minimum_epsilon")]
+TARGETED = [name for name in ATTACKS if name not in ("deepfool", "minimum_epsilon", "auto_attack")]
+pytestmark = pytest.mark.filterwarnings("ignore:auto_attack leaves out APGD-DLR")
 
 
 def net(classes: int = 3) -> nn.Sequential:
@@ -106,7 +111,7 @@ class Fragile(nn.Module):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_nan_is_no_success(name: str) -> None:
     said = pytest.warns(AttackWarning, match="NaN or infinity for perturbed|does not fool the model")
-    if name in ("carlini_wagner", "one_pixel", "square"):  # they keep what fooled the model, which nothing did
+    if name in ("carlini_wagner", "one_pixel", "square", "fab"):  # they keep what fooled the model, which nothing did
         said = pytest.warns(AttackWarning)
     with said:
         found = ATTACKS[name](Fragile().eval(), IMAGES, LABELS)
@@ -136,7 +141,7 @@ def test_what_becomes_of_a_sample_does_not_depend_on_the_others(name: str) -> No
     torch.testing.assert_close(whole[1:], others[1:], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "square"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "auto_attack"])
 def test_what_becomes_of_it_does_not_depend_on_other_epsilons(name: str) -> None:
     attack = ATTACKS[name]
     both, alone = attack(net(), IMAGES, LABELS, epsilon=[0.5, 0.2]), attack(net(), IMAGES, LABELS, epsilon=0.2)

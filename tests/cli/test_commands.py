@@ -22,8 +22,10 @@ from lightning_viz.adversarial import (
     L2,
     LINF,
     apgd,
+    auto_attack,
     carlini_wagner,
     deepfool,
+    fab,
     fgsm,
     gradient_ascent,
     margin,
@@ -314,6 +316,10 @@ ROWS = {
         one_pixel, {"pixels": 2, "generations": 2, "population": 8, **LOUD}
     ),
     "attack square --epsilon 0.2 --queries 9": attacked(square, {"epsilon": 0.2, "queries": 9, **LOUD}),
+    "attack fab --norm l2 --steps 4 --targets 2": attacked(fab, {"norm": L2, "steps": 4, "targets": 2, **LOUD}),
+    "attack auto_attack --epsilon 0.2 --steps 4 --queries 5": attacked(
+        auto_attack, {"epsilon": 0.2, "steps": 4, "queries": 5, **LOUD}
+    ),
     "dream classes --classes class:cat 0 --steps 4 --frames 0": wanted,
     "dream maximize --objectives|conv2[1]|2| --image pixels deviation=0.1 --priors l2=0.01 --update_steps decay=0.1"
     " blur_width=0.5 --steps 4 --small_gradients 5 --frames 3": climbed,
