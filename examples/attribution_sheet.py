@@ -30,7 +30,7 @@ METHODS = {  # title: function, display
         entry.display,
     )
     for name, entry in methods("attribution").items()
-    if name != "occlusion"
+    if name != "occlusion" and "attention" not in entry.needs
 }
 METHODS["occlusion 6 / 2"] = (partial(attribution.occlusion, patch=6, stride=2, progress=False), "signed")
 

@@ -22,6 +22,7 @@ from .callbacks.activation_statistics import ActivationStatistics as ActivationS
 from .callbacks.adversarial import Adversarial as Adversarial
 from .callbacks.adversarial_training import AdversarialTraining as AdversarialTraining
 from .callbacks.applicable_views import default_views as default_views
+from .callbacks.attention import Attention as Attention
 from .callbacks.display import InputForm as InputForm
 from .callbacks.display import arrange as arrange
 from .callbacks.display import input_form as input_form

@@ -50,6 +50,9 @@ SmoothedMethod = Literal[
 ]
 """Those whose maps have the form of the inputs, so that `smooth_grad` can average them over noise."""
 
+AttentionMethod = Literal["raw", "rollout", "gradient"]
+"""Methods of the view `Attention`, the last parts of their tags."""
+
 AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
 """Methods of the view `Adversarial`."""
 
@@ -117,7 +120,7 @@ def entry_of(tag: str) -> Descriptor:
     return known[key]
 
 
-OVERVIEW = ("health", "mistakes", "grad_cam", "saliency", "filters", "activations")
+OVERVIEW = ("health", "mistakes", "grad_cam", "attention", "saliency", "filters", "activations")
 """Kinds of views whose pictures come first on TensorBoard, in order: is it healthy, what is wrong, where it looks."""
 
 
@@ -165,6 +168,10 @@ _cam = partial(
     needs=("target", "gradient", "maps"),
 )  # fmt: skip
 _saliency = partial(_attribution, view="saliency", module="attribution.gradients", needs=("target", "gradient"))
+_attention = partial(
+    _attribution, view="attention", module="attribution.attention_maps", display="heat", unit="of attention",
+    needs=("attention",),
+)  # fmt: skip
 _guided = partial(
     _saliency, module="attribution.guided_backprop", display="image", needs=("target", "gradient", "relu")
 )
@@ -272,6 +279,18 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _cam("eigen_cam", "EigenCAM",
         "Projects the activation maps onto their first principal component, whatever the class.",
         source="Muhammad and Yeasin, 2020", tags=("eigen_cam",), needs=("maps",), unit="of activation"),
+    ViewEntry("attention", "Attention of a transformer", "What in the image a transformer's tokens attend to.",
+        section="attribution", module="callbacks.attention", symbol="Attention", default=True),
+    _attention("attention", "Attention",
+        "Shows what the class token attends to in a layer, head by head; it is what the layer reads, not yet evidence "
+        "for the class.", source="Dosovitskiy et al., 2021", tags=("attention/raw",)),
+    _attention("attention_rollout", "Attention rollout",
+        "Multiplies the attention of all layers, so that it leads from the class token back to the patches, whatever "
+        "the class.", source="Abnar and Zuidema, 2020", tags=("attention/rollout",)),
+    _attention("gradient_attention", "Gradient-weighted attention",
+        "Keeps of each layer's attention what raises the class's score, and follows it back to the patches.",
+        source="Chefer et al., 2021", tags=("attention/gradient",), needs=("target", "gradient", "attention"),
+        unit="logits"),
     ViewEntry("saliency", "Saliency maps",
         "Beside each input stands how much each of its values changes the class's score.",
         section="attribution", module="callbacks.saliency", symbol="Saliency", tags=("saliency",), default=True,

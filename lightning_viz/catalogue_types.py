@@ -16,6 +16,7 @@ Need = Literal[
     "gradient",  # of the target
     "relu",  # a model with ReLUs
     "maps",  # a layer whose output has locations
+    "attention",  # a transformer
     "image",  # inputs [N, C, H, W]
     "classes",  # a classifier
     "labels",  # the samples' true classes

@@ -81,6 +81,11 @@ def test_a_view_takes_what_the_analysis_gives_it(kind):
     assert all(set(options) <= names for options in views()[kind].offline)
 
 
+def test_words_of_the_attention_view_are_the_last_parts_of_the_rows_tags():
+    words = [row.tags[0].rpartition("/")[2] for row in methods(view="attention").values()]
+    assert list(get_args(catalogue.AttentionMethod)) == words
+
+
 LITERALS = {
     "grad_cam": catalogue.CamMethod,
     "saliency": catalogue.SaliencyMethod,
@@ -135,7 +140,7 @@ def test_without_its_row_a_method_is_missed_by_its_home_and_its_type_alone(name,
         catalogue._by_tag.cache_clear()
 
 
-OTHER_MEANINGS = {"gradient", "deconvolution", "occlusion", "grad_cam"}
+OTHER_MEANINGS = {"attention", "gradient", "deconvolution", "occlusion", "grad_cam"}
 """Words that are also names of other things, or a default."""
 
 

@@ -1,4 +1,7 @@
 from . import evaluation as evaluation
+from .attention_maps import attention as attention
+from .attention_maps import attention_rollout as attention_rollout
+from .attention_maps import gradient_attention as gradient_attention
 from .cam import class_activation_map as class_activation_map
 from .cam import eigen_cam as eigen_cam
 from .cam import grad_cam as grad_cam

@@ -3,6 +3,7 @@ from .activation_statistics import ActivationStatistics as ActivationStatistics
 from .adversarial import Adversarial as Adversarial
 from .adversarial_training import AdversarialTraining as AdversarialTraining
 from .applicable_views import default_views as default_views
+from .attention import Attention as Attention
 from .display import InputForm as InputForm
 from .display import arrange as arrange
 from .display import input_form as input_form

@@ -134,6 +134,7 @@ class SharedPass:
                 input_gradient=any(need.input_gradient for need in requirements),
                 rules=_union(need.rules for need in requirements),
                 reduce=reduce,
+                attention=_union(need.attention for need in requirements),
             )
             self._check_detections(seen)
             reduced = self._rows_of_samples(seen.reduced, min(samples.head, len(samples)))

@@ -19,6 +19,7 @@ from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
 from lightning_viz.callbacks.run import Named
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
+from lightning_viz.hooks.attention import AttentionPart
 from lightning_viz.hooks.box_target import BoxTarget
 from lightning_viz.hooks.calls import image_sizes
 from lightning_viz.hooks.dependence import images_among
@@ -61,6 +62,7 @@ class Requirements:
         population: how many samples of the probe, the head among them.
         weights: parameters of which a copy is wanted.
         head: whether the head of the probe is to go forward; a view that asks for weights alone needs no pass.
+        attention: what of the attention weights, see `AttentionPart`.
         continuous: whether the view differentiates by the inputs in passes of its own.
     """
 
@@ -73,6 +75,7 @@ class Requirements:
     population: int = 0
     weights: tuple[str, ...] = ()
     head: bool = True
+    attention: tuple[AttentionPart, ...] = ()
     continuous: bool = False
 
     @property

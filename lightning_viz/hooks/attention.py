@@ -18,6 +18,7 @@ from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import AttentionRows, Attentions
 from lightning_viz.hooks.pytree import map_tensors, sample_count
 from lightning_viz.hooks.recording import call_names
+from lightning_viz.hooks.windows import windows_of
 
 __all__ = ["AttentionPart", "attention_weights"]
 
@@ -46,6 +47,10 @@ class AttentionRecord:
         class_token = call.queries == call.keys and self.geometry.class_token(call.width, layout.prefix)
         if "rows" in self._parts:
             first, mean = call.rows()
+            windows = windows_of(self.watch.running, call.batch, call.keys, self._count)
+            if windows is not None:
+                first = mean = windows.spread(mean)
+                layout = Layout(windows.grid, 2)
             self._rows[layer].append(AttentionRows(first, mean, call.queries, layout, class_token))
         if "rollout" in self._parts and not self._refused:
             self._refused = changes(layer, call, self._count, None if self._rolled is None else self._rolled.shape[1])

@@ -108,7 +108,7 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._model, self._see, self._count = model, see, sample_count(inputs)
         self._names = {id(module): name for name, module in reversed(named_layers(model).items())}
-        self._running: list[nn.Module] = []
+        self.running: list[tuple[nn.Module, Any]] = []  # with their inputs, the innermost last
         self._softmaxes: dict[int, tuple[str, Tensor, nn.Module | None]] = {}  # by place in memory
         self._thread = threading.get_ident()
         self.missed: dict[str, str] = {}
@@ -117,12 +117,12 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def enter(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook of every module."""
         if threading.get_ident() == self._thread:
-            self._running.append(module)
+            self.running.append((module, inputs))
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Forward hook of every module; one that raised was left, too."""
-        if threading.get_ident() == self._thread and module in self._running:
-            while self._running.pop() is not module:
+        if threading.get_ident() == self._thread and any(module is inner for inner, _ in self.running):
+            while self.running.pop()[0] is not module:
                 pass
 
     def __torch_dispatch__(
@@ -132,7 +132,8 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = getattr(getattr(func, "overloadpacket", None), "__name__", "")
         if self.open and name in _SEEN:
             named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)}
-            self._take(name, {**named, **(kwargs or {})}, result)
+            with torch.autocast(args[0].device.type, enabled=False):
+                self._take(name, {**named, **(kwargs or {})}, result)
         return result
 
     def _take(self, operator: str, given: dict[str, Any], result: Any) -> None:
@@ -143,9 +144,9 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._take_product(first, second)
         elif operator in _SAME_WEIGHTS and self._softmaxes:
             source, made = given.get("self", given.get("input")), result[0] if isinstance(result, tuple) else result
-            known = self._softmaxes.get(_place(source)) if isinstance(source, Tensor) else None
+            known = self._softmaxes.get(place(source)) if isinstance(source, Tensor) else None
             if known is not None and made.numel() == known[1].numel():
-                self._softmaxes[_place(made)] = known
+                self._softmaxes[place(made)] = known
         elif operator in _FUSED:
             self._take_fused(given)
         elif operator in _FAST_PATHS:
@@ -153,13 +154,13 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _take_softmax(self, given: Mapping[str, Any], weights: Tensor) -> None:
         if weights.dim() in (3, 4) and given["dim"] in (-1, weights.dim() - 1) and not weights.is_nested:
-            self._softmaxes[_place(weights)] = self._layer(), weights, self._running[-1] if self._running else None
+            self._softmaxes[place(weights)] = self._layer(), weights, self.running[-1][0] if self.running else None
             while len(self._softmaxes) > _CANDIDATES:
                 self._softmaxes.pop(next(iter(self._softmaxes)))
 
     def _take_product(self, first: Tensor, second: Tensor) -> None:
         for weights, values in ((first, second), (second, first)):
-            known = self._softmaxes.get(_place(weights))
+            known = self._softmaxes.get(place(weights))
             if known is None or weights.numel() != known[1].numel():
                 continue
             self._softmaxes = {place: other for place, other in self._softmaxes.items() if other[1] is not known[1]}
@@ -236,13 +237,13 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Name of the innermost module that runs; of a softmax module its holder; of the model itself its class."""
         names = [
             self._names[id(module)]
-            for module in self._running
+            for module, _ in self.running
             if id(module) in self._names and not isinstance(module, (nn.Softmax, nn.Dropout))
         ]
         return names[-1] if names else type(self._model).__name__
 
 
-def _place(tensor: Tensor) -> int:
+def place(tensor: Tensor) -> int:
     """Where the values of a tensor are: of all its views the same."""
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided and not tensor.is_nested else 0
 

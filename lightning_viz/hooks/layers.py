@@ -49,6 +49,11 @@ def fully_connected(model: nn.Module) -> list[str]:
     return _distinct(model, lambda module: isinstance(module, nn.Linear))
 
 
+def attends(model: nn.Module) -> bool:
+    """Whether a model holds a module that attends, by its class: torch's own, or one whose name says so."""
+    return any(isinstance(module, _FAST_PATHS) or "Attention" in type(module).__name__ for module in model.modules())
+
+
 def weighted(model: nn.Module) -> list[str]:
     """Names of the layers with weights of their own, normalizations among them, in order of registration.
 

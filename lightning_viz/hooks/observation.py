@@ -36,9 +36,10 @@ class AttentionRows:
     """What is kept of a call of attention, or of several rolled into one, with one head.
 
     Attributes:
-        first: the weights of the first query, a class token's as a rule, ``[N, heads, S]``; of windows ``[N * windows,
-            heads, S]``.
-        mean: the mean over queries, of the same shape.
+        first: the weights of the first query, a class token's as a rule, ``[N, heads, S]``; of windows, which have no
+            such token, as below.
+        mean: the mean over queries, of the same shape; of windows that are known to cut a map, the mean over each
+            one's queries at its place on the map; of others ``[N * windows, heads, S]``.
         queries: their number T.
         layout: of the S keys: their grid, and how many tokens stand in front of it.
         class_token: whether the first token is a class token.

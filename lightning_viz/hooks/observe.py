@@ -280,11 +280,11 @@ def _backwards(
     for index, (rule, tensors) in enumerate(passes):
         if relus is not None:
             relus.rule = rule
-        gradients[rule] = _gradients(scores, tensors, keep=index + 1 < len(passes))
+        gradients[rule] = gradients_of(scores, tensors, keep=index + 1 < len(passes))
     return gradients.pop("backprop"), gradients
 
 
-def _gradients(scores: Tensor | None, sources: list[Tensor], *, keep: bool) -> _Gradients:
+def gradients_of(scores: Tensor | None, sources: Sequence[Tensor], *, keep: bool = False) -> _Gradients:
     """Gradients of the scores with respect to each tensor, by its id; samples are independent, so scores are summed."""
     if scores is None or not scores.requires_grad:
         return {id(tensor): None for tensor in sources}

@@ -12,6 +12,7 @@ from .attribution_maps import MOST_SAMPLES as MOST_SAMPLES
 from .attribution_maps import MethodMaps as MethodMaps
 from .attribution_maps import attribution_maps as attribution_maps
 from .attribution_maps import class_columns as class_columns
+from .attribution_maps import head_columns as head_columns
 from .attribution_maps import method_row as method_row
 from .attribution_maps import method_sheet as method_sheet
 from .colors import class_colors as class_colors

@@ -43,6 +43,7 @@ __all__ = [
     "MethodMaps",
     "attribution_maps",
     "class_columns",
+    "head_columns",
     "method_row",
     "method_sheet",
 ]
@@ -102,11 +103,11 @@ def attribution_maps(
     facts = (
         some_of(len(second), samples, "samples"),
         *places,
-        "" if layer else of.get(display, f"its absolute value{over}"),
+        "" if layer or heat else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
         f"number: {how.divided}",
         "bar: confidence" if verdicts else "",
-        _cells(maps.shape[2:], images.shape[1:3]) if layer else "",
+        _cells(maps.shape[2:], images.shape[1:3]) if heat else "",
     )
     rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
     title = f"{method} for {target}{_seen_from(layer)}"
@@ -114,7 +115,7 @@ def attribution_maps(
     untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
     seen = [replace(tile, size=layout.size) for tile in scaled]
     body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
-    reads = _READINGS["layer"] if layer else _READINGS.get(display, _READINGS["sum"])
+    reads = _READINGS.get("heat" if layer else display, _READINGS["sum"])
     where, beside = layout.words
     reading = (
         f"{where} the input, {beside} {reads.format(target=target, method=method)} All maps of the page are on one "
@@ -136,7 +137,7 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
 
 
 _READINGS = {
-    "layer": "where in it {method} finds evidence for {target}: the brighter, the more.",
+    "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
     "sum": "how strongly a small change of each pixel moves {target}: the brighter, the more.",
     "signed": "what each pixel adds to {target}: red speaks for it, blue against.",
     "image": "the pattern in it that moves {target}: bright where more of a color raises it.",
@@ -177,7 +178,84 @@ def class_columns(
         count: of the classes on all pages; T if omitted.
         info: see `PageInfo`.
     """
-    samples, classes, verdicts = len(images), count or len(maps), info.get("verdicts", ())
+    whose = "class, by its name and probability" if of == "classes" else "target, by its name"
+    each = "class by class" if of == "classes" else "target by target"
+    last, whole = first + min(len(maps), MOST_TARGETS), count or len(maps)
+    columns = _Columns(
+        f"{method} {each}{_seen_from(layer)}",
+        f"{of} {first + 1} to {last} of {whole}" if first or last < whole else "",
+        f"Each sample, then what speaks for each {whose}.",
+    )
+    return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
+
+
+def head_columns(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    *,
+    heads: Sequence[int],
+    count: int,
+    method: str,
+    layer: str,
+    query: str,
+    unit: str = "",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of attention heads: each sample and, beside it, the mean over heads and single heads, all on one scale.
+
+    Args:
+        tag: of the page.
+        images: the inputs, as of `class_columns`.
+        maps: the mean over all heads, then of single ones, ``[1 + heads, N, 1, h, w]``; the first 9 are shown.
+        heads: their numbers.
+        count: how many heads the layer has.
+        method: name, for the caption.
+        layer: name, for the caption.
+        query: whose attention it is, such as "the class token".
+        unit: of the maps.
+        info: see `PageInfo`.
+    """
+    names = [["mean"] * len(images), *([f"head {head}"] * len(images) for head in heads)]
+    reading = (
+        f"Each sample, then where {query} attends in {layer}, as the mean over heads and head by head: the "
+        "brighter, the more."
+    )
+    shown = min(len(heads), MOST_TARGETS - 1)
+    facts = f"{some_of(shown, count, 'heads')} and the mean of {'both' if count == 2 else 'all'}"
+    columns = _Columns(f"{method} of {query} in {layer}", facts, reading)
+    return _side_by_side(tag, images, maps, names, columns, display="heat", layer=layer, unit=unit, **info)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What stands side by side.
+
+    Attributes:
+        title: of the page.
+        count: which of how many, in words.
+        reading: how to read it.
+    """
+
+    title: str
+    count: str
+    reading: str
+
+
+def _side_by_side(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    names: Sequence[Sequence[str]],
+    page: _Columns,
+    *,
+    display: str,
+    layer: str,
+    unit: str,
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of samples with several maps each, ``[T, N, C, h, w]``."""
+    samples, verdicts = len(images), info.get("verdicts", ())
     images, maps, places = as_planes(images[:_ROWS], maps[:MOST_TARGETS, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
@@ -198,23 +276,20 @@ def class_columns(
             columns.append(VStack([on_scale, text], gap=1))
         blocks.append(HStack([untouched, VStack(in_rows(columns, beside, GUTTER), gap=4)], gap=GUTTER))
     how = DISPLAYS[display]
-    last = first + len(maps)
     facts = (
         first_of(rows, samples, "samples"),
-        f"{of} {first + 1} to {last} of {classes}" if first or last < classes else "",
+        page.count,
         *places,
         f"number: {how.divided}",
         "weak: in all below ¼ of the strongest" if display == "heat" else "",
     )
-    whose = "class, by its name and probability" if of == "classes" else "target, by its name"
     reading = (
-        f"Each sample, then what speaks for each {whose}. All maps of the page are on one scale: rows and columns "
-        f"compare. The number below is a map's own {how.divided}."
+        f"{page.reading} All maps of the page are on one scale: rows and columns compare. The number below is a "
+        f"map's own {how.divided}."
     )
     body = VStack([VStack(blocks, gap=4), how.bar_to(reach, unit)], gap=8)
-    each = "class by class" if of == "classes" else "target by target"
-    title, warnings = f"{method} {each}{_seen_from(layer)}", count_flaws(map_flaws(body), "maps")
-    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
+    warnings = count_flaws(map_flaws(body), "maps")
+    return compose(tag, page.title, body, facts, reading, warnings=warnings, **info)
 
 
 def _class_layout(images: NDArray[Any], names: Sequence[Sequence[str]]) -> tuple[TileSize, int, int, int, int]:

@@ -34,7 +34,9 @@ class Row:
 
     @property
     def gives(self) -> str:
-        """ "inputs", in their form; "maps" of a layer; "images", one for each layer; or "covered" images' drops."""
+        """ "inputs", in their form; "maps" of a layer; "images", one for each layer; "covered"; or "attention"."""
+        if self.attends:
+            return "attention"
         if "maps" in self.method.needs:
             return "maps" if self.method.display == "heat" else "images"
         return "covered" if "image" in self.method.needs else "inputs"
@@ -46,6 +48,16 @@ class Row:
     @property
     def relus(self) -> bool:
         return "relu" in self.method.needs
+
+    @property
+    def attends(self) -> bool:
+        """Whether it needs a transformer."""
+        return "attention" in self.method.needs
+
+    @property
+    def usual(self) -> str:
+        """The first network that it is tried on."""
+        return self.kinds[0]
 
     @property
     def batched(self) -> bool:
@@ -60,6 +72,8 @@ class Row:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The networks that it is tried on; all of them for one of those methods that run the same way."""
+        if self.attends:
+            return ("tokens",)
         if self.method.name in ("input_times_gradient", "deconvolution"):
             return TENSORS
         if self.method.name == "lrp":
@@ -80,9 +94,16 @@ def fits(name: str, kind: str) -> bool:
 EVERY = [pytest.param(name, kind, id=f"{name}-{kind}") for name in METHODS for kind in KINDS if fits(name, kind)]
 TARGETED = [case for case in EVERY if METHODS[case.values[0]].targeted]
 BATCHED = [case for case in EVERY if METHODS[case.values[0]].batched]
-IMAGES = [(name, kind) for name in METHODS for kind in TENSORS if name != "lrp" or kind in UNDERSTOOD]
+IMAGES = [
+    (name, kind)
+    for name, row in METHODS.items()
+    for kind in (row.kinds if row.attends else TENSORS)
+    if name != "lrp" or kind in UNDERSTOOD
+]
 every_method = pytest.mark.parametrize("name", list(METHODS))
-every_targeted_method = pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.targeted])
+every_targeted_method = pytest.mark.parametrize(
+    "name", [name for name, row in METHODS.items() if row.targeted and not row.attends]
+)
 
 
 def explain(name: str, kind: str, net: nn.Module, given: Any, target: Any = None, **options: Any) -> dict[str, Tensor]:

@@ -39,6 +39,9 @@ def test_results_have_the_form_the_device_and_the_precision_of_the_inputs(name, 
     elif METHODS[name].gives == "maps":
         side = {"view()": 5, "channels-last": 6, "tokens": 3}.get(kind, 12)
         expected = {KINDS[kind].layer: [3, 1, side, side]}
+    elif METHODS[name].gives == "attention":
+        layer = "encoder.layers.encoder_layer_1.self_attention"
+        expected = {layer if name == "attention" else "": [3, 1, 3, 3]}
     elif METHODS[name].gives == "images":
         expected = {KINDS[kind].layer: image}
     else:
@@ -97,10 +100,11 @@ def test_gradients_may_be_off_around_it(name, kind, mode):
 @every_method
 def test_torchs_defaults_around_it_do_no_harm(name, around):
     """A default device (a GPU, say) on which the model is not, and mixed precision."""
-    net, x = network("convolutional", torch.float32), inputs("convolutional", dtype=torch.float32)
-    expected = explain(name, "convolutional", net, x, 1)
+    kind = METHODS[name].usual
+    net, x = network(kind, torch.float32), inputs(kind, dtype=torch.float32)
+    expected = explain(name, kind, net, x, 1)
     with around:
-        found = explain(name, "convolutional", net, x, 1)
+        found = explain(name, kind, net, x, 1)
     for key in found.keys() - {"predicted"}:
         alike = torch.cosine_similarity(found[key].float().flatten(), expected[key].flatten(), 0)
         assert alike > (1 - 1e-6 if isinstance(around, torch.device) else 0.8)
@@ -226,14 +230,15 @@ def test_batches_that_do_not_fit_are_halved(name, batch_size):
 
 @every_method
 def test_one_sample_that_does_not_fit_is_an_error(name):
-    net = network("convolutional")
+    kind = METHODS[name].usual
+    net = network(kind)
 
     def full(module, args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     net.register_forward_pre_hook(full)
     with pytest.raises(torch.OutOfMemoryError):
-        explain(name, "convolutional", net, inputs("convolutional", 1), 1)
+        explain(name, kind, net, inputs(kind, 1), 1)
 
 
 @pytest.mark.parametrize(("delay", "progress", "shown"), [(0, True, True), (0, False, False), (3600, True, False)])

@@ -252,7 +252,7 @@ def test_a_small_vit_gives_maps_of_its_tokens(tmp_path, drawn_at_once):
 def test_default_views_of_a_small_vit_are_all_that_suit(tmp_path, drawn_at_once, capsys):
     fit(tmp_path, SmallViT(), default_views(), loader(*images(channels=3, height=16, width=16)))
     kinds = {tag.split("/")[0] for tag in drawn_at_once.tags()}
-    assert kinds == {"filters", "activations", "grad_cam", "saliency", "embedding", "health", "mistakes"}
+    assert kinds == {"filters", "activations", "grad_cam", "attention", "saliency", "embedding", "health", "mistakes"}
     assert [line for line in capsys.readouterr().err.splitlines() if "skipped" in line] == [
         "lightning_viz: skipped Hyperplanes: the model's input is not the plane: Hyperplanes is for perceptrons "
         "whose first layer is nn.Linear(2, units)"

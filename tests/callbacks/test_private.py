@@ -48,7 +48,7 @@ def shown(value, data):
 
 def every_view(private, data):
     probe = Probe(inputs=data, labels=torch.zeros(len(data), dtype=torch.long), samples=4)
-    kinds = [kind for kind in views() if kind not in ("hyperplanes", "predictions", "update_ratio")]
+    kinds = [kind for kind in views() if kind not in ("hyperplanes", "predictions", "update_ratio", "attention")]
     return [views()[kind].load()(probe=probe, private=private) for kind in kinds]
 
 

@@ -150,7 +150,7 @@ def test_every_view_draws_at_the_end_of_an_evaluation(method, tmp_path, drawn_at
     chosen = [
         entry.load()(probe=Probe(samples=4))
         for kind, entry in views().items()
-        if kind not in ("hyperplanes", "predictions")
+        if kind not in ("hyperplanes", "predictions", "attention")
     ]
     trainer = make_trainer(tmp_path, chosen)
     getattr(trainer, method)(Evaluated(), loader(*images()), verbose=False)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from markupsafe import escape
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import attribution
@@ -84,18 +85,41 @@ def subject():
     return ModelUnderStudy("net", model, samples, SPACE, step=7)
 
 
+class Attending(nn.Module):
+    """Patches that attend to each other, for methods that need a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.patches, self.encoder = nn.Conv2d(1, 8, 4, stride=4), nn.TransformerEncoder(layer, 2)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(self.encoder(self.patches(x).flatten(2).mT).mean(1))
+
+
+def suited(subject, typed):
+    """The subject, with a transformer where what is typed needs one."""
+    if "attention" not in typed:
+        return subject
+    torch.manual_seed(0)
+    return replace(subject, model=Attending().eval())
+
+
 @pytest.fixture
 def command(monkeypatch, subject, tmp_path):
     """Run a command as it is typed; what it wrote."""
+    chosen = [subject]
 
     def study_of(options, config, *, needs_data, check):
-        check(subject.model)
-        return replace(subject, seed=options.seed or 0)
+        check(chosen[0].model)
+        return replace(chosen[0], seed=options.seed or 0)
 
     monkeypatch.setattr("lightning_viz.cli.source_options.model_under_study_of", study_of)
 
     def run(typed, *options):
         name, *method = typed.split()
+        chosen[0] = suited(subject, typed)
         run_command(name, [*method, *SOURCE, "--out", str(tmp_path), *options])
         return json.loads((tmp_path / "numbers.json").read_text())
 
@@ -351,6 +375,11 @@ ROWS = {
     "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
     "attribute score_cam": maps(attribution.score_cam, "conv2", progress=False),
     "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
+    "attribute attention --layers encoder.layers.0 --heads all": maps(
+        attribution.attention, "encoder.layers.0", layers="*", heads="all"
+    ),
+    "attribute attention_rollout": maps(attribution.attention_rollout),
+    "attribute gradient_attention --target 1": maps(attribution.gradient_attention, target=1),
     "attribute occlusion --patch 4 3 --stride 2 --target class:bee": covered,
     "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
     "robustness perturbation_stability --kinds tilt snow": flipped,
@@ -434,7 +463,7 @@ def test_a_command_writes_what_the_function_behind_it_gives(row, command, subjec
     words = [str(conflicts) if word == "CONFLICTS" else word for word in typed(row)]
     name = words[0] if words[0] == "filters" else " ".join(words[:2])
     numbers = command(name, *words[len(name.split()) :])
-    for path, expected in ROWS[row](subject).items():
+    for path, expected in ROWS[row](suited(subject, row)).items():
         assert close(picked(numbers, tmp_path, path), expected), path
     pictures = list((tmp_path / "pictures").rglob("*.png"))
     assert pictures and all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks import attention_calls, attention_weights, observe
+from lightning_viz.hooks import attention_calls, attention_weights, observe, windows
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
@@ -247,7 +247,13 @@ def test_torchvisions_swin_in_windows():
     assert [w.shape for w in weights.values()] == [(8, 2, 16, 16)] * 2
     for one, expected in zip(weights.values(), own, strict=True):
         torch.testing.assert_close(one, expected, **CLOSE)
-    assert observe(model, x, attention=("rows",)).attention.calls["features.1.0.attn"].layout.grid == ()
+    [whole, shifted] = observe(model, x, attention=("rows",)).attention.calls.values()
+    assert whole.layout.grid == shifted.layout.grid == (8, 8)
+    mean = own[0].mean(2).view(2, 2, 2, 2, 4, 4)  # [N, rows, columns, heads, 4, 4]
+    by_hand = mean.permute(0, 3, 1, 4, 2, 5).reshape(2, 2, 64)
+    torch.testing.assert_close(whole.mean, by_hand, **CLOSE)
+    mean = own[1].mean(2).view(2, 2, 2, 2, 4, 4).permute(0, 3, 1, 4, 2, 5).reshape(2, 2, 8, 8)
+    torch.testing.assert_close(shifted.mean, mean.roll((2, 2), (2, 3)).flatten(2), **CLOSE)
 
 
 GRIDS = {
@@ -390,3 +396,33 @@ def test_a_compiled_and_a_traced_model():
     expected = attention_weights(model, x)
     compiled = attention_weights(torch.compile(copy.deepcopy(model)), x)
     assert all(torch.equal(one, compiled[name]) for name, one in expected.items())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (28, 36), (20, 44)], ids=str)
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_windows_lie_where_the_block_puts_them_back(library, size):
+    """Whatever the padding: values that name their places come back to these through the library's own block."""
+    if library == "timm":
+        sizes = {"embed_dim": 4, "depths": (2,), "num_heads": (1,), "window_size": 4}
+        model = timm.create_model("swin_tiny_patch4_window7_224", img_size=size, num_classes=4, **sizes)
+        shifted = model.layers[0].blocks[1]
+    else:
+        model = torchvision.models.SwinTransformer([4, 4], 4, [2], [1], [4, 4], num_classes=3)
+        shifted = model.features[1][1].attn
+    grid = (size[0] // 4, size[1] // 4)
+    calls = observe(model, torch.randn(2, 3, *size), attention=("rows",)).attention.calls
+    assert [rows.layout.grid for rows in calls.values()] == [grid] * 2
+    places = torch.arange(1.0, grid[0] * grid[1] + 1).view(1, *grid, 1).expand(2, -1, -1, 4)
+    found = windows.windows_of([(shifted, (places,))], 2 * math.ceil(grid[0] / 4) * math.ceil(grid[1] / 4), 16, 2)
+    seen, linear = [], F.linear
+
+    def keep(x, *others):
+        seen.append(x)
+        return linear(x, *others)
+
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "linear", keep)
+        shifted._attn(places) if library == "timm" else shifted(places)
+    cut = seen[0][..., 0].reshape(2, -1, 16)[0] - 1  # the windows as the library cuts them
+    assert torch.equal(cut.long(), found.places)
+    assert torch.equal(found.spread(cut.repeat(2, 1)[:, None])[0, 0].long(), torch.arange(grid[0] * grid[1]))

@@ -21,7 +21,7 @@ from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Method
 from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.feature_maps import feature_count
-from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.layers import attends, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.target_types import ClassTarget, SideBySide, Target
 from lightning_viz.hooks.targets import parse_target, target_list, target_unit
@@ -117,7 +117,7 @@ def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
     chance: dict[str, float | None] = {"model_randomization": None, **_areas(few, targets, places)}
     measured, pages = {CHANCE: chance}, dict[bool, list[MethodMaps]]()
     for name, entry in methods("attribution").items():
-        if name in left_out:
+        if name in left_out or ("attention" in entry.needs and not attends(few.model)):
             continue
         try:
             maps, measured[entry.title] = _measured(few, entry, targets)
@@ -125,7 +125,7 @@ def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
             left_out[name] = str(error)
             continue
         row = MethodMaps(entry.title, maps, entry.display, _words(measured[entry.title]))
-        pages.setdefault("maps" in entry.needs, []).append(row)
+        pages.setdefault(_of_layers(entry), []).append(row)
     if not pages:
         raise AnalysisError(f"no method attributes: {'; '.join(dict.fromkeys(left_out.values()))}")
     sheets = [
@@ -310,7 +310,7 @@ def _sheet(
     left_out: Sequence[Method],
 ) -> Page:
     """The methods seen from a layer, or those toward the pixels, side by side."""
-    absent = [entry.title for entry in left_out if ("maps" in entry.needs) == layered]
+    absent = [entry.title for entry in left_out if _of_layers(entry) == layered]
     return method_sheet(
         "attributions/layer" if layered else "attributions/sheet",
         study.rgb(study.require_images()[:SHOWN]),
@@ -329,6 +329,11 @@ def _sheet(
         "places are deleted, or inserted, in the map's order; of deletion less is better, of insertion more.",
         notes=[f"left out: {', '.join(absent)}"] if absent else [],
     )
+
+
+def _of_layers(entry: Method) -> bool:
+    """Whether a method sees places of a layer, not pixels."""
+    return not {"maps", "attention"}.isdisjoint(entry.needs)
 
 
 def _words(measured: Mapping[str, float | None]) -> list[str]:
