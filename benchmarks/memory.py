@@ -203,7 +203,7 @@ def small_net() -> nn.Module:
 METHODS = {
     "saliency": ["gradient", "smooth_grad", "input_times_gradient", "integrated_gradients", "lrp"],
     "rules": ["guided_backprop", "deconvolution", "guided_grad_cam"],
-    "cam": ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "eigen_cam"],
+    "cam": ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "ablation_cam", "eigen_cam"],
     "occlusion": ["occlusion"],
 }
 
@@ -211,7 +211,7 @@ METHODS = {
 def attributions(count: int) -> None:
     """One attribution after the other, every method in its turn."""
     net, x = small_net(), torch.randn(4, 1, 14, 14)
-    alone = {"smooth_grad", "integrated_gradients", "score_cam", "occlusion"}
+    alone = {"smooth_grad", "integrated_gradients", "score_cam", "ablation_cam", "occlusion"}
     names = [name for some in METHODS.values() for name in some]
     methods = [(getattr(attribution, name), {"progress": False} if name in alone else {}) for name in names]
     rows = []

@@ -30,7 +30,9 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Titles of a report's sections, in order: from the weights to what breaks them."""
 
-CamMethod = Literal["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "eigen_cam"]
+CamMethod = Literal[
+    "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "ablation_cam", "eigen_cam"
+]
 """Methods of the view `GradCAM`; a test compares these types with the rows."""
 
 SaliencyMethod = Literal[
@@ -274,8 +276,12 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         source="Jiang et al., 2021", tags=("layer_cam",)),
     _cam("score_cam", "Score-CAM",
         "Weights each activation map by the target's score when the image is masked with it, without any gradient.",
-        source="Wang et al., 2020", tags=("score_cam",), needs=("target", "maps", "image"), unit="of activation",
-        cost="channels"),
+        source="Wang et al., 2020", tags=("score_cam",), module="attribution.cam_without_gradients",
+        needs=("target", "maps", "image"), unit="of activation", cost="channels"),
+    _cam("ablation_cam", "Ablation-CAM",
+        "Weights each activation map by the share of the score that is lost when it is set to zero, without any "
+        "gradient.", source="Desai and Ramaswamy, 2020", tags=("ablation_cam",),
+        module="attribution.cam_without_gradients", needs=("target", "maps"), unit="of activation", cost="channels"),
     _cam("eigen_cam", "EigenCAM",
         "Projects the activation maps onto their first principal component, whatever the class.",
         source="Muhammad and Yeasin, 2020", tags=("eigen_cam",), needs=("maps",), unit="of activation"),

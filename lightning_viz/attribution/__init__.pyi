@@ -8,8 +8,9 @@ from .cam import grad_cam as grad_cam
 from .cam import grad_cam_plus_plus as grad_cam_plus_plus
 from .cam import hires_cam as hires_cam
 from .cam import layer_cam as layer_cam
-from .cam import score_cam as score_cam
 from .cam import xgrad_cam as xgrad_cam
+from .cam_without_gradients import ablation_cam as ablation_cam
+from .cam_without_gradients import score_cam as score_cam
 from .gradients import gradient as gradient
 from .gradients import input_times_gradient as input_times_gradient
 from .gradients import integrated_gradients as integrated_gradients

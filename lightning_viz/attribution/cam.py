@@ -15,17 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz._docstrings import documented_like
-from lightning_viz.attribution.gradients import scores_of, warn_attribution
+from lightning_viz.attribution.gradients import warn_attribution
 from lightning_viz.catalogue import CamMethod, method
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
-from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.calls import as_call, image_sizes
+from lightning_viz.hooks.calls import image_sizes
 from lightning_viz.hooks.feature_maps import placed, resize
 from lightning_viz.hooks.geometry import as_maps
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
-from lightning_viz.hooks.observe import Forward, observe, observe_resolved
-from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
+from lightning_viz.hooks.observe import Forward, observe
+from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.targets import TargetLike, as_target
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "grad_cam_plus_plus",
     "hires_cam",
     "layer_cam",
-    "score_cam",
     "xgrad_cam",
 ]
 
@@ -204,75 +202,6 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (projection * projection.sum(_places(projection), keepdim=True).sign()).relu()
 
 
-@documented_like(grad_cam)
-def score_cam(  # noqa: D417 (see grad_cam)
-    model: nn.Module,
-    inputs: Any,
-    target: TargetLike = None,
-    *,
-    layers: Layers = "last_maps",
-    reshape_transform: ReshapeTransform | None = None,
-    merge: bool = False,
-    batch_size: int | None = None,
-    progress: bool = True,
-    forward: Forward | None = None,
-) -> dict[str, Tensor]:
-    r"""Score-CAM: weights each map by the target's score when the image is masked with it (Wang et al., 2020).
-
-    .. math:: L = \operatorname{ReLU}\Big(\sum_k \alpha_k A^k\Big), \qquad
-        \alpha = \operatorname{softmax}_k\, y(x \odot H^k), \qquad
-        H^k = \frac{A^k - \min A^k}{\max A^k - \min A^k} \text{, enlarged bilinearly}
-
-    The paper subtracts the score of a black image, which the softmax undoes. A constant map masks everything.
-    No gradients: one forward pass for each channel of each layer.
-
-    Args:
-        inputs: as the model takes them, an image, a series or a volume among them.
-        batch_size: masked images per pass; what is fastest and fits if None.
-        progress: show a bar when it takes long.
-
-    Returns:
-        For each call of each layer the map ``[N, 1, H', W']``, non-negative, in units of the activation. Several
-        targets stand in a leading dimension.
-
-    Raises:
-        LayerNotFoundError: no layer matches; the message lists the nearest names.
-        LayerNotReachedError: the forward pass does not call the layer.
-        InvalidArgumentError: the inputs hold no image, series or volume, or a layer's output has no such locations.
-    """
-    inputs = as_call(inputs)
-    image = spatial_input(inputs)
-    if image is None:
-        raise InvalidArgumentError("score_cam needs an image [N, C, H, W], a series or a volume among the inputs")
-    observation, fixed = observe_resolved(model, inputs, target, layers=layers, forward=forward)
-    values, count, maps = sample_size(inputs), len(image), {}
-    for call in _calls(model, observation, layers):
-        activations = _maps_of(observation, call, observation.activations[call], reshape_transform)
-        if activations.dim() != image.dim():
-            places = f"{list(activations.shape[2:])} of inputs {list(image.shape[2:])}"
-            raise InvalidArgumentError(f"score_cam masks inputs with maps, but those of layer {call!r} are {places}")
-        masks = _unit_range(activations)
-        parts: list[Tensor] = []  # scores [n] or [T, n], batch after batch
-
-        def score(items: Tensor, masks: Tensor = masks, parts: list[Tensor] = parts) -> None:
-            channels, samples = items // count, items % count
-            mask = masks[samples.to(masks.device), channels.to(masks.device)][:, None]
-            mask = image_maps(mask, observation, samples).to(image)
-            masked = batches.lay_out(take_samples(image, samples, count) * mask)
-            given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
-            parts.append(scores_of(observe(model, given, fixed.select(samples), forward=forward)))
-
-        items = activations.shape[1] * count
-        batches = Batches(model, items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
-        batches.run(score)
-        scores = torch.cat(parts, -1)
-        by_channel = scores.view(*scores.shape[:-1], -1, count)  # [K, N] or [T, K, N]
-        weights = by_channel.softmax(-2).movedim(-1, -2)
-        alpha = weights.view(*weights.shape, *[1] * (activations.dim() - 2)).to(activations)
-        maps[call] = (alpha * activations).sum(-3, keepdim=True).relu()
-    return {MERGED: merged_maps(maps.values(), observation)} if merge else maps
-
-
 def merged_maps(maps: Iterable[Tensor], observation: Observation) -> Tensor:
     """One map of several layers': the mean of their maps at the image's size, each divided by its maximum.
 
@@ -345,7 +274,7 @@ def class_activation_maps(
         InvalidArgumentError: a layer's output has no locations, or the target does not depend on it.
     """
     maps = {}
-    for call in _calls(model, observation, layers):
+    for call in layer_calls(model, observation, layers):
         activations = observation.activations[call]
         gradients = observation.gradients[call] if observation.gradients else activations
         if gradients is None:
@@ -353,11 +282,11 @@ def class_activation_maps(
         if observation.gradients and not gradients.any():
             warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
         located, several = (
-            _maps_of(observation, call, activations, reshape_transform),
+            layer_maps(observation, call, activations, reshape_transform),
             gradients.dim() > activations.dim(),
         )
         by_target = [
-            formula(located, _maps_of(observation, call, part, reshape_transform))
+            formula(located, layer_maps(observation, call, part, reshape_transform))
             for part in (gradients if several else gradients[None])
         ]
         maps[call] = torch.stack(by_target) if several else by_target[0]
@@ -381,7 +310,12 @@ def not_before(call: str, target: TargetLike) -> str:
     )
 
 
-def _calls(model: nn.Module, observation: Observation, layers: Layers) -> list[str]:
+def layer_calls(model: nn.Module, observation: Observation, layers: Layers) -> list[str]:
+    """The calls of the layers that a pass recorded.
+
+    Raises:
+        LayerNotReachedError: the forward pass does not call a layer.
+    """
     if observation.unreached:
         scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
         why = ": traced or scripted code calls none; give the model as it was before" if scripted else ""
@@ -389,8 +323,14 @@ def _calls(model: nn.Module, observation: Observation, layers: Layers) -> list[s
     return [call for name in select_layers(model, layers) for call in observation.calls(name)]
 
 
-def _maps_of(observation: Observation, call: str, output: Tensor, reshape_transform: ReshapeTransform | None) -> Tensor:
-    """A layer's output, or the gradients of it, as maps."""
+def layer_maps(
+    observation: Observation, call: str, output: Tensor, reshape_transform: ReshapeTransform | None = None
+) -> Tensor:
+    """A layer's output, or the gradients of it, as maps.
+
+    Raises:
+        InvalidArgumentError: it has no locations.
+    """
     layout = observation.layouts.get(call)
     maps = as_maps(output, layout) if reshape_transform is None else reshape_transform(output)
     if maps is not None and maps.dim() > 2:
@@ -405,9 +345,3 @@ def _maps_of(observation: Observation, call: str, output: Tensor, reshape_transf
 def _places(maps: Tensor) -> tuple[int, ...]:
     """The axes of places of maps ``[N, K, *S]``."""
     return tuple(range(2, maps.dim()))
-
-
-def _unit_range(maps: Tensor) -> Tensor:
-    """Each map from 0 to 1; a constant one is zero."""
-    low, high = maps.amin(_places(maps), keepdim=True), maps.amax(_places(maps), keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, 1)

@@ -48,7 +48,7 @@ class GradCAM(View):
 
     Args:
         method: of `lightning_viz.attribution`, such as ``"grad_cam"`` or ``"layer_cam"``, from the pass that all views
-            share; ``"score_cam"`` takes a forward pass for each of the layer's channels.
+            share; ``"score_cam"`` and ``"ablation_cam"`` take a forward pass for each of the layer's channels.
         layers: whose activations to weight; the last ones with locations if omitted, before a
             transformer's last attention.
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,

@@ -1,15 +1,27 @@
 """Class activation maps against their papers' formulas, written with loops or NumPy."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from lightning_viz.attribution import eigen_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam, xgrad_cam
+from lightning_viz.attribution import (
+    ablation_cam,
+    eigen_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    score_cam,
+    xgrad_cam,
+)
 from lightning_viz.attribution.cam import FORMULAS
 from lightning_viz.errors import AttributionWarning
+from lightning_viz.hooks.continuation import Continuation
 from lightning_viz.hooks.observe import observe
-from tests.attribution.nets import KINDS, inputs, network
+from tests.attribution.nets import KINDS, Convolutional, inputs, network
 
 SPATIAL = ["convolutional", "channels-last", "tokens"]
 
@@ -92,6 +104,82 @@ def test_score_cam_weighs_maps_by_what_the_target_keeps_through_them(kind):
         alpha = torch.stack(increases).softmax(0)
         expected = sum(weight * each for weight, each in zip(alpha, maps[n], strict=True)).relu()
         assert torch.allclose(found[n, 0], expected, atol=1e-10)
+
+
+def set_to_zero(kind, output, k):
+    output = output.clone()
+    (output[:, k] if kind in ("convolutional", "two inputs") else output[..., k]).zero_()
+    return output
+
+
+@pytest.mark.parametrize("kind", [*SPATIAL, "two inputs"])
+@pytest.mark.parametrize("shortened", [True, False])
+def test_ablation_cam_weighs_maps_by_what_the_target_loses_without_them(kind, shortened, monkeypatch):
+    """With the channel set to zero in a pass of the whole model, by its own forward hook."""
+    net, x, layer, maps, _ = recorded(kind, [1, 0, 2])
+    if not shortened:
+        monkeypatch.setattr(Continuation, "_of_samples", lambda self, output: False)
+    found = ablation_cam(net, x, [1, 0, 2], layers=layer, batch_size=4)[layer]
+    net.eval()
+    y = (net(*x) if isinstance(x, tuple) else net(x)).detach()
+    expected = torch.zeros_like(maps[:, :1])
+    for k in range(maps.shape[1]):
+        handle = net.get_submodule(layer).register_forward_hook(lambda m, a, o, k=k: set_to_zero(kind, o, k))
+        without = (net(*x) if isinstance(x, tuple) else net(x)).detach()
+        handle.remove()
+        for n, label in enumerate([1, 0, 2]):
+            weight = float((y[n, label] - without[n, label]) / y[n, label].abs())
+            expected[n, 0] += weight * maps[n, k]
+    assert torch.allclose(found, expected.relu(), atol=1e-10) and expected.relu().any()
+
+
+class Remembers(nn.Module):
+    """A layer before the convolution has a hook of its user's, which runs on what it returned as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+        self.stem.register_forward_hook(lambda module, args, output: output * 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((self.conv(x).relu() + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("build", [Convolutional, Remembers])
+def test_only_what_follows_the_layer_is_run_again_where_that_gives_the_same(build, monkeypatch):
+    torch.manual_seed(0)
+    net, x, counts = build().eval(), torch.randn(2, 3, 12, 12), Counter()
+    for name, module in net.named_children():
+
+        def counted(*args, own=module.forward, name=name):
+            counts[name] += 1
+            return own(*args)
+
+        module.forward = counted
+    continues = build is Convolutional
+    layer, first = ("conv2", "conv1") if continues else ("conv", "stem")
+    passes = net.get_submodule(layer).out_channels + 1  # of both samples
+    found = ablation_cam(net, x, 1, layers=layer, batch_size=2)[layer]
+    assert counts["head"] == 2 + (passes if continues else 2 * passes)
+    assert counts[first] == (2 if continues else 2 + passes)
+    monkeypatch.setattr(Continuation, "_of_samples", lambda self, output: False)
+    assert torch.allclose(ablation_cam(net, x, 1, layers=layer, batch_size=2)[layer], found, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [score_cam, ablation_cam])
+@pytest.mark.parametrize(("conv", "shape"), [(nn.Conv1d, (2, 3, 9)), (nn.Conv3d, (2, 3, 5, 6, 7))])
+def test_a_series_and_a_volume_have_maps_of_each_sample(method, conv, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    layer = conv(3, 4, 3)
+    maps = layer(x).detach()
+    net = nn.Sequential(layer, nn.ReLU(), nn.Flatten(1), nn.Linear(maps[0].numel(), 4)).eval()
+    both = method(net, x, [1, 2], layers="0")["0"]
+    assert both.shape == (2, 1, *maps.shape[2:])
+    for n in range(2):
+        alone = method(net, x[n : n + 1], [n + 1], layers="0")["0"]
+        assert torch.allclose(alone[0], both[n], atol=1e-5)
 
 
 def test_a_constant_map_lets_nothing_through():

@@ -248,5 +248,6 @@ def test_what_takes_long_shows_a_bar_if_it_may(name, delay, progress, shown, mon
     net, x = network("convolutional"), inputs("convolutional")
     explain(name, "convolutional", net, x, 1, progress=progress, batch_size=1)
     out, err = capsys.readouterr()
-    title = {"smooth_grad": "SmoothGrad", "score_cam": "Score-CAM of conv2"}.get(name, name.replace("_", " "))
+    titles = {"smooth_grad": "SmoothGrad", "score_cam": "Score-CAM of conv2", "ablation_cam": "Ablation-CAM of conv2"}
+    title = titles.get(name, name.replace("_", " "))
     assert out == "" and (title in err) == shown and bool(err) == shown

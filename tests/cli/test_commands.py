@@ -373,6 +373,7 @@ ROWS = {
     "attribute xgrad_cam": maps(attribution.xgrad_cam, "conv2"),
     "attribute hires_cam": maps(attribution.hires_cam, "conv2"),
     "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
+    "attribute ablation_cam": maps(attribution.ablation_cam, "conv2", progress=False),
     "attribute score_cam": maps(attribution.score_cam, "conv2", progress=False),
     "attribute eigen_cam": maps(attribution.eigen_cam, "conv2"),
     "attribute attention --layers encoder.layers.0 --heads all": maps(
