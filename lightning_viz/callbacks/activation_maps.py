@@ -15,7 +15,7 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
-from lightning_viz.render.activations import activation_maps
+from lightning_viz.render.activations import activation_maps, channel_maps
 
 __all__ = ["ActivationMaps"]
 
@@ -36,6 +36,8 @@ class ActivationMaps(View):
         layers: whose output to show; the first and the last convolution if omitted.
         channels: ``"random"`` (picked once, by the probe's seed), ``"first"``, ``"strongest"`` (at the first look), or
             a list of numbers; at most seven.
+        layout: ``"table"``, samples by channels; ``"large"``, a page of each channel, its maps beside the samples
+            (Yosinski et al., 2015; tag ``activations/<layer>/<channel>``).
         scale: ``"fixed"``: one for each channel at all steps, from the first look's 1st to 99th percentile, doubled
             when it no longer holds; ``"map"``: each map by itself.
     """
@@ -43,6 +45,7 @@ class ActivationMaps(View):
     layers: Layers = field(default_factory=_first_and_last)
     channels: Channels = "random"
     scale: Literal["fixed", "map"] = "fixed"
+    layout: Literal["table", "large"] = "table"
 
     kind: ClassVar[str] = "activations"
 
@@ -50,6 +53,8 @@ class ActivationMaps(View):
         super().__post_init__()
         if self.scale not in ("fixed", "map"):
             raise InvalidArgumentError(f"scale is {self.scale!r}: give 'fixed' or 'map'")
+        if self.layout not in ("table", "large"):
+            raise InvalidArgumentError(f"layout is {self.layout!r}: give 'table' or 'large'")
         if isinstance(self.channels, str) and self.channels not in ("random", "first", "strongest"):
             raise InvalidArgumentError(
                 f"channels is {self.channels!r}: give 'random', 'first', 'strongest' or a list of numbers"
@@ -65,7 +70,7 @@ class ActivationMaps(View):
         return Requirements(layers=tuple(select_layers(model, self.layers)))
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
-        """One page per call of each layer."""
+        """One page per call of each layer, or per channel."""
         verdicts = snapshot.verdicts()[:_ROWS]
         for layer in snapshot.requirements.layers:
             for call in snapshot.calls(layer):
@@ -81,21 +86,24 @@ class ActivationMaps(View):
                     values = zip(maps[:, state["channels"]].unbind(1), before, strict=True)
                     scales = [fixed_scale(channel.numpy(), snapshot.step, earlier) for channel, earlier in values]
                     state["scale"] = [scale.state for scale in scales]
-                yield DrawTask(
-                    activation_maps,
-                    {
-                        "tag": f"{self.kind}/{call}",
-                        "images": snapshot.images(self.pixel_space, call)[:_ROWS],
-                        "maps": maps[:_ROWS, state["channels"]].numpy(),
+                images, notes = snapshot.images(self.pixel_space, call)[:_ROWS], snapshot.notes(self.pixel_space, call)
+                every, large = list(range(len(state["channels"]))), self.layout == "large"
+                for places in [[place] for place in every] if large else [every]:
+                    numbers = [state["channels"][place] for place in places]
+                    own = [] if scales is None else [scales[place] for place in places]
+                    arguments = {
+                        "tag": f"{self.kind}/{call}" + (f"/{numbers[0]}" if large else ""),
+                        "images": images,
+                        "maps": maps[:_ROWS, numbers].numpy(),
                         "layer": call,
                         "step": snapshot.step,
-                        "channels": state["channels"],
-                        "limits": scales and [scale.limits for scale in scales],
-                        "limits_note": _words(scales) if scales else "",
+                        "channels": numbers,
+                        "limits": [each.limits for each in own] or None,
+                        "limits_note": _words(own) if own else "",
                         "verdicts": verdicts,
-                        "notes": (*_warnings(state["channels"], scales or []), *snapshot.notes(self.pixel_space, call)),
-                    },
-                )
+                        "notes": (*_warnings(numbers, own), *notes),
+                    }
+                    yield DrawTask(channel_maps if large else activation_maps, arguments)
 
 
 def _words(scales: Sequence[FixedScale]) -> str:

@@ -13,10 +13,11 @@ from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
-from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+from lightning_viz.hooks.flattening import flattened_maps
+from lightning_viz.hooks.layers import Layers, convolutions, named_layers, select_layers
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, hides_inputs, is_transposed
-from lightning_viz.render.text import number
+from lightning_viz.render.text import number, times
 from lightning_viz.render.weights import filter_table, filters
 
 __all__ = ["FirstLayerFilters"]
@@ -28,9 +29,13 @@ class FirstLayerFilters(View):
     The first convolution's kernels, or the weights of the first fully connected layer in the shape of its input; with
     depth as slices side by side, of series as curves. All steps share one scale, with zero in the middle.
 
+    A fully connected layer behind convolutions has a weight for each place of the maps ``[C, h, w]`` that it flattens:
+    each unit is drawn as C images.
+
     Args:
         layer: by name, instead of the first convolution or fully connected layer.
-        table: deeper convolutions to show as a table of kernels, filters by input channels.
+        table: deeper convolutions, or fully connected layers behind them, to show as a table of kernels, filters by
+            input channels.
         per_filter: scale each filter by itself rather than the layer as a whole.
         as_rgb: kernels over three channels as color images; else each channel by itself.
     """
@@ -41,6 +46,10 @@ class FirstLayerFilters(View):
     as_rgb: bool = True
 
     kind: ClassVar[str] = "filters"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._flattened: dict[str, tuple[int, ...]] | None = None
 
     def check(self, model: nn.Module) -> None:
         """The model must have a layer of filters."""
@@ -66,10 +75,15 @@ class FirstLayerFilters(View):
         return Requirements(weights=tuple(f"{name}.weight" for name in layers), head=False)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
-        """Which layers are transposed convolutions, whose weights begin with the inputs."""
-        modules = named_layers(model)
+        """Which layers are transposed convolutions, whose weights begin with the inputs; maps that others flatten."""
+        modules, names = named_layers(model), [x.removesuffix(".weight") for x in snapshot.requirements.weights]
+        if self._flattened is None:
+            connected = {name: modules[name] for name in names if isinstance(modules[name], nn.Linear)}
+            behind = connected if convolutions(model) else {}
+            self._flattened = flattened_maps(model, snapshot.observation.inputs, behind) if behind else {}
         return {
-            weight: is_transposed(modules[weight.removesuffix(".weight")]) for weight in snapshot.requirements.weights
+            "transposed": {name for name in names if is_transposed(modules[name])},
+            "flattened": self._flattened,
         }
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
@@ -77,7 +91,8 @@ class FirstLayerFilters(View):
         shape = next((tuple(x.shape[1:]) for x in all_tensors(snapshot.observation.inputs)), ())
         for place, asked in enumerate(snapshot.requirements.weights):
             name, weight = asked.removesuffix(".weight"), snapshot.observation.weights[asked]
-            images = filter_images(weight.transpose(0, 1) if snapshot.extra[asked] else weight, shape=shape).numpy()
+            transposed, maps = name in snapshot.extra["transposed"], snapshot.extra["flattened"].get(name)
+            images = filter_images(weight.transpose(0, 1) if transposed else weight, shape=maps or shape).numpy()
             known, norm = self.state.get(name, {}), float(np.sqrt(np.square(images, dtype=np.float64).sum()))
             scale, first = fixed_scale(images, snapshot.step, known.get("scale")), known.get("norm", norm)
             self.state[name] = {"scale": scale.state, "norm": first}
@@ -87,7 +102,10 @@ class FirstLayerFilters(View):
                 "layer": name,
                 "step": snapshot.step,
                 "limit": max(map(abs, scale.limits)) or None,
-                "details": [f"weights' norm {number(norm)}, at step {scale.first:,} it was {number(first)}"],
+                "details": [
+                    "" if maps is None else f"in the shape of the maps it flattens, {times(maps)}",
+                    f"weights' norm {number(norm)}, at step {scale.first:,} it was {number(first)}",
+                ],
             }
             shared = {"limit_note": scale.words, "notes": scale.warnings}
             if place and images.shape[1] > 1:

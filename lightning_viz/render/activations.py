@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.planes import as_planes
-from lightning_viz.render.text import DARK, LINE, number, percent, shorten, some_of, text_width
+from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
+from lightning_viz.render.text import DARK, LINE, first_of, number, percent, shorten, some_of, text_width
 from lightning_viz.render.tiles import COARSE, count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "MOST_CROPS",
     "Crop",
     "activation_maps",
+    "channel_maps",
     "excitations",
 ]
 
@@ -110,6 +112,57 @@ def activation_maps(
         )
     warnings = count_flaws(map_flaws(body), "maps")
     return compose(tag, f"Activation maps of {layer}", body, facts, reading, warnings=warnings, **info)
+
+
+def channel_maps(
+    tag: str,
+    images: NDArray[np.uint8],
+    maps: NDArray[Any],
+    *,
+    layer: str,
+    channels: Sequence[int],
+    limits: Sequence[tuple[float, float]] | None,
+    limits_note: str = "",
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of one channel: its activation maps, large, each beside or below its sample (Yosinski et al., 2015).
+
+    Args:
+        tag: of the page.
+        images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 8 are shown.
+        maps: ``[N, 1, h, w]``, or of series or volumes, see `activation_maps`.
+        layer: name, for the caption.
+        channels: the channel's number.
+        limits: of the channel, see `activation_maps`.
+        limits_note: likewise.
+        info: see `PageInfo`.
+    """
+    samples, most = len(images), min(len(images), _MOST_SAMPLES)
+    curves = images.ndim == maps.ndim == 3
+    images, maps, places = as_planes(images[:most], (maps[:, :, None] if curves else maps)[:most], most=1)
+    check_rgb(images)
+    check_shape("maps", maps, len(images), 1, "h", "w")
+    verdicts, scale = info.get("verdicts", ()), _Scale(maps, limits, curves)
+    layout = pair_layout(images, len(images), verdicts, BODY_HEIGHT - BAR_ROOM)
+    untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
+    seen = [scale.tile(layout.size, index, layer, 0, channels[0], values[0]) for index, values in enumerate(maps)]
+    figures = ["" if tile.flaw else number(float(values.max())) for tile, values in zip(seen, maps, strict=True)]
+    rows = pair_rows(layout, untouched, seen, verdicts, figures)
+    ends = [number(end) for end in scale.ends(0, maps)]
+    bar = replace(scale.bar(), low=ends[0], high=ends[1], label="activation") if limits else scale.bar()
+    where, beside = layout.words
+    reading = f"{where} each sample, {beside} the map of the one channel: "
+    reading += "a curve over time." if curves else "bright or red where it is active, blue where it is negative."
+    facts = (
+        first_of(len(images), samples, "samples"),
+        *places,
+        *(["one display scale for all maps", *scale.words(limits_note)[1:]] if limits else scale.words("")),
+        "number: largest activation",
+        "bar: confidence" if verdicts else "",
+    )
+    body = rows if curves else VStack([rows, bar], gap=8)
+    title, warnings = f"Channel {channels[0]} of {layer}", count_flaws(map_flaws(body), "maps")
+    return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 
 class _Scale:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.errors import UnsuitableModelError
-from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.flattening import flattened_maps
+from lightning_viz.hooks.layers import convolutions, select_layers
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
 from lightning_viz.render.page import Page
 from lightning_viz.render.weights import filter_table
@@ -38,12 +39,17 @@ def layer_filters(
         raise UnsuitableModelError(f"{study.name} has no convolution or fully connected layer: name others with layers")
     shape = tuple(displayed_input(study.samples.inputs).shape[1:]) if len(study.samples) else None
     filters: dict[str, Tensor] = {}
-    for name, module in select_layers(study.model, chosen).items():
+    layers_chosen = select_layers(study.model, chosen)
+    connected = {name: module for name, module in layers_chosen.items() if isinstance(module, nn.Linear)}
+    behind = connected if len(study.samples) and convolutions(study.model) else {}
+    maps = flattened_maps(study.model, study.samples.inputs, behind) if behind else {}
+    for name, module in layers_chosen.items():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() < 2:
             raise UnsuitableModelError(f"layer {name!r} has no filters: name a convolution or fully connected layer")
         weight = weight.detach().float().cpu()
-        filters[name] = filter_images(weight.transpose(0, 1) if is_transposed(module) else weight, shape=shape)
+        weight = weight.transpose(0, 1) if is_transposed(module) else weight
+        filters[name] = filter_images(weight, shape=maps.get(name, shape))
 
     def pictures() -> Iterator[Page]:
         for name, images in filters.items():
