@@ -8,6 +8,7 @@ from .detection import Detections as Detections
 from .detection import detections_of as detections_of
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
+from .flattening import flattened_maps as flattened_maps
 from .geometry import Layout as Layout
 from .geometry import as_maps as as_maps
 from .layers import Layers as Layers

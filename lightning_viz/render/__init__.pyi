@@ -2,6 +2,7 @@ from .activations import MOST_CHANNELS as MOST_CHANNELS
 from .activations import MOST_CROPS as MOST_CROPS
 from .activations import Crop as Crop
 from .activations import activation_maps as activation_maps
+from .activations import channel_maps as channel_maps
 from .activations import excitations as excitations
 from .animation import animate as animate
 from .animation import thin as thin
