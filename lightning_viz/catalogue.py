@@ -189,6 +189,9 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "The share of samples that stay correct when an attack may change every pixel by up to epsilon, for all models "
         "on the same samples. If the curves start alike, the one further right belongs to the more robust model.",
         tags=("compared/epsilon",)),
+    _compared("compared/robust_accuracy", "Robust accuracy",
+        "Accuracy on the same samples as they are and under AutoAttack, for all models. The lower bar is what a strong "
+        "attack leaves; on few samples a difference of one or two means little.", tags=("compared/robust_accuracy",)),
     _compared("compared/corruptions", "Corruption errors",
         "The first model's error by corruption and severity, and beside it each model's corruption error relative to "
         "the first. Below 1 a model withstands that corruption better; errors on clean images count, too.",
@@ -424,11 +427,17 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _technique("epsilons", "Robustness", summary="accuracy under attack, and which simple defenses help",
         section="adversarial", module="analysis.studies.robustness", needs=("classes", "pixels")),
     _robustness("epsilons", "Accuracy under attack",
-        "Plots the share of samples that stay correct under PGD against epsilon: without adversarial training it falls "
-        "within a few 255ths; a curve that never falls suggests that the attack does not work.",
-        tags=("robustness/epsilon", "epsilon", "epsilons"), study="robustness.accuracy_curve", samples=128,
+        "Plots the share of samples that stay correct under attack against epsilon: without adversarial training it "
+        "falls within a few 255ths; a curve that never falls suggests that the attack does not work.",
+        tags=("robustness/epsilon", "epsilon", "epsilons"), study="attacked_accuracy.accuracy_curve", samples=128,
         example="--epsilons 0 4/255 8/255", module="robustness.defenses", symbol="epsilon_curve",
         needs=("classes", "gradient"), cost="steps"),
+    _robustness("robust_accuracy", "Robust accuracy",
+        "Measures the share of samples that stay correct under AutoAttack, beside clean accuracy: the figure by which "
+        "robust models are compared. On few samples it is rough.",
+        source="Croce and Hein, 2020", tags=("robustness/robust_accuracy", "robust_accuracy"),
+        study="attacked_accuracy.robust_accuracy", example="--epsilon 8/255", module="adversarial.attack_ensemble",
+        symbol="auto_attack", needs=("classes", "gradient"), cost="steps"),
     _robustness("random_directions", "Random directions",
         "Measures the share of random directions, as long as an attack's perturbation, that change the class: near "
         "zero, noise would not find adversarial samples.",

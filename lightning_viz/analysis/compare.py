@@ -17,7 +17,7 @@ from lightning_viz.analysis.studies.robustness import corruption_page, recorded_
 from lightning_viz.analysis.studies.stability import recorded_stability
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.errors import AnalysisError
-from lightning_viz.render.robustness import epsilon_curves
+from lightning_viz.render.robustness import accuracy_bars, epsilon_curves
 from lightning_viz.render.shape_bias import shape_bias_plot
 from lightning_viz.render.stability import stability_bars
 
@@ -78,7 +78,9 @@ def together(reports: Sequence[ModelReport]) -> Result:
         reports: of the models, the first of which is the reference.
     """
     result = Result()
-    for output in chain(_epsilons(reports), _corruptions(reports), _stability(reports), _biases(reports)):
+    for output in chain(
+        _epsilons(reports), _robust_accuracies(reports), _corruptions(reports), _stability(reports), _biases(reports)
+    ):
         result.add(output, 0)
     return result
 
@@ -90,6 +92,21 @@ def _epsilons(reports: Sequence[ModelReport]) -> Iterator[Output]:
         lines = {name: (curve["epsilons"], curve["accuracy"]) for name, curve in curves.items()}
         page = epsilon_curves("compared/epsilon", lines, norm="L-inf", details=["PGD, on the same samples"])
         yield Output("epsilon", [page])
+
+
+def _robust_accuracies(reports: Sequence[ModelReport]) -> Iterator[Output]:
+    """Accuracy as it is and under AutoAttack; a model that costs more may have been given fewer of the samples."""
+    measured = {
+        report.name: report.numbers["robust_accuracy"] for report in reports if "robust_accuracy" in report.numbers
+    }
+    if len(measured) > 1:
+        pairs = [[numbers[kind] for numbers in measured.values()] for kind in ("clean", "robust")]
+        counts = [numbers["samples"] for numbers in measured.values()]
+        same = len(set(counts)) == 1
+        details = f"on the same {counts[0]} samples" if same else f"on the first {', '.join(map(str, counts))} samples"
+        attack = next(iter(measured.values()))["attack"]
+        page = accuracy_bars("compared/robust_accuracy", list(measured), *pairs, attack=attack, details=[details])
+        yield Output("robust_accuracy", [page], dict(zip(measured, pairs[1], strict=True)))
 
 
 def _corruptions(reports: Sequence[ModelReport]) -> Iterator[Output]:

@@ -39,7 +39,15 @@ from lightning_viz.render.text import (
     text_width,
 )
 
-__all__ = ["FEW", "corruption_sheet", "corruption_table", "defense_bars", "epsilon_curves", "sphere_plot"]
+__all__ = [
+    "FEW",
+    "accuracy_bars",
+    "corruption_sheet",
+    "corruption_table",
+    "defense_bars",
+    "epsilon_curves",
+    "sphere_plot",
+]
 
 _MOST_ROWS = 16
 _LABEL = 170  # pixels for the names of rows
@@ -250,6 +258,46 @@ def defense_bars(
         attack: its name and how far it went.
         info: see `PageInfo`.
     """
+    body, count = _pairs_of_bars(names, clean, attacked, ["clean samples", "attacked samples"])
+    facts = ("accuracy when the input is changed before the network sees it", first_of(count, len(names), "defenses"))
+    reading = (
+        "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "
+        "their attacked twins. One that helps lifts the lower bar without shortening the upper."
+    )
+    return compose(tag, f"What helps against {attack}", body, facts, reading, **info)
+
+
+def accuracy_bars(
+    tag: str,
+    names: Sequence[str],
+    clean: Sequence[float] | NDArray[Any],
+    robust: Sequence[float] | NDArray[Any],
+    *,
+    attack: str,
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of robust accuracy: for each network its accuracy on samples as they are, and under an attack.
+
+    Args:
+        tag: of the page.
+        names: of the D networks; the first 13 are shown.
+        clean: accuracy ``[D]``, 0 to 1.
+        robust: accuracy under the attack, likewise.
+        attack: its name and how far it goes.
+        info: see `PageInfo`.
+    """
+    body, count = _pairs_of_bars(names, clean, robust, ["clean accuracy", "robust accuracy"])
+    reading = (
+        "Of each network the upper bar is its accuracy on the samples as they are, the lower one what is left of it "
+        "when each may be changed by as much as epsilon allows: a sample counts as lost if any part of the attack "
+        "changes its class."
+    )
+    facts = (first_of(count, len(names), "networks"),)
+    return compose(tag, f"Accuracy under {attack}", body, facts, reading, **info)
+
+
+def _pairs_of_bars(names: Sequence[str], clean: Any, attacked: Any, key: Sequence[str]) -> tuple[Part, int]:
+    """For each name two bars of accuracies below their key, and how many names are shown."""
     pairs = [np.asarray(shares, dtype=np.float64) for shares in (clean, attacked)]
     for name, shares in zip(("clean", "attacked"), pairs, strict=True):
         check_shape(name, shares, len(names), filled=True, remedy="of several epsilons give one")
@@ -270,13 +318,7 @@ def defense_bars(
             text = f"{percent(share, decimals=1)} %" if np.isfinite(share) else "–"
             parts.append(Label(label + full + 8, high + _BAR / 2 - 1, text, DARK, "lm"))
     bars = Sheet(INNER_WIDTH, count * (2 * _BAR + _BETWEEN), parts)
-    key = ClassKey(["clean samples", "attacked samples"], colors)
-    facts = ("accuracy when the input is changed before the network sees it", first_of(count, len(names), "defenses"))
-    reading = (
-        "For each defense, a change of the input before the network sees it: accuracy on samples as they are, and on "
-        "their attacked twins. One that helps lifts the lower bar without shortening the upper."
-    )
-    return compose(tag, f"What helps against {attack}", VStack([key, bars], gap=8), facts, reading, **info)
+    return VStack([ClassKey(list(key), colors), bars], gap=8), count
 
 
 def sphere_plot(

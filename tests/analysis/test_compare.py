@@ -42,6 +42,8 @@ def study(subject):
     flips = [[0.1 * subject.seed, 0.2], [0.0, 0.4]] if subject.seed == 1 else [[0.4, 0.2, 0.9], [0.0, 0.2, 0.9]]
     stability = {"kinds": ["tilt", "snow"], "flips": flips, "distances": None}
     yield Output("perturbation_stability", numbers=stability)
+    robust = {"clean": 0.9, "robust": 0.1 * subject.seed, "samples": 4, "attack": "AutoAttack, ε 8/255"}
+    yield Output("robust_accuracy", numbers=robust)
     yield Output("samples", numbers={"sums": subject.images.flatten(1).sum(1)})
 
 
@@ -86,9 +88,9 @@ def test_two_models_are_seen_on_the_same_samples_and_measured_against_the_first(
     assert both.numbers["mce"] == {"plain": 1.0, "hard <b>": pytest.approx((0.8 / 0.7 + 1) / 2)}
     shown = [one.picture.tag for one in both.pictures]
     assert both.numbers["mfr"] == {"plain": 1.0, "hard <b>": pytest.approx((2 + 0.5) / 2)}  # on the two that both have
-    assert shown == [
-        *("compared/epsilon", "compared/corruptions", "compared/perturbation_stability", "compared/shape_bias")
-    ]
+    compared = ("epsilon", "robust_accuracy", "corruptions", "perturbation_stability", "shape_bias")
+    assert shown == [f"compared/{name}" for name in compared]
+    assert both.numbers["robust_accuracy"] == {"plain": 0.1, "hard <b>": 0.2}
     assert not [fault for study in (plain, hard) for finding in study.findings for fault in finding.faults]
 
 
@@ -98,7 +100,7 @@ def test_the_whole_comparison_is_written(monkeypatch, tmp_path):
     text = report.read_text()
     assert "hard &lt;b&gt;" in text and "hard <b>" not in text
     assert text.index("section-compared") < text.index("section-parameters")
-    assert text.count('class="row joint"') == 3  # epsilon, corruptions and stability
+    assert text.count('class="row joint"') == 4  # epsilon, robust accuracy, corruptions and stability
     folders = {path.name for path in (tmp_path / "tensorboard").iterdir()}
     assert folders == {"plain", "hard__b_", "compared"}
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,15 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import attribution
-from lightning_viz.adversarial import deepfool, fgsm, pgd
+from lightning_viz.adversarial import auto_attack, deepfool, fgsm, pgd
 from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
+from lightning_viz.analysis.studies.attacked_accuracy import accuracy_curve, robust_accuracy
 from lightning_viz.analysis.studies.attacks import attack
 from lightning_viz.analysis.studies.dreams import dream_classes, dream_units
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.catalogue import entry_of, techniques
-from lightning_viz.errors import UnsuitableModelError
+from lightning_viz.errors import InvalidArgumentError, UnsuitableModelError
 from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.parts import CurveTile, Text, Tile
@@ -33,7 +35,7 @@ SEVERAL = {  # of techniques that draw more than one page, or others than their 
     "dreams": ["dreams/classes"],
     "inversions": ["inversion"],
     "attacks": ["attacks/fgsm", "attacks/pgd", "attacks/deepfool", "attacks/record"],
-    "epsilons": ["robustness/epsilon", "robustness/sphere", "robustness/defenses"],
+    "epsilons": ["robustness/epsilon", "robustness/robust_accuracy", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
     "perturbations": ["perturbations/flips", "perturbations/sheet"],
 }
@@ -57,6 +59,8 @@ def model_under_study_of(model, inputs, labels=None, pixel_space=None, **options
 def as_for_a_large_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_viz.analysis.model_under_study._AFFORDED", 1e3)
+        ensemble = partial(robust_accuracy, steps=4, queries=6)  # not the thousands of passes of the standard
+        patch.setattr("lightning_viz.analysis.studies.robustness.robust_accuracy", ensemble)
         yield
 
 
@@ -216,6 +220,34 @@ def test_accuracy_falls_with_epsilon_until_little_is_left(subject, found):
     assert accuracy == sorted(accuracy, reverse=True)
     assert all(one >= 0.1 for one in accuracy[1:-1])
     assert accuracy[-1] < 0.1 or epsilons[-1] == 0.5
+
+
+def test_robust_accuracy_is_what_auto_attack_leaves(subject, found):
+    numbers, few = found["epsilons"].numbers["robust_accuracy"], subject.first(4)
+    images, labels, how = few.bounded_images(), few.true_or_predicted_classes(), {"steps": 4, "queries": 6}
+    direct = auto_attack(few.model, images, labels, pixel_space=SPACE, progress=False, **how)
+    assert numbers["robust"] == pytest.approx(float(direct.accuracy)) and numbers["samples"] == 4
+    assert numbers["clean"] >= numbers["robust"]
+    assert numbers["fooled_by"] == {name: int(count) for name, count in direct.fooled_by.items()}
+    assert numbers["attack"] == "AutoAttack, L-inf, ε 8/255"
+
+
+def test_a_curve_may_be_of_another_attack(subject):
+    """At this epsilon every sample falls to the first of the attacks, so that Square's queries are not made."""
+    curve = accuracy_curve(subject.first(4), epsilons=[0, 0.5], attack="auto_attack", steps=4)
+    assert curve.numbers["accuracy"].tolist() == [1.0, 0.0]
+    (page,) = curve.pictures
+    assert "AutoAttack, 4 steps, on 4 samples" in page.details
+
+
+def test_an_option_that_the_attack_of_a_curve_does_not_have_is_said(subject):
+    for options, words in (
+        ({"attack": "fgsm", "steps": 3}, "steps=3: FGSM has no such option"),
+        ({"attack": "fgsm", "norm": "l2"}, "norm='l2': FGSM has no"),
+        ({"attack": "auto_attack", "restarts": 2}, "restarts=2: AutoAttack has no"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            accuracy_curve(subject.first(4), **options)
 
 
 def test_corruption_errors_are_counted_right(subject, found):

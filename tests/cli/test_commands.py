@@ -248,6 +248,22 @@ def curved(subject):
     return {"curve.accuracy": found.accuracy, "samples.fooled_at": found.fooled_at}
 
 
+def curved_by_apgd(subject):
+    attack = partial(apgd, steps=2, **QUIET)
+    found = epsilon_curve(subject.model, subject.images, subject.labels, [0, 0.1], attack=attack, progress=False)
+    return {"curve.accuracy": found.accuracy, "samples.fooled_at": found.fooled_at}
+
+
+def withstood(subject):
+    found = auto_attack(subject.model, subject.images, subject.labels, epsilon=0.1, steps=2, queries=3, **QUIET)
+    return {
+        "numbers.robust": found.accuracy,
+        "numbers.clean": 1 - found.initially_misclassified.double().mean(),
+        "samples.fooled": found.fooled,
+        "samples.queries": found.queries,
+    }
+
+
 def around(subject):
     radius = 2 * deepfool(subject.model, subject.images, steps=7, **QUIET).record.l2[-1]
     found = random_directions(subject.model, subject.images, radius, 20, **QUIET)
@@ -385,6 +401,8 @@ ROWS = {
     "robustness corruptions --kinds gaussian_noise contrast --severities 1 3": corrupted,
     "robustness perturbation_stability --kinds tilt snow": flipped,
     "robustness epsilons --epsilons 0 0.1 1 --norm l2 --steps 2": curved,
+    "robustness epsilons --epsilons 0 0.1 --attack apgd --steps 2": curved_by_apgd,
+    "robustness robust_accuracy --epsilon 0.1 --steps 2 --queries 3": withstood,
     "robustness random_directions --directions 20 --steps 7": around,
     "robustness shape_bias --conflicts CONFLICTS": biased,
     "robustness loss_landscape --points 3 --radius 0.5": landscape,

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from lightning_viz.adversarial.gradient_attacks import pgd
 from lightning_viz.adversarial.minimum_norm import deepfool
-from lightning_viz.adversarial.norms import LossName, NormName, resolve_norm
+from lightning_viz.adversarial.norms import LossName, NormName
 from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, rows_of
+from lightning_viz.analysis.studies.attacked_accuracy import accuracy_curve, robust_accuracy
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
 from lightning_viz.hooks.batching import progress_bar
@@ -31,7 +32,6 @@ from lightning_viz.render.robustness import (
     corruption_sheet,
     corruption_table,
     defense_bars,
-    epsilon_curves,
     sphere_plot,
 )
 from lightning_viz.render.text import fixed_point, percent
@@ -39,72 +39,14 @@ from lightning_viz.render.text import number as format_number
 from lightning_viz.render.weights import landscape_table
 from lightning_viz.robustness.corruption_error import CorruptionError, compare_corruption_error
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions
-from lightning_viz.robustness.defenses import DEFENSES, defenses, epsilon_curve
+from lightning_viz.robustness.defenses import DEFENSES, defenses
 from lightning_viz.robustness.random_directions import random_directions
 
-_EPSILONS = tuple(levels / 255 for levels in (0, 1, 2, 4, 8, 16, 32))
 _RISING = (0.0, *(2**doublings / 512 for doublings in range(9)))  # epsilons of an analysis, in the pixels' range
 _ENOUGH = 0.1  # of accuracy: an analysis shows no larger epsilon
-_SMALL = 0.06  # of the pixels' range: epsilons below that are written as gray levels
+_ENSEMBLE = 11_600  # passes of AutoAttack for a sample that nothing fools, a backward counted as two
 _TIMES = 2  # as far as DeepFool went, in which random directions are tried
 _PIXELS = 2**19  # of all images that an analysis corrupts: 128 of 64 x 64
-
-
-def accuracy_curve(
-    study: ModelUnderStudy,
-    *,
-    epsilons: Sequence[float] = _EPSILONS,
-    norm: NormName = "linf",
-    steps: int = 10,
-    restarts: int = 1,
-    loss: LossName = "cross_entropy",
-    stop_below: float = 0.0,
-    batch_size: int | None = None,
-) -> Output:
-    """Accuracy under attack: the share of samples that stay correct under PGD, against epsilon.
-
-    Args:
-        study: a classifier of images within the range of pixels.
-        epsilons: how far pixels in [0, 1] may change.
-        norm: in which epsilon is measured.
-        steps: of PGD for each epsilon.
-        restarts: random starts; samples that are not fooled start again.
-        loss: maximized by PGD; the margin does not saturate if the model is confident.
-        stop_below: show no epsilon beyond the first that leaves less accuracy than this.
-        batch_size: samples attacked at a time; chosen by their size if omitted.
-
-    Raises:
-        UnsuitableModelError: the model is not a classifier, or the images are not pixels.
-    """
-    images, labels = study.bounded_images(), study.true_or_predicted_classes()
-    attack = _pgd(study, batch_size, norm=norm, steps=steps, restarts=restarts, loss=loss)
-    curve = epsilon_curve(study.model, images, labels, epsilons, attack=attack, progress=study.progress)
-    low_enough = (curve.accuracy < stop_below).nonzero().flatten().tolist()
-    kept = max(2, low_enough[0] + 1) if low_enough else len(curve.epsilons)
-    shown, accuracy = curve.epsilons[:kept], curve.accuracy[:kept]
-    low, high = study.pixel_space.bounds
-
-    def pictures() -> Iterator[Page]:
-        counted = "" if study.labels is not None else "a sample's own prediction counts as correct"
-        yield epsilon_curves(
-            "robustness/epsilon",
-            {study.name: ((shown / (high - low)).numpy(), accuracy.numpy())},
-            norm=resolve_norm(norm).name,
-            gray_levels=bool(shown[-1] < _SMALL * (high - low)),
-            step=study.step,
-            details=[f"PGD, {steps} steps, on {len(images)} samples", counted],
-        )
-
-    tables = {
-        "curve": rows_of({"epsilon": shown.tolist(), "accuracy": accuracy.tolist()}),
-        "samples": study.sample_rows({"fooled_at": curve.fooled_at}),
-    }
-    first, last = accuracy[0].item(), accuracy[-1].item()
-    found = (
-        f"accuracy {fixed_point(first)} at ε {format_number(shown[0].item())}, "
-        f"{fixed_point(last)} at ε {format_number(shown[-1].item())}"
-    )
-    return Output("epsilon", pictures(), {"epsilons": shown, "accuracy": accuracy}, tables, found=found)
 
 
 def changed_by_chance(
@@ -305,12 +247,13 @@ def corruption_page(tag: str, errors: CorruptionError, **options: Any) -> Page:
 
 
 def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
-    """Robustness as an analysis measures it: accuracy under attack, random directions, simple defenses."""
+    """Robustness as an analysis measures it: under PGD and AutoAttack, random directions, simple defenses."""
     low, high = study.pixel_space.bounds
     study.bounded_images()
     many = study.first(study.affordable(400, most=128, least=8))
     curve = accuracy_curve(many, epsilons=[share * (high - low) for share in _RISING], stop_below=_ENOUGH)
     yield curve
+    yield robust_accuracy(study.first(study.affordable(_ENSEMBLE, most=16, least=4)), epsilon=8 / 255 * (high - low))
     few = study.first(study.affordable(500, most=16, least=4))
     yield changed_by_chance(few, directions=few.affordable(len(few.samples), most=1000, least=100))
     accuracy, tried = curve.numbers["accuracy"], curve.numbers["epsilons"]
