@@ -89,6 +89,7 @@ from .planes import curve_images as curve_images
 from .planes import most_samples as most_samples
 from .planes import strongest_slices as strongest_slices
 from .robustness import FEW as FEW
+from .robustness import accuracy_bars as accuracy_bars
 from .robustness import corruption_sheet as corruption_sheet
 from .robustness import corruption_table as corruption_table
 from .robustness import defense_bars as defense_bars
