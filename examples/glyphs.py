@@ -99,11 +99,33 @@ def network():
     )  # fmt: skip
 
 
+class Transformer(nn.Module):
+    """Two layers of attention among the 12 x 12 places of a convolutional stem, and a class token that reads them."""
+
+    def __init__(self, stem):
+        super().__init__()
+        self.stem = stem
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, 24))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 144, 24))
+        layer = nn.TransformerEncoderLayer(24, 4, 48, dropout=0.0, activation="gelu", batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(24, len(NAMES))
+
+    def tokens(self, images):
+        return self.stem(images).flatten(2).transpose(1, 2)  # [N, 144, 24]
+
+    def read(self, tokens):
+        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], 1)
+        return self.head(self.encoder(tokens)[:, 0])
+
+    def forward(self, images):
+        return self.read(self.tokens(images))
+
+
 class Glyphs(pl.LightningModule):
-    def __init__(self, updates):
+    def __init__(self, updates, transformer=False):
         super().__init__()
         self.save_hyperparameters()  # so that checkpoints know how to make it again
-        self.net, self.updates = network(), updates
+        self.net, self.updates = Transformer(network()[:14]) if transformer else network(), updates
 
     def forward(self, x):
         return self.net(x)

@@ -45,18 +45,20 @@ class AttentionRecord:
     def _see(self, layer: str, call: AttentionCall) -> None:
         layout = self.geometry.tokens(call.batch, call.keys, call.width, layer)
         class_token = call.queries == call.keys and self.geometry.class_token(call.width, layout.prefix)
-        if "rows" in self._parts:
-            first, mean = call.rows()
+        tokens = None if self._rolled is None else self._rolled.shape[1]
+        if "rollout" in self._parts and not self._refused:
+            self._refused = changes(layer, call, self._count, tokens)
+        rolls = "rollout" in self._parts and not self._refused
+        first, mean, of_heads = call.reduced(rows="rows" in self._parts, heads=rolls)
+        if of_heads is not None:
+            self._rolled = rolled(of_heads, self._rolled)
+            self._layout, self._class_token = layout, class_token
+        if first is not None and mean is not None:
             windows = windows_of(self.watch.running, call.batch, call.keys, self._count)
             if windows is not None:
                 first = mean = windows.spread(mean)
                 layout = Layout(windows.grid, 2)
             self._rows[layer].append(AttentionRows(first, mean, call.queries, layout, class_token))
-        if "rollout" in self._parts and not self._refused:
-            self._refused = changes(layer, call, self._count, None if self._rolled is None else self._rolled.shape[1])
-            if not self._refused:
-                self._rolled = rolled(call.mean_of_heads(), self._rolled)
-                self._layout, self._class_token = layout, class_token
 
     def kept(self) -> Attentions:
         """What the pass gave."""

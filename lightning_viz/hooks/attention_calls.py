@@ -67,25 +67,34 @@ class AttentionCall:
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Weights ``[b, T, S]``, as many samples and heads at a time as take at most `MOST_WEIGHT_BYTES`."""
         each = max(1, MOST_WEIGHT_BYTES // max(1, 4 * self.queries * self.keys))
+        each -= each % self.heads if each > self.heads else 0  # whole samples
         for start in range(0, self.batch * self.heads, each):
             part = slice(start, min(start + each, self.batch * self.heads))
             yield part, self.weigh(part)
 
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """The first query's row and the mean over queries, ``[batch, heads, S]`` each."""
-        first, mean = zip(*((weights[:, 0], weights.mean(1)) for _, weights in self.chunks()), strict=True)
-        shape = (self.batch, self.heads, self.keys)
-        return torch.cat(first).clone().view(shape), torch.cat(mean).view(shape)
+    def reduced(self, *, rows: bool, heads: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The first query's row and the mean over queries, ``[batch, heads, S]``, and the mean over heads.
 
-    def mean_of_heads(self) -> Tensor:
-        """The mean over heads ``[batch, T, S]``."""
-        total: Tensor | None = None
+        Args:
+            rows: whether the first two are wanted.
+            heads: whether the last is, ``[batch, T, S]``.
+        """
+        first, mean, total = list[Tensor](), list[Tensor](), None
         for part, weights in self.chunks():
-            samples = torch.arange(part.start, part.stop, device=weights.device) // self.heads
-            total = weights.new_zeros(self.batch, self.queries, self.keys) if total is None else total
-            total.index_add_(0, samples, weights)
-        assert total is not None
-        return total / self.heads
+            if rows:
+                first.append(weights[:, 0].clone())
+                mean.append(weights.mean(1))
+            if heads:
+                total = weights.new_zeros(self.batch, self.queries, self.keys) if total is None else total
+                if len(weights) % self.heads == 0:
+                    some = slice(part.start // self.heads, part.stop // self.heads)
+                    total[some] = weights.view(-1, self.heads, self.queries, self.keys).sum(1)
+                else:
+                    samples = torch.arange(part.start, part.stop, device=weights.device) // self.heads
+                    total.index_add_(0, samples, weights)
+        shape = (self.batch, self.heads, self.keys)
+        both = [torch.cat(parts).view(shape) if parts else None for parts in (first, mean)]
+        return both[0], both[1], None if total is None else total / self.heads
 
 
 class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -221,15 +230,17 @@ class AttentionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def weigh(part: slice) -> Tensor:
             index = torch.arange(part.start, part.stop, device=q.device)
             sample, head = index // heads, index % heads
-            scores = _exact(q[sample, head]) @ _exact(k[sample, head // shared]).mT * factor
+            scores = _exact(q[sample, head]).mul_(factor) @ _exact(k[sample, head // shared]).mT
             if mask is not None:
                 whole = mask.detach().expand(batch, heads, queries, keys)[sample, head]
                 scores = scores.masked_fill(~whole, -math.inf) if mask.dtype == torch.bool else scores + whole
             if causal:
                 closed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril().logical_not()
                 scores = scores.masked_fill(closed, -math.inf)
-            closed_to_all = scores.amax(-1, keepdim=True) == -math.inf
-            return scores.softmax(-1).masked_fill(closed_to_all, 0)
+            weights = scores.softmax(-1)
+            if mask is None:
+                return weights
+            return weights.masked_fill(scores.amax(-1, keepdim=True) == -math.inf, 0)  # all keys are closed
 
         self._see(self._layer(), AttentionCall(batch, heads, queries, keys, heads * q.shape[-1], weigh))
 

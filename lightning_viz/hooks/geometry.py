@@ -86,6 +86,7 @@ class Geometry:
         self._grids: dict[tuple[int, ...], int] = {}  # with the number of channels, the latest last
         self._patch: int | None = None  # values that the first linear layer takes
         self._prefixes: dict[int, set[int]] = {}
+        self._own: dict[int, list[tuple[str, int]]] = {}
         self.open = True
 
     def see(self, module: nn.Module, output: Any) -> None:
@@ -212,14 +213,26 @@ class Geometry:
         """Numbers of tokens that the model may put in front of others: none, or of its parameters ``[1, p, K]``."""
         if channels not in self._prefixes:
             sums = {0}
-            for _, count in _own_tokens(self._model, channels):
+            for _, count in self._tokens_of_its_own(channels):
                 sums |= {count + other for other in sums if count + other <= _PREFIX}
             self._prefixes[channels] = sums
         return self._prefixes[channels]
 
     def class_token(self, channels: int, prefix: int) -> bool:
-        """Whether the first token is a class token, see `leads_with_class_token`."""
-        return leads_with_class_token(self._model, channels, prefix)
+        """Whether the first token in front of the patches is a class token: the only one, or known by its name.
+
+        Args:
+            channels: of a token.
+            prefix: how many stand in front.
+        """
+        names = [name.lower() for name, _ in self._tokens_of_its_own(channels)]
+        named = any("cls" in name or "class" in name for name in names)
+        return prefix > 0 and (named or (prefix == 1 and not any("reg" in name for name in names)))
+
+    def _tokens_of_its_own(self, channels: int) -> list[tuple[str, int]]:
+        if channels not in self._own:
+            self._own[channels] = _own_tokens(self._model, channels)
+        return self._own[channels]
 
     def _are_heads(self, shape: tuple[int, ...]) -> bool:
         """Whether an output ``[N, heads, T, K]`` is what attention made of tokens ``[N, T, heads * K]``."""
@@ -313,19 +326,6 @@ def _halvings(grid: Sequence[int]) -> list[tuple[int, ...]]:
     for power in (2, 4, 8, 16, 32):
         grids += [tuple(-(-side // power) for side in grid), tuple(side // power for side in grid)]
     return [grid for grid in grids if math.prod(grid) > 1]
-
-
-def leads_with_class_token(model: nn.Module, channels: int, prefix: int) -> bool:
-    """Whether the first of some tokens in front of the patches is a class token: the only one, or known by its name.
-
-    Args:
-        model: that has them.
-        channels: of a token.
-        prefix: how many stand in front.
-    """
-    names = [name.lower() for name, _ in _own_tokens(model, channels)]
-    named = any("cls" in name or "class" in name for name in names)
-    return prefix > 0 and (named or (prefix == 1 and not any("reg" in name for name in names)))
 
 
 def _own_tokens(model: nn.Module, channels: int) -> list[tuple[str, int]]:

@@ -222,7 +222,7 @@ def head_columns(
         "brighter, the more."
     )
     shown = min(len(heads), MOST_TARGETS - 1)
-    facts = f"{some_of(shown, count, 'heads')} and the mean of {'both' if count == 2 else 'all'}"
+    facts = f"{count} heads and their mean" if shown == count else f"{shown} of {count} heads, and the mean of all"
     columns = _Columns(f"{method} of {query} in {layer}", facts, reading)
     return _side_by_side(tag, images, maps, names, columns, display="heat", layer=layer, unit=unit, **info)
 

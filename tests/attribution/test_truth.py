@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from examples.glyphs import SIZE, glyphs, images, network
-from lightning_viz.attribution import grad_cam, gradient, guided_backprop, guided_grad_cam, occlusion, smooth_grad
+from examples.glyphs import SIZE, Transformer, glyphs, images, network
+from lightning_viz.attribution import (
+    attention,
+    attention_rollout,
+    grad_cam,
+    gradient,
+    gradient_attention,
+    guided_backprop,
+    guided_grad_cam,
+    occlusion,
+    smooth_grad,
+)
 from lightning_viz.attribution.evaluation import deletion, model_randomization, pointing_game
 from lightning_viz.hooks import classes
 
@@ -145,3 +155,42 @@ def test_classes_side_by_side_see_their_own_object(model):
         mass = every[labels, torch.arange(len(labels)), 0]  # [N, 12, 12]
         left = mass[..., :6].sum((1, 2)) / mass.sum((1, 2))
         assert ((left > 0.5) == (index == 0)).float().mean() > 0.95
+
+
+def trained_transformer(stem, seed=0, count=1000, epochs=3):
+    """Attention over a trained network's last maps, which stay as they are."""
+    seen = images(count, seed=100 + seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Transformer(stem)
+        batches = [order for _ in range(epochs) for order in torch.randperm(count).split(64)]
+    with torch.no_grad():
+        tokens = torch.cat([model.tokens(batch) for batch in seen.inputs.split(250)])
+    learning = [weight for name, weight in model.named_parameters() if not name.startswith("stem.")]
+    optimizer = torch.optim.AdamW(learning, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=len(batches))
+    for batch in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(model.read(tokens[batch]), seen.labels[batch, 0]).backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def test_a_transformers_attention_is_on_the_glyph(model):
+    """Measured over five transformers: gradient-weighted 0.91 to 1, rollout 0.75 to 1, raw 0.41 to 1, by the layer."""
+    transformer = trained_transformer(model[:14], seed=1)
+    seen = right(transformer, images(80, seed=1))
+    assert len(seen.labels) > 70
+    rates = pointing_rates(transformer, seen)
+    assert rates["gradient-weighted"] > 0.9
+    assert rates["gradient-weighted"] >= rates["rollout"] > 0.6 and rates["raw, last layer"] > 0.3
+
+
+def pointing_rates(model, seen):
+    labels = seen.labels[:, 0]
+    raw = list(attention(model, seen.inputs, layers="*").values())
+    maps = {"raw, first layer": raw[0], "raw, last layer": raw[-1], "rollout": attention_rollout(model, seen.inputs)}
+    maps["gradient-weighted"] = gradient_attention(model, seen.inputs, labels)
+    game = partial(pointing_game, model=model, inputs=seen.inputs, target=labels, boxes=seen.boxes)
+    return {name: game(given(heat)).rate for name, heat in maps.items()}

@@ -79,7 +79,7 @@ def test_raw_and_rollout_come_from_the_pass_of_the_others_and_change_none_of_the
     block = "net.encoder.layers.encoder_layer_1"
     others = [GradCAM(layers=f"{block}.ln_1", probe=WATCHED), Saliency(probe=WATCHED)]
     others.append(ActivationMaps(layers=block, probe=WATCHED))
-    attending = [Attention(probe=WATCHED), Attention(method="rollout", probe=WATCHED)]
+    attending = [Attention(method=method, probe=WATCHED) for method in ("raw", "rollout", "gradient")]
     plain = trained(copy.deepcopy(others), tmp_path / "plain")
     without = [dict(sketch) for sketch in pages(drawn_at_once)]
     count = len(passes)
