@@ -68,9 +68,7 @@ def draw_layer(
     if flaw := flaw_of(vectors):
         return DrawResult((no_page(tag, layer, step, flaw),) if pages else (), memory=memory or None)
     options = {"perplexity": perplexity, "seed": seed, "engine": engine}
-    scores, found = _embedded(
-        vectors, labels, memory, before or {}, options, reduced=projector, comparison="comparison" in pages
-    )
+    scores, found = _embedded(vectors, labels, memory, before or {}, options, reduced=projector, pages=pages)
     points = unit_radius(found["points"])
     view = FixedView.of(points, step, memory)
     if "plane" in found:
@@ -83,6 +81,7 @@ def draw_layer(
         points=points,
         view=view,
         plane=found.get("plane"),
+        space=found.get("space"),
         plane_view=FixedView(**found["plane_view"]) if "plane_view" in found else None,
         start=found["start"],
         numbers=found["numbers"],
@@ -175,18 +174,26 @@ def _embedded(
     options: Mapping[str, Any],
     *,
     reduced: bool,
-    comparison: bool,
+    pages: Sequence[str],
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """The vectors, reduced by PCA where that is asked for or needed, and their embedding: the known one if it holds."""
     digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
     digest.update(repr((*options.values(), None if labels is None else labels.tolist())).encode())
     known = memory.get("digest") == digest.hexdigest()
-    scores = reduce(vectors, seed=options["seed"]) if comparison or reduced or not known else vectors
+    scores = (
+        reduce(vectors, seed=options["seed"])
+        if reduced or not known or {"comparison", "turning"}.intersection(pages)
+        else vectors
+    )
     if known:
         found = {name: memory[name] for name in ("points", "embedding", "start", "numbers")}
     else:
         found = _embed(scores, labels, memory, before, options)
-    if comparison:
+    if "turning" in pages:
+        space = memory.get("space")
+        fresh = space is None or not known
+        found["space"] = tsne(scores, previous=space, dimensions=3, **options).points if fresh else space
+    if "comparison" in pages:
         found["plane"] = pca(scores, previous=memory.get("plane"), seed=options["seed"]).points
     return scores, {**found, "digest": digest.hexdigest()}
 

@@ -17,13 +17,15 @@ from lightning_viz.render.colors import name_of
 from lightning_viz.render.embedding import embedding_panels, scatter
 from lightning_viz.render.layer_panels import unit_radius
 from lightning_viz.render.layout import INNER_WIDTH
-from lightning_viz.render.page import Page, compose
+from lightning_viz.render.page import Page, Picture, compose
 from lightning_viz.render.parts import PlotExtent, Tile
 from lightning_viz.render.sample_images import grid, sprite, thumbnails
 from lightning_viz.render.text import number, percent
+from lightning_viz.render.turning import turning_points
 
-PAGES = ("scatter", "thumbnails", "grid", "comparison")
-"""What can be drawn of a layer alone: points, images at their places or on a grid, PCA and k-means beside t-SNE."""
+PAGES = ("scatter", "thumbnails", "grid", "comparison", "turning")
+"""What can be drawn of a layer alone: points, images at their places or on a grid, PCA and k-means beside t-SNE, and
+points in three dimensions that turn."""
 ENGINES = {"opentsne": "openTSNE", "sklearn": "scikit-learn"}
 """Of t-SNE, by the names that options have."""
 
@@ -74,6 +76,7 @@ class EmbeddedLayer:
         view: what is seen of them.
         plane: the samples in the plane of the first two principal components ``[N, 2]``, for a comparison; or None.
         plane_view: what is seen of it; or None.
+        space: the samples in three dimensions ``[N, 3]``, for an animation; or None.
         start: name of the layer whose points the first embedding began with; empty: none.
         numbers: k-NN accuracy and trustworthiness; None where they have no meaning.
         labels: class indices ``[N]``, or None.
@@ -92,6 +95,7 @@ class EmbeddedLayer:
     view: FixedView
     plane: NDArray[Any] | None
     plane_view: FixedView | None
+    space: NDArray[Any] | None
     start: str
     numbers: dict[str, float | None]
     labels: NDArray[np.int64] | None
@@ -144,7 +148,7 @@ class EmbeddedLayer:
 
 def layer_page(
     kind: str, tag: str, shown: EmbeddedLayer, scores: NDArray[Any], images: NDArray[np.uint8] | None, seed: int
-) -> Page | None:
+) -> Page | Picture | None:
     """A page of a layer; None of samples that are no images, where it would show them.
 
     Args:
@@ -162,6 +166,11 @@ def layer_page(
         return scatter(tag, shown.points, **options, **about)
     if kind == "comparison":
         return _comparison(f"{tag}/comparison", shown, scores, seed)
+    if kind == "turning":
+        assert shown.space is not None
+        method = "PCA" if shown.embedding.method == "PCA" else "t-SNE"
+        about = {**shown.caption, "class_names": shown.class_names, "details": shown.reduction}
+        return turning_points(f"{tag}/turning", shown.space, method=method, **about)
     if images is None:
         return None
     if kind == "grid":

@@ -14,7 +14,7 @@ __all__ = ["animate", "thin"]
 
 _MOST_FRAMES = 60
 _MOST_BYTES = 2_000_000
-_FRAME_MILLISECONDS = 125
+FRAME_MILLISECONDS = 125
 _LAST_MILLISECONDS = 2000
 _SMALLEST = 0.7  # of the pages' size, before frames are dropped instead
 _FEWEST = 12
@@ -49,13 +49,16 @@ def thin(steps: Sequence[int], most: int = _MOST_FRAMES) -> list[int]:
     return [*kept, len(steps) - 1]
 
 
-def animate(tag: str, frames: Sequence[tuple[int, bytes]], *, description: str) -> Picture:
+def animate(
+    tag: str, frames: Sequence[tuple[int, bytes]], *, description: str, hold: int = _LAST_MILLISECONDS
+) -> Picture:
     """An animated GIF: eight frames a second, the last held for two, at most 60 frames and 2 MB.
 
     Args:
         tag: where the picture stands in TensorBoard.
         frames: (step, PNG bytes) of pages that show their step, in any order.
         description: Markdown for TensorBoard.
+        hold: of the last frame, in milliseconds.
     """
     if not frames:
         raise InvalidArgumentError("an animation needs at least one frame, got none")
@@ -66,7 +69,7 @@ def animate(tag: str, frames: Sequence[tuple[int, bytes]], *, description: str) 
     steps = [steps[index] for index in kept]
     scale = 1.0
     while True:
-        data, size = _encode(pages, scale)
+        data, size = _encode(pages, scale, hold)
         if len(data) <= _MOST_BYTES or (len(pages) <= 2 and scale < 0.2):
             return Picture(tag, data, *size, description)
         excess = len(data) / _MOST_BYTES
@@ -87,12 +90,12 @@ def _same_size(pages: list[Image.Image]) -> list[Image.Image]:
     return sheets
 
 
-def _encode(pages: list[Image.Image], scale: float) -> tuple[bytes, tuple[int, int]]:
+def _encode(pages: list[Image.Image], scale: float, hold: int) -> tuple[bytes, tuple[int, int]]:
     size = (max(1, round(pages[0].width * scale)), max(1, round(pages[0].height * scale)))
     frames = pages if scale == 1 else [page.resize(size, Image.Resampling.LANCZOS) for page in pages]
     palette = _shared_palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [_FRAME_MILLISECONDS] * (len(indexed) - 1) + [_LAST_MILLISECONDS]
+    durations = [FRAME_MILLISECONDS] * (len(indexed) - 1) + [hold]
     buffer = BytesIO()
     indexed[0].save(
         buffer, format="GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False

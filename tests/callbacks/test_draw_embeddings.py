@@ -1,7 +1,10 @@
 """Embeddings go on from the step before, or from the layer before, and are not computed again for what is as it was."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import ortho_group
 from sklearn.datasets import load_digits
 
@@ -185,3 +188,17 @@ def test_few_samples_are_pca_which_one_line_says(digits):
     assert len(panels(result)) == 2 and not result.pictures[0].notes
     assert not list(result.pictures[0].parts(LayerPlot))
     assert not any("k-NN" in line for text in result.pictures[0].parts(Text) for line in text.lines)
+
+
+def test_points_in_three_dimensions_turn_and_are_not_embedded_again(digits, begun):
+    images, labels = digits[0][:120], digits[1][:120]
+    first = embed(images, labels, pages=("turning",))
+    assert len(begun) == 2 and first.memory["space"].shape == (120, 3)  # in the plane, and in space
+    second = embed(images, labels, step=9, memory=first.memory, pages=("turning",))
+    assert len(begun) == 2 and second.memory["space"] is first.memory["space"]
+    (picture,) = second.pictures
+    assert picture.tag == "embedding/conv/turning"
+    with Image.open(BytesIO(picture.image)) as animation:
+        assert animation.n_frames == 40
+        animation.seek(39)
+        assert animation.info["duration"] < 200  # it turns on without a pause
