@@ -44,8 +44,8 @@ def main():
         class_names=("inner end", *map(str, range(2, PARTS)), "outer end"),
         dimension=vectors.shape[1],
         details=["torn: neighbors in the picture that lie on another turn of the roll"],
-        reading="Colors follow the roll from its inner to its outer end. A method that unrolls it keeps apart turns that "
-        "lie over each other in space.",
+        reading="Colors follow the roll from its inner to its outer end. A method that unrolls it keeps apart "
+        "turns that lie over each other in space.",
     )
     with SummaryWriter(options.out) as writer:
         for place in (FolderWriter(Path(options.out)), TensorBoardWriter(writer)):
