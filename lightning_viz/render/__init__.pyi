@@ -117,6 +117,7 @@ from .tiles import map_tile as map_tile
 from .tiles import to_rgb as to_rgb
 from .tiles import verdict_key as verdict_key
 from .tiles import verdict_texts as verdict_texts
+from .turning import turning_points as turning_points
 from .weights import filter_table as filter_table
 from .weights import filter_to_pixels as filter_to_pixels
 from .weights import filters as filters
