@@ -44,6 +44,7 @@ SaliencyMethod = Literal[
     "deconvolution",
     "guided_grad_cam",
     "lrp",
+    "rise",
 ]
 """Methods of the view `Saliency`."""
 
@@ -333,6 +334,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Hands the score back layer by layer, to each input its share of what the layer summed: red for the class, "
         "blue against it.", source="Bach et al., 2015", tags=("saliency/lrp",), module="attribution.relevance",
         display="signed", unit="logits", cost=2),
+    _saliency("rise", "RISE",
+        "Averages random masks by the probability of the class seen through each, without any gradient: bright places "
+        "keep it when they are seen.", source="Petsiuk et al., 2018", tags=("saliency/rise",),
+        module="attribution.random_masks", needs=("target", "image"), display="contrast", unit="probability",
+        cost="masks"),
     ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
         section="attribution", module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
     _attribution("occlusion", "Occlusion",

@@ -140,7 +140,7 @@ def test_without_its_row_a_method_is_missed_by_its_home_and_its_type_alone(name,
         catalogue._by_tag.cache_clear()
 
 
-OTHER_MEANINGS = {"attention", "gradient", "deconvolution", "occlusion", "grad_cam"}
+OTHER_MEANINGS = {"attention", "gradient", "deconvolution", "occlusion", "grad_cam", "rise"}
 """Words that are also names of other things, or a default."""
 
 

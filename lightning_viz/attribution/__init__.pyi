@@ -21,5 +21,6 @@ from .occlusion import OcclusionMaps as OcclusionMaps
 from .occlusion import blurred as blurred
 from .occlusion import mean_color as mean_color
 from .occlusion import occlusion as occlusion
+from .random_masks import rise as rise
 from .relevance import lrp as lrp
 from .smoothing import smooth_grad as smooth_grad

@@ -22,6 +22,7 @@ from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.calls import as_call, as_given
 from lightning_viz.hooks.observation import Observation, ReLUs
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
+from lightning_viz.hooks.outputs import class_probabilities
 from lightning_viz.hooks.pytree import (
     all_tensors,
     flatten_like,
@@ -31,7 +32,7 @@ from lightning_viz.hooks.pytree import (
     sample_size,
     take_samples,
 )
-from lightning_viz.hooks.target_types import Target
+from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["gradient", "input_times_gradient", "integrated_gradients"]
@@ -297,6 +298,18 @@ def scores_of(observation: Observation) -> Tensor:
     if observation.scores is None:
         raise InvalidTypeError("the model returned no scores [N, classes]: give a function as target, or forward=")
     return observation.scores
+
+
+def probabilities_of(observation: Observation, target: Target) -> Tensor:
+    """The probability of the target's class in an observation, ``[N]`` or ``[T, N]``; its value if it is no class."""
+    scores, outputs, meaning = scores_of(observation), observation.outputs, observation.meaning
+    of_class = isinstance(target, ClassTarget) and target.mask is None and target.position is None
+    if not of_class or outputs is None or outputs.dim() > 2 or meaning is None or not meaning.classifies:
+        return scores.float()
+    shares, classes = class_probabilities(outputs, meaning), observation.targets
+    if classes is None:  # the only output, by itself
+        return shares[:, 1]
+    return shares.gather(1, classes.view(-1, len(shares)).T).T.reshape(scores.shape)
 
 
 def warn_attribution(message: str) -> None:

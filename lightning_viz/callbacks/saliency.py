@@ -50,7 +50,7 @@ class Saliency(View):
             and with a backward more ``"guided_backprop"`` (Springenberg et al., 2015), ``"deconvolution"`` (Zeiler and
             Fergus, 2014), ``"guided_grad_cam"`` of the last maps (Selvaraju et al., 2017). With passes of their own:
             ``"smooth_grad"`` (Smilkov et al., 2017), ``"integrated_gradients"`` (Sundararajan et al., 2017), ``"lrp"``
-            (Bach et al., 2015).
+            (Bach et al., 2015), ``"rise"`` (Petsiuk et al., 2018).
         target: the class explained: ``"label"`` (each sample's own; predicted where it is not known), ``"predicted"``,
             one class for all, ``3`` or ``"class:ox"``, several side by side, a list of them or ``"top:3"``, something
             inside the model, ``"conv2[7]"``, ``"max(layer3)"`` or a list of these, or of a segmentation ``"region"``,
@@ -64,6 +64,7 @@ class Saliency(View):
             ``"variance"`` (VarGrad).
         fraction: standard deviation of their noise, relative to each sample's range (0.15: the paper's 0.1 to 0.2).
         integration_steps: of integrated gradients (50: the paper finds 20 to 300 enough).
+        masks: of RISE, a forward pass of each sample for each (4,000: the paper's for 224 x 224 pixels).
         samples: how many of the probe's to show, the same at every step: its first ones; of a network that has most of
             them right at the first look, its mistakes first.
         sanity_check: also plot how little the maps change when the weights are replaced by random ones
@@ -77,6 +78,7 @@ class Saliency(View):
     statistic: NoiseStatistic = "mean"
     fraction: float = 0.15
     integration_steps: int = 50
+    masks: int = 4000
     samples: int = 8
     sanity_check: bool = False
 
@@ -103,6 +105,8 @@ class Saliency(View):
             )
         if self.integration_steps < 1:
             raise InvalidArgumentError(f"integration_steps is {self.integration_steps}: give 1 or more")
+        if self.masks < 1:
+            raise InvalidArgumentError(f"masks is {self.masks}: give 1 or more")
         check_shown(self.samples)
         self.target = target_choice(self.target)
 
@@ -145,7 +149,8 @@ class Saliency(View):
         score, maps, relus = snapshot.extra.get("score"), snapshot.extra["maps"], snapshot.observation.relus
         images, verdicts = snapshot.images(self.pixel_space), snapshot.verdicts()
         shown = shown_samples(self.state, snapshot, self.samples, len(images))
-        details = [f"{self.integration_steps} steps from 0"] if described.cost == "steps" else []
+        own = {"steps": f"{self.integration_steps} steps from 0", "masks": f"{self.masks:,} random masks"}
+        details = [own[described.cost]] if described.cost in own else []
         if self._noise:
             over = {"mean": "", "squared": "mean square over ", "variance": "variance over "}[self.statistic]
             details.append(f"{over}{self._noise} noisy copies, noise {number(self.fraction)} of each image's range")
@@ -205,6 +210,8 @@ class Saliency(View):
         function = method(self._smoothed).load()
         if described.cost == "steps":
             function = partial(function, steps=self.integration_steps, progress=False)
+        if described.cost == "masks":
+            function = partial(function, masks=self.masks, seed=self.probe.seed, progress=False)
         if self._noise:
             function = partial(
                 smooth_grad, of=function, statistic=self.statistic, noise_samples=self._noise, fraction=self.fraction,

@@ -80,8 +80,9 @@ def attribution_maps(
         maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit".
-        display: "heat" over the grayed sample, its opacity on the page's scale; "sum" (Fleuret) or "max" (Simonyan)
-            over the channels of the size, their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
+        display: "heat" over the grayed sample, its opacity on the page's scale, or its "contrast" above each map's
+            least value; "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
+            "image" of its own (see `DISPLAYS`).
         layer: name, for the caption; none for maps towards the input.
         unit: of the maps.
         info: see `PageInfo`.
@@ -99,7 +100,11 @@ def attribution_maps(
     scaled, reach = on_one_scale(second)
     figures = [number(tile.value) if tile.value else "" for tile in second]
     over = f", {'summed over' if display == 'sum' else 'the largest of'} the channels" if maps.shape[1] > 1 else ""
-    of = {"signed": "what speaks for it and what against", "image": "signed, gray where it is zero"}
+    of = {
+        "contrast": "each from its least value",
+        "signed": "what speaks for it and what against",
+        "image": "signed, gray where it is zero",
+    }
     facts = (
         some_of(len(second), samples, "samples"),
         *places,
@@ -138,6 +143,7 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
 
 _READINGS = {
     "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
+    "contrast": "how probable {target} stays, by {method}, where a place is seen: the brighter, the more.",
     "sum": "how strongly a small change of each pixel moves {target}: the brighter, the more.",
     "signed": "what each pixel adds to {target}: red speaks for it, blue against.",
     "image": "the pattern in it that moves {target}: bright where more of a color raises it.",
@@ -410,4 +416,10 @@ def method_sheet(
     return compose(tag, title, body, facts, warnings=count_flaws(map_flaws(body), "maps"), **rest)
 
 
-_LABELS = {"heat": "over the grayed image", "sum": "of its size", "max": "of its size", "signed": "the class"}
+_LABELS = {
+    "heat": "over the grayed image",
+    "contrast": "above the map's least",
+    "sum": "of its size",
+    "max": "of its size",
+    "signed": "the class",
+}

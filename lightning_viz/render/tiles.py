@@ -298,14 +298,17 @@ _99TH = "99th percentile"
 _SIZE = ColorBar("magma", "0", _99TH)
 _SIGNS = ColorBar("diverging", "against", "for", middle="0")
 _HALVES = ColorBar("gray", "−½ max", "½ max", middle="0", label=", for red, green and blue")
+_ABOVE = ColorBar("heat", "0", "range", label=" above each map's least")
 DISPLAYS = {
     "heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, ColorBar("heat", "0", "maximum"), "maximum"),
+    "contrast": Display(lambda g: g.sum(0) - g.sum(0).min(), _largest, overlay, _ABOVE, "range"),
     "sum": Display(lambda g: np.abs(g).sum(0), top_percentile, sequential, _SIZE, _99TH),
     "max": Display(lambda g: np.abs(g).max(0), top_percentile, sequential, _SIZE, _99TH),
     "signed": Display(lambda g: g.sum(0), top_percentile, diverging, _SIGNS, _99TH),
     "image": Display(lambda g: g, _largest, as_image, _HALVES, "largest value"),
 }
-"""By name: heat over the image; the size, summed or largest over the channels; the signed sum; an image of its own."""
+"""By name: heat over the image, from 0 or from the map's least value; the size, summed or largest over the channels;
+the signed sum; an image of its own."""
 
 
 def map_tile(

@@ -17,6 +17,7 @@ from tests.attribution.nets import KINDS
 OPTIONS: dict[str, dict[str, Any]] = {
     "smooth_grad": {"noise_samples": 4},
     "integrated_gradients": {"steps": 4},
+    "rise": {"masks": 9, "cells": 4},
     "occlusion": {"patch": 5, "stride": 4},
 }
 """Small ones, for methods of many passes."""
@@ -34,11 +35,13 @@ class Row:
 
     @property
     def gives(self) -> str:
-        """ "inputs", in their form; "maps" of a layer; "images", one for each layer; "covered"; or "attention"."""
+        """ "inputs", in their form; "maps" of a layer; "images", one for each; a "heat" map; or drops, "covered"."""
         if self.attends:
             return "attention"
         if "maps" in self.method.needs:
             return "maps" if self.method.display == "heat" else "images"
+        if self.method.display == "contrast":
+            return "heat"
         return "covered" if "image" in self.method.needs else "inputs"
 
     @property

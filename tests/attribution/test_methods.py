@@ -42,6 +42,8 @@ def test_results_have_the_form_the_device_and_the_precision_of_the_inputs(name, 
     elif METHODS[name].gives == "attention":
         layer = "encoder.layers.encoder_layer_1.self_attention"
         expected = {layer if name == "attention" else "": [3, 1, 3, 3]}
+    elif METHODS[name].gives == "heat":
+        expected = {"": [3, 1, 12, 12]}
     elif METHODS[name].gives == "images":
         expected = {KINDS[kind].layer: image}
     else:
@@ -249,5 +251,6 @@ def test_what_takes_long_shows_a_bar_if_it_may(name, delay, progress, shown, mon
     explain(name, "convolutional", net, x, 1, progress=progress, batch_size=1)
     out, err = capsys.readouterr()
     titles = {"smooth_grad": "SmoothGrad", "score_cam": "Score-CAM of conv2", "ablation_cam": "Ablation-CAM of conv2"}
+    titles["rise"] = "RISE"
     title = titles.get(name, name.replace("_", " "))
     assert out == "" and (title in err) == shown and bool(err) == shown

@@ -74,8 +74,9 @@ def last(gallery, tag):
 @pytest.mark.parametrize("target", ["label", "predicted", 1, [2, 0]])
 def test_saliency_draws_what_the_function_says(method, target, drawn_at_once, tmp_path):
     noise = {"noise_samples": 3} if method == "smooth_grad" else {}
-    model = train_with([Saliency(method=method, target=target, integration_steps=3, probe=WATCHED, **noise)], tmp_path)
-    options = {"smooth_grad": {"noise_samples": 3}, "integrated_gradients": {"steps": 3}}.get(method, {})
+    few = {"integration_steps": 3, "masks": 20, **noise}
+    model = train_with([Saliency(method=method, target=target, probe=WATCHED, **few)], tmp_path)
+    options = {"integrated_gradients": {"steps": 3}, "rise": {"masks": 20}}.get(method, noise)
     wanted = {"label": Y, "predicted": None}[target] if isinstance(target, str) else target
     several = isinstance(target, list)
     found = getattr(attribution, method)(model, X, classes(*target) if several else wanted, **options)

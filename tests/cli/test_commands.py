@@ -375,6 +375,7 @@ ROWS = {
     "attribute smooth_grad --noise_samples 3 --of guided_backprop --statistic variance": maps(
         attribution.smooth_grad, noise_samples=3, of="guided_backprop", statistic="variance", progress=False
     ),
+    "attribute rise --masks 20 --cells 4": maps(attribution.rise, masks=20, cells=4, progress=False),
     "attribute lrp": maps(attribution.lrp),
     "attribute gradient": maps(attribution.gradient),
     "attribute input_times_gradient --target label": maps(attribution.input_times_gradient, target=torch.arange(4) % 3),

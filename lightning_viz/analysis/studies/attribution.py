@@ -279,7 +279,13 @@ def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
     copies = study.affordable(3 * 4 * len(images), most=50, least=20)
     patch = max(1, round(min(images.shape[2:]) / 7))
     options = {"batch_size": study.batch_size(), "progress": False, "seed": study.seed}
-    options |= {"noise_samples": copies, "steps": copies, "patch": patch, "stride": max(1, patch // 2)}
+    options |= {
+        "noise_samples": copies,
+        "steps": copies,
+        "masks": 5 * copies,
+        "patch": patch,
+        "stride": max(1, patch // 2),
+    }
     parameters = inspect.signature(function).parameters
     return partial(function, **{name: value for name, value in options.items() if name in parameters})
 

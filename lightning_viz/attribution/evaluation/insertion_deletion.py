@@ -16,14 +16,12 @@ from lightning_viz.attribution.evaluation.heatmap import (
     plain_target,
     single_target,
 )
-from lightning_viz.attribution.gradients import scores_of
+from lightning_viz.attribution.gradients import probabilities_of, scores_of
 from lightning_viz.attribution.occlusion import Baseline, baseline_image, blurred
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.batching import Batches
-from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
-from lightning_viz.hooks.outputs import class_probabilities
-from lightning_viz.hooks.target_types import ClassTarget, Target
+from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["PerturbationCurves", "deletion", "insertion"]
@@ -152,20 +150,8 @@ def _curves(
         changed = (ranks[samples] < counts[step].view(-1, 1, 1)).unsqueeze(1)
         images = batches.lay_out(torch.where(changed, end[samples], start[samples]))
         observation = observe(model, images, target.select(samples), forward=forward)
-        scores[samples, step] = _score(observation, target, probabilities)
+        values = probabilities_of(observation, target) if probabilities else scores_of(observation).float()
+        scores[samples, step] = values
 
     batches.run(score)
     return PerturbationCurves((counts / locations).cpu(), scores.cpu())
-
-
-def _score(observation: Observation, target: Target, probabilities: bool) -> Tensor:
-    scores, outputs, meaning = scores_of(observation), observation.outputs, observation.meaning
-    of_class = isinstance(target, ClassTarget) and target.mask is None and target.position is None
-    if not probabilities or not of_class or outputs is None or outputs.dim() > 2 or meaning is None:
-        return scores.float()
-    if not meaning.classifies:
-        return scores.float()
-    shares, classes = class_probabilities(outputs, meaning), observation.targets
-    if classes is None:  # the only output, by itself
-        return shares[:, 1]
-    return shares.gather(1, classes[:, None])[:, 0]
