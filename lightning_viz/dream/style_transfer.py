@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.dream.maximize import Optimizer, maximize
-from lightning_viz.dream.objectives import gram, match, recorded
+from lightning_viz.dream.maximize import Dream, Optimizer, maximize
+from lightning_viz.dream.objectives import gram, recorded
 from lightning_viz.dream.parametrization import centered, pixels, visible
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.observe import Forward
@@ -128,13 +128,92 @@ def style_transfer(
         LayerNotFoundError: no such layer; the message lists the nearest names.
         ValueError: several images, images that do not lie in the space, no layers, or an option that there is not.
     """
+    photograph = _single(content, "the content")
+    transfers = transfer_batch(
+        model,
+        photograph,
+        style,
+        content_layers=content_layers,
+        style_layers=style_layers,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        start=start,
+        optimizer=optimizer,
+        steps=steps,
+        pixel_space=pixel_space,
+        seed=seed,
+        frames=frames,
+        progress=progress,
+        forward=forward,
+    )
+    return StyleTransfer(
+        images=transfers.dream.images,
+        inputs=transfers.dream.inputs,
+        pixel_space=transfers.dream.pixel_space,
+        content_weight=content_weight,
+        style_weight=transfers.style_weights.item() if style_weight is None else style_weight,
+        content_loss=transfers.content_loss[0],
+        style_loss=transfers.style_loss[0],
+        frames=transfers.dream.frames,
+        frame_steps=transfers.dream.frame_steps,
+    )
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """The contents of N images in one style.
+
+    Attributes:
+        dream: the images.
+        style_weights: beta of each, ``[N]``.
+        content_loss: before each update and at the end, ``[N, steps + 1]``.
+        style_loss: the same of the style.
+    """
+
+    dream: Dream
+    style_weights: Tensor
+    content_loss: Tensor
+    style_loss: Tensor
+
+
+def transfer_batch(  # noqa: D417 (others: `style_transfer`)
+    model: nn.Module,
+    contents: Tensor,
+    style: Tensor,
+    *,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+    content_weight: float = 1.0,
+    style_weight: float | None = None,
+    style_strength: float = 1.0,
+    start: Literal["content", "noise"] = "content",
+    optimizer: Literal["lbfgs", "adam"] = "adam",
+    steps: int = 300,
+    pixel_space: PixelSpace | None = None,
+    seed: int = 0,
+    frames: int = 0,
+    progress: bool = False,
+    forward: Forward | None = None,
+) -> Transfers:
+    """`style_transfer` of one style to several contents ``[N, C, H, W]`` in the same passes.
+
+    With Adam no image depends on another. L-BFGS has one line search for all parameters, so it takes one image.
+
+    Args:
+        style_strength: times the weight of the style; of the balanced one if `style_weight` is omitted.
+    """
     _check(content_layers, style_layers, start, optimizer)
+    if optimizer == "lbfgs" and contents.dim() == 4 and len(contents) > 1:
+        raise InvalidArgumentError(f"L-BFGS has one line search for {len(contents)} images; use 'adam' or one image")
     pixel_space = pixel_space or PixelSpace()
-    photograph, shown = _recorded(model, content, content_layers, pixel_space, forward, "the content")
-    _, painted = _recorded(model, style, style_layers, pixel_space, forward, "the style")
+    photographs, shown = _recorded(model, contents, content_layers, pixel_space, forward, "the content")
+    _, painted = _recorded(model, _single(style, "the style"), style_layers, pixel_space, forward, "the style")
     of_content, of_style = _content(shown, content_layers), _style(painted, style_layers)
     if style_weight is None:
-        style_weight = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
+        style_weights = (content_weight or 1) * _blank(of_content, shown) / _blank(of_style, painted)
+    else:
+        style_weights = torch.full([len(photographs)], style_weight, dtype=torch.float32)
+    style_weights = style_strength * style_weights.cpu()
     losses: tuple[list[Tensor], list[Tensor]] = [], []
     steps_begin: list[int] = []
 
@@ -145,34 +224,30 @@ def style_transfer(
 
     dream = maximize(
         model,
-        content_weight * _with_losses(of_content, losses[0]) + style_weight * _with_losses(of_style, losses[1]),
-        image=pixels(photograph.shape[1:], start=photograph if start == "content" else None),
+        content_weight * _with_losses(of_content, losses[0]) + _with_losses(of_style, losses[1], style_weights),
+        image=pixels(photographs.shape[1:], start=photographs if start == "content" else None),
         pixel_space=pixel_space,
         bounded=True,
         steps=steps,
         optimizer=ascent,
+        copies=len(photographs),
         seed=seed,
         frames=frames,
         progress=progress,
         forward=forward,
     )
-    content_loss, style_loss = (torch.cat(loss)[[*steps_begin, -1]].cpu() for loss in losses)
-    return StyleTransfer(
-        images=dream.images,
-        inputs=dream.inputs,
-        pixel_space=pixel_space,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        content_loss=content_loss,
-        style_loss=style_loss,
-        frames=dream.frames,
-        frame_steps=dream.frame_steps,
-    )
+    content_loss, style_loss = (torch.stack(loss, 1)[:, [*steps_begin, -1]].cpu() for loss in losses)
+    return Transfers(dream, style_weights, content_loss, style_loss)
 
 
 def _content(shown: Activations, layers: Sequence[str]) -> Target:
-    """Minus the content's loss: `match` without its division."""
-    return reduce(add, [shown[name].square().sum().item() / 2 * match(name, shown[name]) for name in layers])
+    """Minus the content's loss of each image."""
+
+    def function(activations: Activations) -> Tensor:
+        distances = [(activations[name] - shown[name].to(activations[name])).flatten(1) for name in layers]
+        return -0.5 * torch.stack([distance.square().sum(1) for distance in distances]).sum(0)
+
+    return FunctionTarget("content", function, layers)
 
 
 def _style(painted: Activations, layers: Sequence[str]) -> Target:
@@ -180,32 +255,36 @@ def _style(painted: Activations, layers: Sequence[str]) -> Target:
     return 1 / len(layers) * reduce(add, [gram(name, painted.maps(name)) for name in layers])
 
 
-def _with_losses(target: Target, losses: list[Tensor]) -> Target:
-    """The same target; every time that it is evaluated, its loss joins a list."""
+def _with_losses(target: Target, losses: list[Tensor], weights: Tensor | None = None) -> Target:
+    """The same target, weighted for each image; every time that it is evaluated, its losses ``[N]`` join a list."""
 
     def function(activations: Activations) -> Tensor:
         values = target.scores(activations).values
         losses.append(-values.detach())
-        return values
+        return values if weights is None else weights.to(values).clone() * values  # they may come from inference mode
 
     return FunctionTarget(target.name, function, target.layers, target.outputs)
 
 
-def _blank(target: Target, activations: Activations) -> float:
-    """The loss of activations that are zero."""
+def _blank(target: Target, activations: Activations) -> Tensor:
+    """The losses of activations that are zero, one for each image."""
     zeros = {name: torch.zeros_like(call) for name, call in activations.calls.items()}
-    return -target.scores(replace(activations, calls=zeros)).values.item()
+    return -target.scores(replace(activations, calls=zeros)).values
+
+
+def _single(inputs: Tensor, what: str) -> Tensor:
+    if inputs.dim() == 4 and len(inputs) != 1:
+        raise InvalidArgumentError(f"{what} is {len(inputs)} images: give one")
+    return inputs
 
 
 def _recorded(
     model: nn.Module, inputs: Tensor, layers: Sequence[str], pixel_space: PixelSpace, forward: Forward | None, what: str
 ) -> tuple[Tensor, Activations]:
-    """A single image, centered, and what it excites in layers, nowhere nothing at all."""
+    """Images, centered, and what they excite in layers, nowhere nothing at all."""
     images = centered(inputs, pixel_space, what)
-    if len(images) != 1:
-        raise InvalidArgumentError(f"{what} is {len(images)} images: give one")
     activations = recorded(model, pixel_space.centered().into(images, pixel_space), layers, forward=forward)
-    silent = [name for name in layers if not activations[name].any()]
+    silent = [name for name in layers if not activations[name].flatten(1).any(1).all()]
     if silent:
         raise InvalidArgumentError(f"layers {silent} put out nothing but 0 for {what}: nothing to keep; take others")
     return images, activations

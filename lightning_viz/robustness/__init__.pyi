@@ -27,3 +27,5 @@ from .shape_bias import cue_conflict as cue_conflict
 from .shape_bias import shape_bias as shape_bias
 from .stability import PerturbationStability as PerturbationStability
 from .stability import perturbation_stability as perturbation_stability
+from .style_augmentation import StylizedDataset as StylizedDataset
+from .style_augmentation import stylized as stylized
