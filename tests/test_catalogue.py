@@ -18,7 +18,7 @@ from lightning_viz.catalogue_types import Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.tiles import DISPLAYS
 
-NOT_METHODS = {"blurred", "class_activation_map", "cross_entropy", "dlr", "margin", "mean_color"}
+NOT_METHODS = {"blurred", "class_activation_map", "cross_entropy", "dlr", "fgsm_terms", "margin", "mean_color"}
 every_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
 
 

@@ -17,5 +17,7 @@ from .norms import margin as margin
 from .one_pixel import one_pixel as one_pixel
 from .result import AttackResult as AttackResult
 from .result import AttackTrace as AttackTrace
+from .sign_image import FgsmTerms as FgsmTerms
+from .sign_image import fgsm_terms as fgsm_terms
 from .square_attack import square as square
 from .transfer import transfer as transfer

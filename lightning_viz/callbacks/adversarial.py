@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_viz.adversarial.norms import L2, NORMS, Norm
 from lightning_viz.adversarial.result import AttackResult
+from lightning_viz.adversarial.sign_image import FgsmTerms, fgsm_terms
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
@@ -21,7 +22,7 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, TargetErro
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of, on_device
 from lightning_viz.pixels import PixelSpace, clamp_inputs
-from lightning_viz.render.attacks import twins
+from lightning_viz.render.attacks import sign_sums, twins
 from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import Verdict, neutral, to_rgb
 
@@ -36,7 +37,9 @@ class Adversarial(View):
     Samples of the probe, what an attack made of them, and the difference magnified. It leads away from what the network
     says of a sample, right or wrong. Plotted too: the share that it turned, and of those the median length of what it
     took, in pixels and by the length of the sample (``adversarial/<method>/fooled``, ``/length``, ``/relative``).
-    Samples that augmentation has moved out of the pixels' range, by 2 % of it at most, are clamped and judged so.
+    FGSM has a second page (``adversarial/fgsm/sum``), after the figure of Goodfellow et al. (2015): the sample, epsilon
+    times the sign of its gradient, and their sum, each with its class and confidence. Samples that augmentation has
+    moved out of the pixels' range, by 2 % of it at most, are clamped and judged so.
 
     Args:
         method: ``"deepfool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
@@ -86,7 +89,7 @@ class Adversarial(View):
             raise TargetError(f"the model returns {shape}, {what}: an attack needs a classifier")
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)  # the picture says it
-            return {"found": self._attack(model, on_device(model, inputs), snapshot)}
+            return self._attack(model, on_device(model, inputs), snapshot)
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page; differences are magnified alike at every look, while they fit."""
@@ -124,6 +127,25 @@ class Adversarial(View):
         for name, values in (("length", lengths), ("relative", relative)) if some else ():
             scalars[f"{tag}/{name}"] = float(values[fooled].median())
         yield DrawTask(twins, arguments, scalars=scalars)
+        if "terms" in snapshot.extra:
+            yield DrawTask(sign_sums, self._sum(snapshot, snapshot.extra["terms"]))
+
+    def _sum(self, snapshot: Snapshot, terms: FgsmTerms) -> Mapping[str, Any]:
+        """What the page of FGSM as a sum is drawn from."""
+        result, (low, high) = terms.result, terms.result.pixel_space.bounds
+        pictures = {"images": result.original, "signs": terms.images, "sums": result.pixels}
+        shown = {name: _shown(pixels, result.pixel_space) for name, pixels in pictures.items()}
+        said = zip(terms.classes.tolist(), terms.confidences.tolist(), strict=True)
+        return {
+            "tag": f"{self.kind}/{self.method}/sum",
+            **{name: neutral(image) if self.private else image for name, image in shown.items()},
+            "before": _verdicts(snapshot, result, 0),
+            "alone": [Verdict(None, snapshot.samples.name(one), sure) for one, sure in said],
+            "after": _verdicts(snapshot, result, -1),
+            "epsilon": f"{number(255 * self.epsilon / (high - low))}/255",
+            "step": snapshot.step,
+            "notes": snapshot.notes(self.pixel_space),
+        }
 
     @property
     def _norm(self) -> Norm:
@@ -141,15 +163,18 @@ class Adversarial(View):
             return PixelSpace.guess(inputs)
         return self.pixel_space or snapshot.samples.pixel_space or PixelSpace()
 
-    def _attack(self, model: nn.Module, inputs: Tensor, snapshot: Snapshot) -> AttackResult:
+    def _attack(self, model: nn.Module, inputs: Tensor, snapshot: Snapshot) -> Mapping[str, Any]:
+        """The attack's result; of FGSM the terms of its sum, too."""
         pixel_space = self._space(inputs, snapshot)
         inputs, norm = clamp_inputs(inputs, pixel_space, _SLACK), self._norm
         own = {"epsilon": self.epsilon, "steps": self.attack_steps, "norm": norm, "normalize": norm}
         run = {"seed": self.probe.seed, "pixel_space": pixel_space, "progress": False}
         taken = self._options()
-        options = {name: value for name, value in {**own, **run}.items() if name in taken}
-        result: AttackResult = method(self.method).load()(model, inputs, **options)
-        return result
+        options: dict[str, Any] = {name: value for name, value in {**own, **run}.items() if name in taken}
+        if self.method == "fgsm":
+            terms = fgsm_terms(model, inputs, **options)
+            return {"found": terms.result, "terms": terms}
+        return {"found": method(self.method).load()(model, inputs, **options)}
 
 
 def _verdicts(snapshot: Snapshot, found: AttackResult, step: int) -> list[Verdict]:

@@ -8,6 +8,7 @@ from .animation import animate as animate
 from .animation import thin as thin
 from .attacks import pixel_gallery as pixel_gallery
 from .attacks import record_table as record_table
+from .attacks import sign_sums as sign_sums
 from .attacks import twins as twins
 from .attribution_maps import MOST_SAMPLES as MOST_SAMPLES
 from .attribution_maps import MethodMaps as MethodMaps

@@ -43,12 +43,13 @@ from lightning_viz.render.text import (
 )
 from lightning_viz.render.tiles import CROSS, Flaw, Verdict, count_flaws, describe_channels, find_flaw, verdict_texts
 
-__all__ = ["pixel_gallery", "record_table", "twins"]
+__all__ = ["pixel_gallery", "record_table", "sign_sums", "twins"]
 
 _UNCHANGED: dict[str, str] = {Flaw.ZERO: "no change"}
 _NARROWEST = (INNER_WIDTH + GUTTER) // COLUMNS - GUTTER  # pixels: a column, whose tile may be narrower
 _MOST_RINGS = 50  # beyond it rings would cover the image
 _CLOSE, _APART = 2, 12  # pixels within and between the three tiles of a sample
+_MOST_SUMS, _OPERATOR = 3, 118  # samples, and pixels for "+ 0.007 ×" between two images
 _OF, _NORM = 66, 76  # pixels for "image" or "twin" before a verdict, and for a norm behind it
 
 
@@ -173,6 +174,64 @@ def pixel_gallery(
     reading = "Each column is one sample: as it is, and below with only the circled pixels changed."
     title = "Few pixels changed, and what the network then says"
     return compose(tag, title, VStack(bands, gap=GUTTER), facts, reading, warnings=warnings, **info)
+
+
+def sign_sums(
+    tag: str,
+    images: NDArray[np.uint8],
+    signs: NDArray[np.uint8],
+    sums: NDArray[np.uint8],
+    *,
+    before: Sequence[Verdict],
+    alone: Sequence[Verdict],
+    after: Sequence[Verdict],
+    epsilon: str,
+    **info: Unpack[PageInfo],
+) -> Page:
+    """Page of FGSM as a sum: the sample, epsilon times the sign of its gradient, and both together, with their classes.
+
+    Args:
+        tag: of the page.
+        images: the samples ``[N, H, W, 3]``; the first 3 are shown.
+        signs: the signs of their gradients as images, likewise.
+        sums: what both make together, likewise.
+        before: what the network says of the samples.
+        alone: what it says of the signs as images.
+        after: what it says of the sums.
+        epsilon: as it is to be written ("8/255"; 6 characters fit).
+        info: see `PageInfo`.
+    """
+    for name, pictures, verdicts in (("images", images, before), ("signs", signs, alone), ("sums", sums, after)):
+        check_rgb(pictures)
+        check_shape(name, pictures, *images.shape)
+        check_count(f"what is said of {name}", verdicts, len(images))
+    count = min(len(images), _MOST_SUMS)
+    width = (INNER_WIDTH - 2 * _OPERATOR) // 3
+    aspect = images.shape[1] / images.shape[2]
+    size = fit(1, max(count, 1), aspect, under=3 * LINE, room=BODY_HEIGHT - 2 * LINE, across=width)
+    said = (before, alone, _outcomes(before, after))
+    columns = [
+        in_columns(_tiles(pictures[:count], size), verdict_texts(verdicts[:count], width), gap=1)
+        for pictures, verdicts in zip((images, signs, sums), said, strict=True)
+    ]
+    plus, equals = (
+        Sheet(_OPERATOR, size[1], [Label(_OPERATOR / 2 - (width - size[0]) / 2, size[1] / 2, text, DARK, "mm")])
+        for text in (f"+ {epsilon} ×", "=")
+    )
+    rows = [HStack([left, plus, middle, equals, right], gap=0) for left, middle, right in zip(*columns, strict=True)]
+    titles = [
+        Label(place * (width + _OPERATOR), LINE / 2, text, anchor="lm")
+        for place, text in enumerate(("the image", "gradient's sign", "their sum"))
+    ]
+    above = Sheet(INNER_WIDTH, LINE, titles)
+    facts = (f"network {_tally(before, after)}", first_of(count, len(images), "samples"))
+    reading = (
+        "The sign of the loss gradient is an image, too: dark where a pixel is lowered, light where it is raised. "
+        "Below each of the three is what the network says of it. Where the sum looks like the image, and yet has "
+        "another class, too little was added to be seen."
+    )
+    body = VStack([above, *rows], gap=GUTTER)
+    return compose(tag, f"FGSM as a sum, ε {epsilon}", body, facts, reading, **info)
 
 
 def _difference(sample: int, values: NDArray[np.float64], factor: float, size: tuple[int, int]) -> MapTile:

@@ -34,7 +34,7 @@ SEVERAL = {  # of techniques that draw more than one page, or others than their 
     "attributions": ["attributions/sheet", "attributions/layer"],
     "dreams": ["dreams/classes"],
     "inversions": ["inversion"],
-    "attacks": ["attacks/fgsm", "attacks/pgd", "attacks/deepfool", "attacks/record"],
+    "attacks": ["attacks/fgsm", "attacks/fgsm/sum", "attacks/pgd", "attacks/deepfool", "attacks/record"],
     "epsilons": ["robustness/epsilon", "robustness/robust_accuracy", "robustness/sphere", "robustness/defenses"],
     "corruptions": ["corruptions/table", "corruptions/sheet"],
     "perturbations": ["perturbations/flips", "perturbations/sheet"],

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Adversarial, PixelSpace, Probe
-from lightning_viz.adversarial import L2, LINF, deepfool, fgsm, gradient_ascent, pgd
+from lightning_viz.adversarial import L2, LINF, deepfool, fgsm, fgsm_terms, gradient_ascent, pgd
 from lightning_viz.adversarial.norms import NORMS
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
@@ -60,6 +60,19 @@ def test_the_page_and_the_curves_are_what_the_attack_finds(method, drawn_at_once
     assert scalars[f"{tag}/relative"] == pytest.approx(
         float(found.record.relative[-1][found.fooled].median()), rel=1e-4
     )
+
+
+def test_fgsm_is_drawn_as_a_sum_too(drawn_at_once, tmp_path):
+    model = train_with(Adversarial(method="fgsm", epsilon=0.2, **OPTIONS), tmp_path)
+    terms, shown = (
+        fgsm_terms(model, NORMAL, epsilon=0.2, pixel_space=SPACE),
+        drawn_at_once.arguments("adversarial/fgsm/sum")[0],
+    )
+    assert [one.prediction for one in shown["alone"]] == [str(int(one)) for one in terms.classes]
+    assert [one.confidence for one in shown["alone"]] == pytest.approx(terms.confidences.tolist(), rel=1e-4)
+    assert [one.prediction for one in shown["after"]] == [str(int(x)) for x in terms.result.record.classes[-1]]
+    assert np.array_equal(shown["signs"][..., 0] > 127, terms.signs[:, 0] > 0)
+    assert shown["epsilon"] == "51/255"
 
 
 def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_viz.render.attacks import pixel_gallery, twins
+from lightning_viz.render.attacks import pixel_gallery, sign_sums, twins
 from lightning_viz.render.colors import table
 from lightning_viz.render.parts import ColorBar, Tile
 from lightning_viz.render.text import DARK, RED
@@ -202,3 +202,19 @@ def test_what_does_not_fit_together_is_an_error(draw, message):
     with pytest.raises(ValueError) as caught:
         draw()
     assert message in str(caught.value)
+
+
+def test_a_sum_shows_each_term_above_what_the_network_says_of_it():
+    signs = to_rgb(np.broadcast_to(np.sign(RNG.normal(size=(5, 1, 14, 14))) / 2 + 0.5, (5, 3, 14, 14)))
+    said = {"before": [RIGHT] * 5, "alone": [Verdict(None, "6", 0.08)] * 5, "after": [FOOLED] * 5}
+    page = sign_sums("t", IMAGES[:5], signs, IMAGES[5:10], epsilon="8/255", **said)
+    words = [text for text, _ in texts(page)]
+    assert fits(page)
+    shown = [tile.image for tile in page.parts(Tile)]
+    assert len(shown) == 9  # three samples
+    for place, image in enumerate((IMAGES[0], signs[0], IMAGES[5])):
+        assert (shown[place] == image).all()
+    assert words[:9] == ["✓ 3 99 %", "6 8 %", "✗ 3 → 8 97 %"] * 3
+    assert "the first 3 of 5 samples" in page.details
+    with pytest.raises(ValueError, match="signs"):
+        sign_sums("t", IMAGES[:5], signs[:4], IMAGES[5:10], epsilon="8/255", **said)

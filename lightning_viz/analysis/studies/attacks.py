@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from lightning_viz.adversarial.norms import resolve_norm
 from lightning_viz.adversarial.result import AttackResult, AttackTrace
+from lightning_viz.adversarial.sign_image import FgsmTerms, fgsm_terms
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
 from lightning_viz.catalogue import method as described
-from lightning_viz.render.attacks import pixel_gallery, record_table, twins
+from lightning_viz.render.attacks import pixel_gallery, record_table, sign_sums, twins
 from lightning_viz.render.page import Page
 from lightning_viz.render.text import number, percent
 from lightning_viz.render.tiles import describe_channels
@@ -52,6 +53,8 @@ def attack(
 
     def pictures() -> Iterator[Page]:
         yield _counterparts(study, method, result, options)
+        if method == "fgsm":
+            yield _sums(study, _terms(study, options, labels=labels, target=target), "attacks/fgsm/sum")
         if len(result.record.classes) > 2:
             yield _record(study, f"attacks/{method}/record", result, described(method).title)
 
@@ -82,8 +85,9 @@ def attacks(study: ModelUnderStudy) -> Iterator[Output]:
         pgd = _attacked(few, "pgd", {**within, "steps": _STEPS})
         if pgd.success >= 0.5:
             break
+    terms = _terms(few, within)
     results = {
-        "fgsm": (_attacked(few, "fgsm", within), within),
+        "fgsm": (terms.result, within),
         "pgd": (pgd, within),
         "deepfool": (_attacked(few, "deepfool"), {}),
     }
@@ -92,6 +96,7 @@ def attacks(study: ModelUnderStudy) -> Iterator[Output]:
     stride = {"normalize": "l2", "lr": float(moved.median()) / 5 if len(moved) else 0.1}
     ascent = _attacked(few, "gradient_ascent", {**stride, "steps": _ASCENT_STEPS})
     pictures = [_counterparts(few, name, result, options) for name, (result, options) in results.items()]
+    pictures.insert(1, _sums(few, terms, "attacks/fgsm/sum"))
     pictures.append(_record(few, "attacks/record", ascent, "gradient ascent in equal steps"))
     numbers = {
         name: {"success": result.success, **_medians(result), "epsilon": options.get("epsilon")}
@@ -109,15 +114,39 @@ def _attacked(
     labels: Literal["predicted", "true"] = "predicted",
     target: int | str | None = None,
 ) -> AttackResult:
-    function, images = described(method).load(), study.bounded_images()
+    result: AttackResult = _called(study, described(method).load(), options, labels, target)
+    return result
+
+
+def _terms(
+    study: ModelUnderStudy,
+    options: Mapping[str, Any],
+    *,
+    labels: Literal["predicted", "true"] = "predicted",
+    target: int | str | None = None,
+) -> FgsmTerms:
+    """What FGSM adds up, with its options."""
+    own = {name: value for name, value in options.items() if name != "stop_on_success"}
+    terms: FgsmTerms = _called(study, fgsm_terms, own, labels, target)
+    return terms
+
+
+def _called(
+    study: ModelUnderStudy,
+    function: Callable[..., Any],
+    options: Mapping[str, Any] | None,
+    labels: str,
+    target: int | str | None,
+) -> Any:
+    """An attack's function on the samples, with the study's own settings."""
+    images = study.bounded_images()
     arguments = {**study.settings(function), **(options or {})}
     arguments["batch_size"] = study.batch_size(arguments.get("batch_size"))
     if target is not None:
         index = study.class_index(target)
         arguments |= {"target": index} if "target" in inspect.signature(function).parameters else {}
     truths = study.true_classes() if labels == "true" else None
-    result: AttackResult = function(study.model, images, truths, **arguments)
-    return result
+    return function(study.model, images, truths, **arguments)
 
 
 def _found(study: ModelUnderStudy, method: str, result: AttackResult, options: Mapping[str, Any]) -> str:
@@ -188,6 +217,23 @@ def _counterparts(study: ModelUnderStudy, method: str, result: AttackResult, opt
         step=study.step,
         notes=[f"images: {channels}"] if channels else [],
     )
+
+
+def _sums(study: ModelUnderStudy, terms: FgsmTerms, tag: str) -> Page:
+    """Samples, the signs of their gradients as images, and the sums."""
+    result, record = terms.result, terms.result.record
+    images, signs, sums = (
+        to_display(pixels, result.pixel_space) for pixels in (result.original, terms.images, result.pixels)
+    )
+    before, after = (study.verdicts(record.classes[step], record.confidences[step]) for step in (0, -1))
+    alone = [replace(said, truth=None) for said in study.verdicts(terms.classes, terms.confidences)]
+    (low, high), epsilon = result.pixel_space.bounds, float(result.epsilon or 0)
+    channels = describe_channels(result.original.shape[1])
+    return sign_sums(
+        tag, images, signs, sums, before=before, alone=alone, after=after,
+        epsilon=f"{number(255 * epsilon / (high - low))}/255", step=study.step,
+        notes=[f"images: {channels}"] if channels else [],
+    )  # fmt: skip
 
 
 def _title(method: str, options: Mapping[str, Any], scale: float) -> str:
