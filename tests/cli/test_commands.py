@@ -60,6 +60,7 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks import channel as inner
 from lightning_viz.hooks import logit
 from lightning_viz.hooks.layer_target import LayerTarget
+from lightning_viz.hooks.targets import target_list
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.robustness import defenses, epsilon_curve, random_directions, shape_bias
 from lightning_viz.robustness.corruption_error import compare_corruption_error
@@ -152,7 +153,8 @@ def maps(function, key="input", target=None, **options):
     def expected(subject):
         found = function(subject.model, subject.images, target, **options)
         found = found if isinstance(found, torch.Tensor) else found[key]
-        return {f"maps.{key}": found, f"samples.{key}: most": found.flatten(1).amax(1)}
+        of_samples = found if found.dim() == 4 else found.transpose(0, 1)  # [T, N, C, H, W]
+        return {f"maps.{key}": found, f"samples.{key}: most": of_samples.flatten(1).amax(1)}
 
     return expected
 
@@ -388,6 +390,9 @@ ROWS = {
     "attribute grad_cam --layers conv1 conv2": maps(attribution.grad_cam, "conv2", layers="conv2"),
     "attribute grad_cam_plus_plus": maps(attribution.grad_cam_plus_plus, "conv2"),
     "attribute xgrad_cam": maps(attribution.xgrad_cam, "conv2"),
+    "attribute grad_cam --layers conv1 --target|conv2[1]|max(conv2)|class:cat": maps(
+        attribution.grad_cam, "conv1", layers="conv1", target=target_list(["conv2[1]", "max(conv2)", "2"])
+    ),
     "attribute hires_cam": maps(attribution.hires_cam, "conv2"),
     "attribute layer_cam": maps(attribution.layer_cam, "conv2"),
     "attribute ablation_cam": maps(attribution.ablation_cam, "conv2", progress=False),
