@@ -94,6 +94,9 @@ def draw_layer(
     )
     plotted = ("knn_accuracy", "trustworthiness") if pages else ("knn_accuracy",)
     drawn = [layer_page(kind, tag, shown, scores, images, seed) for kind in pages]
+    projected = [(tag, scores)] if projector else []
+    if projector and shown.space is not None:
+        projected.append((f"{tag}/turning", shown.space))
     return DrawResult(
         [page for page in drawn if page is not None],
         {f"{tag}/{name}": value for name, value in found["numbers"].items() if name in plotted and value is not None},
@@ -105,7 +108,7 @@ def draw_layer(
             "layer": layer,
             "step": step,
         },
-        projection=projection(tag, scores, labels, class_names, images, predictions) if projector else None,
+        projections=[projection(name, values, labels, class_names, images, predictions) for name, values in projected],
     )
 
 

@@ -39,14 +39,14 @@ class DrawResult:
         pictures: to be shown; pages are laid out in the drawing process.
         scalars: numbers to be plotted, by tag.
         memory: passed on to the next task of the same name.
-        projection: for the projector.
+        projections: for the projector.
         kept: the pages' parts as files, by tag, if they are to be kept.
     """
 
     pictures: Sequence[Page | Picture] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)
     memory: Any = None
-    projection: Projection | None = None
+    projections: Sequence[Projection] = ()
     kept: Mapping[str, bytes] = field(default_factory=dict)
 
 

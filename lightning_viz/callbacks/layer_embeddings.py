@@ -51,8 +51,8 @@ class LayerEmbeddings(View):
             none, or names and patterns of layers, ``"input"`` among them.
         pages: pages of each layer beside the card (tags ``embedding/<layer>``), any of ``"scatter"``, the points
             large; ``"thumbnails"``, images at their places; ``"grid"``, images on a grid, neighbors side by side;
-            ``"comparison"``, PCA and k-means beside t-SNE; ``"turning"``, an animation in three dimensions. Every one
-            of many layers is embedded then, and trustworthiness plotted.
+            ``"comparison"``, PCA and k-means beside t-SNE; ``"turning"``, an animation in three dimensions,
+            which the projector gets, too. Every one of many layers is embedded then, and trustworthiness plotted.
     """
 
     animation: bool = True

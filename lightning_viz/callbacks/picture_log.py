@@ -167,8 +167,8 @@ def write_result(writers: Sequence[Writer], drawn: DrawResult, step: int) -> lis
     for writer in writers:
         for picture in pictures:
             writer.picture(picture, step)
-        if drawn.projection is not None:
-            writer.projection(drawn.projection)
+        for projection in drawn.projections:
+            writer.projection(projection)
         for tag, value in drawn.scalars.items():
             writer.scalar(tag, value, step)
     return pictures

@@ -42,10 +42,9 @@ def embed(vectors, labels, step=0, layer="conv", **options):
         labels=labels,
         class_names=None,
         images=None,
-        projector=False,
         perplexity=30.0,
         seed=0,
-        **{"engine": "opentsne", "pages": ("scatter",), **options},
+        **{"engine": "opentsne", "pages": ("scatter",), "projector": False, **options},
     )
 
 
@@ -202,3 +201,7 @@ def test_points_in_three_dimensions_turn_and_are_not_embedded_again(digits, begu
         assert animation.n_frames == 40
         animation.seek(39)
         assert animation.info["duration"] < 200  # it turns on without a pause
+    third = embed(images, labels, step=18, memory=second.memory, pages=("turning",), projector=True)
+    tags = {projection.tag: projection.vectors.splitlines() for projection in third.projections}
+    assert list(tags) == ["embedding/conv", "embedding/conv/turning"]
+    assert [len(rows[0].split()) for rows in tags.values()] == [50, 3]
