@@ -339,6 +339,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "keep it when they are seen.", source="Petsiuk et al., 2018", tags=("saliency/rise",),
         module="attribution.random_masks", needs=("target", "image"), display="contrast", unit="probability",
         cost="masks"),
+    _attribution("gradient_irregularity", "Gradient irregularity",
+        "Follows one pixel's partial derivatives along a walk too short to see: curves that jump show how little one "
+        "gradient says.", source="Smilkov et al., 2017", tags=("gradient_irregularity",), samples=4,
+        module="attribution.irregularity", needs=("target", "gradient", "image"), cost="steps",
+        study="irregularity.irregular_gradients"),
     ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
         section="attribution", module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
     _attribution("occlusion", "Occlusion",

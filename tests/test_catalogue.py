@@ -148,7 +148,8 @@ OTHER_MEANINGS = {"attention", "gradient", "deconvolution", "occlusion", "grad_c
 def test_no_other_list_names_a_method(name):
     """Beside its row: its home, and the view that draws it."""
     row, package = method(name), Path(lightning_viz.__file__).parent
-    homes = {f"{row.module.replace('.', '/')}.py", f"{views()[row.view].module.replace('.', '/')}.py", "catalogue.py"}
+    modules = [row.module, *([views()[row.view].module] if row.view else [])]
+    homes = {"catalogue.py", *(f"{module.replace('.', '/')}.py" for module in modules)}
     naming = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")

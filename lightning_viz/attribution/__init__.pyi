@@ -17,6 +17,8 @@ from .gradients import integrated_gradients as integrated_gradients
 from .guided_backprop import deconvolution as deconvolution
 from .guided_backprop import guided_backprop as guided_backprop
 from .guided_backprop import guided_grad_cam as guided_grad_cam
+from .irregularity import IrregularGradients as IrregularGradients
+from .irregularity import gradient_irregularity as gradient_irregularity
 from .occlusion import OcclusionMaps as OcclusionMaps
 from .occlusion import blurred as blurred
 from .occlusion import mean_color as mean_color

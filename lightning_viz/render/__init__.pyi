@@ -42,6 +42,7 @@ from .histograms import rebin as rebin
 from .hyperplanes import clip_lines as clip_lines
 from .hyperplanes import hyperplanes as hyperplanes
 from .hyperplanes import zero_sets as zero_sets
+from .irregularity import irregularity_page as irregularity_page
 from .kept_page import page_bytes as page_bytes
 from .kept_page import read_page as read_page
 from .layer_panels import LayerPanel as LayerPanel

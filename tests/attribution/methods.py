@@ -85,7 +85,7 @@ class Row:
         return MAPS if another_formula else tuple(KINDS)
 
 
-METHODS = {name: Row(method) for name, method in methods("attribution").items()}
+METHODS = {name: Row(method) for name, method in methods("attribution").items() if method.display}
 
 
 def fits(name: str, kind: str) -> bool:

@@ -147,6 +147,14 @@ def covered(subject):
     return {"samples.input: sum": found.heat.flatten(1).sum(1), "maps.drop": found.drop, "maps.input": found.heat}
 
 
+def walked(subject):
+    """What the curves of a walk are to be."""
+    found = attribution.gradient_irregularity(
+        subject.model, subject.images, 1, steps=5, pixel=(3, 4), progress=False
+    )  # fmt: skip
+    return {"maps.curves": found.curves, "samples.row": found.pixels[:, 0]}
+
+
 def maps(function, key="input", target=None, **options):
     """What the maps of an attribution are to be."""
 
@@ -377,6 +385,7 @@ ROWS = {
     "attribute smooth_grad --noise_samples 3 --of guided_backprop --statistic variance": maps(
         attribution.smooth_grad, noise_samples=3, of="guided_backprop", statistic="variance", progress=False
     ),
+    "attribute gradient_irregularity --steps 5 --pixel 3 4 --target 1": walked,
     "attribute rise --masks 20 --cells 4": maps(attribution.rise, masks=20, cells=4, progress=False),
     "attribute lrp": maps(attribution.lrp),
     "attribute gradient": maps(attribution.gradient),

@@ -68,7 +68,7 @@ def attribute(
     """
     images, options = study.require_images(), dict(options or {})
     entry = _smoothed(described(method), options)
-    function, chosen = entry.load(), _target(study, target)
+    function, chosen = entry.load(), target_of(study, target)
     given = study.settings(function)
     if "batch_size" in inspect.signature(function).parameters:
         given["batch_size"] = study.batch_size(options.get("batch_size"))
@@ -81,7 +81,7 @@ def attribute(
     occluded = result if isinstance(result, OcclusionMaps) else None
 
     def pictures() -> Iterator[Page]:
-        about = {"target": _describe(study, chosen), "step": study.step, "verdicts": _verdicts(study)}
+        about = {"target": described_target(study, chosen), "step": study.step, "verdicts": _verdicts(study)}
         for layer, each in maps.items():
             yield from _map_pages(study, entry, layer, each, fixed, about)
         if occluded is not None and occluded.drop.dim() == 3 and occluded.predicted is not None:
@@ -93,11 +93,11 @@ def attribute(
         arrays |= {name: each for name, each in more.items() if each is not None}
     numbers = {
         "method": method,
-        "explained": _describe(study, chosen),
+        "explained": described_target(study, chosen),
         "shapes": {layer: list(each.shape) for layer, each in maps.items()},
     }
     empty = sum(int((each.flatten(1) == 0).all(1).sum()) for each in maps.values())
-    found = f"{entry.title} of {_describe(study, chosen)}: {len(images)} samples, maps of {', '.join(maps)}"
+    found = f"{entry.title} of {described_target(study, chosen)}: {len(images)} samples, maps of {', '.join(maps)}"
     found += f"; {empty} maps are zero everywhere" if empty else ""
     return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays}, found)
 
@@ -117,7 +117,7 @@ def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
     chance: dict[str, float | None] = {"model_randomization": None, **_areas(few, targets, places)}
     measured, pages = {CHANCE: chance}, dict[bool, list[MethodMaps]]()
     for name, entry in methods("attribution").items():
-        if name in left_out or ("attention" in entry.needs and not attends(few.model)):
+        if name in left_out or not entry.display or ("attention" in entry.needs and not attends(few.model)):
             continue
         try:
             maps, measured[entry.title] = _measured(few, entry, targets)
@@ -163,7 +163,7 @@ def _smoothed(entry: Method, options: Mapping[str, Any]) -> Method:
     return replace(entry, title=title, display=display, unit=unit)
 
 
-def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
+def target_of(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
     """What is explained, of its words."""
     names = study.samples.class_names
     listed = [words] if isinstance(words, str) else list(words)
@@ -173,7 +173,8 @@ def _target(study: ModelUnderStudy, words: str | Sequence[str]) -> Target:
     return target.bind(study.true_classes() if listed[0].strip() == "label" else None, names)
 
 
-def _describe(study: ModelUnderStudy, target: Target) -> str:
+def described_target(study: ModelUnderStudy, target: Target) -> str:
+    """What is explained, in words."""
     if not isinstance(target, ClassTarget):
         return target.name
     if target.count is not None or (isinstance(target.index, Tensor) and target.index.dim() == 2):
@@ -232,7 +233,7 @@ def _column_names(study: ModelUnderStudy, target: Target, samples: int) -> tuple
         classes = table.expand(len(table), samples).tolist()
         return [[study.samples.name(index) for index in row] for row in classes], "classes"
     parts = target.parts if isinstance(target, SideBySide) else (target,)
-    return [[_describe(study, part)] * samples for part in parts], "targets"
+    return [[described_target(study, part)] * samples for part in parts], "targets"
 
 
 def _occlusion_page(
