@@ -4,12 +4,19 @@ Side by side in one run with torchattacks and foolbox, on the same torchvision m
 arms take turns, and each figure is the median over the rounds of an arm's time over its unit's in the same round.
 
     pip install -e .[dev] && python benchmarks/adversarial.py [--rounds 5] [--steps 10] [--size 128] [--batch 8]
+
+With --ensemble alone: AutoAttack against torchattacks' components in the same order, at as many steps of each (its own
+ensemble takes 10): robust accuracy, and forwards and backwards of samples, which hooks on the model count.
+
+    python benchmarks/adversarial.py --ensemble [--samples 32] [--steps 100] [--queries 5000]
 """
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from turns import Arms, in_turns, network
 
-from lightning_viz.adversarial import fgsm, one_pixel, pgd
+from lightning_viz.adversarial import auto_attack, fgsm, one_pixel, pgd
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # foolbox imports what SciPy has deprecated
@@ -42,10 +49,17 @@ class Setting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, help="10, of the ensemble 100")
+    parser.add_argument("--ensemble", action="store_true")
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
+    if options.ensemble:
+        ensemble(trained_digits(options.steps or 100), options.samples, options.queries)
+        return
+    options.steps = options.steps or 10
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians of {options.rounds} rounds;")
     print(f"{options.batch} images of {options.size} x {options.size} pixels, {options.steps} steps;", end=" ")
@@ -213,6 +227,49 @@ def evaluations(setting: Setting) -> None:
     alone = one_pixel(setting.model, setting.pixels, setting.labels, generations=10, batch_size=1, progress=False)
     single = int(alone.queries.sum()) / (time.perf_counter() - started)
     print(f"  one pixel: {batched:,.0f} evaluations a second, {single:,.0f} one by one: {batched / single:.0f} times")
+
+
+def ensemble(setting: Setting, samples: int, queries: int) -> None:
+    """Robust accuracy and passes of AutoAttack, and of torchattacks' components at the same number of steps."""
+    model, pixels, labels = setting.model, setting.pixels[:samples], setting.labels[:samples]
+    steps = setting.steps
+    for norm, named, epsilon in (("linf", "Linf", 0.1), ("l2", "L2", 0.5)):
+        with passes_of(model) as ours:
+            found = auto_attack(
+                model, pixels, labels, epsilon=epsilon, norm=norm, steps=steps, queries=queries, progress=False
+            )
+        how = {"norm": named, "eps": epsilon}
+        attacks = [
+            torchattacks.APGD(model, steps=steps, **how),
+            torchattacks.APGDT(model, steps=steps, **how),
+            torchattacks.FAB(model, steps=steps, multi_targeted=True, **how),
+            torchattacks.Square(model, n_queries=queries, **how),
+        ]
+        left = torch.arange(samples)
+        with passes_of(model) as theirs:
+            for attack in attacks:
+                if len(left):
+                    twins = attack(pixels[left], labels[left])
+                    left = left[model(twins).argmax(1) == labels[left]]
+        fallen = {name: int(count) for name, count in found.fooled_by.items()}
+        print(f"  AutoAttack, {norm} {epsilon}, {steps} steps, {queries} queries, {samples} samples")
+        print(f"    lightning_viz: {int((~found.fooled).sum())} left, {dict(ours)}, {fallen}")
+        print(f"    torchattacks: {len(left)} left, {dict(theirs)}", flush=True)
+
+
+@contextmanager
+def passes_of(model: nn.Module) -> Iterator[Counter[str]]:
+    """Samples that a model is shown, and gradients that it is asked for."""
+    passes: Counter[str] = Counter()
+
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        passes["forwards"] += len(inputs[0])
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda gradient: passes.update({"backwards": len(gradient)}))
+
+    handle = model.register_forward_pre_hook(look)
+    yield passes
+    handle.remove()
 
 
 def _say(what: str, found: dict[str, float]) -> None:

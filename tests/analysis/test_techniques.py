@@ -232,6 +232,12 @@ def test_robust_accuracy_is_what_auto_attack_leaves(subject, found):
     assert numbers["attack"] == "AutoAttack, L-inf, ε 8/255"
 
 
+def test_the_command_of_auto_attack_tells_what_fell_to_which_attack(subject):
+    numbers = attack(subject.first(4), "auto_attack", {"epsilon": 0.5, "steps": 4, "queries": 6}).numbers
+    assert list(numbers["fooled_by"]) == ["APGD-CE", "APGD-DLR", "FAB", "Square"]
+    assert sum(map(int, numbers["fooled_by"].values())) == 4
+
+
 def test_a_curve_may_be_of_another_attack(subject):
     """At this epsilon every sample falls to the first of the attacks, so that Square's queries are not made."""
     curve = accuracy_curve(subject.first(4), epsilons=[0, 0.5], attack="auto_attack", steps=4)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_viz.adversarial.attack_ensemble import AutoAttackResult
 from lightning_viz.adversarial.norms import resolve_norm
 from lightning_viz.adversarial.result import AttackResult, AttackTrace
 from lightning_viz.adversarial.sign_image import FgsmTerms, fgsm_terms
@@ -63,6 +64,7 @@ def attack(
         "accuracy": result.accuracy,
         "median": _medians(result),
         "class_names": study.samples.class_names,
+        **({"fooled_by": result.fooled_by} if isinstance(result, AutoAttackResult) else {}),
     }
     arrays = {
         "record": {field.name: getattr(result.record, field.name) for field in fields(AttackTrace)},
