@@ -171,8 +171,10 @@ def test_a_module_without_forward_is_looked_at_as_its_step_calls_it(tmp_path, dr
 def test_default_views_step_aside_with_one_line_where_a_named_view_errs(tmp_path, drawn_at_once, capsys):
     fit(tmp_path, Flat(), default_views(probe=Probe(samples=4)))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning_viz: skipped")]
-    assert len(lines) == 3
-    for kind, why in (("Hyperplanes", "not the plane"), ("ActivationMaps", "no first conv"), ("GradCAM", "no maps")):
+    reasons = {"Hyperplanes": "not the plane", "ActivationMaps": "no first conv", "GradCAM": "no maps"}
+    reasons["Attention"] = "no attention"
+    assert len(lines) == len(reasons)
+    for kind, why in reasons.items():
         assert sum(f"skipped {kind}: " in line and why in line for line in lines) == 1
     assert {tag.split("/")[0] for tag in drawn_at_once.tags()} == {
         "filters",
