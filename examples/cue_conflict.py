@@ -1,12 +1,13 @@
 """Shape or texture: which of the two a network follows on images with one class's shape and another's texture.
 
-The shapes are drawn, the textures cut from scikit-learn's photographs. A small network, trained here to tell places in
-them apart, transfers the textures to the shapes; with ``--torchvision vgg19`` a network of torchvision does, with its
-pretrained weights (downloaded on first use). Three classifiers, trained on shape, on texture and on both, are compared.
+Shapes and textures are drawn, four of each, so that the truth is known. A network, trained here to tell both, transfers
+the textures to the shapes; with ``--torchvision vgg19`` a network of torchvision does, with its pretrained weights
+(downloaded on first use). Three classifiers are compared: two see the same images, of which any shape may have any
+texture, and learn the one or the other; the third sees shapes with their own textures alone.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.transforms import RandomCrop, RandomResizedCrop
 
 from lightning_viz import PixelSpace
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
@@ -28,24 +27,28 @@ from lightning_viz.render.shape_bias import Conflict, cue_sheet, shape_bias_plot
 from lightning_viz.render.tiles import to_rgb
 from lightning_viz.robustness import CueConflict, ShapeBias, cue_conflict, shape_bias
 
-PHOTOGRAPHS = torch.stack([torch.from_numpy(one.copy()).permute(2, 0, 1) / 255 for one in load_sample_images().images])
 IMAGENET = PixelSpace((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-LARGE, SMALL = 96, 48  # sides of what is painted, and of what the classifiers see
-
-PETALS, LEAVES = PHOTOGRAPHS[1, :, 125:330, 205:395], PHOTOGRAPHS[0, :, 340:420, 20:200]
-TEXTURES = {"flower": PETALS, "tree": LEAVES, "house": PHOTOGRAPHS[0, :, 258:281, 185:290]}  # tiles of a roof
-ZOOMS = [0.6, 1.2, 2.0]  # until a texture's grain suits the large images
+SIZE = 48
 SHAPES = {  # within a circle of about 1, y down
     "flower": lambda x, y: torch.hypot(x, y) < 0.72 + 0.28 * torch.cos(6 * torch.atan2(y, x)),
     "tree": lambda x, y: (torch.hypot(x, y + 0.3) < 0.72) | ((x.abs() < 0.14) & (y > 0) & (y < 1)),
     "house": lambda x, y: torch.where(y < 0, y > 0.95 * x.abs() - 0.95, (x.abs() < 0.7) & (y < 0.95)),
+    "fish": lambda x, y: (
+        ((x + 0.25) ** 2 / 0.56 + y**2 / 0.2 < 1) | ((x > 0.35) & (x < 1) & (y.abs() < 0.75 * x - 0.19))
+    ),
 }
 NAMES = list(SHAPES)
+COLORS = [  # of each texture, two: of dots, leaves, bricks and waves
+    [[0.95, 0.6, 0.45], [0.75, 0.15, 0.3]],
+    [[0.15, 0.35, 0.1], [0.45, 0.65, 0.25]],
+    [[0.7, 0.35, 0.25], [0.9, 0.85, 0.8]],
+    [[0.2, 0.35, 0.6], [0.6, 0.75, 0.85]],
+]
 
 
 @dataclass
 class Painter:
-    """A network for photographs, and which layers of it hold what."""
+    """A network for the style transfer, and which layers of it hold what."""
 
     model: nn.Module
     pixel_space: PixelSpace
@@ -54,48 +57,98 @@ class Painter:
     strength: float  # of the texture
 
 
-def silhouette(name: str, size: int, *, middle: Tensor, radius: float, turn: float) -> Tensor:
-    """1 within a shape, 0 around it, ``[1, size, size]``; the image reaches from -1 to 1."""
-    fine = torch.linspace(-1, 1, 3 * size)
-    y, x = torch.meshgrid(fine - middle[0], fine - middle[1], indexing="ij")
-    cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
-    inside = SHAPES[name](cos * x + sin * y, cos * y - sin * x)
-    return F.avg_pool2d(inside[None].float(), 3)
+def coordinates(middle: Tensor, turn: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Places ``[N, 96, 96]`` in the coordinates of what is drawn; the image reaches from -1 to 1."""
+    fine = (torch.arange(2 * SIZE) + 0.5) / SIZE - 1
+    y, x = fine[None, :, None] - middle[0], fine[None, None] - middle[1]
+    return (turn.cos() * x + turn.sin() * y) / scale, (turn.cos() * y - turn.sin() * x) / scale
 
 
-def body(*widths: int) -> list[nn.Module]:
-    """Convolutions, each at half the size of the one before."""
+def chosen(drawn: list[Tensor], labels: Tensor) -> Tensor:
+    """Of each image what its label says, smooth at its edges, ``[N, 1, 48, 48]``."""
+    return F.avg_pool2d(torch.stack(drawn)[labels, torch.arange(len(labels))].float()[:, None], 2)
+
+
+def silhouettes(labels: Tensor, generator: torch.Generator, *, variety: float = 1.0) -> Tensor:
+    """1 within a shape, 0 around it, ``[N, 1, 48, 48]``; of any place, size and turn."""
+    middle, turn, size = torch.rand(4, len(labels), 1, 1, generator=generator).split([2, 1, 1])
+    x, y = coordinates(
+        variety * (middle - 0.5) * 0.3, variety * (turn[0] - 0.5) / 2, 0.75 + variety * (size[0] - 0.5) * 0.3
+    )
+    return chosen([inside(x, y) for inside in SHAPES.values()], labels)
+
+
+def surfaces(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Dots, leaves, bricks and waves of any phase, size and turn and of various colors, ``[N, 3, 48, 48]``."""
+    count = len(labels)
+    phase, turn, size = torch.rand(4, count, 1, 1, generator=generator).split([2, 1, 1])
+    x, y = coordinates(9 + phase, (turn[0] - 0.5) / 2, 0.26 + 0.1 * size[0])
+    noise = F.interpolate(torch.randn(count, 1, 14, 14, generator=generator), size=(2 * SIZE, 2 * SIZE), mode="bicubic")
+    shifted = (y + x.floor() % 2 / 2) % 1
+    drawn = [
+        (x % 1 - 0.5) ** 2 + (shifted - 0.5) ** 2 < 0.11,
+        noise[:, 0] > 0,
+        (1.6 * y % 1 < 0.25) | ((0.8 * x + (1.6 * y).floor() % 2 / 2) % 1 < 0.14),
+        (y + (x % 1 - 0.5).abs()) % 1 < 0.5,
+    ]
+    grain = chosen(drawn, labels)
+    colors = torch.tensor(COLORS)[labels] + 0.1 * torch.randn(count, 2, 3, generator=generator)
+    first, second = colors[..., None, None].unbind(1)
+    return (first + (second - first) * grain).clamp(0.02, 0.98)
+
+
+def scenes(shapes: Tensor, textures: Tensor, seed: int) -> Tensor:
+    """A texture in the silhouette of a shape, around it, or on both of them, darker in one, ``[N, 3, 48, 48]``."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(shapes)
+    inside, surface = silhouettes(shapes, generator), surfaces(textures, generator)
+    darker, gray = (
+        0.3 + 0.45 * torch.rand(count, 1, 1, 1, generator=generator),
+        torch.rand(count, 1, 1, 1, generator=generator),
+    )
+    kinds = [
+        surface * (1 - darker * inside),
+        surface * (1 - darker * (1 - inside)),
+        surface * inside + (0.5 + gray / 2) * (1 - inside),
+    ]
+    kind = torch.randint(len(kinds), (count,), generator=generator)
+    images = torch.stack(kinds)[kind, torch.arange(count)]
+    return (images + 0.03 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def network(classes: int) -> nn.Module:
+    """Convolutions, each at half the size of the one before; averages, as maxima leave a grid in what is painted."""
     layers: list[nn.Module] = []
-    for channels, more in pairwise((3, *widths)):
+    for channels, more in pairwise((3, 16, 32, 48)):
         layers += [nn.Conv2d(channels, more, 3, padding=1), nn.BatchNorm2d(more), nn.ReLU(), nn.AvgPool2d(2)]
-    return layers
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(48 * 36, classes))
 
 
-def taught(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
-    """The model, after images and their labels."""
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for images, labels in batches:
+def taught(images: Tensor, labels: Tensor, *, classes: int = len(NAMES), epochs: int = 8) -> nn.Module:
+    """A network, trained on images and their labels."""
+    model = network(classes)
+    optimizer = torch.optim.Adam(model.parameters())
+    parts = [part for _ in range(epochs) for part in torch.randperm(len(images)).split(50)]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=len(parts))
+    for part in parts:
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        F.cross_entropy(model(images[part]), labels[part]).backward()
         optimizer.step()
+        schedule.step()
     return model.eval()
 
 
-def trained_painter() -> Painter:
-    """A network that tells in which photograph, and where in it, a patch lies: half a minute."""
-    whole = IMAGENET.to_inputs(PHOTOGRAPHS)
-    places = whole.unfold(2, 142, 142).unfold(3, 160, 160).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)  # 24 of them
-    patch = RandomCrop(48)
+def crossed(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images of which any shape may have any texture, and the classes of both."""
+    shapes, textures = torch.randint(len(NAMES), (2, count), generator=torch.Generator().manual_seed(seed))
+    return scenes(shapes, textures, seed), shapes, textures
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(350):
-            labels, light = torch.randint(len(places), (48,)), 0.7 + 0.6 * torch.rand(48, 1, 1, 1)
-            yield light * torch.stack([patch(places[one]) for one in labels]), labels
 
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, len(places))]
-    model = taught(nn.Sequential(*body(24, 48, 64, 96), *head), batches())
-    activations = list(select_layers(model, nn.ReLU))  # the last is too coarse for a grain
-    return Painter(model, IMAGENET, content=activations[1], style=activations[:3], strength=15)
+def trained_painter(images: Tensor, shapes: Tensor, textures: Tensor) -> Painter:
+    """A network that tells shape and texture."""
+    model = taught(images, len(NAMES) * shapes + textures, classes=len(NAMES) ** 2)
+    activations = list(select_layers(model, nn.ReLU))
+    return Painter(model, PixelSpace(), content=activations[0], style=activations, strength=30)
 
 
 def pretrained_painter(name: str) -> Painter:
@@ -108,18 +161,22 @@ def pretrained_painter(name: str) -> Painter:
     return Painter(model, pixel_space, content=spread[-2], style=spread, strength=1)
 
 
-def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, list[Tensor]]:
-    """Each shape with the textures of the other classes; the silhouettes, ``[3, 3, 96, 96]``, and the textures."""
-    drawn = [silhouette(name, LARGE, middle=torch.zeros(2), radius=0.8, turn=0) for name in NAMES]
-    shapes = 0.8 - 0.55 * torch.stack(drawn).expand(-1, 3, -1, -1)  # neither black nor white: room for the texture
-    patches = zip(TEXTURES.values(), ZOOMS, strict=True)
-    textures = [F.interpolate(one[None], scale_factor=zoom, mode="area") for one, zoom in patches]
+def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, Tensor]:
+    """Two images for each pair of a shape and a texture of another class; the silhouettes and the textures."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(len(NAMES)).repeat(2)
+    drawn = silhouettes(labels, generator, variety=0.3).expand(-1, 3, -1, -1)
+    shapes = 0.75 - 0.5 * drawn  # neither black nor white: room for the texture
+    textures = surfaces(labels, generator)
+    classes = range(len(NAMES))
+    different = [(shape, (shape + step) % len(NAMES)) for step in classes[1:] for shape in classes]
     found = cue_conflict(
         painter.model,
         painter.pixel_space.to_inputs(shapes),
-        [painter.pixel_space.to_inputs(one)[0] for one in textures],
-        shape_labels=range(len(NAMES)),
-        texture_labels=range(len(NAMES)),
+        painter.pixel_space.to_inputs(textures),
+        shape_labels=labels,
+        texture_labels=labels,
+        pairs=[(shape + copy, texture + copy) for copy in (0, len(NAMES)) for shape, texture in different],
         content_layers=[painter.content],
         style_layers=painter.style,
         texture_strength=painter.strength,
@@ -130,43 +187,26 @@ def paint(painter: Painter, steps: int) -> tuple[CueConflict, Tensor, list[Tenso
     return found, shapes, textures
 
 
-def sample(shape: int, texture: int) -> Tensor:
-    """A silhouette somewhere, a texture's crop in it, around it or both, ``[3, 48, 48]``."""
-    middle, radius, turn = torch.rand(2) * 0.3 - 0.15, 0.6 + 0.25 * torch.rand(1).item(), torch.randn(1).item() / 8
-    mask = silhouette(NAMES[shape], SMALL, middle=middle, radius=radius, turn=turn)
-    filling = RandomResizedCrop(SMALL, scale=(0.2, 1), ratio=(0.5, 4))(TEXTURES[NAMES[texture]])
-    darker, gray = 0.3 + 0.5 * torch.rand(1), 0.5 + 0.5 * torch.rand(1)
-    kinds = (filling * (1 - darker * mask), filling * mask + gray * (1 - mask), filling * (1 - darker * (1 - mask)))
-    image = kinds[torch.randint(3, (1,)).item()]
-    return (image + 0.03 * torch.randn(image.shape) + 0.1 * torch.randn(1)).clamp(0, 1)
-
-
-def classifiers(count: int = 1500) -> dict[str, nn.Module]:
+def classifiers(images: Tensor, shapes: Tensor, textures: Tensor) -> dict[str, nn.Module]:
     """Two that see the same images and learn the one or the other; a third that may learn what it likes."""
-    shape, texture = torch.randint(len(NAMES), (2, count))
-    crossed = torch.stack([sample(*one) for one in zip(shape.tolist(), texture.tolist(), strict=True)])
-    alike = torch.stack([sample(one, one) for one in shape.tolist()])
-    lessons = {"taught shape": (crossed, shape), "taught texture": (crossed, texture), "taught both": (alike, shape)}
-
-    def classifier(images: Tensor, labels: Tensor) -> nn.Module:
-        parts = [part for _ in range(10) for part in torch.randperm(count).split(50)]
-        model = nn.Sequential(*body(16, 32, 48), nn.Flatten(), nn.Linear(48 * 36, len(NAMES)))
-        return taught(model, ((images[part], labels[part]) for part in parts))
-
-    return {name: classifier(*lesson) for name, lesson in lessons.items()}
+    return {
+        "taught shape": taught(images, shapes),
+        "taught texture": taught(images, textures),
+        "taught both": taught(scenes(shapes, shapes, seed=3), shapes),
+    }
 
 
-def pictures(said: dict[str, ShapeBias], found: CueConflict, shapes: Tensor, textures: list[Tensor]) -> Iterator[Page]:
+def pictures(said: dict[str, ShapeBias], found: CueConflict, shapes: Tensor, textures: Tensor) -> Iterator[Page]:
     """What each classifier says to each image, and all of them in one plot."""
-    images, drawn = to_rgb(found.pixels.numpy()), to_rgb(shapes.numpy())
-    patches = [to_rgb(one.numpy())[0] for one in textures]
+    images, drawn, patches = (to_rgb(one.numpy()) for one in (found.pixels, shapes, textures))
+    names = 2 * NAMES  # of the shapes and of the textures
     for name, bias in said.items():
         answers = [
             [(NAMES[which], sure) for which, sure in zip(*one, strict=True)]
             for one in zip(bias.top.tolist(), bias.confidences.tolist(), strict=True)
         ]
         conflicts = [
-            Conflict(image, drawn[shape], patches[texture], NAMES[shape], NAMES[texture], answer)
+            Conflict(image, drawn[shape], patches[texture], names[shape], names[texture], answer)
             for image, (shape, texture), answer in zip(images, found.pairs.tolist(), answers, strict=True)
         ]
         tag = f"cue_conflict/{name.replace(' ', '_')}"
@@ -189,11 +229,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80, help="of painting each image")
     options = parser.parse_args()
     torch.manual_seed(0)
-    painter = pretrained_painter(options.torchvision) if options.torchvision else trained_painter()
+    data = crossed(1500, seed=1)
+    painter = pretrained_painter(options.torchvision) if options.torchvision else trained_painter(*data)
     found, shapes, textures = paint(painter, options.steps)
-    seen = F.interpolate(found.pixels, (SMALL, SMALL), mode="area")
     said = {
-        name: shape_bias(model, seen, found.shape_labels, found.texture_labels) for name, model in classifiers().items()
+        name: shape_bias(model, found.pixels, found.shape_labels, found.texture_labels)
+        for name, model in classifiers(*data).items()
     }
     with SummaryWriter(options.out) as writer:
         for picture in pictures(said, found, shapes, textures):

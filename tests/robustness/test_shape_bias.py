@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_viz.errors import CueConflictWarning
-from lightning_viz.robustness import shape_bias
+from lightning_viz.robustness import cue_conflict, shape_bias
 
 SIZE = 24
 
@@ -46,20 +46,22 @@ def drawn(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     other."""
     generator = torch.Generator().manual_seed(seed)
     shape, texture = torch.randint(0, 4, (2, count), generator=generator)
-    image = silhouettes(shape, generator) * (0.3 + 0.7 * surfaces(texture, generator))
+    around = 0.4 * torch.rand(count, 1, 1, generator=generator)
+    covered = 0.3 + 0.7 * surfaces(texture, generator)
+    image = (around + (1 - around) * silhouettes(shape, generator)) * covered
     return image[:, None], shape, texture
 
 
-def trained(on: int, epochs: int = 8) -> nn.Module:
-    """A network trained to tell shapes (1) or textures (2), always alike: some seconds."""
+def trained(on: int | None, epochs: int = 8) -> nn.Module:
+    """A network trained to tell shapes (1), textures (2) or both, always alike: some seconds."""
     data = drawn(1500, seed=0)
-    images, labels = data[0], data[on]
+    images, labels = data[0], 4 * data[1] + data[2] if on is None else data[on]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 36, 4),
+            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 36, 4 if on else 16),
         )  # fmt: skip
         optimizer = torch.optim.Adam(model.parameters(), 2e-3)
         for _ in range(epochs):
@@ -85,7 +87,7 @@ def shape_net() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def texture_net() -> nn.Module:
-    return trained(2)
+    return trained(2, epochs=12)
 
 
 def answering(decisions: list[int], classes: int = 4) -> tuple[nn.Module, Tensor]:
@@ -106,6 +108,36 @@ def test_a_net_trained_on_texture_goes_by_texture(texture_net, conflicts):
     found = shape_bias(texture_net, *conflicts)
     assert found.bias < 0.1 and found.decided > 0.9
     assert (found.class_bias < 0.2).all()
+
+
+def test_painted_cue_conflicts_tell_both_nets_apart(shape_net, texture_net):
+    """Two images for each pair, whose textures a third net, which learned both, painted."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(4).repeat(2)
+    shapes = (0.2 + 0.45 * silhouettes(labels, generator))[:, None]
+    found = cue_conflict(
+        trained(None, epochs=4),
+        shapes,
+        (0.1 + 0.8 * surfaces(labels, generator))[:, None],
+        shape_labels=labels,
+        texture_labels=labels,
+        pairs=[
+            (n + shape, n + texture) for n in (0, 4) for shape in range(4) for texture in range(4) if shape != texture
+        ],
+        content_layers=["1"],
+        style_layers=["1", "4"],
+        texture_strength=3.0,
+        start="noise",
+        optimizer="adam",
+        steps=30,
+        progress=False,
+    )
+    by_shape, by_texture = (
+        shape_bias(model, found.inputs, found.shape_labels, found.texture_labels) for model in (shape_net, texture_net)
+    )
+    assert len(found.inputs) == 24
+    assert by_shape.bias > 0.7 and by_shape.decided > 0.6
+    assert by_texture.bias < 0.3 and by_texture.decided > 0.6
 
 
 def test_the_bias_is_the_share_of_shape_among_the_decisions_that_are_either():
