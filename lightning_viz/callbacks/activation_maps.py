@@ -112,7 +112,7 @@ def _words(scales: Sequence[FixedScale]) -> str:
     since = [scale.since for scale in scales if scale.since is not None]
     if len(words) == 1:
         return words[0]
-    return f"{len(since)} wider since step {max(since):,}" if since else f"fixed at step {scales[0].first:,}"
+    return f"{len(since)} of them wider since step {max(since):,}" if since else f"fixed at step {scales[0].first:,}"
 
 
 def _warnings(channels: Sequence[int], scales: Sequence[FixedScale]) -> tuple[str, ...]:

@@ -115,11 +115,11 @@ class Adversarial(View):
             "after": _verdicts(snapshot, found, -1),
             "norms": [f"{percent(share, 1)} %" for share in relative.tolist()],
             "attack": method(self.method).title + (f", {self._norm.name}" if "norm" in self._options() else ""),
-            "norm": "its L2 norm, of the image's",
+            "norm": "its L2 norm over its image's",
             "step": snapshot.step,
             "magnify": 0.5 / largest if largest > 0 else None,
             "details": [
-                f"median {unit} {number(float(lengths[fooled].median())) if some else '–'}, of pixels from 0 to 1"
+                f"median {unit} of a change {number(float(lengths[fooled].median())) if some else '–'} in pixels of 0 to 1"
             ],
             "notes": (*scale.warnings, *snapshot.notes(self.pixel_space)),
         }

@@ -212,7 +212,7 @@ class _Scale:
             return [f"each map {how} ({ends})"] if self.peaks else []
         finite = np.isfinite(self.maps)
         beyond = float((finite & (np.abs(self.maps) > self.reaches[:, None, None])).sum() / max(1, finite.sum()))
-        return ["each channel on its own display scale", note, f"{percent(beyond)} % beyond"]
+        return ["each channel on its own display scale", note, f"{percent(beyond)} % of values beyond"]
 
 
 def _over_columns(channels: Sequence[int], width: int) -> HStack:

@@ -78,7 +78,7 @@ def twins(
         after: what it says of the twins.
         norms: of each difference, as it is to be written ("1.02 %"; 7 characters fit under each of eight samples).
         attack: its name and how far it went ("PGD, ε 0.05").
-        norm: what `norms` are ("its L2 norm, of the image's").
+        norm: what `norms` are ("its L2 norm over its image's").
         magnify: by how much differences are multiplied; so that the largest just fills the range if omitted.
         info: see `PageInfo`.
     """
@@ -115,7 +115,7 @@ def twins(
         f"network {_tally(before, after)}",
         first_of(count, len(images), "samples"),
         f"images: {channels}" if channels else "",
-        f"number of a change: {norm}",
+        f"number below a change: {norm}",
     )
     # A sample that was wrong already is mostly left as it is: no news.
     news = [None if flaw is Flaw.ZERO and old.mistaken else flaw for flaw, old in zip(flaws, before, strict=False)]

@@ -287,7 +287,7 @@ def _side_by_side(
         page.count,
         *places,
         f"number: {how.divided}",
-        "weak: in all below ¼ of the strongest" if display == "heat" else "",
+        "weak: in sum below ¼ of the strongest" if display == "heat" else "",
     )
     reading = (
         f"{page.reading} All maps of the page are on one scale: rows and columns compare. The number below is a "

@@ -88,7 +88,7 @@ def dream_tiles(
     missed = [not each for each in reached] if reached else [False] * len(images)
     under = [CROSS * miss + word for miss, word in zip(missed, words or [""] * len(images), strict=True)][: len(shown)]
     check_count("rows of samples", samples or names, len(images))
-    silent = f"hatched: 0 in these {sample_count:,} samples, others may excite it" if samples else ""
+    silent = f"hatched: 0 on all of these {sample_count:,} samples, others may excite it" if samples else ""
     facts = (first_of(len(shown), len(images), ""), silent)
     last = ("" if curves is None else f"curves: the objective over {curves.shape[1]:,} updates, each on its own scale",)
     room = body_room(title, facts, last=last, **info)

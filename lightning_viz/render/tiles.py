@@ -361,4 +361,4 @@ def count_weak(body: Part) -> tuple[str, ...]:
         body: of the page.
     """
     weak = [part.weak for part in body.walk() if isinstance(part, MapTile)]
-    return (f"weak, in all below ¼ of the strongest: {sum(weak)} of {len(weak)} maps",) if any(weak) else ()
+    return (f"weak: {sum(weak)} of {len(weak)} maps, in sum below ¼ of the strongest",) if any(weak) else ()

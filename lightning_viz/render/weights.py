@@ -326,8 +326,18 @@ def update_ratios(
     table = Sheet(INNER_WIDTH, LINE + len(names) * _NAMES_ROW, parts)
     bar = ColorBar("beyond usual", "−6", "0", "usual", label="log10 of update / weights; usual: −4 to −2")
     latest = np.log10(values[-1][np.isfinite(values[-1]) & (values[-1] > 0)])
+    highest = ""
+    if len(columns) > 1 and np.isfinite(logarithms).any():
+        row, column = np.unravel_index(
+            np.argmax(np.where(np.isfinite(logarithms), logarithms, -np.inf)), logarithms.shape
+        )
+        highest = (
+            f"highest {fixed_point(logarithms[row, column], 1)}: {names[row]} after step {steps[columns[column]]:,}"
+        )
     facts = (
         f"now {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}, usual: −4 to −2" if latest.size else "",
+        highest,
+        f"{len(columns)} of {len(steps)} looks" if len(columns) < len(steps) else "",
         first_of(len(names), len(layers), "layers"),
     )
     reading = (

@@ -145,7 +145,10 @@ def test_each_channel_widens_its_own_scale(tmp_path, drawn_at_once):
     before, after = (np.max(drawn_at_once.arguments("activations/conv1")[step]["limits"], axis=1) for step in (2, 3))
     assert after[0] == before[0] and after[1] >= 4 * before[1]
     page = drawn_at_once.pages("activations/conv1")[3]
-    assert red(page) == ["display scale wider than at step 2 in ch 2"] and "1 wider since step 3" in page.description
+    assert (
+        red(page) == ["display scale wider than at step 2 in ch 2"]
+        and "1 of them wider since step 3" in page.description
+    )
 
 
 def test_statistics_tell_of_a_wider_axis_in_red_once(tmp_path, drawn_at_once):

@@ -103,7 +103,7 @@ def test_a_map_that_is_weak_beside_the_others_looks_and_says_so():
     page = cam(spot)
     maps = list(page.parts(MapTile))
     assert [tile.weak for tile in maps] == [False, True, False]
-    assert page.notes == ("weak, in all below ¼ of the strongest: 1 of 3 maps",)
+    assert page.notes == ("weak: 1 of 3 maps, in sum below ¼ of the strongest",)
     plain, pale, bare = (np.asarray(draw(tile), int) for tile in (
         replace(maps[1], weak=False), maps[1], replace(maps[1], weak=False, values=0 * maps[1].values)))  # fmt: skip
     top = slice(0, 20)  # above the word
@@ -112,7 +112,7 @@ def test_a_map_that_is_weak_beside_the_others_looks_and_says_so():
     assert not any(tile.weak for tile in saliency(spot[:, None]).parts(MapTile))  # no evidence, but sensitivity
     several = columns(3, 2, maps=np.stack([spot, spot])[:, :, None])
     assert [tile.weak for tile in several.parts(MapTile)] == [False, False, True, True, False, False]
-    assert not several.notes and "weak: in all below ¼ of the strongest" in several.description
+    assert not several.notes and "weak: in sum below ¼ of the strongest" in several.description
 
 
 @pytest.mark.parametrize(("other", "words"), [("5", "✗ 3 → 5  50 %"), ("mice", "✗ 3 → mice")])
@@ -210,8 +210,11 @@ def test_saliency_reduces_channels_as_said():
 def test_fixed_limits_are_in_the_caption_and_beyond_is_counted():
     maps = RNG.uniform(0, 2, size=(4, 3, 6, 6))
     text = activations(maps, (0.0, 1.0), limits_note="1st to 99th percentile at step 0").description
-    assert "each channel on its own display scale · 1st to 99th percentile at step 0" in text and "% beyond" in text
-    assert "0 % beyond" in activations(maps, (0.0, 2.0)).description
+    assert (
+        "each channel on its own display scale · 1st to 99th percentile at step 0" in text
+        and "% of values beyond" in text
+    )
+    assert "0 % of values beyond" in activations(maps, (0.0, 2.0)).description
 
 
 def test_the_same_activation_has_the_same_color_at_every_step_under_fixed_limits():
@@ -229,7 +232,8 @@ def test_a_weak_channel_does_not_look_empty_and_its_size_stands_below_it(low):
     maps[:, 1] = 0.01 * maps[:, 0]
     page = activations(maps, [(low, 1.0), (0.01 * low, 0.01), (0.5 * low, 0.5)])
     strong, weak, _ = list(page.parts(MapTile))[:3]
-    assert (np.asarray(draw(strong)) == np.asarray(draw(weak))).all()
+    apart = np.asarray(draw(strong)).astype(int) - np.asarray(draw(weak))
+    assert np.abs(apart).max() <= 2  # a last digit of a quotient may fall on the next color
     words = [text for text, _ in texts(page)]
     place, sign = words.index("scale"), "±" if low else ""
     assert words[place + 1 : place + 4] == [f"{sign}1", f"{sign}0.01", f"{sign}0.5"]

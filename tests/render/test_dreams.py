@@ -52,7 +52,7 @@ def test_samples_stand_beside_their_dream_and_where_there_are_none_it_is_said():
         [None, None, "0 in 15"],
         [None, "0 in 16"],
     ]
-    assert "0 in these 16 samples, others may excite it" in page.description
+    assert "0 on all of these 16 samples, others may excite it" in page.description
     assert sheets[2][1].size[1] == 2 * sheets[1][1].size[1] + 2  # as high as two
     for index, (dream, *beside) in enumerate(sheets):
         assert (dream.image == IMAGES[index]).all() and {tile.size[0] for tile in beside} == {beside[0].size[0]}

@@ -215,7 +215,7 @@ def _counterparts(study: ModelUnderStudy, method: str, result: AttackResult, opt
         after=after,
         norms=[f"{percent(share, 1)} %" for share in record.relative[-1].tolist()],
         attack=_title(method, options, high - low),
-        norm="its L2 norm, of the image's",
+        norm="its L2 norm over its image's",
         step=study.step,
         notes=[f"images: {channels}"] if channels else [],
     )
