@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ class CropNet(pl.LightningModule):
         widths = [3, 16, 32, 32, 64]
         blocks = [
             layer
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
             for layer in (nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         ]
         self.features, self.classifier = (
@@ -108,34 +109,66 @@ class CropNet(pl.LightningModule):
 
 FIGURES = {
     "2": Figure("LeNet's convolutions as images", "filters DIGITS --layers conv1 conv2"),
-    "3, 4": Figure("The first convolution, per input channel and in color; the second as a table",
-                   "filters PHOTOS --layers features.0 features.3"),
+    "3, 4": Figure(
+        "The first convolution, per input channel and in color; the second as a table",
+        "filters PHOTOS --layers features.0 features.3",
+    ),
     "5": Figure("A fully connected unit's weights in the shape of its input", "filters DIGITS --layers fc1"),
     "6": Figure("Maps of channels, layer by layer", "analyze DIGITS --views activations --techniques", "activations"),
-    "9": Figure("Distributions of activations over a population", "analyze DIGITS --views statistics --techniques", "statistics"),
-    "10": Figure("t-SNE of each layer of a LeNet on digits",
-                 "embed tsne DIGITS --layers conv1 conv2 fc1 fc2 --samples 500 --perplexity 50"),
-    "12": Figure("Occlusion: the class's score, a feature map's activity, the most probable class",
-                 "attribute occlusion PHOTOS --feature features.9[7] --samples 3"),
+    "9": Figure(
+        "Distributions of activations over a population", "analyze DIGITS --views statistics --techniques", "statistics"
+    ),
+    "10": Figure(
+        "t-SNE of each layer of a LeNet on digits",
+        "embed tsne DIGITS --layers conv1 conv2 fc1 fc2 --samples 500 --perplexity 50",
+    ),
+    "12": Figure(
+        "Occlusion: the class's score, a feature map's activity, the most probable class",
+        "attribute occlusion PHOTOS --feature features.9[7] --samples 3",
+    ),
     "13": Figure("Gradient of a class's score: noisy", "attribute gradient PHOTOS"),
     "14": Figure("SmoothGrad", "attribute smooth_grad PHOTOS --fraction 0.25"),
-    "15": Figure("Guided backpropagation of the maximum feature response",
-                 'attribute guided_backprop PHOTOS --target max(features.9)'),
-    "15 (deconvolution)": Figure("Deconvolution of the same", 'attribute deconvolution PHOTOS --target max(features.9)'),
-    "16": Figure("The samples that excite each channel most", "analyze DIGITS --views top_samples --techniques", "top_samples"),
-    "17": Figure("Grad-CAM of several classes on one image", "attribute grad_cam PHOTOS --target class:china class:flower"),
+    "15": Figure(
+        "Guided backpropagation of the maximum feature response",
+        "attribute guided_backprop PHOTOS --target max(features.9)",
+    ),
+    "15 (deconvolution)": Figure(
+        "Deconvolution of the same", "attribute deconvolution PHOTOS --target max(features.9)"
+    ),
+    "16": Figure(
+        "The samples that excite each channel most", "analyze DIGITS --views top_samples --techniques", "top_samples"
+    ),
+    "17": Figure(
+        "Grad-CAM of several classes on one image", "attribute grad_cam PHOTOS --target class:china class:flower"
+    ),
     "17 (guided)": Figure("Guided Grad-CAM", "attribute guided_grad_cam PHOTOS"),
-    "18": Figure("Images that maximize classes, without a prior: high frequencies",
-                 "dream classes PHOTOS --image pixels --bounded false --priors l2=0 --jitter 0"),
-    "20": Figure("The multi-scale edge energy as prior: channels", 
-                 "dream maximize PHOTOS --objectives features.6[3] features.9[7] features.9[12] --priors edge_energy=0.01"),
+    "18": Figure(
+        "Images that maximize classes, without a prior: high frequencies",
+        "dream classes PHOTOS --image pixels --bounded false --priors l2=0 --jitter 0",
+    ),
+    "20": Figure(
+        "The multi-scale edge energy as prior: channels",
+        "dream maximize PHOTOS --objectives features.6[3] features.9[7] features.9[12] --priors edge_energy=0.01",
+    ),
     "20 (classes)": Figure("The same for classes", "dream classes PHOTOS"),
-    "21": Figure("Yosinski's priors", "dream classes DIGITS --image pixels --bounded false --priors l2=0 --jitter 0 --update_steps 'small norm'"),
-    "22": Figure("Inversion from every layer", "dream invert PHOTOS --layer features.0 features.3 features.6 features.9 --samples 2"),
+    "21": Figure(
+        "Yosinski's priors",
+        "dream classes DIGITS --image pixels --bounded false --priors l2=0 --jitter 0 --update_steps 'small norm'",
+    ),
+    "22": Figure(
+        "Inversion from every layer",
+        "dream invert PHOTOS --layer features.0 features.3 features.6 features.9 --samples 2",
+    ),
     "23": Figure("DeepDream", "dream deep_dream PHOTOS --layer features.6"),
-    "23 (style)": Figure("Style transfer", "dream style_transfer PHOTOS --content 0 --style 1 --content_layers features.6 --style_layers features.0 features.3 features.6"),
-    "24": Figure("Adversarial ascent: original, adversarial, difference; the class after each step",
-                 "attack gradient_ascent DIGITS --normalize l2 --steps 15"),
+    "23 (style)": Figure(
+        "Style transfer",
+        "dream style_transfer PHOTOS --content 0 --style 1 --content_layers features.6 "
+        "--style_layers features.0 features.3 features.6",
+    ),
+    "24": Figure(
+        "Adversarial ascent: original, adversarial, difference; the class after each step",
+        "attack gradient_ascent DIGITS --normalize l2 --steps 15",
+    ),
     "24 (sphere)": Figure("1,000 points on the sphere of twice the radius", "robustness random_directions DIGITS"),
     "25": Figure("Images that fool", "dream fool DIGITS --classes 0 1 2 3 4 5 6 7 8 9"),
     "26": Figure("The sign of the gradient, with its own class", "attack fgsm DIGITS --epsilon 0.2"),
@@ -143,7 +176,7 @@ FIGURES = {
     "26 (defenses)": Figure("Noise, smoothing and re-encoding as defenses", "robustness defenses DIGITS --epsilon 0.2"),
     "27": Figure("Fifteen corruptions in five severities", "robustness corruptions DIGITS"),
     "27 (stability)": Figure("Perturbation stability", "robustness perturbation_stability DIGITS"),
-}  # fmt: skip
+}
 
 
 def train(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path, epochs: int) -> None:

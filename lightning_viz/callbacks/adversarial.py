@@ -119,7 +119,7 @@ class Adversarial(View):
             "step": snapshot.step,
             "magnify": 0.5 / largest if largest > 0 else None,
             "details": [
-                f"median {unit} of a change {number(float(lengths[fooled].median())) if some else '–'} in pixels of 0 to 1"
+                f"median {unit} of a change {number(float(lengths[fooled].median())) if some else '–'}, pixels 0 to 1"
             ],
             "notes": (*scale.warnings, *snapshot.notes(self.pixel_space)),
         }
