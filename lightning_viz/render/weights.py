@@ -328,12 +328,9 @@ def update_ratios(
     latest = np.log10(values[-1][np.isfinite(values[-1]) & (values[-1] > 0)])
     highest = ""
     if len(columns) > 1 and np.isfinite(logarithms).any():
-        row, column = np.unravel_index(
-            np.argmax(np.where(np.isfinite(logarithms), logarithms, -np.inf)), logarithms.shape
-        )
-        highest = (
-            f"highest {fixed_point(logarithms[row, column], 1)}: {names[row]} after step {steps[columns[column]]:,}"
-        )
+        finite = np.where(np.isfinite(logarithms), logarithms, -np.inf)
+        which, look = divmod(int(finite.argmax()), len(columns))
+        highest = f"highest {fixed_point(finite.max(), 1)}: {names[which]} after step {steps[columns[look]]:,}"
     facts = (
         f"now {fixed_point(latest.min(), 1)} to {fixed_point(latest.max(), 1)}, usual: −4 to −2" if latest.size else "",
         highest,
