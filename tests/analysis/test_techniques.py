@@ -156,7 +156,8 @@ def test_dreams_of_channels_are_cut_and_stand_beside_their_strongest_samples():
     peaks = model[:4](inputs)[:, [1, 0]].flatten(2).max(2)
     for page, side in zip(pages, (8, 3), strict=False):
         assert f"cut to what the middle sees, {side} × {side} of 16 × 16 pixels" in page.details
-        assert {"contrast stretched", "beside each: its 2 strongest of 20 samples"} <= set(page.details)
+        assert {"contrast stretched", "beside each: its 2 strongest samples"} <= set(page.details)
+        assert "hatched: 0 on all of these 20 samples, others may excite it" in page.details
         dreams = [tile.image for tile in page.parts(Tile) if tile.sample is not None]
         assert {dream.shape for dream in dreams} == {(side, side, 3)} and all(np.ptp(dream) == 255 for dream in dreams)
     values = [tile.value for tile in pages[0].parts(Tile) if tile.sample is None]

@@ -161,7 +161,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", set(KINDS) & set(REFUSED))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) & set(REFUSED)))
 def test_what_has_no_rule_is_refused_by_name(kind):
     with pytest.raises(InterceptionError, match=f"no rule for .*{REFUSED[kind]}"):
         lrp(network(kind), inputs(kind), 1)

@@ -61,5 +61,6 @@ def unit_pages(
             pixels = seen[layer].shown(dream.pixels[places].float().cpu().numpy())
             page |= {"images": to_rgb(pixels), "details": [*details, *seen[layer].words]}
             page["samples"] = [row for row in seen[layer].samples for _ in range(copies)]
+            page["sample_count"] = seen[layer].count
         pages.append(page)
     return pages
