@@ -37,8 +37,8 @@ class Figure:
 
     Attributes:
         shows: what it shows there.
-        call: arguments of ``lightning-viz``, or of ``python examples/...``; DIGITS and PHOTOS stand for a model and its
-            data.
+        call: arguments of ``lightning-viz``, or of ``python examples/...``; PLANE, DIGITS and PHOTOS stand for a
+            model and its data.
         picture: part of the path of the picture that is shown; the first by name if empty.
     """
 
@@ -108,6 +108,11 @@ class CropNet(pl.LightningModule):
 
 
 FIGURES = {
+    "1": Figure(
+        "Hidden units of a perceptron as lines in the plane; live, over training: the view Hyperplanes",
+        "analyze PLANE --views hyperplanes --techniques",
+        "hyperplanes",
+    ),
     "2": Figure("LeNet's convolutions as images", "filters DIGITS --layers conv1 conv2"),
     "3, 4": Figure(
         "The first convolution, per input channel and in color; the second as a table",
@@ -122,11 +127,15 @@ FIGURES = {
         "t-SNE of each layer of a LeNet on digits",
         "embed tsne DIGITS --layers conv1 conv2 fc1 fc2 --samples 500 --perplexity 50",
     ),
+    "10 (Swiss roll)": Figure("A Swiss roll with a dimension of noise: t-SNE unrolls it", "examples/swiss_roll.py"),
     "12": Figure(
         "Occlusion: the class's score, a feature map's activity, the most probable class",
         "attribute occlusion PHOTOS --feature features.9[7] --samples 3",
     ),
     "13": Figure("Gradient of a class's score: noisy", "attribute gradient PHOTOS"),
+    "13 (irregularity)": Figure(
+        "Three partial derivatives of one pixel along a short walk", "attribute gradient_irregularity PHOTOS"
+    ),
     "14": Figure("SmoothGrad", "attribute smooth_grad PHOTOS --fraction 0.25"),
     "15": Figure(
         "Guided backpropagation of the maximum feature response",
@@ -146,6 +155,7 @@ FIGURES = {
         "Images that maximize classes, without a prior: high frequencies",
         "dream classes PHOTOS --image pixels --bounded false --priors l2=0 --jitter 0",
     ),
+    "19": Figure("Why a prior makes dreams natural: f, p and -h, f - h", "examples/prior.py"),
     "20": Figure(
         "The multi-scale edge energy as prior: channels",
         "dream maximize PHOTOS --objectives features.6[3] features.9[7] features.9[12] --priors edge_energy=0.01",
@@ -171,11 +181,21 @@ FIGURES = {
     ),
     "24 (sphere)": Figure("1,000 points on the sphere of twice the radius", "robustness random_directions DIGITS"),
     "25": Figure("Images that fool", "dream fool DIGITS --classes 0 1 2 3 4 5 6 7 8 9"),
-    "26": Figure("The sign of the gradient, with its own class", "attack fgsm DIGITS --epsilon 0.2"),
+    "26": Figure("The sign of the gradient, with its own class", "attack fgsm DIGITS --epsilon 0.2", "sum"),
+    "26 (robust accuracy)": Figure(
+        "White box and black box, as an ensemble: AutoAttack",
+        "robustness robust_accuracy DIGITS --epsilon 0.1 --samples 8",
+    ),
     "26 (one pixel)": Figure("One-pixel attacks", "attack one_pixel DIGITS"),
     "26 (defenses)": Figure("Noise, smoothing and re-encoding as defenses", "robustness defenses DIGITS --epsilon 0.2"),
     "27": Figure("Fifteen corruptions in five severities", "robustness corruptions DIGITS"),
     "27 (stability)": Figure("Perturbation stability", "robustness perturbation_stability DIGITS"),
+    "27 (cue conflicts)": Figure(
+        "Cue conflicts, and shape against texture bias of networks", "examples/cue_conflict.py", "shape_bias"
+    ),
+    "28": Figure(
+        "Fully connected layers as convolutions: a digit found on a larger canvas", "examples/dense.py", "found"
+    ),
 }
 
 
@@ -185,12 +205,16 @@ def train(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path,
     kept = ModelCheckpoint(folder, filename="last")
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     pl.Trainer(max_epochs=epochs, callbacks=[kept], **quiet).fit(model, datamodule=data)
-    pl.Trainer(**quiet).validate(model, datamodule=data)
 
 
 def sources(out: Path, pretrained: bool) -> dict[str, list[str]]:
-    """Arguments for the two models and their data, trained first if need be."""
+    """Arguments for the models and their data, trained first if need be."""
     from examples.digits import Digits, LeNet
+    from examples.plane import Perceptron, Plane
+
+    if not (out / "plane" / "last.ckpt").exists():
+        train(Perceptron(), Plane(), out / "plane", 20)
+    plane = [str(out / "plane" / "last.ckpt"), "--model", "examples.plane.Perceptron", "--data", "examples.plane.Plane"]
 
     if not (out / "digits" / "last.ckpt").exists():
         train(LeNet(), Digits(), out / "digits", 6)
@@ -200,7 +224,7 @@ def sources(out: Path, pretrained: bool) -> dict[str, list[str]]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, photo in zip(Photos.classes, load_sample_images().images, strict=True):
             Image.fromarray(photo).save(folder / f"{name}.jpg")
-        return {"DIGITS": digits, "PHOTOS": ["--torchvision", "vgg19", "--images", str(folder)]}
+        return {"PLANE": plane, "DIGITS": digits, "PHOTOS": ["--torchvision", "vgg19", "--images", str(folder)]}
     if not (out / "photos" / "last.ckpt").exists():
         train(CropNet(), Crops(), out / "photos", 8)
     photos = [
@@ -210,7 +234,7 @@ def sources(out: Path, pretrained: bool) -> dict[str, list[str]]:
         "--data",
         "examples.lectures.Crops",
     ]
-    return {"DIGITS": digits, "PHOTOS": photos}
+    return {"PLANE": plane, "DIGITS": digits, "PHOTOS": photos}
 
 
 def words(call: str, models: dict[str, list[str]]) -> list[str]:
@@ -243,7 +267,7 @@ def document(figures: dict[str, Figure], pictures: dict[str, Path], folder: Path
     lines = [
         "# The lectures' figures",
         "",
-        "Written by `python examples/lectures.py`; DIGITS and PHOTOS stand for a model and its data.",
+        "Written by `python examples/lectures.py`; PLANE, DIGITS and PHOTOS stand for a model and its data.",
         "",
     ]
     for number, figure in figures.items():

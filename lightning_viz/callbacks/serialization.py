@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -21,13 +22,15 @@ TUPLE = "__tuple__"
 
 
 def to_plain(value: Any) -> Any:
-    """Arrays as tensors, tuples marked, NumPy's numbers as Python's."""
+    """Arrays as tensors, tuples marked, NumPy's numbers as Python's, equal strings as one: files of them are alike."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: to_plain(part) for key, part in value.items()}
+        return {to_plain(key): to_plain(part) for key, part in value.items()}
+    if type(value) is str:
+        return sys.intern(value)
     if isinstance(value, tuple):
         return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):
