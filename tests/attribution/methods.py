@@ -107,6 +107,10 @@ every_method = pytest.mark.parametrize("name", list(METHODS))
 every_targeted_method = pytest.mark.parametrize(
     "name", [name for name, row in METHODS.items() if row.targeted and not row.attends]
 )
+every_method_of_a_scalar = pytest.mark.parametrize(
+    "name", [name for name, row in METHODS.items() if row.targeted and not row.attends and name not in ("rise", "lrp")]
+)
+"""Those to which a target is the scalar alone: RISE takes a probability, and LRP hands back through each sum."""
 
 
 def explain(name: str, kind: str, net: nn.Module, given: Any, target: Any = None, **options: Any) -> dict[str, Tensor]:
