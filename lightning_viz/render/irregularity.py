@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from lightning_viz.render.layout import GUTTER, INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_rgb, check_shape, compose
 from lightning_viz.render.parts import CurveTile, HStack, Part, Text, Tile, VStack
-from lightning_viz.render.text import GRAY, first_of
+from lightning_viz.render.text import GRAY, first_of, number
 
 __all__ = ["irregularity_page"]
 
@@ -58,7 +58,7 @@ def irregularity_page(
     facts = (
         first_of(len(rows), len(images), "samples"),
         f"{curves.shape[1]} places",
-        f"noise {fraction:g} of each image's range at the end",
+        f"noise {number(fraction)} of each image's range at the end",
         "each curve from −1 to 1",
     )
     reading = (

@@ -10,6 +10,7 @@ from lightning_viz.analysis.results import Output
 from lightning_viz.analysis.studies.attribution import described_target, target_of
 from lightning_viz.attribution.irregularity import gradient_irregularity
 from lightning_viz.render.irregularity import irregularity_page
+from lightning_viz.render.text import fixed_point
 
 
 def irregular_gradients(
@@ -38,6 +39,7 @@ def irregular_gradients(
     )  # fmt: skip
     jumps = curves.diff(dim=1).abs().mean((1, 2))
     columns = {"row": found.pixels[:, 0], "column": found.pixels[:, 1], "mean jump": jumps}
-    said = f"the gradient of {words} along a short walk: from place to place it jumps by {float(jumps.mean()):.2f} of 1"
+    jump = float(jumps.mean())
+    said = f"the gradient of {words} along a short walk: from place to place it jumps by {fixed_point(jump)} of 1"
     numbers = {"method": method, "explained": words, "mean_jump": float(jumps.mean())}
     return Output(method, [page], numbers, {"samples": study.sample_rows(columns)}, {"maps": {"curves": curves}}, said)
