@@ -17,7 +17,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_viz import ActivationStatistics, GradCAM, Occlusion, PixelSpace, Saliency, TopSamples
+from lightning_viz import (
+    ActivationStatistics,
+    Attention,
+    GradCAM,
+    Occlusion,
+    PixelSpace,
+    Saliency,
+    TopSamples,
+    default_views,
+)
 
 SIZE, GLYPH, BLOCK, CELLS = (
     48,
@@ -120,6 +129,11 @@ class Transformer(nn.Module):
     def forward(self, images):
         return self.read(self.tokens(images))
 
+    def train(self, mode=True):
+        super().train(mode)
+        self.stem.train(mode and any(weight.requires_grad for weight in self.stem.parameters()))  # one that learns
+        return self
+
 
 class Glyphs(pl.LightningModule):
     def __init__(self, updates, transformer=False):
@@ -168,6 +182,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs", help="folder for TensorBoard's files")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--transformer", action="store_true", help="then train a transformer on its first layers")
     options = parser.parse_args()
     pl.seed_everything(0)
 
@@ -186,7 +201,27 @@ def main():
             ModelCheckpoint(save_top_k=-1),  # for `lightning-viz analyze`
         ],
     )
-    trainer.fit(Glyphs(updates=32 * options.epochs), datamodule=GlyphData())
+    model = Glyphs(updates=32 * options.epochs)
+    trainer.fit(model, datamodule=GlyphData())
+    if options.transformer:
+        read_by_a_transformer(model, options.out, options.epochs)
+
+
+def read_by_a_transformer(trained, out, epochs):
+    """Train a transformer to read the maps of a trained network, whose layers stay; its attention is watched."""
+    model = Glyphs(updates=32 * epochs, transformer=True)
+    model.net.stem = trained.net[:14].requires_grad_(False)
+    pixels, often = PixelSpace(), {"every_n_train_steps": 8, "animation": True}
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        logger=TensorBoardLogger(out, name="glyphs_transformer"),
+        callbacks=[
+            *default_views(pixel_space=pixels),
+            Attention(method="gradient", pixel_space=pixels, **often),
+            Attention(method="rollout", pixel_space=pixels, **often),
+        ],
+    )
+    trainer.fit(model, datamodule=GlyphData())
 
 
 if __name__ == "__main__":
