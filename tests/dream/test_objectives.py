@@ -439,7 +439,7 @@ def test_outputs_that_are_not_one_for_each_image_are_told():
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_sums_over_maps_go_beyond_what_half_precision_holds(kind):
-    model, start = built(nn.Sequential, nn.Conv2d(3, 5, 3)), starts(1, (3, 40, 40))
+    model, start = built(lambda: nn.Sequential(nn.Conv2d(3, 5, 3))), starts(1, (3, 40, 40))
     with torch.no_grad():
         model[0].weight.mul_(20)
     style = 3 * torch.ones(5, 8, 8)
@@ -475,7 +475,7 @@ def test_places_in_a_row_are_places():
 
 
 def test_copies_that_excite_nothing_are_neither_alike_nor_unlike():
-    model = built(nn.Sequential, nn.Conv2d(3, 2, 3), nn.Threshold(1e9, 0.0))
+    model = built(lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.Threshold(1e9, 0.0)))
     values, _ = climbed(model, diversity("1"), starts(3), copies=3)
     assert values.tolist() == [0.0, 0.0, 0.0]
 

@@ -395,5 +395,5 @@ def test_memory_that_does_not_suffice_is_not_blamed_on_the_image():
 def test_a_dream_that_ended_in_nan_is_told_by_name():
     root = FunctionTarget("root", lambda seen: -seen["0"].square().sum((1, 2, 3)).neg().sqrt(), ("0",))
     with pytest.warns(DreamWarning, match=r"dream of root ended in NaN") as told:
-        dream(built(nn.Sequential, nn.Conv2d(3, 4, 3)), [channel("0", 1), root], image=(3, 9, 11), steps=2)
+        dream(built(lambda: nn.Sequential(nn.Conv2d(3, 4, 3))), [channel("0", 1), root], image=(3, 9, 11), steps=2)
     assert told[0].filename == __file__
