@@ -14,7 +14,7 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
 from lightning_viz.hooks.flattening import flattened_maps
-from lightning_viz.hooks.layers import Layers, convolutions, named_layers, select_layers
+from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, hides_inputs, is_transposed
 from lightning_viz.render.text import number, times
@@ -78,9 +78,8 @@ class FirstLayerFilters(View):
         """Which layers are transposed convolutions, whose weights begin with the inputs; maps that others flatten."""
         modules, names = named_layers(model), [x.removesuffix(".weight") for x in snapshot.requirements.weights]
         if self._flattened is None:
-            connected = {name: modules[name] for name in names if isinstance(modules[name], nn.Linear)}
-            behind = connected if convolutions(model) else {}
-            self._flattened = flattened_maps(model, snapshot.observation.inputs, behind) if behind else {}
+            layers = {name: modules[name] for name in names}
+            self._flattened = flattened_maps(model, snapshot.observation.inputs, layers)
         return {
             "transposed": {name for name in names if is_transposed(modules[name])},
             "flattened": self._flattened,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.hooks.calls import call_model
+from lightning_viz.hooks.layers import convolutions
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.pytree import map_tensors, on_device, sample_size, take_samples
+from lightning_viz.hooks.pytree import map_tensors, on_device, sample_count, take_samples
 
 __all__ = ["flattened_maps"]
 
@@ -23,13 +24,16 @@ def flattened_maps(model: nn.Module, inputs: Any, layers: Mapping[str, nn.Module
     """The maps ``(C, H, W)`` that layers' inputs were flattened from, as the graph of a pass tells.
 
     Args:
-        model: any module; it runs once, on one sample, and is left as found.
+        model: any module; if it has convolutions, it runs once, on one sample, and is left as found.
         inputs: as it takes them.
-        layers: fully connected ones, by name.
+        layers: by name, of which the fully connected ones count.
 
     Returns:
         For each layer whose input is a flattened map of more than one place, channels first, its shape.
     """
+    connected = {name: module for name, module in layers.items() if isinstance(module, nn.Linear)}
+    if not connected or not convolutions(model):
+        return {}
     found: dict[str, tuple[int, ...]] = {}
 
     def record(name: str, module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -37,10 +41,10 @@ def flattened_maps(model: nn.Module, inputs: Any, layers: Mapping[str, nn.Module
         if shape is not None and len(shape) in (3, 4) and torch.Size(shape).numel() == given[0].shape[-1]:
             found.setdefault(name, shape)
 
-    count = sample_size(inputs)
+    count = sample_count(inputs)
     first = map_tensors(on_device(model, inputs), lambda x: take_samples(x, torch.tensor([0]), count))
     floats = map_tensors(first, lambda x: x.detach().requires_grad_() if x.is_floating_point() else x)
-    handles = [module.register_forward_pre_hook(partial(record, name)) for name, module in layers.items()]
+    handles = [module.register_forward_pre_hook(partial(record, name)) for name, module in connected.items()]
     try:
         with evaluation_mode(model):
             call_model(model, floats)

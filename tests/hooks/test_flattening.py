@@ -42,3 +42,12 @@ def test_the_flattened_maps_are_those_of_the_pass(how, shape):
 def test_frozen_models_are_told_too():
     net = Net(lambda net, x: x.flatten(1)).requires_grad_(False)
     assert flattened_maps(net, X, {"fc1": net.fc1}) == {"fc1": (5, 6, 4)}
+
+
+def test_one_pass_of_one_sample_tells_and_none_where_nothing_is_flattened():
+    seen = []
+    net = Net(lambda net, x: x.flatten(1))
+    net.conv.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    assert flattened_maps(net, X, {"conv": net.conv, "fc1": net.fc1}) == {"fc1": (5, 6, 4)}
+    assert seen == [1]
+    assert flattened_maps(net, X, {"conv": net.conv}) == {} and seen == [1]

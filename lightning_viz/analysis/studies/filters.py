@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.errors import UnsuitableModelError
 from lightning_viz.hooks.flattening import flattened_maps
-from lightning_viz.hooks.layers import convolutions, select_layers
+from lightning_viz.hooks.layers import select_layers
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
 from lightning_viz.render.page import Page
 from lightning_viz.render.weights import filter_table
@@ -40,9 +40,7 @@ def layer_filters(
     shape = tuple(displayed_input(study.samples.inputs).shape[1:]) if len(study.samples) else None
     filters: dict[str, Tensor] = {}
     layers_chosen = select_layers(study.model, chosen)
-    connected = {name: module for name, module in layers_chosen.items() if isinstance(module, nn.Linear)}
-    behind = connected if len(study.samples) and convolutions(study.model) else {}
-    maps = flattened_maps(study.model, study.samples.inputs, behind) if behind else {}
+    maps = flattened_maps(study.model, study.samples.inputs, layers_chosen) if len(study.samples) else {}
     for name, module in layers_chosen.items():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() < 2:
