@@ -20,7 +20,7 @@ from lightning_viz.attribution.cam import (
     layer_maps,
     merged_maps,
 )
-from lightning_viz.attribution.gradients import scores_of
+from lightning_viz.attribution.gradients import copy_batches, scores_of
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.calls import as_call
@@ -29,7 +29,7 @@ from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, observe, observe_resolved
-from lightning_viz.hooks.pytree import map_tensors, sample_count, sample_size, spatial_input, take_samples
+from lightning_viz.hooks.pytree import map_tensors, sample_count, spatial_input, take_samples
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 
@@ -77,7 +77,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
     if image is None:
         raise InvalidArgumentError("score_cam needs an image [N, C, H, W], a series or a volume among the inputs")
     observation, fixed = observe_resolved(model, inputs, target, layers=layers, forward=forward)
-    values, count, maps = sample_size(inputs), len(image), {}
+    count, maps = len(image), {}
     for call in layer_calls(model, observation, layers):
         activations = layer_maps(observation, call, observation.activations[call], reshape_transform)
         if activations.dim() != image.dim():
@@ -94,8 +94,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
             given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
             parts.append(scores_of(observe(model, given, fixed.select(samples), forward=forward)))
 
-        items = activations.shape[1] * count
-        batches = Batches(model, items, batch_size, values=values, progress=progress, name=f"Score-CAM of {call}")
+        batches = copy_batches(model, inputs, activations.shape[1], batch_size, progress, f"Score-CAM of {call}")
         batches.run(score)
         scores = torch.cat(parts, -1)
         by_channel = scores.view(*scores.shape[:-1], -1, count)  # [K, N] or [T, K, N]
@@ -146,10 +145,7 @@ def ablation_cam(  # noqa: D417 (see score_cam)
 
         def ablated(call: str = call, channels: int = activations.shape[1], to: Continuation = continuation) -> Tensor:
             axis = observation.layouts.get(call, Layout()).channel_axis
-            batches = Batches(
-                model, (channels + 1) * sample_count(inputs), batch_size, values=sample_size(inputs), progress=progress,
-                name=f"Ablation-CAM of {call}",
-            )  # fmt: skip
+            batches = copy_batches(model, inputs, channels + 1, batch_size, progress, f"Ablation-CAM of {call}")
             return _ablated_scores(model, inputs, fixed, to, channels, axis, batches)
 
         scores = _shortened(continuation, ablated, whole)

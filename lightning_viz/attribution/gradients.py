@@ -223,6 +223,12 @@ def copy_batches(model: nn.Module, inputs: Any, copies: int, size: int | None, p
     return Batches(model, copies * sample_count(inputs), size, values=sample_size(inputs), progress=progress, name=name)
 
 
+def value_range(tensor: Tensor) -> Tensor:
+    """Each sample's maximum minus its minimum, shaped to go with it."""
+    flat = tensor.reshape(len(tensor), -1)
+    return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1))
+
+
 def _baselines(baseline: Any, inputs: Any) -> list[Tensor]:
     """A baseline for each input, of its shape."""
     tensors = all_tensors(inputs)

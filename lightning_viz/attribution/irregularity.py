@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.gradients import gradient
+from lightning_viz.attribution.gradients import copy_batches, gradient, value_range
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
-from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
 from lightning_viz.hooks.targets import TargetLike
 
@@ -83,8 +82,7 @@ def gradient_irregularity(
         raise InvalidArgumentError(f"pixel is {pixel}, the images are {height} x {width}: give a row and a column")
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(inputs.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(inputs)
-    flat = inputs.flatten(1)
-    reach = (fraction * (flat.amax(1) - flat.amin(1))).view(-1, 1, 1, 1) * direction
+    reach = fraction * value_range(inputs) * direction
     along, parts = torch.linspace(0, 1, steps, device="cpu"), list[Tensor]()
 
     def walk(items: Tensor) -> None:
@@ -98,8 +96,6 @@ def gradient_irregularity(
         own = slopes[torch.arange(len(samples), device=slopes.device), :, rows, columns]
         parts.append(own / largest.where(largest > 0, 1))
 
-    batches = Batches(
-        model, steps * count, batch_size, values=inputs[0].numel(), progress=progress, name="gradient irregularity"
-    )
+    batches = copy_batches(model, inputs, steps, batch_size, progress, "gradient irregularity")
     batches.run(walk)
     return IrregularGradients(torch.cat(parts).view(steps, count, -1).transpose(0, 1).contiguous(), pixels)

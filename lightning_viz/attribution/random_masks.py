@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz._docstrings import documented_like
-from lightning_viz.attribution.gradients import gradient, probabilities_of
+from lightning_viz.attribution.gradients import copy_batches, gradient, probabilities_of
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.calls import as_call
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
-from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
+from lightning_viz.hooks.pytree import map_tensors, spatial_input, take_samples
 from lightning_viz.hooks.targets import TargetLike
 
 __all__ = ["rise"]
@@ -82,7 +81,7 @@ def rise(  # noqa: D417 (see gradient)
             total.append(shares.new_zeros(*shares.shape[:several], count, *shares.shape[several + 1 :]))
         total[0].index_add_(int(several), samples.to(shares.device), shares)
 
-    batches = Batches(model, masks * count, batch_size, values=sample_size(inputs), progress=progress, name="RISE")
+    batches = copy_batches(model, inputs, masks, batch_size, progress, "RISE")
     batches.run(weigh)
     return (total[0] / (masks * keep)).to(image)
 

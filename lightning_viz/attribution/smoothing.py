@@ -18,6 +18,7 @@ from lightning_viz.attribution.gradients import (
     gradient,
     integrated_gradients,
     mean_gradient,
+    value_range,
 )
 from lightning_viz.catalogue import SmoothedMethod, method
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, by_name
@@ -95,7 +96,7 @@ def smooth_grad(  # noqa: D417 (see integrated_gradients)
     noise = _Noise(all_tensors(whole), seed)
 
     def noisy(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
-        return x + fraction * _range(x) * noise.of(index, copies).to(x)
+        return x + fraction * value_range(x) * noise.of(index, copies).to(x)
 
     options: dict[str, Any] = {} if forward is None else {"forward": forward}
     if "progress" in inspect.signature(function).parameters:
@@ -145,9 +146,3 @@ class _Noise:
     def _draw(self, shape: torch.Size) -> Tensor:
         """Whatever torch's default type and device are."""
         return torch.randn(shape, generator=self._generator, dtype=torch.float32, device="cpu")
-
-
-def _range(tensor: Tensor) -> Tensor:
-    """Each sample's maximum minus its minimum, shaped to go with it."""
-    flat = tensor.reshape(len(tensor), -1)
-    return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (tensor.dim() - 1))
