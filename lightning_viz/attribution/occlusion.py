@@ -10,13 +10,12 @@ from typing import Any, Literal, Union
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.attribution.gradients import scores_of
+from lightning_viz.attribution.gradients import copy_batches, scores_of
 from lightning_viz.errors import InvalidArgumentError, by_name
-from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.calls import as_call
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores
-from lightning_viz.hooks.pytree import map_tensors, sample_size, spatial_input, take_samples
+from lightning_viz.hooks.pytree import map_tensors, spatial_input, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
@@ -168,9 +167,8 @@ def occlusion(
             if part is not None:
                 kept.append(part)
 
-    values = sample_size(inputs)
     positions = math.prod(grid.positions)
-    batches = Batches(model, positions * count, batch_size, values=values, progress=progress, name="occlusion")
+    batches = copy_batches(model, inputs, positions, batch_size, progress, "occlusion")
     batches.run(measure)
     scores, predicted, activity = (
         _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in results
