@@ -7,6 +7,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -177,3 +178,20 @@ class _Decoder:
         if kind == "object" and more:
             return self.lookup(content, type)(**{name: self.decode(part) for name, part in more[0][1].items()})
         raise ValueError(f"unknown kind {kind!r}")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there.
+
+    Args:
+        path: of the file, which is replaced.
+        content: all of it.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # other runs may write to the same folder
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

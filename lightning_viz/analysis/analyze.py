@@ -33,11 +33,11 @@ from lightning_viz.analysis.results import (
 )
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.validation_metrics import ValidationMetrics
+from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.serialization import is_private
-from lightning_viz.callbacks.writers import write_whole
 from lightning_viz.catalogue import techniques, views
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError, ViewWarning

@@ -9,21 +9,22 @@ import math
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
-from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter, write_whole
-from lightning_viz.errors import AnalysisError
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
+from lightning_viz.errors import AnalysisError, InvalidArgumentError
 from lightning_viz.render.page import Page, Picture, lay_out
 
 Rows = Sequence[Mapping[str, Any]]
@@ -269,6 +270,7 @@ def _read(place: Path, listed: dict[str, Any]) -> Result:
     return Result(pictures, scalars, listed["numbers"], faults, projections, kept["state"])
 
 
+_Found = TypeVar("_Found")
 _NUMBERS, _PICTURES = "numbers.json", "pictures"
 
 
@@ -331,6 +333,24 @@ def is_kept(folder: Path, key: str) -> bool:
         return bool(json.loads((folder / _NUMBERS).read_text("utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def numbers_of(path: Path, command: str, read: Callable[[str, Mapping[str, Any]], _Found]) -> _Found:
+    """What a command found earlier, of another model.
+
+    Args:
+        path: of its ``numbers.json``, or of the folder that holds it.
+        command: its name, for the message.
+        read: from the model's name and the numbers to what is needed of them.
+
+    Raises:
+        InvalidArgumentError: it is no such file.
+    """
+    try:
+        content = json.loads((path / _NUMBERS if path.is_dir() else path).read_text("utf-8"))
+        return read(content["model"], content["numbers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidArgumentError(f"reference={path}: this is not a {_NUMBERS} of {command}, or its folder") from error
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -25,6 +25,7 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
+from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.catalogue import board_tag, curve_tag
 from lightning_viz.errors import warn_safely
@@ -343,23 +344,6 @@ def write_projection(folder: Path, projection: Projection) -> None:
         entry.sprite.image_path = f"{_OURS}/{name}/sprite.png"
         entry.sprite.single_image_dim.extend([projection.side, projection.side])
     write_whole(path, text_format.MessageToString(config).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there.
-
-    Args:
-        path: of the file, which is replaced.
-        content: all of it.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # other runs may write to the same folder
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence, Sized
 from functools import partial
 from io import BytesIO
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from lightning_viz.archive import write_whole
 from lightning_viz.dream.parametrization import centered
 from lightning_viz.dream.style_transfer import VGG19_CONTENT, VGG19_STYLE, transfer_batch
 from lightning_viz.errors import (
@@ -249,14 +249,9 @@ def _short(value: object) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also if several processes write it."""
+    """Write a file, whole or not at all, also if several processes write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def _npy(photo: NDArray[np.uint8]) -> bytes:

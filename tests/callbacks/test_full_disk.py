@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from lightning_viz import Saliency, ViewWarning
+from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.free_space import free_space
 from lightning_viz.callbacks.log_limits import LimitedWriter, limited
@@ -19,7 +20,6 @@ from lightning_viz.callbacks.writers import (
     ImageLoggerWriter,
     TensorBoardWriter,
     find_writers,
-    write_whole,
 )
 from lightning_viz.render.page import Picture
 

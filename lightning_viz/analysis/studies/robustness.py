@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from lightning_viz.adversarial.minimum_norm import deepfool
 from lightning_viz.adversarial.norms import LossName, NormName
 from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.results import Output, rows_of
+from lightning_viz.analysis.results import Output, numbers_of, rows_of
 from lightning_viz.analysis.studies.attacked_accuracy import accuracy_curve, robust_accuracy
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
@@ -178,7 +177,7 @@ def corruption_errors(
         InvalidArgumentError: there is no such kind or severity, or the folder holds no such results.
         UnsuitableModelError: the model is not a classifier, the images are not pixels, or there are no labels.
     """
-    known = None if reference is None else _reference(Path(reference))
+    known = None if reference is None else numbers_of(Path(reference), "robustness corruptions", _measured)
     images, labels = study.bounded_images(), study.true_classes()
     errors = compare_corruption_error(
         {study.name: study.model}, (images, labels), reference=known or study.name, kinds=kinds, severities=severities,
@@ -240,6 +239,10 @@ def recorded_corruption_error(
     )
 
 
+def _measured(name: str, numbers: Mapping[str, Any]) -> CorruptionError:
+    return recorded_corruption_error(numbers, name, numbers, name)
+
+
 def corruption_page(tag: str, errors: CorruptionError, **options: Any) -> Page:
     """One model's errors as a `corruption_table`, which takes the options."""
     about: dict[str, Any] = {name: getattr(errors, name) for name in ("kinds", "severities", "clean", "name")}
@@ -279,18 +282,6 @@ def _corrupted_image(study: ModelUnderStudy, image: Tensor, errors: CorruptionEr
     tiles = study.rgb(torch.cat([corruption.inputs for corruption in corrupted]))
     tiles = tiles.reshape(len(errors.kinds), len(errors.severities), *tiles.shape[1:])
     return corruption_sheet("corruptions/sheet", study.rgb(image)[0], tiles, **table)
-
-
-def _reference(path: Path) -> CorruptionError:
-    """The results of this command for another model."""
-    try:
-        content = json.loads((path / "numbers.json" if path.is_dir() else path).read_text("utf-8"))
-        name, numbers = content["model"], content["numbers"]
-        return recorded_corruption_error(numbers, name, numbers, name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidArgumentError(
-            f"reference={path}: this is not a numbers.json of robustness corruptions, or its folder"
-        ) from error
 
 
 _POINTS = 9  # a side, in an analysis

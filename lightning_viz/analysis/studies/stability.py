@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.results import Output
-from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.analysis.results import Output, numbers_of
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import corruption_sheet
 from lightning_viz.render.stability import stability_bars
@@ -20,6 +18,7 @@ from lightning_viz.render.text import percent
 from lightning_viz.robustness.perturbation_sequences import PERTURBATIONS, perturbation_sequence
 from lightning_viz.robustness.stability import PerturbationStability, perturbation_stability
 
+_COMMAND = "perturbation_stability"
 _FRAMES = 6  # of each sequence that are shown
 _PASSES = 32 * len(PERTURBATIONS)  # of one sample
 
@@ -45,7 +44,7 @@ def flip_probabilities(
         UnsuitableModelError: the model is not a classifier, or the images are not pixels.
     """
     study.predictions()  # raises where the model is no classifier
-    known = None if reference is None else _reference(Path(reference))
+    known = None if reference is None else numbers_of(Path(reference), f"robustness {_COMMAND}", _measured)
     images = study.bounded_images()
     found = perturbation_stability(
         study.model, images, kinds=kinds, batch_size=study.batch_size(batch_size),
@@ -86,7 +85,7 @@ def flip_probabilities(
     ]
     worst = max(rows, key=lambda row: row["flip_probability"])["perturbation"]
     text = f"the class changes at {percent(float(found.flip_probability.mean()), 1)} % of steps, most often by {worst}"
-    return Output("perturbation_stability", pictures(), numbers, {"perturbations": rows}, found=text)
+    return Output(_COMMAND, pictures(), numbers, {"perturbations": rows}, found=text)
 
 
 def recorded_stability(numbers: Mapping[str, Any]) -> PerturbationStability:
@@ -97,6 +96,10 @@ def recorded_stability(numbers: Mapping[str, Any]) -> PerturbationStability:
         torch.tensor(numbers["flips"], dtype=torch.float64),
         None if distances is None else torch.tensor(distances, dtype=torch.float64),
     )
+
+
+def _measured(name: str, numbers: Mapping[str, Any]) -> tuple[str, PerturbationStability]:
+    return name, recorded_stability(numbers)
 
 
 def perturbations(study: ModelUnderStudy) -> Iterator[Output]:
@@ -124,14 +127,3 @@ def _sequences(study: ModelUnderStudy, image: Tensor, kinds: Sequence[str]) -> P
         columns="of the way",
         reading="Each row is one kind of perturbation, from its first frame to its last.",
     )
-
-
-def _reference(path: Path) -> tuple[str, PerturbationStability]:
-    """The results of this command for another model, and its name."""
-    try:
-        content = json.loads((path / "numbers.json" if path.is_dir() else path).read_text("utf-8"))
-        return str(content["model"]), recorded_stability(content["numbers"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidArgumentError(
-            f"reference={path}: this is not a numbers.json of robustness perturbation_stability, or its folder"
-        ) from error
