@@ -43,8 +43,7 @@ class AttentionRecord:
         self.watch = AttentionWatch(model, inputs, self._see)
 
     def _see(self, layer: str, call: AttentionCall) -> None:
-        layout = self.geometry.tokens(call.batch, call.keys, call.width, layer)
-        class_token = call.queries == call.keys and self.geometry.class_token(call.width, layout.prefix)
+        layout, class_token = call.tokens_of(self.geometry, layer)
         tokens = None if self._rolled is None else self._rolled.shape[1]
         if "rollout" in self._parts and not self._refused:
             self._refused = changes(layer, call, self._count, tokens)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_viz.hooks.geometry import Geometry, deciding_modules
+from lightning_viz.hooks.geometry import Geometry, Layout, deciding_modules
 from lightning_viz.hooks.layers import named_layers
 from lightning_viz.hooks.pytree import sample_count
 
@@ -63,6 +63,16 @@ class AttentionCall:
     width: int
     weigh: Weigh
     softmax: Tensor | None = None
+
+    def tokens_of(self, geometry: Geometry, layer: str) -> tuple[Layout, bool]:
+        """Where its keys lie, and whether the first of them is a class token.
+
+        Args:
+            geometry: of the pass.
+            layer: that called it.
+        """
+        layout = geometry.tokens(self.batch, self.keys, self.width, layer)
+        return layout, self.queries == self.keys and geometry.class_token(self.width, layout.prefix)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Weights ``[b, T, S]``, as many samples and heads at a time as take at most `MOST_WEIGHT_BYTES`."""

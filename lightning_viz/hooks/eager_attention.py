@@ -119,9 +119,7 @@ def eager_attention(model: nn.Module, inputs: Any) -> Iterator[list[EagerCall]]:
             why = "it runs outside Python" if weights is None else "it runs under torch.no_grad"
             raise ObservationError(f"the attention of layer {layer!r} cannot be differentiated: {why}")
         mode.softmaxes = [one for one in mode.softmaxes if one is not weights][-_WAITING:]
-        layout = geometry.tokens(call.batch, call.keys, call.width, layer)
-        class_token = call.queries == call.keys and geometry.class_token(call.width, layout.prefix)
-        calls.append(EagerCall(layer, call, weights, layout, class_token))
+        calls.append(EagerCall(layer, call, weights, *call.tokens_of(geometry, layer)))
 
     watch = AttentionWatch(model, inputs, see)
     with mode, watching(watch, geometry):
