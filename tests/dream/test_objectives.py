@@ -59,6 +59,12 @@ def built(kind, *arguments, **options):
         return kind(*arguments, **options).eval()
 
 
+def transformer(side):
+    """Patches of 8 x 8 pixels in two layers."""
+    sizes = {"image_size": side, "patch_size": 8, "hidden_dim": 16, "mlp_dim": 32, "num_classes": 5}
+    return built(VisionTransformer, num_layers=2, num_heads=2, **sizes)
+
+
 @pytest.fixture(scope="module")
 def net():
     return built(Net)
@@ -230,16 +236,7 @@ def test_diversity_of_given_starts_is_that_of_its_formula(net):
 )
 @pytest.mark.parametrize("word", ["[3]", "[3,1,2]", ""])
 def test_a_vision_transformers_units_dream_as_a_convolutions_do(layer, word):
-    vit = built(
-        VisionTransformer,
-        image_size=24,
-        patch_size=8,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=16,
-        mlp_dim=32,
-        num_classes=5,
-    )
+    vit = transformer(24)
     name = f"encoder.layers.{layer}"
     target = f"{name}{word}" if word else f"max({name})"
     found = maximize(vit, target, image=(3, 24, 24), steps=5, progress=False, frames=0)
@@ -251,16 +248,7 @@ def test_a_vision_transformers_units_dream_as_a_convolutions_do(layer, word):
 
 
 def test_a_transformers_channels_are_those_of_its_patches():
-    vit = built(
-        VisionTransformer,
-        image_size=32,
-        patch_size=8,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=16,
-        mlp_dim=32,
-        num_classes=5,
-    )
+    vit = transformer(32)
     with torch.no_grad():
         vit.heads.head.weight.normal_()
     name = "encoder.layers.encoder_layer_0"
