@@ -311,7 +311,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _saliency("smooth_grad", "SmoothGrad",
         "Averages the gradient over noisy copies of the input, which leaves less noise in the map.",
         source="Smilkov et al., 2017", tags=("saliency/smooth_grad",), display="sum", unit="logits per unit of input",
-        module="attribution.smoothing", cost="noise_samples"),
+        module="attribution.noise_statistics", cost="noise_samples"),
     _saliency("input_times_gradient", "Input × gradient",
         "Shows each pixel's contribution to first order, red for the class and blue against it.",
         source="Shrikumar et al., 2016", tags=("saliency/input_times_gradient",), display="signed", unit="logits"),

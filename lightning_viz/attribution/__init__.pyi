@@ -19,10 +19,10 @@ from .guided_backprop import guided_backprop as guided_backprop
 from .guided_backprop import guided_grad_cam as guided_grad_cam
 from .irregularity import IrregularGradients as IrregularGradients
 from .irregularity import gradient_irregularity as gradient_irregularity
+from .noise_statistics import smooth_grad as smooth_grad
 from .occlusion import OcclusionMaps as OcclusionMaps
 from .occlusion import blurred as blurred
 from .occlusion import mean_color as mean_color
 from .occlusion import occlusion as occlusion
 from .random_masks import rise as rise
 from .relevance import lrp as lrp
-from .smoothing import smooth_grad as smooth_grad

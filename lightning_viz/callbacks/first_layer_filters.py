@@ -13,8 +13,8 @@ from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import ViewError
-from lightning_viz.hooks.flattening import flattened_maps
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+from lightning_viz.hooks.map_shapes import flattened_maps
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.parameters import filter_images, first_layer, hides_inputs, is_transposed
 from lightning_viz.render.text import number, times

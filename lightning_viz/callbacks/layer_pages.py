@@ -19,9 +19,9 @@ from lightning_viz.render.layer_panels import unit_radius
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, Picture, compose
 from lightning_viz.render.parts import PlotExtent, Tile
+from lightning_viz.render.point_cloud import turning_points
 from lightning_viz.render.sample_images import grid, sprite, thumbnails
 from lightning_viz.render.text import number, percent
-from lightning_viz.render.turning import turning_points
 
 PAGES = ("scatter", "thumbnails", "grid", "comparison", "turning")
 """What can be drawn of a layer alone: points, images at their places or on a grid, PCA and k-means beside t-SNE, and

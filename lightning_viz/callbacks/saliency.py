@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_viz.attribution.cam import class_activation_map, not_before
 from lightning_viz.attribution.gradients import check_relus
-from lightning_viz.attribution.smoothing import STATISTICS, NoiseStatistic, smooth_grad
+from lightning_viz.attribution.noise_statistics import STATISTICS, NoiseStatistic, smooth_grad
 from lightning_viz.callbacks.display import arrange
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.probe import displayed_input

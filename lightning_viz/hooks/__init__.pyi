@@ -8,11 +8,11 @@ from .detection import Detections as Detections
 from .detection import detections_of as detections_of
 from .feature_maps import feature_count as feature_count
 from .feature_maps import resize as resize
-from .flattening import flattened_maps as flattened_maps
 from .geometry import Layout as Layout
 from .geometry import as_maps as as_maps
 from .layers import Layers as Layers
 from .layers import select_layers as select_layers
+from .map_shapes import flattened_maps as flattened_maps
 from .model_state import evaluation_mode as evaluation_mode
 from .model_state import preserve_state as preserve_state
 from .model_state import same_randomness as same_randomness

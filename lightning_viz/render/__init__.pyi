@@ -90,6 +90,7 @@ from .planes import choose_slices as choose_slices
 from .planes import curve_images as curve_images
 from .planes import most_samples as most_samples
 from .planes import strongest_slices as strongest_slices
+from .point_cloud import turning_points as turning_points
 from .robustness import FEW as FEW
 from .robustness import accuracy_bars as accuracy_bars
 from .robustness import corruption_sheet as corruption_sheet
@@ -119,7 +120,6 @@ from .tiles import map_tile as map_tile
 from .tiles import to_rgb as to_rgb
 from .tiles import verdict_key as verdict_key
 from .tiles import verdict_texts as verdict_texts
-from .turning import turning_points as turning_points
 from .weights import filter_table as filter_table
 from .weights import filter_to_pixels as filter_to_pixels
 from .weights import filters as filters

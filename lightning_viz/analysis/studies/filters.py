@@ -12,8 +12,8 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
 from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.errors import UnsuitableModelError
-from lightning_viz.hooks.flattening import flattened_maps
 from lightning_viz.hooks.layers import select_layers
+from lightning_viz.hooks.map_shapes import flattened_maps
 from lightning_viz.parameters import filter_images, first_layer, is_transposed
 from lightning_viz.render.page import Page
 from lightning_viz.render.weights import filter_table

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_viz.hooks.flattening import flattened_maps
+from lightning_viz.hooks.map_shapes import flattened_maps
 
 X = torch.rand(3, 2, 8, 6, generator=torch.Generator().manual_seed(0))
 
