@@ -7,7 +7,7 @@ a table (``DIR/outside.md``, ``DIR/outside.json``). The last picture of every ta
 each kind and more on a sheet: whether they are right is for a person to see. What is not as expected (kinds that were
 drawn, raw errors) is printed, and the exit status is 1.
 
-    pip install ".[outside]"
+    pip install ".[dev,outside]"
     python benchmarks/outside_models.py [--only NAME ...] [--out DIR] [--no-analyze] [--limit SECONDS]
     python benchmarks/outside_models.py --out DIR --table    # of what was run before
 """
