@@ -51,10 +51,34 @@ class Views(Callback, Sequence[View]):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the views in this callback's place."""
-        place = next(index for index, callback in enumerate(trainer.callbacks) if callback is self)
-        trainer.callbacks[place : place + 1] = self._views
-        for view in self._views[:1]:  # Lightning goes on with the second
-            view.setup(trainer, pl_module, stage)
+        views = self.of(trainer)
+        if views:  # else Lightning, which goes on with the callback behind this place, would leave one out
+            place = next(index for index, callback in enumerate(trainer.callbacks) if callback is self)
+            trainer.callbacks[place : place + 1] = views
+            views[0].setup(trainer, pl_module, stage)
+
+    def of(self, trainer: Trainer) -> Sequence[View]:
+        """The views that a Trainer is to have.
+
+        Args:
+            trainer: that has this callback.
+        """
+        return self._views
+
+
+class AddedViews(Views):
+    """Views that nobody passed to the Trainer: of a kind that its script passes, these are left out."""
+
+    def of(self, trainer: Trainer) -> Sequence[View]:
+        """Those of other kinds than the Trainer's own.
+
+        Args:
+            trainer: that has this callback.
+        """
+        others = [callback for callback in trainer.callbacks if callback is not self]
+        passed = [view for one in others for view in (one if isinstance(one, Views) else [one])]
+        kinds = {view.kind for view in passed if isinstance(view, View)}
+        return [view for view in self if view.kind not in kinds]
 
 
 def default_views(

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from lightning_viz.callbacks.environment import silenced
 from lightning_viz.callbacks.run import (
     LightningModule,
     Trainer,
@@ -121,7 +122,7 @@ def start_evaluation(trainer: Trainer, model: LightningModule, views: Sequence[R
     Raises:
         ViewError: see `start_session`.
     """
-    if trainer.state.fn not in EVALUATIONS or session(trainer) is not None or _logs_nothing(trainer):
+    if silenced() or trainer.state.fn not in EVALUATIONS or session(trainer) is not None or _logs_nothing(trainer):
         return
     aside, name = views[0].set_aside, f"Trainer.{trainer.state.fn.value}"
     loaded = None if aside is None else aside.step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from lightning_viz.callbacks.environment import VARIABLE, silenced
 from lightning_viz.callbacks.heartbeat import heartbeat_of
 from lightning_viz.callbacks.run import Run, say_once, unobservable
 from lightning_viz.callbacks.session import Session
@@ -17,7 +18,8 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
     """Check all views of a run against its model, and start a session for those that suit it.
 
     Views look on the first process alone; the validation pass is watched on all. None where no process can observe the
-    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of.
+    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of; nor
+    where the environment silences views.
 
     Args:
         run: about to begin.
@@ -27,6 +29,10 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
         ViewError: see `suitable`.
     """
     first = run.trainer.is_global_zero
+    if silenced():
+        if first:
+            say_once(run.trainer, f"views see nothing, as {VARIABLE}=0 asks")
+        return None
     if reason := unobservable(run.trainer, run.model):
         if first:
             warn_safely(reason)

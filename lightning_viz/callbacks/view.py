@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
+from lightning_viz.callbacks.environment import silenced
 from lightning_viz.callbacks.evaluation import EVALUATIONS, KEPT, SetAside, end_evaluation, start_evaluation
 from lightning_viz.callbacks.kept_state import WrongFormError, check_views
 from lightning_viz.callbacks.keyword_arguments import KeywordArguments, arguments_of, plain_containers
@@ -174,7 +175,7 @@ class View(KeywordArguments, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget another trainer's run, and check what can be known before the model is complete."""
-        if stage not in ("fit", *EVALUATIONS):
+        if silenced() or stage not in ("fit", *EVALUATIONS):
             return
         self._put_back()  # of an evaluation that failed
         if self._trainer is None or self._trainer() is not trainer:

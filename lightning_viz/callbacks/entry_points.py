@@ -1,0 +1,54 @@
+"""Entry points by which Lightning asks for callbacks, unguarded, whenever a Trainer is made anywhere on the machine.
+
+Without the variable ``LIGHTNING_VIZ`` they import neither torch nor a view, and in no case do they raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_viz.callbacks.environment import VARIABLE, asked
+
+
+def trainer_callbacks() -> list[Any]:
+    """The callbacks of a Trainer that the variable asks for."""
+    if asked() in ("", "0"):
+        return []
+    try:
+        from lightning_viz.callbacks.applicable_views import AddedViews
+
+        views = _asked_views()
+        return [AddedViews(views)] if views else []
+    except Exception as error:
+        return _nothing(error)
+
+
+def _asked_views() -> list[Any]:
+    """The views that the variable asks for; what it names and is no view is said, with the nearest that is one."""
+    from lightning_viz.callbacks.applicable_views import default_views
+    from lightning_viz.catalogue import views
+    from lightning_viz.errors import warn_safely
+    from lightning_viz.hints import unknown_name
+
+    if asked() == "1":
+        return list(default_views())
+    known, kinds = views(), [word.strip().lower().replace("-", "_") for word in asked().split(",") if word.strip()]
+    for kind in dict.fromkeys(kind for kind in kinds if kind not in known):
+        warn_safely(
+            f"{VARIABLE}={asked()}: {unknown_name('view', [kind], known)}; 1 stands for the default, 0 for none"
+        )
+    chosen = [known[kind].load()() for kind in dict.fromkeys(kinds) if kind in known]
+    for view in chosen:
+        view.optional = True  # one that does not suit a script's model ends no run
+    return chosen
+
+
+def _nothing(error: Exception) -> list[Any]:
+    """No callbacks, with a line that says why, if that much can be imported."""
+    try:
+        from lightning_viz.errors import warn_safely
+
+        warn_safely(f"{VARIABLE}={asked()} adds no views: {type(error).__name__}: {error}")
+    except Exception:
+        pass
+    return []
