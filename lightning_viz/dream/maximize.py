@@ -139,58 +139,32 @@ def maximize(
     if diverse is not None and copies < 2:
         raise InvalidArgumentError(f"diverse={diverse!r} compares the copies of an objective: give copies=2 or more")
     warn_if_training(model, DreamWarning)
-    unlike: Sequence[Target] = ()
-    if diverse is not None:
-        alone = maximize(
-            model, targets, image=_first_starts(drawn, copies), pixel_space=pixel_space, bounded=bounded,
-            priors=priors, update_steps=update_steps, transforms=transforms, small_gradients=small_gradients,
-            steps=steps, lr=lr, optimizer=optimizer, seed=seed, frames=0, progress=progress, forward=forward,
-        )  # fmt: skip
-        gains = (alone.values - alone.curve[:, 0]).clamp_min(0).tolist() if count else [0.0] * len(targets)
-        unlike = [_GAIN * gain * diversity(diverse) for gain in gains]
-    with passes_for(model, [*targets, *unlike], forward=forward, seed=seed) as run:
-        climb = Climb(
-            run=run,
-            objectives=targets,
-            image=drawn,
-            pixel_space=pixel_space or PixelSpace(),
-            bounded=bounded,
-            priors={by_name(PRIORS, prior, "prior"): weight for prior, weight in (priors or {}).items()},
-            transforms=transforms,
-            small_gradients=small_gradients,
-            copies=copies,
-            seed=seed,
-            unlike=unlike,
-        )
-        rate = next(
-            one for one in (lr, preset.lr if isinstance(preset, Preset) else None, drawn.rate) if one is not None
-        )
-        ascent = (optimizer or partial(torch.optim.Adam, lr=rate))(climb.parameters)
-        curve: list[Tensor] = []
-        film: dict[int, Tensor] = {}
-        for number in filmed(climb.picture, film, "dream", count, frames, progress):
-            curve.append(climb.update(ascent, number))
-            for change in changes:
-                climb.change(change, number + 1)
-        images, values = climb.result()
-        if lost := _chosen(climb.names, ~values.isfinite()):
-            warn_user(
-                f"the dream of {lost} ended in NaN or infinity: give a smaller lr or, if it begins so, look for NaN in "
-                "the model's weights",
-                DreamWarning,
+    rates = (lr, preset.lr if isinstance(preset, Preset) else None, drawn.rate)
+    rate = next(one for one in rates if one is not None)
+
+    def climbed(image: Image, copies: int, frames: int, unlike: Sequence[Target] = ()) -> Dream:
+        with passes_for(model, [*targets, *unlike], forward=forward, seed=seed) as run:
+            climb = Climb(
+                run=run,
+                objectives=targets,
+                image=image,
+                pixel_space=pixel_space or PixelSpace(),
+                bounded=bounded,
+                priors={by_name(PRIORS, prior, "prior"): weight for prior, weight in (priors or {}).items()},
+                transforms=transforms,
+                small_gradients=small_gradients,
+                copies=copies,
+                seed=seed,
+                unlike=unlike,
             )
-        return Dream(
-            names=climb.names,
-            images=images,
-            inputs=climb.to_inputs(images.clone()),  # a model that is shown them may write to them
-            pixel_space=climb.pixel_space,
-            bounded=bounded,
-            curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
-            values=values,
-            frames=torch.stack(list(film.values())),
-            frame_steps=tuple(film),
-            seeds=climb.seeds,
-        )
+            ascent = (optimizer or partial(torch.optim.Adam, lr=rate))(climb.parameters)
+            return climb.ascend(ascent, count, changes, frames=frames, progress=progress)
+
+    if diverse is None:
+        return climbed(drawn, copies, frames)
+    alone = climbed(_first_starts(drawn, copies), 1, 0)
+    gains = (alone.values - alone.curve[:, 0]).clamp_min(0).tolist() if count else [0.0] * len(targets)
+    return climbed(drawn, copies, frames, [_GAIN * gain * diversity(diverse) for gain in gains])
 
 
 def filmed(
@@ -275,6 +249,36 @@ class Climb:
         self.parameters = [parameter.to(like).requires_grad_() for parameter in start]
         self._weights = {prior: self._prior_weights(prior, like) for prior in self.priors}
         self._gradient = torch.zeros(())  # of the objectives, towards the images
+
+    def ascend(
+        self, ascent: torch.optim.Optimizer, steps: int, changes: Sequence[Step], *, frames: int, progress: bool
+    ) -> Dream:
+        """So many updates by an optimizer of `parameters`, with changes after each of them."""
+        curve: list[Tensor] = []
+        film: dict[int, Tensor] = {}
+        for number in filmed(self.picture, film, "dream", steps, frames, progress):
+            curve.append(self.update(ascent, number))
+            for change in changes:
+                self.change(change, number + 1)
+        images, values = self.result()
+        if lost := _chosen(self.names, ~values.isfinite()):
+            warn_user(
+                f"the dream of {lost} ended in NaN or infinity: give a smaller lr or, if it begins so, look for NaN in "
+                "the model's weights",
+                DreamWarning,
+            )
+        return Dream(
+            names=self.names,
+            images=images,
+            inputs=self.to_inputs(images.clone()),  # a model that is shown them may write to them
+            pixel_space=self.pixel_space,
+            bounded=self.bounded,
+            curve=torch.stack(curve, 1) if curve else values.new_zeros(len(values), 0),
+            values=values,
+            frames=torch.stack(list(film.values())),
+            frame_steps=tuple(film),
+            seeds=self.seeds,
+        )
 
     def update(self, ascent: torch.optim.Optimizer, number: int) -> Tensor:
         """One step of an optimizer of `parameters` after so many updates; returns the objectives before it, ``[N]``."""
