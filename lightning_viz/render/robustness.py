@@ -26,6 +26,7 @@ from lightning_viz.render.parts import (
     Tile,
     VStack,
 )
+from lightning_viz.render.share_bar import bar_of
 from lightning_viz.render.text import (
     DARK,
     GRAY,
@@ -311,10 +312,7 @@ def _pairs_of_bars(names: Sequence[str], clean: Any, attacked: Any, key: Sequenc
         parts.append(Label(0, top + _BAR, shorten(name, label - 12), DARK, "lm"))
         for bar, (shares, color) in enumerate(zip(pairs, colors.tolist(), strict=True)):
             share, high = float(shares[row]), top + bar * _BAR
-            width = round(full * min(max(share, 0), 1)) if np.isfinite(share) else 0
-            parts.append(Cell(label, high, full + 1, _BAR - 2, (240, 240, 240)))
-            if width:
-                parts.append(Cell(label, high, width + 1, _BAR - 2, tuple(color), value=share, row=row, column=bar))
+            parts += bar_of(share, (label, high, full, _BAR - 2), tuple(color), row=row, column=bar)
             text = f"{percent(share, decimals=1)} %" if np.isfinite(share) else "–"
             parts.append(Label(label + full + 8, high + _BAR / 2 - 1, text, DARK, "lm"))
     bars = Sheet(INNER_WIDTH, count * (2 * _BAR + _BETWEEN), parts)

@@ -12,7 +12,8 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.colors import class_colors
 from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, check_shape, compose
-from lightning_viz.render.parts import Cell, ClassKey, Label, Part, Sheet, VStack
+from lightning_viz.render.parts import ClassKey, Label, Part, Sheet, VStack
+from lightning_viz.render.share_bar import bar_of
 from lightning_viz.render.text import DARK, GRAY, first_of, fixed_point, percent, shorten, text_width
 
 __all__ = ["stability_bars"]
@@ -21,7 +22,7 @@ _MOST = 4  # networks
 _ROW, _APART = 44, 8  # pixels of one kind, and between the kinds and their mean
 _LABEL = 170  # pixels for names
 _ENDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the axis, of which the least that holds all bars is taken
-_PAPER, _BARS = (240, 240, 240), 1
+_BETWEEN = 1  # pixels between the bars of one kind
 
 
 def stability_bars(
@@ -59,12 +60,8 @@ def stability_bars(
         parts.append(Label(0, top + (_ROW - _APART) / 2, shorten(kind, _LABEL - 12), DARK, "lm"))
         height = (_ROW - _APART) // len(shown)
         for bar, values in enumerate(shown.values()):
-            share, high = float(values[row]), top + bar * height
-            full = width * min(max(share / end, 0), 1) if np.isfinite(share) else 0
-            parts.append(Cell(_LABEL, high, width, height - _BARS, _PAPER))
-            if full >= 1:
-                color = tuple(colors[bar].tolist())
-                parts.append(Cell(_LABEL, high, round(full), height - _BARS, color, value=share, row=row, column=bar))
+            place = (_LABEL, top + bar * height, width, height - _BETWEEN)
+            parts += bar_of(float(values[row]), place, tuple(colors[bar].tolist()), end=end, row=row, column=bar)
         middle = top + (_ROW - _APART) / 2
         parts.append(Label(_LABEL + width + _APART, middle, figures[row], DARK, "lm"))
     foot = len(names) * _ROW + _APART
