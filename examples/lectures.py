@@ -1,19 +1,22 @@
-"""The figures of the lectures, each by the command that draws it: a page of pictures, and how to get them.
+"""The figures of the lectures, each by the call that draws it: a page of pictures, and how to get them.
 
 Runs offline: a LeNet that learns scikit-learn's digits, and a small network that learns to tell crops of scikit-learn's
 two photographs apart, stand for the lectures' networks. With ``--pretrained`` the second is VGG19 of torchvision with
-its pretrained weights (downloaded on first use), on the photographs themselves.
+its pretrained weights (downloaded on first use), on the photographs themselves or on those of a folder (``--images``).
 """
 
 import argparse
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,10 +28,24 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_viz import ActivationMaps, TopSamples, View
 from lightning_viz.__main__ import main as lightning_viz
+from lightning_viz.analysis.data import Images
+from lightning_viz.analysis.models import pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64  # pixels of the crops
+WEIGHTS = "DEFAULT"  # of VGG19; "none" are random ones
+VGG19 = {
+    "features.0": ["features.0"],
+    "features.3": ["features.2"],
+    "features.6": ["features.16"],
+    "features.9": ["features.34"],
+    "features.11": ["features.36"],
+    "class:china": [f"class:{name}" for name in ("lakeside", "palace", "fountain", "coffee mug")],
+    "class:flower": [f"class:{name}" for name in ("daisy", "bee", "bagel", "African elephant")],
+}
+"""What stands for layers and classes of the small network where it is VGG19."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +55,41 @@ class Figure:
     Attributes:
         shows: what it shows there.
         call: arguments of ``lightning-viz``, or of ``python examples/...``; PLANE, DIGITS and PHOTOS stand for a
-            model and its data.
+            model and its data. Or a view, which is drawn by a Trainer that validates.
         picture: part of the path of the picture that is shown; the first by name if empty.
+        on: the model and its data that a view watches.
     """
 
     shows: str
-    call: str
+    call: str | View
     picture: str = ""
+    on: str = "PHOTOS"
+
+    @property
+    def text(self) -> str:
+        """The call as one writes it."""
+        if isinstance(self.call, View):
+            return f"Trainer(callbacks=[{self.call.name}]).validate({self.on})"
+        return self.call if self.call.startswith("examples/") else f"lightning-viz {self.call}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and its data.
+
+    Attributes:
+        words: as arguments of ``lightning-viz``.
+        model: as a Trainer takes it.
+        data: with which it validates.
+        checkpoint: of its weights; None: it has them.
+        names: what stands for the layers and classes of the calls.
+    """
+
+    words: list[str]
+    model: Callable[[], pl.LightningModule]
+    data: Callable[[], Any]
+    checkpoint: Path | None = None
+    names: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 class Photos(TensorDataset):
@@ -120,12 +165,26 @@ FIGURES = {
     ),
     "5": Figure("A fully connected unit's weights in the shape of its input", "filters DIGITS --layers fc1"),
     "6": Figure("Maps of channels, layer by layer", "analyze DIGITS --views activations --techniques", "activations"),
+    "7": Figure(
+        "One channel large, its map of several images",
+        ActivationMaps(layers="features.9", channels=[7], layout="large"),
+    ),
     "9": Figure(
         "Distributions of activations over a population", "analyze DIGITS --views statistics --techniques", "statistics"
     ),
     "10": Figure(
         "t-SNE of each layer of a LeNet on digits",
         "embed tsne DIGITS --layers conv1 conv2 fc1 fc2 --samples 500 --perplexity 50",
+    ),
+    "11": Figure(
+        "t-SNE with the digits in their places",
+        "embed tsne DIGITS --layers fc1 --samples 500 --perplexity 50",
+        "thumbnails",
+    ),
+    "11 (grid)": Figure(
+        "t-SNE of a top layer, spread over a grid of thumbnails",
+        "embed tsne PHOTOS --layers features --samples 196",
+        "grid",
     ),
     "10 (Swiss roll)": Figure("A Swiss roll with a dimension of noise: t-SNE unrolls it", "examples/swiss_roll.py"),
     "12": Figure(
@@ -146,6 +205,10 @@ FIGURES = {
     ),
     "16": Figure(
         "The samples that excite each channel most", "analyze DIGITS --views top_samples --techniques", "top_samples"
+    ),
+    "16 (pooling units)": Figure(
+        "Preferred images of units after pooling, each with its receptive field framed",
+        TopSamples(layers="features.11", whole=True),
     ),
     "17": Figure(
         "Grad-CAM of several classes on one image", "attribute grad_cam PHOTOS --target class:china class:flower"
@@ -180,7 +243,8 @@ FIGURES = {
         "attack gradient_ascent DIGITS --normalize l2 --steps 15",
     ),
     "24 (sphere)": Figure("1,000 points on the sphere of twice the radius", "robustness random_directions DIGITS"),
-    "25": Figure("Images that fool", "dream fool DIGITS --classes 0 1 2 3 4 5 6 7 8 9"),
+    "25": Figure("Images that fool, pixel by pixel", "dream fool DIGITS --encoding direct"),
+    "25 (CPPN)": Figure("Images that fool, as networks of the coordinates", "dream fool DIGITS --encoding cppn"),
     "26": Figure("The sign of the gradient, with its own class", "attack fgsm DIGITS --epsilon 0.2", "sum"),
     "26 (robust accuracy)": Figure(
         "White box and black box, as an ensemble: AutoAttack",
@@ -207,57 +271,106 @@ def train(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path,
     pl.Trainer(max_epochs=epochs, callbacks=[kept], **quiet).fit(model, datamodule=data)
 
 
-def sources(out: Path, pretrained: bool) -> dict[str, list[str]]:
-    """Arguments for the models and their data, trained first if need be."""
+def sources(out: Path, images: Path | None) -> dict[str, Source]:
+    """The models and their data, trained first if need be.
+
+    Args:
+        out: folder for checkpoints.
+        images: folder of photographs for VGG19; None: a small network learns crops instead.
+    """
     from examples.digits import Digits, LeNet
     from examples.plane import Perceptron, Plane
 
-    if not (out / "plane" / "last.ckpt").exists():
-        train(Perceptron(), Plane(), out / "plane", 20)
-    plane = [str(out / "plane" / "last.ckpt"), "--model", "examples.plane.Perceptron", "--data", "examples.plane.Plane"]
-
-    if not (out / "digits" / "last.ckpt").exists():
-        train(LeNet(), Digits(), out / "digits", 6)
-    digits = [str(out / "digits" / "last.ckpt"), "--model", "examples.digits.LeNet", "--data", "examples.digits.Digits"]
-    if pretrained:
-        folder = out / "photographs"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, photo in zip(Photos.classes, load_sample_images().images, strict=True):
-            Image.fromarray(photo).save(folder / f"{name}.jpg")
-        return {"PLANE": plane, "DIGITS": digits, "PHOTOS": ["--torchvision", "vgg19", "--images", str(folder)]}
-    if not (out / "photos" / "last.ckpt").exists():
-        train(CropNet(), Crops(), out / "photos", 8)
-    photos = [
-        str(out / "photos" / "last.ckpt"),
-        "--model",
-        "examples.lectures.CropNet",
-        "--data",
-        "examples.lectures.Crops",
-    ]
-    return {"PLANE": plane, "DIGITS": digits, "PHOTOS": photos}
+    found = {
+        "PLANE": trained(Perceptron, Plane, out / "plane", 20),
+        "DIGITS": trained(LeNet, Digits, out / "digits", 6),
+    }
+    if images is None:
+        return {**found, "PHOTOS": trained(CropNet, Crops, out / "photos", 8)}
+    known = pretrained("vgg19", WEIGHTS)
+    shown = Images(images, known.transform, classes=known.classes)
+    words = ["--torchvision", "vgg19", "--weights", WEIGHTS, "--images", str(images)]
+    return {**found, "PHOTOS": Source(words, lambda: Alone(known.load()), lambda: DataLoader(shown, 8), None, VGG19)}
 
 
-def words(call: str, models: dict[str, list[str]]) -> list[str]:
+def photographs(folder: Path) -> Path:
+    """A folder of scikit-learn's two photographs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, photo in zip(Photos.classes, load_sample_images().images, strict=True):
+        Image.fromarray(photo).save(folder / f"{name}.jpg")
+    return folder
+
+
+def trained(model: type[pl.LightningModule], data: type[pl.LightningDataModule], folder: Path, epochs: int) -> Source:
+    """A network with its checkpoint in a folder, trained first if there is none."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        train(model(), data(), folder, epochs)
+    named = [f"{part.__module__}.{part.__name__}" for part in (model, data)]
+    named = [name.replace("__main__", "examples.lectures") for name in named]
+    words = [str(path), "--model", named[0], "--data", named[1]]
+    return Source(words, model, data, path)
+
+
+class Alone(pl.LightningModule):
+    """A network of torchvision as a Trainer takes it, its layers by their names."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.features, self.avgpool, self.classifier = net.features, net.avgpool, net.classifier
+
+    def forward(self, images):
+        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0] if isinstance(batch, (list, tuple)) else batch)
+
+
+def translated(word: str, names: Mapping[str, list[str]]) -> list[str]:
+    """A word of a call with a source's own names of layers and classes, of which several may stand for one."""
+    if word in names:
+        return names[word]
+    return [re.sub(r"features\.\d+", lambda found: names.get(found[0], [found[0]])[0], word)]
+
+
+def words(call: str, models: dict[str, Source]) -> list[str]:
     """A call as arguments."""
-    return [word for part in shlex.split(call) for word in models.get(part, [part])]
+    parts = shlex.split(call)
+    names = next((models[part].names for part in parts if part in models), {})
+    return [word for part in parts for word in (models[part].words if part in models else translated(part, names))]
 
 
-def draw(figure: Figure, folder: Path, models: dict[str, list[str]]) -> list[Path]:
+def look(view: View, source: Source, folder: Path) -> None:
+    """Draw a view of a trained network."""
+    given = {name: getattr(view, name) for name in view.changed()}
+    if isinstance(given.get("layers"), str):
+        given["layers"] = translated(given["layers"], source.names)
+    view = type(view)(**given)
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    data = source.data()
+    held = {"datamodule": data} if isinstance(data, pl.LightningDataModule) else {"dataloaders": data}
+    trainer = pl.Trainer(default_root_dir=folder, callbacks=[view], **options)
+    trainer.validate(source.model(), verbose=False, ckpt_path=source.checkpoint, **held)
+
+
+def draw(figure: Figure, folder: Path, models: dict[str, Source]) -> list[Path]:
     """Run a figure's call and find the pictures that it wrote, those of the figure first."""
     done = folder / "lecture.json"
-    if not done.exists() or json.loads(done.read_text()) != [figure.call]:
+    if not done.exists() or json.loads(done.read_text()) != [figure.text]:
         shutil.rmtree(folder, ignore_errors=True)
-        if figure.call.startswith("examples/"):
+        if isinstance(figure.call, View):
+            look(figure.call, models[figure.on], folder)
+        elif figure.call.startswith("examples/"):
             path, *options = shlex.split(figure.call)
             subprocess.run([sys.executable, str(ROOT / path), *options, "--out", str(folder)], check=True)
         else:
             status = lightning_viz([*words(figure.call, models), "--out", str(folder)])
             if status:
                 raise SystemExit(status)
-        done.write_text(json.dumps([figure.call]))
+        done.write_text(json.dumps([figure.text]))
     pictures = sorted(folder.rglob("*.png"), key=lambda path: (figure.picture not in str(path), str(path)))
     if not pictures:
-        raise RuntimeError(f"{figure.call} wrote no picture")
+        raise RuntimeError(f"{figure.text} wrote no picture")
     return pictures
 
 
@@ -274,8 +387,9 @@ def document(figures: dict[str, Figure], pictures: dict[str, Path], folder: Path
         name = f"lectures/{number.replace(', ', '-').replace(' ', '_').replace('(', '').replace(')', '')}.png"
         image = Image.open(pictures[number]).convert("RGB").quantize(128)
         image.save(folder / name, optimize=True)
-        call = figure.call if figure.call.startswith("examples/") else f"lightning-viz {figure.call}"
-        lines += [f"## {number}. {figure.shows}", "", f"```bash\n{call}\n```", "", f"![{figure.shows}]({name})", ""]
+        language = "python" if isinstance(figure.call, View) else "bash"
+        lines += [f"## {number}. {figure.shows}", "", f"```{language}\n{figure.text}\n```", ""]
+        lines += [f"![{figure.shows}]({name})", ""]
     (folder / "lectures.md").write_text("\n".join(lines))
 
 
@@ -286,14 +400,19 @@ def main():
     parser.add_argument(
         "--pretrained", action="store_true", help="VGG19 of torchvision, with its weights, on photographs"
     )
+    parser.add_argument("--images", type=Path, help="folder of photographs for VGG19; scikit-learn's two if omitted")
     parser.add_argument("--document", type=Path, help="folder to write lectures.md and its pictures to")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    models = sources(arguments.out, arguments.pretrained)
+    out, images = arguments.out, None
+    if arguments.pretrained:
+        out = arguments.out / "vgg19"
+        images = arguments.images or photographs(out / "photographs")
+    models = sources(out, images)
     pictures = {}
     for number in arguments.only:
         print(f"{number}. {FIGURES[number].shows}", flush=True)
-        folder = arguments.out / "".join(letter if letter.isalnum() else "_" for letter in number)
+        folder = out / "".join(letter if letter.isalnum() else "_" for letter in number)
         pictures[number] = draw(FIGURES[number], folder, models)[0]
     if arguments.document:
         document({number: FIGURES[number] for number in arguments.only}, pictures, arguments.document)

@@ -100,6 +100,7 @@ def crops_of(
     places: tuple[int, ...],
     known: dict[Any, Rectangle | None],
     number: int = 0,
+    whole: bool = False,
 ) -> tuple[Mapping[int, list[Crop]], dict[str, str]]:
     """Each entry's crop, by row, and in words how large they are and how their maps were found.
 
@@ -112,6 +113,7 @@ def crops_of(
         places: shape of the layer's maps; () where its channels are the scalars of a vector.
         known: receptive fields found before, to which those found now are added.
         number: of the image that the call depends on, where the model takes several.
+        whole: keep whole images, of which the crop is a window.
     """
     device = next(iter(model.parameters())).device
     crops: dict[int, Crop] = {}
@@ -124,17 +126,20 @@ def crops_of(
         form = input_form(model, inputs)
         pixels, evidence = _shown(towards, map_tensors(inputs, Tensor.cpu), form, pixel_space, number)
         for place, (one, field, image) in enumerate(zip(some, fields, pixels, strict=True)):
-            field = field or Rectangle(0, image.shape[0], 0, image.shape[1])
-            entry, (top, bottom, left, right) = entries[one], field
+            every = Rectangle(0, image.shape[0], 0, image.shape[1])
+            field = field or every
+            entry, kept = entries[one], every if whole else field
+            top, bottom, left, right = kept
             crops[one] = cut(
                 image,
-                field,
+                kept,
+                window=tuple(field) if whole else None,
                 evidence=None if evidence is None else evidence[place, :, top:bottom, left:right],
                 value=entry.value,
                 name="" if entry.label is None else name(entry.label),
                 sample=entry.sample,
             )
-            sizes.append((bottom - top, right - left, *image.shape[:2]))
+            sizes.append((field[1] - field[0], field[3] - field[2], *image.shape[:2]))
     step = max((max(crop.image.shape[:2]) for crop in crops.values()), default=1) / _SIDE
     rows: defaultdict[int, list[Crop]] = defaultdict(list)
     for one in sorted(crops):
@@ -214,7 +219,16 @@ def _smaller(crop: Crop, step: float) -> Crop:
     image = Image.fromarray(np.ascontiguousarray(crop.image)).resize(size, Image.Resampling.BOX)
     planes = () if crop.evidence is None else crop.evidence
     smaller = [np.asarray(Image.fromarray(plane.copy()).resize(size, Image.Resampling.BOX)) for plane in planes]
-    return replace(crop, image=np.asarray(image), evidence=np.stack(smaller) if smaller else None)
+    window = crop.window
+    if window is not None:
+        top, bottom, left, right = (
+            round(side * now / before)
+            for side, now, before in zip(
+                window, (size[1], size[1], size[0], size[0]), (height, height, width, width), strict=True
+            )
+        )
+        window = (top, bottom, left, right)
+    return replace(crop, image=np.asarray(image), evidence=np.stack(smaller) if smaller else None, window=window)
 
 
 def _in_words(sizes: Sequence[tuple[int, int, int, int]]) -> str:
@@ -238,10 +252,12 @@ class TopSamples(PopulationView):
         layers: to show; the last convolution if omitted.
         channels: ``"random"`` (picked once, by the probe's seed), ``"first"``, or a list of numbers; at most eight.
         best: samples shown per channel, at most nine.
+        whole: show whole images with the receptive field framed (Girshick et al., 2014) rather than cut to it.
     """
 
     channels: Channels = "random"
     best: int = MOST_CROPS
+    whole: bool = False
 
     kind: ClassVar[str] = "top_samples"
 
@@ -298,7 +314,15 @@ class TopSamples(PopulationView):
             name = snapshot.samples.name
             places, number = state["places"], self._images.get(call, 0)
             pages[call] = crops_of(
-                model, call, entries, pixel_space, name, places=places, known=self._fields, number=number
+                model,
+                call,
+                entries,
+                pixel_space,
+                name,
+                places=places,
+                known=self._fields,
+                number=number,
+                whole=self.whole,
             )
         return {"pages": pages}
 

@@ -244,6 +244,11 @@ _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and m
 _ROWS = 10  # pixels between rows of channels
 _LONGEST = 4.0  # side of a tile over its other side
 _NEW = (230, 159, 0)  # frame of a new sample
+_CUT = (
+    "each cut to the part of the image that the channel's maximum depends on (its receptive field; light gray lies "
+    "outside the image)"
+)
+_WHOLE = "each with the part framed that the channel's maximum depends on (its receptive field)"
 GROUND = (160, 186, 216)
 """Between tiles: neither their grays nor the page's white."""
 
@@ -261,6 +266,7 @@ class Crop:
         left: likewise at the left edge.
         sample: its number.
         new: whether it was not among the channel's strongest at the step before.
+        window: of a whole image the part that the maximum sees: top, bottom, left and right in its pixels.
     """
 
     image: Colors
@@ -271,6 +277,7 @@ class Crop:
     left: bool = False
     sample: int | None = None
     new: bool = False
+    window: tuple[int, int, int, int] | None = None
 
 
 def signed_image(values: NDArray[np.floating]) -> Colors:
@@ -299,7 +306,7 @@ def excitations(
         layer: name, for the caption.
         channels: the channels' numbers.
         population: among what the samples are the strongest, such as "600 validation samples".
-        field: how large the crops are, such as "12 x 12 of 32 x 32 pixels".
+        field: how large the crops or frames are, such as "12 x 12 of 32 x 32 pixels".
         method: by which the maps were found.
         info: see `PageInfo`.
     """
@@ -322,20 +329,20 @@ def excitations(
     label = "of each map, in each of its three colors" if colored else "of each map"
     bar = ColorBar("gray", "−max", "max", middle="0", label=label)
     silent = sum(not some for some in shown)
+    whole = any(crop.window is not None for crop in every)
     nth = f"{most or MOST_CROPS}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(most, 'th') }"
     facts = (
         some_of(len(shown), len(channels), "channels"),
         f"the {most or MOST_CROPS} strongest of {population}",
-        f"cut to what it sees, {field}",
+        f"framed: what it sees, {field}" if whole else f"cut to what it sees, {field}",
         f"right: its {method}",
         "orange frame: new since the look before",
     )
     reading = (
         f"Each block is one channel (feature map) of {layer}. On its left are the samples that excite it most, the "
-        "strongest first, each cut to the part of the image that the channel's maximum depends on (its receptive "
-        "field; light gray lies outside the image). On its right is what in each crop drives that one activation "
-        f"({method}): brighter than gray for what raises it, darker for what lowers it. Above them stand the commonest "
-        f"class among them and the largest and {nth} value. A channel that none of them "
+        f"strongest first, {_WHOLE if whole else _CUT}. On its right is what in each {'image' if whole else 'crop'} "
+        f"drives that one activation ({method}): brighter than gray for what raises it, darker for what lowers it. "
+        f"Above them stand the commonest class among them and the largest and {nth} value. A channel that none of them "
         "raises above 0 is hatched: others may."
     )
     warnings = (f"{silent} of {len(shown)} channels at most 0 in these {population}",) if silent else ()
@@ -371,6 +378,7 @@ def _block(
             layer=layer,
             channel=channel,
             value=crop.value,
+            window=crop.window,
             outline=_NEW if crop.new else None,
         )
         for crop in crops

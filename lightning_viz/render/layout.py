@@ -80,6 +80,7 @@ _FINER = 4  # thin lines are drawn so many times larger and made smaller, which 
 _RING = 9  # a ring's least radius in pixels
 BAR_LENGTH = 200  # pixels, of a color bar
 _DOT = 14  # pixels, of a key
+_THICK_FRAMES = 80  # pixels of a tile's side, below which a window's frame is thin
 _OUTLINE = 5  # pixels
 _EMPTY = (222, 222, 222)  # of a bar
 _NOTHING = np.zeros((1, 1, 3), dtype=np.uint8)
@@ -173,8 +174,9 @@ def _tile(part: parts.Tile) -> Image.Image:
         top, bottom, left, right = part.window
         across, down = tile.width / part.image.shape[1], tile.height / part.image.shape[0]
         corners = (left * across, top * down, right * across - 1, bottom * down - 1)
-        pen.rectangle(corners, outline="white", width=5)
-        pen.rectangle(corners, outline=RED, width=3)
+        thick = 3 if min(tile.size) >= _THICK_FRAMES else 1
+        pen.rectangle(corners, outline="white", width=thick + 2)
+        pen.rectangle(corners, outline=RED, width=thick)
     return tile
 
 

@@ -1,7 +1,7 @@
 """A layer's samples as images: at their places in the plane, on a grid, and as a sprite for the projector."""
 
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ def thumbnails(
     mistaken: NDArray[np.bool_] | None = None,
     extent: PlotExtent,
     dimension: int,
+    method: Literal["t-SNE", "PCA"] = "t-SNE",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of samples as thumbnails at their places, pushed apart; mistakes on top, in crowds some are left out.
@@ -57,6 +58,7 @@ def thumbnails(
         mistaken: samples whose class the model does not predict ``[N]``, or None.
         extent: (x0, x1, y0, y1) of the view, fixed over a run.
         dimension: of the layer.
+        method: that made the points.
         info: see `PageInfo`.
     """
     check_rgb(images)
@@ -90,7 +92,7 @@ def thumbnails(
     if mistaken is not None:
         reading += " A cross marks a sample whose class the model does not predict."
     body = Sheet(INNER_WIDTH, _HEIGHT, parts, (246, 246, 246))
-    return compose(tag, f"Samples at their places in {layer}'s t-SNE", body, facts, reading, **info)
+    return compose(tag, f"Samples at their places in {layer}'s {method}", body, facts, reading, **info)
 
 
 def _outside(points: NDArray[Any], extent: PlotExtent) -> NDArray[np.bool_]:
@@ -138,6 +140,7 @@ def grid(
     layer: str,
     labels: NDArray[Any] | None = None,
     dimension: int,
+    method: Literal["t-SNE", "PCA"] = "t-SNE",
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of samples on a square grid (Karpathy's): the assignment to cells that moves points least.
@@ -149,6 +152,7 @@ def grid(
         layer: name, for the caption.
         labels: class indices ``[N]`` for the frames' colors, or None.
         dimension: of the layer.
+        method: that made the points.
         info: see `PageInfo`.
     """
     check_rgb(images)
@@ -166,7 +170,7 @@ def grid(
     facts = (f"{count} samples", f"{dimension:,} dimensions", frame, "gaps removed")
     reading = f"The embedding spread over a grid: neighbors in the grid are samples that the layer sees alike.{color}"
     warnings = ("NaN in some points",) if not np.isfinite(points).all() else ()
-    body, title = Sheet(side * size, side * size, parts), f"{layer}'s t-SNE, spread over a grid"
+    body, title = Sheet(side * size, side * size, parts), f"{layer}'s {method}, spread over a grid"
     return compose(tag, title, body, facts, reading, warnings=warnings, **info)
 
 

@@ -121,6 +121,31 @@ def test_the_strongest_of_all_validation_samples_are_found_where_they_are(tmp_pa
     assert page["population"] == "30 validation samples"
 
 
+def test_whole_samples_have_what_the_channel_sees_framed(tmp_path, drawn_at_once):
+    model, (inputs, _) = ConvNet(), images(30, classes=3)
+    fit(tmp_path, model, [TopSamples(layers="conv2", whole=True)], val=validation())
+    (page,) = drawn_at_once.arguments("top_samples/conv2").values()
+    _, order, places, maps = strongest(model.eval(), inputs, "conv2", page["channels"])
+    seen = 0
+    for row, found in enumerate(page["crops"]):
+        for crop, number, flat in zip(found, order[row], places[row], strict=False):
+            (field,) = receptive_fields(model, inputs, "conv2", [divmod(int(flat), maps.shape[3])])
+            assert np.array_equal(crop.image[..., 0], (inputs[number, 0] * 255).round().byte().numpy())
+            assert crop.window == tuple(field) != (0, inputs.shape[2], 0, inputs.shape[3])
+            top, bottom, left, right = field
+            outside = crop.evidence.copy()
+            outside[:, top:bottom, left:right] = 0
+            assert not outside.any() and crop.evidence.any()
+            seen += 1
+    assert seen >= 9
+
+
+def test_the_frame_of_a_large_sample_is_as_small_as_its_image():
+    image = np.zeros((256, 128, 3), dtype=np.uint8)
+    small = top_samples._smaller(top_samples.Crop(image, None, 1.0, window=(64, 128, 0, 96)), 2)
+    assert small.image.shape == (128, 64, 3) and small.window == (32, 64, 0, 48)
+
+
 def test_samples_that_are_new_among_a_channels_strongest_are_marked(tmp_path, drawn_at_once):
     class Changing(ConvNet):
         def on_validation_start(self):

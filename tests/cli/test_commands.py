@@ -454,6 +454,14 @@ def close(found, expected):
     return np.allclose(known, np.where(np.isfinite(wanted), wanted, np.nan), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
+def test_one_layer_is_embedded_as_points_as_images_at_their_places_and_on_a_grid(command, tmp_path):
+    command("embed pca --layers fc")
+    pages = sorted(path.relative_to(tmp_path).parts[:-1] for path in tmp_path.rglob("*.png"))
+    assert [page[-1] for page in pages] == ["fc", "grid", "thumbnails"]
+    words = [path.read_text() for path in tmp_path.rglob("*.md")]
+    assert len(words) == 3 and all("PCA" in said and "t-SNE" not in said for said in words)
+
+
 def test_the_table_of_tests_is_whole():
     every = {f"{command} {method}" for command in FAMILIES for method in command_methods(command)}
     assert {" ".join(row.split()[:2]) for row in ROWS} - {"filters --layers"} == every - {"filters filters"}

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from lightning_viz.render import layout
 from lightning_viz.render.activations import Crop, excitations, signed_image
 from lightning_viz.render.layout import BODY_HEIGHT
 from lightning_viz.render.parts import Tile
+from lightning_viz.render.text import RED
 
 from .pixels import decoded, fits, texts
 
@@ -53,6 +55,19 @@ def test_a_new_sample_is_framed():
     assert (page == (230, 159, 0)).all(2).sum() > 2 * 4 * 5 * 40
     assert "orange frame: new since the look before" in picture.description
     assert [text for text, _ in texts(picture)] == ["ch 10 · 9 to 7", "ch 11 · 5"]
+
+
+def test_what_a_channel_sees_of_whole_samples_is_framed_thinly_where_tiles_are_small():
+    red = {}
+    for count in (8, 1):
+        picture, _ = draw([[crop(9.0, height=12, width=12, window=(3, 9, 3, 9))]] * count)
+        tile = next(tile for tile in picture.parts(Tile) if tile.window is not None)
+        assert "framed: what it sees" in picture.description and "cut to" not in picture.description
+        side = tile.size[0]
+        drawn = layout.draw(tile)
+        red[side] = int((np.asarray(drawn)[side // 2, : side // 2] == RED).all(1).sum())
+    assert sorted(red)[0] < 80 < sorted(red)[1]
+    assert [red[side] for side in sorted(red)] == [1, 3]
 
 
 def test_a_crop_that_the_edge_cut_lies_where_its_center_would_be():

@@ -20,7 +20,7 @@ from lightning_viz.hooks.pytree import on_device
 from lightning_viz.render.embedding import scatter
 from lightning_viz.render.layer_panels import SAME, LayerPanel, evenly_chosen, layer_panels, unit_radius
 from lightning_viz.render.page import Page
-from lightning_viz.render.sample_images import thumbnails
+from lightning_viz.render.sample_images import grid, thumbnails
 from lightning_viz.render.text import fixed_point
 
 
@@ -31,7 +31,9 @@ def embed(
     *,
     layers: str | Sequence[str] = "blocks",
 ) -> Output:
-    """Embeddings of layers' outputs, side by side if they are several, else one large, and with thumbnails.
+    """Embeddings of layers' outputs, side by side if they are several, else one large, with images too.
+
+    Images of the samples stand at their places, on a second page on a grid, each in a cell of its own.
 
     Of more than 4,096 dimensions a random projection is embedded.
 
@@ -104,15 +106,18 @@ def _pages(
     measured: Mapping[str, Any],
     labels: NDArray[Any] | None,
 ) -> Iterator[Page]:
-    """One layer's points, and with the samples as thumbnails."""
+    """One layer's points, and the samples as images at their places and on a grid."""
     plane = np.asarray(embedding.points[:, :2])
     about: dict[str, Any] = {"layer": layer, "step": study.step, "labels": labels, "dimension": dimension}
-    about["extent"] = extent(plane)
-    how: dict[str, Any] = {"method": "PCA" if embedding.method == "PCA" else "t-SNE", "details": _details(embedding)}
+    about |= {"method": "PCA" if embedding.method == "PCA" else "t-SNE"}
+    room = extent(plane)
     names = study.samples.class_names or None
-    yield scatter(f"embedding/{layer}", plane, class_names=names, **how, **measured, **about)
+    shown: dict[str, Any] = {"class_names": names, "extent": room, "details": _details(embedding)}
+    yield scatter(f"embedding/{layer}", plane, **shown, **measured, **about)
     if study.images is not None:
-        yield thumbnails(f"embedding/{layer}/thumbnails", plane, study.rgb(study.images), **about)
+        images = study.rgb(study.images)
+        yield thumbnails(f"embedding/{layer}/thumbnails", plane, images, extent=room, **about)
+        yield grid(f"embedding/{layer}/grid", plane, images, **about)
 
 
 def _card(
