@@ -66,6 +66,7 @@ class Method(Descriptor):
         source: paper, by authors and year.
         view: kind of the live view that draws it; empty if none does.
         display: how its maps are drawn, of `lightning_viz.render.tiles.DISPLAYS`.
+        worth: what its maps say and what not, for the caption of its pictures.
         unit: of its values; for an attack the norm in which its perturbations are usually measured, as it is chosen.
         cost: passes of each sample, or in words what their number grows with.
         rule: backward rule at ReLUs, of `lightning_viz.hooks.relu_rule`.
@@ -80,6 +81,7 @@ class Method(Descriptor):
     source: str = ""
     view: str = ""
     display: str = ""
+    worth: str = ""
     unit: str = ""
     cost: int | str = 1
     rule: str = ""

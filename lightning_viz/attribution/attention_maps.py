@@ -170,7 +170,7 @@ def _relevance(calls: Sequence[EagerCall], gradients: Sequence[Tensor | None]) -
         weighted = (gradient * one.weights.detach()).relu().view(one.call.batch, one.call.heads, tokens, tokens).mean(1)
         relevance = relevance.to(weighted) + weighted @ relevance.to(weighted)
     first, mean = relevance[:, :1], relevance.mean(1, keepdim=True)
-    return attention_map(AttentionRows(first, mean, tokens, last.layout, last.class_token), last.layer)
+    return attention_map(AttentionRows(first, mean, tokens, tokens, last.layout, last.class_token), last.layer)
 
 
 def _as_precise(maps: Tensor, inputs: Any) -> Tensor:
@@ -202,6 +202,18 @@ def attention_calls(model: nn.Module, attended: Attentions, layers: Layers | Non
         called = ", ".join(repr(call) for call in [*attended.calls][:12])
         raise LayerNotReachedError(f"no attention is called in {layers!r}; it is in {called}")
     return chosen
+
+
+def attended_tokens(model: nn.Module, inputs: Any) -> dict[str, int]:
+    """Among how many tokens a query shares its attention, by call; of windows, those of one.
+
+    Args:
+        model: that attends; left as found.
+        inputs: as the model takes them, one sample is enough.
+    """
+    attended = observe(model, inputs, layers=(), attention=("rows",)).attention
+    assert attended is not None
+    return {call: rows.keys for call, rows in attended.calls.items()}
 
 
 def attention_map(rows: AttentionRows, call: str) -> Tensor:

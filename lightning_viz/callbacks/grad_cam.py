@@ -144,7 +144,7 @@ class GradCAM(View):
             if several:
                 yield from target_columns(snapshot, heat, shown, arguments, scalars)
             else:
-                target = snapshot.target_name(self.target) if "target" in described.needs else "any class"
+                target = snapshot.target_name(self.target) if "target" in described.needs else ""
                 single = {"maps": heat[shown].numpy(), "target": target}
                 yield snapshot.framed(DrawTask(attribution_maps, {**arguments, **single}, scalars=scalars), shown)
 

@@ -34,6 +34,6 @@ def target_columns(
     for first in range(0, len(maps), MOST_TARGETS):
         some = slice(first, first + MOST_TARGETS)
         own = {"maps": maps[some][:, list(shown)].float().numpy(), "names": names[some], "of": of}
-        own |= {"first": first, "count": len(maps)}
+        own |= {"first": first, "count": len(maps), "samples": maps.shape[1]}
         tag = f"{arguments['tag']}/classes" + (f"/{first + 1}" if first else "")
         yield DrawTask(class_columns, {**arguments, **own, "tag": tag}, scalars={} if first else dict(scalars))

@@ -57,7 +57,7 @@ class AttentionRecord:
             if windows is not None:
                 first = mean = windows.spread(mean)
                 layout = Layout(windows.grid, 2)
-            self._rows[layer].append(AttentionRows(first, mean, call.queries, layout, class_token))
+            self._rows[layer].append(AttentionRows(first, mean, call.queries, call.keys, layout, class_token))
 
     def kept(self) -> Attentions:
         """What the pass gave."""
@@ -65,7 +65,7 @@ class AttentionRecord:
         if self._rolled is not None and not self._refused:
             tokens = self._rolled.shape[1]
             first, mean = self._rolled[:, :1].clone(), self._rolled.mean(1, keepdim=True)
-            rollout = AttentionRows(first, mean, tokens, self._layout, self._class_token)
+            rollout = AttentionRows(first, mean, tokens, tokens, self._layout, self._class_token)
         return Attentions(call_names(self._rows), rollout, self._refused, dict(self.watch.missed))
 
 

@@ -41,6 +41,7 @@ class AttentionRows:
         mean: the mean over queries, of the same shape; of windows that are known to cut a map, the mean over each
             one's queries at its place on the map; of others ``[N * windows, heads, S]``.
         queries: their number T.
+        keys: how many tokens a query shares its attention among; of windows, those of one.
         layout: of the S keys: their grid, and how many tokens stand in front of it.
         class_token: whether the first token is a class token.
     """
@@ -48,6 +49,7 @@ class AttentionRows:
     first: Tensor
     mean: Tensor
     queries: int
+    keys: int
     layout: Layout
     class_token: bool = False
 

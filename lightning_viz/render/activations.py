@@ -26,7 +26,7 @@ from lightning_viz.render.parts import (
     VStack,
 )
 from lightning_viz.render.planes import as_planes
-from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
+from lightning_viz.render.sample_pairs import BAR_ROOM, CONFIDENCE, pair_layout, pair_rows
 from lightning_viz.render.text import DARK, LINE, first_of, number, percent, shorten, some_of, text_width
 from lightning_viz.render.tiles import COARSE, count_flaws, find_flaw, map_flaws, to_rgb, verdict_texts
 
@@ -158,7 +158,7 @@ def channel_maps(
         *places,
         *(["one display scale for all maps", *scale.words(limits_note)[1:]] if limits else scale.words("")),
         "number: largest activation",
-        "bar: confidence" if verdicts else "",
+        CONFIDENCE if verdicts else "",
     )
     body = rows if curves else VStack([rows, bar], gap=8)
     title, warnings = f"Channel {channels[0]} of {layer}", count_flaws(map_flaws(body), "maps")

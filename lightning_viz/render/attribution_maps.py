@@ -11,9 +11,9 @@ from typing_extensions import Unpack
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.layout import GUTTER, INNER_WIDTH, fit, in_columns, in_rows
 from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, check_shape, compose
-from lightning_viz.render.parts import HStack, Part, Text, Tile, TileSize, VStack
+from lightning_viz.render.parts import HStack, MapTile, Part, Text, Tile, TileSize, VStack
 from lightning_viz.render.planes import as_planes, most_samples
-from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
+from lightning_viz.render.sample_pairs import BAR_ROOM, CONFIDENCE, pair_layout, pair_rows
 from lightning_viz.render.text import (
     DARK,
     GRAY,
@@ -28,8 +28,11 @@ from lightning_viz.render.text import (
 )
 from lightning_viz.render.tiles import (
     DISPLAYS,
+    FLAT,
+    Display,
     Flaw,
     Verdict,
+    count_flat,
     count_flaws,
     count_weak,
     map_flaws,
@@ -70,6 +73,7 @@ def attribution_maps(
     display: str = "sum",
     layer: str = "",
     unit: str = "",
+    tokens: int | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of attribution maps: each sample untouched and, beside it, what in it moves the target, all on one scale.
@@ -79,26 +83,28 @@ def attribution_maps(
         images: the inputs ``[N, H, W, 3]``, or series or volumes, see `as_planes`; the first 16 are shown.
         maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
-        target: what is explained, such as "the label's logit".
+        target: what is explained, such as "the label's logit"; empty if the method knows none.
         display: "heat" over the grayed sample, its opacity on the page's scale, or its "contrast" above each map's
             least value; "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
             "image" of its own (see `DISPLAYS`).
         layer: name, for the caption; none for maps towards the input.
         unit: of the maps.
+        tokens: of shares of attention, among how many it is shared: they are shown in times uniform attention then.
         info: see `PageInfo`.
     """
+    maps, display = _shares(maps, display, tokens)
     samples, most = len(images), most_samples(images, _MOST_PAIRS)
     if len(maps) != samples or 0 in maps.shape[1:2]:
         raise InvalidArgumentError(f"maps are {list(maps.shape)}: give one channel or more for {samples} samples")
     images, maps, places = as_planes(images[:most], maps[:most])
     check_rgb(images)
     check_shape("maps", maps, len(images), "C", "h", "w")
-    how, heat, verdicts = DISPLAYS[display], display == "heat", info.get("verdicts", ())
+    how, heat, verdicts = DISPLAYS[display], display in _HEATS, info.get("verdicts", ())
     second = [
         map_tile((1, 1), images[index], values, display, sample=index, layer=layer) for index, values in enumerate(maps)
     ]
     scaled, reach = on_one_scale(second)
-    figures = [number(tile.value) if tile.value else "" for tile in second]
+    figures = [how.figure(tile.value) for tile in second]
     over = f", {'summed over' if display == 'sum' else 'the largest of'} the channels" if maps.shape[1] > 1 else ""
     of = {
         "contrast": "each from its least value",
@@ -110,26 +116,46 @@ def attribution_maps(
         *places,
         "" if layer or heat else of.get(display, f"its absolute value{over}"),
         *info.get("details", ()),
-        f"number: {how.divided}",
-        "bar: confidence" if verdicts else "",
+        *_scale_facts(how, tokens, scaled),
+        CONFIDENCE if verdicts else "",
         _cells(maps.shape[2:], images.shape[1:3]) if heat else "",
     )
     rest: PageInfo = {**info, "details": ()}  # they stand among the facts already
-    title = f"{method} for {target}{_seen_from(layer)}"
+    title = f"{method}{f' for {target}' if target else ', whatever the class'}{_seen_from(layer)}"
     layout = pair_layout(images, len(second), verdicts, body_room(title, facts, **rest) - BAR_ROOM)
     untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
     seen = [replace(tile, size=layout.size) for tile in scaled]
     body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
-    reads = _READINGS.get("heat" if layer else display, _READINGS["sum"])
+    reads = _READINGS.get("heat" if layer and target else display if target else "classless", _READINGS["sum"])
     where, beside = layout.words
-    reading = (
-        f"{where} the input, {beside} {reads.format(target=target, method=method)} All maps of the page are on one "
-    )
-    reading += f"scale; the number below is a map's own {how.divided}{', the bar the confidence' if verdicts else ''}."
+    reading = f"{where} the input, {beside} {reads.format(target=target, method=method)} {_scale_words(how)}"
+    reading += f" The number below is a map's own {how.divided}{', the bar the confidence' if verdicts else ''}."
     zero = "all zero (nothing positive left after its ReLU)" if heat else "all-zero gradient"
     flaws = count_flaws(map_flaws(body), "maps" if layer else "samples", {Flaw.ZERO: zero})
     warnings = (*flaws, *count_weak(body))
     return compose(tag, title, body, facts, reading, warnings=warnings, **rest)
+
+
+def _shares(maps: NDArray[Any], display: str, tokens: int | None) -> tuple[NDArray[Any], str]:
+    """Shares of attention in times uniform attention, and how they are shown; other maps as they are."""
+    return (maps, display) if tokens is None else (tokens * maps, "attention")
+
+
+def _scale_facts(how: Display, tokens: int | None, tiles: Sequence[MapTile]) -> tuple[str, ...]:
+    """What a map's number is, and what uniform attention would be."""
+    if tokens is None:
+        return (f"number: {how.divided}",)
+    return f"number: {how.divided}; 1× is uniform, 1/{tokens:,} to each token", count_flat(VStack(tiles, gap=0))
+
+
+def _scale_words(how: Display) -> str:
+    """On what scale a page's maps are, for the description."""
+    if how.fixed is None:
+        return "All maps of the page are on one scale."
+    return (
+        "All maps are on one scale, the same at every step: clear where attention is uniform or less, then rising by "
+        f"its logarithm. A flat map is below {number(FLAT)} times uniform everywhere."
+    )
 
 
 def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
@@ -141,7 +167,9 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
     )
 
 
+_HEATS = ("heat", "attention")
 _READINGS = {
+    "classless": "where in it {method} is high, the same whatever class is asked about: the brighter, the more.",
     "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
     "contrast": "how probable {target} stays, by {method}, where a place is seen: the brighter, the more.",
     "sum": "how strongly a small change of each pixel moves {target}: the brighter, the more.",
@@ -163,6 +191,7 @@ def class_columns(
     of: str = "classes",
     first: int = 0,
     count: int | None = None,
+    samples: int | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of several classes: each sample and, beside it, its map for each class, all on one scale.
@@ -182,6 +211,7 @@ def class_columns(
         of: what they are of, ``"classes"`` or ``"targets"``.
         first: how many classes other pages show before these.
         count: of the classes on all pages; T if omitted.
+        samples: how many there are, of which the images are some; N if omitted.
         info: see `PageInfo`.
     """
     whose = "class, by its name and probability" if of == "classes" else "target, by its name"
@@ -191,6 +221,8 @@ def class_columns(
         f"{method} {each}{_seen_from(layer)}",
         f"{of} {first + 1} to {last} of {whole}" if first or last < whole else "",
         f"Each sample, then what speaks for each {whose}.",
+        samples or len(images),
+        ("only what raises a class: one that loses may be brighter" if of == "classes" and display == "heat" else "",),
     )
     return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
 
@@ -206,6 +238,8 @@ def head_columns(
     layer: str,
     query: str,
     unit: str = "",
+    tokens: int | None = None,
+    samples: int | None = None,
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of attention heads: each sample and, beside it, the mean over heads and single heads, all on one scale.
@@ -220,8 +254,11 @@ def head_columns(
         layer: name, for the caption.
         query: whose attention it is, such as "the class token".
         unit: of the maps.
+        tokens: among how many attention is shared; the maps are on the scale of the largest if omitted.
+        samples: how many there are, of which the images are some; N if omitted.
         info: see `PageInfo`.
     """
+    maps, display = _shares(maps, "heat", tokens)
     names = [["mean"] * len(images), *([f"head {head}"] * len(images) for head in heads)]
     reading = (
         f"Each sample, then where {query} attends in {layer}, as the mean over heads and head by head: the "
@@ -229,8 +266,8 @@ def head_columns(
     )
     shown = min(len(heads), MOST_TARGETS - 1)
     facts = f"{count} heads and their mean" if shown == count else f"{shown} of {count} heads, and the mean of all"
-    columns = _Columns(f"{method} of {query} in {layer}", facts, reading)
-    return _side_by_side(tag, images, maps, names, columns, display="heat", layer=layer, unit=unit, **info)
+    columns = _Columns(f"{method} of {query} in {layer}", facts, reading, samples or len(images), tokens=tokens)
+    return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
 
 
 @dataclass(frozen=True)
@@ -241,11 +278,17 @@ class _Columns:
         title: of the page.
         count: which of how many, in words.
         reading: how to read it.
+        samples: how many there are.
+        facts: further ones for the caption.
+        tokens: among how many attention is shared, if the maps are shares of it.
     """
 
     title: str
     count: str
     reading: str
+    samples: int
+    facts: Sequence[str] = ()
+    tokens: int | None = None
 
 
 def _side_by_side(
@@ -261,7 +304,7 @@ def _side_by_side(
     **info: Unpack[PageInfo],
 ) -> Page:
     """Page of samples with several maps each, ``[T, N, C, h, w]``."""
-    samples, verdicts = len(images), info.get("verdicts", ())
+    verdicts = info.get("verdicts", ())
     images, maps, places = as_planes(images[:_ROWS], maps[:MOST_TARGETS, :_ROWS], lead=3)
     check_rgb(images)
     check_shape("maps", maps, "T", len(images), "C", "h", "w")
@@ -270,6 +313,7 @@ def _side_by_side(
         [map_tile(size, image, values, display, sample=index, layer=layer) for values in maps[:, index]]
         for index, image in enumerate(images[:rows])
     ]
+    how = DISPLAYS[display]
     every, reach = on_one_scale([tile for row in tiles for tile in row])
     blocks: list[Part] = []
     for index, row in enumerate(tiles):
@@ -277,24 +321,22 @@ def _side_by_side(
         untouched = VStack([Tile(size, images[index], sample=index), *input_text], gap=1)
         scaled, columns = every[index * len(row) : (index + 1) * len(row)], list[Part]()
         for tile, on_scale, name in zip(row, scaled, names, strict=False):
-            words = [*_whole_lines(name[index], across, lines), number(tile.value) if tile.value else " "]
+            words = [*_whole_lines(name[index], across, lines), how.figure(tile.value) or " "]
             text = VStack([Text(words[:-1], across), Text(words[-1:], across, color=GRAY)], gap=0)
             columns.append(VStack([on_scale, text], gap=1))
         blocks.append(HStack([untouched, VStack(in_rows(columns, beside, GUTTER), gap=4)], gap=GUTTER))
-    how = DISPLAYS[display]
     facts = (
-        first_of(rows, samples, "samples"),
+        some_of(rows, page.samples, "samples"),
         page.count,
         *places,
-        f"number: {how.divided}",
-        "weak: in sum below ¼ of the strongest" if display == "heat" else "",
+        *_scale_facts(how, page.tokens, every),
+        *page.facts,
     )
     reading = (
-        f"{page.reading} All maps of the page are on one scale: rows and columns compare. The number below is a "
-        f"map's own {how.divided}."
+        f"{page.reading} {_scale_words(how)} Rows and columns compare. The number below is a map's own {how.divided}."
     )
     body = VStack([VStack(blocks, gap=4), how.bar_to(reach, unit)], gap=8)
-    warnings = count_flaws(map_flaws(body), "maps")
+    warnings = (*count_flaws(map_flaws(body), "maps"), *count_weak(body))
     return compose(tag, page.title, body, facts, reading, warnings=warnings, **info)
 
 

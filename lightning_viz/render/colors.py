@@ -26,8 +26,9 @@ def table(name: str) -> Colors:
 
     Args:
         name: "diverging" (blue, light gray, red), "beyond usual" (the same, gray over its middle third), "heat"
-            (inferno without the ends that pass for black and white, so that it stands out from a gray photograph), or
-            any of matplotlib's maps, such as "magma".
+            (inferno without the ends that pass for black and white, so that it stands out from a gray photograph),
+            "bright heat" (without its dark part, for what is seen from its first trace), or any of matplotlib's maps,
+            such as "magma".
     """
     if name in ("diverging", "beyond usual"):
         gap = 85 * (name == "beyond usual")
@@ -35,8 +36,9 @@ def table(name: str) -> Colors:
         anchors = np.array([*_DIVERGING[:4], *_DIVERGING[3:]], dtype=float)
         channels = [np.interp(np.arange(256), places, anchors[:, channel]) for channel in range(3)]
         colors = np.stack(channels, axis=1).round()
-    elif name == "heat":
-        colors = matplotlib.colormaps["inferno"](np.linspace(0.2, 0.92, 256), bytes=True)[:, :3]
+    elif name in ("heat", "bright heat"):
+        first = 0.2 if name == "heat" else 0.4
+        colors = matplotlib.colormaps["inferno"](np.linspace(first, 0.92, 256), bytes=True)[:, :3]
     else:
         colors = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
     frozen: Colors = np.array(colors, dtype=np.uint8)

@@ -154,6 +154,11 @@ def _bar(part: parts.Bar) -> Image.Image:
         pen.rectangle((0, 0, part.width - 1, part.height - 1), fill=_EMPTY)
         if filled:
             pen.rectangle((0, 0, filled - 1, part.height - 1), fill=part.color)
+        if part.framed:
+            pen.rectangle((0, 0, part.width - 1, part.height - 1), outline=part.color)
+            for quarter in (1, 2, 3):
+                place = round(part.width * quarter / 4)
+                pen.line((place, 0, place, part.height - 1), fill=WHITE if place < filled else part.color)
     return image
 
 
@@ -193,7 +198,9 @@ def _map_tile(part: parts.MapTile) -> Image.Image:
     tile = how.tile(picture, values, part.size)
     if part.weak:
         tile = Image.blend(how.tile(picture, 0 * values, part.size), tile, 0.5)
-        plate = parts.Sheet(58, LINE, [parts.Label(29, LINE // 2, "weak", WHITE, "mm")], GRAY)
+    if part.weak or part.flat:
+        word = "weak" if part.weak else "flat"
+        plate = parts.Sheet(58, LINE, [parts.Label(29, LINE // 2, word, WHITE, "mm")], GRAY)
         tile.paste(draw(plate), (0, part.size[1] - LINE))
     return tile
 

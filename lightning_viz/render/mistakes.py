@@ -13,7 +13,7 @@ from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import Page, PageInfo, body_room, check_rgb, check_shape, compose
 from lightning_viz.render.parts import Cell, ColorBar, Label, MapTile, Part, Sheet, Tile, VStack
 from lightning_viz.render.planes import as_planes
-from lightning_viz.render.sample_pairs import BAR_ROOM, pair_layout, pair_rows
+from lightning_viz.render.sample_pairs import BAR_ROOM, CONFIDENCE, pair_layout, pair_rows
 from lightning_viz.render.text import DARK, LINE, WHITE, percent, shorten, some_of, text_width
 from lightning_viz.render.tiles import DISPLAYS, count_flaws, count_weak, map_flaws, map_tile, on_one_scale
 
@@ -71,7 +71,7 @@ def worst_samples(
         f"the {MOST_WORST} with the largest loss" + f" of {population}" * (counted != population),
         *places,
         "Grad-CAM for the predicted class" if maps is not None else "",
-        "bar: confidence",
+        CONFIDENCE,
         "new: not at the look before",
     )
     layout = pair_layout(

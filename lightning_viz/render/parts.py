@@ -197,12 +197,14 @@ class Bar(Part):
         height: likewise.
         share: 0 to 1; None: nothing is drawn.
         color: of the share.
+        framed: draw a frame with marks at its quarters, as of a gauge.
     """
 
     width: int
     height: int
     share: float | None
     color: Color = GRAY
+    framed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +253,7 @@ class MapTile(Tile):
         limits: the values at a color map's ends.
         smooth: enlarge a color map bilinearly rather than by nearest neighbor.
         weak: whether heat over a sample is drawn at half its opacity, with the word, as it is little in all.
+        flat: whether the word stands on it, as it is alike everywhere.
     """
 
     values: NDArray[Any]
@@ -258,6 +261,7 @@ class MapTile(Tile):
     limits: tuple[float, float] | None = None
     smooth: bool = True
     weak: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,10 +13,11 @@ from lightning_viz.render.parts import At, Bar, HStack, Part, Sheet, Text, Tile,
 from lightning_viz.render.text import DARK, GRAY, LINE, RED, level
 from lightning_viz.render.tiles import Verdict
 
+CONFIDENCE = "bar: confidence, full at 100 %"
 BAR_ROOM = 8 + LINE - 4  # pixels of height of a color bar below pairs, with its gap
 _BESIDE, _BELOW = 4, 8  # pairs in a row
 _CLOSE, _APART = 2, 12  # pixels within and between pairs
-_BAR = 8  # pixels: height of a confidence
+_BAR, _LENGTH = 10, 100  # pixels: height of a confidence, and its length at the most
 _FIGURE = 92  # pixels, of a number such as −1.23e-5
 _WORTH = 1.07  # times larger that tiles are, if maps stand below ...
 _LEAST = _FIGURE + 24  # ... and pixels, so that there is room for a number beside its bar
@@ -86,13 +87,14 @@ def pair_rows(
     texts = [Text(lines, room, color=ink) for lines, ink in zip(_lines(known, room), inks, strict=True)]
     blocks: list[Part] = []
     for pair, text, figure, verdict, ink in zip(rows[0], texts, figures, known, inks, strict=True):
-        bar, number = (layout.width, _BAR, verdict.confidence, ink), Text([figure or " "], _FIGURE, color=GRAY)
+        number = Text([figure or " "], _FIGURE, color=GRAY)
+        room = layout.width - _FIGURE - 2 * _CLOSE if layout.stacked else layout.width
+        share = Bar(min(_LENGTH, room), _BAR, verdict.confidence, ink, framed=True)
         if layout.stacked:
-            share = Bar(layout.width - _FIGURE - 2 * _CLOSE, *bar[1:])
             last = Sheet(layout.width, LINE, [At(0, (LINE - _BAR) // 2, share), At(layout.width - _FIGURE, 0, number)])
             blocks.append(VStack([pair, VStack([text, last], gap=0)], gap=_CLOSE))
         else:
-            blocks.append(VStack([pair, VStack([HStack([text, number], gap=0), Bar(*bar)], gap=0)], gap=_CLOSE))
+            blocks.append(VStack([pair, VStack([HStack([text, number], gap=0), share], gap=0)], gap=_CLOSE))
     return VStack(in_rows(blocks, layout.columns, _APART), gap=GUTTER)
 
 

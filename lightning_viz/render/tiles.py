@@ -33,6 +33,7 @@ CROSS, CHECK = "✗ ", "✓ "
 
 COARSE = 4  # maps of at most so many cells a side are shown as cells: blurred, they could not be told apart
 _WEAK = 0.25  # of the largest total of a page, below which a map has little evidence
+FLAT, _FULL = 1.5, 16.0  # times uniform attention, below which a map is flat, and at which heat is full
 _NEUTRAL = 208  # gray of a ground on which nothing is shown
 
 
@@ -206,6 +207,8 @@ class Display:
         tile: from the image ``[H, W, 3]``, the divided map and a size (width, height) to the tile.
         bar: what the colors mean.
         divided: what it is divided by, for the caption.
+        fixed: by which all maps are divided in its place, the same on every page; None: the largest of the page's.
+        sign: after a map's number.
     """
 
     reduced: Callable[[NDArray[Any]], NDArray[Any]]
@@ -213,6 +216,12 @@ class Display:
     tile: Callable[[Colors, NDArray[Any], TileSize], Image.Image]
     bar: ColorBar
     divided: str
+    fixed: float | None = None
+    sign: str = ""
+
+    def figure(self, value: float | None) -> str:
+        """A map's number, as it stands below it; nothing if there is none."""
+        return f"{number(value)}{self.sign}" if value else ""
 
     def bar_to(self, reach: float | None, unit: str) -> ColorBar:
         """The bar of maps on one scale, with numbers at its ends.
@@ -221,7 +230,7 @@ class Display:
             reach: by which the maps are divided; None if there is nothing to see in any.
             unit: of the maps.
         """
-        if reach is None:
+        if reach is None or self.fixed is not None:
             return self.bar
         half = reach / 2 if self.bar is _HALVES else reach
         low, high = "0" if self.bar.low == "0" else f"−{number(half)}", number(half)
@@ -262,19 +271,32 @@ def top_percentile(values: NDArray[Any]) -> float:
     return float(np.percentile(size, 99)) or float(size.max())
 
 
-def overlay(image: Colors, heat: NDArray[Any], size: TileSize) -> Image.Image:
+def overlay(image: Colors, heat: NDArray[Any], size: TileSize, *, name: str = "heat", gain: float = 1.6) -> Image.Image:
     """A grayed image with heat over it, whose opacity rises with the heat: where there is none the image is itself.
 
     Args:
         image: ``[H, W, 3]``, 0 to 255.
         heat: ``[h, w]`` in [0, 1].
         size: width and height in pixels.
+        name: of the color map.
+        gain: how many times as fast as the heat its opacity rises.
     """
     gray = np.asarray(enlarge(image, size).convert("L"), dtype=np.float64)[..., None]
     warmth = np.clip(stretch(heat, size, smooth=max(np.shape(heat)) > COARSE), 0, 1)
-    opacity = 0.78 * np.minimum(1, 1.6 * warmth)[..., None]
-    colors = table("heat")[np.rint(warmth * 255).astype(np.uint8)]
+    opacity = 0.78 * np.minimum(1, gain * warmth)[..., None]
+    colors = table(name)[np.rint(warmth * 255).astype(np.uint8)]
     return Image.fromarray(np.rint(gray * (1 - opacity) + colors * opacity).astype(np.uint8))
+
+
+def above_uniform(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
+    """Heat by the logarithm, over a grayed image that is itself where attention is uniform or less.
+
+    Args:
+        image: ``[H, W, 3]``, 0 to 255.
+        values: times uniform attention, as a share of those at which heat is full ``[h, w]``.
+        size: width and height in pixels.
+    """
+    return overlay(image, np.log(np.maximum(_FULL * values, 1)) / np.log(_FULL), size, name="bright heat", gain=2.5)
 
 
 def sequential(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
@@ -299,6 +321,7 @@ _SIZE = ColorBar("magma", "0", _99TH)
 _SIGNS = ColorBar("diverging", "against", "for", middle="0")
 _HALVES = ColorBar("gray", "−½ max", "½ max", middle="0", label=", for red, green and blue")
 _ABOVE = ColorBar("heat", "0", "range", label=" above each map's least")
+_UNIFORM = ColorBar("bright heat", "uniform 1×", f"{number(_FULL)}×", label="or more, logarithmic")
 DISPLAYS = {
     "heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, ColorBar("heat", "0", "maximum"), "maximum"),
     "contrast": Display(lambda g: g.sum(0) - g.sum(0).min(), _largest, overlay, _ABOVE, "range"),
@@ -306,9 +329,12 @@ DISPLAYS = {
     "max": Display(lambda g: np.abs(g).max(0), top_percentile, sequential, _SIZE, _99TH),
     "signed": Display(lambda g: g.sum(0), top_percentile, diverging, _SIGNS, _99TH),
     "image": Display(lambda g: g, _largest, as_image, _HALVES, "largest value"),
+    "attention": Display(
+        lambda g: np.maximum(g.sum(0), 0), _largest, above_uniform, _UNIFORM, "maximum", fixed=_FULL, sign="×"
+    ),
 }
 """By name: heat over the image, from 0 or from the map's least value; the size, summed or largest over the channels;
-the signed sum; an image of its own."""
+the signed sum; an image of its own; heat of attention, in times uniform attention."""
 
 
 def map_tile(
@@ -337,21 +363,29 @@ def map_tile(
 
 
 def on_one_scale(tiles: Sequence[MapTile]) -> tuple[list[MapTile], float | None]:
-    """Maps divided by the largest of their numbers, and that number; None if there is nothing to see in any.
+    """Maps divided by the largest of their numbers, or by what is fixed, and that number; None if there is nothing.
 
     Of heat, which is evidence, a map is marked as weak whose total is less than a quarter of the largest: a place in it
-    would else pass for what the network looks at.
+    would else pass for what the network looks at. Of attention a map is marked as flat that is nowhere half as much
+    again as uniform, and as weak if less than a quarter of it lies on the map.
 
     Args:
         tiles: of the maps of a page, each divided by a number of its own.
     """
     reach = max((tile.value for tile in tiles if tile.value), default=None)
-    totals = [float(tile.values.mean()) if tile.value and tile.display == "heat" else 0.0 for tile in tiles]
-    least = _WEAK * max(totals, default=0.0)
-    return [
-        replace(tile, value=tile.value and reach, weak=0 < total < least)
-        for tile, total in zip(tiles, totals, strict=True)
-    ], reach
+    fixed = next((DISPLAYS[tile.display].fixed for tile in tiles), None)
+    reach = reach if fixed is None or reach is None else fixed
+    totals = [float(tile.values.mean()) if tile.value and tile.display in _TOTALED else 0.0 for tile in tiles]
+    least = _WEAK * (max(totals, default=0.0) if fixed is None else 1.0)
+    marked = []
+    for tile, total in zip(tiles, totals, strict=True):
+        weak = 0 < total < least
+        flat = fixed is not None and not weak and tile.value is not None and 0 < tile.value < FLAT
+        marked.append(replace(tile, value=tile.value and reach, weak=weak, flat=flat))
+    return marked, reach
+
+
+_TOTALED = ("heat", "attention")  # displays of maps whose total means something
 
 
 def count_weak(body: Part) -> tuple[str, ...]:
@@ -360,5 +394,19 @@ def count_weak(body: Part) -> tuple[str, ...]:
     Args:
         body: of the page.
     """
-    weak = [part.weak for part in body.walk() if isinstance(part, MapTile)]
-    return (f"weak: {sum(weak)} of {len(weak)} maps, in sum below ¼ of the strongest",) if any(weak) else ()
+    maps = [part for part in body.walk() if isinstance(part, MapTile)]
+    weak = [part for part in maps if part.weak]
+    below = "in sum below ¼ of the strongest"
+    if any(DISPLAYS[part.display].fixed for part in weak):
+        below = "over ¾ of the attention is on no patch"
+    return (f"weak: {len(weak)} of {len(maps)} maps, {below}",) if weak else ()
+
+
+def count_flat(body: Part) -> str:
+    """For the caption, how many maps of a page are marked as flat.
+
+    Args:
+        body: of the page.
+    """
+    flat = [part.flat for part in body.walk() if isinstance(part, MapTile)]
+    return f"flat: {sum(flat)} of {len(flat)} maps"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz import ActivationMaps, Attention, GradCAM, Probe, Saliency, attribution
+from lightning_viz import ActivationMaps, Attention, GradCAM, Probe, Saliency, attribution, catalogue
 from lightning_viz.callbacks import shared_pass
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError
 from lightning_viz.hooks import classes
@@ -18,6 +18,7 @@ from .test_inputs import SmallViT, loader
 DATA = images(6, channels=3, height=16, width=16)
 WATCHED = Probe(inputs=DATA[0], labels=DATA[1], samples=6)
 LAYERS = [f"net.encoder.layers.encoder_layer_{index}.self_attention" for index in range(2)]
+TOKENS = 17  # 4 x 4 patches and the class token
 
 
 def vit():
@@ -48,6 +49,7 @@ def test_raw_attention_is_drawn_head_by_head(drawn_at_once, tmp_path):
         expected = torch.stack([heat.mean(1), *(heat[:, head] for head in heads)])[:, :, None]
         np.testing.assert_allclose(page["maps"], expected, rtol=0, atol=1e-6)
         assert (page["heads"], page["count"], page["query"]) == (heads, 2, "the class token")
+        assert (page["tokens"], page["samples"]) == (TOKENS, 6)
 
 
 @pytest.mark.parametrize("method", ["rollout", "gradient"])
@@ -56,7 +58,11 @@ def test_attention_through_all_layers_is_what_the_function_says(method, drawn_at
     function = attribution.attention_rollout if method == "rollout" else attribution.gradient_attention
     page = drawn(drawn_at_once, f"attention/{method}")
     np.testing.assert_allclose(page["maps"], function(model, DATA[0]), rtol=1e-4, atol=1e-6)
-    assert page["unit"] == ("logits" if method == "gradient" else "of attention")
+    if method == "rollout":  # says of no class that it is for it
+        assert (page["target"], page["tokens"], page["unit"]) == ("", TOKENS, "of attention")
+    else:
+        assert page["target"] and page["tokens"] is None and page["unit"] == "logits: attention × ∂score/∂attention"
+    assert page["details"][-1] == catalogue.method(function.__name__).worth != ""
 
 
 def test_classes_side_by_side(drawn_at_once, tmp_path):

@@ -94,7 +94,7 @@ def test_captions_name_layer_class_scale_and_step(tmp_path, drawn_at_once):
     wanted = {
         "filters/conv1": ("conv1", "3 × 3", "display scale ±", "weights' norm "),
         "activations/conv1": ("conv1", "each channel on its own display scale", "% of values beyond"),
-        "grad_cam/conv2": ("conv2", "class cat", "number: maximum", "bar: confidence"),
+        "grad_cam/conv2": ("conv2", "class cat", "number: maximum", "bar: confidence, full at 100 %"),
         "saliency/gradient": ("Gradient", "predicted class", "99th percentile"),
         "embedding/every_layer": ("layer by layer", "true class", "24 samples", "PCA"),
     }

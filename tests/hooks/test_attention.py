@@ -248,7 +248,7 @@ def test_torchvisions_swin_in_windows():
     for one, expected in zip(weights.values(), own, strict=True):
         torch.testing.assert_close(one, expected, **CLOSE)
     [whole, shifted] = observe(model, x, attention=("rows",)).attention.calls.values()
-    assert whole.layout.grid == shifted.layout.grid == (8, 8)
+    assert whole.layout.grid == shifted.layout.grid == (8, 8) and whole.keys == shifted.keys == 16
     mean = own[0].mean(2).view(2, 2, 2, 2, 4, 4)  # [N, rows, columns, heads, 4, 4]
     by_hand = mean.permute(0, 3, 1, 4, 2, 5).reshape(2, 2, 64)
     torch.testing.assert_close(whole.mean, by_hand, **CLOSE)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lightning_viz.render.activations import activation_maps
-from lightning_viz.render.attribution_maps import attribution_maps, class_columns
+from lightning_viz.render.attribution_maps import attribution_maps, class_columns, head_columns
 from lightning_viz.render.layout import draw
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.parts import Bar, ColorBar, MapTile, Text, Tile
@@ -112,7 +112,9 @@ def test_a_map_that_is_weak_beside_the_others_looks_and_says_so():
     assert not any(tile.weak for tile in saliency(spot[:, None]).parts(MapTile))  # no evidence, but sensitivity
     several = columns(3, 2, maps=np.stack([spot, spot])[:, :, None])
     assert [tile.weak for tile in several.parts(MapTile)] == [False, False, True, True, False, False]
-    assert not several.notes and "weak: in sum below ¼ of the strongest" in several.description
+    assert several.notes == ("weak: 2 of 6 maps, in sum below ¼ of the strongest",)
+    alike = columns(3, 2, maps=np.ones((2, 3, 1, 6, 6)))
+    assert not alike.notes and "weak" not in alike.description
 
 
 @pytest.mark.parametrize(("other", "words"), [("5", "✗ 3 → 5  50 %"), ("mice", "✗ 3 → mice")])
@@ -149,7 +151,7 @@ def test_maps_of_several_classes_are_on_the_pages_scale():
         "4", "0.04", "0.2", "0.02", "0.1", "0.01"]  # fmt: skip
     (bar,) = page.parts(ColorBar)
     assert (bar.low, bar.high, bar.label) == ("0", "4", "logits")
-    assert "on one scale: rows and columns compare" in page.description
+    assert "on one scale. Rows and columns compare" in page.description
 
 
 @pytest.mark.parametrize(
@@ -168,8 +170,69 @@ def test_samples_of_several_classes_are_as_large_as_their_number_allows(classes,
     page = columns(4, classes, names=[["an Egyptian cat: 99 %"] * 4] * classes)
     inputs = [tile for tile in page.parts(Tile) if not isinstance(tile, MapTile)]
     assert len(inputs) == rows and inputs[0].size[0] >= width and fits(page, 920)
-    assert {1: "the first of 4 samples", 3: "the first 3 of 4"}.get(rows, "") in page.description
+    assert f"{rows} of 4 samples" in page.description
     assert draw(page.body).width <= 676
+
+
+def heads(maps, tokens=37, **options):
+    images = RNG.integers(0, 256, (maps.shape[1], 16, 16, 3)).astype(np.uint8)
+    settings = {"heads": range(len(maps) - 1), "count": len(maps) - 1, "method": "Attention", "layer": "attn"}
+    settings |= {"query": "the class token", "tokens": tokens, "unit": "of attention", "step": 3}
+    return head_columns("t", images, maps, **{**settings, **options})
+
+
+def shares(peak, samples=1):
+    """A map of 6 x 6 patches: all but one have uniform attention among 37 tokens, that one so many times as much."""
+    heat = np.full((samples, 1, 6, 6), 1 / 37)
+    heat[:, 0, 2, 3] = peak / 37
+    return heat
+
+
+def test_attention_is_shown_in_times_uniform_on_a_scale_that_never_changes():
+    page, later = (heads(np.stack([shares(peak), shares(2), shares(1.2)])) for peak in (4, 12))
+    for one, largest in ((page, "4×"), (later, "12×")):
+        words = [line for text in one.parts(Text) for line in text.lines]
+        assert [word for word in words if word.endswith("×")] == [largest, "2×", "1.2×"]
+        (bar,) = one.parts(ColorBar)
+        assert (bar.low, bar.high) == ("uniform 1×", "16×")
+        assert "1× is uniform, 1/37 to each token" in one.description
+    tile = next(page.parts(MapTile))
+    shown, bare = (np.asarray(draw(replace(tile, values=values)), int) for values in (tile.values, 0 * tile.values))
+    assert (shown[:20] == bare[:20]).all()  # where attention is uniform the image is itself
+    assert np.abs(shown - bare).max() > 50
+
+
+def test_two_pages_give_the_same_attention_the_same_color():
+    image = IMAGES[:1]
+    arguments = {"heads": [0], "count": 1, "method": "Attention", "layer": "attn", "query": "q", "tokens": 37}
+    pages = [head_columns("t", image, np.stack([shares(3), shares(peak)]), **arguments) for peak in (3, 30)]
+    first, second = (np.asarray(draw(next(page.parts(MapTile)))) for page in pages)
+    assert (first == second).all()
+
+
+def test_a_map_that_is_flat_and_one_that_attends_elsewhere_are_told():
+    page = heads(np.stack([shares(4), shares(1.4), 0.2 * shares(1)]))
+    assert [(tile.flat, tile.weak) for tile in page.parts(MapTile)] == [(False, False), (True, False), (False, True)]
+    assert "flat: 1 of 3 maps" in page.description
+    assert page.notes == ("weak: 1 of 3 maps, over ¾ of the attention is on no patch",)
+    tile = list(page.parts(MapTile))[1]
+    assert (np.asarray(draw(tile)) != np.asarray(draw(replace(tile, flat=False)))).any()
+    rollout = attribution_maps("t", IMAGES[:1], shares(1.4), method="Rollout", target="", display="heat", tokens=37)
+    assert [tile.flat for tile in rollout.parts(MapTile)] == [True] and "flat: 1 of 1 maps" in rollout.description
+    assert rollout.title == "Rollout, whatever the class" and "evidence" not in rollout.description
+
+
+def test_a_page_of_columns_says_of_how_many_samples_there_are():
+    assert "step 3 · 3 of 16 samples" in heads(np.stack([shares(4, 8)] * 2), samples=16).description
+    assert "step 3 · 3 of 16 samples" in columns(8, 3, samples=16).description
+
+
+def test_a_confidence_looks_like_a_gauge_not_like_a_line_between_samples():
+    page = squares(8)
+    bars = list(page.parts(Bar))
+    assert all(bar.framed and bar.width <= 100 for bar in bars) and "bar: confidence, full at 100 %" in page.description
+    full = np.asarray(draw(replace(bars[0], width=100, share=1.0)))[5].sum(-1)
+    assert [int(place) for place in np.flatnonzero(full == 3 * 255)] == [25, 50, 75]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output
+from lightning_viz.attribution.attention_maps import attended_tokens
 from lightning_viz.attribution.evaluation import Attribute, deletion, insertion, model_randomization
 from lightning_viz.attribution.occlusion import OcclusionMaps, grid_of
 from lightning_viz.callbacks.sanity_check import SANITY_KEY
@@ -78,12 +79,15 @@ def attribute(
     indices = fixed.index if isinstance(fixed, ClassTarget) and isinstance(fixed.index, Tensor) else None
     classes = None if indices is None else indices.cpu().view(-1, indices.shape[-1]).expand(-1, len(images))
     columns = _columns(study, maps, classes)
+    explained = described_target(study, chosen) if "target" in entry.needs else ""
+    tokens = attended_tokens(study.model, images[:1]) if "attention" in entry.needs and not explained else {}
     occluded = result if isinstance(result, OcclusionMaps) else None
 
     def pictures() -> Iterator[Page]:
-        about = {"target": described_target(study, chosen), "step": study.step, "verdicts": _verdicts(study)}
+        about = {"target": explained, "step": study.step, "verdicts": _verdicts(study)}
         for layer, each in maps.items():
-            yield from _map_pages(study, entry, layer, each, fixed, about)
+            shared = tokens.get(layer, next(iter(tokens.values()), None))  # of rollout all layers have the same
+            yield from _map_pages(study, entry, layer, each, fixed, about, shared)
         if occluded is not None and occluded.drop.dim() == 3 and occluded.predicted is not None:
             yield _occlusion_page(study, occluded, options, about)
 
@@ -93,11 +97,12 @@ def attribute(
         arrays |= {name: each for name, each in more.items() if each is not None}
     numbers = {
         "method": method,
-        "explained": described_target(study, chosen),
+        "explained": explained or "whatever the class",
         "shapes": {layer: list(each.shape) for layer, each in maps.items()},
     }
     empty = sum(int((each.flatten(1) == 0).all(1).sum()) for each in maps.values())
-    found = f"{entry.title} of {described_target(study, chosen)}: {len(images)} samples, maps of {', '.join(maps)}"
+    of = f" of {explained}" if explained else ", whatever the class"
+    found = f"{entry.title}{of}: {len(images)} samples, maps of {', '.join(maps)}"
     found += f"; {empty} maps are zero everywhere" if empty else ""
     return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays}, found)
 
@@ -204,9 +209,15 @@ def _columns(study: ModelUnderStudy, maps: Mapping[str, Tensor], classes: Tensor
 
 
 def _map_pages(
-    study: ModelUnderStudy, entry: Method, layer: str, maps: Tensor, target: Target, about: Mapping[str, Any]
+    study: ModelUnderStudy,
+    entry: Method,
+    layer: str,
+    maps: Tensor,
+    target: Target,
+    about: Mapping[str, Any],
+    tokens: int | None,
 ) -> Iterator[Page]:
-    """The maps of one layer; of several targets a page for every nine."""
+    """The maps of one layer, of attention that is shared among so many tokens; of several targets a page for nine."""
     images, tag, seen = study.rgb(study.require_images()), f"maps/{layer}", "" if layer == _INPUT else layer
     how: dict[str, Any] = {"method": entry.title, "display": entry.display, "layer": seen}
     how["unit"] = target_unit(target, entry.unit)
@@ -217,13 +228,13 @@ def _map_pages(
             some = slice(first, first + MOST_TARGETS)
             page = f"{tag}/{first + 1}" if first else tag
             yield class_columns(
-                page, images, maps[some].numpy(), names=names[some], of=of, first=first, count=len(maps), **how,
-                **several,
+                page, images, maps[some].numpy(), names=names[some], of=of, first=first, count=len(maps),
+                details=[entry.worth], **how, **several,
             )  # fmt: skip
         return
-    details = [f"at {seen}"] if seen and entry.display != "heat" else []
+    details = [entry.worth, *([f"at {seen}"] if seen and entry.display != "heat" else [])]
     how["layer"] = seen if entry.display == "heat" else ""
-    yield attribution_maps(tag, images, maps.numpy(), details=details, **how, **about)
+    yield attribution_maps(tag, images, maps.numpy(), details=details, tokens=tokens, **how, **about)
 
 
 def _column_names(study: ModelUnderStudy, target: Target, samples: int) -> tuple[list[list[str]], str]:
