@@ -37,6 +37,7 @@ class Run:
         watched: what else belongs to the run and must stay the same.
         images: whether its inputs are images, or points of the plane.
         dense: whether it predicts a class for every pixel.
+        attends: whether it has attention.
         resumed_at: go on from the checkpoint of this step, in a second run.
     """
 
@@ -49,6 +50,7 @@ class Run:
     watched: dict[str, Any] = field(default_factory=dict)
     images: bool = True
     dense: bool = False
+    attends: bool = False
     resumed_at: int | None = None
 
 
@@ -466,3 +468,26 @@ def masked(samples: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @cell("a class for every pixel")
 def segmenter(pl: Any) -> Run:
     return Run(module(pl, Segmenter), shuffled(Images(), collate_fn=masked), validation(collate_fn=masked), dense=True)
+
+
+class Transformer(Classifier):
+    """Two layers of attention, which drops out, among 4 x 4 patches and a class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm2 = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(4, 6, 2, stride=2)
+        self.class_token, self.places = nn.Parameter(torch.zeros(1, 1, 6)), nn.Parameter(torch.zeros(1, 17, 6))
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.2, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.fc = nn.Linear(6, CLASSES)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        patches = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x))))).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], 1) + self.places
+        return self.encoder(tokens)[:, 0]
+
+
+@cell("a transformer whose attention drops out")
+def transformer(pl: Any) -> Run:
+    return Run(module(pl, Transformer), shuffled(Images()), validation(), attends=True)

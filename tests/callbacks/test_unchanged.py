@@ -21,6 +21,7 @@ from torch.utils.data import default_collate
 from lightning_viz import (
     ActivationMaps,
     Adversarial,
+    Attention,
     Dreams,
     FirstLayerFilters,
     GradCAM,
@@ -67,12 +68,14 @@ OWNED = "a data set that owns its generators, a loader that owns one"
 LIGHTNINGS = {"pytorch_lightning": pytorch_lightning, "lightning.pytorch": lightning.pytorch}
 
 
-def views_for(images, dense=False, **embedding):
+def views_for(images, dense=False, attends=False, **embedding):
     """Every view, looking at every step and at the end of every epoch."""
     often = {"every_n_train_steps": 1, "every_n_epochs": 1}
     small = {"samples": 24, "perplexity": 5.0, **often, **embedding}
     shared = [FirstLayerFilters(**often), Saliency(**often), Saliency(method="smooth_grad", noise_samples=2, **often)]
     shared.append(Predictions(**often) if dense else Adversarial(attack_steps=2, **often))
+    if attends:
+        shared += [Attention(method=method, **often) for method in ("raw", "rollout", "gradient")]
     if images:
         dreams = Dreams(each=2, updates=2, **often)
         return [*shared, ActivationMaps(**often), GradCAM(**often), LayerEmbeddings(**small), dreams]
@@ -117,7 +120,7 @@ def _fit(build, lightning, make_views, folder, trace, logger, checkpoint=None):
         dynamo.reset()
         dynamo.utils.counters.clear()
     run = build(lightning)
-    views = make_views(run.images, run.dense) if make_views else []
+    views = make_views(run.images, run.dense, run.attends) if make_views else []
     saves = []
     if run.resumed_at is not None:
         keep = {"every_n_train_steps": run.resumed_at, "save_top_k": -1, "filename": "at-{step}"}
@@ -231,7 +234,7 @@ def rampage(model):
 
 def assert_all_due(counted, run):
     """Every view had its say once for every number of completed updates, from none to the last."""
-    views = {view.name for view in views_for(run.images, run.dense)}
+    views = {view.name for view in views_for(run.images, run.dense, run.attends)}
     for fit, by_view in enumerate(counted):
         first = 0 if fit == 0 else run.resumed_at
         assert by_view.keys() == views
