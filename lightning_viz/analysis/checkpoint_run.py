@@ -25,13 +25,13 @@ from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import (
     Callback,
     LightningModule,
-    Named,
+    LightningRun,
     Trainer,
-    ValidationPlace,
     error_text,
     package_of,
     quiet_logger,
 )
+from lightning_viz.callbacks.run_protocol import Named, Update, ValidationPlace
 from lightning_viz.callbacks.serialization import CHECKPOINT
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike
@@ -104,8 +104,8 @@ _WHEN = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
 _AROUND = [*(f"on_validation_{when}" for when in _WHEN), "teardown"]
 
 
-@dataclass
-class CheckpointRun:
+@dataclass(eq=False)
+class CheckpointRun(LightningRun):
     """One validation pass of a checkpoint, as a `Run`, at whose end all its views look.
 
     Its result takes what they draw, and their faults. No view is switched off, all that is drawn is waited for, and
@@ -127,6 +127,13 @@ class CheckpointRun:
     def validation_place(self) -> ValidationPlace:
         """The one pass is the last."""
         return ValidationPlace(self.step, None, last=True)
+
+    def next_update(self) -> Update:
+        """None comes; it would be the next."""
+        return Update(self.step + 1, self.epoch)
+
+    def learning_rates(self) -> None:
+        """Updates are not there to be seen."""
 
     def open_writers(self) -> Sequence[Writer]:
         """The result."""

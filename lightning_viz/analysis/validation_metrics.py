@@ -18,7 +18,7 @@ from lightning_viz.callbacks.distributed import NOTHING, Numbering, connected, f
 from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names
 from lightning_viz.callbacks.probe_loading import first_loader
-from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, error_text
+from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, error_text
 from lightning_viz.errors import InvalidArgumentError, OutputError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
@@ -69,7 +69,7 @@ class ValidationMetrics(Callback):
         """Reset, and read the data set's class names and pixel space."""
         self._reset()
         with self._keep_error():
-            loader, _ = first_loader(trainer, Probe())
+            loader, _ = first_loader(TrainerRun(trainer, pl_module), Probe())
             dataset = getattr(loader, "dataset", None)
             self._numbering = numbering(trainer, loader)
             self._names, self._pixel_space = find_class_names(dataset), PixelSpace.of_transform(dataset) or PixelSpace()

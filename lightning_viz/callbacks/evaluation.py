@@ -13,10 +13,10 @@ from lightning_viz.callbacks.run import (
     LightningModule,
     Trainer,
     TrainerRun,
-    ValidationPlace,
     completed_updates,
     view_list,
 )
+from lightning_viz.callbacks.run_protocol import ValidationPlace
 from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import ViewLike
@@ -79,7 +79,7 @@ class SetAside:
                 setattr(self._view, name, value)
 
 
-@dataclass
+@dataclass(eq=False)
 class EvaluationRun(TrainerRun):
     """A pass of ``Trainer.validate`` or ``Trainer.test``, at whose end views look once.
 
@@ -104,7 +104,7 @@ class EvaluationRun(TrainerRun):
     @property
     def ending(self) -> str:
         """Of the tags of test data, which a run's own tags are of other samples than."""
-        return "test" if self.trainer.state.fn == "test" else ""
+        return "test" if self.held_out == "test" else ""
 
     def validation_place(self) -> ValidationPlace:
         """The one pass is the last."""

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_viz.callbacks.run import Named
+from lightning_viz.callbacks.run_protocol import Named
 from lightning_viz.catalogue import CATALOGUE, OVERVIEW, views
 from lightning_viz.catalogue_types import Method
 

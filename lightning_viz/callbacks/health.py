@@ -16,7 +16,8 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_health import LayerHealth, Placed, as_recorded, moves, record
 from lightning_viz.callbacks.layer_readings import Batch, Reading
 from lightning_viz.callbacks.population import Population
-from lightning_viz.callbacks.run import LightningModule, Trainer, error_text, learning_rates, validates_after
+from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.callbacks.weight_copy import WeightCopy, all_finite, checksums, own_weights, precedes_look
@@ -73,14 +74,12 @@ class Health(PopulationView):
         """Some samples, for the pass that shows the activation functions, and for the look before training."""
         return Requirements(head=False, population=_BEFORE)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look, if due; copy the weights, if the update that comes now is followed by a look."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._copy.before_batch(
-            self,
-            trainer,
-            lambda run: precedes_look(run, self.schedule, batch_idx) or validates_after(trainer, batch_idx),
-            lambda: self._trained(pl_module),
+    def before_update(self, run: Run | None) -> None:
+        """Copy the weights, if the update that comes now is followed by a look or by a validation pass."""
+        self._copy.before_update(
+            run,
+            lambda update: update.validated or precedes_look(update, self.schedule),
+            lambda: self._trained(run.model) if run else {},
         )
 
     def read(self, call: str, module: nn.Module, output: Tensor, layout: Layout) -> Reading:
@@ -96,7 +95,7 @@ class Health(PopulationView):
         rows, weights = self._rows(model, ranges), self._weights(model)
         ratios = self._copy.ratios(snapshot.step, self._trained(model)) or {}
         watched = select_layers(model, self.layers)
-        moved, finite = self._moves(weights, snapshot.step), all_finite(weights)
+        moved, finite = self._moves(weights, snapshot), all_finite(weights)
         measured = {
             name: LayerHealth(
                 **_shares(functions.get(name), ranges),
@@ -109,7 +108,7 @@ class Health(PopulationView):
             )
             for name in rows
         }
-        return {"layers": measured if self._trainer is not None else as_recorded(self.state, measured, snapshot.step)}
+        return {"layers": measured if snapshot.rates is not None else as_recorded(self.state, measured, snapshot.step)}
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """One page of all steps so far."""
@@ -160,15 +159,14 @@ class Health(PopulationView):
     def _trained(self, model: nn.Module) -> dict[str, nn.Parameter]:
         return {name: weight for name, weight in self._weights(model).items() if weight.requires_grad}
 
-    def _moves(self, weights: Mapping[str, nn.Parameter], step: int) -> dict[str, tuple[int | None, str]]:
+    def _moves(self, weights: Mapping[str, nn.Parameter], snapshot: Snapshot) -> dict[str, tuple[int | None, str]]:
         """Of each layer's weights the step since which they have not moved though they are trained, and why not."""
-        trainer = None if self._trainer is None else self._trainer()
-        rates = {} if trainer is None else learning_rates(trainer)
+        rates = snapshot.rates or {}
         places = {}
         for name, weight in weights.items():
             optimizer, rate = rates.get(id(weight), (None, 0.0))
             places[name] = Placed(optimizer, rate, weight.requires_grad)
-        return moves(self.state, places if rates else {}, checksums(weights) if rates else {}, step)
+        return moves(self.state, places if rates else {}, checksums(weights) if rates else {}, snapshot.step)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_copy": WeightCopy(self.max_bytes)}

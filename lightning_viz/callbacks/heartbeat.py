@@ -14,7 +14,7 @@ import torch.distributed
 from torch.distributed.distributed_c10d import PrefixStore
 
 from lightning_viz.callbacks.distributed import connected
-from lightning_viz.callbacks.run import Trainer, collective_timeout
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import ViewLike
 
 BEAT_SECONDS = 0.5
@@ -132,19 +132,19 @@ class Heartbeat:
             return 0
 
 
-def heartbeat_of(trainer: Trainer, views: Sequence[ViewLike]) -> Heartbeat:
+def heartbeat_of(run: Run, views: Sequence[ViewLike]) -> Heartbeat:
     """The heartbeat of a fit; one that does nothing where there are no other processes, or no store. All must call it.
 
     Args:
-        trainer: of the run.
+        run: of so many processes.
         views: all that it has.
     """
-    if trainer.state.fn != "fit" or not connected(trainer):
+    if not run.trains or not connected(run):
         return Heartbeat()
     number = next(_fits)
     try:
         group = torch.distributed.distributed_c10d._get_default_store()  # none with MPI
         store = PrefixStore(f"lightning_viz/{number}", group)
-        return Heartbeat(store, first=trainer.is_global_zero, views=views, timeout=collective_timeout(trainer))
+        return Heartbeat(store, first=run.is_global_zero, views=views, timeout=run.collective_timeout)
     except Exception:  # nor a thread, say: the others then find no beat
         return Heartbeat()

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning_viz.callbacks.run import Named, Run, error_text
+from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.run_protocol import Named, Run
 from lightning_viz.errors import inform, warn_safely
 
 _LISTED = 8  # steps named at the end

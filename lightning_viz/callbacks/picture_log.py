@@ -14,7 +14,8 @@ from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.drawing_queue import FinishedDrawing
 from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.log_limits import MEGABYTE, limited
-from lightning_viz.callbacks.run import Run, error_text
+from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import Writer
 from lightning_viz.errors import inform, warn_safely

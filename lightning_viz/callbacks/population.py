@@ -32,7 +32,8 @@ from lightning_viz.callbacks.layer_readings import OUTPUT, Accumulator, Batch, R
 from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import first_loader
-from lightning_viz.callbacks.run import Trainer, error_text, held_out_loaders, muted
+from lightning_viz.callbacks.run import error_text
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.errors import InvalidTypeError, LayerNotReachedError
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.layers import Layers, select_layers
@@ -88,8 +89,7 @@ class PopulationPass:
     them: one that failed has nothing to give, and says so.
 
     Attributes:
-        trainer: in validation.
-        model: its module.
+        run: in validation.
         step: completed updates.
         layers: by view, those that it reads.
         numbering: of the samples.
@@ -98,8 +98,7 @@ class PopulationPass:
         seconds: what watching took.
     """
 
-    trainer: Trainer
-    model: nn.Module
+    run: Run
     step: int = 0
     layers: dict[str, tuple[Reader, Mapping[str, nn.Module]]] = field(default_factory=dict)
     numbering: Numbering = field(default_factory=Numbering)
@@ -113,10 +112,6 @@ class PopulationPass:
     _batches: int = 0
     _doubles: int = 0
 
-    @property
-    def _source(self) -> str:
-        return "test" if self.trainer.state.fn == "test" else "validation"
-
     def start(self, step: int, layers: Mapping[str, tuple[Reader, Mapping[str, nn.Module]]]) -> None:
         """Watch, from the first batch on.
 
@@ -124,11 +119,11 @@ class PopulationPass:
             step: completed updates.
             layers: by view, those that it reads.
         """
-        loader, _ = first_loader(self.trainer, Probe())
-        loaders = held_out_loaders(self.trainer)
+        loader, _ = first_loader(self.run, Probe())
+        loaders = self.run.held_out_loaders
         several = isinstance(loaders, (Mapping, list, tuple)) and len(loaders) > 1
-        self.step, self.numbering = step, numbering(self.trainer, loader)
-        self.notes = (f"the first of the {self._source} loaders",) if several else ()
+        self.step, self.numbering = step, numbering(self.run, loader)
+        self.notes = (f"the first of the {self.run.held_out} loaders",) if several else ()
         self.layers = dict(layers)
 
     def open(self, batch: Any, loader: int) -> None:
@@ -142,9 +137,9 @@ class PopulationPass:
         if loader != 0 or all(view in self.faults for view in self.layers):
             return
         with self._guarded():
-            known = reading_of(self.model)  # of what the step makes by itself, the batch is shown
+            known = reading_of(self.run.model)  # of what the step makes by itself, the batch is shown
             try:
-                parts = split_batch(batch, self.model, known if known and known.complete else None)
+                parts = split_batch(batch, self.run.model, known if known and known.complete else None)
             except InvalidTypeError:
                 if known is not None or not all_tensors(batch):
                     raise
@@ -155,12 +150,12 @@ class PopulationPass:
             self._batches += 1
             self._samples, self._doubles = self._samples + size, self._doubles + size - len(numbers)
             reading = [self._entered(*layers) for view, layers in self.layers.items() if view not in self.faults]
-            self._accumulator.open(self.model, self._told(parts, numbers), reading)
+            self._accumulator.open(self.run.model, self._told(parts, numbers), reading)
 
     def close(self) -> None:
         """The batch has passed: remove the hooks, and add up what they read."""
         with self._guarded():
-            known, batch = reading_of(self.model), self._unread
+            known, batch = reading_of(self.run.model), self._unread
             if batch is not None and known is not None and known.complete:
                 self._reread(known.split(batch))
             self._unread = None
@@ -170,27 +165,27 @@ class PopulationPass:
 
     def _told(self, parts: BatchParts, numbers: NDArray[np.int64]) -> Batch:
         """A batch, with what is known of the model and tells what its output means."""
-        known = reading_of(self.model)
+        known = reading_of(self.run.model)
         compared = "" if known is None else known.compared
         samples = Samples(parts.inputs, parts.labels, 1, truths=parts.truth, compared=compared)
-        return Batch(parts.inputs, parts.labels, numbers, output_knowledge(self.model, samples))
+        return Batch(parts.inputs, parts.labels, numbers, output_knowledge(self.run.model, samples))
 
     def _entered(self, view: Reader, layers: Mapping[str, nn.Module]) -> tuple[Reader, Mapping[str, nn.Module]]:
         """A view's layers; in place of the model the module that its step calls last."""
-        return view, {**layers, OUTPUT: _entrance(self.model)} if OUTPUT in layers else layers
+        return view, {**layers, OUTPUT: _entrance(self.run.model)} if OUTPUT in layers else layers
 
     def _reread(self, parts: BatchParts) -> None:
         """The step has shown, with its first batch, how it calls the model: what it returns is read as that says."""
         batch = self._told(parts, self._numbers)
         if self._accumulator.reread(batch):
             with (
-                preserve_state(self.model),
-                muted(self.trainer),
-                evaluation_mode(self.model),
+                preserve_state(self.run.model),
+                self.run.muted(),
+                evaluation_mode(self.run.model),
                 torch.no_grad(),
-                self.trainer.precision_plugin.forward_context(),
+                self.run.forward_context(),
             ):
-                output = call_model(self.model, map_tensors(batch.inputs, torch.clone))
+                output = call_model(self.run.model, map_tensors(batch.inputs, torch.clone))
             self._accumulator.returned(output)
 
     def gather(self) -> tuple[list[Share | None], Sums]:
@@ -199,16 +194,16 @@ class PopulationPass:
         sums = {view: calls for view, calls in self._accumulator.sums.items() if view not in self.faults}
         # All processes come by here; what can fail on one of them alone must not keep it from either exchange.
         share = _attempted(share_of, sums, self.faults, self._samples - self._doubles)
-        shares = from_every_process(self.trainer, share)
+        shares = from_every_process(self.run, share)
         whole = merged(shares)  # the same on all of them, so is its failing
-        kept = to_the_first_process(self.trainer, _attempted(kept_of, sums, whole))
+        kept = to_the_first_process(self.run, _attempted(kept_of, sums, whole))
         self.seconds += time.monotonic() - started
-        return shares, with_kept(whole, kept) if self.trainer.is_global_zero else {}
+        return shares, with_kept(whole, kept) if self.run.is_global_zero else {}
 
     def results(self) -> tuple[dict[str, Population], dict[str, list[str]]]:
         """On the first process what each view has summed up over all processes, and in words what went wrong."""
         shares, whole = self.gather()
-        alone = () if connected(self.trainer) or self.trainer.world_size == 1 else ("the first process's share alone",)
+        alone = () if connected(self.run) or self.run.world_size == 1 else ("the first process's share alone",)
         populations, faults = {}, {}
         for view, (_, layers) in self.layers.items():
             failed = {
@@ -225,7 +220,7 @@ class PopulationPass:
             if whole.get(view) and len(failed) < len(shares):
                 samples = sum(share.samples for rank, share in enumerate(shares) if share and rank not in failed)
                 sums, notes = named_calls(whole[view]), (*self.notes, *alone, *lost)
-                populations[view] = Population(tuple(layers), sums, self.step, samples, notes, self._source)
+                populations[view] = Population(tuple(layers), sums, self.step, samples, notes, self.run.held_out)
         return populations, faults
 
     @contextmanager

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch.utils.data import Subset
 from lightning_viz.callbacks.batch_parts import REMEDY, BatchReading, reading_of, split_batch, told_labels
 from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
-from lightning_viz.callbacks.run import LightningModule, Trainer, held_out_loaders, say_once
+from lightning_viz.callbacks.run import say_once
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.errors import InvalidTypeError, NoProbeYetError, warn_safely
 from lightning_viz.hooks.calls import Call
 from lightning_viz.hooks.model_state import preserve_state
@@ -33,20 +33,18 @@ class ProbeLoader:
     """Fetches the samples of a run's probes, each once.
 
     Args:
-        trainer: of the run.
-        model: its module.
+        run: whose data and devices they are of.
         count: how many samples of a probe are needed, the head among them.
         named: how many of them a person has asked for in numbers, and is told of if there are fewer.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
-        model: LightningModule,
+        run: Run,
         count: Callable[[Probe], int],
         named: Callable[[Probe], int] = lambda probe: 0,
     ) -> None:
-        self._trainer, self._model, self._count, self._named = trainer, model, count, named
+        self._run, self._count, self._named = run, count, named
         self._samples: dict[Any, Samples] = {}
         self._fetcher = Fetcher(FETCH_SECONDS)
         self._passed: list[Any] = []
@@ -95,11 +93,10 @@ class ProbeLoader:
         passed, notes = self._passed, tuple[str, ...]()
         if batch is not None and (not passed or probe.source == "train"):
             passed = [batch]
-            if probe.source == "val" and held_out_loaders(self._trainer) is not None:
+            if probe.source == "val" and self._run.held_out_loaders is not None:
                 notes = ("no validation batch has passed before the first look: the samples are training data",)
         samples = load_samples(
-            self._trainer,
-            self._model,
+            self._run,
             probe,
             self._count(probe),
             fetcher=self._fetcher,
@@ -116,13 +113,12 @@ class ProbeLoader:
         if self._missing <= self._samples.keys():
             self._passed = []
         for note in (*samples.notes, *(() if pixel_space_given else samples.pixel_space_notes)):
-            say_once(self._trainer, note, warn_safely)
+            say_once(self._run.owner, note, warn_safely)
         return samples
 
 
 def load_samples(
-    trainer: Trainer,
-    pl_module: LightningModule,
+    run: Run,
     probe: Probe,
     count: int,
     *,
@@ -134,8 +130,7 @@ def load_samples(
     """The samples of a probe, fetched so that training does not notice.
 
     Args:
-        trainer: in training.
-        pl_module: its module.
+        run: whose data and devices they are of.
         probe: which samples.
         count: how many, the head among them.
         fetcher: of the run.
@@ -153,13 +148,13 @@ def load_samples(
         if given is not None and given.dim() == 1:
             labels = given.long()
         inputs = map_tensors(probe.inputs, lambda x: x.detach().cpu().clone())
-        if (reading := reading_of(pl_module)) is not None and len(all_tensors(inputs)) == len(reading.sources):
+        if (reading := reading_of(run.model)) is not None and len(all_tensors(inputs)) == len(reading.sources):
             inputs = inputs if isinstance(inputs, Mapping) else reading.inputs(all_tensors(inputs))
         inputs = _through(probe, inputs)
         return _describe(Samples(inputs, labels, probe.samples, truths=truth), None, ())
-    loader, notes = first_loader(trainer, probe)
+    loader, notes = first_loader(run, probe)
     dataset = getattr(loader, "dataset", None)
-    reading = probe.reading(reading_of(pl_module))
+    reading = probe.reading(reading_of(run.model))
     if reading is not None and not reading.complete and reading.made is None:
         reading.split(None)  # raises
     if reading is not None and not reading.complete:
@@ -168,7 +163,7 @@ def load_samples(
     if is_indexable(loader):
         fetched, picked = _fetch(loader, fetcher, probe, count, indices)
         if not fetched.failure or sum(map(sample_count, fetched.batches)) >= min(count, probe.samples):
-            return _fetched_samples(trainer, pl_module, probe, count, fetched, loader, notes, picked=picked)
+            return _fetched_samples(run, probe, count, fetched, loader, notes, picked=picked)
         remedy = "give probe=Probe(inputs=..., labels=...) to choose others"
         notes = (*notes, f"{fetched.failure}; the samples are taken as they pass: {remedy}")
     ours = isinstance(loader, (list, tuple))  # a plain list of batches, which can be gone through unnoticed
@@ -176,7 +171,7 @@ def load_samples(
     if not batches:
         raise NoProbeYetError("the data can only be watched as it passes, and no batch has passed yet")
     notes = notes if ours else (*notes, *passed_notes)
-    samples = _prepare(trainer, pl_module, batches, probe, moved=not ours)
+    samples = _prepare(run, batches, probe, moved=not ours)
     return _describe(_select(samples, _order(samples, count, probe.seed)), dataset, notes, reading)
 
 
@@ -197,8 +192,7 @@ def _fetch(
 
 
 def _fetched_samples(
-    trainer: Trainer,
-    pl_module: LightningModule,
+    run: Run,
     probe: Probe,
     count: int,
     fetched: Fetched,
@@ -208,7 +202,7 @@ def _fetched_samples(
     picked: bool,
 ) -> Samples:
     """The samples of a probe, of those that were fetched."""
-    samples = _prepare(trainer, pl_module, fetched.batches, probe)
+    samples = _prepare(run, fetched.batches, probe)
     indices: Sequence[int] | None = fetched.indices
     if len(fetched.indices) != len(samples):  # the data set or the ``collate_fn`` decides what is in a batch
         indices, picked = None, False
@@ -220,22 +214,22 @@ def _fetched_samples(
     if len(samples) < count and fetched.failure:
         notes = (*notes, f"{fetched.failure}: {len(samples)} of {count} samples are shown")
     samples = replace(samples, indices=None if indices is None else tuple(indices))
-    return _describe(samples, loader.dataset, notes, probe.reading(reading_of(pl_module)))
+    return _describe(samples, loader.dataset, notes, probe.reading(reading_of(run.model)))
 
 
-def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
+def first_loader(run: Run, probe: Probe) -> tuple[Any, tuple[str, ...]]:
     """The first loader of the source, and what is to be said if it is not the source asked for.
 
     Args:
-        trainer: of the run.
+        run: whose loaders they are.
         probe: which source.
     """
     notes: tuple[str, ...] = ()
-    loaders = held_out_loaders(trainer) if probe.source == "val" else None
+    loaders = run.held_out_loaders if probe.source == "val" else None
     if loaders is None or (isinstance(loaders, (Mapping, list, tuple)) and not loaders):  # a stream has no length
         if probe.source == "val":
             notes = ("no validation data: the samples are training data",)
-        loaders = trainer.train_dataloader
+        loaders = run.training_loaders
     while True:
         if isinstance(loaders, Mapping):
             loaders = next(iter(loaders.values()))
@@ -245,19 +239,16 @@ def first_loader(trainer: Trainer, probe: Probe) -> tuple[Any, tuple[str, ...]]:
             return loaders, notes
 
 
-def _prepare(
-    trainer: Trainer, pl_module: LightningModule, batches: list[Any], probe: Probe, *, moved: bool = False
-) -> Samples:
+def _prepare(run: Run, batches: list[Any], probe: Probe, *, moved: bool = False) -> Samples:
     """Samples as the model would be given them in validation, on the CPU, in one; empties the list."""
     parts, labels, truths, objects = [], [], [], []
-    reading = probe.reading(reading_of(pl_module))
-    with preserve_state(pl_module), _validating(trainer), torch.no_grad():
+    reading = probe.reading(reading_of(run.model))
+    with preserve_state(run.model), torch.no_grad():
         while batches:  # each is let go as it is taken: a thousand images are large
             batch = batches.pop(0)
             if not moved:
-                batch = trainer.precision_plugin.convert_input(batch)
-                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            inputs, known, truth, found = split_batch(batch, pl_module, reading)
+                batch = run.prepared(batch)
+            inputs, known, truth, found = split_batch(batch, run.model, reading)
             check_rows(inputs)
             parts.append(map_tensors(inputs, lambda x: x.detach().cpu().clone()))
             labels.append(known)
@@ -306,17 +297,6 @@ def _join(parts: list[Tensor | None]) -> Tensor | None:
     known = [one.detach().cpu() for one in parts if one is not None]
     alike = len(known) == len(parts) and len({(one.dtype, one.shape[1:]) for one in known}) == 1
     return torch.cat(known).clone() if alike else None
-
-
-@contextmanager
-def _validating(trainer: Trainer) -> Iterator[None]:
-    """Batch hooks that tell training from validation (to augment, say) see validation, or a test."""
-    stage = trainer.state.stage
-    trainer.validating = trainer.validating or not trainer.testing
-    try:
-        yield
-    finally:
-        trainer.state.stage = stage
 
 
 def _order(samples: Samples, count: int, seed: int) -> list[int]:

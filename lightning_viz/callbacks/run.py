@@ -1,4 +1,4 @@
-"""Runs that views belong to: what a session asks of one, and everything private of Lightning's that we touch.
+"""Runs of Lightning's Trainer that views belong to, and everything private of Lightning's that we touch.
 
 ``pytorch_lightning`` and ``lightning.pytorch`` hold unrelated classes of the same names; a callback that descends from
 both runs in both.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parameter import is_lazy
 
+from lightning_viz.callbacks.run_protocol import Named, Update, ValidationPlace
 from lightning_viz.callbacks.writers import Writer, find_writers, local_path
 from lightning_viz.errors import ViewError, inform, warn_safely
 
@@ -27,7 +28,7 @@ Trainer = Any
 LightningModule = Any
 
 _said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-"""Lines that are said once for each Trainer, however often it fits."""
+"""Lines that are said once for each owner of runs, a Trainer say, however often it fits."""
 
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
@@ -50,103 +51,152 @@ else:
     )
 
 
-class ValidationPlace(NamedTuple):
-    """Where a validation pass stands in a run.
+class ReportingRun:
+    """Faults and refusals of views as lines of the log.
 
     Attributes:
-        step: completed updates.
-        epoch: that ends with the pass, counted from 0; None within an epoch.
-        last: whether the run ends with the pass.
+        most_faults: in a row, after which a view is switched off.
+        goes_on: what continues after a fault, in words.
     """
 
-    step: int
-    epoch: int | None
-    last: bool
-
-
-class Named(Protocol):
-    """A view, as far as a run names it."""
-
-    kind: ClassVar[str]
+    most_faults: float = 3
+    goes_on: str = "training continues"
 
     @property
-    def name(self) -> str:
-        """Tells it from others."""
+    def owner(self) -> Any:
+        """Whose run it is, for all of whose runs a line is said once."""
+        raise NotImplementedError
 
-    @property
-    def label(self) -> str:
-        """The same, short enough for a line."""
+    def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
+        """One line for all of them: a warning if a person has named one."""
+        say = inform if all(getattr(view, "optional", False) for view in views) else warn_safely
+        say_once(self.owner, f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {error}", say)
+
+    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
+        """One warning."""
+        which = "the view is" if len(views) == 1 else "the views are"
+        end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else self.goes_on
+        warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
 
 
-class Run(Protocol):
-    """What a `Session` asks of a training, or of the validation pass of a checkpoint.
+class LightningRun:
+    """A run of Lightning's Trainer, as far as the Trainer tells.
 
     Attributes:
-        trainer: Lightning's, which tells devices, precision, data and processes.
+        trainer: Lightning's.
         model: whose layers are watched.
-        most_faults: in a row, after which a view is switched off.
-        finish_seconds: the most that the end of the run waits for drawing.
-        beside_training: whether drawing leaves the cores to a training.
     """
 
     trainer: Trainer
     model: Any
-    most_faults: float
-    finish_seconds: float
-    beside_training: bool
 
     @property
-    def ending(self) -> str:
-        """Of all tags; empty as a rule."""
+    def owner(self) -> Any:
+        """The Trainer."""
+        return self.trainer
 
     @property
-    def step(self) -> int:
-        """Completed updates of the weights: the x of the user's own curves."""
+    def trains(self) -> bool:
+        """Whether weights are updated in it."""
+        return bool(self.trainer.state.fn == "fit")
 
     @property
-    def epoch(self) -> int:
-        """The current epoch, counted from 0."""
+    def rehearses(self) -> bool:
+        """Whether Lightning's sanity check runs."""
+        return bool(self.trainer.sanity_checking)
 
     @property
-    def validates(self) -> bool:
-        """Whether there are validation passes."""
+    def held_out(self) -> Literal["validation", "test"]:
+        """What the data are that it holds out: of ``Trainer.test``, test data."""
+        return "test" if self.trainer.state.fn == "test" else "validation"
 
     @property
-    def interrupted(self) -> bool:
-        """Whether the process is to end soon, so that nothing may wait."""
+    def held_out_step(self) -> str:
+        """The module's ``validation_step`` or ``test_step``."""
+        return f"{self.held_out}_step"
 
-    def validation_place(self) -> ValidationPlace:
-        """Where the validation pass stands that runs now."""
+    @property
+    def held_out_loaders(self) -> Any:
+        """The loaders of validation data, of test data in ``Trainer.test``; None where there are none."""
+        loops = {"validate": self.trainer.validate_loop, "test": self.trainer.test_loop}
+        combined = getattr(loops.get(self.trainer.state.fn), "_combined_loader", None)  # others remember an earlier fit
+        return self.trainer.val_dataloaders if combined is None else combined.iterables
 
-    def open_writers(self) -> Sequence[Writer]:
-        """Where pictures go."""
+    @property
+    def training_loaders(self) -> Any:
+        """The loaders of training data."""
+        return self.trainer.train_dataloader
 
-    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
-        """Tell that views failed of one cause, without ending the run."""
+    def prepared(self, batch: Any) -> Any:
+        """A batch of a loader as the model is given it in validation.
 
-    def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
-        """Tell why views can draw nothing of the model, and are skipped from now on."""
+        Args:
+            batch: as a loader gives it.
+        """
+        stage = self.trainer.state.stage
+        self.trainer.validating = self.trainer.validating or not self.trainer.testing  # batch hooks that augment ask
+        try:
+            batch = self.trainer.precision_plugin.convert_input(batch)
+            return self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        finally:
+            self.trainer.state.stage = stage
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """In which forward passes run in the run's precision, as its training steps do."""
+        return self.trainer.precision_plugin.forward_context()  # type: ignore[no-any-return]
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this process is the first."""
+        return bool(self.trainer.is_global_zero)
+
+    @property
+    def global_rank(self) -> int:
+        """The number of this process."""
+        return int(self.trainer.global_rank)
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return int(self.trainer.world_size)
+
+    @property
+    def collective_timeout(self) -> float:
+        """Seconds after which a process that waits for others in a collective gives up."""
+        timeout = getattr(self.trainer.strategy, "_timeout", None) or default_pg_timeout
+        return float(timeout.total_seconds())
+
+    @property
+    def unobservable(self) -> str:
+        """Why no process of a run can observe its model, in words; empty where they can."""
+        return unobservable(self.trainer, self.model)
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """What a model hands to its loggers by itself, past ``log``, is dropped: the user's curves stay as they are."""
+        loggers = self.trainer.loggers
+        self.trainer.loggers = [quiet_logger() for _ in loggers]
+        try:
+            yield
+        finally:
+            self.trainer.loggers = loggers
 
 
-@dataclass
-class TrainerRun:
+@dataclass(eq=False)
+class TrainerRun(LightningRun, ReportingRun):
     """A training, as Lightning's Trainer runs it.
 
     Attributes:
         trainer: in ``fit``.
         model: the LightningModule.
-        most_faults: in a row, after which a view is switched off.
         finish_seconds: the most that the end of the training waits for drawing.
         beside_training: drawing leaves the cores to it.
-        goes_on: what continues after a fault, in words.
     """
 
     trainer: Trainer
     model: LightningModule
-    most_faults: float = 3
     finish_seconds: float = 60.0
     beside_training: bool = True
-    goes_on: str = "training continues"
 
     @property
     def ending(self) -> str:
@@ -196,57 +246,49 @@ class TrainerRun:
             warn_safely(line)
         return writers
 
-    def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
-        """One line for all of them: a warning if a person has named one."""
-        say = inform if all(getattr(view, "optional", False) for view in views) else warn_safely
-        say_once(self.trainer, f"skipped {' and '.join(dict.fromkeys(view.label for view in views))}: {error}", say)
+    def next_update(self) -> Update:
+        """What is known of the update that the batch belongs to which comes now."""
+        trainer, batch_idx = self.trainer, self.trainer.fit_loop.epoch_loop.batch_idx
+        step, ends_epoch = self.step + 1, batch_idx + 1 == trainer.num_training_batches
+        ends_run = step == trainer.max_steps or (ends_epoch and self.epoch + 1 == trainer.max_epochs)
+        return Update(step, self.epoch, ends_epoch, ends_run, self._validates_after(batch_idx))
 
-    def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
-        """One warning."""
-        which = "the view is" if len(views) == 1 else "the views are"
-        end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else self.goes_on
-        warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
+    def _validates_after(self, batch_idx: int) -> bool:
+        """Whether a validation pass is to be expected after a batch, by its number within the epoch."""
+        if not self.trainer.enable_validation:
+            return False
+        every, per_epoch = self.trainer.val_check_batch, self.trainer.check_val_every_n_epoch is not None
+        passed = batch_idx if per_epoch else self.batch
+        between = every is not None and math.isfinite(every) and every > 0 and (passed + 1) % every == 0
+        return bool(between or batch_idx + 1 == self.trainer.num_training_batches)
 
-
-def validates_after(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a validation pass is to be expected after a batch of training.
-
-    Args:
-        trainer: before the batch.
-        batch_idx: number of the batch within the epoch.
-    """
-    if not trainer.enable_validation:
-        return False
-    every, per_epoch = trainer.val_check_batch, trainer.check_val_every_n_epoch is not None
-    passed = batch_idx if per_epoch else int(trainer.fit_loop.epoch_loop.total_batch_idx)
-    between = every is not None and math.isfinite(every) and every > 0 and (passed + 1) % every == 0
-    return bool(between or batch_idx + 1 == trainer.num_training_batches)
+    def learning_rates(self) -> dict[int, tuple[int, float]]:
+        """By the id of each parameter in training the number of its optimizer, and its rate; none of an evaluation."""
+        return rates_of(self.trainer.optimizers) if self.trains else {}
 
 
-def learning_rates(trainer: Trainer) -> dict[int, tuple[int, float]]:
+def rates_of(optimizers: Iterable[Any]) -> dict[int, tuple[int, float]]:
     """By the id of each parameter in training the number of its optimizer, and its learning rate.
 
     Args:
-        trainer: of the run; of one that does not train, or whose optimizers are others, there are none.
+        optimizers: of a run.
     """
-    if trainer.state.fn != "fit":
-        return {}
     rates: dict[int, tuple[int, float]] = {}
-    for number, optimizer in enumerate(trainer.optimizers):
+    for number, optimizer in enumerate(optimizers):
         for group in optimizer.param_groups:
             rates.update({id(parameter): (number, float(group.get("lr", 1.0))) for parameter in group["params"]})
     return rates
 
 
-def say_once(trainer: Trainer, line: str, say: Callable[[str], None] = inform) -> None:
+def say_once(owner: Any, line: str, say: Callable[[str], None] = inform) -> None:
     """Say what holds for all runs of a Trainer, and do not repeat it when it fits or evaluates again.
 
     Args:
-        trainer: of the run.
+        owner: of the run.
         line: in words.
         say: prints it.
     """
-    said = _said.setdefault(trainer, set())
+    said = _said.setdefault(owner, set())
     if line not in said:
         said.add(line)
         say(line)
@@ -286,16 +328,6 @@ def unobservable(trainer: Trainer, model: LightningModule) -> str:
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
     return ""
-
-
-def collective_timeout(trainer: Trainer) -> float:
-    """Seconds after which a process that waits for others in a collective gives up.
-
-    Args:
-        trainer: of several processes.
-    """
-    timeout = getattr(trainer.strategy, "_timeout", None) or default_pg_timeout
-    return float(timeout.total_seconds())
 
 
 def averaging_text(trainer: Trainer, first_view: Callback) -> str:
@@ -361,22 +393,6 @@ def give_training_data(trainer: Trainer, loader: Any) -> None:
     trainer.fit_loop._combined_loader = package_of().utilities.combined_loader.CombinedLoader(loader)
 
 
-def held_out_loaders(trainer: Trainer) -> Any:
-    """The loaders of validation data, of test data in ``Trainer.test``; None where there are none.
-
-    Args:
-        trainer: of the run, which remembers the loaders of an earlier fit.
-    """
-    loops = {"validate": trainer.validate_loop, "test": trainer.test_loop}
-    combined = getattr(loops.get(trainer.state.fn), "_combined_loader", None)
-    return trainer.val_dataloaders if combined is None else combined.iterables
-
-
-def held_out_step(trainer: Trainer) -> str:
-    """The name of the module's step on held-out data: ``validation_step``, or ``test_step`` in ``Trainer.test``."""
-    return "test_step" if trainer.state.fn == "test" else "validation_step"
-
-
 def package_of(module: Any = None) -> Any:
     """The package of a LightningModule or LightningDataModule: ``pytorch_lightning`` or ``lightning.pytorch``.
 
@@ -395,14 +411,3 @@ def data_modules() -> tuple[type, ...]:
 def quiet_logger() -> Any:
     """A logger that takes whatever a module hands to it, and keeps nothing."""
     return _installed[0].loggers.logger.DummyLogger()
-
-
-@contextmanager
-def muted(trainer: Trainer) -> Iterator[None]:
-    """What a model hands to its loggers by itself, past ``log``, is dropped: the user's curves stay as they are."""
-    loggers = trainer.loggers
-    trainer.loggers = [quiet_logger() for _ in loggers]
-    try:
-        yield
-    finally:
-        trainer.loggers = loggers

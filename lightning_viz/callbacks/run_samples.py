@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.probe_loading import ProbeLoader
-from lightning_viz.callbacks.run import Run, muted
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
 from lightning_viz.callbacks.suitability import named_count
 from lightning_viz.hooks.model_state import preserve_state
@@ -24,7 +24,7 @@ class RunSamples:
 
     def __init__(self, run: Run, views: Callable[[], Sequence[ViewLike]], watches: Callable[[str], bool]) -> None:
         self._run, self._views, self._watches = run, views, watches
-        self._loader = ProbeLoader(run.trainer, run.model, self._count, lambda probe: named_count(views(), probe))
+        self._loader = ProbeLoader(run, self._count, lambda probe: named_count(views(), probe))
         self._reserved: dict[Any, tuple[Probe, int]] = {}
 
     def reserve(self, probe: Probe, count: int) -> None:
@@ -45,7 +45,7 @@ class RunSamples:
         Raises:
             NoProbeYetError: the data can only be taken as it passes, and nothing has passed yet.
         """
-        with preserve_state(self._run.model), muted(self._run.trainer):
+        with preserve_state(self._run.model), self._run.muted():
             return self.of_look(probe)
 
     def of_look(self, probe: Probe, batch: Any = None, *, needed: bool = True) -> Samples:

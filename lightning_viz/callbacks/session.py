@@ -16,14 +16,8 @@ from lightning_viz.callbacks.heartbeat import Heartbeat
 from lightning_viz.callbacks.notices import Faults, LeftOut, harmless
 from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.probe import Probe
-from lightning_viz.callbacks.run import (
-    Run,
-    Trainer,
-    error_text,
-    held_out_step,
-    muted,
-    say_once,
-)
+from lightning_viz.callbacks.run import Trainer, error_text, say_once
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.run_samples import RunSamples
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
@@ -99,9 +93,14 @@ class Session:
         heartbeat: Heartbeat | None = None,
     ) -> None:
         self._heartbeat = heartbeat or Heartbeat()
-        self.run, self.views, self._exchanges = run, list(views), bool(watching)  # which is so on all processes
+        self.run, self.views, self._began, self._exchanges = (
+            run,
+            list(views),
+            tuple(views),
+            bool(watching),
+        )  # which is so on all processes
         self.budget = OverheadBudget()
-        self.shared = SharedPass(run.trainer, run.model)
+        self.shared = SharedPass(run)
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
         self._faults, self._left_out = Faults(run), LeftOut()
@@ -121,12 +120,12 @@ class Session:
             leader: the view whose hooks pass on the run's events.
         """
         self.leader = leader
-        _sessions[self.run.trainer] = self
+        _sessions[self.run.owner] = self
 
     def introduce(self) -> None:
         """Say once which views watch, where their pictures are seen and how they are read."""
         if self.views and self.pictures.writers:
-            say_once(self.run.trainer, opening_line(self.views, self.pictures.process.folder))
+            say_once(self.run.owner, opening_line(self.views, self.pictures.process.folder))
             for writer in self.pictures.writers:
                 writer.text(GUIDE_TAG, reading_guide(self.views))
 
@@ -136,6 +135,9 @@ class Session:
     def on_batch(self, batch: Any) -> None:
         """Between two updates: the weights are those after a whole number of updates."""
         self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
+        for view in self._began:
+            with harmless(_FAILED):
+                view.before_update(self.run if view in self.views else None)
         with harmless(_FAILED):
             self._steps.start(batch, "training_step")
 
@@ -172,7 +174,7 @@ class Session:
     @_held
     def on_validation_start(self) -> None:
         """A validation pass starts."""
-        self._watch.start(lambda view: not self.run.trainer.is_global_zero or view in self.views)
+        self._watch.start(lambda view: not self.run.is_global_zero or view in self.views)
 
     @_held
     def on_validation_batch_start(self, batch: Any, loader: int) -> None:
@@ -186,7 +188,7 @@ class Session:
             with harmless(_FAILED):
                 self.samples.keep(batch)
             with harmless(_FAILED):
-                self._steps.start(batch, held_out_step(self.run.trainer))
+                self._steps.start(batch, self.run.held_out_step)
         self._watch.open(batch, loader)
 
     @_held
@@ -228,8 +230,8 @@ class Session:
             self._left_out.report()
         self._heartbeat.close()
         self.pictures.process.close()
-        if _sessions.get(self.run.trainer) is self:
-            del _sessions[self.run.trainer]
+        if _sessions.get(self.run.owner) is self:
+            del _sessions[self.run.owner]
 
     def _read_step(self) -> None:
         """How the step that was watched calls the model; samples that were taken otherwise are taken anew."""
@@ -239,7 +241,7 @@ class Session:
                 self._watch.reconsider()
                 self.samples.reconsider(plain=reading.plain)
             if reading is not None and not reading.plain:
-                say_once(self.run.trainer, reading.words())
+                say_once(self.run.owner, reading.words())
 
     # Which views are due.
 
@@ -290,7 +292,7 @@ class Session:
         chosen = must + [view for view in may if view.name in affordable]
         for view in chosen:
             self._left_out.take(view, step)
-        with preserve_state(self.run.model), muted(self.run.trainer), self._faults.gathered():
+        with preserve_state(self.run.model), self.run.muted(), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
                 if self._heartbeat.alone:
                     break
@@ -356,7 +358,7 @@ class Session:
             self.budget.charge(view.name, step, share + extra + time.monotonic() - started)
 
     def _compute_and_draw(self, view: ViewLike, snapshot: Snapshot) -> None:
-        snapshot = replace(snapshot, private=view.private)
+        snapshot = replace(snapshot, private=view.private, rates=self.run.learning_rates())
         with self.shared.context():
             if isinstance(view, PopulationViewLike):
                 snapshot = replace(snapshot, population=self._watch.take(view, snapshot))
@@ -419,7 +421,7 @@ class Session:
         self.views = [other for other in self.views if other is not view]
         words = error_text(error)
         if not any(isinstance(cause, str) and cause in words for cause in self._told):
-            say_once(self.run.trainer, f"skipped {view.label}: {words}")
+            say_once(self.run.owner, f"skipped {view.label}: {words}")
         self._told.add(words)
 
     def _fault(self, view: ViewLike, step: int, error: Exception | str) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 
 from lightning_viz.callbacks.environment import VARIABLE, silenced
 from lightning_viz.callbacks.heartbeat import heartbeat_of
-from lightning_viz.callbacks.run import Run, say_once, unobservable
+from lightning_viz.callbacks.run import say_once
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
 from lightning_viz.callbacks.suitability import suitable
@@ -28,18 +29,18 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
     Raises:
         ViewError: see `suitable`.
     """
-    first = run.trainer.is_global_zero
+    first = run.is_global_zero
     if silenced():
         if first:
-            say_once(run.trainer, f"views see nothing, as {VARIABLE}=0 asks")
+            say_once(run.owner, f"views see nothing, as {VARIABLE}=0 asks")
         return None
-    if reason := unobservable(run.trainer, run.model):
+    if reason := run.unobservable:
         if first:
             warn_safely(reason)
         return None
-    suited = suitable(views, run.model, say=partial(say_once, run.trainer)) if first else []
+    suited = suitable(views, run.model, say=partial(say_once, run.owner)) if first else []
     watching = [view for view in views if isinstance(view, PopulationViewLike)]
-    heartbeat = heartbeat_of(run.trainer, views)
+    heartbeat = heartbeat_of(run, views)
     if not suited and not watching and (first or not heartbeat.waits):
         heartbeat.close()
         return None

@@ -17,7 +17,7 @@ from lightning_viz.activations.random_projection import vectorizer
 from lightning_viz.callbacks.display import input_form
 from lightning_viz.callbacks.model_knowledge import output_knowledge
 from lightning_viz.callbacks.probe import Samples, displayed_input
-from lightning_viz.callbacks.run import LightningModule, Trainer
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot, TargetChoice, resolved
 from lightning_viz.errors import (
     AttributionWarning,
@@ -41,12 +41,11 @@ class SharedPass:
     """Runs a model on a probe for all who ask.
 
     Args:
-        trainer: of the run; tells device and precision.
-        model: the LightningModule.
+        run: whose model it is; tells its precision.
     """
 
-    def __init__(self, trainer: Trainer, model: LightningModule) -> None:
-        self._trainer, self._model = trainer, model
+    def __init__(self, run: Run) -> None:
+        self._run, self._model = run, run.model
         self._flatten = vectorizer()
         self._inputs: dict[int, Tensor] = {}  # a probe's inputs as vectors, which stay the same
         self._seen: dict[tuple[str, ...], dict[str, int]] = {}  # by layers, see `Snapshot.seen`
@@ -62,7 +61,7 @@ class SharedPass:
     @contextmanager
     def context(self) -> Iterator[None]:
         """Forward passes run in the run's precision, as its training steps do."""
-        with self._trainer.precision_plugin.forward_context():
+        with self._run.forward_context():
             yield
 
     def run(self, requirements: Mapping[str, Requirements], samples: Samples, step: int) -> dict[str, Snapshot]:

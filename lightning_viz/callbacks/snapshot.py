@@ -16,7 +16,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_readings import Reading
 from lightning_viz.callbacks.population import Population
 from lightning_viz.callbacks.probe import IGNORE_INDEX, Probe, Samples
-from lightning_viz.callbacks.run import Named
+from lightning_viz.callbacks.run_protocol import Named, Run
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, ViewError
 from lightning_viz.hooks.attention import AttentionPart
@@ -108,6 +108,8 @@ class Snapshot:
         form: of the inputs, as far as the model tells it, see `input_form`.
         private: whether the inputs are not to be shown.
         seen: of a model that takes several images, by call of a layer the number of the one that it depends on.
+        rates: by the id of each parameter in training the number of its optimizer, and its learning rate; None of a
+            checkpoint, whose updates are not there to be seen.
     """
 
     observation: Observation
@@ -119,6 +121,7 @@ class Snapshot:
     form: InputForm | None = None
     private: bool = False
     seen: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[int, tuple[int, float]] | None = None
 
     def calls(self, layer: str) -> list[str]:
         """Names under which a layer's calls were recorded.
@@ -445,6 +448,9 @@ class ViewLike(Named, Protocol):
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """What to draw of a snapshot."""
+
+    def before_update(self, run: Run | None) -> None:
+        """See the weights right before an update."""
 
 
 @runtime_checkable

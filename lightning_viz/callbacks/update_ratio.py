@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from lightning_viz.callbacks.draw_task import DrawTask
-from lightning_viz.callbacks.run import LightningModule, Trainer
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.weight_copy import WeightCopy, precedes_look, trained_weights
@@ -56,19 +57,14 @@ class UpdateRatio(View):
         """No pass: the weights alone."""
         return Requirements(head=False)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look, if due; copy the weights, if the update that comes now is followed by a look."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._copy.before_batch(
-            self,
-            trainer,
-            lambda run: precedes_look(run, self.schedule, batch_idx),
-            lambda: trained_weights(pl_module, self.layers),
-        )
+    def before_update(self, run: Run | None) -> None:
+        """Copy the weights, if the update that comes now is followed by a look."""
+        due = partial(precedes_look, schedule=self.schedule)
+        self._copy.before_update(run, due, lambda: trained_weights(run.model, self.layers) if run else {})
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The ratio of each layer; nothing if the weights before the update were not copied."""
-        if self._trainer is None:
+        if snapshot.rates is None:
             raise ViewError(
                 "UpdateRatio compares the weights of two consecutive updates, which a checkpoint does not hold: it is "
                 "drawn in training only"

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_viz.callbacks.notices import harmless
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable, watched_layers
-from lightning_viz.callbacks.run import Run, ValidationPlace
+from lightning_viz.callbacks.run_protocol import Run, ValidationPlace
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot
 from lightning_viz.errors import LayerNotFoundError
 
@@ -110,9 +110,9 @@ class ValidationWatch:
             wanted: whether a view still looks.
         """
         self._pass = None
-        if self._run.trainer.sanity_checking or not self._exchanges:
+        if self._run.rehearses or not self._exchanges:
             return
-        self._pass = PopulationPass(self._run.trainer, self._run.model)
+        self._pass = PopulationPass(self._run)
         with harmless(_FAILED):
             started = time.monotonic()
             place = self._run.validation_place()
@@ -159,7 +159,7 @@ class ValidationWatch:
             for name in [name for name in watched.layers if name in self._views]:
                 for words in faults[name]:
                     failed(self._views[name][0], watched.step, words)
-                if self._run.trainer.is_global_zero and name not in self._populations and not faults[name]:
+                if self._run.is_global_zero and name not in self._populations and not faults[name]:
                     uncalled.append(name)
                 took(name, watched.seconds / len(watched.layers))
         new = [name for name in uncalled if not self._reasons[name]]

@@ -19,6 +19,7 @@ from lightning_viz.callbacks.layer_readings import Reading
 from lightning_viz.callbacks.notices import harmless
 from lightning_viz.callbacks.probe import Probe, as_probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, TrainerRun, averaging_text
+from lightning_viz.callbacks.run_protocol import Run
 from lightning_viz.callbacks.schedule import Schedule, Steps
 from lightning_viz.callbacks.serialization import (
     CHECKPOINT,
@@ -128,6 +129,13 @@ class View(KeywordArguments, Callback):
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """What to draw of a snapshot. What must stay the same from step to step is set in `state` at the first."""
         raise NotImplementedError
+
+    def before_update(self, run: Run | None) -> None:
+        """See the weights right before an update, and before the next batch if several make one.
+
+        Args:
+            run: that is about to update them; None once this view looks no more.
+        """
 
     # A view's place in a run.
 

@@ -9,10 +9,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.callbacks.run import Run, Trainer
+from lightning_viz.callbacks.run_protocol import Run, Update
 from lightning_viz.callbacks.schedule import Schedule
-from lightning_viz.callbacks.session import session
-from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
 
@@ -62,26 +60,21 @@ class WeightCopy:
                 self.weights[name] = shared[1][id(weight)] = weight.detach().clone() if copy is None else copy
                 left -= weight.nbytes
 
-    def before_batch(
-        self, view: ViewLike, trainer: Trainer, due: Callable[[Run], bool], weights: Callable[[], Mapping[str, Tensor]]
+    def before_update(
+        self, run: Run | None, due: Callable[[Update], bool], weights: Callable[[], Mapping[str, Tensor]]
     ) -> None:
         """Copy the weights if the update that comes now is followed by a look, else drop an earlier copy.
 
         Args:
-            view: whose copy it is; one that is not in the run has none.
-            trainer: of the run.
+            run: that is about to update; None if nobody looks any more.
             due: tells whether a look follows.
             weights: gives them.
         """
-        running = session(trainer)
-        if running is None or view not in running.views:
-            self.forget()
-            return
-        if self.step == running.run.step:  # gradients are accumulated over several batches
+        if run is not None and self.step == run.step:  # gradients are accumulated over several batches
             return
         self.forget()
-        if due(running.run):
-            self.take(running.run.step, weights(), running)
+        if run is not None and due(run.next_update()):
+            self.take(run.step, weights(), run)
 
     def ratios(self, step: int, after: Mapping[str, Tensor]) -> dict[str, float] | None:
         """Of each copied layer the norm of the update by that of the weights; None if the update was not foreseen.
@@ -107,21 +100,15 @@ class WeightCopy:
         return {"max_bytes": self.max_bytes, "step": None, "weights": {}}
 
 
-def precedes_look(run: Run, schedule: Schedule, batch_idx: int) -> bool:
-    """Whether the update that comes now is followed by a look, as far as that can be foreseen.
+def precedes_look(update: Update, schedule: Schedule) -> bool:
+    """Whether an update is followed by a look, as far as that can be foreseen.
 
     Args:
-        run: before the batch.
+        update: that comes now.
         schedule: of the view.
-        batch_idx: number of the batch within the epoch.
     """
-    trainer, step = run.trainer, run.step + 1
-    ends_epoch = batch_idx + 1 == trainer.num_training_batches
-    return bool(
-        schedule.at_step(step)
-        or step == trainer.max_steps
-        or (ends_epoch and (schedule.at_epoch_end(run.epoch) or run.epoch + 1 == trainer.max_epochs))
-    )
+    ends = update.ends_epoch and schedule.at_epoch_end(update.epoch)
+    return update.ends_run or ends or schedule.at_step(update.step)
 
 
 def own_weights(model: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
