@@ -213,7 +213,7 @@ def all_raise(monkeypatch):
     monkeypatch.setattr(session.Session, "_fault", count)
     monkeypatch.setattr(session, "StepReader", Unread)  # else a look before the first step waits for it
     monkeypatch.setattr(shared_pass, "observe", raise_in_pass)
-    for view in (View, FirstLayerFilters, GradCAM, Saliency, Hyperplanes, Dreams, Adversarial):
+    for view in (View, FirstLayerFilters, GradCAM, Saliency, Attention, Hyperplanes, Dreams, Adversarial):
         monkeypatch.setattr(view, "compute", raise_in_look)
     return faults
 
