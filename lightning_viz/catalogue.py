@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Literal
 
 from lightning_viz.catalogue_types import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
@@ -29,35 +28,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Titles of a report's sections, in order: from the weights to what breaks them."""
-
-CamMethod = Literal[
-    "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "ablation_cam", "eigen_cam"
-]
-"""Methods of the view `GradCAM`; a test compares these types with the rows."""
-
-SaliencyMethod = Literal[
-    "gradient",
-    "smooth_grad",
-    "input_times_gradient",
-    "integrated_gradients",
-    "guided_backprop",
-    "deconvolution",
-    "guided_grad_cam",
-    "lrp",
-    "rise",
-]
-"""Methods of the view `Saliency`."""
-
-SmoothedMethod = Literal[
-    "gradient", "input_times_gradient", "integrated_gradients", "guided_backprop", "deconvolution", "lrp"
-]
-"""Those whose maps have the form of the inputs, so that `smooth_grad` can average them over noise."""
-
-AttentionMethod = Literal["raw", "rollout", "gradient"]
-"""Methods of the view `Attention`, the last parts of their tags."""
-
-AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
-"""Methods of the view `Adversarial`."""
 
 
 def methods(family: Family | None = None, *, view: str | None = None) -> dict[str, Method]:
@@ -207,29 +177,31 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("health", "Health of the layers",
         "Each row is a layer, each bar a step: dead units, the size of single updates, the scale of activations. The "
         "sentence says what is wrong and since when; red is only what is beyond doubt.",
-        section="parameters", module="callbacks.health", symbol="Health", tags=("health",), default=True),
+        cost="reads the validation pass that runs anyway, and copies the weights for one update", section="parameters",
+        module="callbacks.health", symbol="Health", tags=("health",), default=True),
     ViewEntry("mistakes", "What it gets wrong",
         "The validation samples with the largest loss, with truth, prediction and where the evidence for it lies, and "
         "which classes are taken for which. A label that looks wrong to you may be wrong.",
+        cost="reads the validation pass that runs anyway; one forward and backward of the samples shown",
         section="predictions", module="callbacks.mistakes", symbol="Mistakes", tags=("mistakes",), default=True),
     ViewEntry("filters", "Filters of the first layer",
         "Each tile is a filter that the layer slides over the image: edges, blobs and colors show that it has learned. "
         "Noise that stays the same from step to step shows an unused filter.",
-        section="parameters", module="callbacks.first_layer_filters", symbol="FirstLayerFilters", tags=("filters",),
-        default=True),
+        cost="no pass: it reads the weights", section="parameters", module="callbacks.first_layer_filters",
+        symbol="FirstLayerFilters", tags=("filters",), default=True),
     Method("filters", "Filters", "Shows the weights of convolutions and fully connected layers as images.",
         family="filters", section="parameters", module="analysis.studies.filters", symbol="layer_filters",
         study="filters.layer_filters", example="--layers conv1", view="filters", cost=0),
     ViewEntry("update_ratio", "Size of single updates",
         "Each row is a layer, each column a step: the power of ten of one update's norm relative to the weights' norm. "
         "About -3 is usual; far above it training may diverge, far below it a layer hardly learns.",
-        section="parameters", module="callbacks.update_ratio", symbol="UpdateRatio",
-        tags=("update_ratio",), offline=()),
+        cost="no pass: it copies the weights for one update", section="parameters", module="callbacks.update_ratio",
+        symbol="UpdateRatio", tags=("update_ratio",), offline=()),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",
-        section="parameters", module="callbacks.hyperplanes", symbol="Hyperplanes", tags=("hyperplanes",),
-        default=True),
+        cost="a forward of the `grid` x `grid` points of the plane", section="parameters",
+        module="callbacks.hyperplanes", symbol="Hyperplanes", tags=("hyperplanes",), default=True),
     ViewEntry("activations", "Activation maps",
         "Each row is a sample and each column a channel, red where it is positive and blue where it is negative. A "
         "channel that looks the same for all samples carries no information about them.",
@@ -238,17 +210,18 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("statistics", "Distributions of activations",
         "Each ridge is the histogram of a layer's activations at one step, the latest in front. Ridges that drift "
         "outward or collapse onto zero are signs of exploding values and dead units.",
-        section="activations", module="callbacks.activation_statistics", symbol="ActivationStatistics",
-        tags=("statistics",)),
+        cost="reads the validation pass that runs anyway", section="activations",
+        module="callbacks.activation_statistics", symbol="ActivationStatistics", tags=("statistics",)),
     ViewEntry("top_samples", "Top samples of each channel",
         "Each block shows one channel with the validation samples that excite it most. What they have in common is the "
         "best short description of the channel.",
+        cost="reads the validation pass that runs anyway; a forward and backward of the samples shown",
         section="activations", module="callbacks.top_samples", symbol="TopSamples", tags=("top_samples",)),
     ViewEntry("embedding", "Embeddings of samples",
         "Each point is a sample; samples that the layer represents alike lie close together. Classes should separate "
         "from layer to layer; in t-SNE distances between groups and their sizes mean little.",
-        section="embeddings", module="callbacks.layer_embeddings", symbol="LayerEmbeddings",
-        tags=("embedding",), default=True),
+        cost="a forward of `samples` samples, in batches; t-SNE runs in the drawing process", section="embeddings",
+        module="callbacks.layer_embeddings", symbol="LayerEmbeddings", tags=("embedding",), default=True),
     Method("tsne", "t-SNE", "Keeps neighbors close together in the plane.", source="van der Maaten and Hinton, 2008",
         family="embedding", section="embeddings", module="embedding", view="embedding", study="embedding.embed",
         samples=1000, example="--layers fc"),
@@ -262,7 +235,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         module="analysis.studies.attribution", symbol="every_attribution",
         tags=("attributions", "attributions left out")),
     ViewEntry("grad_cam", "Class activation maps", "Where, seen from a layer, the evidence for a class lies.",
-        section="attribution", module="callbacks.grad_cam", symbol="GradCAM", default=True, offline=(_ANALYZED,)),
+        cost="no pass of its own; Score-CAM and Ablation-CAM a forward for each channel", section="attribution",
+        module="callbacks.grad_cam", symbol="GradCAM", default=True, offline=(_ANALYZED,)),
     _cam("grad_cam", "Grad-CAM",
         "Weights each activation map by its mean gradient: bright locations hold evidence for the class.",
         source="Selvaraju et al., 2017", tags=("grad_cam",)),
@@ -290,7 +264,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Projects the activation maps onto their first principal component, whatever the class.",
         source="Muhammad and Yeasin, 2020", tags=("eigen_cam",), needs=("maps",), unit="of activation"),
     ViewEntry("attention", "Attention of a transformer", "What in the image a transformer's tokens attend to.",
-        section="attribution", module="callbacks.attention", symbol="Attention", default=True),
+        cost="no pass of its own; gradient-weighted attention a forward and backward", section="attribution",
+        module="callbacks.attention", symbol="Attention", default=True),
     _attention("attention", "Attention",
         "Shows what the class token attends to, head by head: what a layer reads, not yet evidence for the class.",
         source="Dosovitskiy et al., 2021", tags=("attention/raw",), worth="what it reads, not why it decides"),
@@ -304,6 +279,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         unit="logits: attention × ∂score/∂attention"),
     ViewEntry("saliency", "Saliency maps",
         "Beside each input stands how much each of its values changes the class's score.",
+        cost="no pass of its own for gradients, a backward more for guided ones; the others as the table says",
         section="attribution", module="callbacks.saliency", symbol="Saliency", tags=("saliency",), default=True,
         offline=({"method": "smooth_grad", **_ANALYZED}, {"method": "guided_backprop", **_ANALYZED})),
     _saliency("gradient", "Gradient",
@@ -346,7 +322,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         module="attribution.irregularity", needs=("target", "gradient", "image"), cost="steps",
         study="irregularity.irregular_gradients"),
     ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
-        section="attribution", module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
+        cost="a forward of `samples` samples for each position of the patch", section="attribution",
+        module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
     _attribution("occlusion", "Occlusion",
         "Covers the image patch by patch and shows how far the score drops; without gradients it can judge the other "
         "maps, as coarsely as its patch.",
@@ -359,7 +336,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("dreams", "Images that maximize units and classes",
         "Each image was optimized from noise to excite the unit or class named under it. What recurs in all of them is "
         "a habit of the network, not the class.",
-        section="dreams", module="callbacks.dreams", symbol="Dreams", tags=("dreams",)),
+        cost="`updates` forwards and backwards of the dreamed images", section="dreams", module="callbacks.dreams",
+        symbol="Dreams", tags=("dreams",)),
     _technique("dreams", "Images that maximize classes", summary="what each class looks like to the model",
         section="dreams", module="analysis.studies.dreams"),
     _dream("classes", "Activation maximization of classes",
@@ -391,7 +369,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     ViewEntry("adversarial", "Adversarial samples",
         "Each column is a sample, its adversarial counterpart, and their difference, magnified. The smaller the "
         "difference relative to the sample, the closer the samples lie to the decision boundaries.",
-        section="adversarial", module="callbacks.adversarial", symbol="Adversarial", tags=("adversarial",)),
+        cost="at most `attack_steps` steps of the attack on the probe's samples", section="adversarial",
+        module="callbacks.adversarial", symbol="Adversarial", tags=("adversarial",)),
     _technique("attacks", "Attacks compared",
         "The same samples under several attacks: to people they look unchanged, to the model they do not. DeepFool "
         "searches for the smallest perturbation, FGSM and PGD for any within epsilon.",

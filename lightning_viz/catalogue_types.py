@@ -7,9 +7,22 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Descriptor", "Family", "Method", "Need", "Technique", "ViewEntry"]
+__all__ = [
+    "AttackMethod",
+    "AttentionMethod",
+    "CamMethod",
+    "Descriptor",
+    "Family",
+    "Method",
+    "Need",
+    "SaliencyMethod",
+    "SmoothedMethod",
+    "Technique",
+    "ViewEntry",
+]
 
 Family = Literal["attribution", "attack", "dream", "robustness", "embedding", "filters"]
+"""Of methods that are used alike: each has a command."""
 
 Need = Literal[
     "target",  # a class, or another scalar, that is explained
@@ -25,6 +38,36 @@ Need = Literal[
     "surrogate",  # a second model
     "cues",  # images with the shape of one class and the texture of another
 ]
+"""What a method asks of model and samples."""
+
+CamMethod = Literal[
+    "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "ablation_cam", "eigen_cam"
+]
+"""Methods of the view `GradCAM`; a test compares these types with the rows."""
+
+SaliencyMethod = Literal[
+    "gradient",
+    "smooth_grad",
+    "input_times_gradient",
+    "integrated_gradients",
+    "guided_backprop",
+    "deconvolution",
+    "guided_grad_cam",
+    "lrp",
+    "rise",
+]
+"""Methods of the view `Saliency`."""
+
+SmoothedMethod = Literal[
+    "gradient", "input_times_gradient", "integrated_gradients", "guided_backprop", "deconvolution", "lrp"
+]
+"""Those whose maps have the form of the inputs, so that `smooth_grad` can average them over noise."""
+
+AttentionMethod = Literal["raw", "rollout", "gradient"]
+"""Methods of the view `Attention`, the last parts of their tags."""
+
+AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
+"""Methods of the view `Adversarial`."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +159,11 @@ class ViewEntry(Descriptor):
 
     Attributes:
         default: whether `default_views` has it.
+        cost: of a look beside the pass that all views share, in words.
         offline: arguments of each view of this kind that `analyze` adds to those of the run; none if it adds none.
     """
 
     _: KW_ONLY
     default: bool = False
+    cost: str = "no pass of its own"
     offline: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 import lightning_viz
-from lightning_viz import adversarial, attribution, catalogue
+from lightning_viz import adversarial, attribution, catalogue, catalogue_types
 from lightning_viz.callbacks.keyword_arguments import arguments_of
 from lightning_viz.callbacks.view import PopulationView, View
 from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
@@ -83,13 +83,13 @@ def test_a_view_takes_what_the_analysis_gives_it(kind):
 
 def test_words_of_the_attention_view_are_the_last_parts_of_the_rows_tags():
     words = [row.tags[0].rpartition("/")[2] for row in methods(view="attention").values()]
-    assert list(get_args(catalogue.AttentionMethod)) == words
+    assert list(get_args(catalogue_types.AttentionMethod)) == words
 
 
 LITERALS = {
-    "grad_cam": catalogue.CamMethod,
-    "saliency": catalogue.SaliencyMethod,
-    "adversarial": catalogue.AttackMethod,
+    "grad_cam": catalogue_types.CamMethod,
+    "saliency": catalogue_types.SaliencyMethod,
+    "adversarial": catalogue_types.AttackMethod,
 }
 
 
@@ -101,7 +101,7 @@ def test_types_of_method_names_equal_the_rows(view, choices):
 def test_those_averaged_over_noise_are_the_methods_toward_the_pixels_by_gradients():
     rows = methods(view="saliency").items()
     toward = {name for name, row in rows if "gradient" in row.needs and "maps" not in row.needs}
-    assert set(get_args(catalogue.SmoothedMethod)) == toward - {"smooth_grad"}
+    assert set(get_args(catalogue_types.SmoothedMethod)) == toward - {"smooth_grad"}
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known():
@@ -146,10 +146,10 @@ OTHER_MEANINGS = {"attention", "gradient", "deconvolution", "occlusion", "grad_c
 
 @pytest.mark.parametrize("name", sorted(methods("attribution").keys() - OTHER_MEANINGS))
 def test_no_other_list_names_a_method(name):
-    """Beside its row: its home, and the view that draws it."""
+    """Beside its row and the types of words: its home, and the view that draws it."""
     row, package = method(name), Path(lightning_viz.__file__).parent
     modules = [row.module, *([views()[row.view].module] if row.view else [])]
-    homes = {"catalogue.py", *(f"{module.replace('.', '/')}.py" for module in modules)}
+    homes = {"catalogue.py", "catalogue_types.py", *(f"{module.replace('.', '/')}.py" for module in modules)}
     naming = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lightning_viz._docstrings import documented_like
 from lightning_viz.attribution.gradients import warn_attribution
-from lightning_viz.catalogue import CamMethod, method
+from lightning_viz.catalogue import method
+from lightning_viz.catalogue_types import CamMethod
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError, by_name
 from lightning_viz.hooks.calls import image_sizes
 from lightning_viz.hooks.feature_maps import placed, resize

@@ -20,7 +20,8 @@ from lightning_viz.attribution.gradients import (
     mean_gradient,
     value_range,
 )
-from lightning_viz.catalogue import SmoothedMethod, method
+from lightning_viz.catalogue import method
+from lightning_viz.catalogue_types import SmoothedMethod
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, by_name
 from lightning_viz.hooks.calls import as_call, as_given
 from lightning_viz.hooks.observe import Forward

@@ -17,7 +17,8 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.fixed_scale import fixed_scale
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
-from lightning_viz.catalogue import AttackMethod, method, methods
+from lightning_viz.catalogue import method, methods
+from lightning_viz.catalogue_types import AttackMethod
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, TargetError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of, on_device

@@ -14,8 +14,8 @@ from lightning_viz.callbacks.shown_samples import check_shown, shown_samples
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot, TargetChoice, resolved, target_choice
 from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
-from lightning_viz.catalogue import AttentionMethod, methods
-from lightning_viz.catalogue_types import Method
+from lightning_viz.catalogue import methods
+from lightning_viz.catalogue_types import AttentionMethod, Method
 from lightning_viz.errors import InvalidArgumentError, TargetError, ViewError
 from lightning_viz.hooks.attention import check_attention
 from lightning_viz.hooks.layers import Layers, attends, select_layers

@@ -22,7 +22,8 @@ from lightning_viz.callbacks.snapshot import (
 )
 from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
-from lightning_viz.catalogue import CamMethod, method, methods
+from lightning_viz.catalogue import method, methods
+from lightning_viz.catalogue_types import CamMethod
 from lightning_viz.errors import (
     AttributionWarning,
     InvalidArgumentError,

@@ -27,7 +27,8 @@ from lightning_viz.callbacks.snapshot import (
 )
 from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
-from lightning_viz.catalogue import SaliencyMethod, SmoothedMethod, method, methods
+from lightning_viz.catalogue import method, methods
+from lightning_viz.catalogue_types import SaliencyMethod, SmoothedMethod
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError, ViewError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers

@@ -238,7 +238,9 @@ def _rows_and_size(samples: int, columns: int, aspect: float, under: int) -> tup
 
 
 MOST_CHANNELS = 8
+"""Channels on a page of top samples."""
 MOST_CROPS = 9
+"""Samples of each of them."""
 _SIDE = 3  # samples in a row, and rows
 _CLOSE, _BETWEEN, _APART = 2, 8, 16  # pixels between tiles, between crops and maps, between channels
 _ROWS = 10  # pixels between rows of channels

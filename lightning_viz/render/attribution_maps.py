@@ -60,6 +60,7 @@ MOST_TARGETS = 9
 _CLASS_ROOM = 724  # pixels of height for them
 _SEEN, _NEARLY = 160, 0.95  # pixels of a tile that is large enough on the card, and the share of them that will do
 MOST_SAMPLES = 6
+"""Samples on a page of maps."""
 _LABEL = 216  # pixels for names and numbers
 
 

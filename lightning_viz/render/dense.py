@@ -17,6 +17,7 @@ from lightning_viz.render.tiles import count_flaws, find_flaw
 __all__ = ["MOST_PREDICTIONS", "UNCOUNTED", "class_predictions", "found_on_canvas", "image_predictions"]
 
 MOST_PREDICTIONS = 4
+"""Samples on a page of predictions."""
 UNCOUNTED = -1
 """In the truth: a pixel that does not count."""
 

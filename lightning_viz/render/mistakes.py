@@ -20,7 +20,9 @@ from lightning_viz.render.tiles import DISPLAYS, count_flaws, count_weak, map_fl
 __all__ = ["MOST_CLASSES", "MOST_WORST", "confusion_table", "worst_samples"]
 
 MOST_WORST = 8
+"""Samples on a page of mistakes."""
 MOST_CLASSES = 12
+"""Classes in a confusion matrix."""
 _NEW = "new"
 
 
