@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo test check stubs clean
+.PHONY: demo test check stubs docs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -46,5 +50,10 @@ check: $(VENV)/.installed-dev
 stubs: $(VENV)/.installed-dev
 	$(BIN)/python tools/public_face.py
 
+# The site, in build/docs: warnings are errors, and what the site is to hold is checked. It takes some minutes.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs build/docs
+	$(BIN)/python tools/check_site.py build/docs
+
 clean:
-	rm -rf $(VENV) $(RUNS) lightning_logs
+	rm -rf $(VENV) $(RUNS) build lightning_logs

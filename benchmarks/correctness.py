@@ -7,7 +7,7 @@ relative to that map's maximum (of Grad-CAM the worst of all convolutions).
 
     python benchmarks/correctness.py [--write]
 
-`--write` puts the table into the README, between its ``<!-- correctness -->`` marks.
+`--write` puts the table into docs/compared.md, between its ``<!-- correctness -->`` marks.
 """
 
 import argparse
@@ -284,16 +284,16 @@ def footnote(error: Exception | None, notes: dict[str, int]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/compared.md")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     text = table()
     print(text)
     if arguments.write:
-        readme = ROOT / "README.md"
-        before, rest = readme.read_text().split(MARKS[0])
-        readme.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+        page = ROOT / "docs" / "compared.md"
+        before, rest = page.read_text().split(MARKS[0])
+        page.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 if __name__ == "__main__":
