@@ -76,8 +76,10 @@ def _link(app: Any, environment: Any, node: Any, content: Any) -> Any:
 
 def setup(app: Any) -> dict[str, bool]:
     """Write the pages of the API, which Sphinx then reads like any others."""
-    for name, text in api_pages.pages().items():
-        path = HERE / "api" / f"{name}.rst"
+    pages = {HERE / "api" / f"{name}.rst": text for name, text in api_pages.pages().items()}
+    for path in set((HERE / "api").glob("*.rst")) - set(pages):
+        path.unlink()  # of a name that there is no more
+    for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
     app.connect("source-read", _complete)

@@ -100,8 +100,12 @@ def shuffle(images: torch.Tensor, labels: torch.Tensor) -> None:
     labels.copy_(labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))])
 
 
-END: dict[str, Any] = {"steps": [], "finish_seconds": 900}  # before the first update, and at the end
-EVERY: dict[str, Any] = {"every_n_epochs": 1, "finish_seconds": 900}
+END: dict[str, Any] = {
+    "steps": [],
+    "finish_seconds": 900,
+    "max_overhead": 1.0,
+}  # before the first update, and at the end
+EVERY: dict[str, Any] = {"every_n_epochs": 1, "finish_seconds": 900, "max_overhead": 1.0}
 
 
 def looks(loaders: list[Any]) -> list[Any]:
