@@ -28,11 +28,15 @@ from .callbacks.display import arrange as arrange
 from .callbacks.display import input_form as input_form
 from .callbacks.display import shown_inputs as shown_inputs
 from .callbacks.dreams import Dreams as Dreams
+from .callbacks.fabric_callback import FabricCallback as FabricCallback
 from .callbacks.first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .callbacks.grad_cam import GradCAM as GradCAM
 from .callbacks.health import Health as Health
+from .callbacks.hugging_face import HuggingFaceCallback as HuggingFaceCallback
 from .callbacks.hyperplanes import Hyperplanes as Hyperplanes
 from .callbacks.layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .callbacks.loop_watch import LoopWatch as LoopWatch
+from .callbacks.loop_watch import watch as watch
 from .callbacks.mistakes import Mistakes as Mistakes
 from .callbacks.occlusion import Occlusion as Occlusion
 from .callbacks.predictions import Predictions as Predictions

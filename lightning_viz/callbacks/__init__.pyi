@@ -12,11 +12,15 @@ from .draw_task import DrawResult as DrawResult
 from .draw_task import DrawTask as DrawTask
 from .draw_task import Projection as Projection
 from .dreams import Dreams as Dreams
+from .fabric_callback import FabricCallback as FabricCallback
 from .first_layer_filters import FirstLayerFilters as FirstLayerFilters
 from .grad_cam import GradCAM as GradCAM
 from .health import Health as Health
+from .hugging_face import HuggingFaceCallback as HuggingFaceCallback
 from .hyperplanes import Hyperplanes as Hyperplanes
 from .layer_embeddings import LayerEmbeddings as LayerEmbeddings
+from .loop_watch import LoopWatch as LoopWatch
+from .loop_watch import watch as watch
 from .mistakes import Mistakes as Mistakes
 from .occlusion import Occlusion as Occlusion
 from .predictions import Predictions as Predictions

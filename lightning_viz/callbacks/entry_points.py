@@ -23,21 +23,40 @@ def trainer_callbacks() -> list[Any]:
         return _nothing(error)
 
 
-def _asked_views() -> list[Any]:
-    """The views that the variable asks for; what it names and is no view is said, with the nearest that is one."""
+def fabric_callbacks() -> list[Any]:
+    """The callbacks of a Fabric that the variable asks for; they look at logarithmic steps, as no epoch may be told."""
+    if asked() in ("", "0"):
+        return []
+    try:
+        from lightning_viz.callbacks.fabric_callback import FabricCallback
+
+        views = _asked_views(steps="log")
+        callback = FabricCallback(views)
+        callback.added = True
+        return [callback] if views else []
+    except Exception as error:
+        return _nothing(error)
+
+
+def _asked_views(**options: Any) -> list[Any]:
+    """The views that the variable asks for; what it names and is no view is said, with the nearest that is one.
+
+    Args:
+        **options: of each.
+    """
     from lightning_viz.callbacks.applicable_views import default_views
     from lightning_viz.catalogue import views
     from lightning_viz.errors import warn_safely
     from lightning_viz.hints import unknown_name
 
     if asked() == "1":
-        return list(default_views())
+        return list(default_views(**options))
     known, kinds = views(), [word.strip().lower().replace("-", "_") for word in asked().split(",") if word.strip()]
     for kind in dict.fromkeys(kind for kind in kinds if kind not in known):
         warn_safely(
             f"{VARIABLE}={asked()}: {unknown_name('view', [kind], known)}; 1 stands for the default, 0 for none"
         )
-    chosen = [known[kind].load()() for kind in dict.fromkeys(kinds) if kind in known]
+    chosen = [known[kind].load()(**options) for kind in dict.fromkeys(kinds) if kind in known]
     for view in chosen:
         view.optional = True  # one that does not suit a script's model ends no run
     return chosen

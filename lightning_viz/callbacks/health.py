@@ -120,6 +120,13 @@ class Health(PopulationView):
         caption = {"details": (snapshot.population.describe(), *unseen), "notes": snapshot.population.notes}
         yield DrawTask(layer_health, {"tag": self.kind, **arguments, **caption, "step": snapshot.step})
 
+    def facts(self, snapshot: Snapshot) -> Mapping[str, Any]:
+        """What is wrong with which layer, and since when."""
+        if not snapshot.extra["layers"]:
+            return {}
+        assert snapshot.population is not None
+        return {"tag": self.kind, "samples": snapshot.population.samples, "findings": self.state["findings"]}
+
     def _functions(self, model: nn.Module, snapshot: Snapshot) -> dict[str, ActivationFunction]:
         """The activation function after each layer, as it was seen at the first look."""
         if "functions" not in self.state:

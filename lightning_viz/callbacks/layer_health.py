@@ -174,6 +174,10 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
             found[name].append(Finding("idle", words, False, min(known.get("idle", step), step)))
         since_of[name] = _since(found[name], known)
     state["since"] = {name: since for name, since in since_of.items() if since}
+    state["findings"] = [
+        {"layer": name, **{part: getattr(each, part) for part in ("kind", "certain", "since", "words")}}
+        for name, each in _ordered(found)
+    ]
     history[step] = {
         name: {**asdict(health), "faults": _faults(found[name], health)} for name, health in layers.items()
     }
@@ -195,6 +199,12 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
         "found": sentences(found),
         "certain": any(each.certain for own in found.values() for each in own),
     }
+
+
+def _ordered(by_layer: Mapping[str, Sequence[Finding]]) -> list[tuple[str, Finding]]:
+    """Findings with their layers, the worst first."""
+    pairs = [(name, each) for name, found in by_layer.items() for each in found]
+    return sorted(pairs, key=lambda pair: (not pair[1].certain, _ORDER.index(pair[1].kind), pair[1].since))
 
 
 def _since(found: Sequence[Finding], known: Mapping[str, int]) -> dict[str, int]:

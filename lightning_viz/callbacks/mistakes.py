@@ -206,6 +206,26 @@ class Mistakes(PopulationView):
             },
         )
 
+    def facts(self, snapshot: Snapshot) -> Mapping[str, Any]:
+        """The samples with the largest loss, by their place in the data set."""
+        found, extra = snapshot.extra["found"], snapshot.extra
+        losses = dict(zip(found.samples[0].tolist(), found.ranking.values[0].tolist(), strict=True))
+        worst = []
+        for number, label, row in zip(extra["numbers"], extra["labels"], extra["probabilities"], strict=True):
+            truth, prediction = (
+                {"index": index, "name": snapshot.samples.name(index)} for index in (int(label), int(row.argmax()))
+            )
+            sample = {"index": number, "loss": losses[number], "truth": truth, "prediction": prediction}
+            worst.append({**sample, "confidence": float(row.max())})
+        counted = int(found.confusion.sum())
+        return {
+            "tag": f"{self.kind}/worst",
+            "samples": counted,
+            "wrong": counted - int(np.trace(found.confusion)),
+            "flawed": found.flawed,
+            "worst": worst,
+        }
+
 
 def _refused(reason: LightningVizError, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> _Mistaken:
     return _Mistaken(TopK.empty(1, MOST_WORST), np.zeros((0, 0), dtype=np.int64), reason)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
 from lightning_viz.callbacks.draw_task import DrawResult, DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.drawing_queue import FinishedDrawing
+from lightning_viz.callbacks.facts import write_facts
 from lightning_viz.callbacks.frames import animations, keep_frame
 from lightning_viz.callbacks.log_limits import MEGABYTE, limited
 from lightning_viz.callbacks.run import error_text
@@ -62,6 +64,18 @@ class PictureLog:
             task: what to draw.
         """
         self.process.submit(view.name, step, task)
+
+    def keep_facts(self, ending: str, step: int, facts: Mapping[str, Any]) -> None:
+        """Keep what a view found beside the log, if it is on this machine.
+
+        Args:
+            ending: of the view's tags.
+            step: completed updates.
+            facts: plain values, with the tag of the page that shows them.
+        """
+        if self.process.folder is not None:
+            plain = {name: value for name, value in facts.items() if name != "tag"}
+            write_facts(self.process.folder, "/".join(filter(None, (facts["tag"], ending))), step, plain)
 
     def collect(self, seconds: float = math.inf, may_write: Callable[[], bool] = lambda: True) -> None:
         """Write what was drawn meanwhile.

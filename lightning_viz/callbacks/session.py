@@ -131,15 +131,40 @@ class Session:
 
     # Events of the run.
 
-    @_held
     def on_batch(self, batch: Any) -> None:
-        """Between two updates: the weights are those after a whole number of updates."""
+        """Between two updates, before a batch.
+
+        Args:
+            batch: that is about to be trained on, by the model's own ``training_step``.
+        """
+        self.on_update_start(batch)
+        self.read_step(batch)
+
+    @_held
+    def on_update_start(self, batch: Any = None) -> None:
+        """Between two updates: the weights are those after a whole number of updates.
+
+        Args:
+            batch: that is about to be trained on, if it is known.
+        """
         self._on_occasion(lambda view, step: view.schedule.at_step(step), batch)
         for view in self._began:
             with harmless(_FAILED):
                 view.before_update(self.run if view in self.views else None)
+
+    @_held
+    def read_step(self, batch: Any) -> None:
+        """Read how the step that begins now calls the model, if none has been read; it ends at `on_batch_end`.
+
+        Args:
+            batch: that it is given.
+        """
         with harmless(_FAILED):
             self._steps.start(batch, "training_step")
+
+    def expect_no_step(self) -> None:
+        """No step can be read: what fails is told, and does not wait for one."""
+        self._steps.pending = False
 
     @_held
     def on_batch_end(self) -> None:
@@ -159,10 +184,14 @@ class Session:
             names = ", ".join(type(view).__name__ for view in never)
             say(f"no validation pass ran, so {names} had nothing to watch")
         with self._heartbeat.turn():
-            with harmless(_FAILED):
-                step = self.run.step
-                self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
+            self.last_look()
             self.close()
+
+    def last_look(self) -> None:
+        """The weights are those after the last update: a look of all views that have not had it."""
+        with harmless(_FAILED):
+            step = self.run.step
+            self.look([view for view in self.views if self._is_due(view, step, True)], step, last=True)
 
     def finish_without_samples(self) -> None:
         """Draw what needs no samples, where there are none."""
@@ -367,6 +396,8 @@ class Session:
             self._drew.add(view.name)
             task = replace(with_ending(task, self._endings[view.name]), keep_parts=view.keep_parts)
             self.pictures.submit(view, snapshot.step, task)
+        if facts := view.facts(snapshot):
+            self.pictures.keep_facts(self._endings[view.name], snapshot.step, facts)
 
     @_held
     def collect(self) -> None:

@@ -449,6 +449,9 @@ class ViewLike(Named, Protocol):
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """What to draw of a snapshot."""
 
+    def facts(self, snapshot: Snapshot) -> Mapping[str, Any]:
+        """What was found, in plain values, and the tag of the page that shows it."""
+
     def before_update(self, run: Run | None) -> None:
         """See the weights right before an update."""
 

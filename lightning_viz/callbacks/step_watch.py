@@ -38,6 +38,9 @@ _LOSSES = frozenset(
 )
 _SQUASHING = ("softmax", "sigmoid")
 _BOUNDING = ("clamp", "clamp_min", "clip", "add", "__add__")  # between a probability's logarithm and the loss, say
+UNSEEN: Any = object()
+"""The batch of a step that alone knows it: what the step gives its first call by name stands for it."""
+
 _KEPT = 64  # samples of inputs that only the step can make
 
 
@@ -72,7 +75,7 @@ class StepWatch(TorchFunctionMode):
 
     Args:
         model: the LightningModule.
-        batch: that the step is given.
+        batch: that the step is given; `UNSEEN` where it alone knows it.
         replays: name of the step if it may be run again, for a part of it; ``training_step`` has an optimizer.
     """
 
@@ -156,6 +159,9 @@ class StepWatch(TorchFunctionMode):
 
     def _begun(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outermost:
         """A call, with what it is given, before it may write to it."""
+        if self._batch is UNSEEN:
+            self._batch, self._parts = kwargs, list(tensors_of(kwargs))
+            self._origins.update({id(x): frozenset([path]) for path, x in self._parts})
         self._squashed.clear()
         self._losses.clear()
         parameters = list(module.parameters())

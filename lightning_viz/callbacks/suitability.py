@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.run import error_text, view_list
+from lightning_viz.callbacks.run_protocol import Named
 from lightning_viz.callbacks.snapshot import Requirements, ViewLike
 from lightning_viz.errors import LayerNotFoundError, ViewError, inform, warn_safely
 from lightning_viz.hooks.model_state import preserve_state
@@ -40,6 +42,23 @@ def suitable(views: Iterable[ViewLike], model: nn.Module, *, say: Callable[[str]
         except Exception as error:  # no misuse, but a fault of the view's own
             warn_safely(f"{view.name} is left out of this run: {error_text(error)}")
     return suited
+
+
+def refuse_twins(views: Iterable[Named]) -> None:
+    """See that no two views would draw the same pictures.
+
+    Args:
+        views: of a run.
+
+    Raises:
+        ViewError: two have one name.
+    """
+    names = Counter(view.name for view in views)
+    for name in (name for name, number in names.items() if number > 1):
+        raise ViewError(
+            f"two equal views: {name} is among the callbacks twice, to draw the same pictures; remove one or change an "
+            "argument"
+        )
 
 
 def leave_out(views: Sequence[ViewLike], needs: Mapping[str, Requirements], samples: Samples) -> list[ViewLike]:

@@ -33,6 +33,7 @@ from lightning_viz.callbacks.serialization import (
 from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
+from lightning_viz.callbacks.suitability import refuse_twins
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform, warn_safely
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
@@ -130,6 +131,14 @@ class View(KeywordArguments, Callback):
         """What to draw of a snapshot. What must stay the same from step to step is set in `state` at the first."""
         raise NotImplementedError
 
+    def facts(self, snapshot: Snapshot) -> Mapping[str, Any]:
+        """What was found, in plain values, for ``lightning-viz digest``: with the ``"tag"`` of the page that shows it.
+
+        Args:
+            snapshot: that was drawn.
+        """
+        return {}
+
     def before_update(self, run: Run | None) -> None:
         """See the weights right before an update, and before the next batch if several make one.
 
@@ -189,12 +198,7 @@ class View(KeywordArguments, Callback):
         if self._trainer is None or self._trainer() is not trainer:
             self.forget()
             self._trainer = weakref.ref(trainer)
-        twins = [view for view in views_of(trainer) if view.name == self.name]
-        if len(twins) > 1:
-            raise ViewError(
-                f"two equal views: {self.name} is among the callbacks twice, to draw the same pictures; remove one or "
-                "change an argument"
-            )
+        refuse_twins(view for view in views_of(trainer) if view.name == self.name)
         self.set_aside = SetAside(self, stage) if stage in EVALUATIONS else None  # type: ignore[arg-type]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -291,8 +291,17 @@ def find_writers(loggers: Sequence[Any], fallback: Path) -> tuple[list[Writer], 
             others.append(ImageLoggerWriter(logger))
     if boards or others:
         return boards + others, ""
-    folder = next(filter(_made, (fallback / f"version_{number}" for number in count())))
+    folder = new_folder(fallback)
     return [FolderWriter(folder)], f"{why}: pictures go to {folder}"
+
+
+def new_folder(root: Path) -> Path:
+    """A folder ``version_<n>`` that no other run has, made below another.
+
+    Args:
+        root: of them.
+    """
+    return next(filter(_made, (root / f"version_{number}" for number in count())))
 
 
 def _made(folder: Path) -> bool:

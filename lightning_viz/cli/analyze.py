@@ -1,8 +1,9 @@
-"""``lightning-viz analyze``: every view and technique in one report; ``board``: the same in TensorBoard."""
+"""``lightning-viz analyze``: every view and technique in one report; ``board``: the same in TensorBoard; and others."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import threading
@@ -101,6 +102,26 @@ def run_draw(options: Namespace) -> None:
 
     if draw_undrawn(Path(options.folder), trusted=options.trust, report=print_line):
         raise SystemExit(1)
+
+
+def digest_parser() -> ArgumentParser:
+    """The parser of the command."""
+    parser = command_parser(
+        "digest",
+        "Print what Health and Mistakes found of a run as JSON, for programs: which layers died, blew up or do not "
+        "move, and since which step; the samples with the largest loss; the pictures that show it. The fields are "
+        "described by help(lightning_viz.analysis.digest).",
+        "lightning-viz digest lightning_logs/version_0",
+    )
+    parser.add_argument("folder", type=str, help="folder of a run")
+    return parser
+
+
+def run_digest(options: Namespace) -> None:
+    """Print the digest."""
+    from lightning_viz.analysis.run_facts import digest
+
+    print_line(json.dumps(digest(options.folder), indent=2, allow_nan=False))
 
 
 def board_parser() -> ArgumentParser:

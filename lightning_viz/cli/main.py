@@ -31,12 +31,13 @@ COMMANDS: dict[str, str] = {
     "attack": "adversarial samples",
     "robustness": "accuracy under attack, corruptions and conflicting cues",
     "filters": "weights as images",
+    "digest": "what a run's health and mistakes are, as JSON",
     "draw": "pictures that a run observed and had no time to draw",
     "board": "TensorBoard with the right options for these runs",
 }
 """By name, a one-line summary."""
 
-_OWN_PARSER = ("analyze", "draw", "board")  # the others are methods of the catalogue
+_OWN_PARSER = ("analyze", "digest", "draw", "board")  # the others are methods of the catalogue
 _EXTRA = ("jsonargparse", "docstring_parser", "rich")  # packages of the extra "cli"
 _TRACEBACK = "LIGHTNING_VIZ_TRACEBACK"
 
