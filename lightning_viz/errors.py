@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from lightning_viz.plain_text import plain_text
@@ -31,6 +33,7 @@ __all__ = [
     "NoProbeYetError",
     "ObservationError",
     "OutputError",
+    "ProcessError",
     "TargetError",
     "UnsuitableModelError",
     "ViewError",
@@ -40,6 +43,7 @@ __all__ = [
 Choice = TypeVar("Choice")
 
 _PACKAGE = __name__.partition(".")[0] + "."
+_SILENT: ContextVar[bool] = ContextVar("SILENT", default=False)
 _log = logging.getLogger("lightning_viz")
 _log.setLevel(logging.INFO)
 _log.addHandler(logging.NullHandler())
@@ -79,6 +83,10 @@ class LayerNotReachedError(LightningVizError, RuntimeError):
 
 class ObservationError(LightningVizError, RuntimeError):
     """The model cannot be observed the way it is built or compiled."""
+
+
+class ProcessError(LightningVizError, RuntimeError):
+    """Something failed on another process of the run than this, or not on all of them."""
 
 
 class NoGradientError(LightningVizError, RuntimeError):
@@ -179,6 +187,8 @@ def format_indices(numbers: Sequence[int], most: int = 8) -> str:
 
 def warn_safely(message: str) -> None:
     """Warn during training: where warnings are turned into errors, log instead, because a view never ends a run."""
+    if _SILENT.get():
+        return
     try:
         warnings.warn(f"lightning_viz: {message}", ViewWarning, stacklevel=2)
     except ViewWarning:
@@ -187,8 +197,24 @@ def warn_safely(message: str) -> None:
 
 def inform(message: str) -> None:
     """Print one line of information, to the log and, as Lightning does, to the terminal."""
+    if _SILENT.get():
+        return
     _log.info("%s", message)
     print(f"lightning_viz: {plain_text(message)}", file=sys.stderr)
+
+
+@contextmanager
+def said_elsewhere(silent: bool) -> Iterator[None]:
+    """Say nothing inside, because another process says it.
+
+    Args:
+        silent: whether this is so.
+    """
+    token = _SILENT.set(silent or _SILENT.get())
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
 
 
 def _is_internal(module: str) -> bool:

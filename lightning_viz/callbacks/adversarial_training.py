@@ -19,6 +19,7 @@ from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, Trai
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import map_tensors
+from lightning_viz.hooks.sharding import is_sharded
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 
 __all__ = ["AdversarialTraining"]
@@ -80,7 +81,9 @@ class AdversarialTraining(KeywordArguments, Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the batches and ``training_step``, and say so."""
-        if reason := unobservable(trainer, pl_module):
+        reason = unobservable(trainer, pl_module)
+        if reason or is_sharded(pl_module):
+            reason = reason or "its parameters are sharded, so that all processes would have to attack in step"
             raise ViewError(f"AdversarialTraining cannot attack this model: {reason}")
         _check_signature(pl_module)
         step = pl_module.training_step

@@ -21,6 +21,7 @@ from lightning_viz.hooks.attention import check_attention
 from lightning_viz.hooks.layers import Layers, attends, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
+from lightning_viz.hooks.sharding import is_tensor_parallel
 from lightning_viz.render.attribution_maps import attribution_maps, head_columns
 from lightning_viz.render.text import some_of
 
@@ -76,6 +77,8 @@ class Attention(View):
             select_layers(model, self.layers)
         if self.optional and not attends(model):
             raise ViewError("the model has no attention")
+        if is_tensor_parallel(model):
+            raise ViewError("each process attends with some of the heads (tensor parallel), which are not gathered")
 
     def requirements(self, model: nn.Module) -> Requirements:
         """Rows of the weights, or their rollout."""

@@ -40,11 +40,23 @@ class Heartbeat:
         first: whether this is the first process.
         views: of the run, the same on all processes.
         timeout: of its collectives, in seconds.
+        together: whether all processes look, and the others wait for what the first does after that.
     """
 
-    def __init__(self, store: Any = None, *, first: bool = True, views: Sequence[ViewLike] = (), timeout: float = 0.0):
+    def __init__(
+        self,
+        store: Any = None,
+        *,
+        first: bool = True,
+        views: Sequence[ViewLike] = (),
+        timeout: float = 0.0,
+        together: bool = False,
+    ):
         self._store, self._first, self._views, self._timeout = store, first, views, timeout
+        self._together = together
         self._events = self._turns = 0
+        self.is_turn = False
+        """Whether the event that comes now is one at which a view may look; the same on all processes."""
         self._validated, self._stopped = False, threading.Event()
         if store is not None and first:
             threading.Thread(target=self._beat, args=(store,), name="lightning_viz", daemon=True).start()
@@ -61,8 +73,8 @@ class Heartbeat:
 
     @property
     def alone(self) -> bool:
-        """Whether another process has left the run, so that nothing is worth a look any more."""
-        return self._first and self._read("left") > 0
+        """Whether another process has left the run, so that nothing is worth a look any more; not where all look."""
+        return self._first and not self._together and self._read("left") > 0
 
     def validated(self) -> None:
         """A validation pass has ended: the next event is a turn."""
@@ -72,18 +84,24 @@ class Heartbeat:
     def turn(self, asks: Callable[[ViewLike], bool] | None = None) -> Iterator[None]:
         """An event of the run, at which the first process may look inside; the others come inside after it.
 
+        Where all look, the others come inside with it, and wait for it afterwards.
+
         Args:
             asks: whether a view's schedule has an occasion; None: the event is a turn in any case.
         """
         self._events += 1
         begins, self._validated = self._validated or self._events <= _FIRST_EVENTS, False
-        if self._store is None or not (begins or asks is None or any(map(asks, self._views))):
+        self.is_turn = begins or asks is None or any(map(asks, self._views))
+        if self._store is None or not self.is_turn:
             yield
             return
         self._turns += 1
         if not self._first:
-            self._wait()
+            if not self._together:
+                self._wait()
             yield
+            if self._together:
+                self._wait()
             return
         self._tell("begun")
         try:
@@ -132,19 +150,21 @@ class Heartbeat:
             return 0
 
 
-def heartbeat_of(run: Run, views: Sequence[ViewLike]) -> Heartbeat:
+def heartbeat_of(run: Run, views: Sequence[ViewLike], *, together: bool = False) -> Heartbeat:
     """The heartbeat of a fit; one that does nothing where there are no other processes, or no store. All must call it.
 
     Args:
         run: of so many processes.
         views: all that it has.
+        together: whether all processes look.
     """
     if not run.trains or not connected(run):
-        return Heartbeat()
+        return Heartbeat(views=views)
     number = next(_fits)
     try:
         group = torch.distributed.distributed_c10d._get_default_store()  # none with MPI
         store = PrefixStore(f"lightning_viz/{number}", group)
-        return Heartbeat(store, first=run.is_global_zero, views=views, timeout=run.collective_timeout)
+        timeout, first = run.collective_timeout, run.is_global_zero
+        return Heartbeat(store, first=first, views=views, timeout=timeout, together=together)
     except Exception:  # nor a thread, say: the others then find no beat
-        return Heartbeat()
+        return Heartbeat(views=views)

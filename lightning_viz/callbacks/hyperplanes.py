@@ -73,7 +73,7 @@ class Hyperplanes(View):
             raise ViewError(f"the samples have {points.shape[1]} values each, the plane has two")
         extent = self.state.setdefault("extent", _extent(points))
         like = next(model.parameters())
-        plane = torch.cat([_grid(extent, self.grid), points]).to(like)
+        plane = torch.cat([_grid(extent, self.grid), points]).to(like.device, like.dtype)
         seen = observe(model, plane, layers=plane_layers(model)[1:-1] if self.deeper else ())
         if seen.outputs is None or seen.meaning is None or not seen.meaning.classifies:
             raise ViewError("the model's output is not of classes, so there are no regions of theirs to draw")

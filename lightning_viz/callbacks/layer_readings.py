@@ -17,6 +17,7 @@ from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.geometry import Geometry, Layout, watch_geometry
 from lightning_viz.hooks.outputs import OutputKnowledge
 from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors
+from lightning_viz.hooks.sharding import Outputs, whole_outputs
 
 OUTPUT = "output"
 """Name under which the model itself stands among layers."""
@@ -112,11 +113,12 @@ class Accumulator:
         self.close()
         self._batch = batch
         self._of_model = [view for view, modules in layers if isinstance(view, OutputReader) and OUTPUT in modules]
+        outputs = self._watch.enter_context(whole_outputs(model))
         geometry = self._watch.enter_context(watch_geometry(model, batch.inputs, skip=is_compiled))
         for view, modules in layers:
             if view.name not in self.faults:
                 for name, module in modules.items():
-                    self._register(view, name, module, batch, geometry)
+                    self._register(view, name, module, batch, geometry, outputs)
 
     def reread(self, batch: Batch) -> bool:
         """Tell the parts of the batch that has passed better than before; whether the model is to be run on them again.
@@ -161,7 +163,9 @@ class Accumulator:
             except Exception as error:
                 self._fail(view, error)
 
-    def _register(self, view: Reader, name: str, module: nn.Module, batch: Batch, geometry: Geometry) -> None:
+    def _register(
+        self, view: Reader, name: str, module: nn.Module, batch: Batch, geometry: Geometry, outputs: Outputs
+    ) -> None:
         """Have a layer's outputs read; of a module through which Lightning leads its step not what the step returns."""
         redirected: list[bool] = []
         if name == OUTPUT:
@@ -169,8 +173,8 @@ class Accumulator:
                 return
             before = module.register_forward_pre_hook(lambda module, _: redirected.append(is_redirected(module)))
             self._watch.callback(before.remove)
-        hook = module.register_forward_hook(self._hook(view, name, batch, geometry, redirected))
-        self._watch.callback(hook.remove)
+        hook = self._hook(view, name, batch, geometry, outputs, redirected)
+        self._watch.callback(module.register_forward_hook(hook, prepend=outputs.first(module)).remove)
 
     def _take(self, view: OutputReader, call: str, output: Any) -> None:
         """Read what was returned for the batch."""
@@ -181,7 +185,13 @@ class Accumulator:
             self._fail(view.name, error)
 
     def _hook(
-        self, view: Reader, layer: str, batch: Batch, geometry: Geometry, redirected: list[bool]
+        self,
+        view: Reader,
+        layer: str,
+        batch: Batch,
+        geometry: Geometry,
+        outputs: Outputs,
+        redirected: list[bool],
     ) -> Callable[[nn.Module, Any, Any], None]:
         calls, size, valid = 0, len(batch), len(batch.numbers)
 
@@ -197,6 +207,8 @@ class Accumulator:
                 return
             try:
                 tensor = first_tensor(output)
+                if tensor is not None:
+                    tensor, _ = outputs.whole(inputs, tensor, layer)
                 if not view.by_sample:
                     if tensor is not None and tensor.dim() and tensor.numel() and valid:
                         counted = tensor[:valid] if len(tensor) == size else tensor

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lightning_viz.callbacks.agreement import Agreement
 from lightning_viz.callbacks.batch_parts import BatchParts, reading_of, split_batch
 from lightning_viz.callbacks.distributed import (
     Numbering,
@@ -90,6 +91,7 @@ class PopulationPass:
 
     Attributes:
         run: in validation.
+        agreement: of the processes.
         step: completed updates.
         layers: by view, those that it reads.
         numbering: of the samples.
@@ -99,6 +101,7 @@ class PopulationPass:
     """
 
     run: Run
+    agreement: Agreement = field(default_factory=Agreement)
     step: int = 0
     layers: dict[str, tuple[Reader, Mapping[str, nn.Module]]] = field(default_factory=dict)
     numbering: Numbering = field(default_factory=Numbering)
@@ -179,6 +182,7 @@ class PopulationPass:
         batch = self._told(parts, self._numbers)
         if self._accumulator.reread(batch):
             with (
+                self.agreement.look(),
                 preserve_state(self.run.model),
                 self.run.muted(),
                 evaluation_mode(self.run.model),

@@ -30,8 +30,6 @@ LightningModule = Any
 _said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 """Lines that are said once for each owner of runs, a Trainer say, however often it fits."""
 
-_SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
-
 _installed = [
     importlib.import_module(name)
     for name, package in (("pytorch_lightning", "pytorch_lightning"), ("lightning.pytorch", "lightning"))
@@ -323,8 +321,12 @@ def unobservable(trainer: Trainer, model: LightningModule) -> str:
         model: its module.
     """
     strategy = type(trainer.strategy).__name__
-    if any(sharded in strategy for sharded in _SHARDED):
-        return f"{strategy} shards the parameters over processes, which views do not support yet: nothing is logged"
+    whole = getattr(trainer.strategy, "zero_stage_3", True) is False  # of ZeRO-1 and -2, which shard other things
+    if "FSDP" in strategy or ("DeepSpeed" in strategy and not whole):
+        return (
+            f"{strategy} shards the parameters in a way that views cannot follow, so nothing is logged: shard them by "
+            "FSDP2, with strategy=ModelParallelStrategy()"
+        )
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         return "layers of the model have no weights yet (lazy modules), so nothing is logged: run it once in setup()"
     return ""

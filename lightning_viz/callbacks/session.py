@@ -10,9 +10,11 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 from weakref import WeakKeyDictionary
 
+from lightning_viz.callbacks.agreement import Agreement, PartedError
 from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.guide import GUIDE_TAG, opening_line, reading_guide
 from lightning_viz.callbacks.heartbeat import Heartbeat
+from lightning_viz.callbacks.joint_looks import JointLooks
 from lightning_viz.callbacks.notices import Faults, LeftOut, harmless
 from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.probe import Probe
@@ -37,6 +39,7 @@ from lightning_viz.errors import (
     TargetError,
     ViewError,
     inform,
+    said_elsewhere,
     warn_safely,
 )
 from lightning_viz.hooks.batching import free_memory
@@ -76,9 +79,10 @@ class Session:
 
     Args:
         run: a training, or the validation pass of a checkpoint.
-        views: those that suit the model, on the first process; none on the others.
+        views: those that suit the model, on the processes that look.
         watching: views that read whole validation passes, all that the run has, whether they suit the model or not.
         heartbeat: by which the other processes wait for the first; none if omitted.
+        agreement: of the processes, where all look; none if omitted.
 
     Attributes:
         leader: the view whose hooks pass on the run's events.
@@ -91,26 +95,25 @@ class Session:
         views: Sequence[ViewLike],
         watching: Sequence[PopulationViewLike],
         heartbeat: Heartbeat | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
-        self._heartbeat = heartbeat or Heartbeat()
-        self.run, self.views, self._began, self._exchanges = (
-            run,
-            list(views),
-            tuple(views),
-            bool(watching),
-        )  # which is so on all processes
+        self._heartbeat, self._agreement = heartbeat or Heartbeat(), agreement or Agreement()
+        self._joint = JointLooks(self._agreement, views)
+        self.run, self.views, self._began = run, list(views), tuple(views)
+        self._exchanges = bool(watching)  # which is so on all processes
         self.budget = OverheadBudget()
         self.shared = SharedPass(run)
         naming = next((view.probe for view in views if view.probe.named or view.probe.labels is not None), Probe())
         self._steps, self._waits = StepReader(run.model, naming), False
         self._faults, self._left_out = Faults(run), LeftOut()
-        self.pictures = PictureLog(run, views, self._fault, self._faults.succeeded, self.budget.wrote)
+        drawn = views if self._agreement.first else []
+        self.pictures = PictureLog(run, drawn, self._fault, self._faults.succeeded, self.budget.wrote)
         self.pictures.process.low = run.beside_training
         self._endings = tag_endings(views, run.ending)
         self._told: set[str | type] = set()  # causes for which views were skipped
         self._drew: set[str] = set()  # names of the views that have drawn
         self._refused: defaultdict[str | type, list[tuple[ViewLike, Exception]]] = defaultdict(list)  # by the cause
-        self._watch = ValidationWatch(run, watching)
+        self._watch = ValidationWatch(run, watching, self._agreement)
         self.samples = RunSamples(run, lambda: self.views, self._watch.watches)
 
     def begin(self, leader: ViewLike) -> None:
@@ -185,6 +188,9 @@ class Session:
             say(f"no validation pass ran, so {names} had nothing to watch")
         with self._heartbeat.turn():
             self.last_look()
+            if self._agreement.first:
+                self.close()
+        if not self._agreement.first:
             self.close()
 
     def last_look(self) -> None:
@@ -246,6 +252,7 @@ class Session:
     def interrupt(self) -> None:
         """Have what is not drawn kept beside the run, without waiting; leave no hook and no process behind."""
         self._heartbeat.close()
+        self._agreement.leave()
         with harmless(_FAILED), self._faults.gathered():
             self.pictures.hand_over()
         self.abort()
@@ -258,6 +265,7 @@ class Session:
         with harmless(_FAILED):
             self._left_out.report()
         self._heartbeat.close()
+        self._agreement.leave()
         self.pictures.process.close()
         if _sessions.get(self.run.owner) is self:
             del _sessions[self.run.owner]
@@ -280,6 +288,8 @@ class Session:
             step = self.run.step
             self._watch.note(lambda view: asks(view, step), step)
             with self._heartbeat.turn(lambda view: asks(view, step)):
+                if self._agreement.together and not self._heartbeat.is_turn:
+                    return
                 due = [view for view in self.views if self._is_due(view, step, asks(view, step))]
                 self.look(due, step, batch)
 
@@ -305,9 +315,18 @@ class Session:
             batch: that is about to be trained on, if any.
             last: whether the run ends.
         """
-        due = self._short_enough(due, step)
-        if not due:
+        if self._agreement.ended:
             return
+        with said_elsewhere(not self._agreement.first):
+            try:
+                self._look(self._joint.chosen(self.views, lambda: self._chosen(due, step, last=last)), step, batch)
+            except PartedError as error:
+                self.views = []
+                warn_safely(f"nothing more is drawn: {error}")
+
+    def _chosen(self, due: Sequence[ViewLike], step: int, *, last: bool) -> list[ViewLike]:
+        """Those of the views that are due which look, as far as time allows."""
+        due = self._short_enough(due, step)
         must = [view for view in due if last or view.last_step is None]
         may = [view for view in due if view not in must]
         if may and self.pictures.process.behind():
@@ -321,6 +340,11 @@ class Session:
         chosen = must + [view for view in may if view.name in affordable]
         for view in chosen:
             self._left_out.take(view, step)
+        return chosen
+
+    def _look(self, chosen: Sequence[ViewLike], step: int, batch: Any) -> None:
+        if not chosen:
+            return
         with preserve_state(self.run.model), self.run.muted(), self._faults.gathered():
             for key in dict.fromkeys(view.probe.key() for view in chosen):
                 if self._heartbeat.alone:
@@ -341,14 +365,17 @@ class Session:
         for view in views:
             view.last_step = step  # also of a look that fails: it is not tried again before the next occasion
         try:
-            requirements = {view.name: view.requirements(self.run.model) for view in views}
-            needed = any(need.samples for need in requirements.values())
-            samples = self.samples.of_look(views[0].probe, batch, needed=needed)
-            unsuited = leave_out(views, requirements, samples)
-            self.views, views = ([view for view in some if view not in unsuited] for some in (self.views, views))
-            snapshots = self.shared.run({view.name: requirements[view.name] for view in views}, samples, step)
+            with self._agreement.look():
+                requirements = {view.name: view.requirements(self.run.model) for view in views}
+                needed, probe = any(need.samples for need in requirements.values()), views[0].probe
+                samples = self._joint.samples(probe, lambda: self.samples.of_look(probe, batch, needed=needed))
+                unsuited = leave_out(views, requirements, samples)
+                self.views, views = ([view for view in some if view not in unsuited] for some in (self.views, views))
+                snapshots = self.shared.run({view.name: requirements[view.name] for view in views}, samples, step)
             if samples.unlabeled or self.shared.said_unlabeled:
                 self._told.add(NoLabelsError)
+        except PartedError:
+            raise
         except Exception as error:
             free_memory(error)
             if len(views) == 1 and self._steps.pending and not isinstance(error, InvalidArgumentError):
@@ -378,8 +405,11 @@ class Session:
                 return
             started = time.monotonic()
             try:
-                view.indices = samples.indices
-                self._compute_and_draw(view, snapshots[view.name])
+                with self._agreement.look():
+                    view.indices = samples.indices
+                    self._compute_and_draw(view, snapshots[view.name])
+            except PartedError:
+                raise
             except Exception as error:
                 free_memory(error)
                 self._fail(view, step, error)
@@ -392,6 +422,9 @@ class Session:
             if isinstance(view, PopulationViewLike):
                 snapshot = replace(snapshot, population=self._watch.take(view, snapshot))
             snapshot = replace(snapshot, extra=view.compute(self.run.model, snapshot))
+        if not self._agreement.first:
+            self._drew.add(view.name)
+            return
         for task in view.draw(snapshot):
             self._drew.add(view.name)
             task = replace(with_ending(task, self._endings[view.name]), keep_parts=view.keep_parts)

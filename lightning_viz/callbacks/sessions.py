@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from lightning_viz.callbacks.agreement import agreement_of
+from lightning_viz.callbacks.distributed import connected
 from lightning_viz.callbacks.environment import VARIABLE, silenced
 from lightning_viz.callbacks.heartbeat import heartbeat_of
 from lightning_viz.callbacks.run import say_once
@@ -13,14 +15,15 @@ from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
 from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.errors import warn_safely
+from lightning_viz.hooks.sharding import is_sharded
 
 
 def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
     """Check all views of a run against its model, and start a session for those that suit it.
 
-    Views look on the first process alone; the validation pass is watched on all. None where no process can observe the
-    model, because it holds only a shard of it, or a model without weights yet, which the first process warns of; nor
-    where the environment silences views.
+    Views look on the first process alone, or, where its model is sharded over the processes, on all of them together;
+    the validation pass is watched on all. None where no process can observe the model, because of how it is sharded, or
+    of a model without weights yet, which the first process warns of; nor where the environment silences views.
 
     Args:
         run: about to begin.
@@ -38,12 +41,22 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
         if first:
             warn_safely(reason)
         return None
-    suited = suitable(views, run.model, say=partial(say_once, run.owner)) if first else []
+    together = connected(run) and is_sharded(run.model)
+    agreement = agreement_of(run, together)
+    with agreement.look():
+        names = agreement.decided(lambda: _names(run, views) if first else [])
+    suited = [view for view in views if view.name in names]
     watching = [view for view in views if isinstance(view, PopulationViewLike)]
-    heartbeat = heartbeat_of(run, views)
-    if not suited and not watching and (first or not heartbeat.waits):
+    heartbeat = heartbeat_of(run, views, together=together)
+    if not suited and not watching and (first or together or not heartbeat.waits):
+        agreement.leave()
         heartbeat.close()
         return None
-    started = Session(run, suited, watching, heartbeat)
+    started = Session(run, suited, watching, heartbeat, agreement)
     started.begin(views[0])
     return started
+
+
+def _names(run: Run, views: Sequence[ViewLike]) -> list[str]:
+    """Names of the views that suit the run's model."""
+    return [view.name for view in suitable(views, run.model, say=partial(say_once, run.owner))]

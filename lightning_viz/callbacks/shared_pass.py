@@ -35,6 +35,7 @@ from lightning_viz.hooks.observation import Observation, layer_of_call
 from lightning_viz.hooks.observe import observe, observe_batches
 from lightning_viz.hooks.outputs import keep_knowledge, known_labels
 from lightning_viz.hooks.pytree import map_tensors, on_device
+from lightning_viz.hooks.sharding import whole
 
 
 class SharedPass:
@@ -211,7 +212,9 @@ class SharedPass:
         layers = named_layers(self._model)
         with evaluation_mode(self._model), torch.no_grad():
             found = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2], None) for name in names}
-            return {name: weight.detach().float().clone() for name, weight in found.items() if weight is not None}
+            return {
+                name: whole(weight.detach()).float().clone() for name, weight in found.items() if weight is not None
+            }
 
 
 def _union(names: Any) -> tuple[Any, ...]:

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from lightning_viz.callbacks.agreement import Agreement
 from lightning_viz.callbacks.notices import harmless
 from lightning_viz.callbacks.population import Population, PopulationPass, run_population, unwatchable, watched_layers
 from lightning_viz.callbacks.run_protocol import Run, ValidationPlace
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot
 from lightning_viz.errors import LayerNotFoundError
+from lightning_viz.hooks.sharding import is_tensor_parallel
 
 _FAILED = "watching validation failed"
 
@@ -26,9 +28,12 @@ class ValidationWatch:
     Args:
         run: a training, or the validation pass of a checkpoint.
         views: that read whole validation passes, all that the run has, whether they suit the model or not.
+        agreement: of the run's processes.
     """
 
-    def __init__(self, run: Run, views: Sequence[PopulationViewLike]) -> None:
+    def __init__(self, run: Run, views: Sequence[PopulationViewLike], agreement: Agreement | None = None) -> None:
+        self._agreement = agreement or Agreement()
+        self._split = is_tensor_parallel(run.model)
         self._run, self._exchanges = run, bool(views)
         self._views: dict[str, tuple[PopulationViewLike, Mapping[str, nn.Module]]] = {}
         self._reasons: dict[str, str] = {}  # why validation passes tell nothing to a view; empty if they do
@@ -46,6 +51,8 @@ class ValidationWatch:
         """Why a view cannot watch validation passes, in words; empty where it can."""
         if not self._run.validates:
             return "no validation to watch"
+        if self._split:
+            return "processes share single layers, whose outputs are brought together in looks alone"
         if not view.layers and view.probe.forward is not None:
             return "the step does not call the probe's forward="
         return unwatchable(self._run.model, view.layers)
@@ -112,7 +119,7 @@ class ValidationWatch:
         self._pass = None
         if self._run.rehearses or not self._exchanges:
             return
-        self._pass = PopulationPass(self._run)
+        self._pass = PopulationPass(self._run, self._agreement)
         with harmless(_FAILED):
             started = time.monotonic()
             place = self._run.validation_place()
@@ -185,7 +192,7 @@ class ValidationWatch:
             view: that draws.
             snapshot: with the samples that are run in the second case.
         """
-        population = self._populations.pop(view.name, None)
+        population = self._agreement.decided(lambda: self._populations.pop(view.name, None))  # the first has it
         if population is not None:
             return population
         reason = self._reasons.get(view.name) or "the validation pass was not watched"

@@ -13,6 +13,7 @@ from lightning_viz.callbacks.run_protocol import Run, Update
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
+from lightning_viz.hooks.sharding import settle, whole
 
 _copies: WeakKeyDictionary[Any, tuple[int, WeakValueDictionary[int, Tensor]]] = WeakKeyDictionary()
 """By run, its completed updates and the copies of the weights after these, by the id of the weight, while held."""
@@ -87,8 +88,8 @@ class WeightCopy:
         self.forget()
         if earlier is None or earlier + 1 != step:
             return None
-        norms = {
-            name: torch.stack([(after[name].detach() - old).norm(), old.norm()]).float()
+        norms = {  # each layer is gathered, where it is sharded, and let go of
+            name: torch.stack([whole(after[name].detach() - old).norm(), whole(old).norm()]).float()
             for name, old in before.items()
             if name in after
         }
@@ -118,6 +119,7 @@ def own_weights(model: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
         model: of the run.
         layers: whose; all if empty.
     """
+    settle(model)  # what is gathered for a pass is not what the optimizer has
     modules = select_layers(model, layers) if layers else named_layers(model)
     # Not the attribute: a weight that is computed (spectral norm) moves on when it is asked for.
     weights = {name: module._parameters.get("weight") for name, module in modules.items()}
@@ -147,7 +149,8 @@ def checksums(weights: Mapping[str, Tensor]) -> dict[str, int]:
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     floating = {name: weight.detach() for name, weight in weights.items() if weight.is_floating_point()}
     sums = [
-        weight.contiguous().view(kinds[weight.element_size()]).sum(dtype=torch.int64) for weight in floating.values()
+        whole(weight).contiguous().view(kinds[weight.element_size()]).sum(dtype=torch.int64)
+        for weight in floating.values()
     ]
     return dict(zip(floating, torch.stack(sums).cpu().tolist() if sums else [], strict=True))
 
@@ -158,5 +161,12 @@ def all_finite(weights: Mapping[str, Tensor]) -> dict[str, bool]:
     Args:
         weights: by name.
     """
-    finite = [weight.detach().isfinite().all() for weight in weights.values()]
+    finite = [_is_finite(whole(weight.detach())) for weight in weights.values()]
     return dict(zip(weights, torch.stack(finite).cpu().tolist() if finite else [], strict=True))
+
+
+def _is_finite(weight: Tensor) -> Tensor:
+    """Without a copy of the weight; its extremes are NaN if any value is."""
+    if not weight.numel():
+        return weight.new_ones((), dtype=torch.bool)
+    return torch.stack((torch.view_as_real(weight) if weight.is_complex() else weight).aminmax()).isfinite().all()

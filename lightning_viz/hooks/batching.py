@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
+from lightning_viz.hooks.sharding import is_sharded
 
 _FIRST = 8  # items in the first batch
 _MOST = 256  # maximum items per batch
@@ -54,6 +55,9 @@ class Batches:
         if size is not None and size < 1:
             raise InvalidArgumentError(f"batch_size={size} must be at least 1, or None to search for the fastest")
         self._model, self._count, self._progress, self._name = model, count, progress, name
+        if is_sharded(model):  # what is found out by time, or by memory, may differ from process to process
+            size = min(_FIRST, count) if size is None else size
+        self._sharded = is_sharded(model)
         self._most = max(1, min(_MOST, _MOST_VALUES // max(1, values))) if size is None else size
         self._searching, self._seconds = size is None, {} if size is not None else _measured(model, name, values)
         self._size = next_size(self._seconds, self._most)[0] if size is None else size
@@ -89,7 +93,7 @@ class Batches:
         if self._channels_last and "view size is not compatible" in str(error):
             self._channels_last = False  # the model calls view() where reshape() would do
             return True
-        if size == 1 or not out_of_memory(error):
+        if size == 1 or self._sharded or not out_of_memory(error):
             return False
         free_memory(error)
         self._seconds[size] = math.inf

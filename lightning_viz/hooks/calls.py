@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.errors import ObservationError
-from lightning_viz.hooks.pytree import map_leaves, part_at
+from lightning_viz.hooks.pytree import all_tensors, map_leaves, map_tensors, part_at
+from lightning_viz.hooks.sharding import arrive, settle
 
 __all__ = ["Call"]
 
@@ -172,6 +173,16 @@ def call_model(model: nn.Module, inputs: Any, forward: Callable[[nn.Module, Any]
         inputs: for it.
         forward: calls the model instead, ``forward(model, inputs)``; a list of images it is given as a list.
     """
+    try:
+        output = _called(model, inputs, forward)
+        plain = all(type(tensor) is Tensor for tensor in all_tensors(output))
+        return output if plain else map_tensors(output, arrive)
+    except Exception:
+        settle(model)  # a pass that ended in its midst
+        raise
+
+
+def _called(model: nn.Module, inputs: Any, forward: Callable[[nn.Module, Any], Any] | None) -> Any:
     if forward is not None:
         images = inputs.images if isinstance(inputs, Call) else None
         return forward(model, inputs if images is None else images)

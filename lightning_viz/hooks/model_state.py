@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import warn_user
+from lightning_viz.hooks.sharding import economize, fsdp_records, own_part, settle
 
 __all__ = ["evaluation_mode", "same_randomness", "preserve_state"]
 
@@ -35,14 +36,18 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     These are restored bit for bit: the mode of every submodule, ``requires_grad``, ``.grad``, buffers,
     hooks, the attributes of every submodule (tensors, generators and counters among them), what its lists, dicts, sets
     and deques hold, those that are nested in one another included, and the global generators of torch (CPU and
-    devices), NumPy and Python. ``log`` and ``log_dict`` of a LightningModule do nothing inside. Not restored, because
+    devices), NumPy and Python. ``log`` and ``log_dict`` of a LightningModule do nothing inside. Parameters that FSDP2
+    has gathered are sharded again on entering and on leaving, which costs it one more gathering. Not restored, because
     only a deep copy could: weights, and tensors in containers, that are changed in place, and the state of objects that
     are no modules.
     """
-    restores = [
+    settle(model)  # from here on the parameters are those that the optimizer has
+    restores: list[Restore] = [
         *random_states(),
         *(_parameter_state(parameter) for parameter in model.parameters()),
         *(restore for module in model.modules() for restore in _module_state(module)),
+        *(restore for record in fsdp_records(model) for restore in _record_state(record)),
+        partial(settle, model),
     ]
     with _restored(restores):
         for parameter in model.parameters():
@@ -96,6 +101,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         return
     with preserve_state(model), evaluating(model):
         states = [restore for module in model.modules() for restore in _module_state(module)]
+        states.append(partial(settle, model))
         token = _RESTORES.set({**_RESTORES.get(), id(model): states})
         try:
             yield
@@ -116,6 +122,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.device_ids = []  # run in this thread: rules and hooks do not reach the replicas' threads
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    economize(model)
     compiles = "torch._dynamo" in sys.modules  # otherwise nothing is compiled, and the import takes seconds
     stance = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), stance:
@@ -170,6 +177,13 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
     if getattr(module, "max_norm", None) is not None:  # an embedding that renormalizes rows in place
         yield from (_tensor_state(weight) for weight in module._parameters.values() if weight is not None)
     yield _clear([value for value in attributes.values() if type(value) in _CONTAINERS and not value])
+    yield _attributes_state(attributes)
+
+
+def _record_state(record: Any) -> Iterator[Restore]:
+    """Restores for an object's attributes, and for what those of them hold that are containers."""
+    attributes = vars(record)
+    yield from (_container_state(value) for value in attributes.values() if type(value) in _CONTAINERS)
     yield _attributes_state(attributes)
 
 
@@ -230,6 +244,7 @@ def _container_state(container: Any) -> Restore:
 
 def _tensor_state(tensor: Tensor) -> Restore:
     """Restores a tensor's storage and content. The version is no evidence: batch norm does not increase it."""
+    tensor = own_part(tensor)
     strided = tensor.layout is torch.strided
     storage, before, version = tensor.data, tensor.detach().clone(), None if strided else tensor._version
 

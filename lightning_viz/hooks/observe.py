@@ -23,6 +23,7 @@ from lightning_viz.hooks.outputs import OutputMeaning, interpret, watching_squas
 from lightning_viz.hooks.pytree import all_tensors, map_tensors, part_at, sample_count
 from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
+from lightning_viz.hooks.sharding import is_sharded, own_part
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike, as_target
 
@@ -335,10 +336,12 @@ class Passes:
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], whole: bool, forward: Forward | None) -> None:
+        whole = whole or is_sharded(model)  # of a pass that ends in its midst FSDP2 would not know
         self._model, self._layers, self._whole, self._forward = model, layers, whole, forward
         self._calls: int | None = None
         self.meaning: OutputMeaning | None = None
-        self.like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(())).new_empty(0)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+        self.like = own_part(like).new_empty(0)
 
     def __call__(self, inputs: Any) -> Activations:
         """Run one forward on a copy of inputs, which may be part of a graph.

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_viz.errors import ObservationError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import preserve_state, same_randomness
+from lightning_viz.hooks.sharding import is_sharded
 
 __all__ = ["randomized_weights"]
 
@@ -38,7 +40,10 @@ def randomized_weights(model: nn.Module, layers: Layers | None = None, *, seed: 
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.
+        ObservationError: the weights are sharded over processes.
     """
+    if is_sharded(model):
+        raise ObservationError("the weights are sharded over processes, and cannot be replaced by random ones")
     roots = [model] if layers is None else list(select_layers(model, layers).values())
     inside = {id(module) for root in roots for module in root.modules()}
     modules = {index: module for index, module in enumerate(model.modules()) if id(module) in inside}

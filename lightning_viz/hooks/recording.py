@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from lightning_viz.hooks.geometry import Geometry, Layout, as_maps, watch_geomet
 from lightning_viz.hooks.observation import is_call, layer_of_call
 from lightning_viz.hooks.outputs import OutputMeaning, form_meaning, no_scores, scores_path
 from lightning_viz.hooks.pytree import first_tensor, part_at, replace_first_tensor
+from lightning_viz.hooks.sharding import Outputs, whole_outputs
 
 __all__ = ["Activations"]
 
@@ -75,20 +76,15 @@ def recording(
     """
     record = Recording()
     record.until = until
-    handles = [
-        module.register_forward_hook(_record_hook(record, name, differentiable=name in gradients))
-        for name, module in layers.items()
-    ]
-    handles += [
-        module.register_forward_hook(_reduce_hook(record, name, function))
-        for name, (module, function) in (reduce or {}).items()
-    ]
-    try:
+    with whole_outputs(model) as outputs, ExitStack() as hooks:
+        for name, module in layers.items():
+            hook = _record_hook(record, name, outputs, differentiable=name in gradients)
+            hooks.callback(module.register_forward_hook(hook, prepend=outputs.first(module)).remove)
+        for name, (module, function) in (reduce or {}).items():
+            reducing = _reduce_hook(record, name, outputs, function)
+            hooks.callback(module.register_forward_hook(reducing, prepend=outputs.first(module)).remove)
         with watch_geometry(model, inputs) if layers else nullcontext() as record.geometry:
             yield record
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -162,11 +158,12 @@ def call_names(calls: Mapping[str, list[T]]) -> dict[str, T]:
     return named
 
 
-def _record_hook(record: Recording, name: str, *, differentiable: bool) -> Callable[[nn.Module, Any, Any], Any]:
-    def copy(output: Tensor) -> Tensor:
+def _record_hook(
+    record: Recording, name: str, outputs: Outputs, *, differentiable: bool
+) -> Callable[[nn.Module, Any, Any], Any]:
+    def copy(output: Tensor) -> None:
         if record.open:
             record.calls[name].append(output.detach().clone())
-        return output
 
     def branch(output: Tensor) -> Tensor:
         """Record the original and return a clone, because an in-place ReLU may follow."""
@@ -179,9 +176,15 @@ def _record_hook(record: Recording, name: str, *, differentiable: bool) -> Calla
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         tensor = first_tensor(output)
-        if record.open and tensor is not None:
-            record.note_layout(name, module, inputs, tensor)
-        result = replace_first_tensor(output, branch if differentiable else copy)
+        result = output
+        if tensor is not None:
+            whole, as_before = outputs.whole(inputs, tensor, name)
+            if record.open:
+                record.note_layout(name, module, inputs, whole)
+            if differentiable:
+                result = replace_first_tensor(output, lambda _: as_before(branch(whole)))
+            else:
+                copy(whole)
         if record.open and record.count == record.until:
             raise StopForward
         return result
@@ -189,10 +192,13 @@ def _record_hook(record: Recording, name: str, *, differentiable: bool) -> Calla
     return hook
 
 
-def _reduce_hook(record: Recording, name: str, function: Reduce) -> Callable[[nn.Module, Any, Any], None]:
+def _reduce_hook(
+    record: Recording, name: str, outputs: Outputs, function: Reduce
+) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         tensor = first_tensor(output)
         if record.open and tensor is not None:
+            tensor, _ = outputs.whole(inputs, tensor, name)
             result = function(tensor.detach())
             shared = result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
             record.reduced[name].append(result.clone() if shared else result)

@@ -306,18 +306,29 @@ def test_no_logger_is_said_and_pictures_go_to_a_folder(tmp_path, drawn_at_once):
     ]
 
 
-@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
-def test_sharded_strategies_are_refused_with_a_warning(name, tmp_path, drawn_at_once, monkeypatch):
+@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])
+def test_other_ways_of_sharding_are_refused_with_a_line_that_names_one_that_is_not(
+    name, tmp_path, drawn_at_once, monkeypatch
+):
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
-    strategy = type(name, (SingleDeviceStrategy,), {})("cpu")
+    strategy = type(name, (SingleDeviceStrategy,), {"zero_stage_3": True})("cpu")
     with pytest.warns(ViewWarning) as caught:
         trainer = fit(tmp_path, ConvNet(), [Saliency(), GradCAM()], strategy=strategy)
     assert said(caught) == [
-        f"lightning_viz: {name} shards the parameters over processes, which views do not support yet: nothing is logged"
+        f"lightning_viz: {name} shards the parameters in a way that views cannot follow, so nothing is logged: shard "
+        "them by FSDP2, with strategy=ModelParallelStrategy()"
     ]
     assert trainer.global_step == 6
     assert not drawn_at_once
+
+
+def test_what_leaves_the_weights_whole_is_not_refused(tmp_path, drawn_at_once):
+    from pytorch_lightning.strategies import SingleDeviceStrategy
+
+    zero = type("DeepSpeedStrategy", (SingleDeviceStrategy,), {"zero_stage_3": False})("cpu")  # ZeRO-1 or -2
+    fit(tmp_path, ConvNet(), [Saliency(), GradCAM()], strategy=zero)
+    assert set(drawn_at_once.tags()) > {"grad_cam/conv2"}
 
 
 def test_hyperplanes_of_samples_that_are_not_of_the_plane(tmp_path, drawn_at_once):
