@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,17 +27,43 @@ _DELAY = 3.0  # seconds before a progress bar appears
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], dict[int, float]]] = WeakKeyDictionary()
 """Seconds per item, by model, kind of work and batch size; a later call continues the search."""
 
+_FIXED: ContextVar[bool] = ContextVar("_FIXED", default=False)
+_FIXED_MOST = 64
+_FIXED_VALUES = 2**21  # 13 images of 3 x 224 x 224: a forward and backward of them stays far below a gigabyte
+
 BARS: ContextVar[Callable[[str, Iterable[Any] | None, int | None], Any] | None] = ContextVar("BARS", default=None)
 """Replaces tqdm, called with name, items and total: a command shows the bars among its own."""
+
+
+@contextmanager
+def fixed_batches() -> Iterator[None]:
+    """No search for the fastest batch size: sizes follow from the inputs alone.
+
+    The last digits of a result depend on the size of its batch, so that it would depend on how fast a machine is.
+    """
+    before = _FIXED.set(True)
+    try:
+        yield
+    finally:
+        _FIXED.reset(before)
+
+
+def fixed_batch_size(values: int) -> int:
+    """A batch size that follows from the inputs alone, and keeps memory small.
+
+    Args:
+        values: of one input.
+    """
+    return max(1, min(_FIXED_MOST, _FIXED_VALUES // max(1, values)))
 
 
 class Batches:
     """Processes items ``0, ..., count - 1`` in order, in batches.
 
-    If no size is given, neighboring powers of two are tried while working, and the fastest is kept: it depends on model
-    and machine (on two cores 32 for AlexNet, 8 for ResNet-18), and is stored for the model. If memory does not suffice,
-    the batch is halved and repeated; it is an error only if a single item does not fit. The model's state is preserved
-    once for all batches; `values` per item bound the size.
+    If no size is given, and sizes are not fixed (`fixed_batches`), neighboring powers of two are tried while working,
+    and the fastest is kept: it depends on model and machine (on two cores 32 for AlexNet, 8 for ResNet-18), and is
+    stored for the model. If memory does not suffice, the batch is halved and repeated; it is an error only if a single
+    item does not fit. The model's state is preserved once for all batches; `values` per item bound the size.
 
     Raises:
         InvalidArgumentError: a size below 1.
@@ -54,6 +81,8 @@ class Batches:
     ) -> None:
         if size is not None and size < 1:
             raise InvalidArgumentError(f"batch_size={size} must be at least 1, or None to search for the fastest")
+        if size is None and _FIXED.get():
+            size = fixed_batch_size(values)
         self._model, self._count, self._progress, self._name = model, count, progress, name
         if is_sharded(model):  # what is found out by time, or by memory, may differ from process to process
             size = min(_FIRST, count) if size is None else size
