@@ -6,6 +6,7 @@ from . import attribution as attribution
 from . import callbacks as callbacks
 from . import catalogue as catalogue
 from . import catalogue_types as catalogue_types
+from . import costs as costs
 from . import dense as dense
 from . import dream as dream
 from . import embedding as embedding

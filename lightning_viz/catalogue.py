@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, partial
 from types import MappingProxyType
+from typing import Any
 
 from lightning_viz.catalogue_types import Descriptor, Family, Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
@@ -93,6 +94,19 @@ def entry_of(tag: str) -> Descriptor:
     return known[key]
 
 
+def view_kind(tag: str) -> str:
+    """The kind of the view that draws a picture or plots a number.
+
+    Args:
+        tag: of the picture or number.
+
+    >>> view_kind("layer_cam/conv2"), view_kind("health")
+    ('grad_cam', 'health')
+    """
+    entry = entry_of(tag)
+    return entry.view if isinstance(entry, Method) and entry.view else entry.name
+
+
 OVERVIEW = ("health", "mistakes", "grad_cam", "attention", "saliency", "filters", "activations")
 """Kinds of views whose pictures come first on TensorBoard, in order: is it healthy, what is wrong, where it looks."""
 
@@ -106,8 +120,7 @@ def board_tag(tag: str) -> str:
     >>> board_tag("health"), board_tag("layer_cam/conv2"), board_tag("embedding/fc")
     ('1_overview/1_health', '1_overview/3_layer_cam/conv2', 'embedding/fc')
     """
-    entry = entry_of(tag)
-    kind = entry.view if isinstance(entry, Method) and entry.view else entry.name
+    kind = view_kind(tag)
     return f"1_overview/{OVERVIEW.index(kind) + 1}_{tag}" if kind in OVERVIEW else tag
 
 
@@ -130,7 +143,11 @@ def _by_tag() -> dict[str, Descriptor]:
     return {**{entry.name: entry for entry in CATALOGUE}, **by_tag}
 
 
-_ANALYZED = MappingProxyType({"sanity_check": True})
+def _rungs(**settings: tuple[Any, ...]) -> tuple[Mapping[str, Any], ...]:
+    """Rungs of a technique, by setting from the whole to the least."""
+    return tuple(dict(zip(settings, values, strict=True)) for values in zip(*settings.values(), strict=True))
+
+
 _compared = partial(Descriptor, section="compared")
 _technique = partial(Technique, needs=("classes",))
 _attribution = partial(
@@ -196,7 +213,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each row is a layer, each column a step: the power of ten of one update's norm relative to the weights' norm. "
         "About -3 is usual; far above it training may diverge, far below it a layer hardly learns.",
         cost="no pass: it copies the weights for one update", section="parameters", module="callbacks.update_ratio",
-        symbol="UpdateRatio", tags=("update_ratio",), offline=()),
+        symbol="UpdateRatio", tags=("update_ratio",), rungs=((),)),
     ViewEntry("hyperplanes", "Hyperplanes of hidden units",
         "Each dark line is where one unit changes its sign; the pale background is the class predicted there. Lines "
         "gather along the boundaries between classes in training; those far from the data do no work.",
@@ -216,7 +233,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each block shows one channel with the validation samples that excite it most. What they have in common is the "
         "best short description of the channel.",
         cost="reads the validation pass that runs anyway; a forward and backward of the samples shown",
-        section="activations", module="callbacks.top_samples", symbol="TopSamples", tags=("top_samples",)),
+        section="activations", module="callbacks.top_samples", symbol="TopSamples", tags=("top_samples",),
+        rungs=tuple(({"best": best},) for best in (9, 4))),
     ViewEntry("embedding", "Embeddings of samples",
         "Each point is a sample; samples that the layer represents alike lie close together. Classes should separate "
         "from layer to layer; in t-SNE distances between groups and their sizes mean little.",
@@ -233,10 +251,13 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "is not. The numbers tell which of them to trust.",
         summary="what in the image mattered, by every method, and which to believe", section="attribution",
         module="analysis.studies.attribution", symbol="every_attribution",
-        tags=("attributions", "attributions left out")),
+        tags=("attributions", "attributions left out"),
+        rungs=_rungs(samples=(16, 8, 4, 4, 2), copies=(50, 50, 50, 20, 10),
+                     every_channel=(True, False, False, False, False))),
     ViewEntry("grad_cam", "Class activation maps", "Where, seen from a layer, the evidence for a class lies.",
         cost="no pass of its own; Score-CAM and Ablation-CAM a forward for each channel", section="attribution",
-        module="callbacks.grad_cam", symbol="GradCAM", default=True, offline=(_ANALYZED,)),
+        module="callbacks.grad_cam", symbol="GradCAM", default=True,
+        rungs=(({"sanity_check": True},), ({"sanity_check": False},))),
     _cam("grad_cam", "Grad-CAM",
         "Weights each activation map by its mean gradient: bright locations hold evidence for the class.",
         source="Selvaraju et al., 2017", tags=("grad_cam",)),
@@ -281,7 +302,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Beside each input stands how much each of its values changes the class's score.",
         cost="no pass of its own for gradients, a backward more for guided ones; the others as the table says",
         section="attribution", module="callbacks.saliency", symbol="Saliency", tags=("saliency",), default=True,
-        offline=({"method": "smooth_grad", **_ANALYZED}, {"method": "guided_backprop", **_ANALYZED})),
+        pages=2,
+        rungs=tuple(
+            ({"method": "smooth_grad", "noise_samples": copies, "sanity_check": check},
+             {"method": "guided_backprop", "sanity_check": check})
+            for copies, check in ((50, True), (25, True), (25, False), (10, False)))),
     _saliency("gradient", "Gradient",
         "Shows how strongly a small change of each pixel moves the score; the plain gradient is noisy.",
         source="Simonyan et al., 2014", tags=("saliency/gradient",), display="sum", unit="logits per unit of input"),
@@ -323,7 +348,9 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         study="irregularity.irregular_gradients"),
     ViewEntry("occlusion", "Occlusion", "How far the class's score drops when a patch covers each location.",
         cost="a forward of `samples` samples for each position of the patch", section="attribution",
-        module="callbacks.occlusion", symbol="Occlusion", offline=(_ANALYZED,)),
+        module="callbacks.occlusion", symbol="Occlusion",
+        rungs=tuple(({"samples": samples, "sanity_check": check},)
+                    for samples, check in ((3, True), (3, False), (2, False), (1, False)))),
     _attribution("occlusion", "Occlusion",
         "Covers the image patch by patch and shows how far the score drops; without gradients it can judge the other "
         "maps, as coarsely as its patch.",
@@ -337,9 +364,11 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "Each image was optimized from noise to excite the unit or class named under it. What recurs in all of them is "
         "a habit of the network, not the class.",
         cost="`updates` forwards and backwards of the dreamed images", section="dreams", module="callbacks.dreams",
-        symbol="Dreams", tags=("dreams",)),
+        symbol="Dreams", tags=("dreams",), pages=2,
+        rungs=tuple(({"each": each, "updates": updates},) for each, updates in ((10, 30), (5, 30), (3, 20)))),
     _technique("dreams", "Images that maximize classes", summary="what each class looks like to the model",
-        section="dreams", module="analysis.studies.dreams"),
+        section="dreams", module="analysis.studies.dreams",
+        rungs=_rungs(classes=(10, 10, 10, 4, 2), steps=(250, 120, 60, 60, 40))),
     _dream("classes", "Activation maximization of classes",
         "Optimizes an image for each class, under priors that keep it natural.",
         source="Simonyan et al., 2014", study="dreams.dream_classes",
@@ -348,7 +377,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         source="Erhan et al., 2009", study="dreams.dream_units",
         example="--objectives conv2[7] 3", module="dream.maximize", view="dreams"),
     _technique("inversions", "Inversion", summary="what each layer still knows of an image",
-        section="dreams", module="analysis.studies.inversion", shows_inputs=True),
+        section="dreams", module="analysis.studies.inversion", shows_inputs=True,
+        rungs=_rungs(samples=(6, 4, 2, 2, 1), layers=(5, 5, 5, 3, 3), steps=(200, 200, 200, 80, 40))),
     _dream("invert", "Inversion",
         "Reconstructs images from a layer's activations alone: what is blurred or lost, the layer no longer "
         "represents.",
@@ -375,7 +405,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         "The same samples under several attacks: to people they look unchanged, to the model they do not. DeepFool "
         "searches for the smallest perturbation, FGSM and PGD for any within epsilon.",
         summary="how small a change alters the prediction", section="adversarial", module="analysis.studies.attacks",
-        tags=("attacks",), needs=("classes", "pixels"), shows_inputs=True),
+        tags=("attacks",), needs=("classes", "pixels"), shows_inputs=True,
+        rungs=_rungs(samples=(8, 4, 4, 2), steps=(20, 20, 10, 5), ascent=(100, 100, 40, 20))),
     _attack("pgd", "PGD", "Maximizes the loss by projected gradient steps within epsilon of the sample.",
         source="Madry et al., 2018", module="adversarial.gradient_attacks", view="adversarial", unit="linf",
         cost="steps"),
@@ -416,7 +447,9 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         needs=("classes", "attack", "surrogate"),
         cost="steps"),
     _technique("epsilons", "Robustness", summary="accuracy under attack, and which simple defenses help",
-        section="adversarial", module="analysis.studies.robustness", needs=("classes", "pixels")),
+        section="adversarial", module="analysis.studies.robustness", needs=("classes", "pixels"),
+        rungs=_rungs(samples=(128, 64, 32, 16, 8), ensemble=(16, 4, 0, 0, 0), around=(16, 8, 4, 4, 2),
+                     directions=(1000, 500, 200, 100, 50), steps=(10, 10, 10, 10, 5))),
     _robustness("epsilons", "Accuracy under attack",
         "Plots the share of samples that stay correct under attack against epsilon: without adversarial training it "
         "falls within a few 255ths; a curve that never falls suggests that the attack does not work.",
@@ -440,7 +473,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         tags=("robustness/defenses", "defenses"), study="robustness.defended_accuracy",
         samples=128, example="--epsilon 8/255", module="robustness.defenses"),
     _technique("landscape", "Loss landscape", summary="how flat the loss is around the trained weights",
-        section="adversarial", module="analysis.studies.robustness", needs=("classes", "labels")),
+        section="adversarial", module="analysis.studies.robustness", needs=("classes", "labels"),
+        rungs=_rungs(samples=(64, 16, 8, 8, 4), points=(9, 9, 9, 5, 5))),
     _robustness("loss_landscape", "Loss landscape",
         "Evaluates the loss in a random plane through the trained weights, filter by filter as far as their norm: a "
         "wide flat valley is usual of nets that generalize.",
@@ -449,7 +483,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         module="analysis.studies.robustness", needs=("classes", "labels"), cost=121),
     _technique("corruptions", "Everyday corruptions", summary="what noise, blur, weather and digital corruptions cost",
         section="corruptions", module="analysis.studies.robustness",
-        needs=("classes", "labels", "pixels")),
+        needs=("classes", "labels", "pixels"),
+        rungs=_rungs(samples=(128, 64, 32, 16, 8))),
     _robustness("corruptions", "Everyday corruptions",
         "Measures the error under noise, blur, weather and digital corruptions, by severity: those that raise it most "
         "show what the model relies on.",
@@ -458,7 +493,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
         module="robustness.corruption_error", symbol="compare_corruption_error", needs=("classes", "labels", "pixels"),
         cost=75),  # fifteen corruptions of five severities
     _technique("perturbations", "Perturbation stability", summary="how often small steps change the class",
-        section="corruptions", module="analysis.studies.stability", needs=("classes", "pixels")),
+        section="corruptions", module="analysis.studies.stability", needs=("classes", "pixels"),
+        rungs=_rungs(samples=(32, 16, 8, 4, 2))),
     _robustness("perturbation_stability", "Perturbation stability",
         "Measures how often the predicted class changes along small steps of noise, blur, snow, brightness and motion: "
         "a steady network seldom flips, even where it is wrong.",

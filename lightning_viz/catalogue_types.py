@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
+from lightning_viz.costs import PASSES
+
 __all__ = [
     "AttackMethod",
     "AttentionMethod",
@@ -132,6 +134,15 @@ class Method(Descriptor):
     samples: int = 16
     example: str = ""
 
+    def passes(self, **amounts: float) -> float:
+        """Forward passes that a sample takes, one with its backward counted as three.
+
+        Args:
+            **amounts: by the words of `cost`, how many there are.
+        """
+        count = amounts[self.cost] if isinstance(self.cost, str) else self.cost
+        return count * (PASSES if "gradient" in self.needs else 1)
+
     @property
     def summary(self) -> str:
         """One line for a list of methods."""
@@ -146,11 +157,13 @@ class Technique(Descriptor):
     Attributes:
         summary: what it finds out, in one line.
         shows_inputs: whether its pictures show samples, or what was made of them, which may be private.
+        rungs: settings of its function, from the whole to the least that is worth while, of which `analyze` chooses.
     """
 
     _: KW_ONLY
     summary: str
     shows_inputs: bool = False
+    rungs: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
 
 
 @dataclass(frozen=True)
@@ -160,10 +173,18 @@ class ViewEntry(Descriptor):
     Attributes:
         default: whether `default_views` has it.
         cost: of a look beside the pass that all views share, in words.
-        offline: arguments of each view of this kind that `analyze` adds to those of the run; none if it adds none.
+        rungs: arguments of each view of this kind that `analyze` adds to those of the run, from the whole to the least
+            that is worth while, of which it chooses; no view if it adds none.
+        pages: that it draws at a look, roughly, by which its drawing is estimated.
     """
 
     _: KW_ONLY
     default: bool = False
     cost: str = "no pass of its own"
-    offline: tuple[Mapping[str, Any], ...] = field(default=({},), hash=False)
+    rungs: tuple[tuple[Mapping[str, Any], ...], ...] = field(default=(({},),), hash=False)
+    pages: float = 1.0
+
+    @property
+    def offline(self) -> tuple[Mapping[str, Any], ...]:
+        """Arguments of each view of this kind that `analyze` adds, with time enough."""
+        return self.rungs[0]

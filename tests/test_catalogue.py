@@ -13,7 +13,7 @@ import lightning_viz
 from lightning_viz import adversarial, attribution, catalogue, catalogue_types
 from lightning_viz.callbacks.keyword_arguments import arguments_of
 from lightning_viz.callbacks.view import PopulationView, View
-from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, views
+from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, method, methods, view_kind, views
 from lightning_viz.catalogue_types import Method, Technique, ViewEntry
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.render.tiles import DISPLAYS
@@ -78,7 +78,8 @@ def test_every_public_view_is_described():
 @pytest.mark.parametrize("kind", views())
 def test_a_view_takes_what_the_analysis_gives_it(kind):
     names = set(arguments_of(views()[kind].load()))
-    assert all(set(options) <= names for options in views()[kind].offline)
+    assert all(set(options) <= names for rung in views()[kind].rungs for options in rung)
+    assert len({len(rung) for rung in views()[kind].rungs}) == 1
 
 
 def test_words_of_the_attention_view_are_the_last_parts_of_the_rows_tags():
@@ -157,3 +158,9 @@ def test_no_other_list_names_a_method(name):
         if isinstance(node, ast.Constant) and node.value == name
     }
     assert naming <= homes
+
+
+def test_what_a_view_draws_and_what_it_fails_by_is_told_to_be_of_its_kind():
+    assert [view_kind(kind) for kind in views()] == list(views())
+    assert all(view_kind(tag) == entry.view for entry in methods().values() if entry.view for tag in entry.tags)
+    assert all(view_kind(f"{tag}/layer") == kind for kind, entry in views().items() for tag in entry.tags)

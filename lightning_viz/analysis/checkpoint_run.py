@@ -8,13 +8,14 @@ import signal
 import threading
 import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten
 
 from lightning_viz.analysis.data import Data, bring_training_data, loaded
 from lightning_viz.analysis.models import for_trainer, network_of
@@ -31,20 +32,19 @@ from lightning_viz.callbacks.run import (
     package_of,
     quiet_logger,
 )
-from lightning_viz.callbacks.run_protocol import Named, Update, ValidationPlace
+from lightning_viz.callbacks.run_protocol import Named, Run, Update, ValidationPlace
 from lightning_viz.callbacks.serialization import CHECKPOINT
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike
 from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.callbacks.view import View
 from lightning_viz.callbacks.writers import Writer
-from lightning_viz.catalogue import method, views
+from lightning_viz.catalogue import view_kind, views
+from lightning_viz.costs import Facts
 from lightning_viz.errors import AnalysisError, MalformedFileError, ViewError, inform, warn_safely
 from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.pixels import PixelSpace
-
-_FEW = 8  # noisy copies, of a model whose passes take long
 
 
 def views_for(
@@ -54,7 +54,7 @@ def views_for(
     probe: Probe | None,
     pixel_space: PixelSpace | None,
     kinds: Sequence[str] | None,
-    detector: bool = False,
+    arguments: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     private: bool = False,
 ) -> list[View]:
     """The views that a run had, in the state that its checkpoint holds, and every other.
@@ -65,8 +65,7 @@ def views_for(
         probe: of the others; that of the run's first view, or the default, if omitted.
         pixel_space: of the others.
         kinds: of views, which alone are wanted; None: all.
-        detector: whether the model is one of torchvision's detectors, each pass of which takes long: maps are drawn
-            without those of random weights beside them, from fewer passes, and occlusion only where it is named.
+        arguments: by kind, those of each view that is added to those of the run; the catalogue's where one is missing.
         private: whether inputs are not to be shown, as the run had it.
     """
     recorded = recorded_views(checkpoint)
@@ -75,27 +74,19 @@ def views_for(
     chosen = [kind for kind in views() if kind in (kinds or views())]
     if private:
         inform("the run's views are private: maps and numbers are drawn, no samples, and no views of samples alone")
-    if detector and kinds is None:
-        chosen.remove("occlusion")
-        inform("occlusion of a detector takes thousands of its passes and is left out: name it, --views occlusion")
-    options = ({**own, **(_spared(own) if detector else {})} for kind in chosen for own in views()[kind].offline)
-    entries = (views()[kind] for kind in chosen for _ in views()[kind].offline)
-    every = (entry.load()(**own, **given) for entry, own in zip(entries, options, strict=True))
-    others = [view for view in every if not any(_alike(view, other) for other in recorded)]
+    every = (
+        views()[kind].load()(**own, **given)
+        for kind in chosen
+        for own in (arguments or {}).get(kind, views()[kind].offline)
+    )
+    others = [view for view in every if not any(draws_alike(view, other) for other in recorded)]
     for view in others:
         view.restore({CHECKPOINT: earlier})
     return [view for view in recorded + others if kinds is None or view.kind in kinds]
 
 
-def _spared(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with which a view takes fewer passes."""
-    spared: dict[str, Any] = {"sanity_check": False} if "sanity_check" in options else {}
-    cost = method(options["method"]).cost if "method" in options else None
-    return {**spared, cost: _FEW} if cost == "noise_samples" else spared
-
-
-def _alike(view: View, other: View) -> bool:
-    """Whether both draw under the same tags."""
+def draws_alike(view: View, other: View) -> bool:
+    """Whether two views draw under the same tags."""
     return type(view) is type(other) and getattr(view, "method", None) == getattr(other, "method", None)
 
 
@@ -116,6 +107,8 @@ class CheckpointRun(LightningRun):
     model: nn.Module
     step: int
     result: Result
+    begin: Callable[[Named], None]
+    end: Callable[[Named], None]
     most_faults: float = math.inf
     finish_seconds: float = math.inf
     beside_training: bool = False
@@ -139,6 +132,14 @@ class CheckpointRun(LightningRun):
         """The result."""
         return [self.result]
 
+    def begins(self, view: Named) -> None:
+        """It is told."""
+        self.begin(view)
+
+    def looked(self, view: Named) -> None:
+        """It is told."""
+        self.end(view)
+
     def report_fault(self, views: Sequence[Named], step: int, error: Exception | str, *, switched_off: bool) -> None:
         """A line for each in the result; nothing of views that do not suit the model, since every view is tried."""
         if not isinstance(error, ViewError):
@@ -153,10 +154,29 @@ class CheckpointRun(LightningRun):
         self.result.faults += [Fault(kind, str(error), self.step) for kind in kinds]
 
 
+_TYPICAL = Facts(samples=256, head=16, classes=10, channels=64, sides=(64, 64))
+"""By which views are ordered, alike on every machine and for every model."""
+_WAIT_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What is told of the views of a pass while they look.
+
+    Attributes:
+        begins: takes a kind of views, of which one begins.
+        finished: takes a kind and its result, when all is drawn.
+    """
+
+    begins: Callable[[str], None] = lambda kind: None
+    finished: Callable[[str, Result], None] = lambda kind, result: None
+
+
 class Replay(Callback):
     """Lets views look once at the model that a Trainer validates, as they would in training.
 
-    On every process it watches the validation pass for views of a population; on the first, all look when it has ended.
+    On every process it watches the validation pass for views of a population; on the first, all look when it has ended,
+    those with few passes of their own first. What is drawn of these is waited for before the others begin.
     A pass that begins once more, as the module's own step failed, begins from the same state, with another result.
 
     Args:
@@ -164,34 +184,56 @@ class Replay(Callback):
         step: completed updates of the model's weights.
         probe: of which samples are fetched for what else is to be studied.
         samples: so many.
+        looking: kinds of the views that look; all if omitted.
+        listener: is told of each kind.
 
     Attributes:
         views: those that suit the model.
         result: of the pass: what the views drew, and their faults.
         samples: of the probe, on the first process, after the pass.
+        available: how many validation samples there are, as far as their loaders tell.
     """
 
-    def __init__(self, views: Sequence[View], step: int, *, probe: Probe, samples: int) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        step: int,
+        *,
+        probe: Probe,
+        samples: int,
+        looking: Container[str] | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self._passes = {view.name: view.passes(_TYPICAL) for view in views}
+        views = sorted(views, key=lambda view: self._passes[view.name])
         self.views, self.result = list(views), Result()
         self.samples: Samples | None = None
+        self.available = 0
         self._step, self._probe, self._count = step, probe, samples
         self._given = [(view, {CHECKPOINT: {view.name: view.kept()}}) for view in views]
+        self._looks = [view for view in views if looking is None or view.kind in looking]
+        self._listener, self._looked = listener or Listener(), set[str]()
+        self._finished: set[str] = set()  # kinds
         self._session: Session | None = None
+        self._refused: Exception | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Select the views that suit the model."""
         model, first = network_of(pl_module), trainer.is_global_zero
         for view, state in self._given:
             view.restore(state)
-            view.optional, view.last_step = True, None  # whenever it looked before, it looks now
+            view.optional = True
+            view.last_step = None if view in self._looks else self._step  # whenever it looked before, it looks now
             view.frames.clear()
         self.result, self.samples = Result(), None
+
         # Why a view does not suit the model is of no interest where every view is tried.
         self.views = suitable([view for view, _ in self._given], model, say=lambda _: None)
         if any(view.probe.source == "train" for view in self.views):
             bring_training_data(trainer, pl_module)
         watching = [view for view in self.views if isinstance(view, PopulationViewLike)]
-        run = CheckpointRun(trainer, model, self._step, self.result)
+        run = CheckpointRun(trainer, model, self._step, self.result, self._begins, self._ends)
+        self.available = _available(run)
         self._session = Session(run, self.views if first else [], watching)
         if first:
             self._session.samples.reserve(self._probe, self._count)
@@ -211,7 +253,7 @@ class Replay(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge what all processes saw; then look."""
-        session, self._session = self._session, None
+        session = self._session
         if session is None:
             return
         try:
@@ -222,6 +264,7 @@ class Replay(Callback):
         except Exception as error:
             self.result.faults.append(Fault("samples", error_text(error), self._step))
         finally:
+            self._session = None
             session.abort()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -231,8 +274,68 @@ class Replay(Callback):
             return
         own = type(pl_module).training_step is not package_of(pl_module).LightningModule.training_step
         if isinstance(exception, AnalysisError) and own and trainer.is_global_zero:
+            self._session = session
             session.finish_without_samples()
+            self._session = None
         session.abort()
+
+    def results(self) -> tuple[dict[str, Result], Result]:
+        """By kind, those that are not finished yet; and what is of no kind of views.
+
+        Raises:
+            OSError: or whatever the listener has raised.
+        """
+        if self._refused is not None:
+            raise self._refused
+        kinds = dict.fromkeys(view.kind for view in self._looks)
+        rest = {kind: self._result_of(kind) for kind in kinds if kind not in self._finished}
+        return rest, self.result.part(lambda tag: view_kind(tag) not in kinds)
+
+    def _result_of(self, kind: str) -> Result:
+        part = self.result.part(lambda tag: view_kind(tag) == kind)
+        part.state = {view.name: view.kept() for view in self.views if view.kind == kind}
+        return part
+
+    def _begins(self, view: Named) -> None:
+        """What has been drawn so far is waited for before a view that takes long."""
+        if self._refused is not None:
+            raise self._refused  # the disk is full, say: nothing more is worth while
+        self._collect(wait=self._passes.get(view.name, 0.0) > 0)
+        self._listener.begins(view.kind)
+
+    def _ends(self, view: Named) -> None:
+        self._looked.add(view.name)
+        self._collect()
+
+    def _collect(self, *, wait: bool = False) -> None:
+        """Take what is drawn, and hand on the kinds of which all is drawn.
+
+        A kind that is animated, or of which a view did not look, is finished at the end.
+        """
+        session = self._session
+        assert session is not None
+        while True:
+            session.pictures.collect()
+            for kind in dict.fromkeys(view.kind for view in self._looks):
+                views = [view for view in self.views if view.kind == kind and view in self._looks]
+                settled = all(view.name in self._looked and session.settled(view) for view in views)
+                if views and settled and kind not in self._finished and not any(view.animation for view in views):
+                    self._finished.add(kind)
+                    try:
+                        self._listener.finished(kind, self._result_of(kind))
+                    except Exception as error:  # which is no fault of a view
+                        self._refused = self._refused or error
+            if not wait or not session.pictures.process.drain(_WAIT_SECONDS):
+                return
+
+
+def _available(run: Run) -> int:
+    """How many validation samples there are; 0 if their loaders do not tell."""
+    count = 0
+    for loader in tree_flatten(run.held_out_loaders)[0]:
+        with suppress(TypeError, AttributeError, NotImplementedError):  # iterable data sets
+            count += len(loader.dataset)
+    return count
 
 
 def validate(net: nn.Module, data: Data, callbacks: Sequence[Callback], **options: Any) -> dict[str, float]:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_viz.analysis.analyze import Progress, fill_report, open_results, publish, slug
+from lightning_viz.analysis.parts import Progress, check_names, fill_report
+from lightning_viz.analysis.plan import MINUTES
+from lightning_viz.analysis.plan_source import plan_of
+from lightning_viz.analysis.publication import Publisher, open_results, publish, slug
 from lightning_viz.analysis.results import ModelReport, Output, Result, Results
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.studies.robustness import corruption_page, recorded_corruption_error
@@ -28,17 +31,22 @@ def compare(
     configs: Sequence[RunConfig],
     *,
     out: Path | str = "comparison",
+    minutes: float = MINUTES,
+    plan: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Compare several models: accuracy, robustness, and the same pictures of the same samples.
 
     The last checkpoint of each model is taken. All models get the same views, whatever their runs had, and the same
-    samples if their data are equal. Finished results are kept, as in `analyze`.
+    samples if their data are equal, and one plan says for all how far each goes. Finished results are kept, as in
+    `analyze`.
 
     Args:
         configs: two models or more, with different names; corruption errors are relative to the first.
         out: folder for the report, TensorBoard's files and the results.
+        minutes: in which all of it is to be done, roughly (4), as in `analyze`.
+        plan: file of the plan of another analysis or comparison, which is repeated.
         overwrite: recompute existing results.
         progress: called with each part that begins.
 
@@ -60,11 +68,17 @@ def compare(
     folder, reports = Path(out), [ModelReport(name) for name in names]
     open_results(folder)
     last = [_last(config) for config in configs]  # which finds at once what cannot be read
+    for config in last:
+        check_names(config)
+    chosen = plan_of(last, folder, minutes=minutes, file=plan, overwrite=overwrite, progress=progress)
+    for report in reports:
+        report.plan = chosen
+    publisher = Publisher(folder, reports)
     try:
         for config, report in zip(last, reports, strict=True):
             results = Results(folder / "findings" / slug(report.name))
             own = None if progress is None else _named(progress, report.name)
-            fill_report(report, config, results, overwrite=overwrite, progress=own)
+            fill_report(report, config, results, overwrite=overwrite, progress=own, changed=publisher.changed)
     except KeyboardInterrupt:
         publish(folder, reports)
         raise
@@ -168,4 +182,4 @@ def _last(config: RunConfig) -> RunConfig:
 
 
 def _named(progress: Progress, name: str) -> Progress:
-    return lambda part, done, total: progress(f"{name}: {part}", done, total)
+    return lambda part, done, total, left: progress(f"{name}: {part}", done, total, left)

@@ -1,9 +1,8 @@
-"""The model under study, with samples of its data: what techniques require of them, and how many they can afford."""
+"""The model under study, with samples of its data: what techniques require of them."""
 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.results import rows_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
+from lightning_viz.hooks.batching import fixed_batch_size
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.outputs import (
@@ -35,10 +34,6 @@ from lightning_viz.render.tiles import Verdict, neutral, to_rgb
 
 __all__ = ["ModelUnderStudy"]
 
-_AFFORDED = 1e13  # floating-point operations of one technique: a minute or two of two cores
-_LEAST = 5e6  # of a pass: below that the time goes to calling operations
-_BATCH = 64
-_BATCH_VALUES = 2**21  # of a batch's input: 13 images of 3 x 224 x 224
 _SLACK = 0.02  # of the pixels' range: by how much augmentation may leave it
 
 
@@ -306,28 +301,13 @@ class ModelUnderStudy:
         }
         return rows_of({**first, **{name: column.tolist() for name, column in columns.items()}})
 
-    def affordable(self, passes: float, *, most: int, least: int) -> int:
-        """How many samples, updates or copies a technique can afford: it depends on the model and not on the machine.
-
-        Args:
-            passes: forwards of one sample that each of them takes; a backward counts as two.
-            most: for small models.
-            least: for large ones.
-        """
-        image = self.require_images()[:1]
-        with warnings.catch_warnings(), evaluation_mode(self.model), torch.no_grad():
-            warnings.simplefilter("ignore", UserWarning)  # of compiled modules: hooks fire twice, which is harmless
-            with FlopCounterMode(display=False) as counter:
-                call_model(self.model, image)
-        return max(least, min(most, int(_AFFORDED / (passes * max(_LEAST, counter.get_total_flops())))))
-
     def batch_size(self, given: int | None = None) -> int:
         """The size of batches, such that results do not depend on how fast a machine is.
 
         Args:
             given: the size that is asked for.
         """
-        return given or max(1, min(_BATCH, _BATCH_VALUES // self.require_images()[0].numel()))
+        return given or fixed_batch_size(self.require_images()[0].numel())
 
     def settings(self, function: Callable[..., Any]) -> dict[str, Any]:
         """The study's own pixel space, seed and progress, as far as a function has such arguments.

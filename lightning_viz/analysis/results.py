@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_viz.analysis.plan import Plan
 from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
@@ -93,13 +94,15 @@ class ModelReport:
         name: of the model.
         views: by step, the results of the views; their `numbers` hold ``"model"`` (its description) and ``"fares"``.
         techniques: by name, the results of techniques on the last checkpoint.
-        waiting: parts that are still to be computed if the analysis was interrupted.
+        waiting: parts that are still to be computed.
+        plan: how far each view and technique goes.
     """
 
     name: str
     views: dict[int, Result] = field(default_factory=dict)
     techniques: dict[str, Result] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    plan: Plan = field(default_factory=lambda: Plan({}))
 
     @property
     def findings(self) -> list[Result]:
@@ -188,6 +191,20 @@ class Result:
         for picture in output.pictures:
             self.picture(picture, step)
 
+    def part(self, chosen: Callable[[str], bool]) -> Result:
+        """What belongs to some tags, without state.
+
+        Args:
+            chosen: whether a tag is one of them; of a fault its source counts.
+        """
+        return Result(
+            pictures=[shown for shown in self.pictures if chosen(shown.picture.tag)],
+            scalars=[scalar for scalar in self.scalars if chosen(scalar[0])],
+            numbers={name: value for name, value in self.numbers.items() if chosen(name)},
+            faults=[fault for fault in self.faults if chosen(fault.source)],
+            projections=[one for one in self.projections if chosen(one.tag)],
+        )
+
     def picture(self, picture: Page | Picture, step: int) -> None:
         """Lay out a page, and keep the picture."""
         self.pictures.append(Shown(lay_out(picture), step))
@@ -208,6 +225,23 @@ class Result:
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
+
+
+def joined_results(results: Iterable[Result]) -> Result:
+    """Several results as one.
+
+    Args:
+        results: in order.
+    """
+    whole = Result()
+    for result in results:
+        whole.pictures += result.pictures
+        whole.scalars += result.scalars
+        whole.numbers.update(result.numbers)
+        whole.faults += result.faults
+        whole.projections += result.projections
+        whole.state.update(result.state)
+    return whole
 
 
 class Results:

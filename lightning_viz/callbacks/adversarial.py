@@ -19,6 +19,7 @@ from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method, methods
 from lightning_viz.catalogue_types import AttackMethod
+from lightning_viz.costs import Facts
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, TargetError, ViewError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import image_of, on_device
@@ -74,6 +75,10 @@ class Adversarial(View):
     def requirements(self, model: nn.Module) -> Requirements:
         """The inputs, and what the network says of them."""
         return Requirements()
+
+    def passes(self, facts: Facts) -> float:
+        """Those of the attack on each sample."""
+        return facts.head * method(self.method).passes(steps=self.attack_steps) if facts.classes else 0.0
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The attack."""

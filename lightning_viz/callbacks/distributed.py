@@ -73,6 +73,19 @@ def to_the_first_process(trainer: Trainer, mine: Any) -> list[Any]:
     return [_unpacked(one) for one in everyone] if first else []
 
 
+def from_the_first_process(mine: Any) -> Any:
+    """What the first process gives, on every one of them; all must call it. Nothing is exchanged if there is one.
+
+    Args:
+        mine: anything that can be pickled.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mine
+    given = [mine]
+    torch.distributed.broadcast_object_list(given, src=0)
+    return given[0]
+
+
 def first_process() -> bool:
     """Whether this is a run's first process, which alone writes; also where there is no Trainer, or none any more."""
     return bool(package_of().utilities.rank_zero_only.rank == 0)

@@ -110,6 +110,12 @@ class DrawingProcess:
         with self._changed:
             return len(self._queue.unwritten)
 
+    @property
+    def owners(self) -> set[str]:
+        """Names of the views of which something is not drawn and written."""
+        with self._changed:
+            return {job.owner for job in self._queue.unwritten.values()}
+
     def results(self, more: Callable[[], bool] = lambda: True) -> Iterator[FinishedDrawing]:
         """The drawings finished since the last call; each counts as written when the next is asked for.
 

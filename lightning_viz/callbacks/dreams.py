@@ -16,6 +16,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.unit_crops import Fields, SeenByUnits, UnitCrops
 from lightning_viz.callbacks.view import View
+from lightning_viz.costs import PASSES, Facts
 from lightning_viz.dream.maximize import maximize
 from lightning_viz.dream.parametrization import pixels
 from lightning_viz.dream.regularization import Preset
@@ -170,6 +171,11 @@ class Dreams(View):
         """The outputs, to count the classes, and the layers, to count their calls."""
         layers = [layer_of_call(unit.layer) for unit in self._units(model, self.each) if unit.layer != LOGITS]
         return Requirements(layers=tuple(dict.fromkeys(layers)))
+
+    def passes(self, facts: Facts) -> float:
+        """A forward and a backward of each image at each update."""
+        each = (facts.classes if unit == LOGITS else facts.channels or self.each for unit in self.units)
+        return PASSES * self.updates * sum(min(self.each, count) for count in each)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The climb, from where the last look ended."""

@@ -24,6 +24,7 @@ from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method, methods
 from lightning_viz.catalogue_types import CamMethod
+from lightning_viz.costs import Facts
 from lightning_viz.errors import (
     AttributionWarning,
     InvalidArgumentError,
@@ -100,6 +101,11 @@ class GradCAM(View):
         layers = tuple(select_layers(model, self.layers))
         gradients = layers if "gradient" in method(self.method).needs else ()
         return Requirements(layers=layers, gradients=gradients, target=self.target)
+
+    def passes(self, facts: Facts) -> float:
+        """Those of the method, if the shared pass does not have its maps, and as many again with random weights."""
+        once = method(self.method).passes(channels=facts.channels)
+        return facts.head * once * (self._alone + self.sanity_check)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""

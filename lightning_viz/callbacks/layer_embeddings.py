@@ -17,6 +17,7 @@ from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.layer_pages import PAGES
 from lightning_viz.callbacks.snapshot import INPUT, Requirements, Snapshot
 from lightning_viz.callbacks.view import View
+from lightning_viz.costs import Facts
 from lightning_viz.errors import InvalidArgumentError, ViewError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import layer_of_call
@@ -111,6 +112,10 @@ class LayerEmbeddings(View):
         self._shown, self._left_out = shown, [name for name in names if name not in shown]
         self._to_projector = projected
         return Requirements(vectors=tuple(wanted), population=self.samples)
+
+    def passes(self, facts: Facts) -> float:
+        """A forward of each sample."""
+        return float(min(self.samples, facts.samples))
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """A task for each call of each layer, which embeds it, and one that draws the card of all."""

@@ -42,7 +42,7 @@ class Faults:
         self._in_a_row: Counter[str] = Counter()
         self._reported: set[tuple[str, str]] = set()
         self._new: list[tuple[Named, int, Exception | str, bool]] = []
-        self._gathering = False
+        self._gathers = False
 
     def add(self, view: Named, step: int, error: Exception | str) -> bool:
         """Note what a view raised; whether it is to be switched off, after too many faults in a row.
@@ -61,9 +61,14 @@ class Faults:
         if off or not told:
             self._reported.add(known)
             self._new.append((view, step, error, off))
-        if not self._gathering:
+        if not self._gathers:
             self._report()
         return off
+
+    @property
+    def gathering(self) -> set[str]:
+        """Names of the views whose faults are gathered, and not reported yet."""
+        return {view.name for view, *_ in self._new}
 
     def _gathers_from(self, step: int) -> bool:
         """Whether faults of the same step are being gathered, which share a line."""
@@ -80,11 +85,11 @@ class Faults:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Faults inside are reported together when it ends: one line for each cause."""
-        self._gathering = True
+        self._gathers = True
         try:
             yield
         finally:
-            self._gathering = False
+            self._gathers = False
             self._report()
 
     def _report(self) -> None:

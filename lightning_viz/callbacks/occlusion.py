@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Union
 
@@ -21,6 +22,7 @@ from lightning_viz.callbacks.snapshot import (
 from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method
+from lightning_viz.costs import Facts
 from lightning_viz.errors import InvalidArgumentError, LayerNotFoundError, ViewError
 from lightning_viz.hooks.layers import select_layers
 from lightning_viz.hooks.observe import resolve_target
@@ -88,6 +90,11 @@ class Occlusion(View):
         except LayerNotFoundError:
             layers = ()
         return Requirements(layers=layers[:1], target=self.target)
+
+    def passes(self, facts: Facts) -> float:
+        """A forward of each sample for each position, and as many again with random weights."""
+        positions = math.prod(grid_of(facts.sides, self.patch, self.stride).positions) if facts.sides else 0
+        return positions * min(self.samples, facts.head) * (1.0 + self.sanity_check)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """A forward for each position."""

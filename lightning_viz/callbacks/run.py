@@ -76,6 +76,12 @@ class ReportingRun:
         end = f"{which} switched off after {self.most_faults} faults in a row" if switched_off else self.goes_on
         warn_safely(f"{view_list(views)} failed at step {step}: {error_text(error)} ({end})")
 
+    def begins(self, view: Named) -> None:
+        """Nothing: a log tells of views by their pictures."""
+
+    def looked(self, view: Named) -> None:
+        """Nothing either."""
+
 
 class LightningRun:
     """A run of Lightning's Trainer, as far as the Trainer tells.

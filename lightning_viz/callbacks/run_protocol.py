@@ -179,3 +179,9 @@ class Run(Protocol):
 
     def report_refusal(self, views: Sequence[Named], error: Exception) -> None:
         """Tell why views can draw nothing of the model, and are skipped from now on."""
+
+    def begins(self, view: Named) -> None:
+        """The view's own passes begin."""
+
+    def looked(self, view: Named) -> None:
+        """The view has looked, and what it draws is on its way."""

@@ -29,6 +29,7 @@ from lightning_viz.callbacks.target_columns import target_columns
 from lightning_viz.callbacks.view import View
 from lightning_viz.catalogue import method, methods
 from lightning_viz.catalogue_types import SaliencyMethod, SmoothedMethod
+from lightning_viz.costs import Facts
 from lightning_viz.errors import AttributionWarning, InvalidArgumentError, NoGradientError, ViewError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.layers import select_layers
@@ -122,6 +123,12 @@ class Saliency(View):
         rule, layers = self._rule, tuple(self._layers(model))
         rules = () if rule is None else (rule,)
         return Requirements(input_gradient=not rules, rules=rules, layers=layers, gradients=layers, target=self.target)
+
+    def passes(self, facts: Facts) -> float:
+        """Those of the method, over noise for each copy, and as many again with random weights."""
+        amounts = {"steps": self.integration_steps, "masks": self.masks}
+        once = method(self._smoothed).passes(**amounts) * max(1, self._noise)
+        return facts.head * once * (self._alone + self.sanity_check)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The maps, from the shared pass or by passes of the method's own, and those of a network of random weights."""

@@ -19,7 +19,7 @@ from lightning_viz.callbacks.notices import Faults, LeftOut, harmless
 from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import Trainer, error_text, say_once
-from lightning_viz.callbacks.run_protocol import Run
+from lightning_viz.callbacks.run_protocol import Named, Run
 from lightning_viz.callbacks.run_samples import RunSamples
 from lightning_viz.callbacks.schedule import OverheadBudget
 from lightning_viz.callbacks.shared_pass import SharedPass
@@ -404,6 +404,7 @@ class Session:
             if self._heartbeat.alone:
                 return
             started = time.monotonic()
+            self.run.begins(view)
             try:
                 with self._agreement.look():
                     view.indices = samples.indices
@@ -413,6 +414,8 @@ class Session:
             except Exception as error:
                 free_memory(error)
                 self._fail(view, step, error)
+            else:
+                self.run.looked(view)
             extra = beyond_head / asking if requirements[view.name].beyond_head else 0.0
             self.budget.charge(view.name, step, share + extra + time.monotonic() - started)
 
@@ -438,6 +441,14 @@ class Session:
         share = max((view.max_overhead for view in self.views), default=0.0)
         with self._faults.gathered():
             self.pictures.collect(may_write=lambda: self.budget.may_write(share))
+
+    def settled(self, view: Named) -> bool:
+        """Whether all that a view has drawn is written, and no fault of it is still to be reported.
+
+        Args:
+            view: that has looked.
+        """
+        return view.name not in self.pictures.process.owners and view.name not in self._faults.gathering
 
     # Faults.
 

@@ -26,7 +26,9 @@ from lightning_viz.callbacks.probe import displayed_input
 from lightning_viz.callbacks.snapshot import Snapshot
 from lightning_viz.callbacks.unit_crops import cut, known_fields
 from lightning_viz.callbacks.view import PopulationView
+from lightning_viz.costs import PASSES, Facts
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError, ViewError
+from lightning_viz.hooks.batching import fixed_batch_size
 from lightning_viz.hooks.dependence import images_among, images_of_calls
 from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.layers import select_layers
@@ -152,7 +154,9 @@ def _alike(entries: Sequence[Entry]) -> Iterator[list[int]]:
     groups: defaultdict[Any, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
         groups[tuple(x.shape for x in all_tensors(entry.inputs))].append(number)
-    return (group[start : start + _BATCH] for group in groups.values() for start in range(0, len(group), _BATCH))
+    for shapes, group in groups.items():
+        size = min(_BATCH, fixed_batch_size(max(shape.numel() for shape in shapes)))
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 def _together(inputs: Sequence[Any], device: torch.device) -> Any:
@@ -296,6 +300,10 @@ class TopSamples(PopulationView):
     def _rank(self, shape: tuple[int, ...], width: int, numbers: NDArray[np.float64], batch: Batch, so_far: Any) -> Any:
         before: TopK = so_far or TopK.empty(shape[1], self.best)
         return before.update(numbers.reshape(shape), width, batch.numbers, batch.sample)
+
+    def passes(self, facts: Facts) -> float:
+        """A forward and a backward for each crop: what it sees, and its map."""
+        return PASSES * MOST_CHANNELS * min(self.best, facts.samples)
 
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """The crops of the strongest samples, and the maps of their maxima."""

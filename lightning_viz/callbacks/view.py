@@ -34,6 +34,7 @@ from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.suitability import refuse_twins
+from lightning_viz.costs import Facts
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform, warn_safely
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
@@ -126,6 +127,14 @@ class View(KeywordArguments, Callback):
     def compute(self, model: nn.Module, snapshot: Snapshot) -> Mapping[str, Any]:
         """Passes of the view's own, right after the shared one; what they give is `Snapshot.extra`."""
         return {}
+
+    def passes(self, facts: Facts) -> float:
+        """Forward passes of one sample that `compute` takes, at most; one with its backward counts as three.
+
+        Args:
+            facts: of model and samples.
+        """
+        return 0.0
 
     def draw(self, snapshot: Snapshot) -> Iterable[DrawTask]:
         """What to draw of a snapshot. What must stay the same from step to step is set in `state` at the first."""

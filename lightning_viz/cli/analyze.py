@@ -52,6 +52,10 @@ _COMPUTED: tuple[OptionRow, ...] = (
      "views to draw, e.g. grad_cam (default: all applicable; give no names for none)"),
     ("--techniques", (str, "*"), None, "NAME", "techniques to run on the last checkpoint, of "
      f"{', '.join(techniques())} (default: all applicable; give no names for none)"),
+    ("--minutes", float, 4.0, "N", "time that it may take, roughly: how far each view and technique goes is planned "
+     "from how fast the model is on this machine, and the report says what was shortened; inf: all of it"),
+    ("--plan", str | None, None, "FILE", "repeat the plan of another analysis, the plan.json in its folder, on any "
+     "machine"),
     ("--conflicts", str | None, None, "FOLDER",
      "cue-conflict images for the shape bias, named like cat4-elephant2.png"),
 )
@@ -76,9 +80,8 @@ def _report(options: Namespace, progress: ProgressBar) -> Path:
     chosen = {"views": options.views, "techniques": options.techniques, "conflicts": conflicts}
     named = run_configs_of(options) if options.compare else [run_config_of(options)]
     configs = [replace(config, **chosen) for config in named]
-    if options.compare:
-        return compare(configs, out=options.out, overwrite=options.overwrite, progress=progress)
-    return analyze_run(configs[0], options.out, overwrite=options.overwrite, progress=progress)
+    how = {name: options[name] for name in ("minutes", "plan", "overwrite")} | {"progress": progress}
+    return compare(configs, out=options.out, **how) if options.compare else analyze_run(configs[0], options.out, **how)
 
 
 def draw_parser() -> ArgumentParser:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning_viz.errors import LightningVizError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-ProgressBar = Callable[[str, int, int], None]
-"""Called with what begins, how many parts are done, and of how many."""
+
+class ProgressBar(Protocol):
+    """What is called with each part that begins."""
+
+    def __call__(self, part: str, done: int, count: int, left: float = 0.0, /) -> None:
+        """Show it.
+
+        Args:
+            part: that begins.
+            done: how many are done.
+            count: of how many.
+            left: seconds that are estimated to be left; 0 if there is no estimate.
+        """
 
 
 class OutputClosedError(LightningVizError):
@@ -55,12 +67,12 @@ def working(title: str) -> Iterator[ProgressBar]:
 
     from lightning_viz.hooks.batching import BARS
 
-    def line(part: str, done: int, count: int) -> None:
+    def line(part: str, done: int, count: int, left: float = 0.0, /) -> None:
         if is_first_process():  # another process shows it
-            print(f"{title}: {part} ({done + 1} of {count})", file=sys.stderr, flush=True)
+            print(f"{title}: {part} ({done + 1} of {count}{_time_left(left)})", file=sys.stderr, flush=True)
 
-    def move(part: str, done: int, count: int) -> None:
-        bars.update(whole, description=f"{title}: {part}", completed=done, total=count)
+    def move(part: str, done: int, count: int, left: float = 0.0, /) -> None:
+        bars.update(whole, description=f"{title}: {part}{_time_left(left)}", completed=done, total=count)
 
     console = Console(stderr=True)
     drawn = is_first_process() and console.is_terminal
@@ -73,6 +85,13 @@ def working(title: str) -> Iterator[ProgressBar]:
             yield move if drawn else line
     finally:
         BARS.reset(before)
+
+
+def _time_left(seconds: float) -> str:
+    """An estimate, as precise as it is; nothing if there is none."""
+    if seconds < 1:
+        return ""
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {5 * math.ceil(seconds / 5)} s left"
 
 
 def _none(name: str, items: Iterable[Any] | None, total: int | None) -> Any:

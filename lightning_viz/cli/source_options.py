@@ -243,7 +243,7 @@ def model_under_study_of(
     Raises:
         AnalysisError: see its message.
     """
-    from lightning_viz.analysis.analyze import model_alone, run_checkpoint
+    from lightning_viz.analysis.checkpoint_pass import model_alone, run_checkpoint
     from lightning_viz.callbacks.probe import Probe
 
     config = config or run_config_of(options)
@@ -252,7 +252,7 @@ def model_under_study_of(
     head = min(Probe.samples, config.samples)  # no more samples than were asked for
     config = replace(config, probe=config.probe or Probe(samples=head))
     step, path = list(config.series().items())[-1]
-    study, _ = run_checkpoint(config, step, path, {}, with_views=False, check=check)
+    study = run_checkpoint(config, step, path, check=check).study
     if study is None:
         raise SystemExit(0)  # not the first process: its share is done
     return study

@@ -12,9 +12,9 @@ from lightning_viz.catalogue_types import Technique
 class FakeTechnique(Technique):
     """A technique that is given rather than imported."""
 
-    function: Callable[[ModelUnderStudy], Iterator[Output]]
+    function: Callable[..., Iterator[Output]]
 
-    def load(self) -> Callable[[ModelUnderStudy], Iterator[Output]]:
+    def load(self) -> Callable[..., Iterator[Output]]:
         return self.function
 
 

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import math
 import multiprocessing
 import shutil
 import time
@@ -22,9 +23,10 @@ from lightning_viz.errors import AnalysisError, UnsuitableModelError
 from tests.analysis.fakes import fakes
 from tests.callbacks.conftest import ConvNet, fit, images, loader
 
-analyzing = importlib.import_module("lightning_viz.analysis.analyze")
+analyzing = importlib.import_module("lightning_viz.analysis.parts")
 
-FEW = {"views": ["filters", "activations", "grad_cam"], "trainer": {"accelerator": "cpu"}}
+KINDS = ("filters", "activations", "grad_cam")
+FEW = {"views": list(KINDS), "trainer": {"accelerator": "cpu"}, "minutes": math.inf}
 
 
 def mean(study):
@@ -96,9 +98,10 @@ def finished(undisturbed, tmp_path):
 
 
 def test_every_checkpoint_is_looked_at_and_the_last_by_the_techniques(whole, run, tmp_path):
-    assert {path.partition("/")[0] for path in whole} == {"findings", "report.html"}
+    assert {path.partition("/")[0] for path in whole} == {"findings", "report.html", "plan.json"}
     parts = {path.split("/")[1] for path in whole if path.startswith("findings")}
-    assert parts == {"views-00000006", "views-00000012", "mean", "unsuited", "broken"}  # last.ckpt is step 12 again
+    of_steps = {f"{kind}-{step:08d}" for kind in ("model", *KINDS) for step in (6, 12)}  # last.ckpt is step 12 again
+    assert parts == of_steps | {"mean", "unsuited", "broken"}
     assert b"ZeroDivisionError" in whole["findings/broken/finding.json"]
     assert (
         b"pictures" in whole["findings/unsuited/finding.json"]
@@ -119,16 +122,16 @@ def test_a_second_run_does_nothing_again(whole, run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"seed": 1}, 5),
-        ({"overwrite": True}, 5),
-        ({"samples": 20}, 5),
+        ({"seed": 1}, 11),
+        ({"overwrite": True}, 11),
+        ({"samples": 20}, 11),
         ({"techniques": ["mean"]}, 0),
-        ({"views": ["filters"]}, 5),
+        ({"views": ["filters"]}, 7),
     ],
 )
 def test_what_an_option_changes_is_done_again(run, finished, change, again):
     told = []
-    analyzed(run, finished, **change, progress=lambda name, done, total: told.append(name))
+    analyzed(run, finished, **change, progress=lambda name, *_: told.append(name))
     assert len(set(told)) == again
 
 
@@ -142,11 +145,11 @@ def test_another_checkpoint_under_the_same_name_is_looked_at(run, tmp_path):
     torch.save(changed, path)
     (tmp_path / "run" / "last.ckpt").unlink()
     told = []
-    analyzed(tmp_path / "run", tmp_path / "out", progress=lambda name, done, total: told.append(name))
-    assert "views-00000006" not in told and "views-00000012" in told and "mean" in told
+    analyzed(tmp_path / "run", tmp_path / "out", progress=lambda name, *_: told.append(name))
+    assert "grad_cam-00000006" not in told and "grad_cam-00000012" in told and "mean" in told
     after = content(tmp_path / "out")
-    assert before["findings/views-00000006/000.png"] == after["findings/views-00000006/000.png"]
-    assert before["findings/views-00000012/000.png"] != after["findings/views-00000012/000.png"]
+    assert before["findings/filters-00000006/000.png"] == after["findings/filters-00000006/000.png"]
+    assert before["findings/filters-00000012/000.png"] != after["findings/filters-00000012/000.png"]
 
 
 def test_ctrl_c_leaves_a_report_of_what_is_finished(whole, run, tmp_path, monkeypatch):
@@ -228,8 +231,8 @@ def test_a_model_as_it_is_needs_no_checkpoint(tmp_path):
         torch.manual_seed(weight)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter)
-        analyze([], model=model, progress=lambda name, done, total: told.append(name), **options)
-    assert told.count("views-00000000") == 2  # once for each set of weights
+        analyze([], model=model, progress=lambda name, *_: told.append(name), **options)
+    assert told.count("model-00000000") == 2  # once for each set of weights
 
 
 def test_a_folder_of_the_users_own_is_not_overwritten(run, tmp_path):
@@ -245,10 +248,10 @@ def test_a_folder_of_the_users_own_is_not_overwritten(run, tmp_path):
 
 @pytest.mark.parametrize(("file", "damage"), [("state.pt", b""), ("state.pt", b"PK"), ("finding.json", b"[]")])
 def test_a_damaged_finding_is_found_again(run, finished, file, damage):
-    (finished / "findings" / "views-00000012" / file).write_bytes(damage)
+    (finished / "findings" / "grad_cam-00000012" / file).write_bytes(damage)
     told = []
-    analyzed(run, finished, techniques=[], progress=lambda name, done, total: told.append(name))
-    assert told == ["views-00000012"]
+    analyzed(run, finished, techniques=[], progress=lambda name, *_: told.append(name))
+    assert told == ["grad_cam-00000012"]
 
 
 def test_a_model_without_weights_and_one_that_is_made_late_are_analyzed(tmp_path):
@@ -260,7 +263,7 @@ def test_a_model_without_weights_and_one_that_is_made_late_are_analyzed(tmp_path
     for model in (First(), lazy):
         out = tmp_path / type(model).__name__
         analyze([], model=model, data=loader(*images(20)), out=out, views=["occlusion"], trainer=FEW["trainer"])
-        assert list((out / "findings" / "views-00000000").glob("*.png"))
+        assert list((out / "findings" / "occlusion-00000000").glob("*.png"))
 
 
 def test_findings_are_of_the_data_the_probe_and_the_arguments_that_they_were_made_from():
@@ -289,5 +292,5 @@ def test_what_a_broken_model_logs_is_json(tmp_path):
     model = ConvNet()
     torch.nn.init.constant_(model.conv1.weight, torch.nan)
     analyze([], model=model, data=loader(*images(20)), out=tmp_path, views=[], trainer=FEW["trainer"])
-    text = (tmp_path / "findings" / "views-00000000" / "finding.json").read_text()
+    text = (tmp_path / "findings" / "model-00000000" / "finding.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["numbers"]["fares"]["val_loss"] is None

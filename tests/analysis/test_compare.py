@@ -22,7 +22,7 @@ from lightning_viz.robustness import shape_bias
 from tests.analysis.fakes import fakes
 from tests.callbacks.conftest import images
 
-analyzing = importlib.import_module("lightning_viz.analysis.analyze")
+analyzing = importlib.import_module("lightning_viz.analysis.parts")
 
 
 class ClassSpec(TensorDataset):

@@ -23,10 +23,10 @@ from lightning_viz import (
     Probe,
     Saliency,
 )
-from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.checkpoint_run import Replay, validate, views_for
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.models import find_checkpoints, in_order, network, read_checkpoint
+from lightning_viz.analysis.parts import run_technique
 from lightning_viz.analysis.recipes import recorded_views, view_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.serialization import is_private, recipe_of

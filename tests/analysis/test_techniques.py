@@ -1,5 +1,6 @@
 """What goes deeper into a model: every technique on a small network that was trained, run as for a large one."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -15,14 +16,15 @@ from torch.nn import functional as F
 
 from lightning_viz import attribution
 from lightning_viz.adversarial import auto_attack, deepfool, fgsm, pgd
-from lightning_viz.analysis.analyze import run_technique
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
+from lightning_viz.analysis.parts import run_technique
 from lightning_viz.analysis.studies.attacked_accuracy import accuracy_curve, robust_accuracy
 from lightning_viz.analysis.studies.attacks import attack
 from lightning_viz.analysis.studies.dreams import dream_classes, dream_units
 from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.catalogue import entry_of, techniques
+from lightning_viz.costs import Facts, cost_of
 from lightning_viz.errors import InvalidArgumentError, UnsuitableModelError
 from lightning_viz.hooks.calls import Call, CallStep, Slot
 from lightning_viz.pixels import PixelSpace
@@ -40,7 +42,19 @@ SEVERAL = {  # of techniques that draw more than one page, or others than their 
     "perturbations": ["perturbations/flips", "perturbations/sheet"],
 }
 TAGS = {name: SEVERAL.get(name, list(entry_of(name).tags[:1])) for name in ROWS if name != "biases"}
+SETTINGS = {  # as a plan for a large model would have them
+    "attributions": {"samples": 4, "copies": 20, "every_channel": False},
+    "dreams": {"classes": 10, "steps": 80},
+    "inversions": {"samples": 2, "layers": 5, "steps": 80},
+    "epsilons": {"samples": 8, "ensemble": 4, "around": 4, "directions": 100, "steps": 10},
+    "landscape": {"samples": 8, "points": 9},
+    "perturbations": {"samples": 4},
+}
 SPACE = PixelSpace((0.3,), (0.4,))
+
+
+def run(name, subject):
+    return run_technique(ROWS[name], subject, SETTINGS.get(name))
 
 
 def make_net(channels=1, side=16, classes=10):
@@ -58,7 +72,6 @@ def model_under_study_of(model, inputs, labels=None, pixel_space=None, **options
 @pytest.fixture(scope="module", autouse=True)
 def as_for_a_large_model():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_viz.analysis.model_under_study._AFFORDED", 1e3)
         ensemble = partial(robust_accuracy, steps=4, queries=6)  # not the thousands of passes of the standard
         patch.setattr("lightning_viz.analysis.studies.robustness.robust_accuracy", ensemble)
         yield
@@ -87,7 +100,7 @@ def subject():
 def found(subject):
     """What every technique finds; and how the model and the generators were before."""
     before = {name: one.clone() for name, one in subject.model.state_dict().items()}, torch.get_rng_state()
-    return {"before": before, **{name: run_technique(technique, subject) for name, technique in ROWS.items()}}
+    return {"before": before, **{name: run(name, subject) for name in ROWS}}
 
 
 def test_the_table_is_in_the_order_of_the_report():
@@ -105,7 +118,7 @@ def test_each_draws_what_it_says_and_counts_in_plain_numbers(found, name):
 
 @pytest.mark.parametrize("name", TAGS)
 def test_the_same_seed_finds_the_same(subject, found, name):
-    again = run_technique(ROWS[name], subject)
+    again = run(name, subject)
     assert again.numbers == found[name].numbers
     assert [one.picture.image for one in again.pictures] == [one.picture.image for one in found[name].pictures]
 
@@ -354,14 +367,14 @@ def test_samples_a_little_beyond_the_pixels_are_clamped():
 def test_color_images_without_labels_of_a_model_that_was_never_trained():
     subject = model_under_study_of(CLASSIFIER, IMAGES)
     for name in ("attributions", "epsilons"):
-        found = run_technique(ROWS[name], subject)
+        found = run(name, subject)
         assert found.faults == []
         assert [shown.picture.tag for shown in found.pictures] == TAGS[name]
 
 
 def test_a_model_that_is_always_wrong_is_still_attacked():
     wrong = (CLASSIFIER(IMAGES).argmax(1) + 1) % 3
-    found = run_technique(ROWS["epsilons"], model_under_study_of(CLASSIFIER, IMAGES, wrong))
+    found = run("epsilons", model_under_study_of(CLASSIFIER, IMAGES, wrong))
     assert found.faults == [] and set(found.numbers["epsilon"]["accuracy"]) == {0.0}
     turned = run_technique(ROWS["attacks"], model_under_study_of(CLASSIFIER, IMAGES, wrong)).numbers["attacks"]
     assert turned["deepfool"]["success"] == 1
@@ -377,18 +390,43 @@ def test_nan_in_the_weights_is_a_fault_that_says_so(name):
 
 
 def test_methods_that_the_model_has_no_layers_for_are_named():
-    found = run_technique(
-        ROWS["attributions"], model_under_study_of(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), IMAGES, LABELS)
-    )
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+    found = run("attributions", model_under_study_of(flat, IMAGES, LABELS))
     left_out = found.numbers["attributions left out"]
     assert "no convolution" in left_out["Grad-CAM"] and "no ReLU" in left_out["Guided backpropagation"]
     assert set(left_out).isdisjoint(found.numbers["attributions"])
     assert [shown.picture.tag for shown in found.pictures] == ["attributions/sheet"]
 
 
-def test_dearer_models_get_fewer_samples(monkeypatch):
-    monkeypatch.setattr("lightning_viz.analysis.model_under_study._AFFORDED", 1e9)
-    wide = nn.Sequential(nn.Conv2d(3, 512, 9), nn.ReLU(), nn.Flatten(), nn.Linear(512 * 64, 3))
-    counts = [model_under_study_of(net, IMAGES).affordable(4, most=200, least=2) for net in (CLASSIFIER, wide)]
-    flops = 2 * 512 * 3 * 9 * 9 * 8 * 8 + 2 * 512 * 64 * 3
-    assert counts == [50, int(1e9 / (4 * flops))]
+@pytest.mark.parametrize("name", list(ROWS))
+def test_the_whole_is_what_a_technique_does_by_itself_and_each_rung_takes_no_more_than_the_one_before(name):
+    technique, facts = ROWS[name], Facts(256, 16, 10, 512, (224, 224), labeled=True, conflicts=30)
+    parameters = inspect.signature(technique.load()).parameters
+    defaults = {key: each.default for key, each in parameters.items() if key != "study"}
+    assert dict(technique.rungs[0]) == defaults
+    costs = [cost_of(technique.load(), facts, **rung) for rung in technique.rungs]
+    assert all(more >= less for before, after in pairwise(costs) for more, less in zip(before, after, strict=True))
+    assert costs[0].passes > 2 * costs[-1].passes or len(costs) == 1
+
+
+def test_passes_are_counted_as_they_are_run(subject):
+    """An estimate is an upper bound, and not a wild one."""
+    counted = 0
+
+    def count(module, inputs, output):
+        nonlocal counted
+        counted += len(inputs[0]) * (3 if output.requires_grad else 1)
+
+    facts = Facts(len(subject.samples), 4, 10, 16, (16, 16), labeled=True)
+    for name in ("dreams", "inversions", "landscape", "corruptions", "perturbations"):
+        settings = {"dreams": {"classes": 2, "steps": 10}, "inversions": {"samples": 2, "layers": 3, "steps": 10}}.get(
+            name, ROWS[name].rungs[-1]
+        )
+        counted = 0
+        handle = subject.model[0].register_forward_hook(count)
+        try:
+            run_technique(ROWS[name], subject, settings)
+        finally:
+            handle.remove()
+        estimated = cost_of(ROWS[name].load(), facts, **settings).passes
+        assert 0.4 * counted <= estimated <= 2.5 * counted, (name, counted, estimated)

@@ -100,7 +100,11 @@ def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd, d
     assert analyze(cli_run, "--model", NET, "--out", tmp_path / "out") == 0
     said = capfd.readouterr()
     assert said.out == f"report: {tmp_path}/out/report.html\nTensorBoard: lightning-viz board {tmp_path}/out\n"
-    assert said.err == "analyze: views-00000002 (1 of 1)\n"  # nothing of Lightning's devices, tips and warnings
+    lines = said.err.splitlines()  # nothing of Lightning's devices, tips and warnings
+    assert lines[0] == "analyze: measuring the model (1 of 1)" and len(lines) > 1
+    assert all(
+        re.fullmatch(r"analyze: \w+-00000002 \(\d of \d(, about \d+ (s|min) left)?\)", line) for line in lines[1:]
+    )
     assert (tmp_path / "out/report.html").stat().st_size > 1000
     assert analyze(cli_run, "--trust", "--out", tmp_path / "out") == 0
     assert capfd.readouterr().err == ""  # it is done already
@@ -112,7 +116,7 @@ def test_a_cli_runs_folder_and_the_name_of_its_model(cli_run, tmp_path, capfd, d
 
 def test_a_plain_checkpoint_with_a_model_and_data(checkpoint, tmp_path):
     assert analyze(checkpoint, "--model", NET, "--data", SQUARES, "--data.count", 6, "--out", tmp_path / "out") == 0
-    assert (tmp_path / "out/findings/views-00000003").is_dir()
+    assert (tmp_path / "out/findings/model-00000003").is_dir()
 
 
 def test_a_torchvision_model_and_a_folder_of_images(tmp_path):
@@ -121,7 +125,7 @@ def test_a_torchvision_model_and_a_folder_of_images(tmp_path):
         Image.fromarray(image).save(tmp_path / f"photographs/{number}.jpg")
     named = ["--torchvision", "squeezenet1_1", "--weights", "none", "--images", tmp_path / "photographs"]
     assert analyze(*named, "--out", tmp_path / "out") == 0
-    assert list((tmp_path / "out/findings/views-00000000").glob("*.png"))
+    assert list((tmp_path / "out/findings").glob("*-00000000/*.png"))
 
 
 def test_a_torchvision_detector_takes_images_of_their_own_sizes(tmp_path):
@@ -132,7 +136,7 @@ def test_a_torchvision_detector_takes_images_of_their_own_sizes(tmp_path):
     named = ["--torchvision", name, "--weights", "none", "--images", tmp_path / "photographs"]
     views = ["--views", "filters", "predictions", "--techniques"]
     assert main(["analyze", *map(str, named), "--out", str(tmp_path / "out"), *views]) == 0
-    assert len(list((tmp_path / "out/findings/views-00000000").glob("*.png"))) == 2
+    assert len(list((tmp_path / "out/findings").glob("*-00000000/*.png"))) == 2
 
 
 class Payload:
@@ -186,7 +190,7 @@ def test_what_cannot_be_ends_with_one_sentence(what, tmp_path, capsys, monkeypat
     (tmp_path / "raw.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "more": Payload()}))
     arguments, words = REFUSED[what]
     assert main(["analyze", "--accelerator", "cpu", *arguments]) == (1 if what == "truncated" else 2)
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("analyze: views-")]
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("analyze: ")]
     assert len(said) == 1
     assert said[0].startswith("lightning-viz: ")
     assert re.search(words, said[0])

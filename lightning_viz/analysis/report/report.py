@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from lightning_viz.analysis.plan import VIEW, Plan
 from lightning_viz.analysis.report.tables import (
     HEIGHT,
     WIDTH,
@@ -25,10 +26,10 @@ from lightning_viz.analysis.report.tables import (
 )
 from lightning_viz.analysis.results import FOUND, LEFT_OUT, ModelReport, Result, Shown
 from lightning_viz.callbacks.sanity_check import SCORE_TAG
-from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of
+from lightning_viz.catalogue import CATALOGUE, SECTIONS, entry_of, techniques, views
 from lightning_viz.catalogue_types import Descriptor
 from lightning_viz.plain_text import plain_text
-from lightning_viz.render.text import step_text
+from lightning_viz.render.text import number, step_text
 
 _OURS = ("model", "fares", "notes", LEFT_OUT, FOUND)  # numbers that have places of their own
 _LISTED = 10  # classes that are named
@@ -95,7 +96,7 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["slug"] = _slug
+    environment.filters |= {"slug": _slug, "number": number}
     return environment.get_template("report.html.jinja").render(
         names=_names(studies),
         labels=frames.labels,
@@ -105,6 +106,8 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
         fares=_fares(studies),
         found=[(study.name, found) for study in studies if (found := _found(study))],
         notes=[(study.name, notes) for study in studies if (notes := _notes(study))],
+        plan=studies[0].plan if studies else Plan({}),
+        shortened=_shortened(studies[0].plan if studies else Plan({})),
         sections=_sections(studies, frames, together or Result()),
         waiting=[(study.name, study.waiting) for study in studies if study.waiting],
         size=(WIDTH, HEIGHT),
@@ -234,6 +237,39 @@ def _notes(study: ModelReport) -> list[str]:
         for technique, reason in result.numbers.get(LEFT_OUT, {}).items():
             reasons.setdefault(reason, []).append(technique)
     return [*notes, *(f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items())]
+
+
+def _shortened(plan: Plan) -> Table:
+    """What the plan shortens or leaves out, and how it is had as a whole."""
+    rows = []
+    for name, choice in {**plan.shortened, **plan.left_out}.items():
+        one, _, own = name.partition("/")
+        other = "techniques" if name.startswith(VIEW) else "views"
+        done = choice.words() or f"left out: at its least about {duration(choice.seconds)}"
+        command = f"--{one} {own} --{other} --minutes {plan.minutes_for(name)} --out {own}"
+        rows.append((_title(name), done, duration(choice.whole_seconds), command))
+    return Table("Shortened", ("", "done", "as a whole", "for it alone"), tuple(rows))
+
+
+def _title(name: str) -> str:
+    """Of a kind of views or a technique, by its name in a plan."""
+    one, _, own = name.partition("/")
+    entry = views()[own] if f"{one}/" == VIEW else techniques().get(own)
+    return own if entry is None else entry.title
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as precise as an estimate is.
+
+    Args:
+        seconds: in all.
+
+    >>> duration(0.4), duration(31), duration(200), duration(9000)
+    ('1 s', '31 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{number(round(seconds / 3600, 1))} h"
 
 
 def _harmless(value: Any) -> Any:

@@ -16,6 +16,7 @@ from lightning_viz.adversarial.sign_image import FgsmTerms, fgsm_terms
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
 from lightning_viz.catalogue import method as described
+from lightning_viz.costs import Cost, Facts, costing
 from lightning_viz.render.attacks import pixel_gallery, record_table, sign_sums, twins
 from lightning_viz.render.page import Page
 from lightning_viz.render.text import number, percent
@@ -24,9 +25,6 @@ from lightning_viz.render.tiles import describe_channels
 SAMPLES = 8
 GRAY_LEVELS = (8, 16, 32, 64)
 """Epsilons of FGSM and PGD in an analysis, of 255: the first, usual for photographs, or the least that fools half."""
-
-_STEPS = 20
-_ASCENT_STEPS = 100  # at most, of the ascent that is recorded
 
 
 def attack(
@@ -74,17 +72,28 @@ def attack(
     return Output("attacks", pictures(), numbers, tables, arrays, _found(study, method, result, options))
 
 
-def attacks(study: ModelUnderStudy) -> Iterator[Output]:
+def _attacks_cost(facts: Facts, *, samples: int, steps: int, ascent: int) -> Cost:
+    once = (
+        described("deepfool").passes()
+        + 2 * described("fgsm").passes()
+        + described("gradient_ascent").passes(steps=ascent)
+    )
+    attacked = len(GRAY_LEVELS) * described("pgd").passes(steps=steps) + once
+    return Cost(min(samples, facts.samples) * attacked, pages=5)
+
+
+@costing(_attacks_cost)
+def attacks(study: ModelUnderStudy, *, samples: int = SAMPLES, steps: int = 20, ascent: int = 100) -> Iterator[Output]:
     """The same samples under several attacks, and the record of a gradient ascent, as an analysis shows them.
 
     Attacks lead a classifier of images within the range of pixels away from the predicted class. Epsilon is doubled
     from 8 gray levels until PGD fools half of the samples.
     """
-    few = study.first(SAMPLES)
+    few = study.first(samples)
     low, high = study.pixel_space.bounds
     for levels in GRAY_LEVELS:
         within = {"epsilon": levels / 255 * (high - low)}
-        pgd = _attacked(few, "pgd", {**within, "steps": _STEPS})
+        pgd = _attacked(few, "pgd", {**within, "steps": steps})
         if pgd.success >= 0.5:
             break
     terms = _terms(few, within)
@@ -96,16 +105,16 @@ def attacks(study: ModelUnderStudy) -> Iterator[Output]:
     lengths = results["deepfool"][0].record.l2[-1]
     moved = lengths[lengths > 0]  # a fifth of DeepFool's way: the ascent takes some steps for it, not hundreds
     stride = {"normalize": "l2", "lr": float(moved.median()) / 5 if len(moved) else 0.1}
-    ascent = _attacked(few, "gradient_ascent", {**stride, "steps": _ASCENT_STEPS})
+    climb = _attacked(few, "gradient_ascent", {**stride, "steps": ascent})
     pictures = [_counterparts(few, name, result, options) for name, (result, options) in results.items()]
     pictures.insert(1, _sums(few, terms, "attacks/fgsm/sum"))
-    pictures.append(_record(few, "attacks/record", ascent, "gradient ascent in equal steps"))
+    pictures.append(_record(few, "attacks/record", climb, "gradient ascent in equal steps"))
     numbers = {
         name: {"success": result.success, **_medians(result), "epsilon": options.get("epsilon")}
-        for name, (result, options) in {**results, "ascent": (ascent, {})}.items()
+        for name, (result, options) in {**results, "ascent": (climb, {})}.items()
     }
     found = "; ".join(_found(few, name, result, options) for name, (result, options) in results.items())
-    yield Output("attacks", pictures, numbers, {"steps": _steps(few, ascent)}, found=found)
+    yield Output("attacks", pictures, numbers, {"steps": _steps(few, climb)}, found=found)
 
 
 def _attacked(

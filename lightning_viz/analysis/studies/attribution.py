@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from lightning_viz.callbacks.sanity_check import SANITY_KEY
 from lightning_viz.catalogue import method as described
 from lightning_viz.catalogue import methods
 from lightning_viz.catalogue_types import Method
+from lightning_viz.costs import Cost, Facts, costing
 from lightning_viz.errors import AnalysisError, InterceptionError, LayerNotFoundError, LayerNotReachedError
 from lightning_viz.hooks.feature_maps import feature_count
 from lightning_viz.hooks.layers import attends, select_layers
@@ -44,7 +46,6 @@ CHANCE = "a random order"
 
 _INPUT = "input"
 _STEPS = 16  # of a curve
-_PASSES = 1200  # of a sample, under all methods and checks of them
 
 
 def attribute(
@@ -107,17 +108,37 @@ def attribute(
     return Output("attributions", pictures(), numbers, {"samples": study.sample_rows(columns)}, {"maps": arrays}, found)
 
 
-def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
+def _attributions_cost(facts: Facts, *, samples: int, copies: int, every_channel: bool) -> Cost:
+    side = min(facts.sides, default=7)
+    patch = max(1, round(side / 7))
+    amounts = {"noise_samples": copies, "steps": copies, "masks": 5 * copies, "channels": facts.channels}
+    amounts["positions"] = math.prod(grid_of(facts.sides, patch, max(1, patch // 2)).positions) if facts.sides else 0
+    chosen = [
+        entry
+        for entry in methods("attribution").values()
+        if entry.display
+        and (every_channel or entry.cost != "channels")
+        and (facts.attends or "attention" not in entry.needs)
+        and (facts.channels or "maps" not in entry.needs)
+    ]
+    curves = 2 * (_STEPS + 1)  # deletion and insertion
+    once = sum(2 * entry.passes(**amounts) + curves for entry in chosen) + curves
+    return Cost(min(samples, facts.samples) * once, pages=2)
+
+
+@costing(_attributions_cost)
+def every_attribution(
+    study: ModelUnderStudy, *, samples: int = 16, copies: int = 50, every_channel: bool = True
+) -> Iterator[Output]:
     """Every attribution method side by side, and which to trust (tags ``attributions/sheet``, ``attributions/layer``).
 
     Explained is the predicted class of a classifier of images. Of each method is measured how much its maps resemble
     those of the same model with random weights, and how the probability of the class changes as places are deleted or
     inserted in the map's order.
     """
-    study.first(1).predictions()
-    few = study.first(study.affordable(_PASSES, most=16, least=4))
+    few = study.first(samples)
     targets = few.predictions()[0].to(few.require_images().device)
-    left_out = _unaffordable(few)
+    left_out = _unsuited(few, every_channel)
     places = torch.zeros(len(targets), 1, *few.require_images().shape[2:])  # all alike: chance makes the order
     chance: dict[str, float | None] = {"model_randomization": None, **_areas(few, targets, places)}
     measured, pages = {CHANCE: chance}, dict[bool, list[MethodMaps]]()
@@ -125,7 +146,7 @@ def every_attribution(study: ModelUnderStudy) -> Iterator[Output]:
         if name in left_out or not entry.display or ("attention" in entry.needs and not attends(few.model)):
             continue
         try:
-            maps, measured[entry.title] = _measured(few, entry, targets)
+            maps, measured[entry.title] = _measured(few, entry, targets, copies)
         except (ValueError, InterceptionError, LayerNotReachedError) as error:
             left_out[name] = str(error)
             continue
@@ -271,24 +292,23 @@ def _occlusion_page(
     )
 
 
-def _unaffordable(study: ModelUnderStudy) -> dict[str, str]:
-    """Methods that the model has no layers for, or whose passes would take too long, and why."""
+def _unsuited(study: ModelUnderStudy, every_channel: bool) -> dict[str, str]:
+    """Methods that the model has no layers for, or that take a pass for each channel and are not to, and why."""
     layered = {name: entry for name, entry in methods("attribution").items() if "maps" in entry.needs}
     try:
         layers = select_layers(study.model, "last_maps")
     except LayerNotFoundError as error:
         return {name: str(error) for name in layered}
     channels = next((feature_count(layer) for layer in layers.values()), None) or 1
-    if study.affordable(2 * channels * len(study.samples), most=1, least=0):
+    if every_channel:
         return {}
-    why = f"its {channels:,} passes of each sample would take too long"
+    why = f"its {channels:,} passes of each sample take longer than planned"
     return {name: why for name, entry in layered.items() if entry.cost == "channels"}
 
 
-def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
-    """A method with the options that it takes, within the budget: alike on every machine, and without a bar."""
+def _bound(study: ModelUnderStudy, entry: Method, copies: int) -> Attribute:
+    """A method with the options that it takes: alike on every machine, and without a bar."""
     images, function = study.require_images(), entry.load()
-    copies = study.affordable(3 * 4 * len(images), most=50, least=20)
     patch = max(1, round(min(images.shape[2:]) / 7))
     options = {"batch_size": study.batch_size(), "progress": False, "seed": study.seed}
     options |= {
@@ -302,9 +322,11 @@ def _bound(study: ModelUnderStudy, entry: Method) -> Attribute:
     return partial(function, **{name: value for name, value in options.items() if name in parameters})
 
 
-def _measured(study: ModelUnderStudy, entry: Method, targets: Tensor) -> tuple[Any, dict[str, float | None]]:
+def _measured(
+    study: ModelUnderStudy, entry: Method, targets: Tensor, copies: int
+) -> tuple[Any, dict[str, float | None]]:
     """A method's maps of the samples shown, and its numbers."""
-    function, images = _bound(study, entry), study.require_images()
+    function, images = _bound(study, entry, copies), study.require_images()
     result = function(study.model, images, targets)
     similarity = model_randomization(
         function, study.model, images, targets, layers=(), seed=study.seed, original=result

@@ -14,6 +14,7 @@ from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.analysis.studies.dreamed_units import seen_by_units, unit_pages
 from lightning_viz.callbacks.dreams import Unit, named_units
+from lightning_viz.costs import PASSES, Cost, Facts, costing
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool
 from lightning_viz.dream.maximize import Dream, maximize
@@ -282,15 +283,19 @@ def fooling_images(
     return Output("fooling_images", pictures(), numbers, {"classes": rows}, arrays, found)
 
 
-def dreams(study: ModelUnderStudy) -> Iterator[Output]:
-    """Images that maximize the ten classes that are most frequent among the samples, as an analysis shows them."""
+def _dreams_cost(facts: Facts, *, classes: int, steps: int) -> Cost:
+    return Cost(PASSES * min(classes, facts.classes) * (_TRIAL + steps), pages=2)
+
+
+@costing(_dreams_cost)
+def dreams(study: ModelUnderStudy, *, classes: int = _COUNT, steps: int = 250) -> Iterator[Output]:
+    """Images that maximize the classes that are most frequent among the samples, as an analysis shows them."""
     few = study.first(_MOST)
     few.predictions()
     predicted = study.predictions()[0] if study.labels is None else study.labels
     found = torch.bincount(predicted[(predicted >= 0) & (predicted < study.classes)].cpu(), minlength=study.classes)
-    classes = sorted(found.argsort(descending=True, stable=True)[:_COUNT].tolist())
-    steps = few.affordable(3 * len(classes), most=250, least=80)
-    yield dream_classes(few, {"steps": steps, "frames": 0}, classes=classes)
+    chosen = sorted(found.argsort(descending=True, stable=True)[:classes].tolist())
+    yield dream_classes(few, {"steps": steps, "frames": 0}, classes=chosen)
 
 
 def _output(

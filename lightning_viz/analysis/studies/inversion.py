@@ -12,6 +12,7 @@ from torch import nn
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output
 from lightning_viz.analysis.studies.dreams import animation, percentage
+from lightning_viz.costs import PASSES, Cost, Facts, costing
 from lightning_viz.dream.inversion import Inversion, invert
 from lightning_viz.dream.regularization import alpha_norm, total_variation
 from lightning_viz.errors import AnalysisError, LayerNotReachedError
@@ -30,21 +31,23 @@ def invert_layers(
     *,
     layer: Sequence[str] | None = None,
     penalties: tuple[float, float] | None = None,
+    count: int = _LAYERS,
 ) -> Output:
     """Inversion: images reconstructed from a layer's activations alone, for each layer a row.
 
     Args:
         study: the model and its samples.
         options: of `lightning_viz.dream.invert`, by keyword.
-        layer: one or more; if omitted five from the first to the last, of which those that fail are left out.
+        layer: one or more; if omitted some from the first to the last, of which those that fail are left out.
         penalties: weights of R_alpha and R_V; found for each layer if omitted.
+        count: of the layers that are chosen (5).
 
     Raises:
         AnalysisError: no layer can be inverted.
         LayerNotFoundError: there is no such layer.
     """
     images, inversions, left_out = study.require_images(), dict[str, Inversion](), dict[str, str]()
-    for name in _spread_layers(study.model) if layer is None else layer:
+    for name in _spread_layers(study.model, count) if layer is None else layer:
         try:
             inversions[name] = invert(
                 study.model, images, name, weights=penalties, **study.settings(invert), **(options or {})
@@ -100,12 +103,18 @@ def invert_layers(
     return Output("inversions", pictures(), numbers, tables, arrays, found)
 
 
-def inversions(study: ModelUnderStudy) -> Iterator[Output]:
-    """Inversions of five layers of a classifier, whose penalties weigh alike so that they compare, for an analysis."""
+def _inversions_cost(facts: Facts, *, samples: int, layers: int, steps: int) -> Cost:
+    return Cost(PASSES * min(samples, facts.samples) * layers * steps, pages=1)
+
+
+@costing(_inversions_cost)
+def inversions(
+    study: ModelUnderStudy, *, samples: int = 6, layers: int = _LAYERS, steps: int = 200
+) -> Iterator[Output]:
+    """Inversions of layers of a classifier, whose penalties weigh alike so that they compare, for an analysis."""
     study.first(_MOST).predictions()
-    few = study.first(study.affordable(3 * 200 * _LAYERS, most=6, least=2))
+    few = study.first(samples)
     images = few.require_images()
-    few.predictions()
     originals = few.pixel_space.into(images.float(), few.pixel_space.centered())
     sigma = originals.flatten(1).norm(dim=1).mean().item()
     if not sigma:
@@ -113,17 +122,16 @@ def inversions(study: ModelUnderStudy) -> Iterator[Output]:
     least = torch.finfo(originals.dtype).tiny  # of images without edges
     costs = (alpha_norm(originals / sigma).mean(), total_variation(originals / sigma).mean())
     alpha, variation = (share / max(cost.item(), least) for share, cost in zip(_COSTS, costs, strict=True))
-    steps = few.affordable(3 * len(images) * _LAYERS, most=200, least=80)
     options = {"seeds": 1, "sigma": sigma, "steps": steps, "frames": 0}
-    yield invert_layers(few, options, penalties=(alpha, variation))
+    yield invert_layers(few, options, penalties=(alpha, variation), count=layers)
 
 
-def _spread_layers(model: nn.Module) -> Sequence[str]:
+def _spread_layers(model: nn.Module, most: int = _LAYERS) -> Sequence[str]:
     """Layers from the first to the last: convolutions and fully connected ones, or blocks if these are few."""
     every: list[Any] = [nn.Conv2d, nn.Linear]
     kinds = [kind for kind in every if any(isinstance(module, kind) for module in model.modules())]
     order = list(named_layers(model))
     layers = sorted(select_layers(model, kinds), key=order.index) if kinds else []
     layers = layers or list(select_layers(model, "blocks"))
-    places = np.linspace(0, len(layers) - 1, min(_LAYERS, len(layers))).round().astype(int)
+    places = np.linspace(0, len(layers) - 1, min(most, len(layers))).round().astype(int)
     return [layers[place] for place in places]

@@ -20,6 +20,8 @@ from lightning_viz.adversarial.result import Attack
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, numbers_of, rows_of
 from lightning_viz.analysis.studies.attacked_accuracy import accuracy_curve, robust_accuracy
+from lightning_viz.catalogue import method
+from lightning_viz.costs import PASSES, Cost, Facts, costing
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
 from lightning_viz.hooks.batching import progress_bar
@@ -45,7 +47,6 @@ _RISING = (0.0, *(2**doublings / 512 for doublings in range(9)))  # epsilons of 
 _ENOUGH = 0.1  # of accuracy: an analysis shows no larger epsilon
 _ENSEMBLE = 11_600  # passes of AutoAttack for a sample that nothing fools, a backward counted as two
 _TIMES = 2  # as far as DeepFool went, in which random directions are tried
-_PIXELS = 2**19  # of all images that an analysis corrupts: 128 of 64 x 64
 
 
 def changed_by_chance(
@@ -249,26 +250,48 @@ def corruption_page(tag: str, errors: CorruptionError, **options: Any) -> Page:
     return corruption_table(tag, errors.errors.numpy(), **about, **options)
 
 
-def epsilons(study: ModelUnderStudy) -> Iterator[Output]:
+def _epsilons_cost(facts: Facts, *, samples: int, ensemble: int, around: int, directions: int, steps: int) -> Cost:
+    many, few = min(samples, facts.samples), min(around, facts.samples)
+    attacked = PASSES * steps * len(_RISING) + 2 * len(DEFENSES)
+    around_each = method("deepfool").passes() + directions
+    return Cost(many * attacked + _ENSEMBLE * min(ensemble, facts.samples) + few * around_each, pages=4)
+
+
+@costing(_epsilons_cost)
+def epsilons(
+    study: ModelUnderStudy,
+    *,
+    samples: int = 128,
+    ensemble: int = 16,
+    around: int = 16,
+    directions: int = 1000,
+    steps: int = 10,
+) -> Iterator[Output]:
     """Robustness as an analysis measures it: under PGD and AutoAttack, random directions, simple defenses."""
     low, high = study.pixel_space.bounds
     study.bounded_images()
-    many = study.first(study.affordable(400, most=128, least=8))
-    curve = accuracy_curve(many, epsilons=[share * (high - low) for share in _RISING], stop_below=_ENOUGH)
+    many = study.first(samples)
+    rising = [share * (high - low) for share in _RISING]
+    curve = accuracy_curve(many, epsilons=rising, steps=steps, stop_below=_ENOUGH)
     yield curve
-    yield robust_accuracy(study.first(study.affordable(_ENSEMBLE, most=16, least=4)), epsilon=8 / 255 * (high - low))
-    few = study.first(study.affordable(500, most=16, least=4))
-    yield changed_by_chance(few, directions=few.affordable(len(few.samples), most=1000, least=100))
+    if ensemble:
+        yield robust_accuracy(study.first(ensemble), epsilon=8 / 255 * (high - low))
+    yield changed_by_chance(study.first(around), directions=directions)
     accuracy, tried = curve.numbers["accuracy"], curve.numbers["epsilons"]
     halved = (accuracy <= accuracy[0] / 2).nonzero().flatten().tolist()
-    yield defended_accuracy(many, epsilon=float(tried[max(1, halved[0]) if halved else -1]))
+    yield defended_accuracy(many, epsilon=float(tried[max(1, halved[0]) if halved else -1]), steps=steps)
 
 
-def corruptions(study: ModelUnderStudy) -> Iterator[Output]:
+def _corruptions_cost(facts: Facts, *, samples: int) -> Cost:
+    corrupted = method("corruptions").passes() * (min(samples, facts.samples) if facts.labeled else 0)
+    return Cost(corrupted, images=corrupted, pages=2)
+
+
+@costing(_corruptions_cost)
+def corruptions(study: ModelUnderStudy, *, samples: int = 128) -> Iterator[Output]:
     """Common corruptions as an analysis measures them, on samples of which the classes are known."""
-    height, width = study.bounded_images().shape[2:]
-    # Not by what the model costs: models compare only on the same samples.
-    yield corruption_errors(study.first(max(32, min(128, _PIXELS // (height * width)))))
+    study.bounded_images()
+    yield corruption_errors(study.first(samples))
 
 
 def _pgd(study: ModelUnderStudy, batch_size: int | None, **options: Any) -> Attack:
@@ -282,9 +305,6 @@ def _corrupted_image(study: ModelUnderStudy, image: Tensor, errors: CorruptionEr
     tiles = study.rgb(torch.cat([corruption.inputs for corruption in corrupted]))
     tiles = tiles.reshape(len(errors.kinds), len(errors.severities), *tiles.shape[1:])
     return corruption_sheet("corruptions/sheet", study.rgb(image)[0], tiles, **table)
-
-
-_POINTS = 9  # a side, in an analysis
 
 
 def loss_landscape(
@@ -358,11 +378,15 @@ def loss_landscape(
     return Output("loss_landscape", pictures(), numbers, {"landscape": rows}, {"grid": {"losses": losses}}, found)
 
 
-def landscape(study: ModelUnderStudy) -> Iterator[Output]:
-    """The loss landscape of a classifier, on as many samples with labels as an analysis can afford."""
+def _landscape_cost(facts: Facts, *, samples: int, points: int) -> Cost:
+    return Cost(points**2 * min(samples, facts.samples) if facts.labeled else 0.0, pages=1)
+
+
+@costing(_landscape_cost)
+def landscape(study: ModelUnderStudy, *, samples: int = 64, points: int = 9) -> Iterator[Output]:
+    """The loss landscape of a classifier, on samples with labels."""
     study.predictions()
-    count = study.affordable(_POINTS**2, most=64, least=8)
-    yield loss_landscape(study.first(count), points=_POINTS)
+    yield loss_landscape(study.first(samples), points=points)
 
 
 def _direction(weights: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from lightning_viz.analysis.files import files_in
 from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, rows_of
+from lightning_viz.costs import Cost, costing
 from lightning_viz.errors import AnalysisError, MalformedFileError, UnsuitableModelError
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import plain_text
@@ -150,6 +151,7 @@ def shape_or_texture(study: ModelUnderStudy, *, conflicts: str) -> Output:
     return Output("shape_bias", pictures(), numbers, {"shape_bias": rows}, found=found)
 
 
+@costing(lambda facts: Cost(facts.conflicts, pages=1))
 def biases(study: ModelUnderStudy) -> Iterator[Output]:
     """The shape bias of a classifier of images, if cue conflicts were given."""
     if study.conflicts is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
 from lightning_viz.analysis.results import Output, numbers_of
+from lightning_viz.costs import Cost, Facts, costing
 from lightning_viz.render.page import Page
 from lightning_viz.render.robustness import corruption_sheet
 from lightning_viz.render.stability import stability_bars
@@ -102,10 +103,16 @@ def _measured(name: str, numbers: Mapping[str, Any]) -> tuple[str, PerturbationS
     return name, recorded_stability(numbers)
 
 
-def perturbations(study: ModelUnderStudy) -> Iterator[Output]:
-    """Perturbation stability as an analysis measures it, on as many samples as it can afford."""
+def _perturbations_cost(facts: Facts, *, samples: int) -> Cost:
+    frames = _PASSES * min(samples, facts.samples)
+    return Cost(frames, images=frames, pages=2)
+
+
+@costing(_perturbations_cost)
+def perturbations(study: ModelUnderStudy, *, samples: int = 32) -> Iterator[Output]:
+    """Perturbation stability as an analysis measures it."""
     study.predictions()  # raises where the model is no classifier
-    yield flip_probabilities(study.first(study.affordable(_PASSES, most=32, least=4)))
+    yield flip_probabilities(study.first(samples))
 
 
 def _sequences(study: ModelUnderStudy, image: Tensor, kinds: Sequence[str]) -> Page:
