@@ -55,14 +55,15 @@ def check_archive(path: Path) -> None:
         )
 
 
-def check_content(content: Any, path: Path) -> Mapping[str, Any]:
+def check_content(content: Any, path: Path, size: int | None = None) -> Mapping[str, Any]:
     """A checkpoint as Lightning saved it; of a file of weights alone ``{"state_dict": ...}``.
 
     What the analysis does not read (of optimizers, of other callbacks) is not looked at.
 
     Args:
         content: of the file.
-        path: of it, for the message; its size bounds that of the weights.
+        path: of it, for the message.
+        size: of it in bytes, which bounds that of the weights; the file's own if omitted.
 
     Raises:
         MalformedFileError: it holds no weights, or a part of it is of another form than Lightning and we write.
@@ -75,7 +76,7 @@ def check_content(content: Any, path: Path) -> Mapping[str, Any]:
         _check_counts(checkpoint)
         _check_hyper_parameters(checkpoint)
         tensors = [*_check_weights(weights), *check_views(checkpoint.get(CHECKPOINT, {}))]
-        _check_memory(tensors, path.stat().st_size)
+        _check_memory(tensors, path.stat().st_size if size is None else size)
     except WrongFormError as error:
         raise MalformedFileError(f"{name} is no checkpoint that Lightning saved: its {error}; copy it again") from error
     return checkpoint

@@ -28,6 +28,7 @@ from torchvision.transforms import _presets
 from lightning_viz.analysis.checkpoint_schema import TENSORS, check_archive, check_content
 from lightning_viz.analysis.config import ClassSpec, RecordedClass, accepted_arguments, instantiate
 from lightning_viz.analysis.files import files_in
+from lightning_viz.analysis.sharded_checkpoint import METADATA, REST, is_sharded_checkpoint, read_sharded_weights
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.callbacks.run import completed_updates, package_of
 from lightning_viz.callbacks.serialization import CLASSES
@@ -81,7 +82,7 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
     """Load a checkpoint onto the CPU; nothing in it is run, and what is read of it has the form that it must have.
 
     Args:
-        path: of the file.
+        path: of the file, or of the folder in which several processes have saved their shards, which are put together.
         trusted: load it also if it holds more than tensors and plain values, which runs whatever code it names.
         mapped: leave the weights on the disk until they are asked for (to read the step, say).
 
@@ -91,20 +92,41 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
     """
     path = Path(path)
     name = plain_text(path)
+    if is_sharded_checkpoint(path):
+        return Checkpoint(path, _content_of_shards(path, trusted=trusted))
     if path.is_dir():
         raise AnalysisError(
-            f"{name} is a folder: a checkpoint that is saved in shards is not supported, give one file (in Lightning: "
-            "a strategy that gathers the weights, or consolidate it with lightning's consolidate_checkpoint)"
+            f"{name} is a folder, and no checkpoint in shards: give the file that ModelCheckpoint saved"
         )
     if not path.is_file():
         raise AnalysisError(f"there is no checkpoint {name}: give the file that ModelCheckpoint saved")
+    content = _content(path, trusted=trusted, mapped=mapped)
+    checkpoint = check_content(content, path)
+    if zipfile.is_zipfile(path) and not trusted and not mapped:  # the file may be written anew
+        checkpoint = {**checkpoint, **{name: deepcopy(checkpoint[name]) for name in TENSORS if name in checkpoint}}
+    return Checkpoint(path, checkpoint)
+
+
+def _content_of_shards(folder: Path, *, trusted: bool) -> Mapping[str, Any]:
+    """What several processes have saved in a folder: their weights, and what Lightning has put into a file beside."""
+    rest = _content(folder / REST, trusted=trusted, mapped=False) if (folder / REST).is_file() else {}
+    if not isinstance(rest, Mapping):
+        name = plain_text(folder)
+        raise MalformedFileError(f"{name} cannot be read as a checkpoint: its {REST} is no mapping; copy it again")
+    size = sum(file.stat().st_size for file in files_in(folder)[0])
+    return check_content({**deepcopy(dict(rest)), "state_dict": read_sharded_weights(folder)}, folder, size)
+
+
+def _content(path: Path, *, trusted: bool, mapped: bool) -> Any:
+    """What a file holds, as far as it is tensors and plain values."""
+    name = plain_text(path)
     try:
         check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # another's file: it is refused in our words
             # Otherwise torch reads beyond what it has of a weight whose entry is shorter than the weight says.
             on_disk = zipfile.is_zipfile(path) and (mapped or not trusted)
-            content = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=on_disk)
+            return torch.load(path, map_location="cpu", weights_only=not trusted, mmap=on_disk)
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error
     except MalformedFileError:
@@ -117,10 +139,6 @@ def read_checkpoint(path: Path | str, *, trusted: bool = False, mapped: bool = F
     except Exception as error:  # a pickle's instructions in an order that nobody wrote raise anything
         said = plain_text(f"{type(error).__name__}: {error}")
         raise MalformedFileError(f"{name} cannot be read as a checkpoint: {said}") from error
-    checkpoint = check_content(content, path)
-    if on_disk and not mapped:  # the file may be written anew
-        checkpoint = {**checkpoint, **{name: deepcopy(checkpoint[name]) for name in TENSORS if name in checkpoint}}
-    return Checkpoint(path, checkpoint)
 
 
 def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
@@ -134,8 +152,12 @@ def find_checkpoints(places: Iterable[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for place in map(Path, places):
-        if place.is_dir() and not (place / ".metadata").exists():
-            inside = [path for path in files_in(place)[0] if path.suffix in _SUFFIXES]
+        if place.is_dir() and not is_sharded_checkpoint(place):
+            inside = [
+                path.parent if is_sharded_checkpoint(path.parent) else path
+                for path in files_in(place)[0]
+                if path.suffix in _SUFFIXES or path.name == METADATA
+            ]
             if not inside:
                 kinds = ", ".join(_SUFFIXES)
                 raise AnalysisError(f"the folder {place} holds no checkpoint ({kinds}): give a run's folder, or a file")

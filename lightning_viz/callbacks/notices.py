@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lightning_viz.callbacks.run import error_text
 from lightning_viz.callbacks.run_protocol import Named, Run
-from lightning_viz.errors import inform, warn_safely
+from lightning_viz.errors import NoClassesError, NoLabelsError, OutputError, inform, warn_safely
 
 _LISTED = 8  # steps named at the end
 
@@ -154,3 +154,10 @@ class LeftOut:
         self._steps.clear()
         self._counts.clear()
         self._latest.clear()
+
+
+def cause_of(error: Exception) -> str | type:
+    """What refusals have in common that are told in one line: a kind of error, or their words."""
+    if isinstance(error, (NoClassesError, OutputError)):
+        return NoClassesError
+    return NoLabelsError if isinstance(error, NoLabelsError) else str(error)

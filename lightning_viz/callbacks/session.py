@@ -15,7 +15,7 @@ from lightning_viz.callbacks.batch_parts import reading_of
 from lightning_viz.callbacks.guide import GUIDE_TAG, opening_line, reading_guide
 from lightning_viz.callbacks.heartbeat import Heartbeat
 from lightning_viz.callbacks.joint_looks import JointLooks
-from lightning_viz.callbacks.notices import Faults, LeftOut, harmless
+from lightning_viz.callbacks.notices import Faults, LeftOut, cause_of, harmless
 from lightning_viz.callbacks.picture_log import PictureLog
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import Trainer, error_text, say_once
@@ -33,7 +33,6 @@ from lightning_viz.errors import (
     InvalidArgumentError,
     InvalidTypeError,
     LightningVizError,
-    NoClassesError,
     NoLabelsError,
     OutputError,
     TargetError,
@@ -383,7 +382,7 @@ class Session:
                 views[0].last_step = None
                 self._wait_for_step(step, error)
             elif len(views) == 1 and isinstance(error, InvalidTypeError):  # batches stay what they are
-                self._refused[_cause(error)].append((views[0], error))
+                self._refused[cause_of(error)].append((views[0], error))
             elif len(views) == 1:
                 unread = reading_of(self.run.model) is None and not isinstance(error, LightningVizError)
                 self._told |= {error_text(error)} if unread else set()
@@ -476,7 +475,7 @@ class Session:
             view.last_step = None
             self._wait_for_step(step, error)
         else:
-            self._refused[_cause(error)].append((view, error))
+            self._refused[cause_of(error)].append((view, error))
 
     def _skip_refused(self) -> None:
         """Tell why views are skipped from now on, in one line for each cause, which those by default do not repeat."""
@@ -503,10 +502,3 @@ class Session:
         """Report what a view raised; after too many faults in a row it is switched off, and no more is told of it."""
         if view in self.views and self._faults.add(view, step, error):
             self.views.remove(view)
-
-
-def _cause(error: Exception) -> str | type:
-    """What refusals have in common that are told in one line: a kind of error, or their words."""
-    if isinstance(error, (NoClassesError, OutputError)):
-        return NoClassesError
-    return NoLabelsError if isinstance(error, NoLabelsError) else str(error)

@@ -73,7 +73,6 @@ def test_a_truncated_checkpoint_is_said_to_be_cut_short(share, tmp_path):
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "text.ckpt").write_text("step,loss\n1,0.5\n")
     (tmp_path / "shards.ckpt").mkdir()
-    (tmp_path / "shards.ckpt" / ".metadata").touch()
     torch.save({"optimizer": {}, "epoch": 3}, tmp_path / "no_weights.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     with zipfile.ZipFile(tmp_path / "zip.ckpt", "w") as archive:
@@ -81,7 +80,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     for name, words in {
         "text.ckpt": "cannot be read|is not loaded",
         "zip.ckpt": "cannot be read",
-        "shards.ckpt": "saved in shards",
+        "shards.ckpt": "no checkpoint in shards",
         "no_weights.ckpt": r"holds no weights: .*\['optimizer', 'epoch'\]",
         "list.ckpt": "this file has a list",
         "absent.ckpt": "there is no checkpoint",

@@ -424,6 +424,8 @@ def run(folder, processes, name):
     drawing = nullcontext() if views == "drawing hangs" else kept(sketches)
     with drawing, PATCHED.get(views, nullcontext)():
         trainer.fit(model, loader(*tensors), loader(*images(24)))
+    if not views and kind in ("data", "both"):
+        trainer.save_checkpoint(folder / "shards.ckpt")
     if trainer.is_global_zero:
         (folder / "sketches").write_bytes(pickle.dumps(sketches))
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_viz.analysis.models import find_checkpoints, read_checkpoint
+
 ROOT = Path(__file__).parents[2]
 
 RUNS = [
@@ -146,6 +148,17 @@ def test_an_observation_of_a_shared_model_is_that_of_a_whole_one(runs, kind, tol
     for name in whole:
         torch.testing.assert_close(shared[name], whole[name], rtol=tolerance, atol=tolerance * float(whole[name].max()))
     assert all(torch.equal(one, other) for one, other in found["weights"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["data", "both"])
+def test_the_shards_that_processes_saved_are_read_as_one_checkpoint(runs, name):
+    (path,) = find_checkpoints([runs / name / "shards.ckpt"])
+    assert path in find_checkpoints([runs / name])
+    found, expected = read_checkpoint(path), weights(runs, name)
+    assert found.step == 6
+    assert found.state_dict.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[key]) for key, weight in found.state_dict.items())
 
 
 @pytest.mark.slow
