@@ -220,6 +220,13 @@ def command(name: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def every_command() -> str:
+    """The options of all commands, one after the other."""
+    from lightning_viz.cli.main import COMMANDS
+
+    return "\n\n".join(map(command, COMMANDS))
+
+
 _SHARED = ("the model", "the data", "how it is run")
 
 
@@ -269,7 +276,7 @@ GENERATED: dict[str, Callable[..., str]] = {
     "techniques": technique_table,
     "peer_questions": peer_questions,
     "commands": commands,
-    "command": command,
+    "every_command": every_command,
     "shared_options": shared_options,
     "packages": api_pages.index,
 }
