@@ -144,7 +144,7 @@ def clamp_pixels(
     if not max(low - least, most - high) <= slack * (high - low):
         raise error(
             f"the samples have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; "
-            "pass pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
+            "give pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
     return pixels.clamp(low, high)
 

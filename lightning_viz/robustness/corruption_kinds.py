@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from io import BytesIO
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +20,8 @@ __all__ = ["CORRUPTIONS", "CORRUPTION_FAMILIES"]
 
 Photo: TypeAlias = NDArray[np.float64]
 """One image's pixels ``[C, H, W]``, in [0, 1]."""
+
+_Floating = TypeVar("_Floating", np.float32, np.float64)
 
 Corruption = Callable[[Photo, int, Generator], Photo]
 """From pixels, a severity of 1 to 5 and a source of randomness to pixels; numbers in the docstrings are by severity."""
@@ -64,11 +67,8 @@ def defocus_blur(image: Photo, severity: int, rng: Generator) -> Photo:
     The image is interpolated between its pixels, so that a disc smaller than a pixel blurs too; this replaces the
     paper's smoothing of the disc's edge.
     """
-    radius = (3, 4, 6, 8, 10)[severity - 1] * length_scale(image)
-    along = np.linspace(-radius, radius, 2 * math.ceil(4 * radius) + 21)
-    points = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
-    disc = points[np.hypot(*points.T) <= radius]
-    return convolve_offsets(image, disc, np.ones(len(disc)))
+    disc = _disc((3, 4, 6, 8, 10)[severity - 1] * length_scale(image))
+    return convolve(image.astype(np.float32), disc.astype(np.float32)).astype(np.float64)  # in half the time
 
 
 def glass_blur(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -209,11 +209,14 @@ def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
     height, width = image.shape[1:]
     smaller = (max(1, round(share * width)), max(1, round(share * height)))
 
-    def blocks(channel: Photo) -> Photo:
-        small = Image.fromarray(channel.astype(np.float32)).resize(smaller, Image.Resampling.BOX)
-        return np.asarray(small.resize((width, height), Image.Resampling.NEAREST), dtype=np.float64)
-
-    return np.stack([blocks(channel) for channel in image])
+    small = [
+        Image.fromarray(channel).resize(smaller, Image.Resampling.BOX)
+        for channel in image.astype(np.float32, order="C")
+    ]
+    rows, columns = (  # the block of each pixel's middle
+        (2 * np.arange(count) + 1) * few // (2 * count) for count, few in ((height, smaller[1]), (width, smaller[0]))
+    )
+    return np.stack(small).astype(np.float64).take(columns, axis=2).take(rows, axis=1)
 
 
 def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -299,14 +302,34 @@ def convolve_offsets(image: Photo, offsets: NDArray[np.float64], weights: NDArra
 
     The offsets u are rows and columns ``[P, 2]``, the weights w ``[P]``; the image is mirrored at its borders.
     """
+    return convolve(image, _kernel(offsets, weights))
+
+
+def convolve(image: NDArray[_Floating], kernel: NDArray[_Floating]) -> NDArray[_Floating]:
+    """Convolve with a kernel of odd sides ``[K, K]``, in their precision; the image is mirrored at its borders."""
+    radius = len(kernel) // 2
+    padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
+    return np.asarray(fftconvolve(padded, kernel[None], mode="valid", axes=(1, 2)))
+
+
+def _kernel(offsets: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted offsets on a grid of pixels; in sum 1."""
     radius = int(np.abs(offsets).max()) + 1
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
     whole = np.floor(offsets).astype(int)
     for corner in np.array([[0, 0], [0, 1], [1, 0], [1, 1]]):
         share = np.abs(1 - corner - (offsets - whole)).prod(axis=1)  # of the pixel at this corner of the point
         np.add.at(kernel, tuple((whole + corner + radius).T), weights * share)
-    padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
-    return np.asarray(fftconvolve(padded, kernel[None] / kernel.sum(), mode="valid", axes=(1, 2)))
+    return kernel / kernel.sum()
+
+
+@lru_cache(maxsize=16)  # one for each severity, and few sizes of images
+def _disc(radius: float) -> NDArray[np.float64]:
+    """The kernel of a disc of a radius in pixels."""
+    along = np.linspace(-radius, radius, 2 * math.ceil(4 * radius) + 21)
+    points = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
+    disc = points[np.hypot(*points.T) <= radius]
+    return _kernel(disc, np.ones(len(disc)))
 
 
 def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.float64]:
@@ -370,10 +393,12 @@ def compress_jpeg(image: Photo, quality: int) -> Photo:
 
     Three channels are encoded as color, otherwise each channel as gray.
     """
-    levels = np.rint(255 * image).astype(np.uint8)
-    parts = [levels.transpose(1, 2, 0)] if len(levels) == 3 else list(levels)
-    decoded = [np.asarray(_jpeg_roundtrip(Image.fromarray(part), quality)) / 255 for part in parts]
-    return decoded[0].transpose(2, 0, 1) if len(levels) == 3 else np.stack(decoded)
+    channels = [Image.fromarray(channel) for channel in np.rint(255 * image).astype(np.uint8)]
+    if len(channels) == 3:
+        channels = list(_jpeg_roundtrip(Image.merge("RGB", channels), quality).split())
+    else:
+        channels = [_jpeg_roundtrip(channel, quality) for channel in channels]
+    return np.stack(channels) / 255
 
 
 def _jpeg_roundtrip(image: Image.Image, quality: int) -> Image.Image:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_viz.dream.parametrization import centered
+from lightning_viz.dream.parametrization import SLACK
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
-from lightning_viz.pixels import PixelSpace
+from lightning_viz.pixels import PixelSpace, clamp_pixels
 from lightning_viz.robustness.corruption_kinds import CORRUPTIONS, Photo
 from lightning_viz.robustness.further_corruptions import FURTHER_CORRUPTIONS
 
@@ -135,8 +135,9 @@ def to_photos(inputs: Tensor, pixel_space: PixelSpace) -> Photo:
             f"the images are {inputs.dtype} {list(inputs.shape)}; pass one or more, in floating point, [N, C, H, W]"
         )
     low, high = pixel_space.bounds
-    pixels = pixel_space.centered().to_pixels(centered(inputs, pixel_space, "the batch of images"))
-    return ((pixels - low) / (high - low)).double().numpy()
+    images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32))
+    pixels = clamp_pixels(pixel_space.into(images, PixelSpace()), pixel_space, SLACK)
+    return ((pixels.double() - low) / (high - low)).numpy()
 
 
 def from_photos(photos: Photo, like: Tensor, pixel_space: PixelSpace) -> Tensor:
@@ -148,5 +149,5 @@ def from_photos(photos: Photo, like: Tensor, pixel_space: PixelSpace) -> Tensor:
         pixel_space: maps inputs to pixels.
     """
     low, high = pixel_space.bounds
-    shares = torch.from_numpy(np.clip(photos, 0, 1)).to(torch.promote_types(like.dtype, torch.float32))
-    return pixel_space.to_inputs(low + (high - low) * shares).to(like)
+    shares = torch.from_numpy(photos).to(torch.promote_types(like.dtype, torch.float32)).clamp(0, 1)
+    return PixelSpace().into(low + (high - low) * shares if (low, high) != (0, 1) else shares, pixel_space).to(like)

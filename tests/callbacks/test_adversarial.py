@@ -128,7 +128,7 @@ def test_samples_that_are_no_pixels_of_the_space_are_said(drawn_at_once, tmp_pat
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train_with(Adversarial(probe=WATCHED, pixel_space=PixelSpace()), tmp_path)
-    assert "but they should lie in (0.0, 1.0); pass pixel_space=PixelSpace(mean, std)" in " ".join(said(caught))
+    assert "but they should lie in (0.0, 1.0); give pixel_space=PixelSpace(mean, std)" in " ".join(said(caught))
     assert not drawn_at_once
 
 

@@ -160,7 +160,7 @@ def test_the_pixels_of_normalized_data_are_found_or_asked_for(small: TensorDatas
     assert moved.abs().max() == pytest.approx(0.1 / 0.25, abs=1e-5)
     with pytest.raises(
         ViewError,
-        match=r"cannot attack the batch: the samples have pixels from .* pass pixel_space=PixelSpace\(mean, std\)",
+        match=r"cannot attack the batch: the samples have pixels from .* give pixel_space=PixelSpace\(mean, std\)",
     ):
         trained(Normalized(None), AdversarialTraining(epsilon=0.1))
     given = trained(Normalized(None), AdversarialTraining(epsilon=1.0, norm="l2", pixel_space=pixel_space))
