@@ -223,7 +223,7 @@ def class_columns(
         f"{of} {first + 1} to {last} of {whole}" if first or last < whole else "",
         f"Each sample, then what speaks for each {whose}.",
         samples or len(images),
-        ("only what raises a class: an improbable class may be brighter" if of == "classes" and display == "heat" else "",),
+        ("only what raises it: an improbable class may be brighter" if of == "classes" and display == "heat" else "",),
     )
     return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
 

@@ -210,13 +210,13 @@ def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
     smaller = (max(1, round(share * width)), max(1, round(share * height)))
 
     small = [
-        Image.fromarray(channel).resize(smaller, Image.Resampling.BOX)
+        np.asarray(Image.fromarray(channel).resize(smaller, Image.Resampling.BOX))
         for channel in image.astype(np.float32, order="C")
     ]
     rows, columns = (  # the block of each pixel's middle
         (2 * np.arange(count) + 1) * few // (2 * count) for count, few in ((height, smaller[1]), (width, smaller[0]))
     )
-    return np.stack(small).astype(np.float64).take(columns, axis=2).take(rows, axis=1)
+    return np.asarray(np.stack(small).astype(np.float64).take(columns, axis=2).take(rows, axis=1))
 
 
 def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -320,7 +320,7 @@ def _kernel(offsets: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
     for corner in np.array([[0, 0], [0, 1], [1, 0], [1, 1]]):
         share = np.abs(1 - corner - (offsets - whole)).prod(axis=1)  # of the pixel at this corner of the point
         np.add.at(kernel, tuple((whole + corner + radius).T), weights * share)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 @lru_cache(maxsize=16)  # one for each severity, and few sizes of images
@@ -398,7 +398,7 @@ def compress_jpeg(image: Photo, quality: int) -> Photo:
         channels = list(_jpeg_roundtrip(Image.merge("RGB", channels), quality).split())
     else:
         channels = [_jpeg_roundtrip(channel, quality) for channel in channels]
-    return np.stack(channels) / 255
+    return np.stack([np.asarray(channel) for channel in channels]) / 255
 
 
 def _jpeg_roundtrip(image: Image.Image, quality: int) -> Image.Image:
