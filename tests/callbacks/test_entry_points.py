@@ -11,14 +11,17 @@ import torch
 from pytorch_lightning.callbacks import LambdaCallback
 
 import lightning_viz
-from lightning_viz import GradCAM, Health, View, ViewWarning, default_views
+from lightning_viz import FabricCallback, GradCAM, Health, View, ViewWarning, default_views
 from lightning_viz.callbacks.applicable_views import AddedViews
-from lightning_viz.callbacks.entry_points import trainer_callbacks
+from lightning_viz.callbacks.entry_points import fabric_callbacks, trainer_callbacks
 
 from .conftest import ConvNet, fit, images, loader, make_trainer, said
 
 ROOT = Path(lightning_viz.__file__).parents[1]
-GROUPS = ["lightning.pytorch.callbacks_factory", "pytorch_lightning.callbacks_factory"]
+GROUPS = [
+    f"{package}.callbacks_factory"
+    for package in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric", "lightning_fabric")
+]
 
 
 @pytest.fixture
@@ -56,8 +59,8 @@ def test_without_being_asked_nothing_is_added_and_nothing_imported(value):
         "import os, sys\n"
         f"value = {value!r}\n"
         "os.environ.pop('LIGHTNING_VIZ', None) if value is None else os.environ.update(LIGHTNING_VIZ=value)\n"
-        "from lightning_viz.callbacks.entry_points import trainer_callbacks\n"
-        "assert trainer_callbacks() == []\n"
+        "from lightning_viz.callbacks.entry_points import fabric_callbacks, trainer_callbacks\n"
+        "assert trainer_callbacks() == [] and fabric_callbacks() == []\n"
         "ours = [name for name in sys.modules if name.startswith('lightning_viz.')]\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules and len(ours) <= 4, ours\n"
     )
@@ -72,7 +75,7 @@ def test_a_trainer_gets_no_callback_of_ours_without_the_variable(installed, tmp_
 def test_what_cannot_be_imported_adds_nothing_and_raises_nothing(broken, monkeypatch, recwarn):
     monkeypatch.setenv("LIGHTNING_VIZ", "1")
     monkeypatch.setitem(sys.modules, broken, None)
-    assert trainer_callbacks() == []
+    assert trainer_callbacks() == [] and fabric_callbacks() == []
 
 
 # What is asked for.
@@ -180,6 +183,11 @@ def test_a_silenced_run_keeps_what_views_go_on_from(monkeypatch, tmp_path, drawn
     [
         ("autoencoder", {"health", "filters/encoder.0"}, ["no validation data: the samples are training data"]),
         ("image_classifier", {"health", "mistakes/worst", "grad_cam/backbone.conv2", "saliency/gradient"}, []),
+        (
+            "fabric_classifier",
+            {"health", "grad_cam/conv2", "saliency/gradient", "embedding/every_layer"},
+            ["no validation data: the samples are training data", "no labels found in the batches"],
+        ),
     ],
 )
 def test_scripts_that_know_nothing_of_us_are_drawn_and_train_the_same(
@@ -190,8 +198,30 @@ def test_scripts_that_know_nothing_of_us_are_drawn_and_train_the_same(
     main(tmp_path / "without.pt")
     assert not drawn_at_once
     monkeypatch.setenv("LIGHTNING_VIZ", "1")
+    ends = []
+    monkeypatch.setattr("atexit.register", ends.append)  # of a program, for which Fabric has no hook
     main(tmp_path / "with.pt")
+    for end in ends:
+        end()
     without, watched = weights_of(tmp_path / "without.pt"), weights_of(tmp_path / "with.pt")
     assert without.keys() == watched.keys() and all(torch.equal(without[name], watched[name]) for name in without)
     assert shown <= set(drawn_at_once.tags()), drawn_at_once.tags()
     assert said(recwarn) == [f"lightning_viz: {line}" for line in warned]
+
+
+@pytest.mark.parametrize("package", ["lightning.fabric", "lightning_fabric"])
+def test_every_fabric_of_either_package_is_watched_once(package, installed, monkeypatch, tmp_path, drawn_at_once):
+    monkeypatch.setenv("LIGHTNING_VIZ", "grad_cam")
+    monkeypatch.setattr("atexit.register", lambda end: None)
+    Fabric = importlib.import_module(package).Fabric
+    for own in (True, False):
+        fabric = Fabric(accelerator="cpu", callbacks=[FabricCallback([Health()], logdir=tmp_path)] if own else None)
+        model = ConvNet.__mro__[0]()
+        module, optimizer = fabric.setup(torch.nn.Sequential(*list(model.children())[:1]), model.configure_optimizers())
+        module(images()[0]).mean().backward()
+        optimizer.step()
+        watches = [one._watch for one in fabric._callbacks if isinstance(one, FabricCallback)]
+        kinds_of = [[view.kind for view in one.views] for one in watches if one is not None]
+        assert kinds_of == ([["health"]] if own else [["grad_cam"]])
+        for one in fabric._callbacks[: len(watches)]:
+            one.on_exception()
