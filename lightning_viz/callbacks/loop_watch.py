@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import nn
 
 from lightning_viz.callbacks.applicable_views import default_views
@@ -21,6 +22,7 @@ from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.suitability import refuse_twins
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
+from lightning_viz.hooks.pytree import map_tensors
 
 __all__ = ["LoopWatch", "watch"]
 
@@ -133,9 +135,14 @@ class LoopWatch:
                 self._session.introduce()
         if not self._reads:
             self._session.expect_no_step()
-        loaders = self.run.held_out_loaders, self.run.training_loaders
-        if batch is not None or loaders != (None, None) or all(view.probe.given for view in self.views):
+        self._keep(batch)
+        if self.run.training_loaders is not None or all(view.probe.given for view in self.views):
             self._session.on_update_start(batch)
+
+    def _keep(self, batch: Any) -> None:
+        """Without data, the first batch that passes is watched, as it is before the step."""
+        if self.run.training_loaders is None and batch is not None:
+            self.run.training_loaders = [map_tensors(batch, torch.clone)]
 
     def step(self) -> None:
         """The weights have been updated: once for each update, whatever optimizers made it."""
@@ -178,6 +185,7 @@ class LoopWatch:
         """
         self._sees_batches = True
         if self._session is not None:
+            self._keep(batch)
             self._session.on_update_start(batch)
             if self._reads and reads is not None:
                 self._session.read_step(reads)

@@ -1,5 +1,7 @@
 """Loops that are not Lightning's are watched as Lightning's is: the same pictures, and training does not notice."""
 
+import time
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -288,7 +290,8 @@ def test_an_exception_leaves_at_once_and_what_is_not_drawn_is_kept(tmp_path, cap
     model = Plain()
     with pytest.raises(KeyboardInterrupt), watch(model, data=loader(), views=few(), logdir=tmp_path):
         raise KeyboardInterrupt
-    assert list(tmp_path.glob("lightning_viz_undrawn_*.npz"))
+    while not list(tmp_path.glob("lightning_viz_undrawn_*.npz")):  # which the drawing process writes
+        time.sleep(0.1)
     assert "drawings were not finished: they are kept beside the run" in capsys.readouterr().err
     assert not model._forward_hooks and not model._forward_pre_hooks
 

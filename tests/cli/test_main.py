@@ -80,7 +80,7 @@ def test_help_names_every_command_and_fits_eighty_columns(capsys, monkeypatch):
     for name in COMMANDS:
         assert f"\n  {name} " in overview
     for name in COMMANDS:
-        if name in ("analyze", "board", "draw", "filters"):
+        if name in ("analyze", "board", "digest", "draw", "filters"):
             with pytest.raises(SystemExit, match="0"):
                 main([name, "--help"])
         else:
