@@ -128,7 +128,7 @@ def test_every_public_name_has_a_page_and_stands_on_its_packages_page():
 
 
 def test_every_package_has_a_title_and_every_public_name_a_sentence():
-    assert list(API.TITLES) == API.packages()
+    assert set(API.ORDER) <= set(API.packages()) and all(map(API.title_of, API.packages()))
     mute = [path for path, entry in API.public_names().items() if not API._first_sentence(entry)]
     assert not mute
 

@@ -18,29 +18,26 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lightning_viz"
 _IMPORT = re.compile(r"^from \.([\w.]+) import (\w+) as \2$", re.MULTILINE)
 
-TITLES = {  # of packages and modules, in the order of the API's page
-    "lightning_viz": "Views, targets, and what a first script needs",
-    "lightning_viz.callbacks": "Views, and what a view of your own is made of",
-    "lightning_viz.analysis": "From checkpoints to a report",
-    "lightning_viz.attribution": "What in the input matters",
-    "lightning_viz.attribution.evaluation": "Which map to believe",
-    "lightning_viz.dream": "Inputs by optimization",
-    "lightning_viz.adversarial": "Attacks",
-    "lightning_viz.robustness": "Corruptions, cues, defenses",
-    "lightning_viz.activations": "Statistics of a layer's output",
-    "lightning_viz.embedding": "Samples in the plane",
-    "lightning_viz.parameters": "Weights",
-    "lightning_viz.dense": "Classifiers over larger images",
-    "lightning_viz.hooks": "Observing a model, targets, layers",
-    "lightning_viz.pixels": "Between a model's inputs and pixels",
-    "lightning_viz.render": "Arrays to pictures",
-    "lightning_viz.catalogue": "What there is: methods, techniques, views",
-    "lightning_viz.catalogue_types": "Rows of the catalogue",
-    "lightning_viz.errors": "Errors and warnings",
-    "lightning_viz.archive": "Files that are read without running code",
-    "lightning_viz.hints": "Words for what does not exist",
-    "lightning_viz.plain_text": "Text of unknown origin, for a terminal",
-}
+ORDER = (  # of the API's page; packages and modules that are not named come last
+    "lightning_viz",
+    "lightning_viz.callbacks",
+    "lightning_viz.analysis",
+    "lightning_viz.attribution",
+    "lightning_viz.attribution.evaluation",
+    "lightning_viz.dream",
+    "lightning_viz.adversarial",
+    "lightning_viz.robustness",
+    "lightning_viz.activations",
+    "lightning_viz.embedding",
+    "lightning_viz.parameters",
+    "lightning_viz.dense",
+    "lightning_viz.hooks",
+    "lightning_viz.pixels",
+    "lightning_viz.render",
+    "lightning_viz.catalogue",
+    "lightning_viz.catalogue_types",
+    "lightning_viz.errors",
+)
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,25 @@ class PublicName:
 
 
 def packages() -> list[str]:
-    """The public packages and modules by name, in the order of `TITLES`, one that has no title last."""
+    """The public packages and modules by name, in the order of `ORDER`."""
     stubs = [".".join(path.parent.relative_to(ROOT).parts) for path in sorted(PACKAGE.rglob("__init__.pyi"))]
     modules = [f"lightning_viz.{path.stem}" for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("_")]
-    order = list(TITLES)
-    return sorted([*stubs, *modules], key=lambda name: order.index(name) if name in order else len(order))
+    return sorted([*stubs, *modules], key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def title_of(package: str) -> str:
+    """What a package or module holds: the first sentence of its docstring.
+
+    Args:
+        package: its name.
+    """
+    words = inspect.getdoc(importlib.import_module(package)) or ""
+    return words.partition("\n")[0].replace("``", "`").removesuffix(".")
+
+
+def _rst(markdown: str) -> str:
+    """Words with code in them, as reStructuredText has it."""
+    return markdown.replace("`", "``")
 
 
 def listed(package: str) -> dict[str, str]:
@@ -202,7 +213,13 @@ def _package_page(package: str, names: dict[str, PublicName]) -> str:
                 lines += [f"   * - :doc:`{entry.name} <{page_of(entry)}>`", f"     - {_first_sentence(entry)}"]
     inner = [name for name in packages() if name.rpartition(".")[0] == package and package != "lightning_viz"]
     if inner:
-        lines += ["", "Packages", "--------", "", *(f"* :doc:`package.{name}`: {TITLES[name]}" for name in inner)]
+        lines += [
+            "",
+            "Packages",
+            "--------",
+            "",
+            *(f"* :doc:`package.{name}`: {_rst(title_of(name))}" for name in inner),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -219,6 +236,8 @@ def _first_sentence(entry: PublicName) -> str:
 
 def index() -> str:
     """The rows of the API's page, in Markdown: what each package holds."""
-    rows = [f"| {{doc}}`{name} <package.{name}>` | {TITLES[name]} | {len(listed(name)) or ''} |" for name in packages()]
+    rows = [
+        f"| {{doc}}`{name} <package.{name}>` | {title_of(name)} | {len(listed(name)) or ''} |" for name in packages()
+    ]
     table = ["| package or module | what it holds | names |", "| --- | --- | --- |", *rows]
     return "\n".join([*table, "", "```{toctree}", ":hidden:", "", *(f"package.{name}" for name in packages()), "```"])
