@@ -60,6 +60,15 @@ def _complete(app: Any, name: str, source: list[str]) -> None:
     source[0] = documentation.completed(source[0])
 
 
+def _outdated(app: Any, environment: Any, *_: Any) -> list[str]:
+    """Pages that hold something generated, which may be another now though the file is the same."""
+    return [
+        name
+        for name in environment.found_docs
+        if documentation.MARK.search(Path(environment.doc2path(name)).read_text())
+    ]
+
+
 def _link(app: Any, environment: Any, node: Any, content: Any) -> Any:
     """Where a name that a docstring mentions is documented, if only one public object has it."""
     from sphinx.util.nodes import make_refnode
@@ -82,6 +91,7 @@ def setup(app: Any) -> dict[str, bool]:
     for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+    app.connect("env-get-outdated", _outdated)
     app.connect("source-read", _complete)
     app.connect("missing-reference", _link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
