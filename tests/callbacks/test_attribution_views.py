@@ -21,7 +21,7 @@ METHODS, CAMS = list(methods(view="saliency")), list(methods(view="grad_cam"))
 SHARED = [name for name, row in methods(view="saliency").items() if row.cost == 1]  # from the shared pass
 
 
-def every_attribution_view(has_images, dense=False):
+def every_attribution_view(has_images, dense=False, attends=False):
     often = {"every_n_train_steps": 2, "every_n_epochs": 1}
     small = {"integration_steps": 2, "sanity_check": True, **often}
     views = [Saliency(method="gradient", **small), Saliency(method="integrated_gradients", **small)]

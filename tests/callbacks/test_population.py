@@ -543,7 +543,7 @@ def without_our_hooks(trace):
     return Trace(events)
 
 
-def population_views(is_image, dense=False):
+def population_views(is_image, dense=False, attends=False):
     layers = "blocks" if is_image else ["hidden", "deeper"]
     often = {"every_n_train_steps": 1, "every_n_epochs": 1, "layers": layers, "samples": 12}
     return [TopSamples(**often), ActivationStatistics(**often)]
