@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_viz.callbacks.agreement import Agreement
+from torch import nn
+
+from lightning_viz.callbacks.agreement import Agreement, PartedError
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.snapshot import ViewLike
+from lightning_viz.errors import said_elsewhere, warn_safely
 from lightning_viz.hooks.calls import Call
+from lightning_viz.hooks.sharding import settle
 
 _STATE = ("last_step", "indices", "state")
 """Of a view, what its passes may depend on."""
@@ -38,6 +43,21 @@ class JointLooks:
         for view in views:
             if (key := view.probe.key()) not in self._probes:
                 self._probes.append(key)
+
+    @contextmanager
+    def turn(self, model: nn.Module) -> Iterator[bool]:
+        """An event at which all that look come inside; whether they still do. The first alone says what is said.
+
+        Args:
+            model: of the run.
+        """
+        if self._agreement.together:  # whatever fails, all processes have gathered the same when training goes on
+            settle(model)
+        with said_elsewhere(not self._agreement.first):
+            try:
+                yield not self._agreement.ended
+            except PartedError as error:
+                warn_safely(f"nothing more is drawn: {error}")
 
     def chosen(self, views: list[ViewLike], choose: Callable[[], list[ViewLike]]) -> list[ViewLike]:
         """The views that look now; where all processes look, in the state in which the first has them.

@@ -38,7 +38,6 @@ from lightning_viz.errors import (
     TargetError,
     ViewError,
     inform,
-    said_elsewhere,
     warn_safely,
 )
 from lightning_viz.hooks.batching import free_memory
@@ -284,6 +283,7 @@ class Session:
     def _on_occasion(self, asks: Callable[[ViewLike, int], bool], batch: Any = None) -> None:
         with harmless(_FAILED):
             self.collect()
+        with harmless(_FAILED):
             step = self.run.step
             self._watch.note(lambda view: asks(view, step), step)
             with self._heartbeat.turn(lambda view: asks(view, step)):
@@ -314,14 +314,9 @@ class Session:
             batch: that is about to be trained on, if any.
             last: whether the run ends.
         """
-        if self._agreement.ended:
-            return
-        with said_elsewhere(not self._agreement.first):
-            try:
+        with self._joint.turn(self.run.model) as goes_on:
+            if goes_on:
                 self._look(self._joint.chosen(self.views, lambda: self._chosen(due, step, last=last)), step, batch)
-            except PartedError as error:
-                self.views = []
-                warn_safely(f"nothing more is drawn: {error}")
 
     def _chosen(self, due: Sequence[ViewLike], step: int, *, last: bool) -> list[ViewLike]:
         """Those of the views that are due which look, as far as time allows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from lightning_viz.callbacks.agreement import agreement_of
+from lightning_viz.callbacks.agreement import PartedError, agreement_of
 from lightning_viz.callbacks.distributed import connected
 from lightning_viz.callbacks.environment import VARIABLE, silenced
 from lightning_viz.callbacks.heartbeat import heartbeat_of
@@ -43,8 +43,12 @@ def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:
         return None
     together = connected(run) and is_sharded(run.model)
     agreement = agreement_of(run, together)
-    with agreement.look():
-        names = agreement.decided(lambda: _names(run, views) if first else [])
+    try:
+        with agreement.look():
+            names = agreement.decided(lambda: _names(run, views) if first else [])
+    except PartedError as error:
+        warn_safely(f"nothing is drawn: {error}")
+        return None
     suited = [view for view in views if view.name in names]
     watching = [view for view in views if isinstance(view, PopulationViewLike)]
     heartbeat = heartbeat_of(run, views, together=together)

@@ -13,7 +13,7 @@ from lightning_viz.callbacks.run_protocol import Run, Update
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
-from lightning_viz.hooks.sharding import settle, whole
+from lightning_viz.hooks.sharding import owned_parameters, whole
 
 _copies: WeakKeyDictionary[Any, tuple[int, WeakValueDictionary[int, Tensor]]] = WeakKeyDictionary()
 """By run, its completed updates and the copies of the weights after these, by the id of the weight, while held."""
@@ -119,11 +119,15 @@ def own_weights(model: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
         model: of the run.
         layers: whose; all if empty.
     """
-    settle(model)  # what is gathered for a pass is not what the optimizer has
+    owned = owned_parameters(model)  # what is gathered for a pass is not what the optimizer has
     modules = select_layers(model, layers) if layers else named_layers(model)
     # Not the attribute: a weight that is computed (spectral norm) moves on when it is asked for.
     weights = {name: module._parameters.get("weight") for name, module in modules.items()}
-    found = {name: weight for name, weight in weights.items() if weight is not None and weight.dim() > 1}
+    found = {
+        name: owned.get(id(weight), weight)
+        for name, weight in weights.items()
+        if weight is not None and weight.dim() > 1
+    }
     own = {id(weight): name for name, weight in reversed(found.items())}
     return {name: weight for name, weight in found.items() if own[id(weight)] == name}
 

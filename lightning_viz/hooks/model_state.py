@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import warn_user
-from lightning_viz.hooks.sharding import economize, fsdp_records, own_part, settle
+from lightning_viz.hooks.sharding import (
+    IN_PLACE,
+    economize,
+    fsdp_records,
+    gathered_groups,
+    keep_in_place,
+    own_part,
+    settle,
+)
 
 __all__ = ["evaluation_mode", "same_randomness", "preserve_state"]
 
@@ -36,18 +44,16 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     These are restored bit for bit: the mode of every submodule, ``requires_grad``, ``.grad``, buffers,
     hooks, the attributes of every submodule (tensors, generators and counters among them), what its lists, dicts, sets
     and deques hold, those that are nested in one another included, and the global generators of torch (CPU and
-    devices), NumPy and Python. ``log`` and ``log_dict`` of a LightningModule do nothing inside. Parameters that FSDP2
-    has gathered are sharded again on entering and on leaving, which costs it one more gathering. Not restored, because
+    devices), NumPy and Python. ``log`` and ``log_dict`` of a LightningModule do nothing inside. Not restored, because
     only a deep copy could: weights, and tensors in containers, that are changed in place, and the state of objects that
     are no modules.
     """
-    settle(model)  # from here on the parameters are those that the optimizer has
     restores: list[Restore] = [
+        partial(keep_in_place, model, gathered_groups(model)),
         *random_states(),
         *(_parameter_state(parameter) for parameter in model.parameters()),
         *(restore for module in model.modules() for restore in _module_state(module)),
         *(restore for record in fsdp_records(model) for restore in _record_state(record)),
-        partial(settle, model),
     ]
     with _restored(restores):
         for parameter in model.parameters():
@@ -89,7 +95,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Run a model in eval mode, and restore its state on leaving (see `preserve_state`).
 
     Wrap many passes in one context, because saving the state costs as much as a small pass. A nested context restores
-    only the modules' attributes and the random generators, so that each pass starts from the same state.
+    only the modules' attributes and the random generators, so that each pass starts from the same state. Of a sharded
+    model all processes must enter it: what FSDP2 has gathered for one more pass is let go of.
 
     Args:
         model: any module.
@@ -99,6 +106,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         with same_randomness(), torch.inference_mode(False), torch.enable_grad(), _restored(restores):
             yield
         return
+    settle(model)  # from here on the parameters are those that the optimizer has
     with preserve_state(model), evaluating(model):
         states = [restore for module in model.modules() for restore in _module_state(module)]
         states.append(partial(settle, model))
@@ -177,21 +185,22 @@ def _module_state(module: nn.Module) -> Iterator[Restore]:
     if getattr(module, "max_norm", None) is not None:  # an embedding that renormalizes rows in place
         yield from (_tensor_state(weight) for weight in module._parameters.values() if weight is not None)
     yield _clear([value for value in attributes.values() if type(value) in _CONTAINERS and not value])
-    yield _attributes_state(attributes)
+    yield _attributes_state(attributes, dict(attributes))
 
 
 def _record_state(record: Any) -> Iterator[Restore]:
     """Restores for an object's attributes, and for what those of them hold that are containers."""
     attributes = vars(record)
+    own = {name: value for name, value in attributes.items() if name != IN_PLACE}
     yield from (_container_state(value) for value in attributes.values() if type(value) in _CONTAINERS)
-    yield _attributes_state(attributes)
+    yield _attributes_state(attributes, own)
 
 
-def _attributes_state(attributes: dict[str, Any]) -> Restore:
-    before = dict(attributes)
+def _attributes_state(attributes: dict[str, Any], before: dict[str, Any]) -> Restore:
+    kept = attributes.keys() - before.keys()
 
     def restore() -> None:
-        for name in attributes.keys() - before.keys():
+        for name in attributes.keys() - before.keys() - kept:
             del attributes[name]
         for name, value in before.items():
             if attributes.get(name, attributes) is not value:

@@ -127,6 +127,54 @@ def settle(model: nn.Module) -> None:
         state._state_ctx.post_backward_final_callback_queued = False
 
 
+IN_PLACE = "_sharded_state"
+"""Of a group of parameters, whether they are gathered: an attribute that goes with what its modules hold."""
+
+
+def gathered_groups(model: nn.Module) -> set[int]:
+    """The groups of parameters that FSDP2 holds gathered, by their ids.
+
+    Args:
+        model: between passes.
+    """
+    return {id(group) for state in _fsdp_states(model) for group in _groups(state) if not group.is_sharded}
+
+
+def keep_in_place(model: nn.Module, gathered: set[int]) -> None:
+    """See that modules hold the parameters that FSDP2 takes them to hold, and that no more are gathered than before.
+
+    What has been sharded meanwhile stays so, because nothing is sent: passes did it, on all processes alike.
+
+    Args:
+        model: whose modules' attributes have been restored.
+        gathered: groups of parameters that were gathered then.
+    """
+    for state in _fsdp_states(model):
+        for group in _groups(state):
+            if not group.is_sharded and id(group) not in gathered:
+                _wait_for_gathering(group)
+                group._training_state = type(state._training_state).IDLE
+                group.reshard()
+            for parameter in group.fsdp_params if group.is_sharded or group.is_unsharded else ():
+                held = parameter.sharded_param if group.is_sharded else parameter._unsharded_param
+                parameter._setattr_on_modules(held)
+
+
+def owned_parameters(model: nn.Module) -> dict[int, nn.Parameter]:
+    """By the id of a parameter that is gathered for a pass, the one that the optimizer has.
+
+    Args:
+        model: between passes.
+    """
+    return {
+        id(parameter._unsharded_param): parameter.sharded_param
+        for state in _fsdp_states(model)
+        for group in _groups(state)
+        if group.is_unsharded
+        for parameter in group.fsdp_params
+    }
+
+
 def _wait_for_gathering(group: Any) -> None:
     """Let what a group of parameters has begun to gather arrive, and drop it."""
     result, group._all_gather_result = group._all_gather_result, None

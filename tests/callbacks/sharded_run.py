@@ -67,7 +67,7 @@ class SharedNet(Net):
             plan = {"hidden": ColwiseParallel(), "output": RowwiseParallel()}
             parallelize_module(self, mesh["tensor_parallel"], plan)
         if mesh["data_parallel"].size() > 1:
-            for part in (self.convolutions, self.last, self.hidden, self.output):
+            for part in (self.convolutions, self.last, self.hidden):  # the rest is gathered with the whole
                 fully_shard(part, mesh=mesh["data_parallel"])
             fully_shard(self, mesh=mesh["data_parallel"])
 
@@ -323,6 +323,7 @@ def trained(model, look, inputs, labels):
         look()
         for last in (False, True):
             model.set_requires_gradient_sync(last)
+            look()  # the gradients of the first batch wait, and are to be sent with those of this one
             F.cross_entropy(model(inputs), labels).backward()
             look()
         found += [whole(p.grad).clone() for p in model.parameters()]
