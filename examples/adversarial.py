@@ -21,11 +21,23 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz import Adversarial, AdversarialTraining, Probe
-from lightning_viz.adversarial import L2, LINF, AttackResult, deepfool, fgsm, gradient_ascent, one_pixel, pgd
+from lightning_viz.adversarial import (
+    L2,
+    LINF,
+    AttackResult,
+    auto_attack,
+    deepfool,
+    fab,
+    fgsm,
+    gradient_ascent,
+    one_pixel,
+    pgd,
+)
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.render.attacks import pixel_gallery, record_table, twins
 from lightning_viz.render.page import Page, lay_out
 from lightning_viz.render.robustness import (
+    accuracy_bars,
     corruption_sheet,
     corruption_table,
     defense_bars,
@@ -172,7 +184,16 @@ def attacks(subject: Subject) -> Iterator[Page]:
         f"PGD, ε {EPSILON}": pgd(subject.plain, images, labels, epsilon=EPSILON, steps=20),
         "DeepFool, L2": deepfool(subject.plain, images, labels),
         "DeepFool, L-inf": deepfool(subject.plain, images, labels, norm=LINF),
+        "FAB, L2": fab(subject.plain, images, labels, norm=L2, steps=20),
+        "FAB, L-inf": fab(subject.plain, images, labels, steps=20),
     }
+    for norm in ("L2", "L-inf"):
+        lengths = {
+            name: (attacked.record.l2 if norm == "L2" else attacked.record.linf)[-1].median()
+            for name, attacked in found.items()
+            if name.endswith(f", {norm}")
+        }
+        print("  median " + ", ".join(f"{name} {length:.3f}" for name, length in lengths.items()))
     for name, attacked in found.items():
         tag = name.partition(",")[0].lower() + name.rpartition(" ")[2].lower().replace("-", "")
         yield twins(f"attacks/{tag}", **shown(attacked), attack=name)
@@ -192,6 +213,30 @@ def curves(subject: Subject) -> Iterator[Page]:
     lines = {name: (curve.epsilons.numpy(), curve.accuracy.numpy()) for name, curve in found.items()}
     details = [f"PGD, 20 steps, on {len(subject.labels)} samples", "hardened: trained against it"]
     yield epsilon_curves("robustness/epsilon", lines, norm="L-inf", trained=EPSILON, details=details)
+
+
+def ensemble(subject: Subject) -> Iterator[Page]:
+    """Robust accuracy: what AutoAttack leaves of both networks' accuracy, on a few samples and with fewer steps."""
+    images, labels, nets = (
+        subject.images[:24],
+        subject.labels[:24],
+        {"plain": subject.plain, "hardened": subject.hardened},
+    )
+    found = {
+        name: auto_attack(net, images, labels, epsilon=EPSILON, steps=20, queries=500, progress=False)
+        for name, net in nets.items()
+    }
+    for name, attacked in found.items():
+        fell = ", ".join(f"{int(count)} to {part}" for part, count in attacked.fooled_by.items())
+        print(f"  {name}: robust accuracy {attacked.accuracy:.1%} on {len(labels)} samples; of them fell {fell}")
+    yield accuracy_bars(
+        "robustness/robust_accuracy",
+        list(found),
+        [1 - float(attacked.initially_misclassified.float().mean()) for attacked in found.values()],
+        [float(attacked.accuracy) for attacked in found.values()],
+        attack=f"AutoAttack, ε {EPSILON}",
+        details=[f"{len(labels)} samples", "20 steps and 500 queries, a fifth and a tenth of the standard's"],
+    )
 
 
 def helped(subject: Subject) -> Iterator[Page]:
@@ -273,6 +318,7 @@ STUDIES = {
     "directions": directions,
     "attacks": attacks,
     "curves": curves,
+    "ensemble": ensemble,
     "helped": helped,
     "pixels": pixels,
     "corrupted": corrupted,

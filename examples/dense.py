@@ -91,11 +91,14 @@ class Unpooling(Segmenter):
         return self.head(self.decode1(self.unpool(x, first)))
 
 
-def segment(model, out, epochs):
+def segment(model, out, epochs, png):
     views = [Predictions(), ActivationMaps(layers="head"), GradCAM(target="region", layers="bottom")]
     train, val = DataLoader(Shapes(960), batch_size=16, shuffle=True), DataLoader(Shapes(60), batch_size=60)
-    logger = TensorBoardLogger(out, name=f"dense-{type(model).__name__}")
-    pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=logger, callbacks=views).fit(model, train, val)
+    name = f"dense-{type(model).__name__}"
+    where = {"logger": TensorBoardLogger(out, name=name)}
+    if png:  # which the views write by themselves where there is no logger for pictures
+        where = {"logger": False, "default_root_dir": Path(out) / name, "enable_checkpointing": False}
+    pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=views, **where).fit(model, train, val)
 
 
 def windows(digits, labels):
@@ -153,11 +156,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs", help="folder for TensorBoard's files and found.png")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--png", action="store_true", help="write PNG files instead of TensorBoard's")
     options = parser.parse_args()
     pl.seed_everything(0)
     torch.set_num_threads(1)  # more are slower on networks as small as these
     for build in (UNet, Unpooling):
-        segment(build(), options.out, options.epochs)
+        segment(build(), options.out, options.epochs, options.png)
     find_digits(options.out, options.epochs)
 
 

@@ -154,10 +154,11 @@ class CropNet(pl.LightningModule):
 
 FIGURES = {
     "1": Figure(
-        "Hidden units of a perceptron as lines in the plane; live, over training: the view Hyperplanes",
-        "analyze PLANE --views hyperplanes --techniques",
-        "hyperplanes",
+        "Hidden units of a perceptron as lines in the plane, over training (live: the view Hyperplanes)",
+        "examples/plane.py --panels",
+        "disc",
     ),
+    "1 (second set)": Figure("The same on a second set", "examples/plane.py --panels", "spirals"),
     "2": Figure("LeNet's convolutions as images", "filters DIGITS --layers conv1 conv2"),
     "3, 4": Figure(
         "The first convolution, per input channel and in color; the second as a table",
@@ -168,6 +169,9 @@ FIGURES = {
     "7": Figure(
         "One channel large, its map of several images",
         ActivationMaps(layers="features.9", channels=[7], layout="large"),
+    ),
+    "8": Figure(
+        "Prediction of the dynamics of shapes: what each layer of a residual net draws", "examples/moving_shapes.py"
     ),
     "9": Figure(
         "Distributions of activations over a population", "analyze DIGITS --views statistics --techniques", "statistics"
@@ -214,6 +218,7 @@ FIGURES = {
         "Grad-CAM of several classes on one image", "attribute grad_cam PHOTOS --target class:china class:flower"
     ),
     "17 (guided)": Figure("Guided Grad-CAM", "attribute guided_grad_cam PHOTOS"),
+    "17 (question)": Figure("A question about an image: Grad-CAM of a network with two inputs", "examples/question.py"),
     "18": Figure(
         "Images that maximize classes, without a prior: high frequencies",
         "dream classes PHOTOS --image pixels --bounded false --priors l2=0 --jitter 0",
@@ -258,8 +263,19 @@ FIGURES = {
         "Cue conflicts, and shape against texture bias of networks", "examples/cue_conflict.py", "shape_bias"
     ),
     "28": Figure(
-        "Fully connected layers as convolutions: a digit found on a larger canvas", "examples/dense.py", "found"
+        "Fully connected layers as convolutions: a digit found on a larger canvas", "examples/dense.py --png", "found"
     ),
+    "28 (larger again)": Figure(
+        "Max-unpooling, overlapping windows summed, transposed convolution", "examples/segmentation.py", "larger_again"
+    ),
+    "28 (U-Net)": Figure("A U-Net", "examples/dense.py --png", "UNet/lightning_viz_logs/version_0/predictions"),
+    "28 (unpooling)": Figure(
+        "A net with max-unpooling", "examples/dense.py --png", "Unpooling/lightning_viz_logs/version_0/predictions"
+    ),
+    "28 (four questions)": Figure(
+        "Classification, detection, semantic and instance segmentation", "examples/segmentation.py", "answers"
+    ),
+    "28 (augmentation)": Figure("Style transfer as data augmentation", "examples/stylized.py"),
 }
 
 
@@ -353,6 +369,12 @@ def look(view: View, source: Source, folder: Path) -> None:
     trainer.validate(source.model(), verbose=False, ckpt_path=source.checkpoint, **held)
 
 
+def newest_first(path: Path) -> tuple[str, int, str]:
+    """An order of pictures by folder; in each that of the last step first."""
+    step = int(path.stem) if re.fullmatch(r"\d{8}", path.stem) else 0
+    return str(path.parent), -step, path.name
+
+
 def draw(figure: Figure, folder: Path, models: dict[str, Source]) -> list[Path]:
     """Run a figure's call and find the pictures that it wrote, those of the figure first."""
     done = folder / "lecture.json"
@@ -368,7 +390,7 @@ def draw(figure: Figure, folder: Path, models: dict[str, Source]) -> list[Path]:
             if status:
                 raise SystemExit(status)
         done.write_text(json.dumps([figure.text]))
-    pictures = sorted(folder.rglob("*.png"), key=lambda path: (figure.picture not in str(path), str(path)))
+    pictures = sorted(folder.rglob("*.png"), key=lambda path: (figure.picture not in str(path), *newest_first(path)))
     if not pictures:
         raise RuntimeError(f"{figure.text} wrote no picture")
     return pictures
@@ -412,7 +434,7 @@ def main():
     pictures = {}
     for number in arguments.only:
         print(f"{number}. {FIGURES[number].shows}", flush=True)
-        folder = out / "".join(letter if letter.isalnum() else "_" for letter in number)
+        folder = out / re.sub(r"\W+", "_", FIGURES[number].text)[:100]
         pictures[number] = draw(FIGURES[number], folder, models)[0]
     if arguments.document:
         document({number: FIGURES[number] for number in arguments.only}, pictures, arguments.document)

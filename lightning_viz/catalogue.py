@@ -39,7 +39,7 @@ def methods(family: Family | None = None, *, view: str | None = None) -> dict[st
         view: kind of the view that draws them; whether or not any does if omitted.
 
     >>> list(methods(view="adversarial"))
-    ['pgd', 'apgd', 'fgsm', 'deepfool', 'gradient_ascent']
+    ['pgd', 'apgd', 'fgsm', 'deepfool', 'fab', 'gradient_ascent']
     """
     return {
         entry.name: entry
@@ -425,7 +425,8 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _attack("fab", "FAB",
         "Steps onto the linearized boundary to one class after the other and back toward the sample, to keep the "
         "perturbation short.",
-        source="Croce and Hein, 2020", module="adversarial.fast_adaptive_boundary", unit="linf", cost="steps"),
+        source="Croce and Hein, 2020", module="adversarial.fast_adaptive_boundary", view="adversarial", unit="linf",
+        cost="steps"),
     _attack("gradient_ascent", "Gradient ascent", "Climbs the cross-entropy loss of the sample's class, without bound.",
         module="adversarial.gradient_attacks", view="adversarial", cost="steps"),
     _attack("one_pixel", "One-pixel attack", "Changes a few pixels at will, chosen by differential evolution.",

@@ -68,7 +68,7 @@ SmoothedMethod = Literal[
 AttentionMethod = Literal["raw", "rollout", "gradient"]
 """Methods of the view `Attention`, the last parts of their tags."""
 
-AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "gradient_ascent"]
+AttackMethod = Literal["deepfool", "pgd", "apgd", "fgsm", "fab", "gradient_ascent"]
 """Methods of the view `Adversarial`."""
 
 

@@ -44,12 +44,14 @@ class Adversarial(View):
     moved out of the pixels' range, by 2 % of it at most, are clamped and judged so.
 
     Args:
-        method: ``"deepfool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); within
-            epsilon ``"pgd"`` (Madry et al., 2018) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, the
-            lecture's, in steps of length 0.1, without a bound.
-        norm: of DeepFool and PGD, ``"l2"`` or ``"linf"``; if omitted L2 of DeepFool and L-inf of PGD, the papers'.
-        epsilon: of PGD and FGSM, in pixels (8/255, usual for L-inf; within L2 an image needs far more).
-        attack_steps: at most; FGSM takes one.
+        method: ``"deepfool"``, the shortest way over the nearest boundary (Moosavi-Dezfooli et al., 2016); ``"fab"``,
+            shorter and longer to find (Croce and Hein, 2020); within epsilon ``"pgd"`` (Madry et al., 2018), ``"apgd"``
+            (Croce and Hein, 2020) and ``"fgsm"`` (Goodfellow et al., 2015); ``"gradient_ascent"``, in steps of length
+            0.1, without a bound. Attacks of thousands of passes, such as AutoAttack, are commands only.
+        norm: ``"l2"`` or ``"linf"``, of the methods that have a choice; if omitted L2 of DeepFool and L-inf of the
+            others.
+        epsilon: of PGD, APGD and FGSM, in pixels (8/255, usual for L-inf; within L2 an image needs far more).
+        attack_steps: at most; FGSM takes one, FAB these for each of up to nine classes, of three passes each.
     """
 
     method: AttackMethod = "deepfool"
@@ -61,8 +63,10 @@ class Adversarial(View):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in methods(view=self.kind):
-            raise InvalidArgumentError(f"method is {self.method!r}: give one of {list(methods(view=self.kind))}")
+        if self.method not in (known := methods(view=self.kind)):
+            offline = getattr(methods("attack").get(self.method), "study", "")
+            many = f", which takes thousands of passes of a sample: run lightning-viz attack {self.method}, or"
+            raise InvalidArgumentError(f"method is {self.method!r}{many if offline else ':'} give one of {list(known)}")
         if self.norm not in (None, *NORMS):
             raise InvalidArgumentError(
                 f"norm is {self.norm!r}: give one of {list(NORMS)}, or None for the method's own"

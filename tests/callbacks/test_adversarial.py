@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Adversarial, PixelSpace, Probe
-from lightning_viz.adversarial import L2, LINF, deepfool, fgsm, fgsm_terms, gradient_ascent, pgd
+from lightning_viz.adversarial import L2, LINF, deepfool, fab, fgsm, fgsm_terms, gradient_ascent, pgd
 from lightning_viz.adversarial.norms import NORMS
 
 from .conftest import ConvNet, Net, Perceptron, fit, images, loader, said
@@ -38,6 +38,7 @@ ATTACKS = {
     "deepfool": lambda model, x: deepfool(model, x, steps=5, pixel_space=SPACE),
     "pgd": lambda model, x: pgd(model, x, epsilon=0.2, steps=5, norm=LINF, pixel_space=SPACE),
     "fgsm": lambda model, x: fgsm(model, x, epsilon=0.2, pixel_space=SPACE),
+    "fab": lambda model, x: fab(model, x, norm=L2, steps=5, pixel_space=SPACE),
     "gradient_ascent": lambda model, x: gradient_ascent(model, x, steps=5, normalize=L2, pixel_space=SPACE),
 }
 
@@ -85,7 +86,10 @@ def test_differences_are_magnified_alike_while_they_fit(drawn_at_once, tmp_path)
 
 @pytest.mark.parametrize(
     ("method", "given", "norm"),
-    [("deepfool", None, "l2"), ("deepfool", "linf", "linf"), ("pgd", None, "linf"), ("pgd", "l2", "l2")],
+    [
+        *(("deepfool", None, "l2"), ("deepfool", "linf", "linf"), ("pgd", None, "linf"), ("pgd", "l2", "l2")),
+        *(("fab", None, "linf"), ("fab", "l2", "l2")),
+    ],
 )
 def test_each_method_has_its_own_norm_unless_another_is_given(method, given, norm, drawn_at_once, tmp_path):
     view = Adversarial(method=method, norm=given, epsilon=0.2, **OPTIONS)
@@ -93,6 +97,7 @@ def test_each_method_has_its_own_norm_unless_another_is_given(method, given, nor
     expected = {
         "deepfool": lambda: deepfool(model, NORMAL, steps=5, norm=norm, pixel_space=SPACE),
         "pgd": lambda: pgd(model, NORMAL, epsilon=0.2, steps=5, norm=norm, pixel_space=SPACE),
+        "fab": lambda: fab(model, NORMAL, steps=5, norm=norm, pixel_space=SPACE),
     }[method]()
     arguments = drawn_at_once.arguments(tag)[0]
     assert np.allclose(arguments["differences"], expected.perturbations, atol=1e-6)
@@ -177,3 +182,9 @@ def test_vectors_are_shown_as_strips(drawn_at_once, tmp_path):
     points = torch.rand(6, 2)
     fit(tmp_path, Perceptron(), [Adversarial(attack_steps=5)], loader(points, torch.arange(6) % 2, batch_size=3))
     assert drawn_at_once.arguments("adversarial/deepfool")[0]["images"].shape == (6, 1, 2, 3)
+
+
+@pytest.mark.parametrize("method", ["auto_attack", "carlini_wagner", "one_pixel", "square"])
+def test_an_attack_of_too_many_passes_is_refused_with_its_command(method):
+    with pytest.raises(ValueError, match=f"thousands of passes of a sample: run lightning-viz attack {method}, "):
+        Adversarial(method=method)
