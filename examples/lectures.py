@@ -396,8 +396,8 @@ def draw(figure: Figure, folder: Path, models: dict[str, Source]) -> list[Path]:
     return pictures
 
 
-def document(figures: dict[str, Figure], pictures: dict[str, Path], folder: Path) -> None:
-    """Write a page of all figures, each with its call."""
+def document(pictures: dict[str, Path], folder: Path) -> None:
+    """Write a page of all figures, each with its call; those that were not drawn now stay as they are."""
     (folder / "lectures").mkdir(parents=True, exist_ok=True)
     lines = [
         "# The lectures' figures",
@@ -405,10 +405,12 @@ def document(figures: dict[str, Figure], pictures: dict[str, Path], folder: Path
         "Written by `python examples/lectures.py`; PLANE, DIGITS and PHOTOS stand for a model and its data.",
         "",
     ]
-    for number, figure in figures.items():
+    for number, figure in FIGURES.items():
         name = f"lectures/{number.replace(', ', '-').replace(' ', '_').replace('(', '').replace(')', '')}.png"
-        image = Image.open(pictures[number]).convert("RGB").quantize(128)
-        image.save(folder / name, optimize=True)
+        if number in pictures:
+            Image.open(pictures[number]).convert("RGB").quantize(128).save(folder / name, optimize=True)
+        elif not (folder / name).exists():
+            continue
         language = "python" if isinstance(figure.call, View) else "bash"
         lines += [f"## {number}. {figure.shows}", "", f"```{language}\n{figure.text}\n```", ""]
         lines += [f"![{figure.shows}]({name})", ""]
@@ -437,7 +439,7 @@ def main():
         folder = out / re.sub(r"\W+", "_", FIGURES[number].text)[:100]
         pictures[number] = draw(FIGURES[number], folder, models)[0]
     if arguments.document:
-        document({number: FIGURES[number] for number in arguments.only}, pictures, arguments.document)
+        document(pictures, arguments.document)
 
 
 if __name__ == "__main__":

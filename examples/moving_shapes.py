@@ -25,7 +25,7 @@ SIDE, RADIUS = 28, 4.0  # pixels of an image, and of a shape from its middle
 SEEN, AHEAD, PARTS = 3, 6, 4  # moments between the two that are seen, and to the one that is drawn; steps a moment
 CHANNELS, BLOCKS = 10, 8  # two convolutions a block, one before and one after all of them: 18
 LAYERS = ("first", *(f"blocks.{n}" for n in (0, 2, 4, 6, 7)))
-TILE = 80  # pixels
+TILE, SHOWN = 80, 131  # pixels of a map, and of what is seen and predicted
 
 
 def move(places, speeds, moments):
@@ -111,10 +111,10 @@ def gray(values, limits):
     return to_rgb(np.clip(scaled, 0, 1)[None, None])[0]
 
 
-def tiles(maps, limits=None):
+def tiles(maps, size=TILE, limits=None):
     """Maps ``[K, h, w]`` side by side, each from its least to its most unless limits are given."""
     return HStack(
-        [Tile((TILE, TILE), gray(one, limits or (float(one.min()), float(one.max())))) for one in maps], gap=5
+        [Tile((size, size), gray(one, limits or (float(one.min()), float(one.max())))) for one in maps], gap=5
     )
 
 
@@ -125,9 +125,9 @@ def page(model, seen, later, error, unmoved):
     rows = []
     for n in range(len(seen)):
         before, now, truth, guess = (part.numpy() for part in (*seen[n], later[n, 0], predicted[n, 0]))
-        shown = tiles([before, now, truth, guess, abs(guess - truth)], (0, 1))
+        shown = tiles([before, now, truth, guess, abs(guess - truth)], SHOWN, (0, 1))
         words = (f"{SEEN} before", "now", f"{AHEAD} later", "predicted", "difference")
-        rows.append(VStack([HStack(heads(words, TILE), gap=5), shown], gap=2))
+        rows.append(VStack([HStack(heads(words, SHOWN), gap=5), shown], gap=2))
     for layer in LAYERS:
         maps = observation.maps(layer)[0].float().numpy()
         strongest = np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:8]
@@ -150,7 +150,7 @@ def page(model, seen, later, error, unmoved):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/moving_shapes"), help="folder for the picture")
-    parser.add_argument("--steps", type=int, default=500, help="of training")
+    parser.add_argument("--steps", type=int, default=400, help="of training")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -106,7 +106,7 @@ def row(model, image, labels, colors):
         sure, answers = model(four, questions).softmax(1).max(1)
     maps, picture = attribute(model, (four, questions), answers).numpy(force=True), to_rgb(image[None].numpy())[0]
     tiles = [Tile(TILE, picture)]
-    tiles += [MapTile(TILE, picture, values=heat, value=float(heat.max()), display="heat") for heat in maps]
+    tiles += [MapTile(TILE, picture, values=heat[0], value=float(heat.max()) or None, display="heat") for heat in maps]
     lines = [("", "")]
     for question, answer, truth, share in zip(questions, answers, truths, sure, strict=True):
         mark = "✓" if answer == truth else "✗"
@@ -118,7 +118,7 @@ def row(model, image, labels, colors):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/question"), help="folder for the picture")
-    parser.add_argument("--steps", type=int, default=500, help="of training")
+    parser.add_argument("--steps", type=int, default=400, help="of training")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)  # more are slower on a network as small as this

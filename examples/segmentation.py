@@ -150,7 +150,7 @@ def row(picture, objects, kinds, outputs):
     image, chances = to_rgb(picture[None].numpy())[0], told.sigmoid()
     found, labels = detected(hot.sigmoid(), size), classes.argmax(0)
     colors = class_colors(4)
-    frames = [ObjectFrame(box, f"{KINDS[kind]} {number(round(score, 2))}") for score, kind, _, _, box in found]
+    frames = [ObjectFrame(box, "", tuple(map(int, colors[kind + 1]))) for _, kind, _, _, box in found]
     paint = np.concatenate([colors[labels.numpy()], 0.72 * (labels.numpy() > 0)[..., None]], 2)
     separate = np.zeros((SIDE, SIDE, 4))
     for place, mask in enumerate(instances(labels, way, found)):
@@ -163,7 +163,7 @@ def row(picture, objects, kinds, outputs):
     ]
     truth = present(kinds[None])[0] > 0
     said = [
-        f"{'✓' if (chance > 0.5) == there else '✗'} {name} {percent(float(chance))} %"
+        f"{'✓' if (chance > 0.5) == there else '✗'} {name}: {'yes' if chance > 0.5 else 'no'}"
         for name, chance, there in zip(KINDS, chances, truth, strict=True)
     ]
     count = int((kinds >= 0).sum())
@@ -198,10 +198,10 @@ def four_answers(model):
         (
             f"all kinds right in {percent(exact, 1)} % of {len(pictures)} new pictures",
             f"{percent(right, 1)} % of their pixels right",
-            "dots: colors of the semantic classes",
+            "dots: colors of frames and pixels by class",
             "instances: a color for each object",
         ),
-        "A small U-Net with four heads. Classification says which kinds are in the picture (✓ if it is so), "
+        "A small U-Net with four heads. Classification says which kinds are in the picture (✓ if that is right), "
         "detection where each object is, semantic segmentation of which class each pixel is, and instance segmentation "
         "to which object it belongs.",
     )
@@ -218,7 +218,7 @@ def larger_again():
         ("input, 8 × 8", digit),
         ("max-pooled by 2", pooled),
         ("unpooled to its places", F.max_unpool2d(pooled, places, 2)),
-        ("windows of 3, stride 2", F.conv_transpose2d(torch.ones_like(pooled), ones, stride=2)),
+        ("how often 3 × 3 overlap", F.conv_transpose2d(torch.ones_like(pooled), ones, stride=2)),
         ("transposed, all ones", F.conv_transpose2d(pooled, ones, stride=2)),
         ("transposed, bilinear", F.conv_transpose2d(pooled, kernel, stride=2, padding=1, output_padding=1)),
     ]
