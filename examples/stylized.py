@@ -12,7 +12,14 @@ import torch
 from cue_conflict import NAMES, crossed, scenes, surfaces, taught
 from torch.utils.data import TensorDataset
 
+from lightning_viz.callbacks.writers import FolderWriter
+from lightning_viz.render.page import Page, compose, lay_out
+from lightning_viz.render.parts import HStack, Tile, VStack
+from lightning_viz.render.text import fixed_point, number
+from lightning_viz.render.tiles import to_rgb
 from lightning_viz.robustness import compare_corruption_error, shape_bias, stylized
+
+COLUMNS, TILE = 6, 109  # images in a row, and pixels of each
 
 
 def main() -> None:
@@ -46,6 +53,7 @@ def main() -> None:
     errors = compare_corruption_error(
         {"plain": plain, "stylized": both}, (scenes(new, new, seed=6), new), reference="plain", kinds=kinds
     )
+    facts = []
     for name, model in {"plain": plain, "stylized": both}.items():
         bias = shape_bias(model, cues[conflict], shapes[conflict], textures[conflict])
         error = errors[name]
@@ -53,6 +61,29 @@ def main() -> None:
             f"{name}: shape bias {bias.bias:.2f} on {int(conflict.sum())} images, error {error.clean:.3f} clean and "
             f"{error.errors.mean():.3f} corrupted, mCE {error.mce:.2f}"
         )
+        clean, corrupted = number(100 * error.clean, 2), number(100 * float(error.errors.mean()), 2)
+        facts.append(f"{name}: shape bias {fixed_point(bias.bias)}, error {clean} % clean, {corrupted} % corrupted")
+    changed = [n for n in range(len(images)) if not torch.equal(mixed[n][0], images[n])][: 2 * COLUMNS]
+    FolderWriter(Path(options.out)).picture(lay_out(page(images[changed], mixed, changed, facts)), options.steps)
+
+
+def page(originals, mixed, changed, facts) -> Page:
+    """Some images, each above its stylized copy, and how the networks with and without such copies compare."""
+    copies = torch.stack([mixed[n][0] for n in changed])
+    rows = []
+    for start in range(0, len(changed), COLUMNS):
+        for images in (originals, copies):
+            pixels = to_rgb(images[start : start + COLUMNS].clamp(0, 1).numpy())
+            rows.append(HStack([Tile((TILE, TILE), image) for image in pixels], gap=4))
+    return compose(
+        "stylized/copies",
+        "Style transfer as augmentation",
+        VStack(rows, gap=4),
+        facts,
+        "Each image stands above its stylized copy: the same shape with the texture of another class. A network that "
+        "is trained on such copies, too, cannot tell the classes by texture and goes by shape more often. Shape bias: "
+        "the share of images with one class's shape and another's texture that are decided by shape.",
+    )
 
 
 if __name__ == "__main__":
