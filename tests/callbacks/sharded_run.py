@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_viz import ActivationMaps, Health, UpdateRatio, default_views
 from lightning_viz.callbacks import agreement, picture_log, schedule
+from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.weight_copy import all_finite, checksums, own_weights
@@ -40,6 +41,7 @@ from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.sharding import fsdp_records, own_part, settle, whole
 
 from .conftest import Net, Watch, images, loader, make_trainer
+from .drawings import draw
 from .watched_run import write_into
 
 KINDS = ("ddp", "static", "data", "tensor", "both")
@@ -269,15 +271,13 @@ def unaffordable(rank):
     return patch.object(schedule.OverheadBudget, "affordable", affordable)
 
 
-class Hanging(DrawingProcess):
-    """A drawing process that takes tasks and never draws one."""
+class Hanging(Watch):
+    """Its first page takes for ever to be drawn."""
 
-    def results(self, *_):
-        return iter(())
+    kind = "hanging"
 
-    def drain(self, seconds):
-        time.sleep(seconds)
-        return self.waiting
+    def draw(self, snapshot):
+        yield DrawTask(draw, {"tag": "hanging/page", "step": snapshot.step, "seconds": 600.0})
 
 
 def kept(sketches):
@@ -395,14 +395,13 @@ VIEWS = {
     "one fails in training": lambda: [ActivationMaps(layers="last", every_n_train_steps=1)],
     "budget of the first": lambda: [Watch(every_n_train_steps=1)],
     "budget of the second": lambda: [Watch(every_n_train_steps=1)],
-    "drawing hangs": lambda: [ActivationMaps(layers="last", every_n_train_steps=1, finish_seconds=1.0)],
+    "drawing hangs": lambda: [Hanging(every_n_train_steps=1, finish_seconds=1.0)],
     "weights": lambda: [Health(every_n_train_steps=1), UpdateRatio(every_n_train_steps=1)],
 }
 PATCHED = {
     "budget of the first": lambda: unaffordable(0),
     "budget of the second": lambda: unaffordable(1),
     "one sleeps": lambda: patch.object(agreement, "AGREE_SECONDS", 2.0),
-    "drawing hangs": lambda: patch.object(picture_log, "DrawingProcess", Hanging),
 }
 
 
