@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.plan import Plan
 from lightning_viz.archive import write_whole
-from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.draw_task import Histogram, Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.errors import AnalysisError, InvalidArgumentError
@@ -215,6 +215,9 @@ class Result:
 
     def text(self, tag: str, markdown: str) -> None:
         """Do nothing: the report says how to read each picture."""
+
+    def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
+        """Do nothing: the picture shows it."""
 
     def projection(self, projection: Projection) -> None:
         """Keep vectors for the projector."""

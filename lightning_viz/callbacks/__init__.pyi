@@ -10,6 +10,7 @@ from .display import input_form as input_form
 from .display import shown_inputs as shown_inputs
 from .draw_task import DrawResult as DrawResult
 from .draw_task import DrawTask as DrawTask
+from .draw_task import Histogram as Histogram
 from .draw_task import Projection as Projection
 from .dreams import Dreams as Dreams
 from .fabric_callback import FabricCallback as FabricCallback

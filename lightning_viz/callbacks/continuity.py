@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_viz.callbacks.draw_task import DrawResult
+from lightning_viz.callbacks.draw_task import DrawResult, Histogram
 from lightning_viz.render.animation import thin
 from lightning_viz.render.histograms import Distribution, distributions, rebin
 from lightning_viz.render.layout import INNER_WIDTH
@@ -85,7 +85,9 @@ def draw_distribution(
         facts=(*_facts(numbers, units), axis),
         notes=notes,
     )
-    return DrawResult((picture,), scalars, memory=history)
+    shares = rebin(history["counts"][-1], edges, limits)
+    shown = Histogram(np.linspace(*limits, len(shares) + 1), shares * float(counts.sum()))
+    return DrawResult((picture,), scalars, memory=history, histograms={tag: shown})
 
 
 def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple[str, ...]:

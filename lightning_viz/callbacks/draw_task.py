@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightning_viz.render.kept_page import page_bytes
 from lightning_viz.render.page import Page, Picture, lay_out
 
-__all__ = ["DrawResult", "DrawTask", "Projection"]
+__all__ = ["DrawResult", "DrawTask", "Histogram", "Projection"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """A distribution, for loggers that draw it themselves.
+
+    Attributes:
+        edges: of the bins, increasing, ``[bins + 1]``.
+        counts: of values in each bin, ``[bins]``.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class DrawResult:
     """The result of a drawing task.
 
@@ -40,6 +56,7 @@ class DrawResult:
         scalars: numbers to be plotted, by tag.
         memory: passed on to the next task of the same name.
         projections: for the projector.
+        histograms: distributions, by tag.
         kept: the pages' parts as files, by tag, if they are to be kept.
     """
 
@@ -47,6 +64,7 @@ class DrawResult:
     scalars: Mapping[str, float] = field(default_factory=dict)
     memory: Any = None
     projections: Sequence[Projection] = ()
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
     kept: Mapping[str, bytes] = field(default_factory=dict)
 
 

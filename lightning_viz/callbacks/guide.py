@@ -19,7 +19,7 @@ def opening_line(running: Sequence[Named], folder: Path | None) -> str:
 
     Args:
         running: views that suit the model.
-        folder: of the log; None where it is on no local file system.
+        folder: of TensorBoard's log; None where there is none, or on no local file system.
     """
     names = ", ".join(dict.fromkeys(view.label for view in running))
     command = "" if folder is None else f"; to see the pictures: lightning-viz board {shlex.quote(str(folder))}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_viz.callbacks.draw_task import Projection
+from lightning_viz.callbacks.draw_task import Histogram, Projection
 from lightning_viz.callbacks.free_space import free_space
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.callbacks.writers import FolderWriter, ImageLoggerWriter, TensorBoardWriter, Writer
@@ -57,6 +57,11 @@ class LimitedWriter:
         """Of the log, on this machine."""
         return self._writer.folder
 
+    @property
+    def board(self) -> bool:
+        """Whether TensorBoard shows the log."""
+        return isinstance(self._writer, TensorBoardWriter)
+
     def picture(self, picture: Picture, step: int) -> None:
         """Show a picture at a step."""
         if self._has_room(size := len(picture.image) + len(picture.description.encode(errors="replace"))):
@@ -72,6 +77,12 @@ class LimitedWriter:
         """Show a text, if there is a place for texts."""
         if self._has_room(len(markdown.encode())):
             self._writer.text(tag, markdown)
+
+    def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
+        """Show a distribution at a step, if there is a place for distributions."""
+        if self._has_room(size := 2 * histogram.edges.nbytes):
+            self._written += size
+            self._writer.histogram(tag, histogram, step)
 
     def projection(self, projection: Projection) -> None:
         """Show vectors in a projector, in place of an earlier step's."""

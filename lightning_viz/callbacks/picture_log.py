@@ -50,6 +50,7 @@ class PictureLog:
         self._run, self._fault, self._succeeded, self._wrote = run, fault, succeeded, wrote
         self._views = {view.name: view for view in views}
         self._animated = False
+        self._failures: dict[str, int] = {}  # in a row, by log
         self.process = DrawingProcess()
         self.writers: Sequence[Writer] = limited(run.open_writers(), views) if views else ()
         self.process.folder = next((writer.folder for writer in self.writers if writer.folder is not None), None)
@@ -104,9 +105,19 @@ class PictureLog:
 
     def _write(self, view: ViewLike, result: FinishedDrawing) -> None:
         assert result.drawn is not None
-        pictures = write_result(self.writers, result.drawn, result.step)
+        pictures = write_result(self.writers, result.drawn, result.step, self._wrote_to)
         if view.animation and pictures:
             keep_frame(view.frames, pictures[0], result.step)
+
+    def _wrote_to(self, writer: Writer, error: Exception | None) -> None:
+        """One of several logs took a result or failed; one that fails again and again is given up."""
+        name = _log_name(writer)
+        failures = self._failures[name] = 0 if error is None else self._failures.get(name, 0) + 1
+        if error is not None and failures == 1:
+            warn_safely(f"{name} could not take a picture: {error_text(error)} (the run's other logs go on)")
+        if failures >= self._run.most_faults:
+            self.writers = [each for each in self.writers if each is not writer]
+            warn_safely(f"{name} gets no more pictures after {failures} failures in a row")
 
     def finish(self) -> None:
         """Wait, within the run's limit, until all is drawn, animations last, and write it; keep what is not drawn."""
@@ -163,27 +174,56 @@ class PictureLog:
                 self.submit(view, step, task)
 
 
-def write_result(writers: Sequence[Writer], drawn: DrawResult, step: int) -> list[Picture]:
-    """Write what was drawn.
+def write_result(
+    writers: Sequence[Writer],
+    drawn: DrawResult,
+    step: int,
+    wrote_to: Callable[[Writer, Exception | None], None] = lambda writer, error: None,
+) -> list[Picture]:
+    """Write what was drawn, to each log whatever becomes of the others.
 
     Args:
         writers: take it.
         drawn: of a task.
         step: of the observation.
+        wrote_to: takes each writer, with what it raised.
 
     Returns:
         The pictures.
+
+    Raises:
+        Exception: what the first writer raised, where none took the result.
     """
     pictures = [lay_out(picture) for picture in drawn.pictures]
     keeper = next((writer for writer in writers if writer.folder is not None), None)
-    if keeper is not None:
-        for tag, content in drawn.kept.items():
-            keeper.parts(tag, content, step)
-    for writer in writers:
-        for picture in pictures:
-            writer.picture(picture, step)
-        for projection in drawn.projections:
-            writer.projection(projection)
-        for tag, value in drawn.scalars.items():
-            writer.scalar(tag, value, step)
+    errors: dict[int, Exception] = {}
+    for number, writer in enumerate(writers):
+        try:
+            _write_to(writer, pictures, drawn, step, keeps_parts=writer is keeper)
+        except Exception as error:
+            errors[number] = error
+    if errors and len(errors) == len(writers):
+        raise errors[0]
+    for number, writer in enumerate(writers):
+        wrote_to(writer, errors.get(number))
     return pictures
+
+
+def _write_to(writer: Writer, pictures: Sequence[Picture], drawn: DrawResult, step: int, *, keeps_parts: bool) -> None:
+    if keeps_parts:
+        for tag, content in drawn.kept.items():
+            writer.parts(tag, content, step)
+    for picture in pictures:
+        writer.picture(picture, step)
+    for projection in drawn.projections:
+        writer.projection(projection)
+    for tag, value in drawn.scalars.items():
+        writer.scalar(tag, value, step)
+    for tag, histogram in drawn.histograms.items():
+        writer.histogram(tag, histogram, step)
+
+
+def _log_name(writer: Writer) -> str:
+    """The class of the user's logger, for a line."""
+    inner = getattr(writer, "_writer", writer)
+    return type(getattr(inner, "_logger", inner)).__name__

@@ -126,9 +126,11 @@ class Session:
     def introduce(self) -> None:
         """Say once which views watch, where their pictures are seen and how they are read."""
         if self.views and self.pictures.writers:
-            say_once(self.run.owner, opening_line(self.views, self.pictures.process.folder))
+            boards = (writer.folder for writer in self.pictures.writers if getattr(writer, "board", False))
+            say_once(self.run.owner, opening_line(self.views, next(boards, None)))
             for writer in self.pictures.writers:
-                writer.text(GUIDE_TAG, reading_guide(self.views))
+                with harmless("the text on how to read the pictures could not be written"):
+                    writer.text(GUIDE_TAG, reading_guide(self.views))
 
     # Events of the run.
 
