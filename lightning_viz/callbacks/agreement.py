@@ -28,7 +28,7 @@ from lightning_viz.errors import LightningVizError, ProcessError
 AGREE_SECONDS = 180.0
 """For which a process waits for others to come to the same point of a look; fetching samples takes 60 s at most."""
 
-T = TypeVar("T")
+Decision = TypeVar("Decision")
 
 _COLLECTIVE, _MESSAGE, _DONE, _FAILED = range(4)
 _NAMESPACES = ("c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor")
@@ -99,7 +99,7 @@ class Agreement:
             failure, self._failure = self._failure, None
             raise failure
 
-    def decided(self, decide: Callable[[], T]) -> T:
+    def decided(self, decide: Callable[[], Decision]) -> Decision:
         """What the first process decides, on all; inside `look`.
 
         Args:
