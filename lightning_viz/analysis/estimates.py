@@ -30,7 +30,7 @@ from lightning_viz.analysis.plan import (
     VIEWS,
     Estimate,
     Plan,
-    Settings,
+    Rung,
     choose_plan,
     with_fewer_looks,
 )
@@ -232,7 +232,7 @@ def estimates_of(
     return estimates
 
 
-def looks_of(entry: ViewEntry, checkpoints: int) -> list[Settings]:
+def looks_of(entry: ViewEntry, checkpoints: int) -> list[Rung]:
     """The settings of a kind of views, from the whole to the least.
 
     Args:

@@ -13,7 +13,7 @@ from lightning_viz.analysis.checkpoint_pass import Looks, run_checkpoint
 from lightning_viz.analysis.checkpoint_run import Listener
 from lightning_viz.analysis.files import digest_of
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.analysis.plan import LOOKS, TECHNIQUE, VIEW, VIEWS, Plan, Settings, looked_at
+from lightning_viz.analysis.plan import LOOKS, TECHNIQUE, VIEW, VIEWS, Plan, Rung, looked_at
 from lightning_viz.analysis.results import LEFT_OUT, Fault, ModelReport, Result, Results, joined_results
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.callbacks.distributed import first_process
@@ -172,7 +172,7 @@ class _Work:
             self.report.techniques = dict(sorted(self.report.techniques.items(), key=lambda pair: names.index(pair[0])))
 
 
-def run_technique(technique: Technique, study: ModelUnderStudy, settings: Settings | None = None) -> Result:
+def run_technique(technique: Technique, study: ModelUnderStudy, settings: Rung | None = None) -> Result:
     """Run a technique of an analysis. An error in it becomes a fault of its result; why it was left out, a number.
 
     Args:
@@ -215,7 +215,7 @@ class _Part:
     step: int
     kind: str = ""
     technique: Technique | None = None
-    settings: Settings = field(default_factory=dict, hash=False)
+    settings: Rung = field(default_factory=dict, hash=False)
     seconds: float = 0.0
 
 

@@ -30,8 +30,8 @@ _LEAST_SHARE = 0.5  # of the time, for views and techniques if the validation pa
 VIEW, TECHNIQUE = "views/", "techniques/"
 """Beginnings of the names by which a plan calls kinds of views and techniques, some of which are called alike."""
 
-Settings = Mapping[str, Any]
-"""Of a view or technique, plain values by name."""
+Rung = Mapping[str, Any]
+"""Settings of a view or technique, plain values by name."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Estimate:
     """
 
     name: str
-    rungs: Sequence[Settings]
+    rungs: Sequence[Rung]
     seconds: Sequence[float]
     required: bool = False
 
 
 @dataclass(frozen=True)
-class Choice:
+class Extent:
     """How far one view or technique goes.
 
     Attributes:
@@ -62,8 +62,8 @@ class Choice:
         whole_seconds: estimated for the whole.
     """
 
-    settings: Settings | None
-    whole: Settings
+    settings: Rung | None
+    whole: Rung
     seconds: float = 0.0
     whole_seconds: float = 0.0
 
@@ -91,7 +91,7 @@ class Plan:
         key: of what it was made for; empty if it is to be used for anything.
     """
 
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, Extent]
     minutes: float = MINUTES
     passes: float = 0.0
     forward: float = 0.0
@@ -108,16 +108,16 @@ class Plan:
         return math.ceil(1.2 * (self.passes + sum(choice.whole_seconds for choice in self.choices.values())) / 60)
 
     @property
-    def left_out(self) -> dict[str, Choice]:
+    def left_out(self) -> dict[str, Extent]:
         """What does not fit, even at its least."""
         return {name: choice for name, choice in self.choices.items() if choice.settings is None}
 
     @property
-    def shortened(self) -> dict[str, Choice]:
+    def shortened(self) -> dict[str, Extent]:
         """What is not done as a whole."""
         return {name: choice for name, choice in self.choices.items() if choice.shortened}
 
-    def settings(self, name: str) -> Settings | None:
+    def settings(self, name: str) -> Rung | None:
         """Those of a view or technique; None if it is left out.
 
         Args:
@@ -164,7 +164,7 @@ def read_plan(file: Path) -> Plan:
     """
     try:
         content = json.loads(file.read_text("utf-8"))
-        choices = {name: Choice(**choice) for name, choice in content["choices"].items()}
+        choices = {name: Extent(**choice) for name, choice in content["choices"].items()}
         for choice in choices.values():
             _check(choice)
         minutes = math.inf if content["minutes"] is None else float(content["minutes"])
@@ -213,21 +213,21 @@ def choose_plan(
     for at, each in enumerate(estimates):
         rung = places.get(at)
         settings, seconds = (None, each.seconds[-1]) if rung is None else (each.rungs[rung], each.seconds[rung])
-        choices[each.name] = Choice(settings, each.rungs[0], _rounded(seconds), _rounded(each.seconds[0]))
+        choices[each.name] = Extent(settings, each.rungs[0], _rounded(seconds), _rounded(each.seconds[0]))
     return Plan(choices, float(minutes), _rounded(passes), _rounded(forward), key)
 
 
-def whole_plan(wholes: Mapping[str, Settings], *, key: str = "") -> Plan:
+def whole_plan(wholes: Mapping[str, Rung], *, key: str = "") -> Plan:
     """A plan in which nothing is shortened, and nothing was measured.
 
     Args:
         wholes: settings, by ``"views/KIND"`` and ``"techniques/NAME"``.
         key: of what the plan is made for.
     """
-    return Plan({name: Choice(settings, settings) for name, settings in wholes.items()}, math.inf, key=key)
+    return Plan({name: Extent(settings, settings) for name, settings in wholes.items()}, math.inf, key=key)
 
 
-def with_fewer_looks(rungs: Sequence[Settings], count: int) -> list[Settings]:
+def with_fewer_looks(rungs: Sequence[Rung], count: int) -> list[Rung]:
     """Rungs of a view for several checkpoints: at its least it looks at half of them, a quarter, ... the last alone.
 
     Args:
@@ -237,7 +237,7 @@ def with_fewer_looks(rungs: Sequence[Settings], count: int) -> list[Settings]:
     >>> with_fewer_looks([{}], 5)
     [{'looks': 5}, {'looks': 3}, {'looks': 2}, {'looks': 1}]
     """
-    every: list[Settings] = [{**rung, LOOKS: count} for rung in rungs]
+    every: list[Rung] = [{**rung, LOOKS: count} for rung in rungs]
     while count > 1:
         count = (count + 1) // 2
         every.append({**rungs[-1], LOOKS: count})
@@ -271,7 +271,7 @@ def _steps_up(estimates: Sequence[Estimate], places: Mapping[int, int], left: fl
     return [(more, at) for more, at in steps if more <= max(left, 0.0)]
 
 
-def _differences(settings: Settings, whole: Settings) -> list[str]:
+def _differences(settings: Rung, whole: Rung) -> list[str]:
     """What is less than in the whole, in words."""
     words: list[str] = []
     for name, most in whole.items():
@@ -291,7 +291,7 @@ def _differences(settings: Settings, whole: Settings) -> list[str]:
     return words
 
 
-def _check(choice: Choice) -> None:
+def _check(choice: Extent) -> None:
     """Settings must be plain values by name: they become arguments of functions.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_viz.analysis.estimates import looks_of, make_plan
 from lightning_viz.analysis.files import digest_of
 from lightning_viz.analysis.parts import Progress, announced, kinds_of, techniques_of
-from lightning_viz.analysis.plan import LOOKS, TECHNIQUE, VIEW, VIEWS, Plan, Settings, read_plan, whole_plan
+from lightning_viz.analysis.plan import LOOKS, TECHNIQUE, VIEW, VIEWS, Plan, Rung, read_plan, whole_plan
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.callbacks.distributed import first_process, from_the_first_process
 from lightning_viz.catalogue import views
@@ -63,7 +63,7 @@ def plan_of(
     return plan
 
 
-def _wholes(configs: Sequence[RunConfig], known: Mapping[str, Technique]) -> dict[str, Settings]:
+def _wholes(configs: Sequence[RunConfig], known: Mapping[str, Technique]) -> dict[str, Rung]:
     """The settings of all views and techniques if nothing is shortened."""
     looks = max(len(config.series()) for config in configs)
     return {VIEW + kind: looks_of(views()[kind], looks)[0] for kind in kinds_of(configs[0])} | {
@@ -94,7 +94,7 @@ def _check_plan(plan: Plan, names: Sequence[str], known: Mapping[str, Technique]
     Raises:
         AnalysisError: it does not.
     """
-    rungs: dict[str, Settings] = {VIEW + kind: {VIEWS: (), LOOKS: 1} for kind in views()}
+    rungs: dict[str, Rung] = {VIEW + kind: {VIEWS: (), LOOKS: 1} for kind in views()}
     rungs |= {TECHNIQUE + name: technique.rungs[0] for name, technique in known.items()}
     for name in names:
         settings = plan.settings(name)

@@ -323,7 +323,7 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-SLACK = 0.02  # of the pixels' range: what rounding and resizing overshoot
+OVERSHOOT = 0.02  # of the pixels' range: what rounding and resizing overshoot
 
 
 def centered(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
@@ -337,7 +337,7 @@ def centered(inputs: Tensor, pixel_space: PixelSpace, what: str) -> Tensor:
     images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32)).reshape(-1, *inputs.shape[-3:])
     low, high = pixel_space.bounds
     pixels = pixel_space.into(images, PixelSpace())  # beyond the bounds, too
-    slack = SLACK * (high - low)
+    slack = OVERSHOOT * (high - low)
     if not low - slack <= pixels.amin() <= pixels.amax() <= high + slack:
         raise InvalidArgumentError(
             f"{what} has pixels from {pixels.amin():.3g} to {pixels.amax():.3g}, they should lie in "

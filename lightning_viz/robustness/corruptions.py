@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_viz.dream.parametrization import SLACK
+from lightning_viz.dream.parametrization import OVERSHOOT
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
 from lightning_viz.pixels import PixelSpace, clamp_pixels
@@ -136,7 +136,7 @@ def to_photos(inputs: Tensor, pixel_space: PixelSpace) -> Photo:
         )
     low, high = pixel_space.bounds
     images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32))
-    pixels = clamp_pixels(pixel_space.into(images, PixelSpace()), pixel_space, SLACK)
+    pixels = clamp_pixels(pixel_space.into(images, PixelSpace()), pixel_space, OVERSHOOT)
     return ((pixels.double() - low) / (high - low)).numpy()
 
 

@@ -19,8 +19,8 @@ from lightning_viz.analysis.parts import run_technique
 from lightning_viz.analysis.plan import (
     LOOKS,
     VIEWS,
-    Choice,
     Estimate,
+    Extent,
     Plan,
     choose_plan,
     looked_at,
@@ -131,7 +131,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("settings", "whole", "words"), WORDS)
 def test_what_is_shortened_is_said(settings, whole, words):
-    choice = Choice(settings, whole)
+    choice = Extent(settings, whole)
     assert choice.words() == words and choice.shortened == bool(words)
 
 
@@ -338,7 +338,7 @@ def test_the_report_is_rewritten_as_results_come_and_seldom_enough(tmp_path):
 
 
 def test_a_plan_is_no_part_of_a_report_in_which_nothing_is_shortened():
-    assert "Shortened" not in report([ModelReport("net", plan=Plan({"a": Choice({"x": 1}, {"x": 1}, 3.0, 3.0)}))])
+    assert "Shortened" not in report([ModelReport("net", plan=Plan({"a": Extent({"x": 1}, {"x": 1}, 3.0, 3.0)}))])
 
 
 def test_settings_are_handed_to_the_technique():
