@@ -654,7 +654,8 @@ def test_a_misspelt_option_is_named_with_the_nearest(typed, words):
 def test_a_layer_that_does_not_exist_is_refused_before_the_model_is_run(typed, tmp_path, monkeypatch):
     passes = []
     monkeypatch.setattr(ConvNet, "forward", lambda self, x: passes.append(len(x)))
-    monkeypatch.setattr(import_module("lightning_viz.analysis.analyze"), "data_of", lambda *_: passes.append("data"))
+    reading = import_module("lightning_viz.analysis.checkpoint_pass")
+    monkeypatch.setattr(reading, "data_of", lambda *_: passes.append("data"))
     name, *arguments = typed.split()
     with pytest.raises(InvalidArgumentError, match=r"'conv9'.*'conv1'"):
         run_command(name, [*arguments, *SOURCE, "--out", str(tmp_path)])

@@ -269,7 +269,7 @@ def duration(seconds: float) -> str:
     """
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{number(round(seconds / 3600, 1))} h"
+    return f"{number(round(seconds / 60))} min" if seconds < 5400 else f"{number(round(seconds / 3600, 1))} h"
 
 
 def _harmless(value: Any) -> Any:
