@@ -85,7 +85,9 @@ def model_that_fails():
     says="No space left",
 )
 def full_disk():
-    full = mock.patch("lightning_viz.callbacks.writers.write_whole", side_effect=OSError(28, "No space left on device"))
+    full = mock.patch(
+        "lightning_viz.callbacks.writers.folder.write_whole", side_effect=OSError(28, "No space left on device")
+    )
 
     def start(trainer):
         with full:
