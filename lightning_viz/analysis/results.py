@@ -276,8 +276,7 @@ def _write(place: Path, result: Result, key: str) -> None:
     pictures = []
     for number, shown in enumerate(result.pictures):
         about = {name: value for name, value in asdict(shown.picture).items() if name != "image"}
-        kind = "gif" if shown.picture.image.startswith(b"GIF") else "png"
-        file = f"{number:03d}.{kind}"
+        file = f"{number:03d}.{shown.picture.kind}"
         (place / file).write_bytes(shown.picture.image)
         pictures.append({"file": file, "step": shown.step, **about})
     state = io.BytesIO()

@@ -46,6 +46,11 @@ class Histogram:
     edges: NDArray[np.float64]
     counts: NDArray[np.float64]
 
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """Of the bins, ``[bins]``."""
+        return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
+
 
 @dataclass(frozen=True)
 class DrawResult:

@@ -141,6 +141,11 @@ class Picture:
     description: str
     explanation: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Of the file: ``"gif"`` for an animation, else ``"png"``."""
+        return "gif" if self.image.startswith(b"GIF") else "png"
+
 
 def compose(
     tag: str,

@@ -394,8 +394,7 @@ class Frames:
         picture = shown.picture
         new = picture.image not in self._images
         number = self._images.setdefault(picture.image, len(self._images))
-        kind = "gif" if picture.image.startswith(b"GIF") else "png"
-        source = f"data:image/{kind};base64,{base64.b64encode(picture.image).decode()}" if new else ""
+        source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.image).decode()}" if new else ""
         head = picture.description.partition("\n\n")[0].replace("**", "")
         alt = " ".join(head.split()) or picture.tag
         words = paragraphs(picture.description)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_viz.callbacks.draw_task import Histogram, Projection
 from lightning_viz.callbacks.writers.image_logger import ImageLoggerWriter
-from lightning_viz.callbacks.writers.log_files import is_animation, local_path, picture_file
+from lightning_viz.callbacks.writers.log_files import local_path, picture_file
 from lightning_viz.callbacks.writers.projector_files import projection_files
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.page import Picture
@@ -45,7 +45,7 @@ class CometWriter(ImageLoggerWriter):
         """Log an image, or a video that plays, with its caption."""
         tag, caption = plain_text(picture.tag), {"caption": picture.description}
         with picture_file(picture) as path:
-            if is_animation(picture):
+            if picture.kind == "gif":
                 self._experiment.log_video(str(path), name=f"{tag}.gif", step=step, metadata=caption)
             else:
                 self._experiment.log_image(str(path), name=tag, step=step, metadata=caption)
@@ -58,8 +58,7 @@ class CometWriter(ImageLoggerWriter):
     def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
         """Show a distribution beside those of other steps."""
         counts = importlib.import_module("comet_ml.data_structure").Histogram()
-        centers = (histogram.edges[1:] + histogram.edges[:-1]) / 2
-        counts.add(centers.tolist(), counts=histogram.counts.tolist())
+        counts.add(histogram.centers.tolist(), counts=histogram.counts.tolist())
         self._experiment.log_histogram_3d(counts, name=plain_text(tag), step=step)
 
     def projection(self, projection: Projection) -> None:

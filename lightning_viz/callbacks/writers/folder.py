@@ -7,19 +7,20 @@ import math
 from pathlib import Path
 
 from lightning_viz.archive import write_whole
-from lightning_viz.callbacks.draw_task import Histogram, Projection
-from lightning_viz.callbacks.writers.log_files import tag_path, whole_addition, write_parts
+from lightning_viz.callbacks.writers.base import BaseWriter
+from lightning_viz.callbacks.writers.log_files import tag_path, whole_addition
 from lightning_viz.plain_text import harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
 
 
-class FolderWriter:
+class FolderWriter(BaseWriter):
     """Files in a folder: ``<tag>/<step>.png`` with the description beside it, and ``scalars.csv``.
 
     Attributes:
         folder: of the files.
     """
 
+    folder: Path
     queued = 0
 
     def __init__(self, folder: Path) -> None:
@@ -27,8 +28,7 @@ class FolderWriter:
 
     def path(self, picture: Picture, step: int) -> Path:
         """Where a picture is written."""
-        kind = "gif" if picture.image.startswith(b"GIF") else "png"
-        return self.folder / tag_path(picture.tag) / f"{step:08d}.{kind}"
+        return self.folder / tag_path(picture.tag) / f"{step:08d}.{picture.kind}"
 
     def picture(self, picture: Picture, step: int) -> None:
         """Write a picture; a file is whole or not there."""
@@ -45,19 +45,3 @@ class FolderWriter:
         with whole_addition(path), path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([*rows, (plain_text(tag), step, "" if math.isnan(value) else value)])
-
-    def text(self, tag: str, markdown: str) -> None:
-        """There is no place for texts here."""
-
-    def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """There is no place for distributions here."""
-
-    def projection(self, projection: Projection) -> None:
-        """There is no projector here."""
-
-    def parts(self, tag: str, content: bytes, step: int) -> None:
-        """Keep a page's parts beside the log."""
-        write_parts(self.folder, tag, content, step)
-
-    def flush(self) -> None:
-        """Nothing is held back."""

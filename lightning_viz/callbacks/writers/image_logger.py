@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from lightning_viz.callbacks.draw_task import Histogram, Projection
-from lightning_viz.callbacks.writers.log_files import is_animation, local_path, picture_file, write_parts
+from lightning_viz.callbacks.writers.base import BaseWriter
+from lightning_viz.callbacks.writers.log_files import local_path, picture_file
 from lightning_viz.plain_text import plain_text
 from lightning_viz.render.page import Picture
 
 
-class ImageLoggerWriter:
+class ImageLoggerWriter(BaseWriter):
     """A Lightning logger with ``log_image(key, images, step=None, caption=None)``, as `WandbLogger` has it.
 
     The step and the caption are left out where the logger does not take them; ``log_image(name, image)``, of one image,
@@ -34,7 +34,7 @@ class ImageLoggerWriter:
     def picture(self, picture: Picture, step: int) -> None:
         """Log an image, or an animation, with its caption."""
         log_video = getattr(self._logger, "log_video", None)
-        if is_animation(picture) and callable(log_video):
+        if picture.kind == "gif" and callable(log_video):
             with picture_file(picture) as path:
                 _call(log_video, picture, str(path), step)
         else:
@@ -43,22 +43,6 @@ class ImageLoggerWriter:
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Log a number."""
         self._logger.log_metrics({plain_text(tag): value}, step=step)
-
-    def text(self, tag: str, markdown: str) -> None:
-        """There is no place for texts here."""
-
-    def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """There is no place for histograms here."""
-
-    def projection(self, projection: Projection) -> None:
-        """There is no projector here."""
-
-    def parts(self, tag: str, content: bytes, step: int) -> None:
-        """Keep a page's parts beside the log."""
-        write_parts(self.folder, tag, content, step)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 def _call(log: Callable[..., Any], picture: Picture, content: Any, step: int) -> None:

@@ -94,15 +94,6 @@ def local_path(place: Any) -> Path | None:
     return Path(place)
 
 
-def is_animation(picture: Picture) -> bool:
-    """Whether a picture moves.
-
-    Args:
-        picture: encoded.
-    """
-    return picture.image.startswith(b"GIF")
-
-
 @contextmanager
 def picture_file(picture: Picture) -> Iterator[Path]:
     """A picture as a file, for a client that copies it.
@@ -111,6 +102,6 @@ def picture_file(picture: Picture) -> Iterator[Path]:
         picture: encoded.
     """
     with tempfile.TemporaryDirectory(prefix="lightning_viz_") as folder:
-        path = Path(folder) / ("picture.gif" if is_animation(picture) else "picture.png")
+        path = Path(folder) / f"picture.{picture.kind}"
         path.write_bytes(picture.image)
         yield path

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lightning_viz.callbacks.draw_task import Projection
 from lightning_viz.callbacks.writers.image_logger import ImageLoggerWriter
-from lightning_viz.callbacks.writers.log_files import is_animation, plain_path
+from lightning_viz.callbacks.writers.log_files import plain_path
 from lightning_viz.callbacks.writers.projector_files import projection_files
 from lightning_viz.plain_text import harmless_markdown
 from lightning_viz.render.page import Picture
@@ -53,7 +53,7 @@ class MLflowWriter(ImageLoggerWriter):
     def picture(self, picture: Picture, step: int) -> None:
         """Log an image at its step, or an animation as a GIF."""
         path = plain_path(picture.tag)
-        if is_animation(picture):
+        if picture.kind == "gif":
             self._artifacts(f"animations/{path}", {f"{step:08d}.gif": picture.image})
         else:
             image = Image.open(io.BytesIO(picture.image))

@@ -15,7 +15,8 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.image.metadata import create_summary_metadata
 
 from lightning_viz.callbacks.draw_task import Histogram, Projection
-from lightning_viz.callbacks.writers.log_files import local_path, whole_addition, write_parts
+from lightning_viz.callbacks.writers.base import BaseWriter
+from lightning_viz.callbacks.writers.log_files import local_path, whole_addition
 from lightning_viz.callbacks.writers.projector_files import write_projection
 from lightning_viz.catalogue import board_tag, curve_tag
 from lightning_viz.errors import warn_safely
@@ -23,7 +24,7 @@ from lightning_viz.plain_text import harmless_markdown, plain_text
 from lightning_viz.render.page import Picture
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(BaseWriter):
     """Writes encoded pictures as they are: `add_image` would decode a 700 px page and encode it again, 130 ms.
 
     They go into the user's event file, since TensorBoard follows only the newest of a folder.
@@ -69,14 +70,13 @@ class TensorBoardWriter:
 
     def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
         """Show a distribution in the tab of histograms."""
-        centers = (histogram.edges[1:] + histogram.edges[:-1]) / 2
         self._writer.add_histogram_raw(
             plain_text(curve_tag(tag)),
             min=float(histogram.edges[0]),
             max=float(histogram.edges[-1]),
             num=float(histogram.counts.sum()),
-            sum=float(histogram.counts @ centers),
-            sum_squares=float(histogram.counts @ centers**2),
+            sum=float(histogram.counts @ histogram.centers),
+            sum_squares=float(histogram.counts @ histogram.centers**2),
             bucket_limits=[float(edge) for edge in histogram.edges],
             bucket_counts=[0.0, *(float(count) for count in histogram.counts)],  # below the first edge there is nothing
             global_step=step,
@@ -86,10 +86,6 @@ class TensorBoardWriter:
         """Put the vectors beside the events, in place of an earlier step's; only where there are local files."""
         if self.folder is not None:
             write_projection(self.folder, projection)
-
-    def parts(self, tag: str, content: bytes, step: int) -> None:
-        """Keep a page's parts beside the log."""
-        write_parts(self.folder, tag, content, step)
 
     def flush(self) -> None:
         """Make sure that everything is on the disk."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_viz.callbacks.draw_task import Histogram, Projection
 from lightning_viz.callbacks.writers.image_logger import ImageLoggerWriter
-from lightning_viz.callbacks.writers.log_files import is_animation, picture_file, plain_path
+from lightning_viz.callbacks.writers.log_files import picture_file, plain_path
 from lightning_viz.render.page import Picture
 
 _MEDIA = ("Image", "Video", "Html", "Histogram", "Table")
@@ -49,7 +49,7 @@ class WandbWriter(ImageLoggerWriter):
 
     def picture(self, picture: Picture, step: int) -> None:
         """Log an image, or a video that plays, with its caption."""
-        kind = self._client.Video if is_animation(picture) else self._client.Image
+        kind = self._client.Video if picture.kind == "gif" else self._client.Image
         with picture_file(picture) as path:
             self._log(picture.tag, kind(str(path), caption=picture.description), step)
 
