@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from glyphs import NAMES, images, network
+from one_cycle import fit
 from PIL import Image
 from torch.nn import functional as F
 
@@ -38,15 +39,13 @@ METHODS["occlusion 6 / 2"] = (partial(attribution.occlusion, patch=6, stride=2, 
 def trained(updates=160):
     torch.manual_seed(0)
     model, seen = network(), images(2000, seed=100)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=updates)
-    for _ in range(updates):
+
+    def loss_of_batch():
         batch = torch.randint(len(seen.inputs), (64,))
-        optimizer.zero_grad()
-        F.cross_entropy(model(seen.inputs[batch]), seen.labels[batch, 0]).backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+        return F.cross_entropy(model(seen.inputs[batch]), seen.labels[batch, 0])
+
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    return fit(model, optimizer, updates, loss_of_batch, what="cross-entropy")
 
 
 def numbers(method, model, test):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from one_cycle import fit
 from torch import nn
 from torch.nn import functional as F
 
@@ -91,18 +92,12 @@ class Forecast(nn.Module):
 
 def train(model, steps):
     seen, later, _ = scenes(3000, seed=1)
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    for step in range(steps):
+
+    def loss_of_batch():
         rows = torch.randint(len(seen), (24,))
-        loss = F.binary_cross_entropy_with_logits(model(seen[rows]), later[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 99:
-            print(f"step {step + 1}: cross-entropy {loss:.4f}", flush=True)
-    return model.eval()
+        return F.binary_cross_entropy_with_logits(model(seen[rows]), later[rows])
+
+    return fit(model, torch.optim.Adam(model.parameters()), steps, loss_of_batch, what="cross-entropy")
 
 
 def gray(values, limits):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from glyphs import COLORS, GLYPH, NAMES, NOISE, glyphs
+from one_cycle import fit
 from torch import nn
 from torch.nn import functional as F
 
@@ -76,21 +77,16 @@ class Answer(nn.Module):
 
 def train(model, steps):
     images, labels, colors, _ = scenes(3000, seed=1)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
+
+    def loss_of_batch():
         rows = torch.randint(len(images), (48,), generator=generator)
         questions = ask(colors[rows], generator)
         answers = labels[rows].gather(1, asked(colors[rows], questions)[:, None])[:, 0]
-        loss = F.cross_entropy(model(images[rows], questions), answers)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 99:
-            print(f"step {step + 1}: cross-entropy {loss:.4f}", flush=True)
-    return model.eval()
+        return F.cross_entropy(model(images[rows], questions), answers)
+
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
+    return fit(model, optimizer, steps, loss_of_batch, what="cross-entropy")
 
 
 def attribute(model, inputs, target):

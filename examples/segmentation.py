@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from one_cycle import fit
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -102,23 +103,17 @@ def train(model, steps):
     pictures, objects, kinds, centers = scenes(2000, seed=1)
     semantic, ways, heat, sizes = truths(objects, kinds, centers)
     wanted = present(kinds)
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    for step in range(steps):
+
+    def loss_of_batch():
         rows = torch.randint(len(pictures), (16,))
         inside = (objects[rows] >= 0)[:, None].float()
         told, classes, way, hot, size = model(pictures[rows])
         loss = F.binary_cross_entropy_with_logits(told, wanted[rows])
         loss += F.cross_entropy(classes, semantic[rows], torch.tensor([0.3, 1, 1, 1]))
         loss += 10 * F.binary_cross_entropy_with_logits(hot, heat[rows])
-        loss += ((way - ways[rows]).abs() * inside).mean() + ((size - sizes[rows]).abs() * inside).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 99:
-            print(f"step {step + 1}: loss {loss:.3f}", flush=True)
-    return model.eval()
+        return loss + ((way - ways[rows]).abs() * inside).mean() + ((size - sizes[rows]).abs() * inside).mean()
+
+    return fit(model, torch.optim.Adam(model.parameters()), steps, loss_of_batch)
 
 
 def detected(heat, size):
