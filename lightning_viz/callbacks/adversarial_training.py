@@ -19,7 +19,7 @@ from lightning_viz.callbacks.run import Callback, LightningModule, Trainer, Trai
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import map_tensors
-from lightning_viz.hooks.sharding import is_sharded
+from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.pixels import PixelSpace, clamp_inputs
 
 __all__ = ["AdversarialTraining"]

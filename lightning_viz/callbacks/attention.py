@@ -21,7 +21,7 @@ from lightning_viz.hooks.attention import check_attention
 from lightning_viz.hooks.layers import Layers, attends, select_layers
 from lightning_viz.hooks.observe import resolve_target
 from lightning_viz.hooks.pytree import on_device
-from lightning_viz.hooks.sharding import is_tensor_parallel
+from lightning_viz.hooks.shards import is_tensor_parallel
 from lightning_viz.render.attribution_maps import attribution_maps, head_columns
 from lightning_viz.render.text import some_of
 

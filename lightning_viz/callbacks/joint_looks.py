@@ -14,7 +14,7 @@ from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.snapshot import ViewLike
 from lightning_viz.errors import said_elsewhere, warn_safely
 from lightning_viz.hooks.calls import Call
-from lightning_viz.hooks.sharding import settle
+from lightning_viz.hooks.shards import settle
 
 _STATE = ("last_step", "indices", "state")
 """Of a view, what its passes may depend on."""

@@ -17,7 +17,7 @@ from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.geometry import Geometry, Layout, watch_geometry
 from lightning_viz.hooks.outputs import OutputKnowledge
 from lightning_viz.hooks.pytree import all_tensors, first_tensor, map_tensors
-from lightning_viz.hooks.sharding import Outputs, whole_outputs
+from lightning_viz.hooks.shards import Outputs, whole_outputs
 
 OUTPUT = "output"
 """Name under which the model itself stands among layers."""

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from lightning_viz.callbacks.batch_parts import REMEDY, BatchReading, reading_of, split_batch, told_labels
-from lightning_viz.callbacks.fetching import Fetched, Fetcher, is_indexable
 from lightning_viz.callbacks.probe import Probe, Samples, find_class_names, infer_pixel_space
 from lightning_viz.callbacks.run import say_once
 from lightning_viz.callbacks.run_protocol import Run
+from lightning_viz.callbacks.sample_fetch import Fetched, Fetcher, is_indexable
 from lightning_viz.errors import InvalidTypeError, NoProbeYetError, warn_safely
 from lightning_viz.hooks.calls import Call
 from lightning_viz.hooks.model_state import preserve_state

@@ -15,7 +15,7 @@ from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.snapshot import PopulationViewLike, ViewLike
 from lightning_viz.callbacks.suitability import suitable
 from lightning_viz.errors import warn_safely
-from lightning_viz.hooks.sharding import is_sharded
+from lightning_viz.hooks.shards import is_sharded
 
 
 def start_session(run: Run, views: Sequence[ViewLike]) -> Session | None:

@@ -35,7 +35,7 @@ from lightning_viz.hooks.observation import Observation, layer_of_call
 from lightning_viz.hooks.observe import observe, observe_batches
 from lightning_viz.hooks.outputs import keep_knowledge, known_labels
 from lightning_viz.hooks.pytree import map_tensors, on_device
-from lightning_viz.hooks.sharding import whole
+from lightning_viz.hooks.shards import whole
 
 
 class SharedPass:

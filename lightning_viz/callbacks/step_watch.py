@@ -22,7 +22,7 @@ from lightning_viz.callbacks.batch_parts import (
 from lightning_viz.callbacks.batch_sources import channels_last, list_of_images, same_memory, source_of
 from lightning_viz.callbacks.entrances import entrances, is_compiled, is_redirected
 from lightning_viz.callbacks.given_labels import named_labels, without_labels
-from lightning_viz.callbacks.meeting import Meeting, form_of_meeting
+from lightning_viz.callbacks.output_uses import Meeting, form_of_meeting
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.true_objects import are_objects, objects_path
 from lightning_viz.hooks.calls import CallStep, Constant, Returned, Slot, padded

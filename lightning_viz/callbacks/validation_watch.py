@@ -15,7 +15,7 @@ from lightning_viz.callbacks.population import Population, PopulationPass, run_p
 from lightning_viz.callbacks.run_protocol import Run, ValidationPlace
 from lightning_viz.callbacks.snapshot import PopulationViewLike, Snapshot
 from lightning_viz.errors import LayerNotFoundError
-from lightning_viz.hooks.sharding import is_tensor_parallel
+from lightning_viz.hooks.shards import is_tensor_parallel
 
 _FAILED = "watching validation failed"
 

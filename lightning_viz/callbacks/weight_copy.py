@@ -13,7 +13,7 @@ from lightning_viz.callbacks.run_protocol import Run, Update
 from lightning_viz.callbacks.schedule import Schedule
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.layers import Layers, named_layers, select_layers
-from lightning_viz.hooks.sharding import owned_parameters, whole
+from lightning_viz.hooks.shards import owned_parameters, whole
 
 _copies: WeakKeyDictionary[Any, tuple[int, WeakValueDictionary[int, Tensor]]] = WeakKeyDictionary()
 """By run, its completed updates and the copies of the weights after these, by the id of the weight, while held."""

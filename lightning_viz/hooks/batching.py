@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
-from lightning_viz.hooks.sharding import is_sharded
+from lightning_viz.hooks.shards import is_sharded
 
 _FIRST = 8  # items in the first batch
 _MOST = 256  # maximum items per batch

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_viz.errors import ObservationError
 from lightning_viz.hooks.pytree import all_tensors, map_leaves, map_tensors, part_at
-from lightning_viz.hooks.sharding import arrive, settle
+from lightning_viz.hooks.shards import arrive, settle
 
 __all__ = ["Call"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.errors import warn_user
-from lightning_viz.hooks.sharding import (
+from lightning_viz.hooks.shards import (
     IN_PLACE,
     economize,
     fsdp_records,

@@ -23,7 +23,7 @@ from lightning_viz.hooks.outputs import OutputMeaning, interpret, watching_squas
 from lightning_viz.hooks.pytree import all_tensors, map_tensors, part_at, sample_count
 from lightning_viz.hooks.recording import Activations, Recording, Reduce, StopForward, call_names, recording
 from lightning_viz.hooks.relu import ReLURule, Rule, relu_rule
-from lightning_viz.hooks.sharding import is_sharded, own_part
+from lightning_viz.hooks.shards import is_sharded, own_part
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike, as_target
 

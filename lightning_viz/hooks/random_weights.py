@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from lightning_viz.errors import ObservationError
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.model_state import preserve_state, same_randomness
-from lightning_viz.hooks.sharding import is_sharded
+from lightning_viz.hooks.shards import is_sharded
 
 __all__ = ["randomized_weights"]
 

@@ -16,7 +16,7 @@ from lightning_viz.hooks.geometry import Geometry, Layout, as_maps, watch_geomet
 from lightning_viz.hooks.observation import is_call, layer_of_call
 from lightning_viz.hooks.outputs import OutputMeaning, form_meaning, no_scores, scores_path
 from lightning_viz.hooks.pytree import first_tensor, part_at, replace_first_tensor
-from lightning_viz.hooks.sharding import Outputs, whole_outputs
+from lightning_viz.hooks.shards import Outputs, whole_outputs
 
 __all__ = ["Activations"]
 

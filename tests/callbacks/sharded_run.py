@@ -38,7 +38,7 @@ from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode, preserve_state
 from lightning_viz.hooks.observe import observe
 from lightning_viz.hooks.pytree import all_tensors
-from lightning_viz.hooks.sharding import fsdp_records, own_part, settle, whole
+from lightning_viz.hooks.shards import fsdp_records, own_part, settle, whole
 
 from .conftest import Net, Watch, images, loader, make_trainer
 from .drawings import draw

@@ -35,8 +35,8 @@ from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks.draw_task import DrawResult
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.drawing_queue import FinishedDrawing
-from lightning_viz.callbacks.fetching import Fetched
 from lightning_viz.callbacks.run import TrainerRun
+from lightning_viz.callbacks.sample_fetch import Fetched
 from lightning_viz.callbacks.view import View
 from lightning_viz.hooks import model_state as guard
 from lightning_viz.hooks.calls import call_model

@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from lightning_viz import Saliency
-from lightning_viz.callbacks import fetching, probe_loading
+from lightning_viz.callbacks import probe_loading, sample_fetch
 from lightning_viz.callbacks.distributed import Numbering, numbering
-from lightning_viz.callbacks.fetching import Fetcher
+from lightning_viz.callbacks.sample_fetch import Fetcher
 
 from .conftest import ConvNet, fit, images, loader, said
 from .handles import HANDLES, Records, close_all
@@ -137,7 +137,7 @@ def test_what_hangs_is_given_up_once_for_all_probes():
 
 def test_what_came_before_the_limit_is_taken(tmp_path, drawn_at_once, monkeypatch, recwarn):
     monkeypatch.setattr(probe_loading, "FETCH_SECONDS", 2.0)
-    monkeypatch.setattr(fetching, "_BATCH", 4)
+    monkeypatch.setattr(sample_fetch, "_BATCH", 4)
     x, y = images()
     main, read = os.getpid(), []
 
@@ -243,7 +243,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 def test_without_fork_a_copy_is_read(monkeypatch):
-    monkeypatch.setattr(fetching.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr(sample_fetch.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
     data, state = Rows(), torch.get_rng_state()
     fetched = Fetcher(60.0).fetch(DataLoader(data, batch_size=4), list(range(24)), 3, 0)
     assert fetched.indices == [0, 1, 2] and not fetched.failure
@@ -252,7 +252,7 @@ def test_without_fork_a_copy_is_read(monkeypatch):
 
 
 def test_without_fork_what_cannot_be_copied_is_refused(monkeypatch):
-    monkeypatch.setattr(fetching.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr(sample_fetch.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
     asked = []
     assert "unnoticed" in fetch(asked.append).failure
     assert not asked

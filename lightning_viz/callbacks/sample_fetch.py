@@ -1,4 +1,4 @@
-"""Fetching samples of a data set so that neither it nor training notices, within one limit of time."""
+"""Samples of a data set, fetched so that neither it nor training notices, within one limit of time."""
 
 from __future__ import annotations
 
