@@ -85,7 +85,15 @@ def apgd(  # noqa: D417 (others: `shared_arguments`)
 def adaptive_steps(
     ascent: Ascent, rows: Tensor, norm: Norm, steps: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """APGD on some rows from a random start, which depends on a row's sample alone: after each step those left."""
+    """APGD on some rows from a random start, which depends on a row's sample alone: after each step those left.
+
+    Args:
+        ascent: records what each step finds.
+        rows: indices of the samples that are attacked, ``[n]``.
+        norm: in which they may move.
+        steps: at most.
+        generator: of the start's noise.
+    """
     if not len(rows):
         return
     pixels = ascent.recorder.attacked.pixels

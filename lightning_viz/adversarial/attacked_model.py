@@ -285,7 +285,15 @@ def attacked_model(
 ) -> Iterator[AttackedModel]:
     """Run a model under attack in eval mode, with no gradient of any weight, and restore its state on leaving.
 
-    The arguments are those of the attacks; the seed is that of what the model itself may draw.
+    Args:
+        model: any module.
+        inputs: samples as it takes them, ``[N, C, H, W]`` or ``[N, features]``, or a call with several inputs.
+        labels: true classes ``[N]``, None where an attack needs none; or a detection, ``"box[0]"``, to be lowered.
+        target: class that the attack aims at, one for all or ``[N]``, if it aims at one.
+        pixel_space: maps inputs to pixels; inputs are pixels in [0, 1] if omitted.
+        batch_size: most samples in a pass.
+        seed: of what the model itself may draw, as of `lightning_viz.hooks.passes`.
+        forward: calls the model, if not ``model(inputs)``.
 
     Raises:
         InvalidArgumentError: no samples, pixels out of bounds, classes out of range, not one class per sample, or a
@@ -333,6 +341,11 @@ def suppress_attack_warnings() -> Iterator[None]:
 def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> None:
     """Validate the samples and options that every attack takes.
 
+    Args:
+        inputs: samples, ``[N, C, H, W]`` or ``[N, features]``.
+        batch_size: samples in a pass, 1 or more, or None.
+        seed: 0 or more, or None.
+
     Raises:
         InvalidTypeError: the inputs are no floating-point tensor.
         InvalidArgumentError: no samples, samples that are not finite, or an option out of range.
@@ -353,7 +366,15 @@ def check_inputs(inputs: Tensor, batch_size: int | None, seed: int | None) -> No
 
 
 def require_images(inputs: Tensor, name: str) -> None:
-    """Check that inputs are images ``[N, C, H, W]``, for an attack that works on rows and columns."""
+    """Check that inputs are images ``[N, C, H, W]``, for an attack that works on rows and columns.
+
+    Args:
+        inputs: samples.
+        name: of the attack, for the message.
+
+    Raises:
+        InvalidArgumentError: they are of another shape.
+    """
     if isinstance(inputs, Tensor) and inputs.dim() != 4:
         raise InvalidArgumentError(
             f"the inputs are {list(inputs.shape)}, but {name} needs images [N, C, H, W]; for a model of vectors, pass "
@@ -363,6 +384,11 @@ def require_images(inputs: Tensor, name: str) -> None:
 
 def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
     """Class indices ``[count]``, given one per sample; a target may also be one for all.
+
+    Args:
+        classes: integers, ``[count]`` or a single one.
+        count: of samples.
+        name: of the argument, for messages; a single class is taken of ``"target"`` alone.
 
     Raises:
         InvalidTypeError: they are no integers.
@@ -380,6 +406,11 @@ def class_indices(classes: Labels | int, count: int, name: str) -> Tensor:
 
 def checked_epsilons(epsilon: Epsilon, attacked: AttackedModel, norm: Norm) -> Tensor:
     """The epsilons in the form they were given, ``[]``, ``[E]`` or ``[E, N]``, in pixels and in the norm.
+
+    Args:
+        epsilon: a number, a list, or one for each sample.
+        attacked: the model and its samples.
+        norm: that they bound.
 
     Raises:
         InvalidArgumentError: no epsilon, a negative one, or one beyond the pixels' range.

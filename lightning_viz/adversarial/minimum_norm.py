@@ -101,7 +101,12 @@ def deepfool(  # noqa: D417 (others: `shared_arguments`)
 def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     """The smallest step ``[n, ...]`` in a norm to just beyond the zero of one of several linear functions.
 
-    They have values `leads` ``[T, n]`` and gradients ``[T, n, ...]``; the step is 0 if all gradients are zero.
+    The step is 0 if all gradients are zero.
+
+    Args:
+        leads: values of the T functions, ``[T, n]``.
+        gradients: of the functions, ``[T, n, ...]``.
+        norm: in which the step is smallest.
     """
     directions = norm.normalize(gradients.flatten(0, 1)).view_as(gradients)
     slopes = (gradients * directions).flatten(2).sum(2)

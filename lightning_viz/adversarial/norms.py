@@ -105,13 +105,23 @@ def resolve_norm(norm: Norm | str) -> Norm:
 
 
 def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Some rows of a tensor, by rising numbers or a mask; itself, and no copy, where they are all."""
+    """Some rows of a tensor; itself, and no copy, where they are all.
+
+    Args:
+        tensor: ``[N, ...]``.
+        rows: rising numbers ``[n]``, or a mask ``[N]``.
+    """
     everything = bool(rows.all()) if rows.dtype is torch.bool else len(rows) == len(tensor)
     return tensor if everything else tensor[rows]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """One number per sample ``[n]``, shaped to broadcast with ``[n, ...]``."""
+    """One number per sample, shaped to broadcast.
+
+    Args:
+        values: ``[n]``.
+        like: what they are to meet, ``[n, ...]``; they take its type and device.
+    """
     return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 

@@ -104,7 +104,17 @@ def square(  # noqa: D417 (others: `shared_arguments`)
 def square_steps(
     recorder: AttackRecorder, rows: Tensor, norm: Norm, queries: int, share: float, *, loss: Loss, seed: int
 ) -> Iterator[Tensor]:
-    """Random search with squares on some rows: after each query those that are left."""
+    """Random search with squares on some rows: after each query those that are left.
+
+    Args:
+        recorder: takes what each query finds.
+        rows: indices of the samples that are attacked, ``[n]``.
+        norm: in which they may move.
+        queries: at most.
+        share: of the pixels that the first squares cover, 0 to 1.
+        loss: what is raised.
+        seed: of the search.
+    """
     attacked, (start, propose) = recorder.attacked, _PROPOSALS[norm]
     generators = {row: np.random.default_rng((seed, int(recorder.samples[row]))) for row in rows.tolist()}
     best = torch.full_like(recorder.radii, -torch.inf)

@@ -93,7 +93,22 @@ def analyze_run(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Analyze a model and data that a configuration describes; for the other arguments see `analyze`."""
+    """Analyze a model and data that a configuration describes.
+
+    Args:
+        config: the model, its data and what is asked for.
+        out: folder for the report, TensorBoard's files and the results.
+        minutes: see `analyze`, as for all that follow.
+        plan: likewise.
+        overwrite: likewise.
+        progress: likewise.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        AnalysisError: see its message.
+    """
     folder, report = Path(out), ModelReport(config.title())
     check_names(config)
     results = open_results(folder)

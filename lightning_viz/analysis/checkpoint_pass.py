@@ -92,9 +92,7 @@ def run_checkpoint(
         AnalysisError: see its message.
     """
     checkpoint = None if path is None else read_checkpoint(path, trusted=config.trusted)
-    random.seed(config.seed)  # models and data may be random when they are created
-    np.random.seed(config.seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(config.seed)
+    _seed_all(config.seed)  # models and data may be random when they are created
     net = network(config.model, checkpoint)
     if check is not None:
         check(net)
@@ -124,24 +122,14 @@ def run_checkpoint(
         except AnalysisError as error:
             own, failure = {}, error
     by_kind, result = replay.results()
-    drawn = bool(replay.result.pictures)
     found = CheckpointPass(None, result, by_kind, recorded, replay.available)
-    if failure is not None and not drawn:
+    if failure is not None and not replay.result.pictures:
         raise failure
     if not first_process():
         return found
     if replay.samples is None:
-        why = "; ".join(dict.fromkeys(fault.message for fault in replay.result.faults)) or (
-            "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
-        )
-        reason = failure or AnalysisError(f"no samples of the data can be taken: {why}")
-        if not drawn:
-            raise reason
-        result.faults = [Fault("samples", f"weights alone are drawn: {reason}", step)]
-        for kind, each in by_kind.items():
-            by_kind[kind] = replace(each, faults=[])
         result.numbers = {"model": describe(net, Samples((), None, 0))}
-        return found
+        return _without_samples(found, replay, failure, step)
     notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
     result.numbers = {"model": describe(net, replay.samples), "fares": as_plain({**own, **metrics.values})}
     if notes:
@@ -150,6 +138,28 @@ def run_checkpoint(
     net, samples = of_one_tensor(net, replay.samples)
     study = ModelUnderStudy(config.title(), net, samples, pixel_space, step, config.seed, config.conflicts)
     return replace(found, study=replace(study, private=private))
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def _without_samples(found: CheckpointPass, replay: Replay, failure: AnalysisError | None, step: int) -> CheckpointPass:
+    """A pass of which no samples can be taken, so that views of weights alone were drawn.
+
+    Raises:
+        AnalysisError: not even these.
+    """
+    why = "; ".join(dict.fromkeys(fault.message for fault in replay.result.faults)) or (
+        "there are none, or the pass ran in processes of its own (then give the strategy 'ddp')"
+    )
+    reason = failure or AnalysisError(f"no samples of the data can be taken: {why}")
+    if not replay.result.pictures:
+        raise reason
+    found.result.faults = [Fault("samples", f"weights alone are drawn: {reason}", step)]
+    return replace(found, by_kind={kind: replace(each, faults=[]) for kind, each in found.by_kind.items()})
 
 
 def model_alone(config: RunConfig, step: int, path: Path | None) -> ModelUnderStudy:

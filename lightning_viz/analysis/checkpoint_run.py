@@ -86,7 +86,12 @@ def views_for(
 
 
 def draws_alike(view: View, other: View) -> bool:
-    """Whether two views draw under the same tags."""
+    """Whether two views draw under the same tags.
+
+    Args:
+        view: one.
+        other: the other.
+    """
     return type(view) is type(other) and getattr(view, "method", None) == getattr(other, "method", None)
 
 
