@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import ActivationStatistics, FirstLayerFilters, GradCAM, Probe, Saliency
-from lightning_viz.callbacks import draw_worker, drawing, drawing_queue, fetching, picture_log, probe_loading, view
+from lightning_viz.callbacks import draw_worker, drawing, drawing_queue, picture_log, probe_loading, sample_fetch, view
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
 from lightning_viz.callbacks.picture_log import PictureLog
@@ -383,8 +383,8 @@ def plant(row: Row, clock: Clock) -> Iterator[None]:
 
 
 def _fetch(fault: Fault) -> None:
-    row, read = fault.row, fetching._read
-    serve = fetching._serve
+    row, read = fault.row, sample_fetch._read
+    serve = sample_fetch._serve
 
     def counted(*arguments: Any) -> None:
         number = arguments[3]  # of samples, which tells the probes
@@ -400,10 +400,10 @@ def _fetch(fault: Fault) -> None:
                     planted.strike(row.how)
                 yield part._replace(batch=planted.spoiled(part.batch)) if strikes and row.how == "NaN" else part
 
-        fetching._read = struck
+        sample_fetch._read = struck
         serve(*arguments)
 
-    fetching._serve = counted
+    sample_fetch._serve = counted
 
 
 def _pass(fault: Fault) -> None:

@@ -4,6 +4,7 @@ import functools
 import importlib
 import io
 import json
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -251,9 +252,10 @@ def test_a_client_that_is_disabled_keeps_nothing_so_pictures_go_to_a_folder(clie
 
 def documented(name):
     """The class of the documentation's example."""
-    code = (Path(lightning_viz.__file__).parents[1] / "docs/loggers.md").read_text()
+    code = (Path(lightning_viz.__file__).parents[1] / "docs/how/log.md").read_text()
     names = {}
-    exec(code.partition("```python\n")[2].partition("```")[0], names)
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", code, re.S) if f"class {name}" in text)
+    exec(block, names)
     return names[name]
 
 
