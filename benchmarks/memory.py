@@ -17,7 +17,6 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ from lightning_viz import (
 from lightning_viz.callbacks import probe_loading as sampling
 from lightning_viz.callbacks import session as session_module
 from lightning_viz.callbacks.drawing import DrawingProcess
-from lightning_viz.callbacks.run import TrainerRun
 from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.shared_pass import SharedPass
 
@@ -158,10 +156,10 @@ def look(samples: int, layers: Sequence[str], draw: bool) -> None:
     """Two looks at a ResNet-152: the second finds the heap as the first left it."""
     module = Module(torchvision.models.resnet152(num_classes=10), learns=False)
     parameters = sum(parameter.numel() * 4 for parameter in module.parameters()) / 2**20
-    embeddings, meter = LayerEmbeddings(layers=layers, samples=samples, animation=False), Meter()
+    finish = 60.0 if draw else 0.0
+    embeddings = LayerEmbeddings(layers=layers, samples=samples, animation=False, finish_seconds=finish)
+    meter = Meter()
     stages = Stages(meter)
-    if not draw:
-        TrainerRun.__init__ = partialmethod(TrainerRun.__init__, drain_seconds=0.0)  # type: ignore[assignment]
     started = time.perf_counter()
     loader = DataLoader(Images(samples), batch_size=1)
     print(f"ResNet-152 ({parameters:.0f} MiB of weights), {samples} images of 3 x 224 x 224: {samples * 0.574:.0f} MiB")

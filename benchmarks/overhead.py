@@ -43,6 +43,7 @@ from lightning_viz.callbacks.session import Session
 from lightning_viz.callbacks.view import View
 
 BATCH, HEAD = 32, 16
+FINISH_SECONDS = 60.0  # the default of views
 ARMS: dict[str, float | None] = {"no views": None, "budget": 0.05, "no budget": math.inf}
 
 
@@ -179,7 +180,8 @@ def run(arm: str, steps: int, dataset: TensorDataset, watch: Watch, *, dreams: b
     model, clock, share = Classifier(small=dreams), Clock(), ARMS[arm]
     views: list[View] = []
     if share is not None:
-        views = [Dreams(max_overhead=share)] if dreams else default_views(max_overhead=share)
+        options = {"max_overhead": share, "finish_seconds": FINISH_SECONDS}
+        views = [Dreams(**options)] if dreams else default_views(**options)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=steps,

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partialmethod
 from pathlib import Path
 
 import lightning.pytorch
@@ -208,7 +207,7 @@ def all_raise(monkeypatch):
         rampage(model)
         raise RuntimeError("planted in the look")
 
-    monkeypatch.setattr(TrainerRun, "__init__", partialmethod(TrainerRun.__init__, most_faults=10**9))
+    monkeypatch.setattr(TrainerRun, "most_faults", 10**9)
     monkeypatch.setattr(session.Session, "__init__", start)
     monkeypatch.setattr(session.Session, "_fault", count)
     monkeypatch.setattr(session, "StepReader", Unread)  # else a look before the first step waits for it
@@ -412,7 +411,7 @@ def gone_through(monkeypatch):
 
 @planted("a logger that is not muted", LOGS)
 def loggers(monkeypatch):
-    monkeypatch.setattr(session, "muted", lambda trainer: nullcontext())
+    monkeypatch.setattr(TrainerRun, "muted", lambda self: nullcontext())
 
 
 @planted("a log that is not shadowed", LOGS)
@@ -422,7 +421,7 @@ def logs(monkeypatch):
 
 @planted("attributes not restored", LOGS)
 def attributes(monkeypatch):
-    monkeypatch.setattr(guard, "_attributes_state", lambda attributes: lambda: None)
+    monkeypatch.setattr(guard, "_attributes_state", lambda attributes, before: lambda: None)
 
 
 @planted("buffers not restored", LOGS)
