@@ -443,7 +443,7 @@ def _draw(fault: Fault) -> None:
 
 
 def _write(fault: Fault) -> None:
-    def here(writers: Any, drawn: Any, step: int) -> bool:
+    def here(writers: Any, drawn: Any, *_: Any) -> bool:
         return any(picture.tag.startswith(fault.row.kind) for picture in drawn.pictures)
 
     if fault.row.fault in ("disk full", "read-only") and fault.row.logger != "images":
