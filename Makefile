@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo test check stubs docs clean
+.PHONY: demo test check stubs docs dist matrix clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[release]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -55,5 +59,16 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs build/docs
 	$(BIN)/python tools/check_site.py build/docs
 
+# What the package index gets, in dist.
+dist: $(VENV)/.installed-release
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# Other Pythons, the oldest and the newest versions of what the package needs: of those that this machine has, or of
+# MATRIX="--python 3.10 --versions oldest" alone. About 6 GB and an hour for each row; the table is build/matrix/table.md.
+matrix: $(VENV)/.installed-release
+	$(BIN)/python tools/matrix.py $(MATRIX)
+
 clean:
-	rm -rf $(VENV) $(RUNS) build lightning_logs
+	rm -rf $(VENV) $(RUNS) build dist lightning_logs
