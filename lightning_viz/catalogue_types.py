@@ -43,7 +43,14 @@ Need = Literal[
 """What a method asks of model and samples."""
 
 CamMethod = Literal[
-    "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "score_cam", "ablation_cam", "eigen_cam"
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "xgrad_cam",
+    "hires_cam",
+    "layer_cam",
+    "score_cam",
+    "ablation_cam",
+    "eigen_cam",
 ]
 """Methods of the view `GradCAM`; a test compares these types with the rows."""
 

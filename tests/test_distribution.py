@@ -72,8 +72,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel):
 def test_the_source_distribution_holds_what_the_wheel_is_built_from_and_neither_tests_nor_documentation(sdist):
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
-    beside = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tools/index_metadata.py"}
-    assert files - {"PKG-INFO", ".gitignore", "CITATION.cff"} == PACKAGE | beside
+    beside = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "pyproject.toml", "tools/index_metadata.py"}
+    assert files - {"PKG-INFO", ".gitignore"} == PACKAGE | beside
 
 
 def test_each_is_at_most_two_megabytes(sdist, wheel):
