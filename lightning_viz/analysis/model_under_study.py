@@ -16,7 +16,7 @@ from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.results import rows_of
 from lightning_viz.callbacks.probe import Samples
 from lightning_viz.errors import AnalysisError, InvalidArgumentError, OutputError, UnsuitableModelError, ViewError
-from lightning_viz.hooks.batching import fixed_batch_size
+from lightning_viz.hooks.batching import choose_batch_size
 from lightning_viz.hooks.calls import call_model
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.outputs import (
@@ -307,7 +307,7 @@ class ModelUnderStudy:
         Args:
             given: the size that is asked for.
         """
-        return given or fixed_batch_size(self.require_images()[0].numel())
+        return given or choose_batch_size(self.require_images()[0].numel())
 
     def settings(self, function: Callable[..., Any]) -> dict[str, Any]:
         """The study's own pixel space, seed and progress, as far as a function has such arguments.

@@ -22,7 +22,6 @@ from lightning_viz.catalogue import techniques, views
 from lightning_viz.catalogue_types import Technique
 from lightning_viz.errors import AnalysisError, LightningVizWarning, UnsuitableModelError
 from lightning_viz.hints import unknown_name
-from lightning_viz.hooks.batching import fixed_batches
 
 Progress = Callable[[str, int, int, float], None]
 """Called with what begins, how many parts are done, of how many, and an estimate of the seconds that are left."""
@@ -85,8 +84,7 @@ def fill_report(
     for step, path in series.items():
         here = [part for part in parts if part.step == step]
         if any(part not in work.finished for part in here):
-            with fixed_batches():
-                _complete(config, step, path, earlier, here, work)
+            _complete(config, step, path, earlier, here, work)
         for part in here:
             if part.kind and part in work.finished:
                 earlier = {**earlier, **work.finished[part].state}

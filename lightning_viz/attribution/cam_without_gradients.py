@@ -60,7 +60,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
 
     Args:
         inputs: as the model takes them, an image, a series or a volume among them.
-        batch_size: masked images per pass; what is fastest and fits if None.
+        batch_size: masked images per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
 
     Returns:
@@ -126,7 +126,7 @@ def ablation_cam(  # noqa: D417 (see score_cam)
 
     Args:
         inputs: as the model takes them.
-        batch_size: copies per pass, each without another channel; what is fastest and fits if None.
+        batch_size: copies per pass, each without another channel; what suits the inputs and fits if None.
 
     Raises:
         LayerNotFoundError: no layer matches; the message lists the nearest names.

@@ -122,7 +122,7 @@ def integrated_gradients(  # noqa: D417 (see gradient)
         baseline: x', a number in the model's input values, or tensors in the form of `inputs` that broadcast to them
             (0: the paper's black; the mean image if inputs are normalized).
         steps: nodes of the quadrature (50: the paper finds 20 to 300 enough).
-        batch_size: steps per pass; what is fastest and fits if None.
+        batch_size: steps per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
 
     Returns:

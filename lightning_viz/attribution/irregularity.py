@@ -58,7 +58,7 @@ def gradient_irregularity(
         fraction: standard deviation of the walk's end, relative to each image's own range (0.01: the paper's).
         steps: places along the walk, both ends among them.
         seed: of the direction, the same for every image.
-        batch_size: places per pass; what is fastest and fits if None.
+        batch_size: places per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 

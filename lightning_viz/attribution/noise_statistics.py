@@ -78,7 +78,7 @@ def smooth_grad(  # noqa: D417 (see integrated_gradients)
         fraction: standard deviation of the noise, relative to each sample's own range (0.15: the paper finds 0.1 to 0.2
             best).
         seed: of the noise: the same numbers whatever the batch size and the device.
-        batch_size: copies per pass; what is fastest and fits if None.
+        batch_size: copies per pass; what suits the inputs and fits if None.
 
     Returns:
         The mean *signed* map, in the form and shape of `inputs`, in the method's unit, or a statistic in its square;

@@ -122,7 +122,7 @@ def occlusion(
         baseline: replaces the patch: a number in the model's input values (0: the mean image if inputs are
             normalized), ``"mean_color"``, ``"blurred"``, or an image.
         feature: of which to map the activity, such as ``"features.10[7]"``.
-        batch_size: covered images per pass; what is fastest and fits if None.
+        batch_size: covered images per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 

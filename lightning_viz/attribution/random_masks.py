@@ -48,7 +48,7 @@ def rise(  # noqa: D417 (see gradient)
         cells: along each side of the grid (7: the paper's).
         keep: p, the probability that a cell is seen (0.5: the paper's).
         seed: of the masks: the same ones whatever the batch size and the device.
-        batch_size: masked images per pass; what is fastest and fits if None.
+        batch_size: masked images per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
 
     Returns:

@@ -28,7 +28,7 @@ from lightning_viz.callbacks.unit_crops import cut, known_fields
 from lightning_viz.callbacks.view import PopulationView
 from lightning_viz.costs import PASSES, Facts
 from lightning_viz.errors import AttributionWarning, InterceptionError, InvalidArgumentError, NoGradientError, ViewError
-from lightning_viz.hooks.batching import fixed_batch_size
+from lightning_viz.hooks.batching import choose_batch_size
 from lightning_viz.hooks.dependence import images_among, images_of_calls
 from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.layers import select_layers
@@ -155,7 +155,7 @@ def _alike(entries: Sequence[Entry]) -> Iterator[list[int]]:
     for number, entry in enumerate(entries):
         groups[tuple(x.shape for x in all_tensors(entry.inputs))].append(number)
     for shapes, group in groups.items():
-        size = min(_BATCH, fixed_batch_size(max(shape.numel() for shape in shapes)))
+        size = min(_BATCH, choose_batch_size(max(shape.numel() for shape in shapes)))
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_viz.errors import InvalidArgumentError, LayerNotReachedError
-from lightning_viz.hooks.batching import fixed_batch_size
+from lightning_viz.hooks.batching import choose_batch_size
 from lightning_viz.hooks.geometry import Layout, as_maps
 from lightning_viz.hooks.observation import layer_of_call
 from lightning_viz.hooks.observe import Forward, passes
@@ -70,7 +70,7 @@ def receptive_fields(
     module_name = layer_of_call(layer)
     rectangles: list[Rectangle | None] = []
     given = image_of(inputs)
-    size = _BATCH if given is None else max(1, min(_BATCH, fixed_batch_size(given[:1].numel()) // _DRAWS))
+    size = _BATCH if given is None else max(1, min(_BATCH, choose_batch_size(given[:1].numel()) // _DRAWS))
     with passes(model, module_name, whole=False, forward=forward) as run:
         for start in range(0, len(places), size):
             batch = list(places[start : start + size])

@@ -1,7 +1,6 @@
 """How far an analysis goes within a time: chosen from estimates alone, kept, said, and repeated on any machine."""
 
 import importlib
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -35,7 +34,6 @@ from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.catalogue import techniques, views
 from lightning_viz.costs import Cost, Facts, costing
 from lightning_viz.errors import AnalysisError, MalformedFileError
-from lightning_viz.hooks.batching import Batches, fixed_batches
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render.page import Picture
 from tests.analysis.fakes import fakes
@@ -344,16 +342,3 @@ def test_a_plan_is_no_part_of_a_report_in_which_nothing_is_shortened():
 def test_settings_are_handed_to_the_technique():
     study = ModelUnderStudy("net", net(), Samples(*images(4), 4), PixelSpace())
     assert run_technique(FAKES["measure"], study, {"steps": 7}).numbers["measure"] == {"steps": 7}
-
-
-def test_batches_do_not_depend_on_how_fast_they_are_in_an_analysis(monkeypatch):
-    """Of a search, a clock that stands still would choose the largest and one that runs ever slower the smallest."""
-    sizes = {}
-    for name, clock in (("still", lambda: 0.0), ("slower", lambda ticks=itertools.count(): float(next(ticks) ** 3))):
-        monkeypatch.setattr("lightning_viz.hooks.batching.time.perf_counter", clock)
-        with fixed_batches():
-            sizes[name] = []
-            Batches(net(), 200, values=2**21 // 20, progress=False).run(
-                lambda batch, to=sizes[name]: to.append(len(batch))
-            )
-    assert sizes["still"] == sizes["slower"] == [20] * 10

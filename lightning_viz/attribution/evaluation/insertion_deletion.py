@@ -75,7 +75,7 @@ def insertion(
         probabilities: class scores as probabilities, by softmax (by sigmoid for a single output), as in the paper;
             otherwise, and for targets that are no classes, as the model returns them.
         seed: of the order among locations of equal value; a constant map gives a random order.
-        batch_size: images per pass; what is fastest and fits if None.
+        batch_size: images per pass; what suits the inputs and fits if None.
         progress: show a bar when it takes long.
         forward: how to run the model, if not ``model(inputs)``.
 
