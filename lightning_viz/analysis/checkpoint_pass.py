@@ -19,9 +19,10 @@ from lightning_viz.analysis.data import data_of
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, of_one_tensor
 from lightning_viz.analysis.models import describe, network, read_checkpoint
 from lightning_viz.analysis.recipes import recorded_views
-from lightning_viz.analysis.results import Fault, Result, as_plain
+from lightning_viz.analysis.results import Fault, Result
 from lightning_viz.analysis.run_config import RunConfig
 from lightning_viz.analysis.validation_metrics import ValidationMetrics
+from lightning_viz.archive import json_values
 from lightning_viz.callbacks.distributed import first_process
 from lightning_viz.callbacks.probe import Probe, Samples
 from lightning_viz.callbacks.serialization import is_private
@@ -131,7 +132,7 @@ def run_checkpoint(
         result.numbers = {"model": describe(net, Samples((), None, 0))}
         return _without_samples(found, replay, failure, step)
     notes = [*_notes(caught), *([_SHARE] if own and torch.distributed.is_initialized() else [])]
-    result.numbers = {"model": describe(net, replay.samples), "fares": as_plain({**own, **metrics.values})}
+    result.numbers = {"model": describe(net, replay.samples), "fares": json_values({**own, **metrics.values})}
     if notes:
         result.numbers["notes"] = notes
     pixel_space = config.pixel_space or replay.samples.pixel_space or PixelSpace()

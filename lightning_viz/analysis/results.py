@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import pickle
 import shutil
 import warnings
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.plan import Plan
-from lightning_viz.archive import write_whole
+from lightning_viz.archive import json_values, write_whole
 from lightning_viz.callbacks.draw_task import Histogram, Projection
 from lightning_viz.callbacks.serialization import from_plain, to_plain
 from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
@@ -67,23 +66,6 @@ def replaced(place: Path) -> Iterator[Path]:
     yield partial
     shutil.rmtree(place, ignore_errors=True)
     partial.replace(place)
-
-
-def as_plain(value: Any) -> Any:
-    """Values that JSON has: tensors as lists, NaN and infinity as None.
-
-    Args:
-        value: numbers, words, tensors, arrays; mappings and sequences of them.
-    """
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(item) for name, item in value.items()}
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return as_plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 @dataclass
@@ -185,7 +167,7 @@ class Result:
             step: completed updates of the model.
         """
         if output.numbers:
-            self.numbers[output.name] = as_plain(output.numbers)
+            self.numbers[output.name] = json_values(output.numbers)
         if output.found:
             self.numbers.setdefault(FOUND, {})[output.name] = output.found
         for picture in output.pictures:
@@ -336,11 +318,11 @@ def keep(output: Output, result: Result, page: str, folder: Path, about: Mapping
             writer.picture(shown.picture, shown.step)
         write_events(partial, [result])
     for name, rows in output.tables.items():
-        write_whole(folder / f"{name}.csv", _csv([as_plain(row) for row in rows]))
+        write_whole(folder / f"{name}.csv", _csv([json_values(row) for row in rows]))
     for name, arrays in output.arrays.items():
         write_whole(folder / f"{name}.npz", _npz(arrays))
     write_whole(folder / "index.html", page.encode())
-    content = as_plain({**about, "found": output.found, "numbers": output.numbers, **output.tables})
+    content = json_values({**about, "found": output.found, "numbers": output.numbers, **output.tables})
     write_whole(numbers, json.dumps(content, indent=1, ensure_ascii=False).encode())
     return [FolderWriter(place).path(shown.picture, shown.step) for shown in result.pictures]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_viz.callbacks.facts import FACTS
+from lightning_viz.callbacks.writers.log_files import tag_path
 from lightning_viz.catalogue import board_tag
 from lightning_viz.errors import AnalysisError, MalformedFileError
-from lightning_viz.plain_text import file_name
+from lightning_viz.plain_text import plain_text
 
 __all__ = ["DIGEST_VERSION", "digest"]
 
@@ -63,6 +64,7 @@ def digest(run: Path | str) -> dict[str, Any]:
     """
     folder = _run_folder(Path(run))
     pages = [_read(path) for path in sorted((folder / FACTS).glob("*.json"))]
+    held = _pictures_in_events(folder)
     found: dict[str, Any] = {"version": DIGEST_VERSION, "run": str(folder), "health": [], "mistakes": []}
     for page in pages:
         kind = page["tag"].partition("/")[0]
@@ -70,7 +72,7 @@ def digest(run: Path | str) -> dict[str, Any]:
             continue
         entry = {name: value for name, value in page.items() if name != "tag"}
         tag, step = page["tag"], page["step"]
-        place = {"tag": tag, "board_tag": board_tag(tag), "step": step, "file": _file_of(folder, tag, step)}
+        place = {"tag": tag, "board_tag": board_tag(tag), "step": step, "file": _file_of(folder, tag, step, held)}
         found[kind].append({**entry, "picture": place})
     return found
 
@@ -107,21 +109,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _file_of(folder: Path, tag: str, step: int) -> str | None:
-    """Where the picture of a tag and step is stored below a folder."""
-    place = "/".join(file_name(part, part) for part in tag.split("/") if part not in ("", ".", ".."))
-    if (folder / place / f"{step:08d}.png").is_file():
-        return f"{place}/{step:08d}.png"
-    for events in sorted(folder.glob("events.out.tfevents.*")):
-        if (board_tag(tag), step) in _pictures_in(events):
-            return events.name
-    return None
+def _file_of(folder: Path, tag: str, step: int, held: Mapping[tuple[str, int], str]) -> str | None:
+    """Where the picture of a tag and step is stored below a folder, of whose events `held` says what they hold."""
+    place = Path(tag_path(tag)) / f"{step:08d}.png"
+    within = ".." not in place.parts and (folder / place).is_file()
+    return place.as_posix() if within else held.get((plain_text(board_tag(tag)), step))
 
 
-def _pictures_in(events: Path) -> Iterator[tuple[str, int]]:
-    """Tags and steps of what a file of events holds."""
+def _pictures_in_events(folder: Path) -> dict[tuple[str, int], str]:
+    """The files of events by the tags and steps of what they hold."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # takes a while to import
 
-    for event in EventFileLoader(str(events)).Load():
-        for value in event.summary.value:
-            yield value.tag, int(event.step)
+    return {
+        (value.tag, int(event.step)): path.name
+        for path in sorted(folder.glob("events.out.tfevents.*"))
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    }

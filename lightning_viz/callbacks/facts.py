@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_viz.archive import write_whole
+from lightning_viz.archive import json_values, write_whole
 from lightning_viz.plain_text import file_name
 
 FACTS = "lightning_viz_digest"
@@ -27,13 +26,4 @@ def write_facts(folder: Path, tag: str, step: int, facts: Mapping[str, Any]) -> 
     path = folder / FACTS / f"{file_name(tag, tag.replace('/', '.'))}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"tag": tag, "step": step, **facts}
-    write_whole(path, json.dumps(_finite(content), allow_nan=False, indent=1).encode())
-
-
-def _finite(value: Any) -> Any:
-    """Plain values, with null for numbers that JSON does not know."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(part) for key, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else value
+    write_whole(path, json.dumps(json_values(content), allow_nan=False, indent=1).encode())

@@ -1,17 +1,22 @@
 """The digest of a run: what Health and Mistakes found, as JSON, with the pictures that show it."""
 
+import io
 import json
 from contextlib import nullcontext
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz import Health, Mistakes, ViewWarning
 from lightning_viz.analysis import digest
 from lightning_viz.callbacks.facts import FACTS, write_facts
+from lightning_viz.callbacks.writers import FolderWriter, TensorBoardWriter
 from lightning_viz.cli.main import run_command_line
 from lightning_viz.errors import AnalysisError, MalformedFileError
+from lightning_viz.render.page import Picture
 
 from ..callbacks.conftest import LIGHTNING_SAYS, ConvNet, drawn_at_once, fit, images, loader  # noqa: F401
 
@@ -121,6 +126,19 @@ def test_a_tag_leads_nowhere_else(tmp_path):
     path = next((run / FACTS).iterdir())
     path.write_text(json.dumps({"tag": "health/../../outside.d", "step": 3}))
     assert digest(run)["health"][0]["picture"]["file"] is None
+
+
+@pytest.mark.parametrize("tag", ["health", "health/fold: 1?", "health/" + "a" * 300, "mistakes/worst/ä", "health/a\nb"])
+@pytest.mark.parametrize("logger", ["tensorboard", "folder"])
+def test_a_picture_is_found_wherever_a_folder_keeps_it(logger, tag, tmp_path):
+    write_facts(tmp_path, tag, 3, {})
+    writer = FolderWriter(tmp_path) if logger == "folder" else TensorBoardWriter(SummaryWriter(tmp_path))
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "png")
+    writer.picture(Picture(tag, content.getvalue(), 4, 4, ""), 3)
+    writer.flush()
+    stored = digest(tmp_path)[tag.partition("/")[0]][0]["picture"]["file"]
+    assert stored is not None and (tmp_path / stored).is_file()
 
 
 def test_folders_that_hold_no_run_or_several_are_refused(tmp_path):
