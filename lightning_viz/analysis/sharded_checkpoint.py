@@ -11,7 +11,7 @@ import io
 import math
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -109,12 +109,11 @@ def read_sharded_weights(folder: Path) -> dict[str, Tensor]:
             (index.of("fqn"), _size(index.of("offset"))): info
             for index, info in _mapping(metadata.of("storage_data")).items()
         }
-        chosen = dict(_weights(tensors))
+        chosen = _weights(tensors)
         room = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        if sum(math.prod(_size(kind.of("size"))) for kind in chosen.values()) > room:  # of a byte or more each
+        if sum(math.prod(_size(kind.of("size"))) for _, kind in chosen.values()) > room:  # of a byte or more each
             raise MalformedFileError("its weights are larger than its files")
-        prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in chosen)), "")
-        return {key.removeprefix(prefix): _whole(folder, key, kind, places) for key, kind in chosen.items()}
+        return {name: _whole(folder, key, kind, places) for name, (key, kind) in chosen.items()}
     except AnalysisError as error:
         raise type(error)(f"{name} is not loaded: {error}") from error
     except Exception as error:  # a pickle's instructions in an order that nobody wrote raise anything
@@ -132,12 +131,17 @@ def _read_metadata(path: Path) -> _Record:
     return metadata
 
 
-def _weights(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of weights: those under one of Lightning's prefixes, all where there is none; no bytes."""
-    prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in tensors)), "")
-    for name, kind in tensors.items():
-        if name.startswith(prefix) and type(kind).__name__ == "TensorStorageMetadata":
-            yield name, kind
+def _weights(tensors: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """The entries of weights by their names without one of Lightning's prefixes, with their keys; no bytes.
+
+    Those under a prefix alone, all where there is none.
+    """
+    prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in tensors)), "")
+    return {
+        key.removeprefix(prefix): (key, kind)
+        for key, kind in tensors.items()
+        if key.startswith(prefix) and type(kind).__name__ == "TensorStorageMetadata"
+    }
 
 
 def _whole(folder: Path, name: str, kind: _Record, places: Mapping[Any, _Record]) -> Tensor:
