@@ -17,6 +17,7 @@ from . import parameters as parameters
 from . import pixels as pixels
 from . import plain_text as plain_text
 from . import render as render
+from . import rich_display as rich_display
 from . import robustness as robustness
 from .callbacks.activation_maps import ActivationMaps as ActivationMaps
 from .callbacks.activation_statistics import ActivationStatistics as ActivationStatistics

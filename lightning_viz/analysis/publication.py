@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning_viz.analysis.report.report import findings
 from lightning_viz.analysis.report.report import report as write_report
+from lightning_viz.analysis.report.report_path import ReportPath
 from lightning_viz.analysis.results import ModelReport, Result, Results, replaced, write_events
 from lightning_viz.archive import write_whole
 from lightning_viz.callbacks.distributed import first_process
@@ -44,7 +46,7 @@ def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | 
         together: pictures of several models in one.
 
     Returns:
-        The report's path.
+        The report's path, with what was found for a notebook.
     """
     if not first_process():
         return folder / "report.html"
@@ -54,7 +56,12 @@ def publish(folder: Path, reports: Sequence[ModelReport], *, together: Result | 
         if together is not None:
             write_events(board / "compared", [together])
     write_whole(folder / "report.html", write_report(reports, together=together).encode())
-    return folder / "report.html"
+    found = [
+        (f"{report.name}: {title}" if len(reports) > 1 else title, sentence)
+        for report in reports
+        for title, sentence in findings(report)
+    ]
+    return ReportPath.of(folder / "report.html", found)
 
 
 class Publisher:

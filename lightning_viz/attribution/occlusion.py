@@ -19,6 +19,7 @@ from lightning_viz.hooks.pytree import map_tensors, spatial_input, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
+from lightning_viz.rich_display import displayed
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
@@ -26,6 +27,7 @@ PatchSize = Union[int, tuple[int, ...]]
 """Of height and width, or of both; of a series its length, of a volume depth, height and width."""
 
 
+@displayed()
 @dataclass(frozen=True)
 class OcclusionMaps:
     """Maps of the effect of each patch; several targets stand in a leading dimension T.

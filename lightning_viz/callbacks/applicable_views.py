@@ -8,9 +8,10 @@ from typing import Any, overload
 from lightning_viz.callbacks.probe import Probe
 from lightning_viz.callbacks.run import Callback, LightningModule, Trainer
 from lightning_viz.callbacks.schedule import Steps
-from lightning_viz.callbacks.view import View
+from lightning_viz.callbacks.view import View, caption_of
 from lightning_viz.catalogue import views
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.rich_display import table
 
 __all__ = ["default_views"]
 
@@ -48,6 +49,9 @@ class Views(Callback, Sequence[View]):
 
     def __repr__(self) -> str:
         return f"Views({list(self._views)})"
+
+    def _repr_html_(self) -> str:
+        return table("Views", {type(view).__name__: caption_of(view) for view in self})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the views in this callback's place."""

@@ -23,6 +23,7 @@ from lightning_viz.callbacks.suitability import refuse_twins
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.pytree import map_tensors
+from lightning_viz.rich_display import table
 
 __all__ = ["LoopWatch", "watch"]
 
@@ -105,6 +106,17 @@ class LoopWatch:
         self.run, self.views = run, list(views)
         self._session: Session | None = None
         self._reads, self._sees_batches, self._goes_on, self._ended = reads, False, False, 0
+
+    def _repr_html_(self) -> str:
+        folder = self.run.log.folder
+        rows = {
+            "model": type(self.run.model).__name__,
+            "updates": self.run.step,
+            "epochs": self.run.epoch,
+            "pictures in": "loggers of yours" if self.run.log.loggers else str(folder or "lightning_viz_logs"),
+            "views": ", ".join(view.label for view in self.views),
+        }
+        return table("Watched loop", rows)
 
     def __enter__(self) -> LoopWatch:
         self.begin()

@@ -34,11 +34,13 @@ from lightning_viz.callbacks.session import Session, session
 from lightning_viz.callbacks.sessions import start_session
 from lightning_viz.callbacks.snapshot import Requirements, Snapshot
 from lightning_viz.callbacks.suitability import refuse_twins
+from lightning_viz.catalogue import views
 from lightning_viz.costs import Facts
 from lightning_viz.errors import InvalidArgumentError, ViewError, inform, warn_safely
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.rich_display import table
 
 __all__ = ["PopulationView", "View"]
 
@@ -51,6 +53,20 @@ _AMOUNTS = {
 _WHEN = ("every_n_epochs", "every_n_train_steps", "steps", "animation", "keep_parts", *_AMOUNTS)
 """Arguments that do not change what a view draws at a step."""
 _SHORT = 40  # characters of an argument in a line of the log
+
+
+def caption_of(view: View) -> str:
+    """What a view shows, in a sentence or two: as the catalogue says, or its docstring begins.
+
+    Args:
+        view: of any kind.
+
+    >>> from lightning_viz import GradCAM
+    >>> caption_of(GradCAM())
+    'Where, seen from a layer, the evidence for a class lies.'
+    """
+    known = views().get(view.kind)
+    return known.caption if known else (type(view).__doc__ or "").strip().partition("\n")[0]
 
 
 class View(KeywordArguments, Callback):
@@ -192,6 +208,10 @@ class View(KeywordArguments, Callback):
             f"{name}={value}" for name, value in self.changed().items() if len(value) <= _SHORT and name != "probe"
         ]
         return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+
+    def _repr_html_(self) -> str:
+        looked = "not yet" if self.last_step is None else f"at step {self.last_step}"
+        return table(type(self).__name__, {"shows": caption_of(self), **self.changed(), "looked last": looked})
 
     def changed(self) -> dict[str, str]:
         """Arguments that change what it draws and are not the defaults, as they are written."""

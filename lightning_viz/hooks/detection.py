@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.rich_display import displayed
+
 __all__ = ["Detections", "detections_of"]
 
 WEAK = 0.05
@@ -20,6 +22,7 @@ _MASKS = 16  # that are kept of an image
 _BOX_NAMES, _LOGIT_NAMES = ("pred_boxes",), ("logits", "pred_logits")
 
 
+@displayed()
 @dataclass(frozen=True)
 class Detections:
     """What a detector finds in one image, of D objects.

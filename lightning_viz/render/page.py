@@ -16,6 +16,7 @@ from lightning_viz.render.layout import INNER_WIDTH, draw
 from lightning_viz.render.parts import Part, Text, VStack
 from lightning_viz.render.text import GRAY, RED, SEPARATOR, TITLE_SIZE, step_text, text_width, wrap, wrap_items
 from lightning_viz.render.tiles import Verdict, verdict_key
+from lightning_viz.rich_display import picture
 
 __all__ = ["Page", "PageInfo", "Picture", "compose", "lay_out"]
 
@@ -119,6 +120,9 @@ class Page:
         """
         return (part for part in self.body.walk() if isinstance(part, kind))
 
+    def _repr_html_(self) -> str:
+        return lay_out(self)._repr_html_()
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -145,6 +149,9 @@ class Picture:
     def kind(self) -> str:
         """Of the file: ``"gif"`` for an animation, else ``"png"``."""
         return "gif" if self.image.startswith(b"GIF") else "png"
+
+    def _repr_html_(self) -> str:
+        return picture(self.image, self.kind, " ".join(self.description.replace("**", "").split()))
 
 
 def compose(

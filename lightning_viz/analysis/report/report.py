@@ -104,7 +104,7 @@ def report(studies: Sequence[ModelReport], *, together: Result | None = None) ->
         model=_model(studies),
         layers=[(study.name, _layers(study)) for study in studies],
         fares=_fares(studies),
-        found=[(study.name, found) for study in studies if (found := _found(study))],
+        found=[(study.name, found) for study in studies if (found := findings(study))],
         notes=[(study.name, notes) for study in studies if (notes := _notes(study))],
         plan=studies[0].plan if studies else Plan({}),
         shortened=_shortened(studies[0].plan if studies else Plan({})),
@@ -223,8 +223,12 @@ def _fares(studies: Sequence[ModelReport]) -> tuple[Numbers | None, list[Table]]
     return numbers_over_steps("How it fares", metrics, names), tables("", nested, names) if any(nested) else []
 
 
-def _found(study: ModelReport) -> list[tuple[str, str]]:
-    """What the techniques found: title of each, and its sentence."""
+def findings(study: ModelReport) -> list[tuple[str, str]]:
+    """What the techniques found: title of each, and its sentence.
+
+    Args:
+        study: the results of a model.
+    """
     found = {name: text for result in study.findings for name, text in result.numbers.get(FOUND, {}).items()}
     return [(entry_of(name).title, text) for name, text in found.items()]
 
