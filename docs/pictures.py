@@ -9,6 +9,7 @@ known. The last picture of each view is written to docs/pictures, in a palette o
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -69,12 +70,17 @@ def keep(folder: Path, tags: Mapping[str, str], *, first: bool = False) -> None:
 def fit(model: Any, loaders: list[Any], views: list[Any], tags: Mapping[str, str], *, epochs: int, **more: Any) -> None:
     """Train, and keep the pictures."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, callbacks=views, default_root_dir=folder,
-            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        )  # fmt: skip
-        trainer.fit(model, *loaders)
+        train(folder, model, loaders, views, epochs)
         keep(Path(folder), tags, **more)
+
+
+def train(folder: str, model: Any, loaders: list[Any], views: list[Any], epochs: int) -> None:
+    """Train, with pictures in a folder."""
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=views, default_root_dir=folder,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(model, *loaders)
 
 
 def digit_loaders(change: Callable[[Any, Any], None] = lambda images, labels: None, kind: str = "") -> list[Any]:
@@ -212,7 +218,7 @@ def lines() -> None:
 
 def attention() -> None:
     """A transformer that reads a trained network's maps, at the end and before its first update; its classes apart."""
-    loaders, pixels = glyph_loaders(), PixelSpace()
+    loaders, pixels = glyph_loaders(glyphs.GlyphData()), PixelSpace()
     embedding = LayerEmbeddings(layers=["net.3", "net.7", "net.10", "net.13"], animation=False, projector=False, **END)
     trained = glyphs.Glyphs(updates=160)
     fit(trained, loaders, [embedding], {"embedding/every_layer": "embedding_healthy"}, epochs=5)
@@ -224,9 +230,8 @@ def attention() -> None:
         fit(model, loaders, [view], {"attention/gradient": f"attention_{kind}"}, epochs=5, first=kind == "ill")
 
 
-def glyph_loaders(*, shuffled: bool = False) -> list[Any]:
+def glyph_loaders(data: Any, *, shuffled: bool = False) -> list[Any]:
     """Glyphs among distractors."""
-    data = glyphs.GlyphData()
     data.setup("fit")
     if shuffled:
         shuffle(*data.train.tensors)
@@ -237,7 +242,7 @@ def nothing_learned() -> None:
     """Glyphs with labels that have nothing to do with them."""
     view = LayerEmbeddings(layers=["net.3", "net.7", "net.10", "net.13"], animation=False, projector=False, **END)
     tags = {"embedding/every_layer": "embedding_ill"}
-    fit(glyphs.Glyphs(updates=160), glyph_loaders(shuffled=True), [view], tags, epochs=5)
+    fit(glyphs.Glyphs(updates=160), glyph_loaders(glyphs.GlyphData(), shuffled=True), [view], tags, epochs=5)
 
 
 def segmentation() -> None:
@@ -250,7 +255,17 @@ def segmentation() -> None:
         fit(dense.UNet(), [train, val], [view], {"predictions": f"predictions_{kind}"}, epochs=epochs)
 
 
+def learning() -> None:
+    """The README's moving picture: where a network looks while it learns glyphs, one class of which has a mark."""
+    view = GradCAM(samples=4, pixel_space=PixelSpace(), animation=True, **(END | {"steps": [*range(0, 161, 4)]}))
+    with tempfile.TemporaryDirectory() as folder:
+        train(folder, glyphs.Glyphs(updates=160), glyph_loaders(glyphs.MarkedGlyphData()), [view], epochs=5)
+        moving = next((Path(folder) / "lightning_viz_logs").rglob("animation/*.gif"))
+        shutil.copyfile(moving, ROOT / "docs" / "learning.gif")
+
+
 SCENES = (
+    learning,
     healthy,
     shortcut,
     dead,

@@ -98,8 +98,8 @@ def _encode(pages: list[Image.Image], scale: float, hold: int) -> tuple[bytes, t
     durations = [FRAME_MILLISECONDS] * (len(indexed) - 1) + [hold]
     buffer = BytesIO()
     indexed[0].save(
-        buffer, format="GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False
-    )
+        buffer, format="GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True
+    )  # optimized: what does not change from frame to frame is not written again
     return buffer.getvalue(), size
 
 
@@ -110,8 +110,24 @@ def _shared_palette(frames: list[Image.Image], samples: int = 8) -> Image.Image:
     strip = Image.new("RGB", (width, height * len(chosen)))
     for place, index in enumerate(chosen):  # every second pixel of every second row holds the same colors
         strip.paste(frames[index].resize((width, height), Image.Resampling.NEAREST), (0, place * height))
+    palettes = [_palette(strip, method) for method in (Image.Quantize.MEDIANCUT, Image.Quantize.FASTOCTREE)]
+    return min(palettes, key=lambda palette: _error(strip, palette))
+
+
+def _palette(image: Image.Image, method: Image.Quantize) -> Image.Image:
+    """The exact colors, and those that a method finds for the rest."""
     exact = [value for color in _EXACT for value in color]
-    chosen_colors = strip.quantize(colors=256 - len(_EXACT), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    found = image.quantize(colors=256 - len(_EXACT), method=method).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette((exact + chosen_colors)[: 3 * 256])
+    palette.putpalette((exact + found)[: 3 * 256])
     return palette
+
+
+def _error(image: Image.Image, palette: Image.Image) -> float:
+    """What a palette does to an image: median cut is good at grays, an octree at rare colors.
+
+    The mean fourth power of the difference, so that a few that are far off count for more than many that are near.
+    """
+    indexed = image.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")
+    difference = np.asarray(image, np.float32) - np.asarray(indexed, np.float32)
+    return float(np.power(difference, 4).mean())

@@ -71,6 +71,27 @@ def test_large_animations_are_made_to_fit():
     assert (first[0, 0] != last[0, 0]).any() or first.shape == last.shape
 
 
+def test_what_does_not_change_is_written_once():
+    photo = np.random.default_rng(0).integers(0, 256, (400, 500, 3)).astype(np.uint8)
+    pages = []
+    for step in range(20):
+        photo[:20, :20] = photo[-20:, -20:] = step * 12
+        pages.append((step, png(Image.fromarray(photo))))
+    alone, all_of_them = (len(animate("t", some, description="").image) for some in (pages[:1], pages))
+    assert all_of_them < 1.5 * alone
+
+
+@pytest.mark.parametrize("rare", [True, False], ids=["a bar of colors below gray noise", "a ramp of grays"])
+def test_shades_are_kept(rare):
+    ramp = np.linspace(0, 255, 240)
+    page = np.tile(ramp[None, :, None], (400, 1, 3)).astype(np.uint8)
+    if rare:
+        page[:] = np.random.default_rng(0).integers(0, 40, page.shape)
+        page[-8:] = np.stack([ramp, ramp / 2, 255 - ramp], 1)
+    ((shown, _),) = played(animate("t", [(0, png(Image.fromarray(page)))], description=""))
+    assert np.abs(shown[-1].astype(int) - page[-1]).max(1).mean() < 5
+
+
 def test_no_frames_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
         animate("t", [], description="")
