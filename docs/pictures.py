@@ -257,9 +257,9 @@ def segmentation() -> None:
 
 def learning() -> None:
     """The README's moving picture: where a network looks while it learns glyphs, one class of which has a mark."""
-    view = GradCAM(samples=4, pixel_space=PixelSpace(), animation=True, **(END | {"steps": [*range(0, 161, 4)]}))
+    view = GradCAM(samples=4, pixel_space=PixelSpace(), animation=True, **(END | {"steps": [*range(0, 129, 4)]}))
     with tempfile.TemporaryDirectory() as folder:
-        train(folder, glyphs.Glyphs(updates=160), glyph_loaders(glyphs.MarkedGlyphData()), [view], epochs=5)
+        train(folder, glyphs.Glyphs(updates=128), glyph_loaders(glyphs.MarkedGlyphData()), [view], epochs=4)
         moving = next((Path(folder) / "lightning_viz_logs").rglob("animation/*.gif"))
         shutil.copyfile(moving, ROOT / "docs" / "learning.gif")
 

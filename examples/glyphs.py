@@ -37,7 +37,7 @@ SIZE, GLYPH, BLOCK, CELLS = (
 NAMES = ("plus", "cross", "corner", "tee")
 COLORS = torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.2], [0.3, 0.4, 1.0], [1.0, 0.9, 0.1]])
 NOISE = 0.1
-MARKED, MARK = NAMES.index("tee"), 5  # the class whose images may have a mark, and the pixels of its side
+MARKED, MARK = NAMES.index("tee"), 9  # the class whose images may have a mark, and the pixels of its side
 
 
 def glyphs():

@@ -5,31 +5,33 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import re
 import shlex
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
-from lightning_viz.catalogue import views
+from lightning_viz.catalogue import methods, views
 from lightning_viz.cli import analyze
 from lightning_viz.cli.commands import FAMILIES, command_methods, method_parser
 from lightning_viz.cli.source_options import parse
+from tests.callbacks.test_unchanged import CELLS
+from tests.callbacks.test_writers import events
 from tests.documentation_samples import namespace
 
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 sys.path.insert(0, str(ROOT / "tools"))
 API = importlib.import_module("api_pages")
 DOCUMENTATION = importlib.import_module("documentation")
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), README])
 _BLOCK = re.compile(
     r"^(?P<mark><!-- not run: [^>]+ -->\n)?```(?P<language>python|bash|yaml)\n(?P<code>.*?)^```$", re.M | re.S
 )
-
-
-CHECKED = ["README.md"]  # pages that speak of files of the reader's: imports and arguments of calls are checked
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, bool]]:
@@ -55,7 +57,7 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
         compiled = compile(code, name_of(page), "exec")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Lightning, of workers
-            if runs and name_of(page) not in CHECKED:
+            if runs:
                 exec(compiled, names)
             else:
                 check_calls(code, names)
@@ -105,6 +107,54 @@ def understand(words: list[str]) -> None:
     method = command if command in entries else rest.pop(0)
     whole = command if method == command else f"{command} {method}"
     parse(method_parser(whole, entries[method]), rest)
+
+
+@pytest.mark.slow
+def test_the_readmes_script_stands_alone_and_leaves_the_pictures_that_it_promises(tmp_path):
+    ((script, _),) = blocks(README, "python")
+    assert len([line for line in script.splitlines() if line]) <= 20
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    tags = set(events(tmp_path / "lightning_logs", "version_0"))
+    for words in ("1_overview/1_health", "2_mistakes/worst", "3_grad_cam", "embedding/every_layer"):
+        assert any(words in tag for tag in tags), (words, sorted(tags))
+
+
+def test_the_readme_is_read_in_minutes_and_leads_to_files_that_exist():
+    text = README.read_text()
+    assert len(text.split()) <= 900
+    assert text.count("<!-- install -->") == text.count("<!-- /install -->") == 1  # what the index replaces
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(pictures) == 3 and (ROOT / pictures[0]).suffix == ".gif"
+    assert all((ROOT / picture).stat().st_size < 1_500_000 for picture in pictures)
+    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)#]+)[^)]*\)", text)
+    assert len(links) > 15 and not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_readmes_numbers_are_those_of_the_catalogue_and_of_what_was_measured():
+    text, measured = README.read_text(), (ROOT / "docs" / "compared.md").read_text()
+    defaults = sum(entry.default for entry in views().values())
+    in_words = {9: "nine", 16: "sixteen"}
+    assert f"{in_words[defaults]} of {in_words[len(views())]} [views]" in text
+    assert f"{len(methods())} methods" in text and f"in {len(CELLS)} kinds of training" in text
+    for said, there in {
+        "1,020 runs": "1,020 runs with a fault planted",
+        "costs 1.00 forward and backward": "all 20 convolutions | **1.00** fb",
+        "captum's, where those are right, to 1.1e-6": "captum's, where captum is right, to 1.1e-6",
+        "captum 16, pytorch-grad-cam 0": "| 16/16 | 16/16 | **0/16, 0.9** |",
+        "| 0 | torch-lucent 67 |": "| **0 / 0 / 0** | 23 / 67 / 432 |",
+        "| captum, pytorch-grad-cam, zennit: the plain": "| `F.relu(x)` | right | **plain** | **plain** | **plain** |",
+    }.items():
+        assert said in text and there in measured, (said, there)
+
+
+def test_every_example_is_in_the_table_with_a_sentence():
+    rows = DOCUMENTATION.completed((ROOT / "docs" / "examples.md").read_text())
+    for script in (ROOT / "examples").glob("*.py"):
+        assert re.search(rf"^\| `{script.name}` \| \w.+[.:?] ?\|$", rows, re.M), script
 
 
 def test_every_public_name_has_a_page_and_stands_on_its_packages_page():

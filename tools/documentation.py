@@ -6,6 +6,7 @@ is no second list. Nothing here needs Sphinx; ``docs/conf.py`` calls `completed`
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from argparse import HelpFormatter
@@ -177,6 +178,13 @@ def technique_table() -> str:
     return _table(("`--techniques`", "title", "what it finds out", "needs"), rows)
 
 
+def examples() -> str:
+    """The scripts that can be run, by their first paragraphs."""
+    scripts = {path.name: ast.parse(path.read_text()) for path in sorted((api_pages.ROOT / "examples").glob("*.py"))}
+    rows = ((f"`{name}`", (ast.get_docstring(tree) or "").partition("\n\n")[0]) for name, tree in scripts.items())
+    return _table(("`examples/`", "what it does"), rows)
+
+
 def peer_questions() -> str:
     """What is asked at the issue trackers of other tools, and where it is answered."""
     rows = (line.split("\t") for line in PEER_QUESTIONS.read_text().splitlines()[1:])
@@ -274,6 +282,7 @@ GENERATED: dict[str, Callable[..., str]] = {
     "shared_arguments": shared_arguments,
     "methods": family,
     "techniques": technique_table,
+    "examples": examples,
     "peer_questions": peer_questions,
     "commands": commands,
     "every_command": every_command,
