@@ -1,11 +1,11 @@
-# `make demo` and `make test` do all the set-up themselves: they need Python 3.10+ with its venv module, and nothing else.
+# `make demo`, `make gallery` and `make test` do all the set-up themselves: they need Python 3.10+ with its venv module, and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo test check stubs docs dist matrix clean
+.PHONY: demo gallery test check stubs docs dist matrix clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,15 +25,20 @@ $(VENV)/.installed-release: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[release]"
 	touch $@
 
+# A minute, and what to look at.
 demo: $(VENV)/.installed
+	@$(BIN)/python examples/demo.py --out $(RUNS)/demo
+
+# The longer examples, some minutes; the pictures can be opened while they are drawn.
+gallery: $(VENV)/.installed
+	@echo "This takes some minutes. Look while it runs: in another terminal,"
+	@echo
+	@echo "    $(BIN)/lightning-viz board $(RUNS)"
+	@echo
 	$(BIN)/python examples/digits.py --out $(RUNS)
 	$(BIN)/python examples/plane.py --out $(RUNS)
 	$(BIN)/python examples/glyphs.py --out $(RUNS)
 	$(BIN)/python examples/dream.py --out $(RUNS)/dream --only classes units inversions
-	@echo
-	@echo "The runs are in $(RUNS)/. Open them in TensorBoard with:"
-	@echo
-	@echo "    $(BIN)/lightning-viz board $(RUNS)"
 	@echo
 	@echo "Analyze the network that was trained on the digits, in one report, with:"
 	@echo
