@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz.attribution.gradients import copy_batches, scores_of
+from lightning_viz.attribution.occluded_passes import OccludedPasses
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.calls import as_call
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores
-from lightning_viz.hooks.pytree import map_tensors, spatial_input, take_samples
+from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
@@ -66,13 +66,13 @@ class Grid:
         of = zip(self.shape, self.patch, self.stride, strict=True)
         return tuple(1 + max(0, -(-(length - size) // step)) for length, size, step in of)
 
-    def place(self, position: int) -> tuple[slice, ...]:
-        """The pixels that the patch covers at a position, counted row by row from the top left."""
-        slices: list[slice] = []
-        for count, step, size in reversed(list(zip(self.positions, self.stride, self.patch, strict=True))):
-            position, index = divmod(position, count)
-            slices.insert(0, slice(index * step, index * step + size))
-        return tuple(slices)
+    @property
+    def places(self) -> Tensor:
+        """The first row and column of each position, row by row from the top left, ``[P, d]``."""
+        axes = [
+            step * torch.arange(count, device="cpu") for count, step in zip(self.positions, self.stride, strict=True)
+        ]
+        return torch.cartesian_prod(*axes).view(-1, len(axes))
 
 
 def grid_of(shape: Sequence[int], patch: PatchSize | None = None, stride: PatchSize | None = None) -> Grid:
@@ -110,7 +110,9 @@ def occlusion(
     .. math:: y(x) - y(x \text{ with a patch replaced by the baseline})
 
     and, from the same passes, the paper's two other maps: a feature's activity and the most probable class. No
-    gradients.
+    gradients. A pass computes the windows of the layers that the patch reaches, as long as they are less than the whole
+    maps, and takes the rest from the uncovered image; where that is not possible, or not less work, it is whole, and
+    the log says so.
 
     Args:
         model: any module; left as found.
@@ -149,14 +151,8 @@ def occlusion(
         mapped.check_count(count)
     results: list[list[Tensor]] = [[], [], []]  # scores, predicted classes, activities, batch after batch
 
-    def measure(items: Tensor) -> None:
-        positions, samples = items // count, items % count
-        covered = batches.lay_out(image[samples.to(image.device)])
-        for index, (position, sample) in enumerate(zip(positions.tolist(), samples.tolist(), strict=True)):
-            window = (slice(None), *grid.place(position))
-            covered[index][window] = cover[sample][window]
-        given = map_tensors(inputs, lambda x: covered if x is image else take_samples(x, samples, count))
-        observation = observe(model, given, fixed.select(samples), layers=list(inside), forward=forward)
+    def measure(samples: Tensor, given: Any, run: Forward | None) -> list[Tensor | None]:
+        observation = observe(model, given, fixed.select(samples), layers=list(inside), forward=run)
         parts: list[Tensor | None] = [scores_of(observation), None, None]
         if observation.outputs is not None and observation.meaning is not None:
             parts[1] = _predicted(observation.outputs, observation.meaning)
@@ -165,15 +161,19 @@ def occlusion(
             outputs, layouts = observation.outputs, observation.layouts
             activations = Activations(observation.activations, outputs, tuple(inside), layouts, meaning)
             parts[2] = mapped.select(samples).scores(activations).values
-        for kept, part in zip(results, parts, strict=True):
-            if part is not None:
-                kept.append(part)
+        return parts
 
-    positions = math.prod(grid.positions)
-    batches = copy_batches(model, inputs, positions, batch_size, progress, "occlusion")
-    batches.run(measure)
+    def measure_batch(items: Tensor) -> None:
+        for parts in passes.run(items, batches, measure):
+            for kept, part in zip(results, parts, strict=True):
+                if part is not None:
+                    kept.append(part)
+
+    batches = copy_batches(model, inputs, len(grid.places), batch_size, progress, "occlusion")
+    passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, forward)
+    batches.run(measure_batch)
     scores, predicted, activity = (
-        _on_grid(torch.cat(parts, -1), grid.positions, count) if parts else None for parts in results
+        passes.on_grid(torch.cat(parts, -1), grid.positions) if parts else None for parts in results
     )
     assert scores is not None
     drop = whole.view(*whole.shape, *[1] * len(grid.shape)) - scores
@@ -187,11 +187,6 @@ def _sides(size: PatchSize, shape: Sequence[int], name: str) -> tuple[int, ...]:
     if min(sides) < 1:
         raise InvalidArgumentError(f"{name} is {size}: give 1 pixel or more")
     return sides
-
-
-def _on_grid(values: Tensor, grid: Sequence[int], count: int) -> Tensor:
-    """From ``[..., positions * N]`` to ``[..., N, h, w]``."""
-    return values.view(*values.shape[:-1], *grid, count).movedim(-1, -1 - len(grid))
 
 
 def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:

@@ -14,7 +14,8 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.shards import is_sharded
 
-_MOST = 256  # items of a batch, as of small images, whose passes cost mostly calls
+MOST_ITEMS = 256
+"""Items of a batch, as of small images, whose passes cost mostly calls."""
 _VALUES = 2**21  # input values of a batch on a CPU: 13 images of 3 x 224 x 224, 75 of 3 x 96 x 96
 _VALUES_OF_A_GPU = 2**23  # 55 images of 3 x 224 x 224
 _SHARDED = 8  # items of a batch that no process may halve alone
@@ -37,7 +38,7 @@ def choose_batch_size(values: int, model: nn.Module | None = None) -> int:
     """
     device = None if model is None else next((p.device.type for p in model.parameters()), None)
     most = _VALUES if device in (None, "cpu") else _VALUES_OF_A_GPU
-    return max(1, min(_MOST, most // max(1, values)))
+    return max(1, min(MOST_ITEMS, most // max(1, values)))
 
 
 class Batches:
@@ -92,7 +93,7 @@ class Batches:
 
     def _can_retry(self, error: RuntimeError, size: int) -> bool:
         """Whether the batch may succeed when it is repeated, smaller or in the default memory format."""
-        if self._channels_last and "view size is not compatible" in str(error):
+        if self._channels_last and refuses_layout(error):
             self._channels_last = False  # the model calls view() where reshape() would do
             return True
         if size == 1 or self._sharded or not out_of_memory(error):
@@ -118,6 +119,11 @@ def free_memory(error: Exception) -> None:
     error.__traceback__ = None
     if out_of_memory(error) and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+
+
+def refuses_layout(error: Exception) -> bool:
+    """Whether an error is of a model that calls ``view()`` on maps in another memory format than it expects."""
+    return "view size is not compatible" in str(error)
 
 
 def out_of_memory(error: Exception) -> bool:

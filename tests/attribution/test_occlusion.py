@@ -1,12 +1,15 @@
 """Occlusion against loops that cover one patch at a time."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
-from lightning_viz.attribution import blurred, mean_color, occlusion
+from lightning_viz.attribution import blurred, mean_color, occluded_passes, occlusion
+from lightning_viz.attribution.occluded_passes import OccludedPasses
 from lightning_viz.hooks import channel, classes, maximum, unit
-from tests.attribution.nets import inputs, network, plain
+from tests.attribution.nets import KINDS, inputs, network, plain
 
 
 def by_loops(score, x, patch, stride, baseline):
@@ -158,3 +161,152 @@ def test_the_mass_lies_on_what_the_model_looks_at():
     x = torch.rand(2, 3, 12, 12).double() + 0.5
     heat = occlusion(net, x, 0, patch=4, stride=2).heat
     assert (heat[:, 0, :4, 8:] > 0).all() and heat[:, 0, 6:].eq(0).all() and heat[:, 0, :, :6].eq(0).all()
+
+
+# Passes of windows.
+
+
+@pytest.fixture
+def windowed(monkeypatch):
+    """However little they spare; whether each occlusion's passes were of windows to the end."""
+    seen = []
+    monkeypatch.setattr(occluded_passes, "_OVERHEAD", {"cpu": -1.0})
+    init = OccludedPasses.__init__
+
+    def noted(self, *args):
+        init(self, *args)
+        seen.append(self)
+
+    monkeypatch.setattr(OccludedPasses, "__init__", noted)
+    return seen
+
+
+def whole_passes(monkeypatch, *args, **options):
+    with monkeypatch.context() as patched:
+        patched.setattr(occluded_passes, "is_sharded", lambda model: True)
+        return occlusion(*args, **options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, None])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_windows_give_what_whole_passes_give(kind, batch_size, windowed, monkeypatch):
+    net, given = network(kind), inputs(kind)
+    options = {"patch": 3, "stride": 2, "baseline": mean_color, "batch_size": batch_size, "progress": False}
+    found = occlusion(net, given, classes(1, 2), **options)
+    assert [passes.windowed for passes in windowed] == [True]
+    expected = whole_passes(monkeypatch, net, given, classes(1, 2), **options)
+    assert torch.allclose(found.drop, expected.drop, atol=1e-12) and found.drop.any()
+    assert torch.equal(found.predicted, expected.predicted) if expected.predicted is not None else True
+
+
+def test_only_windows_of_a_convolution_are_computed_until_they_are_most_of_the_map(windowed):
+    """By its multiplications; the first call is the pass before, the second the shared map."""
+    net, sizes = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), []
+
+    class Counted(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(issubclass(kind, torch.Tensor) and kind.__name__ == "PatchedMaps" for kind in types):
+                return NotImplemented
+            if func is torch.ops.aten.convolution.default:
+                sizes.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    with Counted():
+        occlusion(net, torch.randn(2, 3, 32, 32), 1, patch=4, stride=4, batch_size=48, progress=False)
+    windows = [(48, 3, 8, 8), (16, 3, 8, 8)]
+    assert sizes == [(2, 3, 32, 32), (1, 3, 32, 32), *windows, (1, 3, 32, 32), (32, 3, 8, 8), (32, 3, 8, 8)]
+
+
+@pytest.mark.parametrize(("overhead", "tried"), [(4e6, False), (1e5, True)], ids=["by their size", "after a batch"])
+def test_small_models_run_whole_passes_and_the_log_says_so(overhead, tried, monkeypatch, caplog):
+    monkeypatch.setattr(occluded_passes, "_OVERHEAD", {"cpu": overhead})
+    net, x, kinds = network("convolutional"), inputs("convolutional"), []
+    net.conv1.register_forward_hook(lambda module, args, output: kinds.append(type(args[0]).__name__))
+    options = {"patch": 6, "stride": 3, "batch_size": 5, "progress": False}
+    with caplog.at_level(logging.INFO, "lightning_viz"):
+        found = occlusion(net, x, 1, **options)
+    assert kinds == ["Tensor", "PatchedMaps" if tried else "Tensor", *["Tensor"] * 5]
+    assert caplog.messages == ["Occlusion runs whole passes: windows would spare too little"]
+    assert torch.allclose(found.drop, whole_passes(monkeypatch, net, x, 1, **options).drop, atol=1e-12)
+
+
+class Foreign(nn.Module):
+    """Takes the values of its maps out of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3).double()
+
+    def forward(self, x):
+        return torch.from_numpy(self.conv(x).numpy().mean((2, 3)))
+
+
+class ViewInPlace(Foreign):
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, :2].relu_()
+        return x.mean((2, 3))
+
+
+class Kept(Foreign):
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+UNFOLLOWED = {
+    "values taken out of torch": (lambda: Foreign(), ""),
+    "in place on a view": (lambda: ViewInPlace(), "the model changes maps in place of which it keeps views"),
+    "TorchScript": (lambda: torch.jit.script(Kept()), "TorchScript runs parts of the model"),
+    "maps too large to keep": (lambda: Kept(), "the model's maps are 864 values, at most 500 are kept"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("name", list(UNFOLLOWED))
+def test_models_that_cannot_be_followed_run_whole_passes_and_the_log_says_why(name, windowed, monkeypatch, caplog):
+    build, reason = UNFOLLOWED[name]
+    if name == "maps too large to keep":
+        monkeypatch.setattr("lightning_viz.hooks.patched_copies._MOST", 500)
+    torch.manual_seed(0)
+    net, x = build(), inputs("convolutional")
+    options = {"patch": 4, "stride": 4, "batch_size": 8, "progress": False}
+    with caplog.at_level(logging.INFO, "lightning_viz"):
+        found = occlusion(net, x, 1, **options)
+    assert not windowed[-1].windowed and f"Occlusion runs whole passes: {reason}" in caplog.text
+    assert torch.allclose(found.drop, whole_passes(monkeypatch, net, x, 1, **options).drop, atol=1e-12)
+
+
+def test_a_models_own_error_is_raised_as_it_is():
+    class Failing(nn.Module):
+        def forward(self, x):
+            if len(x) > 3:
+                raise RuntimeError("four are too many")
+            return x.mean((2, 3))
+
+    with pytest.raises(RuntimeError, match="four are too many"):
+        occlusion(Failing(), inputs("convolutional"), 1, patch=4, stride=4, batch_size=8)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_forward_of_ones_own_is_followed_for_one_sample(count, windowed, monkeypatch):
+    """For several it may take each copy for a certain sample."""
+    net, x = network("convolutional"), inputs("convolutional", count)
+    options = {"patch": 4, "stride": 3, "forward": lambda model, x: model(2 * x + 1), "progress": False}
+    found = occlusion(net, x, 1, **options)
+    assert windowed[-1].windowed == (count == 1)
+    assert torch.allclose(found.drop, whole_passes(monkeypatch, net, x, 1, **options).drop, atol=1e-12)
+
+
+def test_series_and_volumes_are_followed(windowed, monkeypatch):
+    for layer, pool, shape in [(nn.Conv1d, nn.AvgPool1d, (2, 3, 40)), (nn.Conv3d, nn.AvgPool3d, (2, 3, 12, 12, 12))]:
+        torch.manual_seed(0)
+        net = nn.Sequential(layer(3, 4, 3), nn.ReLU(), pool(2), layer(4, 5, 3), nn.Flatten(), nn.LazyLinear(4))
+        x = torch.randn(shape)
+        net(x)
+        net.double()
+        options = {"patch": 4, "stride": 4, "progress": False, "feature": channel("3", 2)}
+        found = occlusion(net, x.double(), 1, **options)
+        expected = whole_passes(monkeypatch, net, x.double(), 1, **options)
+        assert windowed[-2].windowed
+        assert torch.allclose(found.drop, expected.drop, atol=1e-12)
+        assert torch.allclose(found.activity, expected.activity, atol=1e-12)
