@@ -85,9 +85,9 @@ def attribution_maps(
         maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit"; empty if the method knows none.
-        display: "heat" over the grayed sample, its opacity on the page's scale, or its "contrast" above each map's
-            least value; "sum" (Fleuret) or "max" (Simonyan) over the channels of the size, their "signed" sum, or as an
-            "image" of its own (see `DISPLAYS`).
+        display: "heat" over the grayed sample, its opacity on the page's scale, "faint heat" by its logarithm, or its
+            "contrast" above each map's least value; "sum" (Fleuret) or "max" (Simonyan) over the channels of the size,
+            their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
         layer: name, for the caption; none for maps towards the input.
         unit: of the maps.
         tokens: of shares of attention, among how many it is shared: they are shown in times uniform attention then.
@@ -127,7 +127,9 @@ def attribution_maps(
     untouched = [Tile(layout.size, image, sample=index) for index, image in enumerate(images)]
     seen = [replace(tile, size=layout.size) for tile in scaled]
     body = VStack([pair_rows(layout, untouched, seen, verdicts, figures), how.bar_to(reach, unit)], gap=8)
-    reads = _READINGS.get("heat" if layer and target else display if target else "classless", _READINGS["sum"])
+    reads = _READINGS.get(
+        "heat" if target and (layer or heat) else display if target else "classless", _READINGS["sum"]
+    )
     where, beside = layout.words
     reading = f"{where} the input, {beside} {reads.format(target=target, method=method)} {_scale_words(how)}"
     reading += f" The number below is a map's own {how.divided}{', the bar the confidence' if verdicts else ''}."
@@ -151,6 +153,10 @@ def _scale_facts(how: Display, tokens: int | None, tiles: Sequence[MapTile]) -> 
 
 def _scale_words(how: Display) -> str:
     """On what scale a page's maps are, for the description."""
+    if how is DISPLAYS["faint heat"]:
+        return (
+            "All maps are on one scale, by the logarithm: a sixteenth of the page's largest value, or less, is clear."
+        )
     if how.fixed is None:
         return "All maps of the page are on one scale."
     return (
@@ -168,7 +174,7 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
     )
 
 
-_HEATS = ("heat", "attention")
+_HEATS = ("heat", "faint heat", "attention")
 _READINGS = {
     "classless": "where in it {method} is high, the same whatever class is asked about: the brighter, the more.",
     "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
@@ -223,7 +229,11 @@ def class_columns(
         f"{of} {first + 1} to {last} of {whole}" if first or last < whole else "",
         f"Each sample, then what speaks for each {whose}.",
         samples or len(images),
-        ("only what raises it: an improbable class may be brighter" if of == "classes" and display == "heat" else "",),
+        (
+            "only what raises it: an improbable class may be brighter"
+            if of == "classes" and display in ("heat", "faint heat")
+            else "",
+        ),
     )
     return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
 
@@ -461,6 +471,7 @@ def method_sheet(
 
 _LABELS = {
     "heat": "over the grayed image",
+    "faint heat": "over the grayed image, logarithmic",
     "contrast": "above the map's least",
     "sum": "of its size",
     "max": "of its size",

@@ -234,6 +234,8 @@ class Display:
             return self.bar
         half = reach / 2 if self.bar is _HALVES else reach
         low, high = "0" if self.bar.low == "0" else f"−{number(half)}", number(half)
+        if self.bar is _SIXTEENTH:
+            low = number(reach / _FULL)
         if self.bar is _SIGNS:
             low, high = f"{self.bar.low} {low}", f"{self.bar.high} {high}"
         return replace(self.bar, low=low, high=high, label=f"{unit}{self.bar.label}")
@@ -288,12 +290,12 @@ def overlay(image: Colors, heat: NDArray[Any], size: TileSize, *, name: str = "h
     return Image.fromarray(np.rint(gray * (1 - opacity) + colors * opacity).astype(np.uint8))
 
 
-def above_uniform(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
-    """Heat by the logarithm, over a grayed image that is itself where attention is uniform or less.
+def logarithmic_heat(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
+    """Heat by its logarithm over a grayed image, itself at a sixteenth of full heat, at uniform attention, or below.
 
     Args:
         image: ``[H, W, 3]``, 0 to 255.
-        values: times uniform attention, as a share of those at which heat is full ``[h, w]``.
+        values: as a share of that at which heat is full ``[h, w]``.
         size: width and height in pixels.
     """
     return overlay(image, np.log(np.maximum(_FULL * values, 1)) / np.log(_FULL), size, name="bright heat", gain=2.5)
@@ -321,20 +323,22 @@ _SIZE = ColorBar("magma", "0", _99TH)
 _SIGNS = ColorBar("diverging", "against", "for", middle="0")
 _HALVES = ColorBar("gray", "−½ max", "½ max", middle="0", label=", for red, green and blue")
 _ABOVE = ColorBar("heat", "0", "range", label=" above each map's least")
+_SIXTEENTH = ColorBar("bright heat", "maximum / 16", "maximum", label=", logarithmic")
 _UNIFORM = ColorBar("bright heat", "uniform 1×", f"{number(_FULL)}×", label="or more, logarithmic")
 DISPLAYS = {
     "heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, ColorBar("heat", "0", "maximum"), "maximum"),
+    "faint heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, logarithmic_heat, _SIXTEENTH, "maximum"),
     "contrast": Display(lambda g: g.sum(0) - g.sum(0).min(), _largest, overlay, _ABOVE, "range"),
     "sum": Display(lambda g: np.abs(g).sum(0), top_percentile, sequential, _SIZE, _99TH),
     "max": Display(lambda g: np.abs(g).max(0), top_percentile, sequential, _SIZE, _99TH),
     "signed": Display(lambda g: g.sum(0), top_percentile, diverging, _SIGNS, _99TH),
     "image": Display(lambda g: g, _largest, as_image, _HALVES, "largest value"),
     "attention": Display(
-        lambda g: np.maximum(g.sum(0), 0), _largest, above_uniform, _UNIFORM, "maximum", fixed=_FULL, sign="×"
+        lambda g: np.maximum(g.sum(0), 0), _largest, logarithmic_heat, _UNIFORM, "maximum", fixed=_FULL, sign="×"
     ),
 }
-"""By name: heat over the image, from 0 or from the map's least value; the size, summed or largest over the channels;
-the signed sum; an image of its own; heat of attention, in times uniform attention."""
+"""By name: heat over the image, from 0, by its logarithm, or from the map's least value; the size, summed or largest
+over the channels; the signed sum; an image of its own; heat of attention, in times uniform attention."""
 
 
 def map_tile(
@@ -385,7 +389,7 @@ def on_one_scale(tiles: Sequence[MapTile]) -> tuple[list[MapTile], float | None]
     return marked, reach
 
 
-_TOTALED = ("heat", "attention")  # displays of maps whose total means something
+_TOTALED = ("heat", "faint heat", "attention")  # displays of maps whose total means something
 
 
 def count_weak(body: Part) -> tuple[str, ...]:

@@ -253,8 +253,9 @@ def _map_pages(
                 details=[entry.worth], **how, **several,
             )  # fmt: skip
         return
-    details = [entry.worth, *([f"at {seen}"] if seen and entry.display != "heat" else [])]
-    how["layer"] = seen if entry.display == "heat" else ""
+    heat = entry.display in ("heat", "faint heat")
+    details = [entry.worth, *([f"at {seen}"] if seen and not heat else [])]
+    how["layer"] = seen if heat else ""
     yield attribution_maps(tag, images, maps.numpy(), details=details, tokens=tokens, **how, **about)
 
 
