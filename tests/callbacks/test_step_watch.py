@@ -241,3 +241,37 @@ def test_compiled_modules_are_watched_from_outside(place, first):
         model.net(X)
     assert len(calls) == 1  # not compiled anew
     assert reading.words() == "inputs: batch[0], through net; labels: batch[1]"
+
+
+class Self(nn.Module):
+    """Attention of tokens to each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+ATTEND = {
+    "attention": Self,
+    "layer": lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
+    "encoder": lambda: nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2, enable_nested_tensor=False
+    ),
+}
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["within the model", "called by the step"])
+@pytest.mark.parametrize("kind", ATTEND)
+def test_a_watched_validation_step_takes_torchs_fast_path_as_an_unwatched_one_does(kind, inner):
+    torch.manual_seed(0)
+    attends, tokens = ATTEND[kind]().eval(), torch.randn(8, 17, 16)
+    model = Model()
+    model.net = nn.Sequential(attends, nn.Flatten()).eval() if inner else attends
+    with torch.no_grad():
+        plain = model.net(tokens)
+        reading, watched = step(model, [tokens, Y], lambda m, b: m.net(b[0]))
+    assert torch.equal(watched, plain)
+    assert reading.sources[0].path == (0,)
