@@ -27,7 +27,7 @@ from lightning_viz.render.text import (
 
 __all__ = ["layer_health"]
 
-_NAMES, _BARS, _NUMBERS, _GAP = 136, 84, (100, 92, 86), 4  # pixels: names, of each quantity bars and latest number
+_NAMES, _BARS, _NUMBERS, _GAP = 136, 74, (100, 115, 95), 4  # pixels: names, of each quantity bars and latest number
 _ROW, _BAR = 36, 30  # pixels down
 _MOST_ROWS = 18
 _FEWEST_SLOTS = 8

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from lightning_viz.render.health import layer_health
+from lightning_viz.render.layout import INNER_WIDTH
 from lightning_viz.render.page import lay_out
 from lightning_viz.render.parts import Cell, Label, Text
-from lightning_viz.render.text import RED
+from lightning_viz.render.text import RED, text_width
 
 
 def page(layers=3, steps=4, *, faults=(), dead=0.1, ratio=1e-3, scale=1.0, **options):
@@ -65,6 +66,26 @@ def test_a_fault_is_red_with_a_cross_and_nothing_else_is():
 )
 def test_the_latest_value_stands_beside_its_bars(values, shown):
     assert shown in [label.text for label in page(**values).parts(Label)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ratio": 3e-7},
+        {"ratio": 0.0099, "scale": 123456.0},
+        {"ratio": np.nan, "notes_of_layers": ["no optimizer"] * 3, "scale": 0.000123},
+        {"ratio": 0.0, "dead": 1.0, "scale": 1e-30},
+        {"scale": np.nan, "called": [False] * 3},
+    ],
+)
+def test_no_number_touches_what_stands_to_its_right(values):
+    shown = page(**values)
+    grounds = [cell for cell in shown.parts(Cell) if cell.value is None and not cell.lines and cell.height > 20]
+    lefts = sorted({cell.left for cell in grounds})
+    assert len(lefts) == 3
+    for label in shown.parts(Label):
+        ends = label.x + text_width(label.text)
+        assert ends <= min((left for left in lefts if left > label.x), default=INNER_WIDTH), label.text
 
 
 def test_of_many_layers_neighbors_share_a_row_that_shows_the_worst():
