@@ -52,6 +52,7 @@ from lightning_viz import (  # noqa: E402
 OUT = ROOT / "docs" / "pictures"
 CORNER, CLASS = 5, 3  # pixels of the bright corner, and the class that it marks
 COLORS = 96
+GAP, GROUND = 8, (232, 232, 234)  # of the contact sheet
 
 
 def keep(folder: Path, tags: Mapping[str, str], *, first: bool = False) -> None:
@@ -264,6 +265,28 @@ def learning() -> None:
         shutil.copyfile(moving, ROOT / "docs" / "learning.gif")
 
 
+def contact_sheet() -> None:
+    """The README's sheet: of each view the picture of a healthy network, small, in columns of about the same height."""
+    pages = [Image.open(path).convert("RGB") for path in sorted(OUT.glob("*_healthy.png"))]
+    columns: list[list[Image.Image]] = [[] for _ in range(4)]
+    for page in sorted((page.resize((365, 365 * page.height // page.width)) for page in pages), key=_height)[::-1]:
+        min(columns, key=lambda column: sum(map(_height, column))).append(page)
+    tallest = max(sum(page.height + GAP for page in column) for column in columns)
+    sheet = Image.new("RGB", (4 * (365 + GAP) + GAP, tallest + GAP), GROUND)
+    for place, column in enumerate(columns):
+        top = GAP
+        for page in column:
+            sheet.paste(page, (GAP + place * (365 + GAP), top))
+            top += page.height + GAP
+    sheet.quantize(192, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        ROOT / "docs" / "contact_sheet.png", optimize=True
+    )
+
+
+def _height(page: Image.Image) -> int:
+    return page.height
+
+
 SCENES = (
     learning,
     healthy,
@@ -277,6 +300,7 @@ SCENES = (
     attention,
     nothing_learned,
     segmentation,
+    contact_sheet,
 )
 
 
