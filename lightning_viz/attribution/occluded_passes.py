@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.hooks.batching import MOST_ITEMS, Batches, out_of_memory, refuses_layout
+from lightning_viz.hooks.batching import MOST_ITEMS, Batches, choose_batch_size, out_of_memory, refuses_layout
 from lightning_viz.hooks.calls import Call, call_model
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.patched_copies import NotFollowedError, SharedMaps, covered_copies
 from lightning_viz.hooks.patched_maps import PatchedMaps, ordinary
-from lightning_viz.hooks.pytree import map_tensors, take_samples
+from lightning_viz.hooks.pytree import map_tensors, sample_size, take_samples
 from lightning_viz.hooks.reach import PatchWindows
 from lightning_viz.hooks.shards import is_sharded
 
 _OVERHEAD = {"cpu": 4e6}
 _OVERHEAD_ELSEWHERE = 2e9
 """Multiplications that take as long as the bookkeeping of one operation in windows, some 0.2 ms."""
+
+_TIMES = 3
+"""Batches of windows are so many times as large as those of whole copies, because less of each is computed."""
 
 _TOO_LITTLE = "windows would spare too little"
 
@@ -43,6 +47,7 @@ class OccludedPasses:
         cover: what patches show, of the image's shape.
         places: of each position its first row and column, ``[P, d]``; a patch may end beyond the image.
         patch: height and width.
+        batch_size: copies of a batch; what suits the inputs if None.
         forward: calls the model, if not ``model(inputs)``.
     """
 
@@ -54,6 +59,7 @@ class OccludedPasses:
         cover: Tensor,
         places: Tensor,
         patch: tuple[int, ...],
+        batch_size: int | None,
         forward: Forward | None,
     ) -> None:
         self._inputs, self._image, self._cover, self._forward = inputs, image, cover.detach(), forward
@@ -65,7 +71,12 @@ class OccludedPasses:
         if reason is not None:
             self._give_up(reason)
         self.by_sample = self.windowed
-        """Whether items go sample by sample; position by position if not."""
+        """Whether items go sample by sample, neighboring positions together; position by position if not."""
+        self._whole_size = batch_size or choose_batch_size(sample_size(inputs), model)
+        band = math.isqrt(max(1, batch_size or min(MOST_ITEMS, _TIMES * self._whole_size)))
+        self._order = neighbors_together(places, band)
+        self.batch_size = band**2 if self.by_sample and batch_size is None else batch_size
+        """Copies of a batch, as many rows as columns of neighbors; what suits the inputs if None."""
 
     def run(
         self, items: Tensor, batches: Batches, measure: Callable[[Tensor, Any, Forward | None], _Result]
@@ -82,7 +93,7 @@ class OccludedPasses:
         """
         samples, positions = items % len(self._image), items // len(self._image)
         if self.by_sample:
-            samples, positions = items // len(self._places), items % len(self._places)
+            samples, positions = items // len(self._places), self._order[items % len(self._places)]
         if self.windowed:
             try:
                 numbers = sorted(set(samples.tolist()))
@@ -94,12 +105,8 @@ class OccludedPasses:
                     raise
                 known = isinstance(error, NotFollowedError)
                 self._give_up(str(error) if known else f"{type(error).__name__}: {error}")
-        image = batches.lay_out(self._image.detach()[samples.to(self._image.device)])
-        for copy, sample, place in zip(image, samples.tolist(), self._places[positions].tolist(), strict=True):
-            window = [slice(None)]
-            window += [slice(first, first + size) for first, size in zip(place, self._patch, strict=True)]
-            copy[tuple(window)] = self._cover[sample][tuple(window)]
-        return [measure(samples, self._with(image, samples), self._forward)]
+        parts = [slice(start, start + self._whole_size) for start in range(0, len(items), self._whole_size)]
+        return [self._whole(samples[part], positions[part], batches, measure) for part in parts]
 
     def _in_windows(
         self,
@@ -120,6 +127,20 @@ class OccludedPasses:
             given = self._with(PatchedMaps(covered_copies(image, cover, windows, kept)), samples)
         return measure(samples, given, self._ordinary_outputs)
 
+    def _whole(
+        self,
+        samples: Tensor,
+        positions: Tensor,
+        batches: Batches,
+        measure: Callable[[Tensor, Any, Forward | None], _Result],
+    ) -> _Result:
+        image = batches.lay_out(self._image.detach()[samples.to(self._image.device)])
+        for copy, sample, place in zip(image, samples.tolist(), self._places[positions].tolist(), strict=True):
+            window = [slice(None)]
+            window += [slice(first, first + size) for first, size in zip(place, self._patch, strict=True)]
+            copy[tuple(window)] = self._cover[sample][tuple(window)]
+        return measure(samples, self._with(image, samples), self._forward)
+
     def _ordinary_outputs(self, model: nn.Module, inputs: Any) -> Any:
         return ordinary(call_model(model, inputs, self._forward))
 
@@ -132,7 +153,7 @@ class OccludedPasses:
         """The values of all items, ``[..., N * P]``, on the grid of positions, ``[..., N, h, w]``."""
         before, count = values.shape[:-1], len(self._image)
         if self.by_sample:
-            return values.view(*before, count, *grid)
+            return values.view(*before, count, -1)[..., self._order.argsort()].view(*before, count, *grid)
         return values.view(*before, *grid, count).movedim(-1, -1 - len(grid))
 
     def _reason(self, model: nn.Module) -> str | None:
@@ -165,3 +186,28 @@ class OccludedPasses:
     def _give_up(self, reason: str) -> None:
         self.windowed, self._kept = False, None
         _log.info("Occlusion runs whole passes: %s", reason)
+
+
+def neighbors_together(places: Tensor, band: int) -> Tensor:
+    """An order of positions in which those that follow each other are neighbors in all directions, ``[P]``.
+
+    Windows of a batch have one size, and neighbors reach windows of nearly the same. Bands of rows are gone through
+    column by column, to and fro.
+
+    Args:
+        places: the first row and column of each, on a grid, row by row ``[P, d]``.
+        band: rows of a band.
+
+    >>> neighbors_together(torch.cartesian_prod(torch.arange(3), torch.arange(3)), 2).tolist()
+    [0, 3, 1, 4, 2, 5, 8, 7, 6]
+    """
+    numbers = [torch.unique(places[:, axis], return_inverse=True)[1] for axis in range(places.shape[1])]
+    last, others = numbers[-1], numbers[:-1]
+    bands = torch.zeros_like(last)
+    for number in others:
+        bands = bands * (int(number.max()) // band + 1) + number // band
+    columns = torch.where(bands % 2 == 0, last, int(last.max()) - last)
+    order = torch.arange(len(places), device="cpu")
+    for key in (columns, bands):
+        order = order[key[order].argsort(stable=True)]
+    return order

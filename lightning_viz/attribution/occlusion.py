@@ -169,8 +169,8 @@ def occlusion(
                 if part is not None:
                     kept.append(part)
 
-    batches = copy_batches(model, inputs, len(grid.places), batch_size, progress, "occlusion")
-    passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, forward)
+    passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, batch_size, forward)
+    batches = copy_batches(model, inputs, len(grid.places), passes.batch_size, progress, "occlusion")
     batches.run(measure_batch)
     scores, predicted, activity = (
         passes.on_grid(torch.cat(parts, -1), grid.positions) if parts else None for parts in results

@@ -148,19 +148,18 @@ def covered_copies(image: Tensor, cover: Tensor, windows: PatchWindows, kept: Sh
         windows: that lie on the image, or beyond its lower and right border.
         kept: by the passes before.
     """
-    axes = tuple(range(2, image.dim()))
-    sides = torch.tensor(image.shape[2:], device="cpu")
-    size = tuple(min(pair) for pair in zip(windows.size, image.shape[2:], strict=True))
-    inside = PatchWindows(torch.minimum(windows.starts, sides - torch.tensor(size, device="cpu")), size)
+    axes, sides = tuple(range(2, image.dim())), tuple(image.shape[2:])
+    first, end = windows.extents
+    inside = PatchWindows.around(torch.stack([first, torch.minimum(end, torch.tensor(sides, device="cpu"))]), sides)
     shown = []
     for part in (cover, image):
         rows, _ = kept.call(_padded_rows, part, axes, (0,) * len(axes), (0,) * len(axes), 0.0)
-        places = inside.places(image.shape[2:]).flatten().to(rows.device)
-        shown.append(rows.index_select(0, places).view(len(windows.starts), *size, image.shape[1]))
+        places = inside.places(sides).flatten().to(rows.device)
+        shown.append(rows.index_select(0, places).view(len(first), *inside.size, image.shape[1]))
     values, uncovered = shown
     for axis in range(len(axes)):
-        along = inside.starts[:, axis, None] + torch.arange(size[axis], device="cpu")
-        before = along < windows.starts[:, axis, None]  # moved back onto the image, the window begins too early
+        along = inside.starts[:, axis, None] + torch.arange(inside.size[axis], device="cpu")
+        before = along < first[:, axis, None]  # moved back onto the image, the window begins too early
         if before.any():
             places = before.view(len(before), *(-1 if axis == other else 1 for other in range(len(axes))), 1)
             values = torch.where(places.to(values.device), uncovered, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,32 @@ class PatchWindows:
     Attributes:
         starts: first row and column of each, ``[n, d]`` for maps of d dimensions, on the CPU.
         size: height and width, d numbers.
+        changed: the first row and column of what may differ in each, and those behind its last, ``[2, n, d]``; it lies
+            within the window. The whole window if None.
     """
 
     starts: Tensor
     size: tuple[int, ...]
+    changed: Tensor | None = None
+
+    @classmethod
+    def around(cls, changed: Tensor, sides: Sequence[int]) -> PatchWindows:
+        """The smallest windows of one size around what may differ.
+
+        Args:
+            changed: as above.
+            sides: height and width of the maps, onto which windows are moved back where they lie over the border.
+        """
+        size = (changed[1] - changed[0]).amax(0).clamp_min(1)
+        starts = torch.minimum(changed[0], torch.tensor(sides, device="cpu") - size)
+        return cls(starts, tuple(size.tolist()), changed)
+
+    @property
+    def extents(self) -> Tensor:
+        """What may differ, see `changed`."""
+        if self.changed is not None:
+            return self.changed
+        return torch.stack([self.starts, self.starts + torch.tensor(self.size, device="cpu")])
 
     def matches(self, other: PatchWindows) -> bool:
         """Whether they are the same windows."""
@@ -64,22 +85,19 @@ class Sliding:
     def reached(self, windows: PatchWindows, sides: Sequence[int]) -> PatchWindows:
         r"""The windows of the output that read anything of windows of the input.
 
-        Output :math:`o` reads from :math:`os - p` to :math:`os - p + d(k - 1)`. All windows get the size that some may
-        need, and are moved back onto the map where they lie over its border.
+        Output :math:`o` reads from :math:`os - p` to :math:`os - p + d(k - 1)`.
 
         Args:
             windows: of the input.
             sides: height and width of the output.
         """
-        starts, size = [], []
-        for axis, side in enumerate(sides):
-            span = self.dilation[axis] * (self.kernel[axis] - 1)
-            step = self.stride[axis]
-            length = min(side, (windows.size[axis] - 1 + span) // step + 1)
-            first = windows.starts[:, axis] + self.padding[axis] - span
-            starts.append((-(-first // step)).clamp(0, side - length))
-            size.append(length)
-        return PatchWindows(torch.stack(starts, 1), tuple(size))
+        stride, last = (torch.tensor(part, device="cpu") for part in (self.stride, sides))
+        spans = [step * (of - 1) for step, of in zip(self.dilation, self.kernel, strict=True)]
+        first, end = windows.extents + torch.tensor(self.padding, device="cpu")
+        first = -torch.div(torch.tensor(spans, device="cpu") - first, stride, rounding_mode="floor")
+        first = torch.minimum(first.clamp_min(0), last - 1)
+        end = torch.minimum(torch.div(end - 1, stride, rounding_mode="floor") + 1, last)
+        return PatchWindows.around(torch.stack([first, torch.maximum(end, first)]), sides)
 
     def read(self, windows: PatchWindows) -> PatchWindows:
         """The windows of the padded input that windows of the output read."""
@@ -101,20 +119,7 @@ def union(parts: Sequence[PatchWindows], sides: Sequence[int]) -> PatchWindows:
         parts: windows on the same copies.
         sides: height and width of their maps.
     """
-    if all(parts[0].matches(part) for part in parts[1:]):
+    if len(parts) == 1:
         return parts[0]
-    starts = torch.stack([part.starts for part in parts]).amin(0)
-    ends = torch.stack([part.starts + torch.tensor(part.size, device="cpu") for part in parts]).amax(0)
-    size = (ends - starts).amax(0)
-    most = torch.tensor(sides, device="cpu") - size
-    return PatchWindows(torch.minimum(starts, most), tuple(size.tolist()))
-
-
-def share(windows: PatchWindows, sides: Sequence[int]) -> float:
-    """The share of a map that a window covers.
-
-    Args:
-        windows: of one size.
-        sides: height and width of the map.
-    """
-    return math.prod(windows.size) / max(1, math.prod(sides))
+    extents = torch.stack([part.extents for part in parts])
+    return PatchWindows.around(torch.stack([extents[:, 0].amin(0), extents[:, 1].amax(0)]), sides)

@@ -230,6 +230,34 @@ def test_small_models_run_whole_passes_and_the_log_says_so(overhead, tried, monk
     assert torch.allclose(found.drop, whole_passes(monkeypatch, net, x, 1, **options).drop, atol=1e-12)
 
 
+def test_batches_of_windows_are_larger_than_those_of_whole_copies(monkeypatch):
+    """Squares of neighbors, so that the windows of a batch are as large as one of them needs."""
+    monkeypatch.setattr(occluded_passes, "_OVERHEAD", {"cpu": 1e5})
+    monkeypatch.setattr("lightning_viz.hooks.batching._VALUES", 5 * 3 * 12 * 12)
+    net, calls = network("convolutional"), []
+    net.conv1.register_forward_hook(lambda module, args, output: calls.append((type(args[0]).__name__, len(output))))
+    occlusion(net, inputs("convolutional", 1), 1, patch=4, stride=1, progress=False)
+    windows, whole = (
+        [size for kind, size in calls if kind != "Tensor"],
+        [size for kind, size in calls if kind == "Tensor"],
+    )
+    assert windows[0] == 9 and set(windows) <= {9} and sum(windows) + sum(whole[1:]) == 81
+    monkeypatch.setattr(occluded_passes, "_OVERHEAD", {"cpu": -1.0})
+    calls.clear()
+    occlusion(net, inputs("convolutional", 1), 1, patch=4, stride=1, progress=False)
+    assert calls == [("Tensor", 1), *[("PatchedMaps", 9)] * 9]
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 8), (3, 4, 5)])
+@pytest.mark.parametrize("band", [1, 3, 20])
+def test_the_order_of_positions_has_each_once_and_neighbors_beside_each_other(shape, band):
+    places = torch.cartesian_prod(*(2 * torch.arange(side) for side in shape)).view(-1, len(shape))
+    order = occluded_passes.neighbors_together(places, band)
+    assert order.sort().values.equal(torch.arange(len(places)))
+    steps = (places[order][1:] - places[order][:-1]).abs() // 2
+    assert steps[:, -1].max() <= 1
+
+
 class Foreign(nn.Module):
     """Takes the values of its maps out of torch."""
 
