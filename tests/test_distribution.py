@@ -20,7 +20,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 REPOSITORY = re.search(r'^repository = "(.+?)"', PYPROJECT, re.MULTILINE)[1]
 PACKAGE = {
     path.relative_to(ROOT).as_posix()
-    for path in [*(ROOT / "lightning_viz").rglob("*"), ROOT / "lightning_viz_tensorboard.py"]
+    for path in [*(ROOT / "lightning_viz").rglob("*"), *ROOT.glob("lightning_viz_*.py")]
     if path.is_file() and path.suffix != ".pyc"
 }
 
@@ -65,7 +65,12 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert files == PACKAGE
-    assert {"lightning_viz/py.typed", "lightning_viz_tensorboard.py", "lightning_viz/__init__.pyi"} <= files
+    assert {
+        "lightning_viz/py.typed",
+        "lightning_viz_callbacks.py",
+        "lightning_viz_tensorboard.py",
+        "lightning_viz/__init__.pyi",
+    } <= files
     assert {f"lightning_viz/analysis/report/report.{end}" for end in ("css", "js", "html.jinja")} <= files
 
 

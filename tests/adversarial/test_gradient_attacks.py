@@ -381,6 +381,7 @@ def test_the_norms_project_onto_the_nearest_point() -> None:
 @pytest.mark.parametrize("attack", [pgd, square, deepfool], ids=lambda attack: attack.__name__)
 def test_norms_and_losses_are_given_by_name_or_as_objects(attack):
     options = {"progress": False} if attack is deepfool else {"progress": False, "epsilon": 0.1, "loss": margin}
+    options |= {"queries": 200} if attack is square else {}
     named = {**options, **({} if attack is deepfool else {"loss": "margin"})}
     for norm, name in ((L2, "l2"), (LINF, "linf")):
         one = attack(linear(), grays(2), norm=norm, **options)

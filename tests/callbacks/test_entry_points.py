@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 import lightning_viz
 from lightning_viz import FabricCallback, GradCAM, Health, View, ViewWarning, default_views
 from lightning_viz.callbacks.applicable_views import AddedViews
-from lightning_viz.callbacks.entry_points import fabric_callbacks, trainer_callbacks
+from lightning_viz_callbacks import fabric_callbacks, trainer_callbacks
 
 from .conftest import ConvNet, fit, images, loader, make_trainer, said
 
@@ -59,10 +59,11 @@ def test_without_being_asked_nothing_is_added_and_nothing_imported(value):
         "import os, sys\n"
         f"value = {value!r}\n"
         "os.environ.pop('LIGHTNING_VIZ', None) if value is None else os.environ.update(LIGHTNING_VIZ=value)\n"
-        "from lightning_viz.callbacks.entry_points import fabric_callbacks, trainer_callbacks\n"
+        "from lightning_viz_callbacks import fabric_callbacks, trainer_callbacks\n"
         "assert trainer_callbacks() == [] and fabric_callbacks() == []\n"
-        "ours = [name for name in sys.modules if name.startswith('lightning_viz.')]\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules and len(ours) <= 4, ours\n"
+        "ours = [name for name in sys.modules if name.startswith('lightning_viz')]\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "assert ours == ['lightning_viz_callbacks'], ours\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -1,6 +1,6 @@
-"""Entry points by which Lightning asks for callbacks, unguarded, whenever a Trainer is made anywhere on the machine.
+"""Views that the variable ``LIGHTNING_VIZ`` asks for, of scripts that do not know of them; never raises.
 
-Without the variable ``LIGHTNING_VIZ`` they import neither torch nor a view, and in no case do they raise.
+`lightning_viz_callbacks` is what Lightning calls; it imports this only where the variable asks for something.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from lightning_viz.callbacks.environment import VARIABLE, asked
 
 def trainer_callbacks() -> list[Any]:
     """The callbacks of a Trainer that the variable asks for."""
-    if asked() in ("", "0"):
-        return []
     try:
         from lightning_viz.callbacks.applicable_views import AddedViews
 
@@ -25,8 +23,6 @@ def trainer_callbacks() -> list[Any]:
 
 def fabric_callbacks() -> list[Any]:
     """The callbacks of a Fabric that the variable asks for; they look at logarithmic steps, as no epoch may be told."""
-    if asked() in ("", "0"):
-        return []
     try:
         from lightning_viz.callbacks.fabric_callback import FabricCallback
 
