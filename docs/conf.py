@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ import documentation  # noqa: E402
 
 import lightning_viz  # noqa: E402
 
+warnings.filterwarnings("ignore", message=r"The number of training batches|.*isinstance\(treespec, LeafSpec\)")
+
 project = "lightning_viz"
 author = "the lightning_viz authors"
 copyright = author
 version = release = lightning_viz.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
@@ -42,6 +51,22 @@ napoleon_use_ivar = True
 add_module_names = False
 toc_object_entries = False
 suppress_warnings = ["ref.python"]  # an attribute in a docstring's list that several classes have
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/notebooks",
+    "gallery_dirs": "notebooks",
+    "filename_pattern": r"\.py$",  # all of them are run
+    "abort_on_example_error": True,
+    "capture_repr": ("_repr_html_", "__repr__"),
+    "image_scrapers": (),
+    "reset_modules": (),
+    "within_subsection_order": "FileNameSortKey",
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,  # how long a cell took on this machine is of no use to others
+    "write_computation_times": False,
+}
 
 html_theme = "furo"
 html_title = "lightning_viz"

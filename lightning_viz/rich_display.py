@@ -28,10 +28,13 @@ def table(title: str, rows: Mapping[str, Any], body: str = "") -> str:
         rows: values by name; see `text_of`.
         body: HTML.
 
-    >>> table("A <b>", {"epsilon": 0.25})
+    >>> table("A <b>", {"epsilon": 0.25}).replace(' style="text-align:left"', "")
     '<div><b>A &lt;b&gt;</b><table><tr><th>epsilon</th><td>0.25</td></tr></table></div>'
     """
-    cells = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(text_of(value))}</td></tr>" for name, value in rows.items())
+    left = ' style="text-align:left"'  # notebooks and sites would have it at the right
+    cells = "".join(
+        f"<tr><th{left}>{_safe(name)}</th><td{left}>{_safe(text_of(value))}</td></tr>" for name, value in rows.items()
+    )
     return f"<div><b>{_safe(title)}</b>{f'<table>{cells}</table>' if cells else ''}{body}</div>"
 
 

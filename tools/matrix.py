@@ -24,7 +24,10 @@ TEST_TOOLS = (
     "pytest>=8", "hypothesis>=6.100", "lightning>=2.6.6", "captum>=0.7", "zennit>=0.5.1", "timm>=1.0",
     "openTSNE>=1.0.2", "transformers>=4.50",
 )  # fmt: skip
-OTHERS_WARNINGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
+OTHERS_WARNINGS = (
+    "-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning",
+    "-W", "ignore:Guards may run slower on Python 3.13.0:RuntimeWarning",  # torch's own
+)  # fmt: skip
 """What old and new versions of others say to each other; all other warnings are errors, as everywhere in the tests."""
 SHOWN = (
     "torch", "torchvision", "pytorch-lightning", "torchmetrics", "tensorboard", "numpy", "scipy", "scikit-learn",
