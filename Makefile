@@ -21,8 +21,10 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
-$(VENV)/.installed-release: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[release]"
+$(VENV)/.installed-release: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group release
 	touch $@
 
 # A minute, and what to look at.

@@ -88,8 +88,8 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     for part in ("lightning_viz", "tests", "tools"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / file, folder)
+    for file in (ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("lightning_viz_*.py")):
+        shutil.copy(file, folder)
     for path, change in steps():
         follow(folder, path, change)
     run(folder, "tools/public_face.py")
