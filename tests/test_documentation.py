@@ -143,7 +143,7 @@ def test_the_readmes_numbers_are_those_of_the_catalogue_and_of_what_was_measured
     for said, there in {
         "1,020 runs": "1,020 runs with a fault planted",
         "costs 1.00 forward and backward": "all 20 convolutions | **1.00** fb",
-        "captum's, where those are right, to 1.1e-6": "captum's, where captum is right, to 1.1e-6",
+        "captum's, where captum is right, to 1.1e-6": "captum's, where captum is right, to 1.1e-6",
         "captum 16, pytorch-grad-cam 0": "| 16/16 | 16/16 | **0/16, 0.9** |",
         "| 0 | torch-lucent 67 |": "| **0 / 0 / 0** | 23 / 67 / 432 |",
         "| captum, pytorch-grad-cam, zennit: the plain": "| `F.relu(x)` | right | **plain** | **plain** | **plain** |",

@@ -95,7 +95,7 @@ def _facts(numbers: Mapping[str, float | None], units: tuple[int, str]) -> tuple
     saturated = numbers["saturated"]
     return (
         f"{round(dead * units[0])} of {units[0]:,} {units[1]} dead",
-        f"{round(silent * units[0])} never above 0",
+        f"{round(silent * units[0])} never above 0{' (dead, where a ReLU follows)' if silent > dead else ''}",
         f"{percent(numbers['zero'] or 0.0)} % of activations zero",
         f"{percent(saturated)} % saturated" if saturated is not None else "",
     )

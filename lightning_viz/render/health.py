@@ -205,7 +205,7 @@ def _short(value: float, digits: int = 2) -> str:
 def _verdict(found: Sequence[str], certain: bool) -> Text:
     """What was found, in two lines of the page, or that nothing was."""
     if not found:
-        return Text(["Nothing wrong is seen.", ""], INNER_WIDTH, size=TITLE_SIZE)
+        return Text(["Nothing wrong is seen in any layer.", ""], INNER_WIDTH, size=TITLE_SIZE)
     color, shown = RED if certain else DARK, len(found)
     while True:
         rest = f" · {len(found) - shown} more" if shown < len(found) else ""

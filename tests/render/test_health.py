@@ -48,7 +48,7 @@ def test_a_fault_is_red_with_a_cross_and_nothing_else_is():
     (told,) = page(found=["it may be so"]).parts(Text)
     assert told.lines[0] == "it may be so" and told.color != RED
     (fine,) = page().parts(Text)
-    assert fine.lines[0] == "Nothing wrong is seen."
+    assert fine.lines[0] == "Nothing wrong is seen in any layer."
 
 
 @pytest.mark.parametrize(
