@@ -20,13 +20,12 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from turns import network
 
 from lightning_viz.attribution import occluded_passes, occlusion
 from lightning_viz.attribution.occlusion import Grid
 from lightning_viz.hooks import patched_operations
+from lightning_viz.hooks.multiplications import Multiplications
 from lightning_viz.hooks.patched_copies import Patched, SharedMaps, covered_copies
 from lightning_viz.hooks.patched_maps import PatchedMaps
 from lightning_viz.hooks.reach import PatchWindows
@@ -34,22 +33,6 @@ from lightning_viz.hooks.reach import PatchWindows
 MODELS = ("vgg19", "alexnet", "resnet18", "densenet121", "mobilenet_v2", "convnext_tiny")
 SIDE, PATCH, STRIDE = 224, 32, 2
 BAND = 6  # rows and columns of the sample
-
-
-class Multiplications(TorchDispatchMode):
-    """Counts those that run, of whatever copies or windows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(issubclass(kind, PatchedMaps) for kind in types):
-            return NotImplemented
-        result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.count += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result) // 2
-        return result
 
 
 @contextmanager

@@ -26,6 +26,12 @@ _OVERHEAD_ELSEWHERE = 2e9
 _TIMES = 3
 """Batches of windows are so many times as large as those of whole copies, because less of each is computed."""
 
+_TRIAL = 4
+"""Copies of the first pass, which shows what windows spare."""
+
+_LEAST = 0.15
+"""The share of a pass's multiplications that windows must spare."""
+
 _TOO_LITTLE = "windows would spare too little"
 
 _log = logging.getLogger("lightning_viz")
@@ -48,6 +54,7 @@ class OccludedPasses:
         places: of each position its first row and column, ``[P, d]``; a patch may end beyond the image.
         patch: height and width.
         batch_size: copies of a batch; what suits the inputs if None.
+        multiplications: of a pass of one sample.
         forward: calls the model, if not ``model(inputs)``.
     """
 
@@ -60,11 +67,13 @@ class OccludedPasses:
         places: Tensor,
         patch: tuple[int, ...],
         batch_size: int | None,
+        multiplications: float,
         forward: Forward | None,
     ) -> None:
         self._inputs, self._image, self._cover, self._forward = inputs, image, cover.detach(), forward
         self._places, self._patch = places, patch
         self._kept: tuple[int, Tensor, Tensor, SharedMaps] | None = None  # of a sample: number, image, cover, maps
+        self._weighed, self._multiplications = False, multiplications
         self.windowed = True
         """Whether passes compute windows."""
         reason = self._reason(model)
@@ -96,17 +105,45 @@ class OccludedPasses:
             samples, positions = items // len(self._places), self._order[items % len(self._places)]
         if self.windowed:
             try:
-                numbers = sorted(set(samples.tolist()))
-                results = [self._in_windows(n, positions[samples == n], batches, measure) for n in numbers]
-                return self._weighed(results, len(items))
+                return self._all_in_windows(samples, positions, batches, measure)
             except Exception as error:  # of code that no tensor but torch's own suits, too
                 self._kept = None
                 if out_of_memory(error) or refuses_layout(error):  # to be repeated
                     raise
                 known = isinstance(error, NotFollowedError)
                 self._give_up(str(error) if known else f"{type(error).__name__}: {error}")
-        parts = [slice(start, start + self._whole_size) for start in range(0, len(items), self._whole_size)]
+        return self._all_whole(samples, positions, batches, measure)
+
+    def _all_whole(
+        self,
+        samples: Tensor,
+        positions: Tensor,
+        batches: Batches,
+        measure: Callable[[Tensor, Any, Forward | None], _Result],
+    ) -> list[_Result]:
+        parts = [slice(start, start + self._whole_size) for start in range(0, len(samples), self._whole_size)]
         return [self._whole(samples[part], positions[part], batches, measure) for part in parts]
+
+    def _all_in_windows(
+        self,
+        samples: Tensor,
+        positions: Tensor,
+        batches: Batches,
+        measure: Callable[[Tensor, Any, Forward | None], _Result],
+    ) -> list[_Result]:
+        """The results of a batch, sample by sample; of few copies if they show that windows do not pay."""
+        results = []
+        for sample in sorted(set(samples.tolist())):
+            some = positions[samples == sample]
+            if not self._weighed:
+                results.append(self._in_windows(sample, some[:_TRIAL], batches, measure))
+                self._weigh(len(some))
+                some = some[_TRIAL:]
+            if len(some) and self.windowed:
+                results.append(self._in_windows(sample, some, batches, measure))
+            elif len(some):
+                results += self._all_whole(torch.full_like(some, sample), some, batches, measure)
+        return results
 
     def _in_windows(
         self,
@@ -175,13 +212,12 @@ class OccludedPasses:
     def _overhead(self) -> float:
         return _OVERHEAD.get(self._image.device.type, _OVERHEAD_ELSEWHERE)
 
-    def _weighed(self, results: list[_Result], count: int) -> list[_Result]:
-        """The results of windows, which are given up if they spare less time than they take."""
-        if self._kept is not None:
-            kept = self._kept[3]
-            if count * kept.spared <= kept.followed * self._overhead:
-                self._give_up(_TOO_LITTLE)
-        return results
+    def _weigh(self, count: int) -> None:
+        """Give windows up if they spare less than they take in batches of so many, or next to nothing of a pass."""
+        assert self._kept is not None
+        kept, self._weighed = self._kept[3], True
+        if count * kept.spared <= kept.followed * self._overhead or kept.spared < _LEAST * self._multiplications:
+            self._give_up(_TOO_LITTLE)
 
     def _give_up(self, reason: str) -> None:
         self.windowed, self._kept = False, None

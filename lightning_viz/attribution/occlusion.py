@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union
 
@@ -13,10 +14,13 @@ from lightning_viz.attribution.gradients import copy_batches, scores_of
 from lightning_viz.attribution.occluded_passes import OccludedPasses
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.calls import as_call
+from lightning_viz.hooks.multiplications import Multiplications
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores
+from lightning_viz.hooks.patched_maps import ordinary
 from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.recording import Activations
+from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
 from lightning_viz.rich_display import displayed
@@ -143,7 +147,8 @@ def occlusion(
         raise InvalidArgumentError("occlusion needs an image [N, C, H, W], a series or a volume among the inputs")
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
-    first, fixed = observe_resolved(model, inputs, target, forward=forward)
+    with nullcontext() if is_sharded(model) else Multiplications() as counted:
+        first, fixed = observe_resolved(model, inputs, target, forward=forward)
     whole = scores_of(first)
     mapped = None if feature is None else as_target(feature, model=model)
     inside = {} if mapped is None else layers_read(model, mapped)
@@ -159,7 +164,7 @@ def occlusion(
         if mapped is not None:
             meaning = None if observation.meaning is None else replace(observation.meaning, path=())
             outputs, layouts = observation.outputs, observation.layouts
-            activations = Activations(observation.activations, outputs, tuple(inside), layouts, meaning)
+            activations = Activations(ordinary(observation.activations), outputs, tuple(inside), layouts, meaning)
             parts[2] = mapped.select(samples).scores(activations).values
         return parts
 
@@ -169,7 +174,8 @@ def occlusion(
                 if part is not None:
                     kept.append(part)
 
-    passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, batch_size, forward)
+    work = 0.0 if counted is None else counted.count / count
+    passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, batch_size, work, forward)
     batches = copy_batches(model, inputs, len(grid.places), passes.batch_size, progress, "occlusion")
     batches.run(measure_batch)
     scores, predicted, activity = (

@@ -37,7 +37,8 @@ class SharedMaps:
 
     def start_pass(self) -> None:
         """The next call is the first of a pass."""
-        self._next, self.spared, self.followed = 0, 0.0, 0
+        self._next, self.followed = 0, 0
+        self.spared = 0.0
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a pure function returns; what it returned before, if the pass before made the same call here.

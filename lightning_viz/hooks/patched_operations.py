@@ -249,8 +249,8 @@ def _part(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Result:
 
 def _count(kept: SharedMaps, result: Patched, multiplications: int) -> None:
     """Note what an operation spared."""
-    places = math.prod(result.sides) - math.prod(result.windows.size)
-    kept.spared += places * (result.shared[0].numel() // math.prod(result.sides)) * multiplications
+    places, each = math.prod(result.sides), result.shared[0].numel() * multiplications
+    kept.spared += each * (1 - math.prod(result.windows.size) / places)
 
 
 def _filled(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
