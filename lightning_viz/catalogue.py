@@ -296,7 +296,7 @@ CATALOGUE: tuple[Descriptor, ...] = (  # a table, each row in as few lines as it
     _attention("gradient_attention", "Gradient-weighted attention",
         "Keeps of each layer's attention what raises the class's score, and follows it back to the patches.",
         source="Chefer et al., 2021", tags=("attention/gradient",), needs=("target", "gradient", "attention"),
-        worth="evidence for the class, unlike rollout; small is not unsure", display="faint heat",
+        worth="evidence for the class, unlike rollout; small is not unsure", display="own heat",
         unit="logits: attention × ∂score/∂attention"),
     ViewEntry("saliency", "Saliency maps",
         "Beside each input stands how much each of its values changes the class's score.",

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["Embedding", "extent", "kmeans", "knn_accuracy", "pca", "procrustes", "reduce", "trustworthiness", "tsne"]
 
@@ -37,7 +37,7 @@ FEWEST = 30
 """Samples below which PCA takes the place of t-SNE."""
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class Embedding:
     """Positions of samples in two or three dimensions, with the method that computed them.

@@ -20,7 +20,7 @@ MOST_ITEMS, MOST_IMAGES, LEAST_SIDE = 8, 8, 64
 _Class = TypeVar("_Class", bound=type)
 
 
-def table(title: str, rows: Mapping[str, Any], body: str = "") -> str:
+def html_table(title: str, rows: Mapping[str, Any], body: str = "") -> str:
     """A title over a table of names and values, and what follows it.
 
     Args:
@@ -28,7 +28,7 @@ def table(title: str, rows: Mapping[str, Any], body: str = "") -> str:
         rows: values by name; see `text_of`.
         body: HTML.
 
-    >>> table("A <b>", {"epsilon": 0.25}).replace(' style="text-align:left"', "")
+    >>> html_table("A <b>", {"epsilon": 0.25}).replace(' style="text-align:left"', "")
     '<div><b>A &lt;b&gt;</b><table><tr><th>epsilon</th><td>0.25</td></tr></table></div>'
     """
     left = ' style="text-align:left"'  # notebooks and sites would have it at the right
@@ -101,7 +101,7 @@ def picture(image: bytes, kind: str, said: str, *, height: int | None = None) ->
     return f'<img alt="{_safe(said)}" style="{style}" src="data:image/{kind};base64,{b64encode(image).decode()}">'
 
 
-def displayed(*names: str, images: Sequence[str] = ()) -> Callable[[_Class], _Class]:
+def html_display(*names: str, images: Sequence[str] = ()) -> Callable[[_Class], _Class]:
     """Decorator of a dataclass: gives it ``_repr_html_``, a table of attributes over rows of images.
 
     Args:
@@ -113,7 +113,9 @@ def displayed(*names: str, images: Sequence[str] = ()) -> Callable[[_Class], _Cl
         def _repr_html_(self: Any) -> str:
             chosen = names or [part.name for part in fields(self) if part.repr and part.name not in images]
             rows = {name.replace("_", " "): getattr(self, name) for name in chosen}
-            return table(type(self).__name__, rows, "".join(image_row(name, getattr(self, name)) for name in images))
+            return html_table(
+                type(self).__name__, rows, "".join(image_row(name, getattr(self, name)) for name in images)
+            )
 
         cls._repr_html_ = _repr_html_  # type: ignore[attr-defined]
         return cls

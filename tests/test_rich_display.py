@@ -27,7 +27,7 @@ from lightning_viz.dream import maximize
 from lightning_viz.embedding import pca
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.render import Page, Text, attribution_maps, lay_out
-from lightning_viz.rich_display import LONGEST, image_row, table, text_of
+from lightning_viz.rich_display import LONGEST, html_table, image_row, text_of
 from tests.callbacks.conftest import ConvNet, images
 
 HOSTILE = "<script>alert('x')</script>\u202e"
@@ -111,7 +111,7 @@ def test_an_attack_shows_samples_over_adversarial_examples_and_how_many_were_foo
 
 def test_nothing_of_a_name_or_a_value_is_markup():
     for html in (
-        table(HOSTILE, {HOSTILE: HOSTILE, "list": [HOSTILE], "map": {HOSTILE: HOSTILE}, "path": Path(HOSTILE)}),
+        html_table(HOSTILE, {HOSTILE: HOSTILE, "list": [HOSTILE], "map": {HOSTILE: HOSTILE}, "path": Path(HOSTILE)}),
         image_row(HOSTILE, torch.rand(2, 3, 4, 4)),
         Page(HOSTILE, HOSTILE, Text([HOSTILE], 100), (HOSTILE,), HOSTILE)._repr_html_(),
         GradCAM(layers=HOSTILE, target=f"class:{HOSTILE}")._repr_html_(),
@@ -142,7 +142,6 @@ def test_nothing_of_a_name_or_a_value_is_markup():
         (object(), "object"),
         ("x" * 1000, "x" * (LONGEST - 1) + "…"),
     ],
-    ids=str,
 )
 def test_a_value_is_a_few_words(value, text):
     assert text_of(value) == text

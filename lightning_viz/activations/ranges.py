@@ -13,12 +13,12 @@ from torch import Tensor
 from lightning_viz.activations.statistics import ExactSum, sampled
 from lightning_viz.activations.top_k import widest
 from lightning_viz.hooks.activation_functions import SATURATION_BOUNDS
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["UnitRanges", "range_sums"]
 
 
-@displayed("scale", "never_positive", "highest", "broken", "seen")
+@html_display("scale", "never_positive", "highest", "broken", "seen")
 @dataclass(frozen=True)
 class UnitRanges:
     """The highest output of each unit over samples and places, their root mean square, and how many lie beyond bounds.

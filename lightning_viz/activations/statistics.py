@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_viz.activations.top_k import widest
 from lightning_viz.hooks.geometry import Layout, as_maps
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["LayerStatistics", "SaturationBounds", "batch_statistics", "histogram_edges", "saturation_bounds"]
 
@@ -36,7 +36,7 @@ class SaturationBounds:
     high: float
 
 
-@displayed("mean", "deviation", "dead", "samples", "broken", "lowest", "highest")
+@html_display("mean", "deviation", "dead", "samples", "broken", "lowest", "highest")
 @dataclass(frozen=True)
 class LayerStatistics:
     """Sums over samples of a layer's output; merging two sets of samples gives exactly the sums of both together.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["NO_SAMPLE", "Channels", "TopK", "channel_peaks", "choose_channels"]
 
@@ -24,7 +24,7 @@ Channels = Union[Literal["random", "first", "strongest"], Sequence[int]]
 """Channels of a layer: a rule for choosing them, or their indices."""
 
 
-@displayed("values", "samples", "seen", "broken")
+@html_display("values", "samples", "seen", "broken")
 @dataclass(frozen=True)
 class TopK:
     r"""Top-k: for each of K channels the k samples with the largest maxima of their maps :math:`A`, in order.

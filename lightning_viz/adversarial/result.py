@@ -14,7 +14,7 @@ from lightning_viz.adversarial.attacked_model import AttackedModel, checked_epsi
 from lightning_viz.adversarial.norms import L2, LINF, MIN_LENGTH, Norm, cross_entropy, of_rows, per_sample
 from lightning_viz.errors import AttackWarning, format_indices, warn_user
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["AttackResult", "AttackTrace"]
 
@@ -72,7 +72,7 @@ class AttackTrace:
         return cls(*(torch.stack([getattr(step, field.name) for step in steps]) for field in fields(cls)))
 
 
-@displayed("fooled", "epsilon", "labels", "target", "queries", "backwards", images=("original", "pixels"))
+@html_display("fooled", "epsilon", "labels", "target", "queries", "backwards", images=("original", "pixels"))
 @dataclass(frozen=True)
 class AttackResult:
     """Samples and their adversarial examples. If several epsilons were given, results have a leading dimension E.

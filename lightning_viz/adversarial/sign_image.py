@@ -15,14 +15,14 @@ from lightning_viz.adversarial.norms import LINF, Loss, LossName, per_sample, re
 from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["FgsmTerms", "fgsm_terms"]
 
 _REMEDY = "their loss is flat; try loss='margin'"
 
 
-@displayed("classes", "confidences", images=("images",))
+@html_display("classes", "confidences", images=("images",))
 @dataclass(frozen=True)
 class FgsmTerms:
     """What FGSM adds up, and what the model says of each term.

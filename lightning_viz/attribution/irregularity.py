@@ -12,12 +12,12 @@ from lightning_viz.attribution.gradients import copy_batches, gradient, value_ra
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["IrregularGradients", "gradient_irregularity"]
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class IrregularGradients:
     """Partial derivatives along a walk from each image in a random direction.

@@ -23,7 +23,7 @@ from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.hooks.targets import TargetLike, as_target
 from lightning_viz.pixels import gaussian_blur
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["OcclusionMaps", "blurred", "mean_color", "occlusion"]
 
@@ -31,7 +31,7 @@ PatchSize = Union[int, tuple[int, ...]]
 """Of height and width, or of both; of a series its length, of a volume depth, height and width."""
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class OcclusionMaps:
     """Maps of the effect of each patch; several targets stand in a leading dimension T.

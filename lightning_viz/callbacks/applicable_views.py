@@ -11,7 +11,7 @@ from lightning_viz.callbacks.schedule import Steps
 from lightning_viz.callbacks.view import View, caption_of
 from lightning_viz.catalogue import views
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import table
+from lightning_viz.rich_display import html_table
 
 __all__ = ["default_views"]
 
@@ -51,7 +51,7 @@ class Views(Callback, Sequence[View]):
         return f"Views({list(self._views)})"
 
     def _repr_html_(self) -> str:
-        return table("Views", {type(view).__name__: caption_of(view) for view in self})
+        return html_table("Views", {type(view).__name__: caption_of(view) for view in self})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the views in this callback's place."""

@@ -168,7 +168,7 @@ def record(state: dict[str, Any], layers: Mapping[str, LayerHealth], step: int, 
     for name, health in layers.items():
         first = LayerHealth(**_measured(history[first_step][name])) if name in history.get(first_step, {}) else health
         known = {kind: at for kind, at in state.get("since", {}).get(name, {}).items() if at <= step}
-        found[name] = list(findings(health, first, step, first_step, samples, known))
+        found[name] = list(layer_findings(health, first, step, first_step, samples, known))
         if health.note in meant and any(not other.note for other in layers.values()):
             words = "in no optimizer" if health.note == NO_OPTIMIZER else "learning rate 0"
             found[name].append(Finding("idle", words, False, min(known.get("idle", step), step)))
@@ -228,7 +228,7 @@ def _faults(found: Sequence[Finding], health: LayerHealth) -> list[int]:
     return sorted({columns[each.kind] for each in found if each.certain})
 
 
-def findings(
+def layer_findings(
     health: LayerHealth, first: LayerHealth, step: int, first_step: int, samples: int, since: Mapping[str, int]
 ) -> Iterator[Finding]:
     """What is to be told of a layer at a step, the worst first.

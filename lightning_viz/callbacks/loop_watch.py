@@ -23,7 +23,7 @@ from lightning_viz.callbacks.suitability import refuse_twins
 from lightning_viz.callbacks.view import View
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.pytree import map_tensors
-from lightning_viz.rich_display import table
+from lightning_viz.rich_display import html_table
 
 __all__ = ["LoopWatch", "watch"]
 
@@ -116,7 +116,7 @@ class LoopWatch:
             "pictures in": "loggers of yours" if self.run.log.loggers else str(folder or "lightning_viz_logs"),
             "views": ", ".join(view.label for view in self.views),
         }
-        return table("Watched loop", rows)
+        return html_table("Watched loop", rows)
 
     def __enter__(self) -> LoopWatch:
         self.begin()

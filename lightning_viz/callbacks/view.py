@@ -40,7 +40,7 @@ from lightning_viz.errors import InvalidArgumentError, ViewError, inform, warn_s
 from lightning_viz.hooks.geometry import Layout
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import table
+from lightning_viz.rich_display import html_table
 
 __all__ = ["PopulationView", "View"]
 
@@ -211,7 +211,7 @@ class View(KeywordArguments, Callback):
 
     def _repr_html_(self) -> str:
         looked = "not yet" if self.last_step is None else f"at step {self.last_step}"
-        return table(type(self).__name__, {"shows": caption_of(self), **self.changed(), "looked last": looked})
+        return html_table(type(self).__name__, {"shows": caption_of(self), **self.changed(), "looked last": looked})
 
     def changed(self) -> dict[str, str]:
         """Arguments that change what it draws and are not the defaults, as they are written."""

@@ -16,7 +16,7 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.pytree import first_tensor
 from lightning_viz.hooks.receptive_field import Rectangle
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["ClassMaps", "FullyConvolutional", "class_maps", "convolutionalize"]
 
@@ -49,7 +49,7 @@ class ClassLocation(NamedTuple):
     window: Rectangle
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class ClassMaps:
     """Scores of a classifier at every position of larger images.

@@ -21,7 +21,7 @@ from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["DeepDream", "deep_dream"]
 
@@ -43,7 +43,7 @@ class Octave:
     curve: Tensor
 
 
-@displayed("name", "octaves", images=("pixels",))
+@html_display("name", "octaves", images=("pixels",))
 @dataclass(frozen=True)
 class DeepDream:
     """Photographs that a layer responds to more strongly.

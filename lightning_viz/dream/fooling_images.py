@@ -19,14 +19,14 @@ from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["FoolingImages", "fool"]
 
 _SURE = 0.9999
 
 
-@displayed("classes", "confidences", "reached", "evaluations", images=("pixels",))
+@html_display("classes", "confidences", "reached", "evaluations", images=("pixels",))
 @dataclass(frozen=True)
 class FoolingImages:
     """Of each class the image that the model is surest of.

@@ -16,7 +16,7 @@ from lightning_viz.dream.regularization import Prior, alpha_norm, total_variatio
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["Inversion", "invert"]
 
@@ -24,7 +24,7 @@ _SHARES = tuple(product((1e-4, 1e-3, 1e-2), (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)))
 """What the originals' own R_alpha and R_V may cost, in units of the objective: on any data the same grid."""
 
 
-@displayed("pixel_errors", "feature_errors", "diversity", "weights", images=("pixels",))
+@html_display("pixel_errors", "feature_errors", "diversity", "weights", images=("pixels",))
 @dataclass(frozen=True)
 class Inversion:
     """Reconstructions of N images from what a layer puts out for them, from S seeds each.

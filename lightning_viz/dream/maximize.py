@@ -23,7 +23,7 @@ from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["Dream", "maximize"]
 
@@ -34,7 +34,7 @@ _STEPS = 250
 _GAIN = 0.5  # of what an objective has gained, of a copy alone, that copies alike in every respect lose
 
 
-@displayed("names", "values", "curve", "bounded", "seeds", images=("pixels",))
+@html_display("names", "values", "curve", "bounded", "seeds", images=("pixels",))
 @dataclass(frozen=True)
 class Dream:
     """Images that were made to maximize objectives, N of them: those of the first objective, of the second, ...

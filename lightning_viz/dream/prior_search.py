@@ -19,7 +19,7 @@ from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["PriorSearch", "search_priors"]
 
@@ -30,7 +30,7 @@ _FLOOR = 1e-6  # share of an image's power that counts as none
 _BATCH = 256  # real samples that pass at a time
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class PriorSearch:
     """Presets, the best first.

@@ -19,7 +19,7 @@ from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import FunctionTarget, Target
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["StyleTransfer", "VGG19_CONTENT", "VGG19_STYLE", "style_transfer"]
 
@@ -43,7 +43,7 @@ _OPTIMIZERS: Mapping[str, Optimizer] = {
 }
 
 
-@displayed("content_weight", "style_weight", "content_loss", "style_loss", images=("pixels",))
+@html_display("content_weight", "style_weight", "content_loss", "style_loss", images=("pixels",))
 @dataclass(frozen=True)
 class StyleTransfer:
     """The content of one image in the style of another.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["Detections", "detections_of"]
 
@@ -22,7 +22,7 @@ _MASKS = 16  # that are kept of an image
 _BOX_NAMES, _LOGIT_NAMES = ("pred_boxes",), ("logits", "pred_logits")
 
 
-@displayed()
+@html_display()
 @dataclass(frozen=True)
 class Detections:
     """What a detector finds in one image, of D objects.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class Attentions:
     missed: Mapping[str, str] = field(default_factory=dict)
 
 
-@displayed("step", "inputs", "outputs", "targets", "scores", "activations", "gradients", "unreached")
+@html_display("step", "inputs", "outputs", "targets", "scores", "activations", "gradients", "unreached")
 @dataclass(frozen=True)
 class Observation:
     """One look at a model. It can be pickled and drawn later.

@@ -85,7 +85,7 @@ def attribution_maps(
         maps: ``[N, C, h, w]``, signed, or with other places; as heat enlarged bilinearly (``align_corners=False``).
         method: name, for the caption.
         target: what is explained, such as "the label's logit"; empty if the method knows none.
-        display: "heat" over the grayed sample, its opacity on the page's scale, "faint heat" by its logarithm, or its
+        display: "heat" over the grayed sample, its opacity on the page's scale, "own heat" on the map's own, or its
             "contrast" above each map's least value; "sum" (Fleuret) or "max" (Simonyan) over the channels of the size,
             their "signed" sum, or as an "image" of its own (see `DISPLAYS`).
         layer: name, for the caption; none for maps towards the input.
@@ -153,10 +153,8 @@ def _scale_facts(how: Display, tokens: int | None, tiles: Sequence[MapTile]) -> 
 
 def _scale_words(how: Display) -> str:
     """On what scale a page's maps are, for the description."""
-    if how is DISPLAYS["faint heat"]:
-        return (
-            "All maps are on one scale, by the logarithm: a sixteenth of the page's largest value, or less, is clear."
-        )
+    if how.own:
+        return "Each map is on its own scale, so that its places are seen whatever its size."
     if how.fixed is None:
         return "All maps of the page are on one scale."
     return (
@@ -174,7 +172,7 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
     )
 
 
-_HEATS = ("heat", "faint heat", "attention")
+_HEATS = ("heat", "own heat", "attention")
 _READINGS = {
     "classless": "where in it {method} is high, the same whatever class is asked about: the brighter, the more.",
     "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
@@ -230,8 +228,8 @@ def class_columns(
         f"Each sample, then what speaks for each {whose}.",
         samples or len(images),
         (
-            "only what raises it: an improbable class may be brighter"
-            if of == "classes" and display in ("heat", "faint heat")
+            "only what raises it: an improbable class may have more"
+            if of == "classes" and display in ("heat", "own heat")
             else "",
         ),
     )
@@ -343,9 +341,8 @@ def _side_by_side(
         *_scale_facts(how, page.tokens, every),
         *page.facts,
     )
-    reading = (
-        f"{page.reading} {_scale_words(how)} Rows and columns compare. The number below is a map's own {how.divided}."
-    )
+    compare = "" if how.own else " Rows and columns compare."
+    reading = f"{page.reading} {_scale_words(how)}{compare} The number below is a map's own {how.divided}."
     body = VStack([VStack(blocks, gap=4), how.bar_to(reach, unit)], gap=8)
     warnings = (*count_flaws(map_flaws(body), "maps"), *count_weak(body))
     return compose(tag, page.title, body, facts, reading, warnings=warnings, **info)
@@ -471,7 +468,7 @@ def method_sheet(
 
 _LABELS = {
     "heat": "over the grayed image",
-    "faint heat": "over the grayed image, logarithmic",
+    "own heat": "over the grayed image",
     "contrast": "above the map's least",
     "sum": "of its size",
     "max": "of its size",

@@ -209,6 +209,7 @@ class Display:
         divided: what it is divided by, for the caption.
         fixed: by which all maps are divided in its place, the same on every page; None: the largest of the page's.
         sign: after a map's number.
+        own: whether each map is divided by its own number on every page: its places are to be seen, whatever its size.
     """
 
     reduced: Callable[[NDArray[Any]], NDArray[Any]]
@@ -218,6 +219,7 @@ class Display:
     divided: str
     fixed: float | None = None
     sign: str = ""
+    own: bool = False
 
     def figure(self, value: float | None) -> str:
         """A map's number, as it stands below it; nothing if there is none."""
@@ -230,12 +232,10 @@ class Display:
             reach: by which the maps are divided; None if there is nothing to see in any.
             unit: of the maps.
         """
-        if reach is None or self.fixed is not None:
+        if reach is None or self.fixed is not None or self.own:
             return self.bar
         half = reach / 2 if self.bar is _HALVES else reach
         low, high = "0" if self.bar.low == "0" else f"−{number(half)}", number(half)
-        if self.bar is _SIXTEENTH:
-            low = number(reach / _FULL)
         if self.bar is _SIGNS:
             low, high = f"{self.bar.low} {low}", f"{self.bar.high} {high}"
         return replace(self.bar, low=low, high=high, label=f"{unit}{self.bar.label}")
@@ -290,12 +290,12 @@ def overlay(image: Colors, heat: NDArray[Any], size: TileSize, *, name: str = "h
     return Image.fromarray(np.rint(gray * (1 - opacity) + colors * opacity).astype(np.uint8))
 
 
-def logarithmic_heat(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
-    """Heat by its logarithm over a grayed image, itself at a sixteenth of full heat, at uniform attention, or below.
+def above_uniform(image: Colors, values: NDArray[Any], size: TileSize) -> Image.Image:
+    """Heat by the logarithm, over a grayed image that is itself where attention is uniform or less.
 
     Args:
         image: ``[H, W, 3]``, 0 to 255.
-        values: as a share of that at which heat is full ``[h, w]``.
+        values: times uniform attention, as a share of those at which heat is full ``[h, w]``.
         size: width and height in pixels.
     """
     return overlay(image, np.log(np.maximum(_FULL * values, 1)) / np.log(_FULL), size, name="bright heat", gain=2.5)
@@ -323,22 +323,22 @@ _SIZE = ColorBar("magma", "0", _99TH)
 _SIGNS = ColorBar("diverging", "against", "for", middle="0")
 _HALVES = ColorBar("gray", "−½ max", "½ max", middle="0", label=", for red, green and blue")
 _ABOVE = ColorBar("heat", "0", "range", label=" above each map's least")
-_SIXTEENTH = ColorBar("bright heat", "maximum / 16", "maximum", label=", logarithmic")
+_OWN = ColorBar("heat", "0", "each map's maximum")
 _UNIFORM = ColorBar("bright heat", "uniform 1×", f"{number(_FULL)}×", label="or more, logarithmic")
 DISPLAYS = {
     "heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, ColorBar("heat", "0", "maximum"), "maximum"),
-    "faint heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, logarithmic_heat, _SIXTEENTH, "maximum"),
+    "own heat": Display(lambda g: np.maximum(g.sum(0), 0), _largest, overlay, _OWN, "maximum", own=True),
     "contrast": Display(lambda g: g.sum(0) - g.sum(0).min(), _largest, overlay, _ABOVE, "range"),
     "sum": Display(lambda g: np.abs(g).sum(0), top_percentile, sequential, _SIZE, _99TH),
     "max": Display(lambda g: np.abs(g).max(0), top_percentile, sequential, _SIZE, _99TH),
     "signed": Display(lambda g: g.sum(0), top_percentile, diverging, _SIGNS, _99TH),
     "image": Display(lambda g: g, _largest, as_image, _HALVES, "largest value"),
     "attention": Display(
-        lambda g: np.maximum(g.sum(0), 0), _largest, logarithmic_heat, _UNIFORM, "maximum", fixed=_FULL, sign="×"
+        lambda g: np.maximum(g.sum(0), 0), _largest, above_uniform, _UNIFORM, "maximum", fixed=_FULL, sign="×"
     ),
 }
-"""By name: heat over the image, from 0, by its logarithm, or from the map's least value; the size, summed or largest
-over the channels; the signed sum; an image of its own; heat of attention, in times uniform attention."""
+"""By name: heat over the image, on the page's scale, on the map's own, or from its least value; the size, summed or
+largest over the channels; the signed sum; an image of its own; heat of attention, in times uniform attention."""
 
 
 def map_tile(
@@ -385,11 +385,12 @@ def on_one_scale(tiles: Sequence[MapTile]) -> tuple[list[MapTile], float | None]
     for tile, total in zip(tiles, totals, strict=True):
         weak = 0 < total < least
         flat = fixed is not None and not weak and tile.value is not None and 0 < tile.value < FLAT
-        marked.append(replace(tile, value=tile.value and reach, weak=weak, flat=flat))
+        divided_by = tile.value if DISPLAYS[tile.display].own else tile.value and reach
+        marked.append(replace(tile, value=divided_by, weak=weak, flat=flat))
     return marked, reach
 
 
-_TOTALED = ("heat", "faint heat", "attention")  # displays of maps whose total means something
+_TOTALED = ("heat", "attention")  # displays of maps whose total means something
 
 
 def count_weak(body: Part) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from lightning_viz.hooks.model_state import same_randomness, seed_torch, warn_if
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 from lightning_viz.robustness.corruptions import SEVERITIES, all_corruptions, check_kinds
 
 __all__ = ["CorruptionError", "compare_corruption_error", "corruption_error"]
@@ -37,7 +37,7 @@ _ARGUMENTS = {
 }
 
 
-@displayed("name", "mce", "relative_mce", "kinds", "ce", "clean", "errors", "count", "reference_name")
+@html_display("name", "mce", "relative_mce", "kinds", "ce", "clean", "errors", "count", "reference_name")
 @dataclass(frozen=True)
 class CorruptionError:
     """Error rates of a model and of its reference under corruptions of the same images.

@@ -19,7 +19,7 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, format_ind
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 from lightning_viz.robustness.corruption_kinds import compress_jpeg
 
 __all__ = [
@@ -101,8 +101,8 @@ DEFENSES: Mapping[str, Defense] = MappingProxyType(
 """The default defenses, by name."""
 
 
-@displayed()
-@displayed()
+@html_display()
+@html_display()
 @dataclass(frozen=True)
 class Defended:
     """Accuracy of a model whose inputs pass through a defense first.
@@ -165,8 +165,8 @@ def defenses(
     return Defended(tuple(ways), accuracy[:, 0], accuracy[:, 1:].reshape(-1, *epsilons))
 
 
-@displayed()
-@displayed()
+@html_display()
+@html_display()
 @dataclass(frozen=True)
 class EpsilonCurve:
     """Accuracy under attack, as a function of epsilon.

@@ -14,12 +14,12 @@ from lightning_viz.errors import AttackWarning, InvalidArgumentError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["RandomDirections", "random_directions"]
 
 
-@displayed("changed", "labels", "radius", "counts")
+@html_display("changed", "labels", "radius", "counts")
 @dataclass(frozen=True)
 class RandomDirections:
     """Predictions on spheres around samples.

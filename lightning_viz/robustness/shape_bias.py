@@ -21,14 +21,14 @@ from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["CueConflict", "ShapeBias", "cue_conflict", "shape_bias"]
 
 _MOST_PROBABLE = 3
 
 
-@displayed("shape_labels", "texture_labels", images=("pixels",))
+@html_display("shape_labels", "texture_labels", images=("pixels",))
 @dataclass(frozen=True)
 class CueConflict:
     """N images with the shape of one class and the texture of another.
@@ -148,7 +148,7 @@ def cue_conflict(
     )
 
 
-@displayed("shape", "texture", "neither", "names")
+@html_display("shape", "texture", "neither", "names")
 @dataclass(frozen=True)
 class ShapeBias:
     """Decisions of a model on N images whose shape is of one class and whose texture of another.

@@ -15,7 +15,7 @@ from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.hooks.outputs import class_logits
 from lightning_viz.pixels import PixelSpace
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 from lightning_viz.robustness.perturbation_sequences import NOISE, check_sequences, perturbation_sequence
 
 __all__ = ["PerturbationStability", "perturbation_stability"]
@@ -35,7 +35,7 @@ _ARGUMENTS = {
 }
 
 
-@displayed("kinds", "flip_probability", "distances")
+@html_display("kinds", "flip_probability", "distances")
 @dataclass(frozen=True)
 class PerturbationStability:
     """How steady a model's predictions are along sequences of perturbed images.

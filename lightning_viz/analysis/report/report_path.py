@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_viz.plain_text import plain_text
-from lightning_viz.rich_display import table
+from lightning_viz.rich_display import html_table
 
 _Path: Any = type(Path())  # of this system: before Python 3.12 Path itself has no subclasses of others
 
@@ -37,4 +37,4 @@ class ReportPath(_Path):  # type: ignore[misc]
 
     def _repr_html_(self) -> str:
         link = f'<a href="{escape(self.resolve().as_uri())}">{escape(plain_text(self.name))}</a>'
-        return table("Report", dict(self.found), link)
+        return html_table("Report", dict(self.found), link)

@@ -253,7 +253,7 @@ def _map_pages(
                 details=[entry.worth], **how, **several,
             )  # fmt: skip
         return
-    heat = entry.display in ("heat", "faint heat")
+    heat = entry.display in ("heat", "own heat")
     details = [entry.worth, *([f"at {seen}"] if seen and not heat else [])]
     how["layer"] = seen if heat else ""
     yield attribution_maps(tag, images, maps.numpy(), details=details, tokens=tokens, **how, **about)

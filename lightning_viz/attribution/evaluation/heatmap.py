@@ -17,7 +17,7 @@ from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.recording import Reduce
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["Attribute", "PointingGame", "as_heat", "pointing_game"]
 
@@ -120,7 +120,7 @@ MARGIN = 15 / 224
 """Tolerance relative to the images' shorter side: the paper's 15 pixels at its networks' 224."""
 
 
-@displayed("rate", "hits", "places")
+@html_display("rate", "hits", "places")
 @dataclass(frozen=True)
 class PointingGame:
     """The locations of the maxima.

@@ -23,7 +23,7 @@ from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["PerturbationCurves", "deletion", "insertion"]
 
@@ -31,7 +31,7 @@ STEPS = 224
 """As RISE: 224 pixels a step on images of 224 x 224."""
 
 
-@displayed("areas", "fractions", "scores")
+@html_display("areas", "fractions", "scores")
 @dataclass(frozen=True)
 class PerturbationCurves:
     """The target's score as more and more of the image is shown, or hidden.

@@ -19,7 +19,7 @@ from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.random_weights import randomized_weights
 from lightning_viz.hooks.targets import TargetLike
-from lightning_viz.rich_display import displayed
+from lightning_viz.rich_display import html_display
 
 __all__ = ["ModelRandomization", "model_randomization", "rank_correlation"]
 
@@ -27,7 +27,7 @@ EVERYTHING = "everything"
 """Name of the last stage if some parameters are in none of the chosen layers."""
 
 
-@displayed("score", "undefined", "layers", "correlations")
+@html_display("score", "undefined", "layers", "correlations")
 @dataclass(frozen=True)
 class ModelRandomization:
     """How similar maps stay as the model is re-initialized from the top.
