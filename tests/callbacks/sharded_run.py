@@ -28,7 +28,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_viz import ActivationMaps, Health, UpdateRatio, default_views
+from lightning_viz import (
+    ActivationMaps,
+    Adversarial,
+    Dreams,
+    GradCAM,
+    Health,
+    Occlusion,
+    Saliency,
+    UpdateRatio,
+    default_views,
+)
 from lightning_viz.callbacks import agreement, picture_log, schedule
 from lightning_viz.callbacks.draw_task import DrawTask
 from lightning_viz.callbacks.drawing import DrawingProcess
@@ -383,9 +393,10 @@ def states(folder, processes, kind):
         torch.save(found, folder / "states.pt")
 
 
+FREE = {"max_overhead": 1e9}
 VIEWS = {
     "": list,
-    "views": lambda: default_views(max_overhead=1e9),
+    "views": lambda: default_views(**FREE),
     "one raises": lambda: [OnTheSecond(every_n_train_steps=1), Watch(every_n_train_steps=1)],
     "one raises in a pass": lambda: [InAPass(every_n_train_steps=1), Watch(every_n_train_steps=1)],
     "one raises in backward": lambda: [InBackward(every_n_train_steps=1), Watch(every_n_train_steps=1)],
@@ -396,6 +407,14 @@ VIEWS = {
     "budget of the first": lambda: [Watch(every_n_train_steps=1)],
     "budget of the second": lambda: [Watch(every_n_train_steps=1)],
     "drawing hangs": lambda: [Hanging(every_n_train_steps=1, finish_seconds=1.0)],
+    "passes": lambda: [
+        Saliency(method="smooth_grad", noise_samples=4, **FREE),
+        Saliency(method="integrated_gradients", integration_steps=4, **FREE),
+        GradCAM(method="score_cam", **FREE),
+        Occlusion(patch=4, stride=2, **FREE),
+        Dreams(each=2, updates=2, **FREE),
+        Adversarial(attack_steps=2, **FREE),
+    ],
     "weights": lambda: [Health(every_n_train_steps=1), UpdateRatio(every_n_train_steps=1)],
 }
 PATCHED = {

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 RUNS = [
     "2:ddp,ddp views,static views,data,data views,tensor,tensor views,data weights,ddp weights,data one raises,"
+    "ddp passes,data passes,tensor passes,"
     "data one raises in a pass,data one raises in backward,data budget of the first,data budget of the second,"
     "data drawing hangs,data states,data numbers,tensor numbers,data memory,data one sleeps",
     "4:both,both views",
@@ -90,6 +91,8 @@ def ended_well(runs, name, processes=2):
         ("tensor views", "tensor"),
         ("both views", "both"),
         ("data weights", "data"),
+        ("data passes", "data"),
+        ("tensor passes", "tensor"),
         ("data one raises", "data"),
         ("data one raises in a pass", "data"),
         ("data one raises in backward", "data"),
@@ -107,12 +110,12 @@ def test_training_does_not_notice_whoever_looks_or_fails(runs, name, plain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("views", ["views", "weights"])
+@pytest.mark.parametrize("views", ["views", "weights", "passes"])
 def test_what_is_drawn_of_a_sharded_model_is_that_of_a_whole_one(runs, views):
     whole, sharded = tasks(runs, f"ddp {views}"), tasks(runs, f"data {views}")
     assert all(torch.equal(*pair) for pair in zip(weights(runs, "ddp").values(), weights(runs, "data").values()))
     assert whole.keys() == sharded.keys()
-    for kind in _DRAWN if views == "views" else ("health", "update"):
+    for kind in _DRAWN[views]:
         assert any(kind in tag for tag, _ in whole)
     for key, task in whole.items():
         assert same(task.arguments, sharded[key].arguments), key
@@ -122,14 +125,26 @@ def test_what_is_drawn_of_a_sharded_model_is_that_of_a_whole_one(runs, views):
 @pytest.mark.slow
 def test_pictures_of_a_sharded_model_are_those_of_a_whole_one_to_the_byte(runs):
     whole, sharded = tasks(runs, "ddp views"), tasks(runs, "data views")
-    chosen = [key for key in whole if key[1] == 6 and any(part in key[0] for part in _DRAWN)]
-    assert len(chosen) >= len(_DRAWN)
+    chosen = [key for key in whole if key[1] == 6 and any(part in key[0] for part in _DRAWN["views"])]
+    assert len(chosen) >= len(_DRAWN["views"])
     for key in chosen:
         (one,), (other,) = whole[key].draw().pictures, sharded[key].draw().pictures
         assert one == other
 
 
-_DRAWN = ("filters", "activations", "grad_cam", "saliency")
+_DRAWN = {
+    "views": ("filters", "activations", "grad_cam", "saliency"),
+    "weights": ("health", "update"),
+    "passes": (
+        "smooth_grad",
+        "integrated_gradients",
+        "score_cam",
+        "occlusion",
+        "dreams/last",
+        "dreams/logits",
+        "deepfool",
+    ),
+}
 
 
 @pytest.mark.slow
