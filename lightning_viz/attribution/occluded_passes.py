@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ _TOO_LITTLE = "windows would spare too little"
 
 _log = logging.getLogger("lightning_viz")
 _Result = TypeVar("_Result")
+_Measure = Callable[[Tensor, Any, Union[Forward, None]], _Result]
+"""Runs the model on inputs with ``forward``, given each copy's sample."""
 
 
 class OccludedPasses:
@@ -87,9 +89,7 @@ class OccludedPasses:
         self.batch_size = band**2 if self.by_sample and batch_size is None else batch_size
         """Copies of a batch, as many rows as columns of neighbors; what suits the inputs if None."""
 
-    def run(
-        self, items: Tensor, batches: Batches, measure: Callable[[Tensor, Any, Forward | None], _Result]
-    ) -> list[_Result]:
+    def run(self, items: Tensor, batches: Batches, measure: _Measure[_Result]) -> list[_Result]:
         """Run the copies of a batch.
 
         Args:
@@ -119,7 +119,7 @@ class OccludedPasses:
         samples: Tensor,
         positions: Tensor,
         batches: Batches,
-        measure: Callable[[Tensor, Any, Forward | None], _Result],
+        measure: _Measure[_Result],
     ) -> list[_Result]:
         parts = [slice(start, start + self._whole_size) for start in range(0, len(samples), self._whole_size)]
         return [self._whole(samples[part], positions[part], batches, measure) for part in parts]
@@ -129,7 +129,7 @@ class OccludedPasses:
         samples: Tensor,
         positions: Tensor,
         batches: Batches,
-        measure: Callable[[Tensor, Any, Forward | None], _Result],
+        measure: _Measure[_Result],
     ) -> list[_Result]:
         """The results of a batch, sample by sample; of few copies if they show that windows do not pay."""
         results = []
@@ -150,7 +150,7 @@ class OccludedPasses:
         sample: int,
         positions: Tensor,
         batches: Batches,
-        measure: Callable[[Tensor, Any, Forward | None], _Result],
+        measure: _Measure[_Result],
     ) -> _Result:
         if self._kept is None or self._kept[0] != sample:
             self._kept = None
@@ -169,7 +169,7 @@ class OccludedPasses:
         samples: Tensor,
         positions: Tensor,
         batches: Batches,
-        measure: Callable[[Tensor, Any, Forward | None], _Result],
+        measure: _Measure[_Result],
     ) -> _Result:
         image = batches.lay_out(self._image.detach()[samples.to(self._image.device)])
         for copy, sample, place in zip(image, samples.tolist(), self._places[positions].tolist(), strict=True):

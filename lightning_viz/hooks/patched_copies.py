@@ -125,11 +125,10 @@ class Patched:
         """
         before, after = tuple(before), tuple(before if after is None else after)
         rows, sides = self.kept.call(_padded_rows, self.shared, self.axes, before, after, value)
-        places = windows.places(sides).flatten().to(rows.device)
         first = places_first(self.values, self.axes)
-        cut = rows.index_select(0, places).view(len(first), *windows.size, *first.shape[1 + len(self.axes) :])
+        cut = rows_in(windows, rows, sides).view(len(first), *windows.size, *first.shape[1 + len(self.axes) :])
         _paste(cut, first, self.windows.moved(before), windows)
-        return _places_back(cut, self.axes)
+        return places_back(cut, self.axes)
 
     def copies(self) -> Tensor:
         """The copies as an ordinary tensor, ``[n, ...]``."""
@@ -155,8 +154,7 @@ def covered_copies(image: Tensor, cover: Tensor, windows: PatchWindows, kept: Sh
     shown = []
     for part in (cover, image):
         rows, _ = kept.call(_padded_rows, part, axes, (0,) * len(axes), (0,) * len(axes), 0.0)
-        places = inside.places(sides).flatten().to(rows.device)
-        shown.append(rows.index_select(0, places).view(len(first), *inside.size, image.shape[1]))
+        shown.append(rows_in(inside, rows, sides))
     values, uncovered = shown
     for axis in range(len(axes)):
         along = inside.starts[:, axis, None] + torch.arange(inside.size[axis], device="cpu")
@@ -164,7 +162,7 @@ def covered_copies(image: Tensor, cover: Tensor, windows: PatchWindows, kept: Sh
         if before.any():
             places = before.view(len(before), *(-1 if axis == other else 1 for other in range(len(axes))), 1)
             values = torch.where(places.to(values.device), uncovered, values)
-    return Patched(image, axes, inside, _places_back(values, axes), kept)
+    return Patched(image, axes, inside, places_back(values, axes), kept)
 
 
 def places_first(values: Tensor, axes: Sequence[int]) -> Tensor:
@@ -172,10 +170,27 @@ def places_first(values: Tensor, axes: Sequence[int]) -> Tensor:
     return values.permute(0, *axes, *(axis for axis in range(1, values.dim()) if axis not in axes))
 
 
-def _places_back(values: Tensor, axes: Sequence[int]) -> Tensor:
-    """The inverse of `places_first`."""
+def places_back(values: Tensor, axes: Sequence[int]) -> Tensor:
+    """The inverse of `places_first`.
+
+    Args:
+        values: with the places behind the copies.
+        axes: where they are to stand.
+    """
     order = [0, *axes, *(axis for axis in range(1, values.dim()) if axis not in axes)]
     return values.permute([order.index(axis) for axis in range(values.dim())])
+
+
+def rows_in(windows: PatchWindows, rows: Tensor, sides: Sequence[int]) -> Tensor:
+    """What stands in windows of a map, ``[n, *size, values]``.
+
+    Args:
+        windows: on the map.
+        rows: a row of values for each of its places.
+        sides: its height and width.
+    """
+    places = windows.places(sides).flatten().to(rows.device)
+    return rows.index_select(0, places).view(len(windows.starts), *windows.size, rows.shape[1])
 
 
 def _padded_rows(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_viz.hooks.patched_copies import Patched, SharedMaps, places_first
+from lightning_viz.hooks.patched_copies import Patched, SharedMaps, places_back, places_first, rows_in
 from lightning_viz.hooks.pytree import map_leaves
 from lightning_viz.hooks.reach import PatchWindows, Sliding, union
 
@@ -79,11 +79,8 @@ def _window_of_operand(operand: Tensor, maps: Patched, windows: PatchWindows) ->
     shape = [maps.shared.shape[axis] if axis in maps.axes else aligned.shape[axis] for axis in range(dims)]
     whole = aligned.expand(shape)
     rows = places_first(whole, maps.axes)
-    places = windows.places(maps.sides).flatten().to(operand.device)
-    flat = rows.reshape(math.prod(maps.sides), -1).index_select(0, places)
-    cut = flat.view(len(windows.starts), *windows.size, *rows.shape[1 + len(maps.axes) :])
-    order = [0, *maps.axes, *(axis for axis in range(1, dims) if axis not in maps.axes)]
-    return cut.permute([order.index(axis) for axis in range(dims)])
+    cut = rows_in(windows, rows.reshape(math.prod(maps.sides), -1), maps.sides)
+    return places_back(cut.view(*cut.shape[:-1], *rows.shape[1 + len(maps.axes) :]), maps.axes)
 
 
 def _of_one(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Result:

@@ -28,6 +28,7 @@ from lightning_viz.render.text import (
 )
 from lightning_viz.render.tiles import (
     DISPLAYS,
+    EVIDENCE,
     FLAT,
     Display,
     Flaw,
@@ -172,7 +173,7 @@ def _cells(grid: Sequence[int], image: Sequence[int]) -> str:
     )
 
 
-_HEATS = ("heat", "own heat", "attention")
+_HEATS = (*EVIDENCE, "attention")
 _READINGS = {
     "classless": "where in it {method} is high, the same whatever class is asked about: the brighter, the more.",
     "heat": "where in it {method} finds evidence for {target}: the brighter, the more.",
@@ -227,11 +228,7 @@ def class_columns(
         f"{of} {first + 1} to {last} of {whole}" if first or last < whole else "",
         f"Each sample, then what speaks for each {whose}.",
         samples or len(images),
-        (
-            "only what raises it: an improbable class may have more"
-            if of == "classes" and display in ("heat", "own heat")
-            else "",
-        ),
+        ("only what raises it: an improbable class may have more" if of == "classes" and display in EVIDENCE else "",),
     )
     return _side_by_side(tag, images, maps, names, columns, display=display, layer=layer, unit=unit, **info)
 

@@ -390,6 +390,8 @@ def on_one_scale(tiles: Sequence[MapTile]) -> tuple[list[MapTile], float | None]
     return marked, reach
 
 
+EVIDENCE = ("heat", "own heat")
+"""Displays of evidence for a target as heat over the image."""
 _TOTALED = ("heat", "attention")  # displays of maps whose total means something
 
 

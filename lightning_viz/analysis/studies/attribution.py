@@ -39,6 +39,7 @@ from lightning_viz.render.attribution_maps import (
 from lightning_viz.render.occlusion import occlusion_maps
 from lightning_viz.render.page import Page
 from lightning_viz.render.text import fixed_point
+from lightning_viz.render.tiles import EVIDENCE
 
 SHOWN = 6
 CHANCE = "a random order"
@@ -253,7 +254,7 @@ def _map_pages(
                 details=[entry.worth], **how, **several,
             )  # fmt: skip
         return
-    heat = entry.display in ("heat", "own heat")
+    heat = entry.display in EVIDENCE
     details = [entry.worth, *([f"at {seen}"] if seen and not heat else [])]
     how["layer"] = seen if heat else ""
     yield attribution_maps(tag, images, maps.numpy(), details=details, tokens=tokens, **how, **about)
