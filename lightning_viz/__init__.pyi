@@ -13,6 +13,7 @@ from . import embedding as embedding
 from . import errors as errors
 from . import hints as hints
 from . import hooks as hooks
+from . import host_copies as host_copies
 from . import parameters as parameters
 from . import pixels as pixels
 from . import plain_text as plain_text

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError, ViewError
+from lightning_viz.host_copies import to_device
 
 __all__ = ["PixelSpace", "gaussian_blur"]
 
@@ -103,7 +104,8 @@ def _channels(values: Sequence[float], like: Tensor) -> Tensor:
     """Values per channel, shaped to broadcast with ``[N, C, ...]``."""
     if len(values) not in (1, like.shape[1]):
         raise InvalidArgumentError(f"the pixel space has {len(values)} channels, the images have {like.shape[1]}")
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.dim() - 2))
+    shaped = torch.tensor(list(values), dtype=like.dtype, device="cpu").view(1, -1, *[1] * (like.dim() - 2))
+    return to_device(shaped, like.device)
 
 
 def _transforms(transform: Any, visited: set[int]) -> Iterator[Any]:

@@ -76,7 +76,7 @@ def apgd(  # noqa: D417 (others: `shared_arguments`)
         ascent.evaluate_originals(differentiate=False)
         every_row, generator = ascent.recorder.rows, torch.Generator(attacked.pixels.device).manual_seed(seed)
         bar = progress_bar("apgd", shown=progress, total=steps)
-        for _ in adaptive_steps(ascent, every_row[ascent.unfinished(every_row)], norm, steps, generator):
+        for _ in adaptive_steps(ascent, every_row[ascent.left(every_row)], norm, steps, generator):
             bar.update()
         bar.close()
         return ascent.recorder.result("apgd", _REMEDY)
@@ -133,7 +133,7 @@ class _Search:
         self._pixels, self._losses, self._gradients = pixels, losses, gradients
         self._best = [pixels, gradients, scores]
         self._best_losses = self._checked_losses = losses
-        self._keep(self._ascent.unfinished(self.rows))
+        self._keep(self._ascent.left(self.rows))
 
     def step(self, *, first: bool, last: bool) -> None:
         """One update of all unfinished rows: one forward and, but for the last, one backward."""
@@ -149,7 +149,7 @@ class _Search:
         self._best_losses = torch.where(better, losses, self._best_losses)
         new = (pixels, gradients, scores)
         self._best = [torch.where(_like(better, old), part, old) for part, old in zip(new, self._best, strict=True)]
-        self._keep(self._ascent.unfinished(self.rows))
+        self._keep(self._ascent.left(self.rows))
 
     def adapt(self, count: int) -> None:
         """Halve the step size of rows that make no progress, and restart them from their best point.
@@ -184,7 +184,7 @@ class _Search:
 
     def _keep(self, left: Tensor) -> None:
         """Drop the rows that are finished."""
-        if bool(left.all()):
+        if len(left) == len(self.rows):
             return
         self.rows = self.rows[left]
         self._best = [part[left] for part in self._best]

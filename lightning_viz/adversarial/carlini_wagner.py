@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
 from lightning_viz.adversarial.attacked_model import AttackedModel, attacked_model
 from lightning_viz.adversarial.norms import L2, margin, per_sample
-from lightning_viz.adversarial.result import AttackRecorder, AttackResult
+from lightning_viz.adversarial.result import AttackRecorder, AttackResult, overwrite_rows
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
@@ -108,9 +108,9 @@ class _Nearest:
         lengths = L2.length(pixels - self.recorder.original[rows])
         fooled = self.attacked.fooled(scores, rows) & (self.shortfall(scores, rows) == 0)
         better = fooled & (lengths < self.lengths[rows])
-        self.recorder.record(rows[better], pixels[better], scores[better])
+        self.recorder.record(rows, pixels, scores, better)
         self.recorder.count(rows, backwards=backwards)
-        self.lengths[rows[better]] = lengths[better]
+        overwrite_rows(self.lengths, rows, lengths, better)
         return fooled
 
 

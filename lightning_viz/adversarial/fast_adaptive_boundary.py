@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lightning_viz.adversarial.attack_arguments import Labels, shared_arguments
 from lightning_viz.adversarial.attacked_model import AttackedModel, attacked_model
 from lightning_viz.adversarial.gradient_attacks import check_steps
-from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, per_sample, resolve_norm
-from lightning_viz.adversarial.result import AttackRecorder, AttackResult
+from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, of_rows, per_sample, resolve_norm
+from lightning_viz.adversarial.result import AttackRecorder, AttackResult, overwrite_rows
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
@@ -118,6 +118,7 @@ def boundary_steps(
         overshoot: see `fab`.
         shrink: see `fab`.
     """
+    bounded = bool(recorder.radii.isfinite().any())
     attacked, bounds, pixels = recorder.attacked, recorder.attacked.pixel_space.bounds, recorder.original[rows]
     for _ in range(steps):
         if not len(rows):
@@ -138,12 +139,13 @@ def boundary_steps(
         recorder.count(rows)
         fooled, distances = attacked.fooled(scores, samples), norm.length(pixels - original)
         better = fooled & (distances <= shortest[rows])
-        shortest[rows[better]] = distances[better]
-        recorder.record(rows[better], pixels[better], scores[better])
+        overwrite_rows(shortest, rows, distances, better)
+        recorder.record(rows, pixels, scores, better)
         recorder.finish_step()
         pixels = torch.where(per_sample(fooled, pixels) > 0, original + shrink * (pixels - original), pixels)
-        left = ~(recorder.fooled[rows] & recorder.radii[rows].isfinite())
-        rows, pixels = rows[left], pixels[left]
+        if bounded:
+            left = (~(recorder.fooled[rows] & recorder.radii[rows].isfinite())).nonzero().flatten()
+            rows, pixels = of_rows(rows, left), of_rows(pixels, left)
         yield rows
 
 

@@ -215,6 +215,7 @@ class Ascent:
         """
         self.recorder, self._attacked = recorder, recorder.attacked
         self._loss, self._stop_on_success, self._toward = loss, stop_on_success, toward
+        self._left: Tensor | None = None  # places of those not fooled in the rows of the last pass with gradients
 
     def run(
         self,
@@ -233,26 +234,28 @@ class Ascent:
         every_row = recorder.rows
         bar = progress_bar(name, shown=progress, total=len(starts) * steps)
         for number, start in enumerate(starts):
-            unfinished = ~recorder.fooled if number else self.unfinished(every_row)  # a restart is for the not fooled
-            rows = every_row[unfinished]
+            left = every_row[~recorder.fooled] if number else self.left(every_row)  # a restart is for the not fooled
+            rows = every_row[left]
             if start is not None and len(rows):
                 gradients = self.evaluate(rows, start(rows), differentiate=True).gradients
-                unfinished = self.unfinished(rows)
-                rows = rows[unfinished]
+                left = self.left(rows)
+                rows = of_rows(rows, left)
             for step in range(steps):
                 if gradients is None or not len(rows):
                     break
-                pixels = update(of_rows(recorder.pixels, rows), of_rows(gradients, unfinished), rows)
+                pixels = update(of_rows(recorder.pixels, rows), of_rows(gradients, left), rows)
                 gradients = self.evaluate(rows, pixels, differentiate=step + 1 < steps).gradients
-                unfinished = self.unfinished(rows)
-                rows = rows[unfinished]
                 bar.update()
+                if step + 1 < steps:
+                    left = self.left(rows)
+                    rows = of_rows(rows, left)
         bar.close()
 
     def evaluate_originals(self, *, differentiate: bool) -> Tensor | None:
         """The first pass, which all copies of a sample share; returns the gradients of the rows."""
         recorder, count = self.recorder, len(self._attacked.pixels)
         evaluation = self._attacked.evaluate_originals(self._objective(recorder.rows[:count], differentiate))
+        self._left = None  # it would be of the samples, and not of their copies
         recorder.record_originals(evaluation.scores)
         gradients = None if evaluation.gradients is None else evaluation.gradients[recorder.samples]
         self._count_backwards(recorder.rows, gradients)
@@ -275,22 +278,35 @@ class Ascent:
         """Mask ``[n]`` of the rows that the attack goes on with."""
         return ~self.recorder.fooled[rows] if self._stop_on_success else torch.ones_like(rows, dtype=torch.bool)
 
+    def left(self, rows: Tensor) -> Tensor:
+        """Places ``[m]`` in rows of those that the attack goes on with.
+
+        How many they are the CPU must know, and waits for the device: once a pass, because whoever asks for gradients
+        has asked for these, too.
+        """
+        if not self._stop_on_success:
+            return torch.arange(len(rows), device=rows.device)
+        return self.unfinished(rows).nonzero().flatten() if self._left is None else self._left
+
     def _count_backwards(self, rows: Tensor, gradients: Tensor | None) -> None:
         """Count the gradients, and note which are zero."""
         if gradients is not None:
             unfinished = self.unfinished(rows)
-            self.recorder.count(rows[unfinished], queries=0, backwards=1)
+            self.recorder.count(rows, queries=0, backwards=unfinished.long())
             self.recorder.flat[rows] = unfinished & ~gradients.flatten(1).any(1)
 
     def _objective(self, rows: Tensor, differentiate: bool) -> ScoreFunction | None:
         """The loss of the rows that are not fooled yet."""
+        self._left = None
 
         def objective(scores: Tensor, positions: Tensor) -> Tensor | None:
             values = self.losses(scores, rows[positions])
             if not self._stop_on_success:
                 return values
             fooled = self._attacked.fooled(scores, self.recorder.samples[rows[positions]])
-            return None if bool(fooled.all()) else torch.where(fooled, 0, values)
+            left = positions[~fooled]
+            self._left = left if self._left is None else torch.cat([self._left, left])  # of one batch after the other
+            return torch.where(fooled, 0, values) if len(left) else None
 
         return objective if differentiate else None
 

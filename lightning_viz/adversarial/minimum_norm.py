@@ -16,8 +16,8 @@ from lightning_viz.adversarial.attacked_model import (
     check_inputs,
     suppress_attack_warnings,
 )
-from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, per_sample, resolve_norm
-from lightning_viz.adversarial.result import Attack, AttackRecorder, AttackResult, AttackTrace
+from lightning_viz.adversarial.norms import MIN_LENGTH, Norm, NormName, of_rows, per_sample, resolve_norm
+from lightning_viz.adversarial.result import Attack, AttackRecorder, AttackResult, AttackTrace, overwrite_rows
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, InvalidTypeError, format_indices, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.model_state import evaluation_mode, warn_if_training
@@ -73,24 +73,29 @@ def deepfool(  # noqa: D417 (others: `shared_arguments`)
         model, inputs, labels, pixel_space=pixel_space, batch_size=batch_size, forward=forward
     ) as attacked:
         recorder, reduction = AttackRecorder(attacked), partial(smallest_step, norm=resolve_norm(norm))
+        unfooled: list[Tensor] = []  # places in the rows of the last pass, by its batches
 
         def first_objective(scores: Tensor, positions: Tensor) -> Tensor | None:
-            return _leads(attacked, scores, positions, attacked.rivals(scores, positions, candidates - 1))
+            unfooled.append(positions[~attacked.fooled(scores, positions)])
+            return _leads(attacked, scores, positions, attacked.rivals(scores, positions, candidates - 1), unfooled[-1])
 
         evaluation, rows = attacked.evaluate_originals(first_objective, reduction), recorder.samples
         rivals = attacked.rivals(evaluation.scores, rows, candidates - 1)
         _record(recorder, rows, recorder.pixels.clone(), evaluation, rivals.shape[1])
         total = torch.zeros_like(recorder.pixels)
         for number in progress_bar("deepfool", items=range(steps), shown=progress):
-            unfinished = ~recorder.fooled[rows]
-            if evaluation.gradients is None or not bool(unfinished.any()):
+            left = torch.cat(unfooled)
+            unfooled.clear()
+            if evaluation.gradients is None or not len(left):
                 break
-            rows = rows[unfinished]
-            total[rows] += evaluation.gradients[unfinished]
+            rows = of_rows(rows, left)
+            total[rows] += of_rows(evaluation.gradients, left)
             pixels = (recorder.original[rows] + (1 + overshoot) * total[rows]).clamp(*attacked.pixel_space.bounds)
 
             def objective(scores: Tensor, positions: Tensor, rows: Tensor = rows) -> Tensor | None:
-                return _leads(attacked, scores, rows[positions], rivals[rows[positions]])
+                samples = rows[positions]
+                unfooled.append(positions[~attacked.fooled(scores, samples)])
+                return _leads(attacked, scores, samples, rivals[samples], unfooled[-1])
 
             is_last = number + 1 == steps
             evaluation = attacked(pixels, None if is_last else objective, reduction)
@@ -116,18 +121,17 @@ def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     return per_sample(shortest + _OVERSHOOT, directions) * directions
 
 
-def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Tensor) -> Tensor | None:
-    """Scores of the rivals minus that of the label, ``[T, n]``; 0 for samples that are fooled."""
-    fooled = attacked.fooled(scores, samples)
-    if bool(fooled.all()):
+def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Tensor, unfooled: Tensor) -> Tensor | None:
+    """Scores of the rivals minus that of the label, ``[T, n]``; 0 for samples that are fooled, None if all are."""
+    if not len(unfooled):
         return None
     leads = scores.gather(1, rivals) - scores.gather(1, attacked.labels[samples, None])
-    return leads.masked_fill(fooled[:, None], 0).T
+    return leads.masked_fill(attacked.fooled(scores, samples)[:, None], 0).T
 
 
 def _record(recorder: AttackRecorder, rows: Tensor, pixels: Tensor, evaluation: Evaluation, backwards: int) -> None:
     recorder.record_step(rows, pixels, evaluation.scores)
-    recorder.count(rows[~recorder.fooled[rows]], queries=0, backwards=backwards)
+    recorder.count(rows, queries=0, backwards=backwards * (~recorder.fooled[rows]).long())
 
 
 @shared_arguments()
@@ -211,11 +215,11 @@ class _SmallestEpsilon:
         better = result.fooled & ~result.initially_misclassified
         self._failed[rows] = torch.where(better, self._failed[rows], epsilon)
         self.epsilon[rows] = torch.where(better, epsilon, self.epsilon[rows])
-        self._pixels[rows[better]] = result.pixels[better]
+        overwrite_rows(self._pixels, rows, result.pixels, better)
         self._queries[rows] += result.queries
         self._backwards[rows] += result.backwards
         self._steps.append(self._steps[-1].map(torch.clone))
-        self._steps[-1].assign(rows[better], result.record.map(lambda steps: steps[-1, better]))
+        self._steps[-1].assign(rows, result.record.map(lambda steps: steps[-1]), better)
 
     def unfinished(self) -> Tensor:
         """Samples between an epsilon that failed and one that succeeded, ``[n]``."""

@@ -109,10 +109,9 @@ def of_rows(tensor: Tensor, rows: Tensor) -> Tensor:
 
     Args:
         tensor: ``[N, ...]``.
-        rows: rising numbers ``[n]``, or a mask ``[N]``.
+        rows: rising numbers ``[n]``.
     """
-    everything = bool(rows.all()) if rows.dtype is torch.bool else len(rows) == len(tensor)
-    return tensor if everything else tensor[rows]
+    return tensor if len(rows) == len(tensor) else tensor[rows]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

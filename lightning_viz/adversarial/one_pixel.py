@@ -18,6 +18,7 @@ from lightning_viz.adversarial.result import AttackRecorder, AttackResult
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["one_pixel"]
@@ -121,13 +122,15 @@ class _Search:
         fooled = self.attacked.fooled(scores, samples)
         values = -self.attacked.loss(cross_entropy, scores, samples).double()
         values = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        index = int(torch.where(fooled, values, torch.inf).argmin() if fooled.any() else values.argmin())
+        values, fooled = torch.stack([values, fooled.to(values)]).cpu().unbind()  # one copy, which SciPy waits for
+        succeeds = bool(fooled.any())
+        index = int(torch.where(fooled > 0, values, torch.inf).argmin() if succeeds else values.argmin())
         best = _Best(candidates[:, index].copy(), scores[index], float(values[index]))
-        is_better = not self.best or bool(fooled.any()) or best.value < self.best[-1].value
+        is_better = not self.best or succeeds or best.value < self.best[-1].value
         self.best.append(best if is_better else self.best[-1])
-        if fooled.any():
+        if succeeds:
             raise _Fooled
-        objective: NDArray[np.float64] = values.cpu().numpy()
+        objective: NDArray[np.float64] = values.numpy()
         return objective
 
     def images(self, candidates: NDArray[np.float64]) -> Tensor:
@@ -142,9 +145,11 @@ class _Search:
         indices = torch.arange(len(images), device=images.device)
         for change in changes.unbind(1):
             row, column = (
-                change[:, axis].long().clamp(0, side - 1).to(images.device) for axis, side in ((0, height), (1, width))
+                to_device(change[:, axis].long().clamp(0, side - 1), images.device)
+                for axis, side in ((0, height), (1, width))
             )
-            images[indices, :, row, column] = change[:, 2:].to(images).clamp(*self.attacked.pixel_space.bounds)
+            values = to_device(change[:, 2:], images.device, images.dtype)
+            images[indices, :, row, column] = values.clamp(*self.attacked.pixel_space.bounds)
         return images
 
 
@@ -181,7 +186,7 @@ def _record(searches: list[_Search], recorder: AttackRecorder, population: int) 
     for generation in range(max((len(search.best) for search in searches), default=0)):
         for search in searches:
             if generation < len(search.best):
-                row, best = torch.tensor([search.sample]), search.best[generation]
+                row, best = recorder.rows[search.sample : search.sample + 1], search.best[generation]
                 recorder.record(row, search.images(best.candidate[None]), best.scores[None])
                 recorder.count(row, queries=population)
         recorder.finish_step()

@@ -51,16 +51,16 @@ class AttackTrace:
         """
         return AttackTrace(*(function(getattr(self, field.name)) for field in fields(self)))
 
-    def assign(self, rows: Tensor, values: AttackTrace) -> None:
+    def assign(self, rows: Tensor, values: AttackTrace, where: Tensor | None = None) -> None:
         """Overwrite some rows in place.
 
         Args:
             rows: indices, ``[n]``.
             values: of these, ``[n]``.
+            where: which of these, a mask ``[n]``; all if omitted.
         """
         for field in fields(self):
-            tensor = getattr(self, field.name)
-            tensor[rows] = getattr(values, field.name).to(tensor.dtype)
+            overwrite_rows(getattr(self, field.name), rows, getattr(values, field.name), where)
 
     @classmethod
     def stack(cls, steps: Sequence[AttackTrace]) -> AttackTrace:
@@ -70,6 +70,21 @@ class AttackTrace:
             steps: in order.
         """
         return cls(*(torch.stack([getattr(step, field.name) for step in steps]) for field in fields(cls)))
+
+
+def overwrite_rows(tensor: Tensor, rows: Tensor, values: Tensor, where: Tensor | None = None) -> None:
+    """Overwrite some rows of a tensor in place, without the CPU's asking the device how many.
+
+    Args:
+        tensor: ``[R, ...]``.
+        rows: indices, ``[n]``.
+        values: of these, ``[n, ...]``.
+        where: which of these, a mask ``[n]``; all if omitted.
+    """
+    values = values.to(tensor.dtype)
+    if where is not None:
+        values = torch.where(where.view(-1, *[1] * (values.dim() - 1)), values, tensor[rows])
+    tensor[rows] = values
 
 
 @html_display("fooled", "epsilon", "labels", "target", "queries", "backwards", images=("original", "pixels"))
@@ -225,8 +240,15 @@ class AttackRecorder:
         self.count(rows)
         self.finish_step()
 
-    def record(self, rows: Tensor, pixels: Tensor, scores: Tensor) -> None:
-        """Set the current pixels ``[n, ...]`` of some rows, and measure them by their scores ``[n, K]``."""
+    def record(self, rows: Tensor, pixels: Tensor, scores: Tensor, where: Tensor | None = None) -> None:
+        """Set the current pixels ``[n, ...]`` of some rows, and measure them by their scores ``[n, K]``.
+
+        Args:
+            rows: indices, ``[n]``.
+            pixels: of these.
+            scores: of these.
+            where: which of these, a mask ``[n]``; all if omitted.
+        """
         samples, perturbations = self.samples[rows], pixels - of_rows(self.original, rows)
         (confidences, classes), finite = scores.softmax(1).max(1), scores.isfinite().all(1)
         length = L2.length(perturbations)
@@ -238,13 +260,13 @@ class AttackRecorder:
             linf=LINF.length(perturbations),
             relative=length / self._lengths[rows].clamp_min(MIN_LENGTH),
         )
-        self._current.assign(rows, values)
-        self.pixels[rows] = pixels
-        self.fooled[rows] = self.attacked.fooled(scores, samples)
-        self._non_finite[rows] |= ~finite
+        self._current.assign(rows, values, where)
+        overwrite_rows(self.pixels, rows, pixels, where)
+        overwrite_rows(self.fooled, rows, self.attacked.fooled(scores, samples), where)
+        overwrite_rows(self._non_finite, rows, self._non_finite[rows] | ~finite, where)
 
-    def count(self, rows: Tensor, *, queries: int = 1, backwards: int = 0) -> None:
-        """Add to the forward and backward passes of rows, indices ``[n]`` or a mask ``[R]``."""
+    def count(self, rows: Tensor, *, queries: int = 1, backwards: int | Tensor = 0) -> None:
+        """Add to the forward and backward passes of rows, indices ``[n]``; the backwards may be of each, ``[n]``."""
         self.queries[rows] += queries
         self.backwards[rows] += backwards
 

@@ -23,10 +23,11 @@ from lightning_viz.adversarial.norms import (
     resolve_loss,
     resolve_norm,
 )
-from lightning_viz.adversarial.result import AttackRecorder, AttackResult
+from lightning_viz.adversarial.result import AttackRecorder, AttackResult, overwrite_rows
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["square"]
@@ -116,13 +117,13 @@ def square_steps(
         seed: of the search.
     """
     attacked, (start, propose) = recorder.attacked, _PROPOSALS[norm]
-    generators = {row: np.random.default_rng((seed, int(recorder.samples[row]))) for row in rows.tolist()}
+    generators = [np.random.default_rng((seed, sample)) for sample in recorder.samples[rows].tolist()]
     best = torch.full_like(recorder.radii, -torch.inf)
     for number in range(queries):
         if not len(rows):
             break
         samples, current, radii = recorder.original[rows], recorder.pixels[rows], recorder.radii[rows]
-        uniform = _uniform([generators[row] for row in rows.tolist()], samples)
+        uniform = _uniform(generators, samples)
         if number == 0:
             perturbations = start(samples, radii, uniform)
         else:
@@ -131,11 +132,14 @@ def square_steps(
         scores = attacked(pixels, samples=recorder.samples[rows]).scores
         values = attacked.loss(loss, scores, recorder.samples[rows]).to(best.dtype)
         better = (values > best[rows]) | attacked.fooled(scores, recorder.samples[rows])
-        recorder.record(rows[better], pixels[better], scores[better])
+        recorder.record(rows, pixels, scores, better)
         recorder.count(rows)
         recorder.finish_step()
-        best[rows[better]] = values[better]
-        rows = rows[~recorder.fooled[rows]]
+        overwrite_rows(best, rows, values, better)
+        left = [place for place, fooled in enumerate(recorder.fooled[rows].tolist()) if not fooled]  # waits, to stop
+        if len(left) < len(rows):
+            generators = [generators[place] for place in left]
+            rows = rows[to_device(torch.tensor(left, dtype=torch.long, device="cpu"), rows.device)]
         yield rows
 
 
@@ -256,6 +260,6 @@ def _uniform(generators: Sequence[np.random.Generator], like: Tensor) -> _Unifor
 
     def draw(count: int) -> Tensor:
         randoms = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
-        return torch.from_numpy(randoms).to(like)
+        return to_device(torch.from_numpy(randoms), like.device, like.dtype)
 
     return draw

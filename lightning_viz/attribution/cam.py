@@ -27,6 +27,7 @@ from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.targets import TargetLike, as_target
+from lightning_viz.host_copies import to_device
 
 __all__ = [
     "class_activation_map",
@@ -236,7 +237,7 @@ def image_maps(maps: Tensor, observation: Observation, samples: Tensor | None = 
         raise InvalidArgumentError("the inputs hold no image, series or volume, so maps have no size to be brought to")
     extents, sizes = observation.extents, image_sizes(observation.inputs)
     if samples is not None:
-        extents, sizes = (None if x is None else x[samples.to(x.device)] for x in (extents, sizes))
+        extents, sizes = (None if x is None else x[to_device(samples, x.device)] for x in (extents, sizes))
     return resize(maps, image.shape[2:]) if extents is sizes is None else placed(maps, image.shape[2:], extents, sizes)
 
 

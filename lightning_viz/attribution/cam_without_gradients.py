@@ -32,6 +32,7 @@ from lightning_viz.hooks.observe import Forward, observe, observe_resolved
 from lightning_viz.hooks.pytree import map_tensors, sample_count, spatial_input, take_samples
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 
 __all__ = ["ablation_cam", "score_cam"]
 
@@ -88,7 +89,7 @@ def score_cam(  # noqa: D417 (see grad_cam)
 
         def score(items: Tensor, masks: Tensor = masks, parts: list[Tensor] = parts) -> None:
             channels, samples = items // count, items % count
-            mask = masks[samples.to(masks.device), channels.to(masks.device)][:, None]
+            mask = masks[to_device(samples, masks.device), to_device(channels, masks.device)][:, None]
             mask = image_maps(mask, observation, samples).to(image)
             masked = batches.lay_out(take_samples(image, samples, count) * mask)
             given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
@@ -190,8 +191,8 @@ def _ablated_scores(
                 )
             places = [len(items), *[1] * (output.dim() - 1)]
             places[axis] = channels
-            gone = F.one_hot(ablated, channels + 1)[:, :channels].bool().view(places).to(output.device)
-            return output.masked_fill(gone, 0)
+            gone = F.one_hot(ablated, channels + 1)[:, :channels].bool().view(places)
+            return output.masked_fill(to_device(gone, output.device), 0)
 
         given = map_tensors(inputs, lambda x: batches.lay_out(take_samples(x, samples, count)))
         changed = continuation.changed(samples, without)

@@ -34,6 +34,7 @@ from lightning_viz.hooks.pytree import (
 )
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 
 __all__ = ["gradient", "input_times_gradient", "integrated_gradients"]
 
@@ -139,8 +140,10 @@ def integrated_gradients(  # noqa: D417 (see gradient)
     starts = _baselines(as_call(baseline), whole)
 
     def interpolated(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
-        start = starts[index][samples.to(x.device)]
-        t = ((nodes[copies] + 1) / 2).to(x).view(-1, *[1] * (x.dim() - 1))  # from [-1, 1] to [0, 1]
+        start = starts[index][to_device(samples, x.device)]
+        t = to_device((nodes[copies] + 1) / 2, x.device, x.dtype).view(
+            -1, *[1] * (x.dim() - 1)
+        )  # from [-1, 1] to [0, 1]
         return start + t * (x - start)
 
     mean = mean_gradient(
@@ -196,12 +199,16 @@ def mean_gradient(
                 part = statistic.moments(part)
                 dim = part.dim() - tensors[index].dim()  # 2 if several targets come between
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
-                shares[index] = dim, part * weights[copies].to(part).view(-1, *[1] * (tensors[index].dim() - 1))
+                shares[index] = (
+                    dim,
+                    part
+                    * to_device(weights[copies], part.device, part.dtype).view(-1, *[1] * (tensors[index].dim() - 1)),
+                )
                 totals[index] = part.new_zeros(shape) if totals[index] is None else totals[index]
         for index, (dim, share) in shares.items():
             total = totals[index]
             assert total is not None
-            total.index_add_(dim, samples.to(share.device), share)
+            total.index_add_(dim, to_device(samples, share.device), share)
 
     batches.run(add)
     pairs = zip(totals, tensors, strict=True)

@@ -12,6 +12,7 @@ from lightning_viz.attribution.gradients import copy_batches, gradient, value_ra
 from lightning_viz.errors import InvalidArgumentError, InvalidTypeError
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 from lightning_viz.rich_display import html_display
 
 __all__ = ["IrregularGradients", "gradient_irregularity"]
@@ -89,12 +90,14 @@ def gradient_irregularity(
 
     def walk(items: Tensor) -> None:
         place, samples = items // count, items % count
-        at = inputs[samples] + along[place].to(inputs).view(-1, 1, 1, 1) * reach[samples]
+        sample = to_device(samples, inputs.device)
+        share = to_device(along[place], inputs.device, inputs.dtype).view(-1, 1, 1, 1)
+        at = inputs[sample] + share * reach[sample]
         slopes = observe(
             model, batches.lay_out(at), fixed.select(samples), input_gradient=True, forward=forward
         ).input_gradient
         largest = slopes.flatten(1).abs().amax(1, keepdim=True)
-        rows, columns = pixels[samples].to(slopes.device).unbind(1)
+        rows, columns = to_device(pixels[samples], slopes.device).unbind(1)
         own = slopes[torch.arange(len(samples), device=slopes.device), :, rows, columns]
         parts.append(own / largest.where(largest > 0, 1))
 

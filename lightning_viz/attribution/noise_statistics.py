@@ -28,6 +28,7 @@ from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 
 __all__ = ["smooth_grad"]
 
@@ -97,7 +98,7 @@ def smooth_grad(  # noqa: D417 (see integrated_gradients)
     noise = _Noise(all_tensors(whole), seed)
 
     def noisy(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
-        return x + fraction * value_range(x) * noise.of(index, copies).to(x)
+        return x + fraction * value_range(x) * to_device(noise.of(index, copies), x.device, x.dtype)
 
     options: dict[str, Any] = {} if forward is None else {"forward": forward}
     if "progress" in inspect.signature(function).parameters:

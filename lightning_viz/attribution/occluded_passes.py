@@ -18,6 +18,7 @@ from lightning_viz.hooks.patched_maps import PatchedMaps, ordinary
 from lightning_viz.hooks.pytree import map_tensors, sample_size, take_samples
 from lightning_viz.hooks.reach import PatchWindows
 from lightning_viz.hooks.shards import is_sharded
+from lightning_viz.host_copies import to_device
 
 _OVERHEAD = {"cpu": 4e6}
 _OVERHEAD_ELSEWHERE = 2e9
@@ -171,7 +172,7 @@ class OccludedPasses:
         batches: Batches,
         measure: _Measure[_Result],
     ) -> _Result:
-        image = batches.lay_out(self._image.detach()[samples.to(self._image.device)])
+        image = batches.lay_out(self._image.detach()[to_device(samples, self._image.device)])
         for copy, sample, place in zip(image, samples.tolist(), self._places[positions].tolist(), strict=True):
             window = [slice(None)]
             window += [slice(first, first + size) for first, size in zip(place, self._patch, strict=True)]

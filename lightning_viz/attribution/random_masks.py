@@ -15,6 +15,7 @@ from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward, observe, resolve_target
 from lightning_viz.hooks.pytree import map_tensors, spatial_input, take_samples
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 
 __all__ = ["rise"]
 
@@ -71,7 +72,7 @@ def rise(  # noqa: D417 (see gradient)
 
     def weigh(items: Tensor) -> None:
         of_mask, samples = items // count, items % count
-        seen = drawn.of(of_mask).to(image.device)  # [n, 1, H, W]
+        seen = to_device(drawn.of(of_mask), image.device)  # [n, 1, H, W]
         masked = batches.lay_out(take_samples(image, samples, count) * seen.to(image))
         given = map_tensors(inputs, lambda x: masked if x is image else take_samples(x, samples, count))
         values = probabilities_of(observe(model, given, fixed.select(samples), forward=forward), fixed)
@@ -79,7 +80,7 @@ def rise(  # noqa: D417 (see gradient)
         shares = values.to(seen).view(*values.shape, *[1] * (seen.dim() - 1)) * seen  # [n, 1, H, W] or [T, n, ...]
         if not total:
             total.append(shares.new_zeros(*shares.shape[:several], count, *shares.shape[several + 1 :]))
-        total[0].index_add_(int(several), samples.to(shares.device), shares)
+        total[0].index_add_(int(several), to_device(samples, shares.device), shares)
 
     batches = copy_batches(model, inputs, masks, batch_size, progress, "RISE")
     batches.run(weigh)

@@ -18,6 +18,7 @@ from lightning_viz.errors import DreamWarning, InvalidArgumentError, by_name
 from lightning_viz.hooks.model_state import warn_if_training
 from lightning_viz.hooks.observe import Forward, Passes, image_size_errors, passes
 from lightning_viz.hooks.outputs import class_logits
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.rich_display import html_display
 
@@ -114,7 +115,7 @@ def fool(
     warn_if_training(model, DreamWarning)
 
     def draw(genomes: Genomes) -> Tensor:
-        return torch.from_numpy(kind.draw(genomes, shape)).to(run.like)
+        return to_device(torch.from_numpy(kind.draw(genomes, shape)), run.like.device, run.like.dtype)
 
     with passes(model, forward=forward, seed=seed) as run, torch.no_grad():
         certainty = partial(_certainty, run, draw, pixel_space, batch_size or population)
@@ -165,8 +166,8 @@ def _certainty(
         if scores.dim() != 2 or len(scores) != len(images) or scores.shape[1] < 2:
             what = f"the model returns scores {list(scores.shape)} for {len(images)} images"
             raise InvalidArgumentError(f"{what}: fooling needs two classes or more, one row for each image")
-        parts.append(scores.cpu().double().log_softmax(1))
-    certain: NDArray[np.float64] = torch.cat(parts).numpy()
+        parts.append(scores)
+    certain: NDArray[np.float64] = torch.cat(parts).cpu().double().log_softmax(1).numpy()
     return np.nan_to_num(certain, copy=False, nan=-np.inf)
 
 

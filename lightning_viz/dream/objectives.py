@@ -15,6 +15,7 @@ from lightning_viz.hooks.observe import Forward, Passes, passes
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import FunctionTarget, Target
 from lightning_viz.hooks.targets import TargetLike, as_target
+from lightning_viz.host_copies import to_device
 
 __all__ = ["direction", "diversity", "gram", "layer", "match"]
 
@@ -41,7 +42,9 @@ def direction(layer: str, vector: Tensor) -> Target:
         if list(vector.shape) != [maps.shape[1]]:
             shape = list(vector.shape)
             raise InvalidArgumentError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
-        return torch.einsum("nkp,k->n", maps.flatten(2), vector.to(maps).clone())  # it may come from inference mode
+        return torch.einsum(
+            "nkp,k->n", maps.flatten(2), to_device(vector, maps.device, maps.dtype).clone()
+        )  # it may come from inference mode
 
     return FunctionTarget(f"{layer} direction", along, (layer,))
 
@@ -69,7 +72,7 @@ def match(layer: str, activation: Tensor) -> Target:
         wanted = activation if activation.dim() == output.dim() else activation[None]
         if wanted.shape != output[:1].shape:
             raise InvalidArgumentError(f"{what} is {list(activation.shape)}: give {list(output.shape[1:])}")
-        wanted = wanted.to(output)
+        wanted = to_device(wanted, output.device, output.dtype)
         return -(output - wanted).flatten(1).square().sum(1) / wanted.square().sum()
 
     return FunctionTarget(f"{layer} match", nearness, (layer,))
@@ -95,7 +98,7 @@ def gram(layer: str, activation: Tensor) -> Target:
             raise InvalidArgumentError(
                 f"the style's activation of layer {layer!r} is {list(activation.shape)}: give [{maps.shape[1]}, H, W]"
             )
-        difference = _grams(maps) - _grams(wanted.to(maps))
+        difference = _grams(maps) - _grams(to_device(wanted, maps.device, maps.dtype))
         return -difference.flatten(1).square().sum(1) / (4 * maps.shape[1] ** 2)
 
     return FunctionTarget(f"{layer} style", likeness, (layer,))

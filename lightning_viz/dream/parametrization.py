@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 
 __all__ = ["Image", "cppn", "displayed", "fourier", "maco", "pixels"]
@@ -120,9 +121,11 @@ class Maco:
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The images of these phases and the given magnitudes."""
         phases = parameters[0]
-        spectrum = torch.polar(self.magnitude.to(phases).expand_as(phases).contiguous(), phases)
+        spectrum = torch.polar(
+            to_device(self.magnitude, phases.device, phases.dtype).expand_as(phases).contiguous(), phases
+        )
         image = torch.fft.irfft2(spectrum, s=self.shape[1:], norm="ortho")
-        return torch.einsum("rc,nchw->nrhw", self.colors.to(image), image)
+        return torch.einsum("rc,nchw->nrhw", to_device(self.colors, image.device, image.dtype), image)
 
 
 def _falling(shape: tuple[int, int, int], decay: float, like: Tensor) -> Tensor:
@@ -260,7 +263,7 @@ def cppn(shape: Sequence[int], *, width: int = 24, layers: int = 6) -> CPPN:
 
 def _usual_colors(like: Tensor) -> Tensor:
     """From decorrelated colors to red, green and blue, as ImageNet's are correlated."""
-    colors = like.new_tensor(_COLORS)
+    colors = to_device(torch.tensor(_COLORS, dtype=like.dtype, device="cpu"), like.device)
     unit: Tensor = colors / colors.norm() * math.sqrt(3)
     return unit
 

@@ -18,6 +18,7 @@ from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import FunctionTarget, Target
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.rich_display import html_display
 
@@ -263,7 +264,9 @@ def _with_losses(target: Target, losses: list[Tensor], weights: Tensor | None = 
     def function(activations: Activations) -> Tensor:
         values = target.scores(activations).values
         losses.append(-values.detach())
-        return values if weights is None else weights.to(values).clone() * values  # they may come from inference mode
+        if weights is None:
+            return values
+        return to_device(weights, values.device, values.dtype).clone() * values  # they may come from inference mode
 
     return FunctionTarget(target.name, function, target.layers, target.outputs)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.feature_maps import resize
+from lightning_viz.host_copies import to_device
 
 __all__ = ["jitter", "pad", "rotate", "scale", "standard"]
 
@@ -64,7 +65,8 @@ def rotate(*degrees: float) -> Transform:
         angle = math.radians(choose(generator))
         height, width = images.shape[2:]
         cos, sin = math.cos(angle), math.sin(angle)
-        turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
+        matrix = [[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]
+        turn = to_device(torch.tensor(matrix, dtype=images.dtype, device="cpu"), images.device)
         grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, align_corners=False)
 

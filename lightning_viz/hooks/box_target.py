@@ -9,6 +9,7 @@ from lightning_viz.errors import AttributionWarning, InvalidArgumentError, forma
 from lightning_viz.hooks.detection import WEAK, Detections, detections_of, overlaps
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import ClassTarget, Scores, Target
+from lightning_viz.host_copies import to_device
 
 __all__ = ["box"]
 
@@ -70,7 +71,7 @@ class BoxTarget(Target):
         return Scores(torch.stack(values), target.labels, target)
 
     def select(self, samples: Tensor) -> Target:
-        boxes, labels = (None if x is None else x[samples.to(x.device)] for x in (self.boxes, self.labels))
+        boxes, labels = (None if x is None else x[to_device(samples, x.device)] for x in (self.boxes, self.labels))
         return BoxTarget(self.index, boxes, labels)
 
     def check_count(self, count: int) -> None:

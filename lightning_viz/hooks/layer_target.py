@@ -7,15 +7,25 @@ from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_indices import Indices, check_indices, indices_of, listed_indices, picked, saved
+from lightning_viz.hooks.target_indices import (
+    Indices,
+    as_indices,
+    check_indices,
+    indices_of,
+    kept,
+    listed_indices,
+    picked,
+    saved,
+)
 from lightning_viz.hooks.target_types import Scores, Target
+from lightning_viz.host_copies import to_device
 
 _AXES = {2: "channel, place", 3: "channel, row, column", 4: "channel, slice, row, column"}
 
 
 def _is_place(index: Indices) -> bool:
     """Whether a unit's index is that in maps, a tuple or three numbers, and not one for each sample."""
-    return isinstance(index, tuple) or torch.as_tensor(index).shape[-1:] == (3,)
+    return isinstance(index, tuple) or as_indices(index).shape[-1:] == (3,)
 
 
 class LayerTarget(Target):
@@ -28,8 +38,9 @@ class LayerTarget(Target):
     """
 
     def __init__(self, layer: str, index: Indices | None, kind: str, *, samples: Tensor | None = None) -> None:
+        index = kept(index)
         number = "" if index is None else listed_indices(index)
-        place = None if index is None else torch.as_tensor(index, device="cpu")
+        place = None if index is None else as_indices(index)
         if kind == "unit" and index is not None and place is not None and place.dim() == 1 and _is_place(index):
             name = f"{layer} unit {int(place[0])} at ({', '.join(str(int(axis)) for axis in place[1:])})"
         elif kind == "maximum":
@@ -44,7 +55,7 @@ class LayerTarget(Target):
     def several(self) -> bool:
         """Whether it is several units or channels of each sample, see `Target.several`."""
         place = self.kind == "unit" and self.index is not None and _is_place(self.index)
-        return not place and self.index is not None and torch.as_tensor(self.index).dim() == 2
+        return not place and self.index is not None and as_indices(self.index).dim() == 2
 
     def scores(self, activations: Activations) -> Scores:
         """The layer's values ``[N]`` or ``[T, N]``, see `Target.scores`."""
@@ -66,17 +77,18 @@ class LayerTarget(Target):
 
     def _units(self, maps: Tensor, index: Indices) -> Tensor:
         """Single values ``[N]`` of maps ``[N, K, *S]``."""
-        place, shape = saved(torch.as_tensor(index, device=maps.device).long()), list(maps.shape[1:])
+        place, shape = saved(as_indices(index).long()), list(maps.shape[1:])
         of = f"in layer {self.layer!r}"
         if place.dim() == 0:  # a channel alone: in the middle of its map
             place = torch.stack([place, *place.new_tensor([side // 2 for side in shape[1:]])])
         if self._samples is not None and place.dim() == 2:
-            place = place[self._samples.to(place.device)]
+            place = place[self._samples]
         if place.shape[-1:] != (len(shape),) or place.dim() > 2 or (place.dim() == 2 and len(place) != len(maps)):
             raise InvalidArgumentError(f"unit {index} {of}, whose output is {shape}: give ({_AXES[len(shape)]})")
         if ((place < 0) | (place >= place.new_tensor(shape))).any():
             raise InvalidArgumentError(f"unit {place.tolist()} is out of range: {of} the output is {shape}")
-        where = (torch.arange(len(maps), device=maps.device), *place.expand(len(maps), len(shape)).T)
+        places = to_device(place.expand(len(maps), len(shape)).T, maps.device)
+        where = (torch.arange(len(maps), device=maps.device), *places)
         return maps[where]
 
     def select(self, samples: Tensor) -> Target:
@@ -87,5 +99,5 @@ class LayerTarget(Target):
     def check_count(self, count: int) -> None:
         """See `Target.check_count`."""
         if self.index is not None:
-            shape = torch.as_tensor(self.index).shape
+            shape = as_indices(self.index).shape
             check_indices(shape[:-1] if self.kind == "unit" and _is_place(self.index) else shape, count)

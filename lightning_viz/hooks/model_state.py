@@ -256,13 +256,19 @@ def _tensor_state(tensor: Tensor) -> Restore:
     tensor = own_part(tensor)
     strided = tensor.layout is torch.strided
     storage, before, version = tensor.data, tensor.detach().clone(), None if strided else tensor._version
+    spread = strided and any(step == 0 and side > 1 for step, side in zip(tensor.stride(), tensor.shape, strict=True))
+    asks = not strided or spread or tensor.device.type == "cpu"  # a device's answer is what the CPU would wait for
 
     def restore() -> None:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             if strided and (tensor.data_ptr() != storage.data_ptr() or tensor.shape != storage.shape):
                 tensor.data = storage
-            if not (_equal_bits(tensor, before) if strided else tensor._version == version):
-                tensor.copy_(before)  # only then: a write would make a pending backward fail
+            if asks:
+                unchanged = _equal_bits(tensor, before) if strided else tensor._version == version
+                if not unchanged:
+                    tensor.copy_(before)  # only then: a write would make a pending backward fail
+            else:
+                tensor.data.copy_(before)  # which counts as no write
 
     return restore
 

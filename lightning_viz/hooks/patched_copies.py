@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.reach import PatchWindows
+from lightning_viz.host_copies import to_device
 
 _MOST = 2**28  # values of shared maps that are kept: a gigabyte in single precision
 
@@ -161,7 +162,7 @@ def covered_copies(image: Tensor, cover: Tensor, windows: PatchWindows, kept: Sh
         before = along < first[:, axis, None]  # moved back onto the image, the window begins too early
         if before.any():
             places = before.view(len(before), *(-1 if axis == other else 1 for other in range(len(axes))), 1)
-            values = torch.where(places.to(values.device), uncovered, values)
+            values = torch.where(to_device(places, values.device), uncovered, values)
     return Patched(image, axes, inside, places_back(values, axes), kept)
 
 
@@ -189,7 +190,7 @@ def rows_in(windows: PatchWindows, rows: Tensor, sides: Sequence[int]) -> Tensor
         rows: a row of values for each of its places.
         sides: its height and width.
     """
-    places = windows.places(sides).flatten().to(rows.device)
+    places = to_device(windows.places(sides).flatten(), rows.device)
     return rows.index_select(0, places).view(len(windows.starts), *windows.size, rows.shape[1])
 
 
@@ -225,4 +226,4 @@ def _paste(onto: Tensor, values: Tensor, at: PatchWindows, windows: PatchWindows
         inside = inside.expand(values.shape[: 1 + len(at.size)])
         index = [part.expand(inside.shape)[inside] for part in index]
         values = values[inside.to(values.device)]
-    onto[tuple(part.to(onto.device) for part in index)] = values
+    onto[tuple(to_device(part, onto.device) for part in index)] = values

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_viz.host_copies import to_device
+
 Path = tuple[Any, ...]
 """Keys into a structure: numbers of a sequence, keys of a mapping, names of fields."""
 
@@ -83,7 +85,7 @@ def has_samples(tensor: Tensor, count: int) -> bool:
 
 def take_samples(tensor: Tensor, samples: Tensor, count: int) -> Tensor:
     """Select samples ``[n]`` of an input with `count` of them; one that all samples share is returned unchanged."""
-    return tensor[samples.to(tensor.device)] if has_samples(tensor, count) else tensor
+    return tensor[to_device(samples, tensor.device)] if has_samples(tensor, count) else tensor
 
 
 def image_of(inputs: Any) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_viz.errors import InvalidArgumentError, TargetError
+from lightning_viz.host_copies import to_device
 
 Indices = Union[int, Sequence[int], Sequence[Sequence[int]], Tensor]
 """Numbers of classes or channels: one for all samples, one each ``[N]``, or several ``[T, N]`` or ``[T, 1]``."""
@@ -24,12 +25,22 @@ def is_shared(shape: Sequence[int]) -> bool:
     return len(shape) == 0 or (len(shape) == 2 and shape[1] == 1)
 
 
+def kept(index: Indices | None) -> Indices | None:
+    """The same indices on the CPU, where they are checked in every pass, so that no pass waits for a device."""
+    return index.detach().cpu() if isinstance(index, Tensor) else index
+
+
+def as_indices(index: Indices) -> Tensor:
+    """Indices as a tensor on the CPU."""
+    return torch.as_tensor(index, device="cpu")
+
+
 def indices_of(index: Indices, samples: Tensor) -> Indices:
-    """The indices of some samples."""
+    """Those of `kept` indices that are of some samples."""
     if isinstance(index, int):
         return index
-    tensor = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
-    return tensor if is_shared(tensor.shape) else tensor[..., samples.to(tensor.device)]
+    tensor = as_indices(index)
+    return tensor if is_shared(tensor.shape) else tensor[..., samples]
 
 
 def picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor, Tensor]:
@@ -37,7 +48,7 @@ def picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor,
 
     Args:
         scores: of all.
-        chosen: which.
+        chosen: which; those on a device, taken from the scores themselves, are not checked.
         what: a word for one of them.
         of: a word for all.
 
@@ -45,15 +56,17 @@ def picked(scores: Tensor, chosen: Indices, what: str, of: str) -> tuple[Tensor,
         InvalidArgumentError: there is one for each of another number of samples.
         TargetError: there is no such score.
     """
-    index = saved(torch.as_tensor(chosen, device=scores.device).long())
+    index = saved((chosen if isinstance(chosen, Tensor) else as_indices(chosen)).long())
     samples, count = scores.shape
     if is_shared(index.shape):
         index = index.expand(*index.shape[:-1], samples)
     if index.dim() > 2 or index.shape[-1] != samples:
         raise InvalidArgumentError(_miscounted(index.shape[-1], samples, what))
-    wrong = sorted({place for place in index.flatten().tolist() if not 0 <= place < count})
-    if wrong:
-        raise TargetError(f"{what} {', '.join(map(str, wrong[:8]))} is out of range: the model has {count} {of}")
+    if index.device.type == "cpu":
+        wrong = sorted({place for place in index.flatten().tolist() if not 0 <= place < count})
+        if wrong:
+            raise TargetError(f"{what} {', '.join(map(str, wrong[:8]))} is out of range: the model has {count} {of}")
+    index = to_device(index, scores.device)
     rows = index if index.dim() == 2 else index[None]
     return scores.gather(1, rows.T).T.view(index.shape), index
 
@@ -74,7 +87,7 @@ def _miscounted(given: int, samples: int, what: str) -> str:
 
 def listed_indices(index: Indices) -> str:
     """Indices in words: ``3``, ``281, 207``, ``one per sample``."""
-    tensor = torch.as_tensor(index, device="cpu")
+    tensor = as_indices(index)
     if tensor.dim() == 2 and tensor.shape[1] == 1:
         return ", ".join(map(str, tensor[:, 0].tolist()))
     return str(int(tensor)) if tensor.dim() == 0 else "of one per sample"

@@ -16,7 +16,16 @@ from lightning_viz.errors import InvalidArgumentError, InvalidTypeError, TargetE
 from lightning_viz.hooks.layers import nearest_names
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores, known_labels, no_classes, no_position, two_classes
 from lightning_viz.hooks.recording import Activations
-from lightning_viz.hooks.target_indices import Indices, check_indices, indices_of, listed_indices, picked
+from lightning_viz.hooks.target_indices import (
+    Indices,
+    as_indices,
+    check_indices,
+    indices_of,
+    kept,
+    listed_indices,
+    picked,
+)
+from lightning_viz.host_copies import to_device
 
 __all__ = ["FunctionTarget", "Target"]
 
@@ -205,6 +214,7 @@ class ClassTarget(Target):
         position: int | None = None,
         labels: bool = False,
     ) -> None:
+        index = kept(index)
         name = word or ("predicted class" if index is None else f"logit {listed_indices(index)}")
         name = f"top {count} classes" if count is not None else name
         name = name if position is None else f"{name} at position {position}"
@@ -218,7 +228,7 @@ class ClassTarget(Target):
 
     @property
     def several(self) -> bool:
-        return self.count is not None or (self.index is not None and torch.as_tensor(self.index).dim() == 2)
+        return self.count is not None or (self.index is not None and as_indices(self.index).dim() == 2)
 
     def scores(self, activations: Activations) -> Scores:
         if self.word is not None:
@@ -242,7 +252,8 @@ class ClassTarget(Target):
         elif index is None:
             index = table.detach().argmax(1)
         elif self.labels:
-            labels = known_labels(torch.as_tensor(index, device=table.device).long(), table.shape[1])
+            labels = known_labels(as_indices(index).long(), table.shape[1])
+            labels = to_device(labels, table.device)
             index = torch.where(labels < 0, table.detach().argmax(1), labels)
         values, chosen = picked(table, index, "target class", "outputs")
         return Scores(values, chosen, self._of(chosen) if self.open else self)
@@ -259,7 +270,7 @@ class ClassTarget(Target):
 
     def _alone(self, table: Tensor, meaning: OutputMeaning) -> Scores:
         """The only number ``[N, 1]``, which is of no class."""
-        index = torch.as_tensor(0 if self.index is None or self.labels else self.index)
+        index = as_indices(0 if self.index is None or self.labels else self.index)
         if (self.count or 1) > 1 or bool((index != 0).any()):
             what = f"top({self.count})" if self.count else f"target {sorted(set(index.flatten().tolist()))}"
             raise TargetError(f"{what}: the model returns one number for each sample, target 0")
@@ -273,7 +284,7 @@ class ClassTarget(Target):
     def select(self, samples: Tensor) -> Target:
         mask = self.mask
         if mask is not None and mask.dim() == 3:
-            mask = mask[samples.to(mask.device)]
+            mask = mask[to_device(samples, mask.device)]
         index = None if self.index is None else indices_of(self.index, samples)
         return ClassTarget(
             index, count=self.count, mask=mask, word=self.word, position=self.position, labels=self.labels
@@ -285,7 +296,7 @@ class ClassTarget(Target):
                 f"{len(self.mask)} masks for {count} samples: give one [H, W], or one per sample [N, H, W]"
             )
         if self.index is not None:
-            check_indices(torch.as_tensor(self.index).shape, count)
+            check_indices(as_indices(self.index).shape, count)
 
     def bind(self, labels: Tensor | None = None, class_names: Sequence[str] = ()) -> Target:
         kind, _, label = (self.word or "").partition(":")

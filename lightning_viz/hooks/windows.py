@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.host_copies import to_device
 
 _TIMM = ("timm.models.swin_transformer", "timm.models.swin_transformer_v2")
 _TORCHVISION = "torchvision.models.swin_transformer"
@@ -32,7 +33,7 @@ class Windows:
         """Values of the keys ``[N * windows, heads, S]`` on the map, ``[N, heads, H * W]``."""
         windows, keys = self.places.shape
         by_image = rows.view(-1, windows, rows.shape[1], keys).transpose(1, 2).flatten(2)  # [N, heads, windows * S]
-        places = self.places.flatten().to(rows.device)
+        places = to_device(self.places.flatten(), rows.device)
         whole = rows.new_zeros(*by_image.shape[:2], self.grid[0] * self.grid[1])
         whole[..., places[places >= 0]] = by_image[..., places >= 0]
         return whole

@@ -1,0 +1,225 @@
+"""How often the CPU waits for the device in a step, of every climb, attack and method of many passes.
+
+A step that nobody waits for is queued while the device is at the one before. The table says what is waited for, and
+why; it is counted on a device of its own (see `tests.separate_device`), where the results are those of the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_viz import adversarial, attribution, dream
+from lightning_viz.catalogue import methods
+from lightning_viz.hooks import channel, logit, observe, top, unit
+from lightning_viz.pixels import PixelSpace
+from tests.separate_device import moved, separate_device, values_of, waits_of_each
+
+SIDE, CLASSES = 8, 5
+QUIET: dict[str, Any] = {"progress": False}
+SPACE = PixelSpace((0.4,), (0.3,))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is done so often, from a model and images, and what the CPU may wait for each time, with the reason.
+
+    Attributes:
+        sure: whether the model is so sure of class 0 that no attack ends early.
+    """
+
+    work: Callable[[nn.Module, Tensor, int], Any]
+    waits: float = 0
+    why: str = ""
+    few: int = 2
+    many: int = 5
+    sure: bool = True
+
+
+def labels(images: Tensor) -> Tensor:
+    return images.new_zeros(len(images), dtype=torch.long)
+
+
+def attack(name: str, waits: float = 0, why: str = "", counter: str = "steps", **options: Any) -> Row:
+    function = getattr(adversarial, name)
+
+    def work(model: nn.Module, images: Tensor, steps: int) -> Tensor:
+        return function(model, images, labels(images), **{counter: steps}, **QUIET, **options).pixels
+
+    few, many = (20, 40) if name == "carlini_wagner" else (2, 4)  # which looks at its progress after a tenth each
+    return Row(work, waits, why, few, many)
+
+
+def climb(objective: Any, **options: Any) -> Row:
+    def work(model: nn.Module, images: Tensor, steps: int) -> Tensor:
+        return dream.maximize(
+            model, objective, **{"image": (1, SIDE, SIDE), "frames": 0} | options, steps=steps, **QUIET
+        ).images
+
+    return Row(work)
+
+
+def batches(name: str, **options: Any) -> Row:
+    """So many batches of a method."""
+
+    def work(model: nn.Module, images: Tensor, count: int) -> Any:
+        return getattr(attribution, name)(model, images, 1, **QUIET, **{k: v(count) for k, v in options.items()})
+
+    return Row(work)
+
+
+STOPS = "which samples are done, so that they leave the batch"
+FEW = {"epsilon": 1e-3}
+ATTACKS = {
+    "fgsm": Row(
+        lambda model, images, n: [
+            adversarial.fgsm(model, images, labels(images), stop_on_success=False).pixels for _ in range(n)
+        ],
+        12,
+        "a whole attack: inputs, epsilons, labels and first scores are checked, and the result is asked for warnings",
+        few=1,
+        many=2,
+    ),
+    "gradient_ascent": attack("gradient_ascent", 1, STOPS),
+    "gradient_ascent to the end": attack("gradient_ascent", stop_on_success=False),
+    "pgd": attack("pgd", 1, STOPS, **FEW),
+    "pgd to the end": attack("pgd", stop_on_success=False, **FEW),
+    "pgd in batches": attack("pgd", 2, f"{STOPS}, in each of two batches", batch_size=3, **FEW),
+    "apgd": attack("apgd", 1, STOPS, **FEW),
+    "apgd to the end": attack("apgd", stop_on_success=False, **FEW),
+    "deepfool": attack("deepfool", 1, STOPS),
+    "carlini_wagner": attack("carlini_wagner", binary_search_steps=1, initial_const=1.0),
+    "fab": attack("fab", targets=2),
+    "square": attack("square", 1, STOPS, counter="queries", **FEW),
+    "one_pixel": attack(
+        "one_pixel", 6, "SciPy's evolution is on the CPU: a copy for each sample", "generations", population=20
+    ),
+    "auto_attack": Row(
+        lambda model, images, n: (
+            adversarial.auto_attack(model, images, labels(images), targets=2, steps=n, queries=n, **FEW, **QUIET).pixels
+        ),
+        6,
+        f"{STOPS}: APGD-CE, APGD-DLR for two targets, FAB for two, Square",
+        many=4,
+    ),
+    "minimum_epsilon": Row(
+        lambda model, images, n: (
+            adversarial.minimum_epsilon(
+                model,
+                images,
+                attack=partial(adversarial.pgd, stop_on_success=False, **QUIET),
+                high=1.0,
+                binary_search_steps=n,
+                **QUIET,
+            ).pixels
+        ),
+        12,
+        "a step is an attack of its own, with its checks, on those samples that are left",
+        sure=False,
+    ),
+}
+CLIMBS = {
+    "maximize": climb(channel("0", 1)),
+    "classes": climb([logit(1), logit(2), channel("0", 1)]),
+    "a unit": climb(unit("0", (1, 2, 2))),
+    "Fourier": climb(logit(1), image=dream.fourier((1, SIDE, SIDE)), bounded=True, pixel_space=SPACE),
+    "a network of coordinates": climb(logit(1), image=dream.cppn((1, SIDE, SIDE)), bounded=True),
+    "phases": climb(logit(1), image=dream.maco((1, SIDE, SIDE)), bounded=True),
+    "priors": climb(logit(1), priors={"edge_energy": 1.0, "total_variation": 0.1}, pixel_space=SPACE),
+    "update steps": climb(logit(1), update_steps="contribution", small_gradients=20),
+    "transforms": climb(logit(1), transforms=[dream.jitter(1), dream.rotate(-5, 5), dream.scale(0.9, 1.1)]),
+    "diverse": climb([logit(1), logit(2)], copies=2, diverse="0"),
+    "deep_dream": Row(
+        lambda model, images, n: dream.deep_dream(model, images[0], "0", octaves=1, steps=n, frames=0, **QUIET).images
+    ),
+    "invert": Row(
+        lambda model, images, n: (
+            dream.invert(model, images[:2], "0", weights=(1.0, 1.0), steps=n, frames=0, **QUIET).dream.images
+        )
+    ),
+    "style_transfer": Row(
+        lambda model, images, n: (
+            dream.style_transfer(
+                model, *images[:2], content_layers=["0"], style_layers=["0"], optimizer="adam", steps=n, frames=0,
+                **QUIET,
+            ).images
+        )
+    ),
+    "fool": Row(
+        lambda model, images, n: (
+            dream.fool(model, (1, SIDE, SIDE), population=6, generations=n, batch_size=3, frames=0, **QUIET).pixels
+        ),
+        1,
+        "the evolution is on the CPU: a copy of all scores",
+    ),
+}  # fmt: skip
+PASSES = {
+    "smooth_grad": batches("smooth_grad", noise_samples=lambda n: 2 * n, batch_size=lambda n: 12),
+    "integrated_gradients": batches("integrated_gradients", steps=lambda n: 2 * n, batch_size=lambda n: 12),
+    "rise": batches("rise", masks=lambda n: 2 * n, batch_size=lambda n: 12, cells=lambda n: 4),
+    "occlusion": batches(
+        "occlusion", patch=lambda n: (SIDE, SIDE // n), stride=lambda n: (SIDE, SIDE // n), batch_size=lambda n: 6
+    ),
+    "score_cam": batches("score_cam", layers=lambda n: "0", batch_size=lambda n: 24 // n),
+    "ablation_cam": batches("ablation_cam", layers=lambda n: "3", batch_size=lambda n: 24 // n),
+    "gradient_irregularity": Row(
+        lambda model, images, n: (
+            attribution.gradient_irregularity(model, images, 1, steps=2 * n, batch_size=12, **QUIET).curves
+        )
+    ),
+    "observe": Row(lambda model, images, n: [observe(model, images, 1, gradients="0").scores for _ in range(n)]),
+    "observe the most probable": Row(
+        lambda model, images, n: [observe(model, images, top(2), gradients="0").scores for _ in range(n)],
+        1,
+        "the classes, which have names on the CPU",
+    ),
+    "gradient": Row(
+        lambda model, images, n: [attribution.gradient(model, images, 1) for _ in range(n)],
+        1,
+        "whether a gradient is zero, of which it warns",
+    ),
+}
+ROWS = ATTACKS | CLIMBS | PASSES
+
+
+def network(*, sure: bool) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        norm, head = nn.BatchNorm2d(4), nn.Linear(64, CLASSES)
+        with torch.no_grad():
+            head.bias[0] += 30 * sure
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten(), head
+        ).eval()
+
+
+def images() -> Tensor:
+    return torch.rand(6, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.filterwarnings("ignore::lightning_viz.errors.LightningVizWarning")
+@pytest.mark.parametrize("name", ROWS)
+def test_nobody_waits_for_the_device_without_a_reason(name):
+    row = ROWS[name]
+    with separate_device() as waits:
+        model, given = moved(network(sure=row.sure)), moved(images())
+        each, found = waits_of_each(lambda steps: row.work(model, given, steps), waits, row.few, row.many)
+        found = values_of(found)
+    assert sum(each.values()) <= row.waits, each
+    assert bool(row.why) == bool(row.waits)
+    expected = row.work(network(sure=row.sure), images(), row.many)
+    for one, other in zip(*(part if isinstance(part, list) else [part] for part in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_every_method_of_many_passes_is_counted():
+    once = {name for name, method in methods("attribution").items() if not isinstance(method.cost, str)}
+    assert set(methods("attack")) - set(ATTACKS) == {"transfer"}  # which runs another attack once
+    assert set(methods("dream")) <= set(CLIMBS)
+    assert set(methods("attribution")) - once <= set(PASSES)
