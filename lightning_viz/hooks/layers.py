@@ -333,8 +333,10 @@ def select_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     >>> list(select_layers(net, ["first_conv", nn.Linear]))
     ['0', '3']
     """
-    layers_by_name = named_layers(model)
     selectors = [layers] if isinstance(layers, (str, type)) else list(layers)
+    if not selectors:
+        return {}
+    layers_by_name = named_layers(model)
     names: dict[str, None] = {}
     for selector in selectors:
         names.update(dict.fromkeys(_matching(model, layers_by_name, selector)))

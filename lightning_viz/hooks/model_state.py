@@ -6,9 +6,10 @@ import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -34,7 +35,9 @@ Restore = Callable[[], object]
 _RESTORES: ContextVar[Mapping[int, Sequence[Restore]]] = ContextVar("restores", default=MappingProxyType({}))
 """By the id of a model, the functions that restore its state between the passes of one `evaluation_mode`."""
 
-_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+_CONTAINERS = frozenset((dict, OrderedDict, defaultdict, Counter, list, set, deque))
+_HOLDERS = _CONTAINERS | {tuple}  # a tuple does not change, but what it holds may
+_CONSTANTS = frozenset((bool, int, float, str, type(None)))
 
 
 @contextmanager
@@ -48,19 +51,35 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     only a deep copy could: weights, and tensors in containers, that are changed in place, and the state of objects that
     are no modules.
     """
+    with _preserved(model):
+        yield
+
+
+@contextmanager
+def _preserved(model: nn.Module) -> Iterator[tuple[list[nn.Module], list[Restore]]]:
+    """See `preserve_state`; the model's modules, and restores for what their attributes hold."""
+    modules = list(model.modules())
+    parameters = _parameters(modules)
+    contents = _content_states(modules)
     restores: list[Restore] = [
         partial(keep_in_place, model, gathered_groups(model)),
         *random_states(),
-        *(_parameter_state(parameter) for parameter in model.parameters()),
-        *(restore for module in model.modules() for restore in _module_state(module)),
+        *map(_parameter_state, parameters),
+        *(
+            partial(setattr, module, "training", module.training)
+            for module in modules
+            if "training" not in vars(module)
+        ),
+        *contents,
+        _attributes_state([vars(module) for module in modules]),
         *(restore for record in fsdp_records(model) for restore in _record_state(record)),
     ]
     with _restored(restores):
-        for parameter in model.parameters():
+        for parameter in parameters:
             parameter.grad = None  # so that a backward inside does not accumulate into it in place
-        for module in model.modules():
+        for module in modules:
             _silence(module)
-        yield
+        yield modules, contents
 
 
 def random_states() -> Iterator[Restore]:
@@ -107,10 +126,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             yield
         return
     settle(model)  # from here on the parameters are those that the optimizer has
-    with preserve_state(model), evaluating(model):
-        states = [restore for module in model.modules() for restore in _module_state(module)]
-        states.append(partial(settle, model))
-        token = _RESTORES.set({**_RESTORES.get(), id(model): states})
+    with _preserved(model) as (modules, contents), evaluating(model):
+        attributes = _attributes_state([vars(module) for module in modules])
+        restores = [*contents, attributes, partial(settle, model)]
+        token = _RESTORES.set({**_RESTORES.get(), id(model): restores})
         try:
             yield
         finally:
@@ -124,11 +143,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Open it inside `preserve_state`, which undoes it. The flags are set directly, because ``eval()`` has side effects in
     some modules (LoRA layers merge their weights).
     """
-    for module in model.modules():
-        module.training = False
+    modules = list(model.modules())
+    for module in modules:
+        if module.training:
+            module.training = False
         if isinstance(module, nn.DataParallel):
             module.device_ids = []  # run in this thread: rules and hooks do not reach the replicas' threads
-    for parameter in model.parameters():
+    for parameter in _parameters(modules):
         parameter.requires_grad_(False)
     economize(model)
     compiles = "torch._dynamo" in sys.modules  # otherwise nothing is compiled, and the import takes seconds
@@ -140,10 +161,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _restored(restores: Iterable[Restore]) -> Iterator[None]:
     """Run all restores on leaving, the last one first, even if one raises."""
-    with ExitStack() as stack:
-        for restore in restores:
-            stack.callback(restore)
+    waiting, errors = list(restores), list[BaseException]()
+    try:
         yield
+    finally:
+        while waiting:
+            try:
+                waiting.pop()()
+            except BaseException as error:  # an interrupt, too, must not keep the others from being restored
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The modules' own parameters, each once."""
+    held = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    return list(dict.fromkeys(held))
 
 
 def _parameter_state(parameter: nn.Parameter) -> Restore:
@@ -157,70 +191,77 @@ def _parameter_state(parameter: nn.Parameter) -> Restore:
     return restore
 
 
-def _module_state(module: nn.Module) -> Iterator[Restore]:
-    """Restores for the contents of mutable attributes, and last for the attributes themselves."""
-    yield partial(setattr, module, "training", module.training)
-    if isinstance(module, torch.jit.ScriptModule):  # its attributes are not visible to Python
-        yield from (_tensor_state(buffer) for buffer in module.buffers(recurse=False))
-        return
-    attributes = module.__dict__
-    for value in attributes.values():
-        if type(value) in _CONTAINERS:
-            if value:
-                yield from (_container_state(container) for container in _nested(value))
-        elif type(value) is tuple:
-            yield from (_container_state(container) for container in _nested(value))
-        elif isinstance(value, Tensor):
-            yield _tensor_state(value)
-        elif type(value) is torch.Generator:  # isinstance takes 15 microseconds with torch's metaclass
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, random.Random):
-            yield partial(value.setstate, value.getstate())
-        elif isinstance(value, np.random.RandomState):
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, np.random.Generator):
-            bits = value.bit_generator
-            yield partial(setattr, bits, "state", bits.state)
-    yield from (_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None)
-    if getattr(module, "max_norm", None) is not None:  # an embedding that renormalizes rows in place
-        yield from (_tensor_state(weight) for weight in module._parameters.values() if weight is not None)
-    yield _clear([value for value in attributes.values() if type(value) in _CONTAINERS and not value])
-    yield _attributes_state(attributes, dict(attributes))
+def _content_states(modules: Iterable[nn.Module]) -> list[Restore]:
+    """Restores for what the modules' attributes hold that can change: containers, tensors and random generators.
+
+    Run `_attributes_state`'s after them, that is before them in the order of `_restored`.
+    """
+    containers, empty = list[Any](), list[Any]()
+    restores: list[Restore] = []
+    for module in modules:
+        if isinstance(module, torch.jit.ScriptModule):  # its attributes are not visible to Python
+            restores += map(_tensor_state, module.buffers(recurse=False))
+            continue
+        attributes = vars(module)
+        for value in attributes.values():
+            kind = type(value)
+            if kind in _CONSTANTS:
+                continue
+            if kind in _HOLDERS:
+                if value:
+                    containers += _nested(value)
+                elif kind is not tuple:
+                    empty.append(value)
+            elif isinstance(value, Tensor):
+                restores.append(_tensor_state(value))
+            elif (restore := _generator_state(value)) is not None:
+                restores.append(restore)
+        restores += [_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None]
+        if attributes.get("max_norm") is not None:  # an embedding that renormalizes rows in place
+            restores += [_tensor_state(weight) for weight in module._parameters.values() if weight is not None]
+    return [*restores, _containers_state(containers, empty)]
+
+
+def _generator_state(value: Any) -> Restore | None:
+    """Restores a random generator; None for anything else."""
+    if type(value) is torch.Generator:  # isinstance takes 15 microseconds with torch's metaclass
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return None
 
 
 def _record_state(record: Any) -> Iterator[Restore]:
     """Restores for an object's attributes, and for what those of them hold that are containers."""
     attributes = vars(record)
-    own = {name: value for name, value in attributes.items() if name != IN_PLACE}
-    yield from (_container_state(value) for value in attributes.values() if type(value) in _CONTAINERS)
-    yield _attributes_state(attributes, own)
+    yield _containers_state([value for value in attributes.values() if type(value) in _CONTAINERS], ())
+    yield _attributes_state([attributes], but=IN_PLACE)
 
 
-def _attributes_state(attributes: dict[str, Any], before: dict[str, Any]) -> Restore:
-    kept = attributes.keys() - before.keys()
-
-    def restore() -> None:
-        for name in attributes.keys() - before.keys() - kept:
-            del attributes[name]
-        for name, value in before.items():
-            if attributes.get(name, attributes) is not value:
-                attributes[name] = value
-
-    return restore
-
-
-def _clear(containers: list[Any]) -> Restore:
-    """Restores containers that were empty, as nearly all of a module's dozen hook dictionaries are."""
+def _attributes_state(objects: Iterable[dict[str, Any]], *, but: str | None = None) -> Restore:
+    """Restores which attributes each object has, and which objects they are; one by its name left alone."""
+    saved = [(attributes, attributes.copy()) for attributes in objects]
 
     def restore() -> None:
-        for container in containers:
-            container.clear()
+        for attributes, before in saved:
+            if not _is_same(attributes, before):
+                for name in attributes.keys() - before.keys():
+                    del attributes[name]
+                for name, value in before.items():
+                    if name != but and attributes.get(name, attributes) is not value:
+                        attributes[name] = value
 
     return restore
 
 
 def _nested(container: Any) -> list[Any]:
     """A container, and all those in it, each once; a tuple is passed through, but holds nothing that can change."""
+    if _HOLDERS.isdisjoint(map(type, container.values() if isinstance(container, dict) else container)):
+        return [] if type(container) is tuple else [container]
     found: dict[int, Any] = {}
     waiting = [container]
     while waiting:
@@ -228,27 +269,33 @@ def _nested(container: Any) -> list[Any]:
         if id(container) not in found:
             found[id(container)] = container
             parts = container.values() if isinstance(container, dict) else container
-            waiting += [part for part in parts if type(part) in _CONTAINERS or type(part) is tuple]
+            waiting += [part for part in parts if type(part) in _HOLDERS]
     return [container for container in found.values() if type(container) is not tuple]
 
 
-def _container_state(container: Any) -> Restore:
-    before = container.copy()
-
-    def unchanged() -> bool:
-        if len(container) != len(before):
-            return False
-        if isinstance(container, dict):
-            pairs = zip(container.items(), before.items(), strict=True)
-            return all(new[0] == old[0] and new[1] is old[1] for new, old in pairs)
-        return isinstance(container, set) or all(new is old for new, old in zip(container, before, strict=True))
+def _containers_state(containers: Iterable[Any], empty: Iterable[Any]) -> Restore:
+    """Restores what containers hold; those that are empty, as nearly all of a module's are, need no copy."""
+    saved = [(container, container.copy()) for container in containers]
 
     def restore() -> None:
-        if not unchanged():
-            container.clear()
-            container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
+        for container in empty:
+            if container:
+                container.clear()
+        for container, before in saved:
+            if not _is_same(container, before):
+                container.clear()
+                container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
 
     return restore
+
+
+def _is_same(container: Any, before: Any) -> bool:
+    """Whether a container holds the very objects that its copy holds, in their order."""
+    if len(container) != len(before):
+        return False
+    if isinstance(container, dict):
+        return all(map(is_, container, before)) and all(map(is_, container.values(), before.values()))
+    return all(map(is_, container, before))
 
 
 def _tensor_state(tensor: Tensor) -> Restore:

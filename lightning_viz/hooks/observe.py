@@ -289,11 +289,11 @@ def gradients_of(scores: Tensor | None, sources: Sequence[Tensor], *, keep: bool
     """Gradients of the scores with respect to each tensor, by its id; samples are independent, so scores are summed."""
     if scores is None or not scores.requires_grad:
         return {id(tensor): None for tensor in sources}
-    rows = scores.sum(-1).reshape(-1)  # one per target
+    rows = (scores.sum(),) if scores.dim() < 2 else scores.sum(-1).unbind()  # one per target
     try:
         by_row = [
             torch.autograd.grad(row, sources, allow_unused=True, retain_graph=keep or index + 1 < len(rows))
-            for index, row in enumerate(rows.unbind())
+            for index, row in enumerate(rows)
         ]
     except RuntimeError as error:
         if "use_reentrant" in str(error) or ("checkpoint" in str(error).lower() and "backward()" in str(error)):

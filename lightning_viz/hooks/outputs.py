@@ -156,10 +156,11 @@ def watching_squashing(model: nn.Module, *, differentiates: bool) -> AbstractCon
         differentiates: whether the pass has a graph, which tells.
     """
     entry = _KNOWN.get(model)
-    decided = entry is not None and entry.meaning is not None
+    if differentiates or (entry is not None and entry.meaning is not None):
+        return nullcontext()
     # a function mode keeps attention off its fast path, whose results differ in the last digits
     fast = any(isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer)) for module in model.modules())
-    return nullcontext() if decided or differentiates or fast else SquashingWatch()
+    return nullcontext() if fast else SquashingWatch()
 
 
 def interpret(model: nn.Module, outputs: Any, watch: SquashingWatch | None = None) -> OutputMeaning:
@@ -389,9 +390,9 @@ def _squashed(
         return found
     if told := _told_squashing(path, knowledge):
         return told
-    hidden = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     unseen = scores.grad_fn is None and watch is None
-    return _squashing_in_rows(scores) if hidden or unseen else ""
+    hidden = unseen or any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    return _squashing_in_rows(scores) if hidden else ""
 
 
 def _told_squashing(path: Path, knowledge: OutputKnowledge | None) -> str:

@@ -81,7 +81,7 @@ def arrive(tensor: Tensor) -> Tensor:
 def _fsdp_states(model: nn.Module) -> list[Any]:
     """The states that FSDP2 keeps of a model's modules, each once."""
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
-    if kind is None:
+    if kind is None or not torch.distributed.is_initialized():
         return []
     states = [module._get_fsdp_state() for module in model.modules() if isinstance(module, kind)]
     return list({id(state): state for state in states}.values())
@@ -207,6 +207,8 @@ def economize(model: nn.Module) -> None:
 
 def _split_modules(model: nn.Module) -> dict[nn.Module, Any]:
     """Modules that compute with a part of their parameters, and the mesh of the processes that share them."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return {}
     data_meshes = {
         id(parameter.sharded_param): group.mesh_info.mesh
         for state in _fsdp_states(model)

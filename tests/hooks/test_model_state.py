@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_viz.hooks.model_state import evaluating, preserve_state, same_randomness
+from lightning_viz.hooks.model_state import evaluating, evaluation_mode, preserve_state, same_randomness
 from lightning_viz.hooks.observe import observe
 
 
@@ -365,19 +365,45 @@ def test_randomness_comes_back_also_when_the_body_raises():
     assert [torch.rand(1).item(), np.random.rand(), random.random()] == expected
 
 
-def test_one_restore_that_fails_does_not_keep_the_others_from_running():
-    class Stubborn(nn.Module):
-        def __setattr__(self, name, value):
-            if name == "training" and getattr(self, "closed", False):
-                raise KeyError("closed")
-            super().__setattr__(name, value)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
+def test_scripted_parts_stay_in_eval_mode_from_one_nested_pass_to_the_next():
+    net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))), nn.Linear(4, 2))
+    x, modes = torch.randn(8, 4), []
+    with evaluation_mode(net):
+        for _ in range(3):
+            observe(net, x, layers="1")
+            modes.append(net[0].training)
+    assert modes == [False] * 3 and net[0].training
 
-    net = nn.Sequential(nn.Linear(2, 2), Stubborn(), nn.Linear(2, 2))
+
+def test_a_set_is_restored_that_has_as_many_other_members():
+    net = nn.Linear(2, 2)
+    net.seen, net.kinds = {1, 2}, [{"a"}]
+    with preserve_state(net):
+        net.seen.remove(1), net.seen.add(3)
+        net.kinds[0].clear(), net.kinds[0].add("b")
+    assert net.seen == {1, 2} and net.kinds == [{"a"}]
+
+
+def test_one_restore_that_fails_does_not_keep_the_others_from_running():
+    class Stubborn(random.Random):
+        closed = False
+
+        def setstate(self, state):
+            if self.closed:
+                raise KeyError("closed")
+            super().setstate(state)
+
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    net[0].own, net[1].own, net[2].own = random.Random(0), Stubborn(0), random.Random(1)
+    states, mean = [net[0].own.getstate(), net[2].own.getstate()], net[1].running_mean.clone()
     with pytest.raises(KeyError, match="closed"):
         with preserve_state(net):
+            net(torch.randn(8, 2))
+            net[0].own.random(), net[2].own.random()
             net[0].eval(), net[2].eval()
-            net[1].closed = True
             net[2].weight.requires_grad_(False)
-            vars(net[1])["_closed"] = vars(net[1]).pop("closed")
-            type(net[1]).closed = True
+            Stubborn.closed = True
+    assert [net[0].own.getstate(), net[2].own.getstate()] == states
+    assert torch.equal(net[1].running_mean, mean)
     assert net[0].training and net[2].training and net[2].weight.requires_grad
