@@ -290,11 +290,13 @@ def _containers_state(containers: Iterable[Any], empty: Iterable[Any]) -> Restor
 
 
 def _is_same(container: Any, before: Any) -> bool:
-    """Whether a container holds the very objects that its copy holds, in their order."""
+    """Whether a container holds the very objects that its copy holds, in their order if it has one."""
     if len(container) != len(before):
         return False
     if isinstance(container, dict):
         return all(map(is_, container, before)) and all(map(is_, container.values(), before.values()))
+    if isinstance(container, set):  # the copy of one may have another order
+        return bool(container == before)
     return all(map(is_, container, before))
 
 

@@ -332,8 +332,14 @@ def planted(name, cell):
 
 
 def unguarded(monkeypatch):
-    for module in (session, guard, sampling):
-        monkeypatch.setattr(module, "preserve_state", lambda model: nullcontext())
+    guard_by(monkeypatch, lambda model: nullcontext((list(model.modules()), [])))
+
+
+def guard_by(monkeypatch, preserved):
+    """Have everything guarded by another context."""
+    monkeypatch.setattr(guard, "_preserved", preserved)
+    for module in (session, sampling):
+        monkeypatch.setattr(module, "preserve_state", preserved)
 
 
 def after_each_look(monkeypatch, do):
@@ -421,7 +427,7 @@ def logs(monkeypatch):
 
 @planted("attributes not restored", LOGS)
 def attributes(monkeypatch):
-    monkeypatch.setattr(guard, "_attributes_state", lambda attributes, before: lambda: None)
+    monkeypatch.setattr(guard, "_attributes_state", lambda objects: lambda: None)
 
 
 @planted("buffers not restored", LOGS)
@@ -431,7 +437,7 @@ def buffers(monkeypatch):
 
 @planted("lists not restored", LOGS)
 def lists(monkeypatch):
-    monkeypatch.setattr(guard, "_container_state", lambda container: lambda: None)
+    monkeypatch.setattr(guard, "_containers_state", lambda containers, empty: lambda: None)
 
 
 @planted("hooks that stay", PLAIN)
@@ -464,11 +470,12 @@ def test_a_planted_fault_is_noticed(name, monkeypatch, sketches, tmp_path):
 def test_a_guard_that_trusts_views_not_to_raise_is_noticed(monkeypatch, sketches, all_raise, tmp_path):
     @contextmanager
     def trusting(model):
-        restores = [*guard.random_states(), *(one for module in model.modules() for one in guard._module_state(module))]
-        yield
+        modules = list(model.modules())
+        contents, attributes = guard._content_states(modules), guard._attributes_state([vars(one) for one in modules])
+        restores = [*guard.random_states(), *contents, attributes]
+        yield modules, contents
         for restore in reversed(restores):
             restore()
 
-    for module in (session, guard, sampling):
-        monkeypatch.setattr(module, "preserve_state", trusting)
+    guard_by(monkeypatch, trusting)
     assert noticed(PLAIN, tmp_path)
