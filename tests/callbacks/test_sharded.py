@@ -118,7 +118,10 @@ def test_what_is_drawn_of_a_sharded_model_is_that_of_a_whole_one(runs, views):
     for kind in _DRAWN[views]:
         assert any(kind in tag for tag, _ in whole)
     for key, task in whole.items():
-        assert same(task.arguments, sharded[key].arguments), key
+        one, other = dict(task.arguments), dict(sharded[key].arguments)
+        if key[0] == "occlusion":  # a sharded model runs whole passes, a whole one windows of them
+            np.testing.assert_allclose(one.pop("drop"), other.pop("drop"), rtol=0, atol=1e-7)
+        assert same(one, other), key
         assert task.function is sharded[key].function
 
 
