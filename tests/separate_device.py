@@ -154,11 +154,17 @@ class _Generator(torch.Generator):
         return super().__new__(cls, "cpu")
 
 
+def _autocast(device_type: str, *arguments: Any, autocast: Any = torch.autocast, **options: Any) -> Any:
+    """Mixed precision of the device is the CPU's."""
+    return autocast("cpu" if device_type == DEVICE.type else device_type, *arguments, **options)
+
+
 @contextmanager
 def separate_device() -> Iterator[Waits]:
     """Open the device; what the CPU waits for is counted."""
     waits: Waits = Counter()
-    with patch.object(torch, "Generator", _Generator), _Values(), _Operations(waits):
+    drawing, casting = patch.object(torch, "Generator", _Generator), patch.object(torch, "autocast", _autocast)
+    with drawing, casting, _Values(), _Operations(waits):
         yield waits
 
 
