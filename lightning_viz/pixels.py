@@ -141,6 +141,18 @@ def clamp_pixels(
     Raises:
         InvalidArgumentError: they lie further outside; `error` names a subclass.
     """
+    check_pixels(pixels, pixel_space, slack, error=error)
+    return pixels.clamp(*pixel_space.bounds)
+
+
+def check_pixels(
+    pixels: Tensor, pixel_space: PixelSpace, slack: float, *, error: type[InvalidArgumentError] = InvalidArgumentError
+) -> tuple[float, float]:
+    """Least and greatest of the pixels, which may lie outside the bounds of their space by a share of the range.
+
+    Raises:
+        InvalidArgumentError: they lie further outside; `error` names a subclass.
+    """
     low, high = pixel_space.bounds
     least, most = (value.item() for value in pixels.aminmax())
     if not max(low - least, most - high) <= slack * (high - low):
@@ -148,7 +160,7 @@ def clamp_pixels(
             f"the samples have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; "
             "give pixel_space=PixelSpace(mean, std) with the mean and std that normalized them"
         )
-    return pixels.clamp(low, high)
+    return least, most
 
 
 def gaussian_blur(

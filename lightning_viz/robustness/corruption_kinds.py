@@ -7,28 +7,27 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 from scipy.signal import fftconvolve
 
+from lightning_viz.robustness.fractals import cloud, frost_cover
+
 __all__ = ["CORRUPTIONS", "CORRUPTION_FAMILIES"]
 
-Photo: TypeAlias = NDArray[np.float64]
+Photo: TypeAlias = NDArray[np.floating]
 """One image's pixels ``[C, H, W]``, in [0, 1]."""
-
-_Floating = TypeVar("_Floating", np.float32, np.float64)
 
 Corruption = Callable[[Photo, int, Generator], Photo]
 """From pixels, a severity of 1 to 5 and a source of randomness to pixels; numbers in the docstrings are by severity."""
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 _ICE = np.array([0.86, 0.94, 1.0])  # the color of frost
-_FINER = 2  # factor by which needles are drawn larger, for antialiasing
 _WAVES = 14  # pixels at 224: standard deviation of the Gaussian that smooths the displacements
 _CORNERS = 8  # pixels at 224: maximum displacement of the points of the affine map
 
@@ -67,8 +66,7 @@ def defocus_blur(image: Photo, severity: int, rng: Generator) -> Photo:
     The image is interpolated between its pixels, so that a disc smaller than a pixel blurs too; this replaces the
     paper's smoothing of the disc's edge.
     """
-    disc = _disc((3, 4, 6, 8, 10)[severity - 1] * length_scale(image))
-    return convolve(image.astype(np.float32), disc.astype(np.float32)).astype(np.float64)  # in half the time
+    return convolve(image, _disc((3, 4, 6, 8, 10)[severity - 1] * length_scale(image)))
 
 
 def glass_blur(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -137,12 +135,9 @@ def frost(image: Photo, severity: int, rng: Generator) -> Photo:
     and white in others. a is 1, 0.8, 0.7, 0.65, 0.6, b is 0.4, 0.6, 0.7, 0.7, 0.75 (as in the paper).
     """
     visibility, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
+    color = (_ICE if len(image) == 3 else np.ones(len(image))).astype(image.dtype)
     height, width = image.shape[1:]
-    needles = _needles(height, width, rng)
-    film = gaussian_filter(needles, 10 * length_scale(image)) + 0.35 * cloud(height, width, 1.3, rng)
-    layer: Photo = np.clip(0.6 * needles + 0.9 * film, 0, 1)
-    color = _ICE if len(image) == 3 else np.ones(len(image))
-    return visibility * image + ice * color[:, None, None] * layer
+    return np.asarray(visibility * image + ice * color[:, None, None] * frost_cover(height, width, rng))
 
 
 def fog(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -206,17 +201,10 @@ def pixelate(image: Photo, severity: int, rng: Generator) -> Photo:
     Its sides are 0.6, 0.5, 0.4, 0.3, 0.25 of the image's (as in the paper), rounded to pixels.
     """
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
-    height, width = image.shape[1:]
-    smaller = (max(1, round(share * width)), max(1, round(share * height)))
-
-    small = [
-        np.asarray(Image.fromarray(channel).resize(smaller, Image.Resampling.BOX))
-        for channel in image.astype(np.float32, order="C")
-    ]
-    rows, columns = (  # the block of each pixel's middle
-        (2 * np.arange(count) + 1) * few // (2 * count) for count, few in ((height, smaller[1]), (width, smaller[0]))
-    )
-    return np.asarray(np.stack(small).astype(np.float64).take(columns, axis=2).take(rows, axis=1))
+    sums, heights = _block_sums(image, share, 1)
+    sums, widths = _block_sums(sums, share, 2)
+    sums /= (heights[:, None] * widths).astype(image.dtype)
+    return sums.repeat(widths, axis=2).repeat(heights, axis=1)
 
 
 def jpeg_compression(image: Photo, severity: int, rng: Generator) -> Photo:
@@ -257,7 +245,7 @@ def raise_value(image: Photo, added: float) -> Photo:
     value: Photo = image.max(axis=0)
     raised = np.clip(value + added, 0, 1)
     black = value == 0  # has no hue and becomes gray
-    return np.where(black, raised, image * raised / np.where(black, 1, value))
+    return np.asarray(np.where(black, raised, image * raised / np.where(black, 1, value)))
 
 
 def flakes(image: Photo, mean: float, deviation: float, size: float, floor: float, rng: Generator) -> Photo:
@@ -305,11 +293,11 @@ def convolve_offsets(image: Photo, offsets: NDArray[np.float64], weights: NDArra
     return convolve(image, _kernel(offsets, weights))
 
 
-def convolve(image: NDArray[_Floating], kernel: NDArray[_Floating]) -> NDArray[_Floating]:
-    """Convolve with a kernel of odd sides ``[K, K]``, in their precision; the image is mirrored at its borders."""
+def convolve(image: Photo, kernel: NDArray[np.float64]) -> Photo:
+    """Convolve with a kernel of odd sides ``[K, K]``, in the image's precision; it is mirrored at its borders."""
     radius = len(kernel) // 2
     padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
-    return np.asarray(fftconvolve(padded, kernel[None], mode="valid", axes=(1, 2)))
+    return np.asarray(fftconvolve(padded, kernel[None].astype(image.dtype), mode="valid", axes=(1, 2)))
 
 
 def _kernel(offsets: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -332,60 +320,29 @@ def _disc(radius: float) -> NDArray[np.float64]:
     return _kernel(disc, np.ones(len(disc)))
 
 
-def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.float64]:
-    r"""Fractal cloud ``[H, W]`` from 0 to 1: noise on ever finer grids, :math:`\sum_k d^{-2k} n_k`, each half as wide.
+def _block_sums(image: Photo, share: float, axis: int) -> tuple[Photo, NDArray[np.int64]]:
+    """Sums over blocks along an axis, and how many pixels each has."""
+    first, counts, longer = _blocks(image.shape[axis], share)
+    fewest = image.shape[axis] // len(first)
+    sums = image.take(first, axis)
+    for step in range(1, fewest):
+        sums += image.take(first + step, axis)
+    rest = image.take(first + fewest, axis, mode="clip")
+    rest *= longer if axis == 2 else longer[:, None]
+    sums += rest
+    return sums, counts
 
-    The paper uses the diamond-square algorithm, whose steps shrink by the same factor. Lower decays d are rougher.
+
+@lru_cache(maxsize=32)  # a few severities and sizes of images
+def _blocks(pixels: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Blocks of a line of pixels: the first of each, how many it has, and whether it has one more than the smallest.
+
+    A pixel belongs to the block that its middle lies in.
     """
-    side = max(height, width)
-    total = np.zeros((side, side))
-    for octave in range(1, max(2, math.ceil(math.log2(side)))):
-        grid = rng.uniform(-1, 1, (2**octave + 1, 2**octave + 1)).astype(np.float32)
-        finer = Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC)
-        total += decay ** (-2 * octave) * np.asarray(finer)
-    total = total[:height, :width] - total[:height, :width].min()
-    return np.asarray(total / max(total.max(), np.finfo(float).tiny))
-
-
-def _needles(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
-    """Needles of ice ``[H, W]`` in [0, 1] that grow from the borders."""
-    canvas = Image.new("L", (_FINER * width, _FINER * height))
-    pencil = ImageDraw.Draw(canvas)
-    side = min(canvas.size)
-    levels = [_stems(np.array(canvas.size, dtype=float), rng)]
-    for count in (34, 12):
-        starts, ends = _branches(*levels[-1], count, rng)
-        visible = np.hypot(*(ends - starts).T) >= 1.5 * _FINER  # shorter ones vanish within a pixel
-        levels.append((starts[visible], ends[visible]))
-    for level in reversed(range(len(levels))):
-        light, thick = (235, 170, 110)[level], max(1, round((0.007, 0.004, 0.0)[level] * side))
-        for start, end in zip(*(points.tolist() for points in levels[level]), strict=True):
-            pencil.line([*start, *end], fill=light, width=thick)
-    return np.asarray(canvas.resize((width, height), Image.Resampling.BOX), dtype=np.float64) / 255
-
-
-def _stems(
-    size: NDArray[np.float64], rng: Generator, count: int = 40
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Needles from the borders: x and y of both ends ``[n, 2]``; most are short."""
-    starts = rng.random((count, 2))
-    starts[np.arange(count), rng.integers(2, size=count)] = rng.integers(2, size=count)
-    towards = rng.random((count, 2)) - starts
-    return starts * size, (starts + (0.15 + 0.5 * rng.random((count, 1)) ** 2) * towards) * size
-
-
-def _branches(
-    starts: NDArray[np.float64], ends: NDArray[np.float64], count: int, rng: Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Branches along needles, to both sides at 60 degrees, shorter towards the tip."""
-    stem = (ends - starts)[:, None]  # [n, 1, 2]
-    place = (np.arange(count) + rng.random((len(starts), count)))[..., None] / count  # [n, count, 1]
-    angle = np.resize([1, -1], (count, 1)) * rng.normal(math.pi / 3, 0.1, place.shape)
-    across = stem[..., ::-1] * [-1, 1]  # the stem turned by a quarter
-    roots = starts[:, None] + place * stem
-    reach = 0.5 * (1 - place) ** 0.8 * rng.uniform(0.3, 1, place.shape)
-    tips = roots + reach * (np.cos(angle) * stem + np.sin(angle) * across)
-    return roots.reshape(-1, 2), tips.reshape(-1, 2)
+    blocks = max(1, round(share * pixels))
+    first = (2 * np.arange(blocks) * pixels + blocks - 1) // (2 * blocks)
+    counts = np.diff(first, append=pixels)
+    return first, counts, counts > pixels // blocks
 
 
 def compress_jpeg(image: Photo, quality: int) -> Photo:
@@ -393,15 +350,16 @@ def compress_jpeg(image: Photo, quality: int) -> Photo:
 
     Three channels are encoded as color, otherwise each channel as gray.
     """
-    channels = [Image.fromarray(channel) for channel in np.rint(255 * image).astype(np.uint8)]
+    values = 255 * image
+    channels = [Image.fromarray(channel) for channel in np.rint(values, out=values).astype(np.uint8)]
     if len(channels) == 3:
-        channels = list(_jpeg_roundtrip(Image.merge("RGB", channels), quality).split())
+        values[...] = _jpeg_roundtrip(Image.merge("RGB", channels), quality).transpose(2, 0, 1)
     else:
-        channels = [_jpeg_roundtrip(channel, quality) for channel in channels]
-    return np.stack([np.asarray(channel) for channel in channels]) / 255
+        values[...] = [_jpeg_roundtrip(channel, quality) for channel in channels]
+    return np.divide(values, 255, out=values)
 
 
-def _jpeg_roundtrip(image: Image.Image, quality: int) -> Image.Image:
+def _jpeg_roundtrip(image: Image.Image, quality: int) -> NDArray[np.uint8]:
     buffer = BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
-    return Image.open(buffer)
+    return np.asarray(Image.open(buffer, formats=["JPEG"]))

@@ -12,13 +12,14 @@ from torch import Tensor
 from lightning_viz.dream.parametrization import OVERSHOOT
 from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hints import unknown_name
-from lightning_viz.pixels import PixelSpace, clamp_pixels
+from lightning_viz.pixels import PixelSpace, check_pixels
 from lightning_viz.robustness.corruption_kinds import CORRUPTIONS, Photo
 from lightning_viz.robustness.further_corruptions import FURTHER_CORRUPTIONS
 
 __all__ = ["Corrupted", "all_corruptions", "corrupt"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
+_PIXELS = PixelSpace()
 _KINDS = {**CORRUPTIONS, **FURTHER_CORRUPTIONS}
 
 
@@ -90,16 +91,16 @@ def all_corruptions(
         InvalidArgumentError: an unknown kind or severity, no images, or pixels outside the bounds.
     """
     kind_names = check_kinds(kinds, severities, seed)
-    pixel_space = pixel_space or PixelSpace()
-    photos = to_photos(inputs, pixel_space)
+    pixel_space = pixel_space or _PIXELS
+    photos = to_photos(inputs, pixel_space, torch.promote_types(inputs.dtype, torch.float32))
 
     def corrupt_batch(kind: str, severity: int) -> Tensor:
         number = list(_KINDS).index(kind)
-        corrupted = [
-            _KINDS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
-            for index, photo in enumerate(photos)
-        ]
-        return from_photos(np.stack(corrupted), inputs, pixel_space)
+        corrupted = np.empty_like(photos)
+        for index, photo in enumerate(photos):
+            shares = _KINDS[kind](photo, severity, np.random.default_rng([seed, first + index, number]))
+            np.clip(shares, 0, 1, out=corrupted[index], casting="same_kind")
+        return from_photos(corrupted, inputs, pixel_space)
 
     return (Corrupted(kind, severity, corrupt_batch(kind, severity)) for kind in kind_names for severity in severities)
 
@@ -120,12 +121,13 @@ def check_kinds(kinds: Sequence[str] | None, severities: Sequence[int], seed: in
     return kind_names
 
 
-def to_photos(inputs: Tensor, pixel_space: PixelSpace) -> Photo:
-    """Pixels ``[N, C, H, W]`` of images as shares of their range, in [0, 1], in float64 on the CPU.
+def to_photos(inputs: Tensor, pixel_space: PixelSpace, precision: torch.dtype = torch.float64) -> Photo:
+    """Pixels ``[N, C, H, W]`` of images as shares of their range, in [0, 1], on the CPU; may share the inputs' memory.
 
     Args:
         inputs: as the model takes them.
         pixel_space: maps them to pixels.
+        precision: of the shares.
 
     Raises:
         InvalidArgumentError: no images, or pixels outside the bounds.
@@ -136,18 +138,20 @@ def to_photos(inputs: Tensor, pixel_space: PixelSpace) -> Photo:
         )
     low, high = pixel_space.bounds
     images = inputs.detach().cpu().to(torch.promote_types(inputs.dtype, torch.float32))
-    pixels = clamp_pixels(pixel_space.into(images, PixelSpace()), pixel_space, OVERSHOOT)
-    return ((pixels.double() - low) / (high - low)).numpy()
+    pixels = pixel_space.into(images, _PIXELS)
+    least, most = check_pixels(pixels, pixel_space, OVERSHOOT)
+    pixels = (pixels if low <= least and most <= high else pixels.clamp(low, high)).to(precision).contiguous()
+    return (pixels if (low, high) == (0, 1) else (pixels - low) / (high - low)).numpy()
 
 
 def from_photos(photos: Photo, like: Tensor, pixel_space: PixelSpace) -> Tensor:
     """Images as the model takes them, of a tensor's precision and device, from shares of the pixels' range.
 
     Args:
-        photos: of any values, which are clipped to [0, 1].
+        photos: in [0, 1].
         like: the tensor.
         pixel_space: maps inputs to pixels.
     """
     low, high = pixel_space.bounds
-    shares = torch.from_numpy(photos).to(torch.promote_types(like.dtype, torch.float32)).clamp(0, 1)
-    return PixelSpace().into(low + (high - low) * shares if (low, high) != (0, 1) else shares, pixel_space).to(like)
+    shares = torch.from_numpy(photos).to(torch.promote_types(like.dtype, torch.float32))
+    return _PIXELS.into(low + (high - low) * shares if (low, high) != (0, 1) else shares, pixel_space).to(like)

@@ -146,7 +146,7 @@ def perturbation_sequence(
         PERTURBATIONS[kind](photo, np.random.default_rng([seed, first + index, number]))
         for index, photo in enumerate(to_photos(inputs, pixel_space))
     ]
-    flat = from_photos(np.concatenate(frames), inputs, pixel_space)
+    flat = from_photos(np.concatenate(frames).clip(0, 1), inputs, pixel_space)
     return flat.view(len(frames), -1, *inputs.shape[1:])
 
 

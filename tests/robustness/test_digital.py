@@ -23,6 +23,15 @@ def test_pixels_become_blocks_of_their_mean():
     hurt = corrupt(IMAGES, "pixelate", 5)
     means = torch.nn.functional.avg_pool2d(IMAGES, 4)
     assert torch.allclose(hurt, means.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-6)
+    for rows, columns, severity, share in ((28, 28, 4, 0.3), (33, 20, 1, 0.6), (3, 50, 3, 0.4), (1, 9, 5, 0.25)):
+        uneven = torch.rand(2, rows, columns, dtype=torch.float64).numpy()
+        down, right = (  # the block that each pixel's middle lies in
+            ((np.arange(side) + 0.5) * max(1, round(share * side)) / side).astype(int) for side in (rows, columns)
+        )
+        block = down[:, None] * columns + right
+        expected = np.stack([np.bincount(block.ravel(), one.ravel()) for one in uneven])
+        expected = (expected / np.maximum(np.bincount(block.ravel()), 1))[:, block]
+        assert corrupt(torch.from_numpy(uneven)[None], "pixelate", severity)[0].numpy() == pytest.approx(expected)
     for side, severity, blocks in ((28, 1, 17), (8, 5, 2), (30, 3, 12)):
         small = corrupt(torch.rand(1, 1, side, side), "pixelate", severity)[0, 0]
         assert len(torch.unique(small, dim=0)) == len(torch.unique(small.T, dim=0)) == blocks

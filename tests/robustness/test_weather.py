@@ -5,9 +5,11 @@ import colorsys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from lightning_viz.robustness import corrupt
-from lightning_viz.robustness.corruption_kinds import cloud
+from lightning_viz.robustness import corrupt, fractals
+from lightning_viz.robustness.fractals import cloud
 
 DARK = torch.full((1, 3, 96, 96), 0.2)
 
@@ -37,6 +39,45 @@ def test_frost_grows_from_the_borders_and_is_bluish():
     assert red < green < blue
     gray = corrupt(torch.zeros(1, 5, 96, 96), "frost", 5)
     assert torch.equal(gray[:, :1].expand(-1, 5, -1, -1), gray)
+
+
+def lit_by(start, end, thickness, *, margin=0):
+    """Pixels ``[60, 60]`` that a line lights, drawn on a canvas with a margin."""
+    canvas, shift = np.zeros((62 + 2 * margin, 62 + 2 * margin), np.uint8), margin * (1 + 1j)
+    fractals._draw_lines(canvas, np.array([start + shift]), np.array([end - start]), 200, thickness)
+    return canvas[1 + margin : 61 + margin, 1 + margin : 61 + margin] == 200
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 5])
+def test_lines_are_without_gaps_as_thick_as_said_and_cut_at_the_edges(thickness):
+    middles = (np.arange(60) + 0.5) + 1j * (np.arange(60) + 0.5)[:, None]
+    for start, end in ((10 + 8j, 27.3 + 51.6j), (50 + 20j, 9.1 + 30j), (12.2 + 45j, 12.9 + 11j), (9 + 9j, 50 + 50j)):
+        lit = lit_by(start, end, thickness)
+        direction = (end - start) / abs(end - start)
+        along, beside = ((middles - start) / direction).real, ((middles - start) / direction).imag
+        assert not lit[np.abs(beside) > thickness / 2 + 0.8].any()
+        flat = abs(direction.real) > abs(direction.imag)
+        crossed = lit.sum(0 if flat else 1)[15:40]  # of inner columns, or rows
+        assert set(crossed) <= {thickness, thickness + 1} and crossed.mean() < thickness + 0.3
+        assert not lit[(along < -thickness) | (along > abs(end - start) + thickness)].any()
+    beyond = (-10 - 3j, 70 + 48j)
+    assert (lit_by(*beyond, thickness) == lit_by(*beyond, thickness, margin=20)).all()
+
+
+def test_frost_is_smoothed_as_by_a_gaussian_filter():
+    image = np.random.default_rng(0).random((40, 56)).astype(np.float32)
+    smooth = fractals._gaussian(40, 2.5) @ image @ fractals._gaussian(56, 2.5).T
+    assert smooth == pytest.approx(gaussian_filter(image, 2.5), abs=1e-5)
+
+
+def test_clouds_are_sums_of_noise_on_ever_finer_grids():
+    rng, total = np.random.default_rng(3), np.zeros((48, 48))
+    for octave in range(1, 6):
+        grid = rng.uniform(-1, 1, (2**octave + 1, 2**octave + 1)).astype(np.float32)
+        finer = Image.fromarray(grid).resize((48, 48), Image.Resampling.BICUBIC)
+        total += 1.6 ** (-2 * octave) * np.asarray(finer)
+    expected = total[:30] - total[:30].min()
+    assert cloud(30, 48, 1.6, np.random.default_rng(3)) == pytest.approx(expected / expected.max(), abs=1e-5)
 
 
 @pytest.mark.parametrize("severity", [3, 4, 5])
