@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo gallery test check stubs docs dist matrix clean
+.PHONY: demo gallery test check stubs docs dist matrix gpu clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,12 @@ dist: $(VENV)/.installed-release
 # MATRIX="--python 3.10 --versions oldest" alone. About 6 GB and an hour for each row; the table is build/matrix/table.md.
 matrix: $(VENV)/.installed-release
 	$(BIN)/python tools/matrix.py $(MATRIX)
+
+# All that there is to measure and to test on a GPU, as one table in build/gpu.md; without one, a dry run on the CPU.
+# GPU="--quick" takes small nets and few steps.
+gpu: $(VENV)/.installed-dev
+	mkdir -p build
+	$(BIN)/python benchmarks/gpu.py --out build/gpu.md $(GPU)
 
 clean:
 	rm -rf $(VENV) $(RUNS) build dist lightning_logs

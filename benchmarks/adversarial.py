@@ -111,7 +111,7 @@ def of_torchattacks(setting: Setting) -> object:
 
 
 def of_foolbox(setting: Setting, epsilons: float | Sequence[float] = EPSILON, *, one: bool = False) -> object:
-    model = foolbox.PyTorchModel(setting.model, bounds=(0, 1), device="cpu")
+    model = foolbox.PyTorchModel(setting.model, bounds=(0, 1), device=setting.pixels.device)
     attack = foolbox.attacks.LinfPGD(abs_stepsize=STRIDE, steps=setting.steps, random_start=False)
     attack = foolbox.attacks.FGSM(random_start=False) if one else attack
     return attack(model, setting.pixels, setting.labels, epsilons=epsilons)

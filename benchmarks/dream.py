@@ -18,6 +18,7 @@ from turns import Arms, in_turns, network
 from lightning_viz import PixelSpace
 from lightning_viz.dream import fourier, maximize, pixels
 from lightning_viz.hooks import Target, channel, logit, observe
+from lightning_viz.hooks.pytree import device_of
 
 warnings.simplefilter("ignore")  # lucent's own imports warn
 from lucent.optvis import param, render  # noqa: E402
@@ -46,7 +47,7 @@ def plain_steps(model: nn.Module, steps: int, size: int) -> None:
     """The unit: what every step must do, and nothing else, on an image that is not flat (pooling is faster there)."""
     flags = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
-    image = torch.randn(1, 3, size, size).requires_grad_()
+    image = torch.randn(1, 3, size, size, device=device_of(model)).requires_grad_()
     for _ in range(steps):
         torch.autograd.grad(model(image)[:, CLASS].sum(), image)
     for parameter, flag in zip(model.parameters(), flags, strict=True):

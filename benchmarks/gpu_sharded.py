@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
+from looks import measured_looks
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -33,7 +34,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_viz import View, default_views
 from lightning_viz.callbacks import agreement
-from lightning_viz.callbacks.session import Session
 
 GPU = torch.cuda.is_available()
 WIDTH, BLOCKS, SIDE = (4096, 8, 32) if GPU else (128, 3, 16)
@@ -154,22 +154,11 @@ def child(folder: Path, kind: str, what: str, count: int) -> None:
         num_sanity_val_steps=0,
         use_distributed_sampler=True,
     )
-    found, net = {"peak": 0, "look": 0.0, "looks": 0}, Net(folder)
-
-    def look(self, chosen, *arguments, plain=Session._look):  # type: ignore[no-untyped-def]
-        if GPU:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        before, started = torch.cuda.memory_allocated() if GPU else 0, time.monotonic()
-        plain(self, chosen, *arguments)
-        found["look"] += time.monotonic() - started
-        found["looks"] += bool(chosen)
-        if GPU:
-            found["peak"] = max(found["peak"], torch.cuda.max_memory_allocated() - before)
-
+    net = Net(folder)
     limit = patch.object(agreement, "AGREE_SECONDS", 5.0 if what == "one is late" else agreement.AGREE_SECONDS)
-    with patch.object(Session, "_look", look), limit:
+    with measured_looks() as looks, limit:
         trainer.fit(net, loader, loader)
+    found = {"peak": max(looks.peaks, default=0), "look": sum(looks.seconds), "looks": len(looks.seconds)}
     weights = list(net.parameters())
     found["shard"] = sum(getattr(w, "_local_tensor", w).nbytes for w in weights)
     found["layer"] = max(w.numel() * w.element_size() for w in weights)
@@ -235,7 +224,7 @@ def main(count: int) -> None:
             drawn = drawn or mine
             same = sum(mine.get(key) == content for key, content in drawn.items())
             equal = weights_of(folder) == weights_of(plain[kind]) != ""
-            peak = f"{max(one['peak'] for one in found) / 1e6:.1f}" if GPU else "not measured"
+            peak = f"{max(one['peak'] for one in found) / 1e6:.1f}"
             look = found[0]["look"] / max(1, found[0]["looks"])
             cells = [kind, "same" if equal else "DIFFER", f"{same} of {len(drawn)}", f"{without:.0f}", f"{seconds:.0f}",
                      f"{look:.2f}", peak, *(f"{found[0][part] / 1e6:.1f}" for part in ("shard", "layer"))]  # fmt: skip

@@ -29,6 +29,7 @@ from lightning_viz import attribution, dream
 from lightning_viz.adversarial import fgsm, pgd
 from lightning_viz.hooks import logit
 from lightning_viz.hooks.batching import choose_batch_size
+from lightning_viz.hooks.pytree import device_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -84,12 +85,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 
 def rows(model: nn.Module, shape: tuple[int, int, int]) -> list[Row]:
     """Methods that suit a model."""
-    x, labels = torch.rand(SAMPLES, *shape), torch.full((SAMPLES,), CLASS)
+    device = device_of(model)
+    x, labels = torch.rand(SAMPLES, *shape, device=device), torch.full((SAMPLES,), CLASS, device=device)
     one, quiet, n = x[:1], {"progress": False}, SAMPLES
     convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     last = model.get_submodule(convolutions[-1])
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(model))
-    size = choose_batch_size(one.numel())
+    size = choose_batch_size(one.numel(), model)
     patch = shape[1] // 4
     found = [
         Row("gradient", lambda: attribution.gradient(model, x, CLASS), n, n,
@@ -174,17 +176,18 @@ def counted(model: nn.Module) -> Iterator[Counter[str]]:
 
 def bare(model: nn.Module, shape: tuple[int, int, int], row: Row) -> None:
     """As many passes as mathematics needs, and nothing else; no gradient for any weight."""
-    size, both = choose_batch_size(shape[0] * shape[1] * shape[2]), min(row.forwards, row.backwards)
+    size, device = choose_batch_size(shape[0] * shape[1] * shape[2], model), device_of(model)
+    both = min(row.forwards, row.backwards)
     for start in range(0, both, size):
-        x = _images(min(size, both - start), shape).requires_grad_()
+        x = _images(min(size, both - start), shape, device).requires_grad_()
         torch.autograd.grad(model(x)[:, CLASS].sum(), x)
     with torch.no_grad():
         for start in range(both, row.forwards, size):
-            model(_images(min(size, row.forwards - start), shape))
+            model(_images(min(size, row.forwards - start), shape, device))
 
 
-def _images(count: int, shape: tuple[int, int, int]) -> Tensor:
-    return torch.rand(count, *shape).contiguous(memory_format=torch.channels_last)
+def _images(count: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    return torch.rand(count, *shape, device=device).contiguous(memory_format=torch.channels_last)
 
 
 def passes(work: Callable[[], object] | None, model: nn.Module) -> str:

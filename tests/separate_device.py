@@ -188,8 +188,8 @@ def values_of(value: Any) -> Any:
     return map_tensors(value, lambda x: x.values if isinstance(x, _Far) else x)
 
 
-def waits_of_each(work: Callable[[int], Any], waits: Waits, few: int, many: int) -> tuple[dict[str, float], Any]:
-    """How often the CPU waits in one more step, by the operation, and what many steps give.
+def waits_of_each(work: Callable[[int], object], waits: Waits, few: int, many: int) -> dict[str, float]:
+    """How often the CPU waits in one more step, by the operation.
 
     Args:
         work: takes so many steps.
@@ -197,10 +197,10 @@ def waits_of_each(work: Callable[[int], Any], waits: Waits, few: int, many: int)
         few: steps.
         many: steps.
     """
-    counts, found = [], None
+    counts = []
     for steps in (few, many):
         waits.clear()
-        found = work(steps)
+        work(steps)
         counts.append(Counter(waits))
     keys = sorted(counts[0] | counts[1])
-    return {key: more for key in keys if (more := (counts[1][key] - counts[0][key]) / (many - few))}, found
+    return {key: more for key in keys if (more := (counts[1][key] - counts[0][key]) / (many - few))}

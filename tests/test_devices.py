@@ -1,7 +1,6 @@
 """What is found on a device is what is found on the CPU, it lies on the device, and the model is left as it was.
 
-The device is a GPU where there is one, and else one of the tests' own (`tests.separate_device`), on which attacks and
-dreams are compared where their waits are counted, in `test_synchronizations`.
+The device is a GPU where there is one, and else one of the tests' own (`tests.separate_device`).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from tests.test_synchronizations import CLASSES, ROWS, images, network
 
 GPU = torch.cuda.is_available()
 TOLERANCE = 1e-3 if GPU else 1e-10  # of the maximum
+TURNED = 0.01 if GPU else 0.0  # share of values that may be off, as a gradient's sign is that is next to zero
 pytestmark = pytest.mark.filterwarnings("ignore::lightning_viz.errors.LightningVizWarning")
 
 
@@ -83,8 +83,8 @@ def assert_near(found: Any, expected: Any) -> None:
     for one, other in pairs:
         assert one.shape == other.shape and one.dtype == other.dtype
         assert other.any() or not other.is_floating_point()
-        worst = (one.double() - other.double()).abs().max()
-        assert worst <= TOLERANCE * other.abs().max(), f"off by {worst} of {other.abs().max()}"
+        off = (one.double() - other.double()).abs()
+        assert (off > TOLERANCE * other.abs().max()).float().mean() <= TURNED, f"off by {off.max()}"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,7 +113,6 @@ def test_an_observation():
         assert_near(back(found), expected)
 
 
-@pytest.mark.skipif(not GPU, reason="without a GPU test_synchronizations compares these")
 @pytest.mark.parametrize("name", ROWS)
 def test_an_attack_a_dream_or_a_method_of_many_passes(name):
     row = ROWS[name]

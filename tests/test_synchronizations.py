@@ -1,7 +1,7 @@
 """How often the CPU waits for the device in a step, of every climb, attack and method of many passes.
 
 A step that nobody waits for is queued while the device is at the one before. The table says what is waited for, and
-why; it is counted on a device of its own (see `tests.separate_device`), where the results are those of the CPU.
+why; it is counted on a device of its own (see `tests.separate_device`). What is found there `test_devices` compares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lightning_viz import adversarial, attribution, dream
 from lightning_viz.catalogue import methods
 from lightning_viz.hooks import channel, logit, observe, top, unit
 from lightning_viz.pixels import PixelSpace
-from tests.separate_device import moved, separate_device, values_of, waits_of_each
+from tests.separate_device import moved, separate_device, waits_of_each
 
 SIDE, CLASSES = 8, 5
 QUIET: dict[str, Any] = {"progress": False}
@@ -69,7 +69,7 @@ def batches(name: str, **options: Any) -> Row:
     """So many batches of a method."""
 
     def work(model: nn.Module, images: Tensor, count: int) -> Any:
-        return getattr(attribution, name)(model, images, 1, **QUIET, **{k: v(count) for k, v in options.items()})
+        return getattr(attribution, name)(model, images, 3, **QUIET, **{k: v(count) for k, v in options.items()})
 
     return Row(work)
 
@@ -167,7 +167,7 @@ PASSES = {
         "occlusion", patch=lambda n: (SIDE, SIDE // n), stride=lambda n: (SIDE, SIDE // n), batch_size=lambda n: 6
     ),
     "score_cam": batches("score_cam", layers=lambda n: "0", batch_size=lambda n: 24 // n),
-    "ablation_cam": batches("ablation_cam", layers=lambda n: "3", batch_size=lambda n: 24 // n),
+    "ablation_cam": batches("ablation_cam", layers=lambda n: "0", batch_size=lambda n: 24 // n),
     "gradient_irregularity": Row(
         lambda model, images, n: (
             attribution.gradient_irregularity(model, images, 1, steps=2 * n, batch_size=12, **QUIET).curves
@@ -209,13 +209,9 @@ def test_nobody_waits_for_the_device_without_a_reason(name):
     row = ROWS[name]
     with separate_device() as waits:
         model, given = moved(network(sure=row.sure)), moved(images())
-        each, found = waits_of_each(lambda steps: row.work(model, given, steps), waits, row.few, row.many)
-        found = values_of(found)
+        each = waits_of_each(lambda steps: row.work(model, given, steps), waits, row.few, row.many)
     assert sum(each.values()) <= row.waits, each
     assert bool(row.why) == bool(row.waits)
-    expected = row.work(network(sure=row.sure), images(), row.many)
-    for one, other in zip(*(part if isinstance(part, list) else [part] for part in (found, expected)), strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_every_method_of_many_passes_is_counted():
