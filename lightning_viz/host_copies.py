@@ -1,22 +1,63 @@
-"""Copies between the CPU's memory and a device's for which neither waits for the other."""
+"""Copies between the CPU's memory and a GPU's for which neither waits for the other."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_WAITING = ("cpu", "mps")  # devices of which no copy goes on beside the CPU, or none safely
+_PINNING = ("cuda",)  # devices that copy from and to pinned memory while the CPU goes on
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor on a device; the CPU goes on at once, and what the device does next finds the values there.
 
     Args:
-        tensor: of any device; from the CPU it is copied by pinned memory of its own.
+        tensor: of any device; from the CPU it goes by pinned memory of its own, so that it may change at once.
         device: where to.
         dtype: to convert to; its own if omitted.
     """
-    if tensor.device.type != "cpu" or device.type in _WAITING:
+    if tensor.device.type != "cpu" or device.type not in _PINNING:
         return tensor.to(device=device, dtype=dtype)
-    tensor = tensor.to(dtype=dtype)  # before the copy: converted under way, it would go by memory that is not pinned
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    return pinned(tensor.to(dtype=dtype)).to(device, non_blocking=True)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory of a tensor on the CPU; nobody may change it while a GPU may still read it."""
+    return _empty_pinned(tensor).copy_(tensor.detach())
+
+
+class HostCopies:
+    """Copies tensors to the CPU on a stream of their own: what the GPU does next need not wait for them.
+
+    A copy holds the values after `wait`, and not before. On other devices, and on the CPU, it does at once.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A copy on the CPU of what the device's current stream computes; of a tensor there, itself."""
+        if not _has_stream(tensor):
+            return tensor.cpu()
+        if tensor.device not in self._streams:
+            self._streams[tensor.device] = torch.cuda.Stream(tensor.device)  # type: ignore[no-untyped-call]
+        stream, copy = self._streams[tensor.device], _empty_pinned(tensor)
+        stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(stream):
+            copy.copy_(tensor.detach(), non_blocking=True)
+        tensor.record_stream(stream)  # its memory is given to nobody else before it is copied
+        return copy
+
+    def wait(self) -> None:
+        """Wait until all copies hold their values, and for nothing that was asked of the GPU since."""
+        for stream in self._streams.values():
+            stream.synchronize()
+
+
+def _has_stream(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor and tensor.device.type in _PINNING and tensor.layout is torch.strided
+
+
+def _empty_pinned(tensor: Tensor) -> Tensor:
+    """Pinned memory for a tensor's values, in its layout."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=True, requires_grad=False)

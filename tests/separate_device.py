@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from lightning_viz import host_copies
 from lightning_viz.hooks.pytree import map_tensors
 
 DEVICE = torch.device("meta")
@@ -163,8 +164,17 @@ def _autocast(device_type: str, *arguments: Any, autocast: Any = torch.autocast,
 def separate_device() -> Iterator[Waits]:
     """Open the device; what the CPU waits for is counted."""
     waits: Waits = Counter()
-    drawing, casting = patch.object(torch, "Generator", _Generator), patch.object(torch, "autocast", _autocast)
-    with drawing, casting, _Values(), _Operations(waits):
+    with ExitStack() as stack:
+        for owner, name, stand_in in (
+            (torch, "Generator", _Generator),
+            (torch, "autocast", _autocast),
+            (host_copies, "_PINNING", (DEVICE.type,)),
+            (host_copies, "pinned", torch.clone),
+            (host_copies.HostCopies, "copy", lambda self, tensor: tensor.to("cpu", non_blocking=True)),
+        ):
+            stack.enter_context(patch.object(owner, name, stand_in))
+        for mode in (_Values(), _Operations(waits)):
+            stack.enter_context(mode)
         yield waits
 
 

@@ -59,7 +59,7 @@ def attack(name: str, waits: float = 0, why: str = "", counter: str = "steps", *
 def climb(objective: Any, **options: Any) -> Row:
     def work(model: nn.Module, images: Tensor, steps: int) -> Tensor:
         return dream.maximize(
-            model, objective, **{"image": (1, SIDE, SIDE), "frames": 0} | options, steps=steps, **QUIET
+            model, objective, **{"image": (1, SIDE, SIDE), "frames": 3} | options, steps=steps, **QUIET
         ).images
 
     return Row(work)
@@ -136,24 +136,24 @@ CLIMBS = {
     "transforms": climb(logit(1), transforms=[dream.jitter(1), dream.rotate(-5, 5), dream.scale(0.9, 1.1)]),
     "diverse": climb([logit(1), logit(2)], copies=2, diverse="0"),
     "deep_dream": Row(
-        lambda model, images, n: dream.deep_dream(model, images[0], "0", octaves=1, steps=n, frames=0, **QUIET).images
+        lambda model, images, n: dream.deep_dream(model, images[0], "0", octaves=1, steps=n, frames=3, **QUIET).images
     ),
     "invert": Row(
         lambda model, images, n: (
-            dream.invert(model, images[:2], "0", weights=(1.0, 1.0), steps=n, frames=0, **QUIET).dream.images
+            dream.invert(model, images[:2], "0", weights=(1.0, 1.0), steps=n, frames=3, **QUIET).dream.images
         )
     ),
     "style_transfer": Row(
         lambda model, images, n: (
             dream.style_transfer(
-                model, *images[:2], content_layers=["0"], style_layers=["0"], optimizer="adam", steps=n, frames=0,
+                model, *images[:2], content_layers=["0"], style_layers=["0"], optimizer="adam", steps=n, frames=3,
                 **QUIET,
             ).images
         )
     ),
     "fool": Row(
         lambda model, images, n: (
-            dream.fool(model, (1, SIDE, SIDE), population=6, generations=n, batch_size=3, frames=0, **QUIET).pixels
+            dream.fool(model, (1, SIDE, SIDE), population=6, generations=n, batch_size=3, frames=3, **QUIET).pixels
         ),
         1,
         "the evolution is on the CPU: a copy of all scores",

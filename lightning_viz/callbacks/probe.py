@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lightning_viz.callbacks.batch_parts import BatchReading, Source
@@ -14,6 +16,7 @@ from lightning_viz.hooks.calls import CallStep, Slot
 from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import Path, all_tensors, image_of, map_tensors
+from lightning_viz.host_copies import pinned
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import plain_text
 
@@ -173,6 +176,16 @@ class Samples:
     def part(self, start: int, stop: int) -> Any:
         """The inputs of some samples."""
         return map_tensors(self.inputs, lambda x: x[start:stop])
+
+    def head_on(self, device: torch.device) -> Any:
+        """The inputs of the head on a device; to a GPU they go from pinned memory, where they are copied once."""
+        if device.type != "cuda":
+            return map_tensors(self.part(0, self.head), lambda x: x.to(device))
+        return map_tensors(self._pinned_head, lambda x: x.to(device, non_blocking=True))
+
+    @cached_property
+    def _pinned_head(self) -> Any:
+        return map_tensors(self.part(0, self.head), pinned)
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """The inputs from one sample to before another, in batches."""

@@ -34,8 +34,9 @@ from lightning_viz.hooks.model_state import evaluation_mode
 from lightning_viz.hooks.observation import Observation, layer_of_call
 from lightning_viz.hooks.observe import observe, observe_batches
 from lightning_viz.hooks.outputs import keep_knowledge, known_labels
-from lightning_viz.hooks.pytree import map_tensors, on_device
+from lightning_viz.hooks.pytree import device_of, map_tensors, on_device
 from lightning_viz.hooks.shards import whole
+from lightning_viz.host_copies import HostCopies
 
 
 class SharedPass:
@@ -75,32 +76,37 @@ class SharedPass:
             samples: of the probe that they share.
             step: completed updates.
         """
-        self.population_seconds, self.failures = 0.0, {}
+        self.population_seconds, self.failures, copies = 0.0, {}, HostCopies()
         keep_knowledge(self._model, output_knowledge(self._model, samples))
         if not any(need.head for need in requirements.values()):
             weights = self._weights(_union(need.weights for need in requirements.values()))
             alone = Observation(samples.part(0, samples.head), labels=samples.true_classes, weights=weights, step=step)
-            alone = map_tensors(alone, Tensor.cpu)
+            alone = map_tensors(alone, copies.copy)
+            copies.wait()
             return {view: Snapshot(alone, samples, step, need) for view, need in requirements.items()}
         targets: dict[TargetChoice, list[str]] = {}
         for view, need in requirements.items():
             if need.explains:
                 targets.setdefault(need.target, []).append(view)
         others = [view for view, need in requirements.items() if not need.explains]
-        snapshots = {}
+        observed: list[tuple[list[str], Observation]] = []
         for target, views in targets.items():
             together = [*views, *others]
             try:
-                observation = self._observe([requirements[view] for view in together], target, samples, step)
+                observation = self._observe([requirements[view] for view in together], target, samples, step, copies)
             except (InvalidArgumentError, InvalidTypeError) as error:  # the target's own, which no other view suffers
                 error.__traceback__ = None  # holds every tensor of the failed pass
                 self.failures.update(dict.fromkeys(views, error))
                 continue
-            snapshots.update(self._snapshots(together, requirements, observation, samples))
+            observed.append((together, observation))
             others = []
         if others:
-            observation = self._observe([requirements[view] for view in others], None, samples, step)
-            snapshots.update(self._snapshots(others, requirements, observation, samples))
+            observation = self._observe([requirements[view] for view in others], None, samples, step, copies)
+            observed.append((others, observation))
+        copies.wait()
+        snapshots = {}
+        for names, observation in observed:
+            snapshots.update(self._snapshots(names, requirements, observation, samples))
         return snapshots
 
     def _snapshots(
@@ -115,14 +121,20 @@ class SharedPass:
         return {view: Snapshot(observation, samples, step, requirements[view], form=form, seen=seen) for view in views}
 
     def _observe(
-        self, requirements: list[Requirements], target: TargetChoice | None, samples: Samples, step: int
+        self,
+        requirements: list[Requirements],
+        target: TargetChoice | None,
+        samples: Samples,
+        step: int,
+        copies: HostCopies,
     ) -> Observation:
+        """What is observed, on the CPU: its tensors hold their values when the copies have been waited for."""
         layers = _union(need.layers for need in requirements)
         gradients = _union(need.gradients for need in requirements)
         vectors = _union(need.vectors for need in requirements)
         reduce = {name: self._flatten for name in vectors if name != INPUT}
         population = min(max((need.population for need in requirements), default=0), len(samples))
-        head = on_device(self._model, samples.part(0, samples.head))
+        head = samples.head_on(device_of(self._model))
         with self.context(), warnings.catch_warnings():
             warnings.simplefilter("ignore", AttributionWarning)  # is said below
             seen = observe(
@@ -154,7 +166,7 @@ class SharedPass:
             weights=self._weights(_union(need.weights for need in requirements)),
             step=step,
         )
-        return map_tensors(plain, Tensor.cpu)  # type: ignore[no-any-return]
+        return map_tensors(plain, copies.copy)  # type: ignore[no-any-return]
 
     def _rows_of_samples(self, reduced: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         """What layers put out, if it has a row for each sample; else the layer is left out, which is said once."""

@@ -20,6 +20,7 @@ from lightning_viz.errors import InvalidArgumentError
 from lightning_viz.hooks.feature_maps import resize
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.target_types import Target
+from lightning_viz.host_copies import HostCopies
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.rich_display import html_display
 
@@ -149,7 +150,8 @@ def deep_dream(
     )
     kept = np.linspace(0, octaves * steps, frames).round().astype(int).tolist()
     detail, done = torch.zeros_like(photographs), []
-    film = {0: as_bytes(visible(photographs, pixel_space, bounded=True))}
+    copies = HostCopies()
+    film = {0: copies.copy(as_bytes(visible(photographs, pixel_space, bounded=True)))}
     for number, size in enumerate(sizes):
         base = resize(photographs, size, antialias=True)
         start = clipped(base + resize(detail, size, antialias=True), pixel_space)
@@ -159,7 +161,7 @@ def deep_dream(
             canvas = clipped(canvas, pixel_space)
             if (step := number * steps + update) in kept:
                 added = resize(F.pad(canvas, [-margin] * 4).to(base) - base, sizes[-1], antialias=True)
-                film[step] = as_bytes(visible(photographs + added, pixel_space, bounded=True))
+                film[step] = copies.copy(as_bytes(visible(photographs + added, pixel_space, bounded=True)))
             return canvas
 
         canvas = F.pad(start, [margin] * 4, mode="reflect")  # its borders, which nets see otherwise, are cut off
@@ -175,6 +177,7 @@ def deep_dream(
         before, after = (climb(image=pixels(images.shape[1:], start=images), steps=0) for images in (start, end))
         done.append(Octave(size, before.values, after.values, dream.curve))
         detail = end - base
+    copies.wait()
     return DeepDream(
         name=after.names[0],
         images=after.images,

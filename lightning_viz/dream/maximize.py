@@ -22,6 +22,7 @@ from lightning_viz.hooks.observe import Forward, Passes, image_size_errors
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import HostCopies
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.rich_display import html_display
 
@@ -174,15 +175,16 @@ def filmed(
 ) -> Iterator[int]:
     """Count the updates made so far, under a progress bar of a name.
 
-    Pictures join the film, by the number of updates made by then: at the start and on the way, so many evenly in log
-    steps, and one at the end.
+    Pictures join the film, on the CPU, by the number of updates made by then: at the start and on the way, so many
+    evenly in log steps, and one at the end, when all hold their values.
     """
-    kept = log_spaced(steps, frames)
+    kept, copies = log_spaced(steps, frames), HostCopies()
     for number in progress_bar(name, items=range(steps), shown=progress):
         if number in kept:
-            film[number] = picture()
+            film[number] = copies.copy(picture())
         yield number
-    film[steps] = picture()
+    film[steps] = copies.copy(picture())
+    copies.wait()
 
 
 def _check(
@@ -323,7 +325,7 @@ class Climb:
             return images, scalars(activations, self.objectives, self.copies).to(images)
 
     def picture(self) -> Tensor:
-        """What to look at, pixels in 0 to 255 ``[N, C, H, W]``, on the CPU."""
+        """What to look at, pixels in 0 to 255 ``[N, C, H, W]``."""
         with torch.no_grad():
             return as_bytes(visible(self._images(), self.pixel_space, self.bounded))
 

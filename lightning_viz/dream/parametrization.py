@@ -309,8 +309,8 @@ def displayed(images: Tensor) -> Tensor:
 
 
 def as_bytes(pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1] as 0 to 255, on the CPU."""
-    return (pixels * 255).round().to(torch.uint8).cpu()
+    """Pixels in [0, 1] as 0 to 255."""
+    return (pixels * 255).round().to(torch.uint8)
 
 
 def _noise(size: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:

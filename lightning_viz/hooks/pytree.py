@@ -115,7 +115,7 @@ def flatten_like(structure: Any, like: Any) -> list[Any]:
 def on_device(model: nn.Module, inputs: Any) -> Any:
     """Inputs where the model is."""
     device = device_of(model)
-    return map_tensors(inputs, lambda x: x.to(device))
+    return map_tensors(inputs, lambda x: to_device(x, device))
 
 
 def device_of(model: nn.Module) -> torch.device:
