@@ -1,6 +1,9 @@
 """Who imports whom: no circle, imports for type checkers alone counted."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -59,3 +62,36 @@ def test_what_is_private_of_lightnings_stands_in_one_file():
         path.relative_to(package).as_posix() for path in package.rglob("*.py") if private.search(path.read_text())
     }
     assert holders == {"callbacks/run.py"}
+
+
+SLOW = {  # each takes a quarter of a second or more to import, some of them seconds, and only some work needs them
+    *("lightning", "pytorch_lightning", "torchmetrics", "torchvision", "transformers", "torch._dynamo", "torch.onnx"),
+    *("torch.utils.tensorboard", "scipy.signal", "scipy.stats", "sklearn", "matplotlib.pyplot", "pandas", "onnx"),
+}
+HELP = """
+import contextlib, io, json, sys
+from lightning_viz.cli.commands import FAMILIES, command_methods
+from lightning_viz.cli.main import COMMANDS, run_command_line
+
+def imported(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        run_command_line(arguments)
+    assert "usage: lightning-viz" in shown.getvalue()
+    return sorted(SLOW & {*sys.modules})
+
+methods = [(family, method) for family in FAMILIES for method in command_methods(family)]
+of_commands = {name: imported(name, "--help") for name in COMMANDS if (name, name) not in methods}
+asks_for_torch = "torch" in sys.modules
+of_methods = {" ".join(words): imported(*dict.fromkeys(words), "--help") for words in methods}
+print(json.dumps([of_commands, asks_for_torch, of_methods, "torch" in sys.modules]))
+"""
+
+
+def test_help_waits_for_no_module_that_only_the_work_needs():
+    """Of commands it waits not even for torch; of methods, whose options are those of functions, for torch alone."""
+    code = f"SLOW = {SLOW}\n{HELP}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    of_commands, asks_for_torch, of_methods, at_last = json.loads(run.stdout)
+    assert not asks_for_torch and at_last
+    assert {name: slow for name, slow in {**of_commands, **of_methods}.items() if slow} == {}
+    assert {"analyze", "attribute"} <= of_commands.keys() and {"dream classes", "attack pgd"} <= of_methods.keys()

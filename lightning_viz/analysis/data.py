@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from lightning_viz.analysis.config import ClassSpec, instantiate
 from lightning_viz.analysis.files import files_in, listing
@@ -169,6 +168,8 @@ def fitting(size: int, pixel_space: PixelSpace, *, gray: bool = False) -> Callab
         pixel_space: by whose mean and deviation the images are normalized.
         gray: whether the model takes one channel.
     """
+    from torchvision import transforms  # which takes a while to import
+
     sized = [*([transforms.Grayscale()] if gray else []), transforms.Resize(size), transforms.CenterCrop(size)]
     scaled = [transforms.ToTensor(), transforms.Normalize(list(pixel_space.mean), list(pixel_space.std))]
     found: Callable[[Image.Image], Tensor] = transforms.Compose(sized + scaled)

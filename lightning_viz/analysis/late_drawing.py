@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from lightning_viz.callbacks.draw_task import DrawTask
@@ -95,5 +94,7 @@ def _draw_all(
 def _writer(folder: Path) -> Writer:
     """Adds to a run's events, or to its folder of pictures if it has no events."""
     if any(folder.glob("events.out.tfevents.*")):
+        from torch.utils.tensorboard import SummaryWriter  # which takes a while to import
+
         return TensorBoardWriter(SummaryWriter(str(folder)))
     return FolderWriter(folder)

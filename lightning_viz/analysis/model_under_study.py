@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import pil_to_tensor, resize
 
 from lightning_viz.analysis.image_files import read_image
 from lightning_viz.analysis.results import rows_of
@@ -114,13 +114,13 @@ class ModelUnderStudy:
             return None
         return part_at(outputs, meaning.path), meaning
 
-    @property
+    @cached_property
     def meaning(self) -> OutputMeaning:
         """What the model's output means."""
         part = self._scores(on_device(self.model, self.samples.part(0, 1)))
         return OutputMeaning() if part is None else part[1]
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """Number of classes K among the outputs ``[n, K, ...]``; 0 if they have none."""
         outputs = self.outputs(1)
@@ -128,7 +128,7 @@ class ModelUnderStudy:
             return 0
         return 2 if self.classifies and (outputs.dim() == 1 or outputs.shape[1] == 1) else outputs.shape[1]
 
-    @property
+    @cached_property
     def classifies(self) -> bool:
         """Whether the model tells one of several classes of each image."""
         if self.images is None:
@@ -278,6 +278,8 @@ class ModelUnderStudy:
         Raises:
             InvalidArgumentError: there is no such sample, or the file is not an image.
         """
+        from torchvision.transforms.functional import pil_to_tensor, resize  # which takes a while to import
+
         images = self.require_images()
         if text.isdecimal():
             if int(text) >= len(images):

@@ -22,8 +22,6 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torchvision import models
-from torchvision.transforms import _presets
 
 from lightning_viz.analysis.checkpoint_schema import TENSORS, check_archive, check_content
 from lightning_viz.analysis.config import ClassSpec, RecordedClass, accepted_arguments, instantiate
@@ -373,9 +371,6 @@ def _is_of_kind(own: Any, saved: Any) -> bool:
     return saved.is_floating_point() if own.is_floating_point() else own.is_complex() or not saved.is_complex()
 
 
-_OF_IMAGES = (_presets.ImageClassification, _presets.ObjectDetection, _presets.SemanticSegmentation)
-
-
 @dataclass(frozen=True)
 class Pretrained:
     """A model of torchvision, before it is loaded.
@@ -395,7 +390,9 @@ class Pretrained:
     @property
     def detects(self) -> bool:
         """Whether it is a detector, which takes a list of images."""
-        return isinstance(self.transform, _presets.ObjectDetection)
+        from torchvision.transforms._presets import ObjectDetection
+
+        return isinstance(self.transform, ObjectDetection)
 
     def load(self, seed: int = 0) -> nn.Module:
         """The model with its weights, downloaded where they are not there yet.
@@ -406,6 +403,8 @@ class Pretrained:
         Raises:
             AnalysisError: there is no network.
         """
+        from torchvision import models  # which takes a while to import
+
         torch.manual_seed(seed)
         takes = inspect.signature(models.get_model_builder(self.name)).parameters
         parts: dict[str, Any] = {"weights_backbone": None} if "weights_backbone" in takes else {}  # else downloaded
@@ -429,6 +428,9 @@ def pretrained(name: str, weights: str = "DEFAULT") -> Pretrained:
     Raises:
         AnalysisError: there is no such model, no such weights, or it is one of videos or of pairs of images.
     """
+    from torchvision import models
+    from torchvision.transforms._presets import ImageClassification, ObjectDetection, SemanticSegmentation
+
     known = models.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["resnet18", "resnet50", "vit_b_16"]
@@ -439,7 +441,7 @@ def pretrained(name: str, weights: str = "DEFAULT") -> Pretrained:
         raise AnalysisError(f"{name} has no weights {weights!r}: it has {', '.join(kinds.__members__)}, none")
     chosen = kinds["DEFAULT" if random else weights]
     transform = chosen.transforms()
-    if not isinstance(transform, _OF_IMAGES):
+    if not isinstance(transform, (ImageClassification, ObjectDetection, SemanticSegmentation)):
         raise AnalysisError(f"{name} takes no single images: name a model of torchvision that does, say resnet50")
     classes = tuple(chosen.meta.get("categories", ()))
     return Pretrained(name, None if random else chosen, transform, classes)

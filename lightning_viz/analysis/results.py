@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_viz.analysis.plan import Plan
 from lightning_viz.archive import json_values, write_whole
@@ -334,6 +333,8 @@ def write_events(folder: Path, results: Sequence[Result]) -> None:
         folder: takes the events.
         results: whose pictures, numbers over steps, and vectors.
     """
+    from torch.utils.tensorboard import SummaryWriter  # which takes a while to import
+
     with SummaryWriter(str(folder)) as events:
         writer = TensorBoardWriter(events)
         for result in results:

@@ -14,7 +14,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
-from scipy.signal import fftconvolve
 
 from lightning_viz.robustness.fractals import cloud, frost_cover
 
@@ -295,6 +294,8 @@ def convolve_offsets(image: Photo, offsets: NDArray[np.float64], weights: NDArra
 
 def convolve(image: Photo, kernel: NDArray[np.float64]) -> Photo:
     """Convolve with a kernel of odd sides ``[K, K]``, in the image's precision; it is mirrored at its borders."""
+    from scipy.signal import fftconvolve  # which takes a while to import
+
     radius = len(kernel) // 2
     padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
     return np.asarray(fftconvolve(padded, kernel[None].astype(image.dtype), mode="valid", axes=(1, 2)))

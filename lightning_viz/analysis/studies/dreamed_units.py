@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_viz.analysis.model_under_study import ModelUnderStudy
-from lightning_viz.callbacks.dreams import LOGITS, Unit
+from lightning_viz.callbacks.dream_units import LOGITS, Unit
 from lightning_viz.callbacks.unit_crops import Fields, SeenByUnits, UnitCrops
 from lightning_viz.dream.maximize import Dream
 from lightning_viz.hooks.observation import layer_of_call

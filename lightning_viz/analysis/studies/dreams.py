@@ -13,7 +13,7 @@ import yaml
 from lightning_viz.analysis.model_under_study import ModelUnderStudy, to_display
 from lightning_viz.analysis.results import Output, rows_of
 from lightning_viz.analysis.studies.dreamed_units import seen_by_units, unit_pages
-from lightning_viz.callbacks.dreams import Unit, named_units
+from lightning_viz.callbacks.dream_units import Unit, named_units
 from lightning_viz.costs import PASSES, Cost, Facts, costing
 from lightning_viz.dream.deep_dream import deep_dream
 from lightning_viz.dream.fooling_images import fool

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from lightning_viz.analysis.files import files_in
 from lightning_viz.analysis.image_files import read_image
@@ -108,6 +107,8 @@ def _members(file: Path) -> dict[str, list[str]]:
 
 
 def _read(path: Path, shape: Sequence[int], pixel_space: PixelSpace) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms  # which takes a while to import
+
     image = read_image(path).convert("L" if shape[0] == 1 else "RGB")
     height, width = shape[1:]
     scale = max(height / image.height, width / image.width)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from lightning_viz.attribution.evaluation.heatmap import Attribute, as_heat, image_size, plain_target, single_target
@@ -135,6 +134,8 @@ def _nothing(output: Tensor) -> Tensor:
 
 
 def _ranks(heat: Tensor) -> NDArray[np.float64]:
+    from scipy.stats import rankdata  # which takes a while to import
+
     return np.asarray(rankdata(heat.flatten(1).double().cpu().numpy(), axis=1))
 
 
