@@ -154,7 +154,7 @@ def check_pixels(
         InvalidArgumentError: they lie further outside; `error` names a subclass.
     """
     low, high = pixel_space.bounds
-    least, most = (value.item() for value in pixels.aminmax())
+    least, most = torch.stack(pixels.aminmax()).tolist()
     if not max(low - least, most - high) <= slack * (high - low):
         raise error(
             f"the samples have pixels from {least:.3g} to {most:.3g}, but they should lie in {pixel_space.bounds}; "

@@ -81,7 +81,7 @@ ATTACKS = {
         lambda model, images, n: [
             adversarial.fgsm(model, images, labels(images), stop_on_success=False).pixels for _ in range(n)
         ],
-        12,
+        6,
         "a whole attack: inputs, epsilons, labels and first scores are checked, and the result is asked for warnings",
         few=1,
         many=2,
@@ -119,7 +119,7 @@ ATTACKS = {
                 **QUIET,
             ).pixels
         ),
-        12,
+        8,
         "a step is an attack of its own, with its checks, on those samples that are left",
         sure=False,
     ),

@@ -23,6 +23,7 @@ from lightning_viz.hooks.pytree import image_of, map_tensors, take_samples
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import as_target
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace, clamp_pixels
 
 ScoreFunction = Callable[[Tensor, Tensor], Union[Tensor, None]]
@@ -416,18 +417,18 @@ def checked_epsilons(epsilon: Epsilon, attacked: AttackedModel, norm: Norm) -> T
         InvalidArgumentError: no epsilon, a negative one, or one beyond the pixels' range.
     """
     (low, high), pixels, count = attacked.pixel_space.bounds, attacked.pixels, len(attacked.pixels)
-    epsilons = torch.as_tensor(epsilon, dtype=pixels.dtype, device=pixels.device)
+    epsilons = torch.as_tensor(epsilon, dtype=pixels.dtype, device="cpu")
     if epsilons.numel() == 0 or epsilons.dim() > 2 or (epsilons.dim() == 2 and epsilons.shape[1] != count):
         raise InvalidArgumentError(
             f"epsilon is {list(epsilons.shape)} for {count} samples; pass a number, a list, or [E, {count}]"
         )
-    longest = norm.length(torch.full_like(pixels[:1], high - low)).item()
+    longest = norm.length(torch.full_like(pixels[:1], high - low, device="cpu")).item()
     if not 0 <= epsilons.min().item() <= epsilons.max().item() <= longest:
         raise InvalidArgumentError(
             f"epsilon={epsilon} must lie in 0 to {longest:.3g}, the pixels' whole range in {norm.name}; 8 of 255 gray "
             f"levels are {8 * (high - low) / 255:.3g}"
         )
-    return epsilons
+    return to_device(epsilons, pixels.device)
 
 
 def _pixels(inputs: Tensor, pixel_space: PixelSpace, like: Tensor) -> Tensor:

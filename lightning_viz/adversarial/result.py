@@ -306,7 +306,8 @@ class AttackRecorder:
             (unchanged & failed & ~self._non_finite, f"{name} left unchanged", remedy),
             (self.flat & failed & ~unchanged, f"{name} reached a flat loss at", remedy),
         )
-        for rows, problem, explanation in warnings:
-            if len(self._steps) > 1 and bool(rows.any()):
+        are_there = torch.stack([rows.any() for rows, _, _ in warnings]).tolist()
+        for some, (rows, problem, explanation) in zip(are_there, warnings, strict=True):
+            if some and len(self._steps) > 1:
                 samples = format_indices(sorted(set(self.samples[rows].tolist())))
                 warn_user(f"{problem} samples {samples}: {explanation}", AttackWarning)
