@@ -19,6 +19,9 @@ from lightning_viz import adversarial, attribution, dream
 from lightning_viz.catalogue import methods
 from lightning_viz.hooks import channel, logit, observe, top, unit
 from lightning_viz.pixels import PixelSpace
+from tests.attribution.methods import METHODS, explain
+from tests.attribution.nets import inputs
+from tests.attribution.nets import network as attributed
 from tests.separate_device import moved, separate_device, waits_of_each
 
 SIDE, CLASSES = 8, 5
@@ -188,6 +191,19 @@ PASSES = {
 ROWS = ATTACKS | CLIMBS | PASSES
 
 
+WARNINGS = {
+    "grad_cam": 1, "grad_cam_plus_plus": 1, "hires_cam": 1, "layer_cam": 1, "xgrad_cam": 2, "guided_grad_cam": 2,
+    "gradient": 1, "smooth_grad": 1, "input_times_gradient": 1, "integrated_gradients": 1, "guided_backprop": 1,
+    "deconvolution": 1, "ablation_cam": 2,
+    "eigen_cam": 1,  # the name of the predicted class
+    "attention": 2, "attention_rollout": 2,  # the same, and whether the output is probabilities
+    "lrp": 3,  # in each convolution whether inputs are negative, which takes another rule
+    "occlusion": 1,  # the drops, of which a map is made on the CPU
+    "gradient_attention": 0, "score_cam": 0, "rise": 0,
+}  # fmt: skip
+"""How often the CPU may wait in one call of an attribution: for what it warns of, unless said otherwise."""
+
+
 def network(*, sure: bool) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -212,6 +228,17 @@ def test_nobody_waits_for_the_device_without_a_reason(name):
         each = waits_of_each(lambda steps: row.work(model, given, steps), waits, row.few, row.many)
     assert sum(each.values()) <= row.waits, each
     assert bool(row.why) == bool(row.waits)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_attribution_waits_for_little_more_than_what_it_warns_of(name):
+    kind = METHODS[name].usual
+    with separate_device() as waits:
+        model, given = moved(attributed(kind)), moved(inputs(kind))
+        explain(name, kind, model, given, 1)  # the first pass finds out what the output means
+        waits.clear()
+        explain(name, kind, model, given, 1)
+        assert waits.total() <= WARNINGS[name], waits
 
 
 def test_every_method_of_many_passes_is_counted():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -276,13 +276,13 @@ def class_activation_maps(
         InvalidArgumentError: a layer's output has no locations, or the target does not depend on it.
     """
     maps = {}
-    for call in layer_calls(model, observation, layers):
+    calls = list(layer_calls(model, observation, layers))
+    if observation.gradients:
+        _check_gradients({call: observation.gradients[call] for call in calls}, target)
+    for call in calls:
         activations = observation.activations[call]
         gradients = observation.gradients[call] if observation.gradients else activations
-        if gradients is None:
-            raise InvalidArgumentError(not_before(call, target))
-        if observation.gradients and not gradients.any():
-            warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
+        assert gradients is not None
         located, several = (
             layer_maps(observation, call, activations, reshape_transform),
             gradients.dim() > activations.dim(),
@@ -293,6 +293,22 @@ def class_activation_maps(
         ]
         maps[call] = torch.stack(by_target) if several else by_target[0]
     return maps
+
+
+def _check_gradients(gradients: Mapping[str, Tensor | None], target: TargetLike) -> None:
+    """Warn of layers whose gradient is zero: a device is asked once for all of them.
+
+    Raises:
+        InvalidArgumentError: a layer has none.
+    """
+    flows: list[Tensor] = []
+    for call, gradient in gradients.items():
+        if gradient is None:
+            raise InvalidArgumentError(not_before(call, target))
+        flows.append(gradient.any().to(flows[0].device if flows else gradient.device))
+    for call, flow in zip(gradients, torch.stack(flows).tolist() if flows else (), strict=True):
+        if not flow:
+            warn_attribution(f"the gradient is exactly zero at layer {call!r}: choose one from which information flows")
 
 
 def not_before(call: str, target: TargetLike) -> str:

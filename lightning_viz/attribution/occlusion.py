@@ -22,6 +22,7 @@ from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.hooks.targets import TargetLike, as_target
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import gaussian_blur
 from lightning_viz.rich_display import html_display
 
@@ -206,7 +207,7 @@ def _by_coverage(drop: Tensor, grid: Grid) -> Tensor:
         covering, at = _covering(*side), axis - len(grid.shape)
         total = total @ covering if at == -1 else (covering.T @ total.movedim(at, -2)).movedim(-2, at)
         times = times[..., None] * covering.sum(0)
-    return (total / times).unsqueeze(-1 - len(grid.shape)).to(drop)
+    return to_device((total / times).unsqueeze(-1 - len(grid.shape)), drop.device, drop.dtype)
 
 
 def _covering(positions: int, patch: int, stride: int, length: int) -> Tensor:
@@ -228,7 +229,7 @@ def baseline_image(images: Tensor, baseline: Baseline) -> Tensor:
     """
     baseline = by_name(_BASELINES, baseline, "baseline")
     value = baseline(images) if callable(baseline) else baseline
-    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device=images.device)
+    value = value if isinstance(value, Tensor) else to_device(torch.as_tensor(value, device="cpu"), images.device)
     try:
         return value.to(images).expand_as(images)
     except RuntimeError as error:
