@@ -66,7 +66,7 @@ def drops(model: nn.Module, x: Tensor) -> Tensor:
 def counted(work: Callable[[], object]) -> int:
     with Multiplications() as mode:
         work()
-    return mode.count
+    return int(mode.work.multiplications)
 
 
 def least(name: str, one: int) -> float:

@@ -20,18 +20,21 @@ from lightning_viz.hooks.reach import PatchWindows
 from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.host_copies import to_device
 
-_OVERHEAD = {"cpu": 4e6}
+_OVERHEAD = {"cpu": 8e6}
 _OVERHEAD_ELSEWHERE = 2e9
-"""Multiplications that take as long as the bookkeeping of one operation in windows, some 0.2 ms."""
+"""Multiplications that take as long as the bookkeeping of one operation in windows, some 0.15 ms."""
 
 _TIMES = 3
-"""Batches of windows are so many times as large as those of whole copies, because less of each is computed."""
+"""Batches of windows are at most so many times as large as those of whole copies, because less of each is computed."""
 
 _TRIAL = 4
 """Copies of the first pass, which shows what windows spare."""
 
-_LEAST = 0.15
-"""The share of a pass's multiplications that windows must spare."""
+_LEAST = 0.05
+"""The share of a pass's work that windows must spare."""
+
+_FEW, _SMALL = 400, 2e8
+"""Of fewer copies of a pass of less work the trial takes more than it may find."""
 
 _TOO_LITTLE = "windows would spare too little"
 
@@ -57,7 +60,7 @@ class OccludedPasses:
         places: of each position its first row and column, ``[P, d]``; a patch may end beyond the image.
         patch: height and width.
         batch_size: copies of a batch; what suits the inputs if None.
-        multiplications: of a pass of one sample.
+        work: of a pass of one sample, in multiplications (see `Work`).
         forward: calls the model, if not ``model(inputs)``.
     """
 
@@ -70,13 +73,13 @@ class OccludedPasses:
         places: Tensor,
         patch: tuple[int, ...],
         batch_size: int | None,
-        multiplications: float,
+        work: float,
         forward: Forward | None,
     ) -> None:
         self._inputs, self._image, self._cover, self._forward = inputs, image, cover.detach(), forward
         self._places, self._patch = places, patch
         self._kept: tuple[int, Tensor, Tensor, SharedMaps] | None = None  # of a sample: number, image, cover, maps
-        self._weighed, self._multiplications = False, multiplications
+        self._weighed, self._work = False, work
         self.windowed = True
         """Whether passes compute windows."""
         reason = self._reason(model)
@@ -84,7 +87,7 @@ class OccludedPasses:
             self._give_up(reason)
         self.by_sample = self.windowed
         """Whether items go sample by sample, neighboring positions together; position by position if not."""
-        self._whole_size = batch_size or choose_batch_size(sample_size(inputs), model)
+        self._whole_size = self._size = batch_size or choose_batch_size(sample_size(inputs), model)
         band = math.isqrt(max(1, batch_size or min(MOST_ITEMS, _TIMES * self._whole_size)))
         self._order = neighbors_together(places, band)
         self.batch_size = band**2 if self.by_sample and batch_size is None else batch_size
@@ -140,8 +143,9 @@ class OccludedPasses:
                 results.append(self._in_windows(sample, some[:_TRIAL], batches, measure))
                 self._weigh(len(some))
                 some = some[_TRIAL:]
-            if len(some) and self.windowed:
-                results.append(self._in_windows(sample, some, batches, measure))
+            if self.windowed:
+                parts = some.tensor_split(math.ceil(len(some) / self._size)) if len(some) else ()
+                results += [self._in_windows(sample, part, batches, measure) for part in parts]
             elif len(some):
                 results += self._all_whole(torch.full_like(some, sample), some, batches, measure)
         return results
@@ -203,9 +207,8 @@ class OccludedPasses:
         own = self._forward or (self._inputs.forward if isinstance(self._inputs, Call) else None)
         if own is not None and len(self._image) > 1:
             return "the forward given may depend on which samples stand side by side"
-        kernels = sum(weight.numel() for weight in model.parameters() if weight.dim() > 2)
-        copies = min(len(self._places), MOST_ITEMS)
-        if kernels * self._image[0, 0].numel() * copies <= self._overhead:  # more than convolutions can take
+        copies = len(self._image) * len(self._places)
+        if (copies < _FEW and self._work < _SMALL) or self._work * min(copies, MOST_ITEMS) < self._overhead:
             return _TOO_LITTLE
         return None
 
@@ -214,11 +217,16 @@ class OccludedPasses:
         return _OVERHEAD.get(self._image.device.type, _OVERHEAD_ELSEWHERE)
 
     def _weigh(self, count: int) -> None:
-        """Give windows up if they spare less than they take in batches of so many, or next to nothing of a pass."""
+        """Choose the size of batches of windows, at most so many copies; or give them up if they spare too little."""
         assert self._kept is not None
         kept, self._weighed = self._kept[3], True
-        if count * kept.spared <= kept.followed * self._overhead or kept.spared < _LEAST * self._multiplications:
+        spared = kept.spared.total
+        left = min(1.0, max(1 / _TIMES, 1 - spared / self._work))
+        size = min(count, int(self._whole_size / left))
+        if size * spared <= kept.followed * self._overhead or spared < _LEAST * self._work:
             self._give_up(_TOO_LITTLE)
+        else:
+            self._size = size
 
     def _give_up(self, reason: str) -> None:
         self.windowed, self._kept = False, None

@@ -175,7 +175,7 @@ def occlusion(
                 if part is not None:
                     kept.append(part)
 
-    work = 0.0 if counted is None else counted.count / count
+    work = 0.0 if counted is None else counted.work.total / count
     passes = OccludedPasses(model, inputs, image, cover, grid.places, grid.patch, batch_size, work, forward)
     batches = copy_batches(model, inputs, len(grid.places), passes.batch_size, progress, "occlusion")
     batches.run(measure_batch)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.reach import PatchWindows
+from lightning_viz.hooks.work import Work
 from lightning_viz.host_copies import to_device
 
 _MOST = 2**28  # values of shared maps that are kept: a gigabyte in single precision
@@ -26,20 +27,20 @@ class SharedMaps:
     """What passes compute from the maps that all copies share, kept for the next pass, call by call.
 
     Attributes:
-        spared: multiplications that the present pass did not do, for each copy.
+        spared: what the present pass did not do, for each copy; moved values, which it does besides, are negative.
         followed: operations that the present pass did in windows.
     """
 
     def __init__(self) -> None:
         self._calls: list[tuple[Any, Any, Any]] = []  # what tells them apart, their arguments and results
         self._next, self._values = 0, 0
-        self.spared = 0.0
+        self.spared = Work()
         self.followed = 0
 
     def start_pass(self) -> None:
         """The next call is the first of a pass."""
         self._next, self.followed = 0, 0
-        self.spared = 0.0
+        self.spared = Work()
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a pure function returns; what it returned before, if the pass before made the same call here.
@@ -100,6 +101,11 @@ class Patched:
         return tuple(self.shared.shape[axis] for axis in self.axes)
 
     @property
+    def outside(self) -> float:
+        """The share of the map that is outside the windows."""
+        return 1 - math.prod(self.windows.size) / math.prod(self.sides)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the copies."""
         return (len(self.values), *self.shared.shape[1:])
@@ -129,12 +135,14 @@ class Patched:
         first = places_first(self.values, self.axes)
         cut = rows_in(windows, rows, sides).view(len(first), *windows.size, *first.shape[1 + len(self.axes) :])
         _paste(cut, first, self.windows.moved(before), windows)
+        self.kept.spared.moved -= (cut.numel() + first.numel()) / len(first)
         return places_back(cut, self.axes)
 
     def copies(self) -> Tensor:
         """The copies as an ordinary tensor, ``[n, ...]``."""
         whole = torch.empty_strided(self.shape, self.strides, dtype=self.shared.dtype, device=self.shared.device)
         whole.copy_(self.shared.expand(self.shape))
+        self.kept.spared.moved -= self.shared.numel()
         everywhere = PatchWindows(torch.zeros_like(self.windows.starts), self.sides)
         _paste(places_first(whole, self.axes), places_first(self.values, self.axes), self.windows, everywhere)
         return whole

@@ -104,7 +104,7 @@ class PatchedMaps(Tensor):
         result = _changed_in_windows(func, args, kwargs) if func._schema.is_mutable else _in_windows(func, args, kwargs)
         if result is not None:
             return result
-        if func._schema.is_mutable or _is_view(func):
+        if func._schema.is_mutable or is_view(func):
             for maps in (part for part in leaves((args, kwargs)) if isinstance(part, PatchedMaps)):
                 maps.check_alone()
         return func(*ordinary(list(args)), **ordinary(kwargs))
@@ -127,9 +127,11 @@ def _in_windows(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     parts = result if isinstance(result, list) else [result]
     parts[0].kept.followed += 1
     results = [PatchedMaps(part) for part in parts]
-    if _is_view(func):
+    if is_view(func):
         for part in results:
             part.share_memory_with(maps[0])
+    else:
+        parts[0].kept.spared.written += sum(part.shared.numel() * part.outside for part in parts)
     if isinstance(result, list):
         return results
     others = len(func._schema.returns) - 1 if func is not F.linear else 0
@@ -148,7 +150,7 @@ def _changed_in_windows(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) 
     return args[0].become(result)
 
 
-def _is_view(func: Any) -> bool:
+def is_view(func: Any) -> bool:
     """Whether what an operation returns shares memory with what it was given."""
     aliases = [part.alias_info for part in func._schema.arguments] if hasattr(func, "_schema") else []
     return any(alias is not None and not alias.is_write for alias in aliases)

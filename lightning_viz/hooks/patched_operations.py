@@ -246,8 +246,7 @@ def _part(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Result:
 
 def _count(kept: SharedMaps, result: Patched, multiplications: int) -> None:
     """Note what an operation spared."""
-    places, each = math.prod(result.sides), result.shared[0].numel() * multiplications
-    kept.spared += each * (1 - math.prod(result.windows.size) / places)
+    kept.spared.multiplications += result.shared[0].numel() * multiplications * result.outside
 
 
 def _filled(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:

@@ -342,4 +342,4 @@ def test_multiplications_spared_are_those_outside_the_windows():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, 2, padding=1)).double()
     image = torch.randn(1, 3, 16, 16).double()
     kept = compare(net, image, PatchWindows(torch.tensor([[4, 5], [7, 8]]), (2, 2)))
-    assert kept.spared == (256 - 16) * 4 * 27 + (64 - 9) * 5 * 36
+    assert kept.spared.multiplications == (256 - 16) * 4 * 27 + (64 - 9) * 5 * 36
