@@ -33,7 +33,7 @@ _TRIAL = 4
 _LEAST = 0.05
 """The share of a pass's work that windows must spare."""
 
-_FEW, _SMALL = 400, 2e8
+_FEW, _SMALL = 800, 2e8
 """Of fewer copies of a pass of less work the trial takes more than it may find."""
 
 _TOO_LITTLE = "windows would spare too little"
