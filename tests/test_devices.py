@@ -52,8 +52,9 @@ def back(value: Any) -> Any:
 
 
 def counting(model: nn.Module) -> nn.Module:
-    """Counts its calls in a buffer, in place."""
+    """Counts its calls in a buffer, in place, and has one whose values share their memory."""
     model.register_buffer("calls", torch.zeros(3))
+    model.register_buffer("shared", torch.zeros(1).expand(3))
     model.register_forward_hook(count)
     return model
 

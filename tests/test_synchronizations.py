@@ -22,7 +22,7 @@ from lightning_viz.pixels import PixelSpace
 from tests.attribution.methods import METHODS, explain
 from tests.attribution.nets import inputs
 from tests.attribution.nets import network as attributed
-from tests.separate_device import moved, separate_device, waits_of_each
+from tests.separate_device import moved, separate_device, values_of, waits_of_each
 
 SIDE, CLASSES = 8, 5
 QUIET: dict[str, Any] = {"progress": False}
@@ -202,6 +202,44 @@ WARNINGS = {
     "gradient_attention": 0, "score_cam": 0, "rise": 0,
 }  # fmt: skip
 """How often the CPU may wait in one call of an attribution: for what it warns of, unless said otherwise."""
+
+
+ASKED = {
+    "a value": lambda x: x.sum().item(),
+    "values": lambda x: x.tolist(),
+    "a truth": lambda x: bool((x > 0).all()),
+    "how many": lambda x: x[x > 0],
+    "where": lambda x: (x > 0).nonzero(),
+    "equality": lambda x: torch.equal(x, x),
+    "a copy to the CPU": lambda x: x.cpu(),
+    "a copy from the CPU": lambda x: torch.zeros(3).to(x.device),
+    "numbers": lambda x: torch.tensor([1.0, 2.0], device=x.device),
+    "an index from the CPU": lambda x: x[torch.tensor([0, 1])],
+}
+NOT_ASKED = {
+    "a choice": lambda x: torch.where(x > 0, x, 0),
+    "a filled mask": lambda x: x.__setitem__(x > 0, 0.0),
+    "an index": lambda x: x[x.argsort()],
+    "a number of the CPU": lambda x: x + torch.tensor(1.0),
+    "a copy that goes on": lambda x: torch.zeros(3).to(x.device, non_blocking=True),
+    "noise": lambda x: torch.rand(3, device=x.device, generator=torch.Generator(x.device).manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("name", ASKED | NOT_ASKED)
+def test_the_device_knows_who_waits_for_it(name):
+    with separate_device() as waits:
+        x = moved(torch.randn(3))
+        (ASKED | NOT_ASKED)[name](x)
+        assert waits.total() == (name in ASKED), waits
+
+
+def test_the_device_keeps_to_itself():
+    with separate_device():
+        x = moved(torch.ones(3))
+        with pytest.raises(RuntimeError, match="on the same device"):
+            x + torch.ones(3)
+        assert values_of(x + x).tolist() == [2.0, 2.0, 2.0]
 
 
 def network(*, sure: bool) -> nn.Sequential:
