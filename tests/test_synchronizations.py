@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_viz import adversarial, attribution, dream
+from lightning_viz.attribution.evaluation import deletion
 from lightning_viz.catalogue import methods
 from lightning_viz.hooks import channel, logit, observe, top, unit
 from lightning_viz.pixels import PixelSpace
@@ -175,6 +176,11 @@ PASSES = {
         lambda model, images, n: (
             attribution.gradient_irregularity(model, images, 1, steps=2 * n, batch_size=12, **QUIET).curves
         )
+    ),
+    "deletion": Row(
+        lambda model, images, n: deletion(
+            attribution.gradient, model, images, 3, steps=2 * n - 1, batch_size=12, **QUIET
+        ).scores.to(images.device)
     ),
     "observe": Row(lambda model, images, n: [observe(model, images, 1, gradients="0").scores for _ in range(n)]),
     "observe the most probable": Row(

@@ -23,6 +23,7 @@ from lightning_viz.hooks.batching import Batches
 from lightning_viz.hooks.observe import Forward, observe
 from lightning_viz.hooks.target_types import Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 from lightning_viz.rich_display import html_display
 
 __all__ = ["PerturbationCurves", "deletion", "insertion"]
@@ -148,12 +149,13 @@ def _curves(
     batches = Batches(model, scores.numel(), batch_size, values=start[0].numel(), progress=progress, name="score")
 
     def score(items: Tensor) -> None:
-        samples, step = items // len(counts), (items % len(counts)).to(ranks.device)
-        changed = (ranks[samples] < counts[step].view(-1, 1, 1)).unsqueeze(1)
-        images = batches.lay_out(torch.where(changed, end[samples], start[samples]))
+        samples, step = items // len(counts), to_device(items % len(counts), ranks.device)
+        sample = to_device(samples, ranks.device)
+        changed = (ranks[sample] < counts[step].view(-1, 1, 1)).unsqueeze(1)
+        images = batches.lay_out(torch.where(changed, end[sample], start[sample]))
         observation = observe(model, images, target.select(samples), forward=forward)
         values = probabilities_of(observation, target) if probabilities else scores_of(observation).float()
-        scores[samples, step] = values
+        scores[sample, step] = values
 
     batches.run(score)
     return PerturbationCurves((counts / locations).cpu(), scores.cpu())
