@@ -20,6 +20,7 @@ from lightning_viz.attribution.evaluation import deletion
 from lightning_viz.catalogue import methods
 from lightning_viz.hooks import channel, logit, observe, top, unit
 from lightning_viz.pixels import PixelSpace
+from lightning_viz.robustness import random_directions
 from tests.attribution.methods import METHODS, explain
 from tests.attribution.nets import inputs
 from tests.attribution.nets import network as attributed
@@ -181,6 +182,9 @@ PASSES = {
         lambda model, images, n: deletion(
             attribution.gradient, model, images, 3, steps=2 * n - 1, batch_size=12, **QUIET
         ).scores.to(images.device)
+    ),
+    "random_directions": Row(
+        lambda model, images, n: random_directions(model, images, 0.5, samples=4 * n, batch_size=24, **QUIET).counts
     ),
     "observe": Row(lambda model, images, n: [observe(model, images, 1, gradients="0").scores for _ in range(n)]),
     "observe the most probable": Row(

@@ -13,6 +13,7 @@ from lightning_viz.adversarial.norms import L2, per_sample
 from lightning_viz.errors import AttackWarning, InvalidArgumentError, warn_user
 from lightning_viz.hooks.batching import progress_bar
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.rich_display import html_display
 
@@ -80,18 +81,17 @@ def random_directions(  # noqa: D417 (others: `shared_arguments`)
         centers, radii = attacked.pixels, _radii(radius, attacked.pixels)
         classes = attacked.evaluate_originals().scores.shape[1]
         counts = torch.zeros(len(centers) * classes, dtype=torch.int64, device=centers.device)
-        generator, all_finite = torch.Generator().manual_seed(seed), True
+        generator, all_finite = torch.Generator().manual_seed(seed), centers.new_ones((), dtype=torch.bool)
         centers_of_points = torch.arange(len(centers), device=centers.device).repeat_interleave(samples)
         for rows in progress_bar("random_directions", items=torch.split(centers_of_points, batch_size), shown=progress):
             # Drawn one by one, because what a generator draws depends on the size of the draw.
             noise = torch.stack([torch.randn(centers.shape[1:], generator=generator) for _ in range(len(rows))])
-            directions = L2.normalize(noise.to(centers))
+            directions = L2.normalize(to_device(noise, centers.device, centers.dtype))
             scores = attacked(centers[rows] + per_sample(radii[rows], directions) * directions).scores
             finite = scores.isfinite().all(1)
-            all_finite &= bool(finite.all())
-            bins = (rows * classes + scores.argmax(1))[finite]
-            counts += torch.bincount(bins, minlength=len(counts))
-        if not all_finite:
+            all_finite &= finite.all()
+            counts.index_add_(0, rows * classes + scores.argmax(1), finite.long())
+        if not bool(all_finite):
             warn_user("the model returns NaN or infinity for some points on the spheres; not counted", AttackWarning)
         return RandomDirections(counts.view(-1, classes), attacked.labels, radii)
 
