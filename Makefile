@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 WORKERS ?= 2
 
-.PHONY: demo gallery test check stubs docs dist matrix gpu clean
+.PHONY: demo gallery test check check-style check-types check-doctests stubs docs dist matrix gpu clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,11 +51,18 @@ gallery: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.installed-dev
+# Each part may be made alone, and with -j 2 they run side by side.
+check: check-style check-types check-doctests
+
+check-style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check-types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+check-doctests: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules lightning_viz
 
 stubs: $(VENV)/.installed-dev
