@@ -156,6 +156,15 @@ CLIMBS = {
             ).images
         )
     ),
+    "style_transfer by L-BFGS": Row(
+        lambda model, images, n: (
+            dream.style_transfer(
+                model, *images[:2], content_layers=["0"], style_layers=["0"], steps=n, frames=3, **QUIET
+            ).images
+        ),
+        20,
+        "torch's L-BFGS decides on the CPU how far to go, and when to stop; 14 times where one pass is enough",
+    ),
     "fool": Row(
         lambda model, images, n: (
             dream.fool(model, (1, SIDE, SIDE), population=6, generations=n, batch_size=3, frames=3, **QUIET).pixels
