@@ -2,7 +2,8 @@
 
 A pass is a forward of one sample, or a backward of one sample towards the input. Hooks on the model count them, of ours
 and, where there is one, of a peer. Times are medians over the rounds of a run in which all take turns, over the time of
-as many bare passes as mathematics needs, in batches of the size that the method chooses.
+as many bare passes as mathematics needs: where each pass waits for the one before (the steps of an attack or a dream),
+or there is one alone, in batches of the inputs as they are given, else in batches of the size that the method chooses.
 
     pip install -e .[dev] && python benchmarks/limits.py [--rounds 5] [--only lenet resnet18_96] [--counts]
 
@@ -50,6 +51,7 @@ class Row:
         backwards: of samples that mathematics needs.
         peer: runs that of another tool.
         why: it may take more.
+        batch: samples of a pass, if passes follow from each other; as many as are best if None.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Row:
     backwards: int
     peer: Callable[[], object] | None = None
     why: str = ""
+    batch: int | None = None
 
 
 class LeNet(nn.Sequential):
@@ -95,9 +98,9 @@ def rows(model: nn.Module, shape: tuple[int, int, int]) -> list[Row]:
     patch = shape[1] // 4
     found = [
         Row("gradient", lambda: attribution.gradient(model, x, CLASS), n, n,
-            lambda: captum.attr.Saliency(model).attribute(x, CLASS, abs=False)),
+            lambda: captum.attr.Saliency(model).attribute(x, CLASS, abs=False), batch=n),
         Row("input x gradient", lambda: attribution.input_times_gradient(model, x, CLASS), n, n,
-            lambda: captum.attr.InputXGradient(model).attribute(x, CLASS)),
+            lambda: captum.attr.InputXGradient(model).attribute(x, CLASS), batch=n),
         Row("SmoothGrad", lambda: attribution.smooth_grad(model, one, CLASS, noise_samples=COPIES, **quiet),
             COPIES, COPIES,
             lambda: tunnel.attribute(one, nt_samples=COPIES, nt_samples_batch_size=min(size, COPIES), target=CLASS)),
@@ -107,25 +110,26 @@ def rows(model: nn.Module, shape: tuple[int, int, int]) -> list[Row]:
                 one, target=CLASS, n_steps=COPIES, internal_batch_size=min(size, COPIES))),
         Row("RISE", lambda: attribution.rise(model, one, CLASS, masks=COPIES, **quiet), COPIES, 0),
         Row("FGSM", lambda: fgsm(model, x, labels, epsilon=EPSILON, stop_on_success=False), 2 * n, n,
-            lambda: torchattacks.FGSM(model, eps=EPSILON)(x, labels), "the second forward says who is fooled"),
+            lambda: torchattacks.FGSM(model, eps=EPSILON)(x, labels), "the second forward says who is fooled", batch=n),
         Row("PGD", lambda: pgd(model, x, labels, steps=STEPS, epsilon=EPSILON, stop_on_success=False, **quiet),
             (STEPS + 2) * n, STEPS * n,
             lambda: torchattacks.PGD(model, eps=EPSILON, alpha=EPSILON / 4, steps=STEPS)(x, labels),
-            "the first forward says who is right, the last who is fooled"),
+            "the first forward says who is right, the last who is fooled", batch=n),
         Row("dream of a class", lambda: dream.maximize(model, logit(CLASS), image=shape, steps=STEPS, **quiet),
-            STEPS + 1, STEPS, None, "the last forward says the probability; transforms and frames"),
+            STEPS + 1, STEPS, None, "the last forward says the probability; transforms and frames", batch=1),
     ]  # fmt: skip
     if not isinstance(model, torchvision.models.VisionTransformer):
         maps = _channels(model, one, last)
         positions = len(range(0, shape[1] - patch + 1, patch // 2)) ** 2
         found += [
             Row("Grad-CAM", lambda: attribution.grad_cam(model, x, CLASS, layers=convolutions[-1]), n, n,
-                lambda: captum.attr.LayerGradCam(model, last).attribute(x, CLASS), "its backward ends at the layer"),
+                lambda: captum.attr.LayerGradCam(model, last).attribute(x, CLASS), "its backward ends at the layer",
+                batch=n),
             Row("Grad-CAM, every convolution", lambda: attribution.grad_cam(model, x, CLASS, layers="Conv2d"), n, n,
                 lambda: [captum.attr.LayerGradCam(model, model.get_submodule(name)).attribute(x, CLASS)
-                         for name in convolutions]),
+                         for name in convolutions], batch=n),
             Row("guided backpropagation", lambda: attribution.guided_backprop(model, x, CLASS), n, n,
-                lambda: captum.attr.GuidedBackprop(model).attribute(x, CLASS)),
+                lambda: captum.attr.GuidedBackprop(model).attribute(x, CLASS), batch=n),
             Row("Score-CAM", lambda: attribution.score_cam(model, one, CLASS, layers=convolutions[-1], **quiet),
                 maps + 1, 0),
             Row("Ablation-CAM", lambda: attribution.ablation_cam(model, one, CLASS, layers=convolutions[-1], **quiet),
@@ -139,8 +143,8 @@ def rows(model: nn.Module, shape: tuple[int, int, int]) -> list[Row]:
         ]  # fmt: skip
     else:
         found += [
-            Row("attention rollout", lambda: attribution.attention_rollout(model, x), n, 0),
-            Row("gradient-weighted attention", lambda: attribution.gradient_attention(model, x, CLASS), n, n),
+            Row("attention rollout", lambda: attribution.attention_rollout(model, x), n, 0, batch=n),
+            Row("gradient-weighted attention", lambda: attribution.gradient_attention(model, x, CLASS), n, n, batch=n),
         ]
     return found
 
@@ -176,18 +180,16 @@ def counted(model: nn.Module) -> Iterator[Counter[str]]:
 
 def bare(model: nn.Module, shape: tuple[int, int, int], row: Row) -> None:
     """As many passes as mathematics needs, and nothing else; no gradient for any weight."""
-    size, device = choose_batch_size(shape[0] * shape[1] * shape[2], model), device_of(model)
-    both = min(row.forwards, row.backwards)
+    size = row.batch or choose_batch_size(shape[0] * shape[1] * shape[2], model)
+    layout = torch.channels_last if row.batch is None else torch.contiguous_format
+    both, device = min(row.forwards, row.backwards), device_of(model)
     for start in range(0, both, size):
-        x = _images(min(size, both - start), shape, device).requires_grad_()
-        torch.autograd.grad(model(x)[:, CLASS].sum(), x)
+        x = torch.rand(min(size, both - start), *shape, device=device).contiguous(memory_format=layout)
+        torch.autograd.grad(model(x.requires_grad_())[:, CLASS].sum(), x)
     with torch.no_grad():
         for start in range(both, row.forwards, size):
-            model(_images(min(size, row.forwards - start), shape, device))
-
-
-def _images(count: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    return torch.rand(count, *shape, device=device).contiguous(memory_format=torch.channels_last)
+            part = torch.rand(min(size, row.forwards - start), *shape, device=device)
+            model(part.contiguous(memory_format=layout))
 
 
 def passes(work: Callable[[], object] | None, model: nn.Module) -> str:
