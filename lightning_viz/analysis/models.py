@@ -234,9 +234,10 @@ def _names_code(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return True
     try:
-        return bool(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # its instructions are none that torch.save writes
         return False
+    return not all(name.startswith("torch._utils._rebuild_") for name in named)  # torch 2.15 takes no nested tensors
 
 
 Model = nn.Module | type[nn.Module] | ClassSpec
