@@ -167,9 +167,13 @@ def _restored(restores: Iterable[Restore]) -> Iterator[None]:
     finally:
         while waiting:
             try:
-                waiting.pop()()
-            except BaseException as error:  # an interrupt, too, must not keep the others from being restored
+                waiting[-1]()
+                waiting.pop()
+            except KeyboardInterrupt as error:  # it may have come in the midst of a restore, which may run again
                 errors.append(error)
+            except BaseException as error:
+                errors.append(error)
+                waiting.pop()
         if errors:
             raise errors[0]
 
@@ -217,9 +221,15 @@ def _content_states(modules: Iterable[nn.Module]) -> list[Restore]:
             elif (restore := _generator_state(value)) is not None:
                 restores.append(restore)
         restores += [_tensor_state(buffer) for buffer in module._buffers.values() if buffer is not None]
-        if attributes.get("max_norm") is not None:  # an embedding that renormalizes rows in place
+        if _has_max_norm(module):  # an embedding, or another layer, that renormalizes its weight in place
             restores += [_tensor_state(weight) for weight in module._parameters.values() if weight is not None]
     return [*restores, _containers_state(containers, empty)]
+
+
+def _has_max_norm(module: nn.Module) -> bool:
+    held = vars(module), module._buffers, module._parameters
+    named = any("max_norm" in names for names in held) or hasattr(type(module), "max_norm")
+    return named and getattr(module, "max_norm", None) is not None  # asked of every module, it would take microseconds
 
 
 def _generator_state(value: Any) -> Restore | None:
@@ -239,12 +249,12 @@ def _record_state(record: Any) -> Iterator[Restore]:
     """Restores for an object's attributes, and for what those of them hold that are containers."""
     attributes = vars(record)
     yield _containers_state([value for value in attributes.values() if type(value) in _CONTAINERS], ())
-    yield _attributes_state([attributes], but=IN_PLACE)
+    yield _attributes_state([attributes], except_name=IN_PLACE)
 
 
-def _attributes_state(objects: Iterable[dict[str, Any]], *, but: str | None = None) -> Restore:
+def _attributes_state(attribute_dicts: Iterable[dict[str, Any]], *, except_name: str | None = None) -> Restore:
     """Restores which attributes each object has, and which objects they are; one by its name left alone."""
-    saved = [(attributes, attributes.copy()) for attributes in objects]
+    saved = [(attributes, attributes.copy()) for attributes in attribute_dicts]
 
     def restore() -> None:
         for attributes, before in saved:
@@ -252,7 +262,7 @@ def _attributes_state(objects: Iterable[dict[str, Any]], *, but: str | None = No
                 for name in attributes.keys() - before.keys():
                     del attributes[name]
                 for name, value in before.items():
-                    if name != but and attributes.get(name, attributes) is not value:
+                    if name != except_name and attributes.get(name, attributes) is not value:
                         attributes[name] = value
 
     return restore
@@ -305,14 +315,14 @@ def _tensor_state(tensor: Tensor) -> Restore:
     tensor = own_part(tensor)
     strided = tensor.layout is torch.strided
     storage, before, version = tensor.data, tensor.detach().clone(), None if strided else tensor._version
-    spread = strided and any(step == 0 and side > 1 for step, side in zip(tensor.stride(), tensor.shape, strict=True))
-    asks = not strided or spread or tensor.device.type == "cpu"  # a device's answer is what the CPU would wait for
+    expanded = strided and any(step == 0 and side > 1 for step, side in zip(tensor.stride(), tensor.shape, strict=True))
+    compared = not strided or expanded or tensor.device.type == "cpu"  # for a device's answer the CPU would wait
 
     def restore() -> None:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             if strided and (tensor.data_ptr() != storage.data_ptr() or tensor.shape != storage.shape):
                 tensor.data = storage
-            if asks:
+            if compared:
                 unchanged = _equal_bits(tensor, before) if strided else tensor._version == version
                 if not unchanged:
                     tensor.copy_(before)  # only then: a write would make a pending backward fail

@@ -427,7 +427,7 @@ def logs(monkeypatch):
 
 @planted("attributes not restored", LOGS)
 def attributes(monkeypatch):
-    monkeypatch.setattr(guard, "_attributes_state", lambda objects: lambda: None)
+    monkeypatch.setattr(guard, "_attributes_state", lambda attribute_dicts: lambda: None)
 
 
 @planted("buffers not restored", LOGS)

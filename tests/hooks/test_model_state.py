@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_viz.hooks import model_state
 from lightning_viz.hooks.model_state import evaluating, evaluation_mode, preserve_state, same_randomness
 from lightning_viz.hooks.observe import observe
 
@@ -374,6 +375,60 @@ def test_scripted_parts_stay_in_eval_mode_from_one_nested_pass_to_the_next():
             observe(net, x, layers="1")
             modes.append(net[0].training)
     assert modes == [False] * 3 and net[0].training
+
+
+class Constrained(nn.Linear):
+    """Renormalizes its weight in every forward, as layers of EEGNet do."""
+
+    def forward(self, x):
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.1)
+        self.weight.data.mul_(0.5)
+        return super().forward(x)
+
+
+def constrained(kind):
+    classes = {"class": {"max_norm": 0.1}, "property": {"max_norm": property(lambda self: 0.1)}}
+    net = type("Layer", (Constrained,), classes.get(kind, {}))(4, 4)
+    if kind == "buffer":
+        net.register_buffer("max_norm", torch.tensor(0.1))
+    elif kind == "parameter":
+        net.max_norm = nn.Parameter(torch.tensor(0.1))
+    elif kind == "attribute":
+        net.max_norm = 0.1
+    return net
+
+
+@pytest.mark.parametrize("kind", ["attribute", "class", "property", "buffer", "parameter"])
+def test_weights_are_restored_of_layers_that_have_a_largest_norm(kind):
+    net = constrained(kind)
+    weight = net.weight.detach().clone()
+    with evaluation_mode(net):
+        net(torch.randn(2, 4))
+        assert not torch.equal(net.weight, weight)
+    assert torch.equal(net.weight, weight)
+
+
+@pytest.mark.parametrize("part", ["attributes", "containers"])
+def test_an_interrupt_in_the_midst_of_a_restore_leaves_nothing_undone(part, monkeypatch):
+    net, times = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(8))), []
+    for module in net:
+        module.calls = [0]
+    is_same = model_state._is_same
+
+    def interrupted(container, before):
+        if (type(container) is list) == (part == "containers"):
+            times.append(container)
+            if len(times) == 4:
+                raise KeyboardInterrupt
+        return is_same(container, before)
+
+    monkeypatch.setattr(model_state, "_is_same", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with preserve_state(net):
+            net.eval()
+            for module in net:
+                module.calls.append(1)
+    assert all(module.training and module.calls == [0] for module in net)
 
 
 def test_a_set_is_restored_that_has_as_many_other_members():
