@@ -25,10 +25,10 @@ from turns import network
 from lightning_viz.attribution import occluded_passes, occlusion
 from lightning_viz.attribution.occlusion import Grid
 from lightning_viz.hooks import patched_operations
-from lightning_viz.hooks.multiplications import Multiplications
 from lightning_viz.hooks.patched_copies import Patched, SharedMaps, covered_copies
 from lightning_viz.hooks.patched_maps import PatchedMaps
 from lightning_viz.hooks.reach import PatchWindows
+from lightning_viz.hooks.work_counter import WorkCounter
 
 MODELS = ("vgg19", "alexnet", "resnet18", "densenet121", "mobilenet_v2", "convnext_tiny")
 SIDE, PATCH, STRIDE = 224, 32, 2
@@ -64,7 +64,7 @@ def drops(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def counted(work: Callable[[], object]) -> int:
-    with Multiplications() as mode:
+    with WorkCounter() as mode:
         work()
     return int(mode.work.multiplications)
 

@@ -34,7 +34,7 @@ _LEAST = 0.05
 """The share of a pass's work that windows must spare."""
 
 _FEW, _SMALL = 800, 2e8
-"""Of fewer copies of a pass of less work the trial takes more than it may find."""
+"""Copies, and multiplications of a pass: below both, the first pass in windows takes more than the others can spare."""
 
 _TOO_LITTLE = "windows would spare too little"
 

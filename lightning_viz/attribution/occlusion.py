@@ -14,7 +14,6 @@ from lightning_viz.attribution.gradients import copy_batches, scores_of
 from lightning_viz.attribution.occluded_passes import OccludedPasses
 from lightning_viz.errors import InvalidArgumentError, by_name
 from lightning_viz.hooks.calls import as_call
-from lightning_viz.hooks.multiplications import Multiplications
 from lightning_viz.hooks.observe import Forward, layers_read, observe, observe_resolved
 from lightning_viz.hooks.outputs import OutputMeaning, class_scores
 from lightning_viz.hooks.patched_maps import ordinary
@@ -22,6 +21,7 @@ from lightning_viz.hooks.pytree import spatial_input
 from lightning_viz.hooks.recording import Activations
 from lightning_viz.hooks.shards import is_sharded
 from lightning_viz.hooks.targets import TargetLike, as_target
+from lightning_viz.hooks.work_counter import WorkCounter
 from lightning_viz.host_copies import to_device
 from lightning_viz.pixels import gaussian_blur
 from lightning_viz.rich_display import html_display
@@ -148,7 +148,7 @@ def occlusion(
         raise InvalidArgumentError("occlusion needs an image [N, C, H, W], a series or a volume among the inputs")
     grid, count = grid_of(image.shape[2:], patch, stride), len(image)
     cover = baseline_image(image, baseline)
-    with nullcontext() if is_sharded(model) else Multiplications() as counted:
+    with nullcontext() if is_sharded(model) else WorkCounter() as counted:
         first, fixed = observe_resolved(model, inputs, target, forward=forward)
     whole = scores_of(first)
     mapped = None if feature is None else as_target(feature, model=model)

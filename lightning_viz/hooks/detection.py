@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ WEAK = 0.05
 _SAME = 1e-3  # boxes whose intersection over union is this near to 1 are the same, but for rounding
 _MASKS = 16  # that are kept of an image
 _BOX_NAMES, _LOGIT_NAMES = ("pred_boxes",), ("logits", "pred_logits")
-_name = attrgetter("__name__")
 
 
 @html_display()
@@ -163,7 +161,7 @@ def resized_images(model: nn.Module) -> Iterator[Extents]:
     handles = [
         module.register_forward_hook(hook)
         for module in model.modules()
-        if "GeneralizedRCNNTransform" in map(_name, type(module).__mro__)
+        if "GeneralizedRCNNTransform" in [kind.__name__ for kind in type(module).__mro__]
     ]
     try:
         yield extents

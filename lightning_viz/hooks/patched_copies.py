@@ -27,7 +27,7 @@ class SharedMaps:
     """What passes compute from the maps that all copies share, kept for the next pass, call by call.
 
     Attributes:
-        spared: what the present pass did not do, for each copy; moved values, which it does besides, are negative.
+        spared: what the present pass did not do, for each copy, less what it did besides.
         followed: operations that the present pass did in windows.
     """
 

@@ -10,12 +10,13 @@ _WRITTEN, _MOVED = 50, 200
 
 @dataclass
 class Work:
-    """Counts of what runs.
+    """How much of what takes time is done, or is spared.
 
     Attributes:
-        multiplications: of convolutions and matrix products.
-        written: values that operations put out.
-        moved: values that are copied to where an operation reads them.
+        multiplications: number of those in convolutions and matrix products.
+        written: number of values that operations put out.
+        moved: number of values that are copied to where an operation reads them; below 0 if windows, which spare the
+            rest, copy them besides.
     """
 
     multiplications: float = 0.0
@@ -24,5 +25,5 @@ class Work:
 
     @property
     def total(self) -> float:
-        """In multiplications that take as long (measured on a CPU: 0.017, 0.8 and 3 nanoseconds)."""
+        """In multiplications that take as long (one thread of a CPU: 0.017, 0.8 and 3 ns; not measured on a GPU)."""
         return self.multiplications + _WRITTEN * self.written + _MOVED * self.moved

@@ -11,6 +11,7 @@ from lightning_viz.hooks import patched_operations
 from lightning_viz.hooks.patched_copies import NotFollowedError, SharedMaps, covered_copies
 from lightning_viz.hooks.patched_maps import PatchedMaps, ordinary
 from lightning_viz.hooks.reach import PatchWindows, Sliding, union
+from lightning_viz.hooks.work_counter import WorkCounter
 
 
 def grid(sides, patch, stride):
@@ -343,3 +344,16 @@ def test_multiplications_spared_are_those_outside_the_windows():
     image = torch.randn(1, 3, 16, 16).double()
     kept = compare(net, image, PatchWindows(torch.tensor([[4, 5], [7, 8]]), (2, 2)))
     assert kept.spared.multiplications == (256 - 16) * 4 * 27 + (64 - 9) * 5 * 36
+
+
+def test_work_is_counted_of_what_is_multiplied_and_written():
+    """A linear layer on three dimensions writes its outputs once, though torch reshapes them on the way."""
+    linear, x = nn.Linear(8, 16), torch.randn(2, 10, 8)
+    with torch.no_grad(), WorkCounter() as counter:
+        linear(x)
+        torch.empty(1000)
+        x.split(4, -1)
+    assert (counter.work.multiplications, counter.work.written) == (2 * 10 * 8 * 16, 2 * 10 * 16)
+    with torch.no_grad(), WorkCounter() as counter:
+        torch.randn(3, 4, 5) @ torch.randn(3, 5, 6)
+    assert (counter.work.multiplications, counter.work.written) == (3 * 4 * 5 * 6, 3 * (20 + 30 + 24))

@@ -1,23 +1,26 @@
-"""The number of multiplications that run, and of values that are written."""
+"""Counts the work of what runs."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lightning_viz.hooks.patched_maps import PatchedMaps, is_view
-from lightning_viz.hooks.pytree import first_tensor
+from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.work import Work
 
+_NOTHING_WRITTEN = {getattr(torch.ops.aten, name) for name in ("_unsafe_view", "empty", "empty_like", "empty_strided")}
 
-class Multiplications(TorchDispatchMode):
-    """Counts those of convolutions and matrix products inside its context, of whatever windows are computed.
+
+class WorkCounter(TorchDispatchMode):
+    """Counts the work that is done inside its context, of whatever windows are computed.
 
     Attributes:
-        work: so far.
+        work: so far, of all samples of all passes.
     """
 
     def __init__(self) -> None:
@@ -29,9 +32,10 @@ class Multiplications(TorchDispatchMode):
         if any(issubclass(kind, PatchedMaps) for kind in types):
             return NotImplemented
         result = func(*args, **(kwargs or {}))
-        if not is_view(func) and (written := first_tensor(result)) is not None:
-            self.work.written += written.numel()
-        formula = flop_registry.get(func._overloadpacket)
+        packet = func._overloadpacket
+        if packet not in _NOTHING_WRITTEN and not is_view(func):
+            self.work.written += sum(tensor.numel() for tensor in all_tensors(result) if tensor.is_floating_point())
+        formula = flop_registry.get(packet)
         if formula is not None:
             with suppress(Exception):  # of an operation in an unusual form, which is not counted
                 self.work.multiplications += formula(*args, **(kwargs or {}), out_val=result) // 2
