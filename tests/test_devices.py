@@ -5,8 +5,9 @@ The device is a GPU where there is one, and else one of the tests' own (`tests.s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_viz import Probe, View, default_views, watch
+from lightning_viz.attribution.evaluation import deletion, insertion, model_randomization
 from lightning_viz.hooks import observe, top
 from lightning_viz.hooks.pytree import all_tensors, map_tensors
 from tests.attribution.methods import METHODS, explain
@@ -126,6 +128,28 @@ def test_an_attack_a_dream_or_a_method_of_many_passes(name):
         assert {tensor.device.type for tensor in all_tensors(found)} == {here.type}
         assert_same_state(model, before)
         if not (GPU and name.startswith(RANDOM_STARTS)):
+            assert_near(back(found), expected)
+
+
+def foreign(model: nn.Module, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A method of others, which gathers the scores of classes."""
+    x = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x).gather(1, target[:, None]).sum(), x)
+    return gradient * images
+
+
+@pytest.mark.parametrize(
+    ("check", "curve"), [(deletion, "scores"), (insertion, "scores"), (model_randomization, "correlations")]
+)
+def test_a_check_of_a_method_of_others(check, curve, monkeypatch):
+    if not GPU:  # the tests' own device copies no modules
+        module = sys.modules[model_randomization.__module__]
+        monkeypatch.setattr(module, "randomized_weights", lambda *_, **__: nullcontext())
+    classes = torch.arange(6) % CLASSES
+    expected = getattr(check(foreign, network(sure=False), images(), classes), curve)
+    with device():
+        for given in (classes, there(classes)):
+            found = getattr(check(foreign, there(network(sure=False)), there(images()), given), curve)
             assert_near(back(found), expected)
 
 

@@ -17,6 +17,7 @@ from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.recording import Reduce
 from lightning_viz.hooks.target_types import ClassTarget, Target
 from lightning_viz.hooks.targets import TargetLike
+from lightning_viz.host_copies import to_device
 from lightning_viz.rich_display import html_display
 
 __all__ = ["Attribute", "PointingGame", "as_heat", "pointing_game"]
@@ -92,10 +93,14 @@ def single_target(
     return observation, fixed
 
 
-def plain_target(target: Target) -> TargetLike:
-    """Class indices ``[N]`` in place of a fixed target that is a class, since any attribution method takes them."""
-    is_class = isinstance(target, ClassTarget) and target.mask is None and target.index is not None
-    return target.index if is_class else target  # type: ignore[attr-defined]
+def plain_target(target: Target, device: torch.device) -> TargetLike:
+    """Class indices ``[N]`` in place of a fixed target that is a class, since any attribution method takes them.
+
+    They lie on the device, the inputs': methods of others may gather scores by them.
+    """
+    if not isinstance(target, ClassTarget) or target.mask is not None or target.index is None:
+        return target
+    return to_device(target.index, device) if isinstance(target.index, Tensor) else target.index
 
 
 def importance_order(heat: Tensor, *, seed: int = 0) -> Tensor:

@@ -124,7 +124,7 @@ def _ranks(
         raise InvalidTypeError(f"inputs are a {type(inputs).__name__}: give images [N, C, H, W], the rest in forward=")
     size = image_size(inputs)
     _, fixed = single_target(model, inputs, target, forward=forward)
-    order = importance_order(as_heat(attribute(model, inputs, plain_target(fixed)), size), seed=seed)
+    order = importance_order(as_heat(attribute(model, inputs, plain_target(fixed, inputs.device)), size), seed=seed)
     return order.argsort(dim=1).view(-1, *size).to(inputs.device), fixed
 
 

@@ -16,6 +16,7 @@ from lightning_viz.errors import AttributionWarning
 from lightning_viz.hooks.layers import Layers, select_layers
 from lightning_viz.hooks.observation import Observation
 from lightning_viz.hooks.observe import Forward
+from lightning_viz.hooks.pytree import all_tensors
 from lightning_viz.hooks.random_weights import randomized_weights
 from lightning_viz.hooks.targets import TargetLike
 from lightning_viz.rich_display import html_display
@@ -100,7 +101,7 @@ def model_randomization(
     """
     size, chosen = image_size(inputs), select_layers(model, layers)
     observation, fixed = single_target(model, inputs, target, reduce=dict.fromkeys(chosen, _nothing), forward=forward)
-    target = plain_target(fixed)
+    target = plain_target(fixed, all_tensors(inputs)[0].device)
     stages = _from_the_top(observation, list(chosen))
     held = {id(p) for name in stages for p in chosen[name].parameters()}
     rest = any(id(p) not in held for p in model.parameters())
