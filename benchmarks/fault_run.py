@@ -408,7 +408,7 @@ def _fetch(fault: Fault) -> None:
 
 def _pass(fault: Fault) -> None:
     samples = {"saliency": 2, "grad_cam": 3}[fault.row.kind]
-    fault.after(SharedPass, "_observe", lambda self, needs, target, given, step: given.head == samples)
+    fault.after(SharedPass, "_observe", lambda self, needs, target, given, step, copies: given.head == samples)
 
 
 def _reduce(fault: Fault) -> None:
