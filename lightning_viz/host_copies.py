@@ -16,14 +16,22 @@ def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = 
         device: where to.
         dtype: to convert to; its own if omitted.
     """
-    if tensor.device.type != "cpu" or device.type not in _PINNING:
+    if tensor.device.type != "cpu" or device.type not in _PINNING or not _can_be_pinned(tensor):
         return tensor.to(device=device, dtype=dtype)
-    return pinned(tensor.to(dtype=dtype)).to(device, non_blocking=True)
+    return send(pinned(tensor.to(dtype=dtype)), device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor that nobody changes to a device; from pinned memory to a GPU the CPU goes on at once."""
+    return tensor.to(device, non_blocking=device.type in _PINNING and _is_pinned(tensor))
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory of a tensor on the CPU; nobody may change it while a GPU may still read it."""
-    return _empty_pinned(tensor).copy_(tensor.detach())
+    """A copy in pinned memory of a tensor on the CPU; nobody may change it while a GPU may still read it.
+
+    The tensor itself if it is sparse, of a class of its own, or part of a graph.
+    """
+    return _empty_pinned(tensor).copy_(tensor) if _can_be_pinned(tensor) else tensor
 
 
 class HostCopies:
@@ -44,7 +52,7 @@ class HostCopies:
         stream, copy = self._streams[tensor.device], _empty_pinned(tensor)
         stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(stream):
-            copy.copy_(tensor.detach(), non_blocking=True)
+            copy.copy_(tensor.detach(), non_blocking=_is_pinned(copy))
         tensor.record_stream(stream)  # its memory is given to nobody else before it is copied
         return copy
 
@@ -58,6 +66,17 @@ def _has_stream(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and tensor.device.type in _PINNING and tensor.layout is torch.strided
 
 
+def _can_be_pinned(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.requires_grad
+
+
+def _is_pinned(tensor: Tensor) -> bool:
+    return _can_be_pinned(tensor) and tensor.is_pinned()
+
+
 def _empty_pinned(tensor: Tensor) -> Tensor:
-    """Pinned memory for a tensor's values, in its layout."""
-    return torch.empty_like(tensor, device="cpu", pin_memory=True, requires_grad=False)
+    """Pinned memory for a tensor's values, in its layout; pageable memory where there is no more to be pinned."""
+    try:
+        return torch.empty_like(tensor, device="cpu", pin_memory=True, requires_grad=False)
+    except RuntimeError:
+        return torch.empty_like(tensor, device="cpu", requires_grad=False)

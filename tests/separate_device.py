@@ -170,6 +170,7 @@ def separate_device() -> Iterator[Waits]:
             (torch, "autocast", _autocast),
             (host_copies, "_PINNING", (DEVICE.type,)),
             (host_copies, "pinned", torch.clone),
+            (host_copies, "_is_pinned", lambda tensor: True),
             (host_copies.HostCopies, "copy", lambda self, tensor: tensor.to("cpu", non_blocking=True)),
         ):
             stack.enter_context(patch.object(owner, name, stand_in))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_viz import GradCAM, Probe, Saliency, watch
 from lightning_viz.callbacks.probe import Samples
-from lightning_viz.host_copies import HostCopies, to_device
+from lightning_viz.host_copies import HostCopies, pinned, to_device
 from tests.test_devices import pictures
 from tests.test_synchronizations import CLASSES, images, network
 
@@ -64,6 +64,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: lines.append("keep the memory"))
     monkeypatch.setattr("lightning_viz.host_copies._has_stream", lambda tensor: True)
     monkeypatch.setattr("lightning_viz.host_copies._empty_pinned", lambda tensor: torch.full_like(tensor, -1))
+    monkeypatch.setattr("lightning_viz.host_copies._is_pinned", lambda tensor: True)
     return lines
 
 
@@ -102,6 +103,7 @@ def test_looks_wait_once_for_all_their_passes_and_draw_the_same(tmp_path, reques
 def test_a_copy_to_a_gpu_goes_by_pinned_memory_of_its_own(monkeypatch):
     sent: list[tuple[Tensor, Any]] = []
     monkeypatch.setattr("lightning_viz.host_copies._empty_pinned", torch.empty_like)
+    monkeypatch.setattr("lightning_viz.host_copies._is_pinned", lambda tensor: True)
     tensor, to = torch.arange(4), Tensor.to
     assert to_device(tensor, torch.device("cpu")) is tensor
 
@@ -120,9 +122,48 @@ def test_a_copy_to_a_gpu_goes_by_pinned_memory_of_its_own(monkeypatch):
     assert same.data_ptr() != tensor.data_ptr()
 
 
+class Named(Tensor):
+    """A tensor of a class of its own."""
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.eye(3).to_sparse(), torch.ones(3).as_subclass(Named), torch.ones(3, requires_grad=True)],
+    ids=["sparse", "a class of its own", "part of a graph"],
+)
+def test_what_cannot_be_pinned_goes_as_it_is(tensor, monkeypatch):
+    monkeypatch.setattr("lightning_viz.host_copies._PINNING", ("cpu",))
+    monkeypatch.setattr("lightning_viz.host_copies._empty_pinned", lambda _: pytest.fail("was to be pinned"))
+    assert pinned(tensor) is tensor
+    found = to_device(tensor, torch.device("cpu"), torch.float64)
+    assert (type(found), found.layout, found.requires_grad) == (type(tensor), tensor.layout, tensor.requires_grad)
+    assert found.dtype == torch.float64
+
+
+def test_without_memory_to_pin_the_cpu_waits_for_each_copy(monkeypatch):
+    sent: list[Any] = []
+    empty = torch.empty_like
+
+    def refuse(*args: Any, pin_memory: bool = False, **options: Any) -> Tensor:
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*args, **options)
+
+    def send(self: Tensor, *args: Any, non_blocking: bool = False, **options: Any) -> Tensor:
+        sent.append(non_blocking)
+        return self
+
+    monkeypatch.setattr("lightning_viz.host_copies._PINNING", ("cpu",))
+    monkeypatch.setattr(torch, "empty_like", refuse)
+    monkeypatch.setattr(Tensor, "to", send)
+    assert to_device(torch.arange(3), torch.device("cpu")).tolist() == [0, 1, 2]
+    assert sent == [False, False]  # to its precision, and to the device
+
+
 def test_the_head_of_a_probe_is_pinned_once(monkeypatch):
     made: list[Tensor] = []
     sent: list[Any] = []
+    monkeypatch.setattr("lightning_viz.host_copies._is_pinned", lambda tensor: True)
     monkeypatch.setattr("lightning_viz.callbacks.probe.pinned", lambda x: made.append(x) or x.clone())
     samples = Samples((torch.rand(5, 2), torch.rand(5, 3)), None, head=3)
     expected = samples.part(0, 3)

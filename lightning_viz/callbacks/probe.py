@@ -16,7 +16,7 @@ from lightning_viz.hooks.calls import CallStep, Slot
 from lightning_viz.hooks.detection import Detections
 from lightning_viz.hooks.observe import Forward
 from lightning_viz.hooks.pytree import Path, all_tensors, image_of, map_tensors
-from lightning_viz.host_copies import pinned
+from lightning_viz.host_copies import pinned, send
 from lightning_viz.pixels import PixelSpace
 from lightning_viz.plain_text import plain_text
 
@@ -179,9 +179,8 @@ class Samples:
 
     def head_on(self, device: torch.device) -> Any:
         """The inputs of the head on a device; to a GPU they go from pinned memory, where they are copied once."""
-        if device.type != "cuda":
-            return map_tensors(self.part(0, self.head), lambda x: x.to(device))
-        return map_tensors(self._pinned_head, lambda x: x.to(device, non_blocking=True))
+        head = self.part(0, self.head) if device.type == "cpu" else self._pinned_head
+        return map_tensors(head, lambda x: send(x, device))
 
     @cached_property
     def _pinned_head(self) -> Any:
