@@ -141,9 +141,8 @@ def integrated_gradients(  # noqa: D417 (see gradient)
 
     def interpolated(index: int, x: Tensor, copies: Tensor, samples: Tensor) -> Tensor:
         start = starts[index][to_device(samples, x.device)]
-        t = to_device((nodes[copies] + 1) / 2, x.device, x.dtype).view(
-            -1, *[1] * (x.dim() - 1)
-        )  # from [-1, 1] to [0, 1]
+        places = (nodes[copies] + 1) / 2  # from [-1, 1] to [0, 1]
+        t = to_device(places, x.device, x.dtype).view(-1, *[1] * (x.dim() - 1))
         return start + t * (x - start)
 
     mean = mean_gradient(
@@ -199,11 +198,8 @@ def mean_gradient(
                 part = statistic.moments(part)
                 dim = part.dim() - tensors[index].dim()  # 2 if several targets come between
                 shape = (*part.shape[:dim], count, *part.shape[dim + 1 :])
-                shares[index] = (
-                    dim,
-                    part
-                    * to_device(weights[copies], part.device, part.dtype).view(-1, *[1] * (tensors[index].dim() - 1)),
-                )
+                weight = to_device(weights[copies], part.device, part.dtype)
+                shares[index] = (dim, part * weight.view(-1, *[1] * (tensors[index].dim() - 1)))
                 totals[index] = part.new_zeros(shape) if totals[index] is None else totals[index]
         for index, (dim, share) in shares.items():
             total = totals[index]

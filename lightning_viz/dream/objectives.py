@@ -42,9 +42,8 @@ def direction(layer: str, vector: Tensor) -> Target:
         if list(vector.shape) != [maps.shape[1]]:
             shape = list(vector.shape)
             raise InvalidArgumentError(f"the direction is {shape}: layer {layer!r} has {maps.shape[1]} channels")
-        return torch.einsum(
-            "nkp,k->n", maps.flatten(2), to_device(vector, maps.device, maps.dtype).clone()
-        )  # it may come from inference mode
+        v = to_device(vector, maps.device, maps.dtype).clone()  # it may come from inference mode
+        return torch.einsum("nkp,k->n", maps.flatten(2), v)
 
     return FunctionTarget(f"{layer} direction", along, (layer,))
 

@@ -121,9 +121,8 @@ class Maco:
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """The images of these phases and the given magnitudes."""
         phases = parameters[0]
-        spectrum = torch.polar(
-            to_device(self.magnitude, phases.device, phases.dtype).expand_as(phases).contiguous(), phases
-        )
+        magnitudes = to_device(self.magnitude, phases.device, phases.dtype).expand_as(phases).contiguous()
+        spectrum = torch.polar(magnitudes, phases)
         image = torch.fft.irfft2(spectrum, s=self.shape[1:], norm="ortho")
         return torch.einsum("rc,nchw->nrhw", to_device(self.colors, image.device, image.dtype), image)
 
