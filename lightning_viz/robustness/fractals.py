@@ -33,7 +33,7 @@ def cloud(height: int, width: int, decay: float, rng: Generator) -> NDArray[np.f
     return np.asarray(total / max(total.max(), np.finfo(np.float32).tiny))
 
 
-@lru_cache(maxsize=8)  # sizes of images
+@lru_cache(maxsize=2)  # sizes of images: 64 MB each at a side of 4096
 def _enlargements(side: int) -> tuple[NDArray[np.float32], ...]:
     """Bicubic interpolation of grids of 3, 5, 9 ... points to a side, as matrices ``[side, points]``."""
     octaves = range(1, max(2, math.ceil(math.log2(side))))
@@ -49,7 +49,7 @@ def frost_cover(height: int, width: int, rng: Generator) -> NDArray[np.float32]:
     return np.asarray(np.clip(0.6 * needles + 0.9 * film, 0, 1))
 
 
-@lru_cache(maxsize=8)  # sizes of images
+@lru_cache(maxsize=2)  # sizes of images: 64 MB each at a side of 4096
 def _gaussian(side: int, deviation: float) -> NDArray[np.float32]:
     """Smoothing of a line of pixels by a Gaussian, as a matrix: as fast for a wide Gaussian as for a narrow one."""
     return np.asarray(gaussian_filter1d(np.eye(side, dtype=np.float32), deviation, axis=0))
