@@ -249,6 +249,8 @@ class AttackRecorder:
             scores: of these.
             where: which of these, a mask ``[n]``; all if omitted.
         """
+        if where is not None and where.device.type == "cpu":  # where nobody waits to know how many there are
+            rows, pixels, scores, where = rows[where], pixels[where], scores[where], None
         samples, perturbations = self.samples[rows], pixels - of_rows(self.original, rows)
         (confidences, classes), finite = scores.softmax(1).max(1), scores.isfinite().all(1)
         length = L2.length(perturbations)
