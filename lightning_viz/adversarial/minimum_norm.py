@@ -76,8 +76,11 @@ def deepfool(  # noqa: D417 (others: `shared_arguments`)
         unfooled: list[Tensor] = []  # places in the rows of the last pass, by its batches
 
         def first_objective(scores: Tensor, positions: Tensor) -> Tensor | None:
-            unfooled.append(positions[~attacked.fooled(scores, positions)])
-            return _leads(attacked, scores, positions, attacked.rivals(scores, positions, candidates - 1), unfooled[-1])
+            fooled = attacked.fooled(scores, positions)
+            unfooled.append(positions[~fooled])
+            if not len(unfooled[-1]):
+                return None
+            return _leads(attacked, scores, positions, attacked.rivals(scores, positions, candidates - 1), fooled)
 
         evaluation, rows = attacked.evaluate_originals(first_objective, reduction), recorder.samples
         rivals = attacked.rivals(evaluation.scores, rows, candidates - 1)
@@ -94,8 +97,9 @@ def deepfool(  # noqa: D417 (others: `shared_arguments`)
 
             def objective(scores: Tensor, positions: Tensor, rows: Tensor = rows) -> Tensor | None:
                 samples = rows[positions]
-                unfooled.append(positions[~attacked.fooled(scores, samples)])
-                return _leads(attacked, scores, samples, rivals[samples], unfooled[-1])
+                fooled = attacked.fooled(scores, samples)
+                unfooled.append(positions[~fooled])
+                return _leads(attacked, scores, samples, rivals[samples], fooled) if len(unfooled[-1]) else None
 
             is_last = number + 1 == steps
             evaluation = attacked(pixels, None if is_last else objective, reduction)
@@ -121,12 +125,10 @@ def smallest_step(leads: Tensor, gradients: Tensor, *, norm: Norm) -> Tensor:
     return per_sample(shortest + _OVERSHOOT, directions) * directions
 
 
-def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Tensor, unfooled: Tensor) -> Tensor | None:
-    """Scores of the rivals minus that of the label, ``[T, n]``; 0 for samples that are fooled, None if all are."""
-    if not len(unfooled):
-        return None
+def _leads(attacked: AttackedModel, scores: Tensor, samples: Tensor, rivals: Tensor, fooled: Tensor) -> Tensor:
+    """Scores of the rivals minus that of the label, ``[T, n]``; 0 for samples that are fooled."""
     leads = scores.gather(1, rivals) - scores.gather(1, attacked.labels[samples, None])
-    return leads.masked_fill(attacked.fooled(scores, samples)[:, None], 0).T
+    return leads.masked_fill(fooled[:, None], 0).T
 
 
 def _record(recorder: AttackRecorder, rows: Tensor, pixels: Tensor, evaluation: Evaluation, backwards: int) -> None:
