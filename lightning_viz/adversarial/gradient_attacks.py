@@ -281,8 +281,8 @@ class Ascent:
     def left(self, rows: Tensor) -> Tensor:
         """Places ``[m]`` in rows of those that the attack goes on with.
 
-        How many they are the CPU must know, and waits for the device: once a pass, because whoever asks for gradients
-        has asked for these, too.
+        How many they are the CPU must know, and waits for the device: once a pass, because the loss of a pass with
+        gradients has found these places already.
         """
         if not self._stop_on_success:
             return torch.arange(len(rows), device=rows.device)

@@ -308,8 +308,8 @@ class AttackRecorder:
             (unchanged & failed & ~self._non_finite, f"{name} left unchanged", remedy),
             (self.flat & failed & ~unchanged, f"{name} reached a flat loss at", remedy),
         )
-        are_there = torch.stack([rows.any() for rows, _, _ in warnings]).tolist()
-        for some, (rows, problem, explanation) in zip(are_there, warnings, strict=True):
-            if some and len(self._steps) > 1:
+        occurs = torch.stack([rows.any() for rows, _, _ in warnings]).tolist()  # a device is asked once
+        for occurred, (rows, problem, explanation) in zip(occurs, warnings, strict=True):
+            if occurred and len(self._steps) > 1:
                 samples = format_indices(sorted(set(self.samples[rows].tolist())))
                 warn_user(f"{problem} samples {samples}: {explanation}", AttackWarning)

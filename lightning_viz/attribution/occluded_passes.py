@@ -195,9 +195,8 @@ class OccludedPasses:
         """The values of all items, ``[..., N * P]``, on the grid of positions, ``[..., N, h, w]``."""
         before, count = values.shape[:-1], len(self._image)
         if self.by_sample:
-            return values.view(*before, count, -1)[..., to_device(self._order.argsort(), values.device)].view(
-                *before, count, *grid
-            )
+            row_by_row = to_device(self._order.argsort(), values.device)
+            return values.view(*before, count, -1)[..., row_by_row].view(*before, count, *grid)
         return values.view(*before, *grid, count).movedim(-1, -1 - len(grid))
 
     def _reason(self, model: nn.Module) -> str | None:
